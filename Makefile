@@ -1,0 +1,53 @@
+# make quickstart   set up, then the whole road on the shipped sample: text → samples → pretraining → fine-tuning → export → answer
+# make test         set up, then the tests
+# make venv         set up only: .venv with the pins of constraints.txt
+
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+
+.PHONY: help venv test quickstart clean
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+# The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
+# other pins or in another folder, is made anew, and one that is complete costs nothing.
+venv:
+	@wanted="$$(cat constraints.txt setup.py requirements.txt | cksum) $$PWD"; \
+	if [ "$$(cat .venv/complete 2>/dev/null)" != "$$wanted" ]; then \
+	    $(find_python); \
+	    echo "Setting up .venv with $$python"; \
+	    rm -rf .venv && "$$python" -m venv .venv && \
+	    $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt && \
+	    $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . && \
+	    $(PYTHON) -m pip check && echo "$$wanted" > .venv/complete; \
+	fi
+
+test: venv
+	$(PYTHON) -m pytest
+
+quickstart: venv
+	$(PYTHON) -m etl.build_pretrain --runner DirectRunner --max_seq_length 128 --eval_fraction 0.1
+	$(PYTHON) -m estimator.pretrain --albert_config_file mini --train_batch_size 32 --learning_rate 0.002 --num_train_steps 1000 --num_warmup_steps 100 --save_checkpoints_steps 500
+	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 3e-4 --num_train_epochs 10
+	$(PYTHON) -m serving.export
+	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
+	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机屏幕碎了去哪里修
+
+clean:
+	rm -rf output build dist *.egg-info
+
+# Finds a Python 3.7 that runs: on PATH, in pyenv, in uv, in conda. Sets the shell variable `python`, or ends with advice.
+define find_python
+python=; \
+for candidate in python3.7 python3 python "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.7.*/bin/python \
+        "$$(uv python find 3.7 2>/dev/null)" "$$(conda run -n py37 which python 2>/dev/null)"; do \
+    if [ "$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.7 ]; then \
+        python="$$candidate"; break; \
+    fi; \
+done; \
+if [ -z "$$python" ]; then \
+    echo "Python 3.7 is needed (TensorFlow 1.15 runs on nothing newer) and was not found on PATH, in pyenv, uv or conda."; \
+    echo "Get it by one of:  pyenv install 3.7.16   |   uv python install 3.7   |   conda create -n py37 python=3.7"; \
+    exit 1; \
+fi >&2
+endef

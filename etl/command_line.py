@@ -1,0 +1,182 @@
+"""Flags from a dataclass, and one line instead of a traceback for a user's mistake.
+
+A command is a frozen dataclass whose fields are made with `flag`, and a function that takes it:
+
+    @dataclass(frozen=True)
+    class ShowConfig:
+        input_file: Tuple[str, ...] = flag((), "files to show")
+        limit: int = flag(5, "samples to print")
+
+    def main(argv=None) -> int:
+        return run("etl.show", __doc__, ShowConfig, show, argv)
+"""
+import argparse
+import dataclasses
+import logging
+import os
+import sys
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
+
+from albert_config import ConfigError
+
+Config = TypeVar("Config")
+
+TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave us. The message names the place, the value got and the value wanted."""
+
+
+def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False) -> Any:
+    """A dataclass field that becomes a command-line flag of the same name and default."""
+    return dataclasses.field(default=default,
+                             metadata={"help": help_text, "choices": choices, "required": required})
+
+
+def parse(prog: str, description: str, config_class: Type[Config], argv: Optional[Sequence[str]] = None) -> Config:
+    """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and one line."""
+    parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
+                     formatter_class=_HelpFormatter)
+    fields = dataclasses.fields(config_class)
+    for field in fields:
+        _add_flag(parser, field)
+    given = vars(parser.parse_args(argv))
+    values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] is not None}
+    try:
+        return config_class(**values)  # type: ignore[call-arg]
+    except ValueError as error:                # raised by the config's own __post_init__
+        parser.error(str(error))
+        raise AssertionError("parser.error returns never")
+
+
+def run(prog: str, description: str, config_class: Type[Config], command: Callable[[Config], Optional[int]],
+        argv: Optional[Sequence[str]] = None) -> int:
+    """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130 for Ctrl-C."""
+    quiet_libraries()
+    config = parse(prog, description, config_class, argv)
+    try:
+        status = command(config) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:                    # the reader of our output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (UserError, ConfigError, OSError) as error:
+        print("%s: error: %s" % (prog, _one_line(error)), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("%s: interrupted" % prog, file=sys.stderr)
+        return 130
+
+
+def quiet_libraries() -> None:
+    """Keeps TensorFlow's and jieba's chatter off the console; must come before either is imported."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+
+def describe(config: Any) -> str:
+    """The flags of a config as one line that can be pasted behind the command."""
+    parts = []
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if value is None or value == () or value == "":
+            continue
+        if isinstance(value, tuple):
+            value = " ".join(_shell_word(item) for item in value)
+        else:
+            value = _shell_word(str(value).lower() if isinstance(value, bool) else value)
+        parts.append("--%s %s" % (field.name, value))
+    return " ".join(parts)
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Shows each default once, after the help text, and keeps the description's own line breaks."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=34, width=110)
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        default = action.metavar_default if isinstance(action, _Flag) else None
+        return text if default in (None, "", ()) else "%s (default: %s)" % (text, str(default).replace("%", "%%"))
+
+
+class _Flag(argparse._StoreAction):
+    metavar_default: Any = None
+
+
+class _ListFlag(argparse._AppendAction):
+    pass
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line that says where to look next."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, "%s: error: %s (see --help)\n" % (self.prog.replace("python -m ", ""), message))
+
+
+def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> None:
+    help_text, choices = field.metadata["help"], field.metadata["choices"]
+    common: Dict[str, Any] = {"dest": field.name, "help": help_text.replace("%", "%%"), "default": None,
+                              "required": field.metadata["required"]}
+    if field.type in (Tuple[str, ...], Tuple[int, ...]):
+        item = str if field.type == Tuple[str, ...] else _integer
+        parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=item, metavar="VALUE", **common)
+        return
+    kinds: Dict[Any, Callable[[str], Any]] = {
+        str: str, int: _integer, float: _number, bool: _boolean,
+        Optional[str]: str, Optional[int]: _integer, Optional[float]: _number}
+    kind = kinds[field.type]
+    if kind is _boolean:
+        common.update(nargs="?", const=True, metavar="true|false")
+    elif choices:
+        common["choices"] = list(choices)
+    else:
+        common["metavar"] = {_integer: "N", _number: "X", str: "VALUE"}[kind]
+    action = parser.add_argument("--" + field.name, action=_Flag, type=kind, **common)
+    default = field.default
+    action.metavar_default = str(default).lower() if isinstance(default, bool) else default  # type: ignore
+
+
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("wants an integer, got %r" % text)
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if value != value:
+        raise argparse.ArgumentTypeError("wants a number, got %r" % text)
+    return value
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in TRUE + FALSE:
+        raise argparse.ArgumentTypeError("wants true or false, got %r" % text)
+    return text.lower() in TRUE
+
+
+def _flatten(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(item for group in value for item in group)
+    return value
+
+
+def _one_line(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        place = ": %s" % error.filename if error.filename else ""
+        return error.strerror + place
+    return " ".join(str(error).split("\n"))
+
+
+def _shell_word(value: Any) -> str:
+    import shlex
+    return shlex.quote(str(value))

@@ -1,0 +1,52 @@
+"""Lines → documents: what is blank, what a sentence is, and who a document is."""
+import hashlib
+import re
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+BLANKS = "\ufeff\u200b"                        # what str.strip leaves: the byte order mark, the zero-width space
+
+# A sentence ends behind 。！？；… (any run of them) and the closing quotes and brackets that follow.
+_SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[”’」』）)》\"']*|\n|$)")
+
+
+class Document(NamedTuple):
+    """Consecutive sentences.
+
+    Attributes:
+      sentences: non-empty stripped strings, in order.
+      file_index, offset: where it stands: which input file, and the byte of its first line.
+    """
+    sentences: Tuple[str, ...]
+    file_index: int
+    offset: int
+
+    @property
+    def identity(self) -> bytes:
+        """128-bit hash of the text alone: repeated documents share it."""
+        return hashlib.blake2b("\n".join(self.sentences).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def clean_line(line: str) -> str:
+    """Strips blanks of every kind, ideographic space and byte order mark included. `"　你好。\\r"` → `"你好。"`."""
+    previous = None
+    while previous != line:
+        previous, line = line, line.strip().strip(BLANKS)
+    return line
+
+
+def is_blank(line: bytes) -> bool:
+    """True for a line of nothing but blanks in UTF-8; such lines part documents."""
+    if line[:1] > b" " and line[:1] not in (b"\xc2", b"\xe1", b"\xe2", b"\xe3", b"\xef"):
+        return False                           # no blank character begins with any other byte
+    return not clean_line(line.decode("utf-8", "replace"))
+
+
+def document_from_lines(lines: Sequence[str], file_index: int, offset: int) -> Optional[Document]:
+    """One sentence a line. None when nothing is left after cleaning."""
+    sentences = tuple(sentence for sentence in map(clean_line, lines) if sentence)
+    return Document(sentences, file_index, offset) if sentences else None
+
+
+def split_sentences(paragraph: str) -> List[str]:
+    """Splits raw text at 。！？；… , closing quotes kept with their sentence. `"他说：“好。”走了。"` → 2 sentences."""
+    return [sentence for sentence in map(clean_line, _SENTENCE.findall(paragraph)) if sentence]

@@ -1,0 +1,209 @@
+"""The record contract, both ways: instances ↔ serialized tf.train.Example in TFRecord framing, without TensorFlow.
+
+TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the bytes
+themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
+"""
+import struct
+from typing import IO, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+
+import google_crc32c
+import numpy as np
+
+from etl.command_line import UserError
+from etl.instances import Instance
+
+INT64, FLOAT = "int64", "float32"
+
+_LENGTH = struct.Struct("<Q")
+_CRC = struct.Struct("<I")
+_HEADER_BYTES = _LENGTH.size + _CRC.size
+
+
+class Feature(NamedTuple):
+    """One feature of a record: a list of `length` numbers of `dtype`, "int64" or "float32"."""
+    name: str
+    dtype: str
+    length: int
+
+
+def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
+                         with_token_boundary: bool = False) -> Tuple[Feature, ...]:
+    """The features of a pretraining record, in the names of BERT's data.
+
+    next_sentence_labels holds the sentence-order label (1 = swapped) under BERT's on-disk name.
+    token_boundary (1 = first piece of a word, [CLS] or [SEP]) is in Google's format only.
+    """
+    features = [
+        Feature("input_ids", INT64, max_seq_length),
+        Feature("input_mask", INT64, max_seq_length),
+        Feature("segment_ids", INT64, max_seq_length),
+        Feature("masked_lm_positions", INT64, max_predictions_per_seq),
+        Feature("masked_lm_ids", INT64, max_predictions_per_seq),
+        Feature("masked_lm_weights", FLOAT, max_predictions_per_seq),
+        Feature("next_sentence_labels", INT64, 1),
+    ]
+    if with_token_boundary:
+        features.append(Feature("token_boundary", INT64, max_seq_length))
+    return tuple(features)
+
+
+def pad_instance(instance: Instance, max_seq_length: int, max_predictions_per_seq: int,
+                 with_token_boundary: bool = False) -> Dict[str, np.ndarray]:
+    """The values of `pretraining_features`, padded with 0: {name: int32 or float32 array}."""
+    length, predictions = len(instance.input_ids), len(instance.masked_lm_ids)
+    real, second = np.zeros((2, max_seq_length), dtype=np.int32)
+    real[:length] = 1
+    second[instance.first_length:length] = 1
+    values = {
+        "input_ids": _padded(instance.input_ids, max_seq_length),
+        "input_mask": real,
+        "segment_ids": second,
+        "masked_lm_positions": _padded(instance.masked_lm_positions, max_predictions_per_seq),
+        "masked_lm_ids": _padded(instance.masked_lm_ids, max_predictions_per_seq),
+        "masked_lm_weights": _padded(np.ones(predictions, np.float32), max_predictions_per_seq),
+        "next_sentence_labels": np.array([instance.label], dtype=np.int32),
+    }
+    if with_token_boundary:
+        values["token_boundary"] = _padded(instance.word_starts.astype(np.int32), max_seq_length)
+    return values
+
+
+def encode_example(values: Dict[str, np.ndarray]) -> bytes:
+    """Serializes a tf.train.Example: integer arrays become Int64List, float arrays FloatList. Equal values, equal bytes."""
+    parts = []
+    for name in sorted(values):
+        array = values[name]
+        if array.dtype.kind == "f":
+            payload = _field(2, _field(1, array.astype("<f4").tobytes()))    # Feature.float_list { packed value }
+        else:
+            payload = _field(3, _field(1, _packed_varints(array)))           # Feature.int64_list { packed value }
+        parts.append(_field(1, _field(1, name.encode("utf-8")) + _field(2, payload)))
+    return _field(1, b"".join(parts))
+
+
+def decode_example(record: bytes) -> Dict[str, np.ndarray]:
+    """Reads what `encode_example` (or TensorFlow) wrote: {name: int64 or float32 array}. ValueError if it is none."""
+    values: Dict[str, np.ndarray] = {}
+    try:
+        for _, features in _fields(record):
+            for _, entry in _fields(features):
+                pair = dict(_fields(entry))
+                values[bytes(pair[1]).decode("utf-8")] = _decode_feature(pair.get(2, b""))
+    except (IndexError, KeyError, TypeError, struct.error, UnicodeDecodeError):
+        raise ValueError("not a serialized tf.train.Example")
+    return values
+
+
+def frame(record: bytes) -> bytes:
+    """A record as it stands in a TFRecord file: length, masked CRC of the length, bytes, masked CRC of the bytes."""
+    length = _LENGTH.pack(len(record))
+    return length + _CRC.pack(_masked_crc(length)) + record + _CRC.pack(_masked_crc(record))
+
+
+def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
+    """The records of a TFRecord stream, checked. Raises UserError, naming file and record, when cut off or damaged."""
+    number = 0
+    while True:
+        header = stream.read(_HEADER_BYTES)
+        if not header:
+            return
+        if len(header) < _HEADER_BYTES:
+            raise UserError("%s: truncated in the header of record %d" % (path, number))
+        length, = _LENGTH.unpack(header[:_LENGTH.size])
+        if _CRC.unpack(header[_LENGTH.size:])[0] != _masked_crc(header[:_LENGTH.size]):
+            raise UserError("%s: record %d: the length does not match its checksum: no TFRecord, or damaged"
+                            % (path, number))
+        body = stream.read(length + _CRC.size)
+        if len(body) < length + _CRC.size:
+            raise UserError("%s: truncated in record %d: %d of %d bytes" % (path, number, len(body), length + _CRC.size))
+        if _CRC.unpack(body[length:])[0] != _masked_crc(body[:length]):
+            raise UserError("%s: record %d does not match its checksum: the file is damaged" % (path, number))
+        yield body[:length]
+        number += 1
+
+
+def _padded(values: np.ndarray, length: int) -> np.ndarray:
+    padded = np.zeros(length, dtype=values.dtype)
+    padded[:len(values)] = values
+    return padded
+
+
+def _masked_crc(data: bytes) -> int:
+    crc = google_crc32c.value(data)
+    return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _varint(value: int) -> bytes:
+    value &= 0xFFFFFFFFFFFFFFFF                # negative numbers take ten bytes, as in protocol buffers
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+_VARINTS = [_varint(value) for value in range(1 << 15)]
+
+
+def _packed_varints(array: np.ndarray) -> bytes:
+    table = _VARINTS
+    top = len(table)
+    return b"".join([table[value] if 0 <= value < top else _varint(value) for value in array.tolist()])
+
+
+def _field(number: int, payload: bytes) -> bytes:
+    """A length-delimited protocol buffer field."""
+    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+
+
+def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _fields(data: bytes) -> Iterator[Tuple[int, Union[int, bytes]]]:
+    at = 0
+    while at < len(data):
+        tag, at = _read_varint(data, at)
+        if tag & 7 == 2:
+            length, at = _read_varint(data, at)
+            if at + length > len(data):
+                raise IndexError("field reaches past the end")
+            yield tag >> 3, data[at:at + length]
+            at += length
+        elif tag & 7 == 0:
+            value, at = _read_varint(data, at)
+            yield tag >> 3, value
+        elif tag & 7 == 5:
+            yield tag >> 3, data[at:at + 4]
+            at += 4
+        else:
+            raise IndexError("wire type %d" % (tag & 7))
+
+
+def _decode_feature(feature: bytes) -> np.ndarray:
+    for kind, content in _fields(feature):
+        items = list(_fields(content))
+        if kind == 2:
+            return np.frombuffer(b"".join(item for _, item in items), dtype="<f4").astype(np.float32)
+        if kind == 3:
+            numbers: List[int] = []
+            for _, item in items:
+                numbers.extend([item] if isinstance(item, int) else _unpack_varints(item))
+            return np.array([n - (1 << 64) if n >> 63 else n for n in numbers], dtype=np.int64)
+    return np.array([], dtype=np.int64)
+
+
+def _unpack_varints(data: bytes) -> Sequence[int]:
+    numbers, at = [], 0
+    while at < len(data):
+        value, at = _read_varint(data, at)
+        numbers.append(value)
+    return numbers

@@ -1,0 +1,158 @@
+"""Documents → samples: one function that names every decision in its order, and the settings it takes."""
+import hashlib
+from dataclasses import dataclass
+from typing import Iterator, NamedTuple, Sequence, Tuple
+
+import numpy as np
+
+from etl.documents import Document
+from etl.masking import Word, apply_mask, choose_replacements, choose_words, num_to_predict, words_of_segment
+from etl.segments import SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack, split_and_swap
+from etl.tokenization import Vocabulary
+from etl.words import Segmenter, mark_word_starts
+
+MASKINGS = ("whole_word", "ngram", "token")
+SENTENCE_OBJECTIVES = ("order", "none")
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools.
+
+    Attributes:
+      max_seq_length: tokens of a sample, [CLS] and [SEP] included.
+      max_predictions_per_seq: slots for predicted tokens.
+      masked_lm_prob: share of tokens to predict.
+      short_seq_prob: chance that a copy of a document is packed to a random shorter length.
+      dupe_factor: copies of a document, each split and masked anew.
+      masking: whole_word, ngram (runs of up to `ngram` whole words) or token.
+      sentence_objective: order (consecutive segments, half of them swapped) or none (one segment).
+    """
+    max_seq_length: int = 512
+    max_predictions_per_seq: int = 77
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    dupe_factor: int = 10
+    random_seed: int = 12345
+    masking: str = "whole_word"
+    ngram: int = 3
+    sentence_objective: str = "order"
+
+    def __post_init__(self):
+        _require(8 <= self.max_seq_length, "max_seq_length", self.max_seq_length, "at least 8")
+        _require(1 <= self.max_predictions_per_seq <= self.max_seq_length, "max_predictions_per_seq",
+                 self.max_predictions_per_seq, "in 1..max_seq_length, which is %d" % self.max_seq_length)
+        _require(0 < self.masked_lm_prob < 1, "masked_lm_prob", self.masked_lm_prob, "in (0, 1)")
+        _require(0 <= self.short_seq_prob <= 1, "short_seq_prob", self.short_seq_prob, "in [0, 1]")
+        _require(self.dupe_factor >= 1, "dupe_factor", self.dupe_factor, "at least 1")
+        _require(self.ngram >= 1, "ngram", self.ngram, "at least 1")
+        _require(self.masking in MASKINGS, "masking", self.masking, "one of " + ", ".join(MASKINGS))
+        _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective", self.sentence_objective,
+                 "one of " + ", ".join(SENTENCE_OBJECTIVES))
+
+    @property
+    def budget(self) -> int:
+        """Tokens of text that fit beside [CLS] and the [SEP]s."""
+        return self.max_seq_length - (2 if self.sentence_objective == "none" else 3)
+
+
+class Instance(NamedTuple):
+    """One sample, not yet padded.
+
+    Attributes:
+      input_ids: int32 [length], masked.
+      word_starts: bool [length]; [CLS] and [SEP] count as words.
+      first_length: tokens of `[CLS] a [SEP]`; the rest is the second segment.
+      masked_lm_positions, masked_lm_ids: int32 [predictions], ascending positions, and what stood there.
+      masked_lm_kinds: int8 [predictions], masking.KEPT, MASKED or RANDOM.
+      label: 1 when the segments are swapped.
+    """
+    input_ids: np.ndarray
+    word_starts: np.ndarray
+    first_length: int
+    masked_lm_positions: np.ndarray
+    masked_lm_ids: np.ndarray
+    masked_lm_kinds: np.ndarray
+    label: int
+
+
+def rng_for(seed: int, *parts: object) -> np.random.Generator:
+    """Random numbers that depend on the seed and on what they are for, never on who asks or when."""
+    digest = hashlib.blake2b(repr((seed,) + parts).encode("utf-8"), digest_size=16).digest()
+    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+
+
+def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> TokenizedDocument:
+    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing."""
+    ids, word_starts, sentence_starts, length = [], [], [], 0
+    for sentence in document.sentences:
+        encoding = tokenizer.encode(sentence)
+        if not len(encoding.ids):              # nothing but control characters
+            continue
+        ids.append(encoding.ids)
+        word_starts.append(mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)))
+        sentence_starts.append(length)
+        length += len(encoding.ids)
+    return TokenizedDocument(np.concatenate(ids) if ids else np.zeros(0, np.int32),
+                             np.concatenate(word_starts) if ids else np.zeros(0, bool),
+                             np.array(sentence_starts, dtype=np.int32))
+
+
+def instances_from_document(document: TokenizedDocument, identity: Tuple[object, ...], copy: int,
+                            config: InstanceConfig, vocabulary: Vocabulary) -> Iterator[Instance]:
+    """The samples of one copy of a document, in reading order; none when it is too short for two segments.
+
+    Args:
+      identity: what the random numbers depend on besides the seed and the copy.
+    """
+    rng = rng_for(config.random_seed, identity, copy)
+    for pair in _segment_pairs(document, config, rng):
+        yield mask_pair(pair, config, vocabulary, rng)
+
+
+def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary, rng: np.random.Generator) -> Instance:
+    """Joins the segments as `[CLS] a [SEP] b [SEP]` and masks them."""
+    cls, sep, true = np.array([vocabulary.cls]), np.array([vocabulary.sep]), np.array([True])
+    ids, starts = [cls, pair.a_ids, sep], [true, pair.a_word_starts, true]
+    first_length = len(pair.a_ids) + 2
+    if len(pair.b_ids):
+        ids += [pair.b_ids, sep]
+        starts += [pair.b_word_starts, true]
+    token_ids = np.concatenate(ids).astype(np.int32)
+    segments = [words_of_segment(pair.a_word_starts, 1), words_of_segment(pair.b_word_starts, first_length)]
+    positions = _choose_positions(segments, len(token_ids), config, rng)
+    labels = token_ids[positions]
+    replacements, kinds = choose_replacements(labels, vocabulary.mask, vocabulary.replaceable_ids, rng)
+    return Instance(apply_mask(token_ids, positions, replacements), np.concatenate(starts), first_length,
+                    positions, labels, kinds, pair.label)
+
+
+def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator
+                   ) -> Iterator[SegmentPair]:
+    budget = config.budget
+    document = document._replace(word_starts=break_giant_words(document.word_starts, budget // 2))
+    shortened = rng.random() < config.short_seq_prob
+    target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
+    for chunk in pack(document, target, budget):
+        if config.sentence_objective == "none":
+            yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
+            continue
+        split = choose_split(chunk, document.word_starts, rng.random())
+        is_swapped = rng.random() < 0.5
+        if split:
+            yield split_and_swap(document, chunk, split, is_swapped)
+
+
+def _choose_positions(segments: Sequence[Sequence[Word]], num_tokens: int, config: InstanceConfig,
+                      rng: np.random.Generator) -> np.ndarray:
+    if config.masking == "token":
+        segments = [[Word(at, at + 1) for word in segment for at in range(*word)] for segment in segments]
+    limit = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
+    shortest = min(word.end - word.begin for segment in segments for word in segment)
+    limit = max(limit, min(shortest, config.max_predictions_per_seq))    # a short sample of long words predicts one of them
+    return choose_words(segments, limit, rng, config.ngram if config.masking == "ngram" else 1)
+
+
+def _require(holds: bool, field: str, got: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError("%s must be %s, got %s" % (field, wanted, got))

@@ -1,0 +1,196 @@
+"""Files → byte ranges → documents, so that one giant file is read by many workers, each document by exactly one.
+
+Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last blank line before it (the
+first document to the range that holds byte 0); its owner reads on past the end of the range. In JSON lines a document
+belongs to the range that holds its first byte. Compressed files cannot be entered in the middle: one range each.
+"""
+import bz2
+import gzip
+import json
+import os
+from typing import IO, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
+
+from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
+
+MAX_LINE_BYTES = 1 << 20                       # longer lines and documents are bad records: they bound a worker's memory
+MAX_DOCUMENT_BYTES = 1 << 24
+MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
+INPUT_FORMATS = ("text", "jsonl")
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+class FileRange(NamedTuple):
+    """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole."""
+    file_index: int
+    path: str
+    begin: int
+    end: Optional[int]
+
+
+class BadRecord(NamedTuple):
+    """A document that cannot be used: the byte at which the trouble starts, and what it is."""
+    path: str
+    offset: int
+    reason: str
+
+
+def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List[FileRange]:
+    """Cuts files into ranges; by default of 1/64 of all bytes, at least 1 MiB and at most 64 MiB."""
+    sizes = [os.path.getsize(path) for path in paths]
+    step = range_bytes or min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, sum(sizes) // RANGES))
+    ranges = []
+    for index, (path, size) in enumerate(zip(paths, sizes)):
+        if _is_compressed(path):
+            ranges.append(FileRange(index, path, 0, None))
+        else:
+            ranges += [FileRange(index, path, begin, min(begin + step, size)) for begin in range(0, size, step)]
+    return ranges
+
+
+def read_documents(file_range: FileRange, input_format: str = "text", text_field: str = "text"
+                   ) -> Iterator[Union[Document, BadRecord]]:
+    """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
+    with open_input(file_range.path) as stream:
+        lines = _lines_from(stream, file_range.begin)
+        if input_format == "jsonl":
+            yield from _read_json_lines(lines, file_range, text_field)
+        else:
+            yield from _read_text(lines, file_range)
+
+
+def open_input(path: str) -> IO[bytes]:
+    """Opens a plain, .gz or .bz2 file for bytes."""
+    return cast(IO[bytes], _OPENERS.get(os.path.splitext(path)[1], open)(path, "rb"))
+
+
+def line_number(path: str, offset: int) -> int:
+    """The number, from 1, of the line that holds byte `offset`."""
+    lines, left = 1, offset
+    with open_input(path) as stream:
+        while left > 0:
+            block = stream.read(min(left, 1 << 20))
+            if not block:
+                break
+            lines += block.count(b"\n")
+            left -= len(block)
+    return lines
+
+
+def _is_compressed(path: str) -> bool:
+    return os.path.splitext(path)[1] in _OPENERS
+
+
+def _lines_from(stream: IO[bytes], begin: int) -> Iterator[Tuple[int, Optional[bytes]]]:
+    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is over-long."""
+    offset = begin
+    if begin:
+        stream.seek(begin - 1)
+        offset += _skip_line(stream) - 1
+    while True:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            yield offset, None
+            offset += len(line) + _skip_line(stream)
+        else:
+            yield offset, line
+            offset += len(line)
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """Reads to the end of the line and says how many bytes that were."""
+    skipped = 0
+    while True:
+        part = stream.readline(MAX_LINE_BYTES)
+        skipped += len(part)
+        if not part or part.endswith(b"\n"):
+            return skipped
+
+
+class _OpenDocument:
+    """Gathers the lines of one document, and the first reason why it is bad."""
+
+    def __init__(self) -> None:
+        self.lines: List[str] = []
+        self.offset: Optional[int] = None
+        self.size = 0
+        self.bad: Optional[Tuple[int, str]] = None
+
+    def add(self, offset: int, line: Optional[bytes]) -> None:
+        if self.offset is None:
+            self.offset = offset
+        if self.bad:
+            return
+        self.size += len(line or b"")
+        if line is None:
+            self.bad = offset, "line longer than %d bytes" % MAX_LINE_BYTES
+        elif self.size > MAX_DOCUMENT_BYTES:
+            self.bad = self.offset, "document longer than %d bytes" % MAX_DOCUMENT_BYTES
+        else:
+            try:
+                self.lines.append(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                self.bad = offset + error.start, "not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start])
+
+    def close(self, file_range: FileRange) -> Iterator[Union[Document, BadRecord]]:
+        if self.offset is None:
+            return
+        if self.bad:
+            yield BadRecord(file_range.path, *self.bad)
+            return
+        document = document_from_lines(self.lines, file_range.file_index, self.offset)
+        if document:
+            yield document
+
+
+def _read_text(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange
+               ) -> Iterator[Union[Document, BadRecord]]:
+    owned = file_range.begin == 0
+    document = _OpenDocument()
+    for offset, line in lines:
+        past_end = file_range.end is not None and offset >= file_range.end
+        if line is not None and is_blank(line):
+            yield from document.close(file_range)
+            document = _OpenDocument()
+            if past_end:
+                return
+            owned = True
+        elif owned:
+            document.add(offset, line)
+        elif past_end:
+            return
+    yield from document.close(file_range)
+
+
+def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange, text_field: str
+                     ) -> Iterator[Union[Document, BadRecord]]:
+    for offset, line in lines:
+        if file_range.end is not None and offset >= file_range.end:
+            return
+        if line is not None and is_blank(line):
+            continue
+        try:
+            sentences = split_sentences(_text_of(line, text_field))
+        except ValueError as error:
+            yield BadRecord(file_range.path, offset, str(error))
+            continue
+        if sentences:
+            yield Document(tuple(sentences), file_range.file_index, offset)
+
+
+def _text_of(line: Optional[bytes], text_field: str) -> str:
+    """The text in a line of JSON. ValueError says what is wrong with it."""
+    if line is None:
+        raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES)
+    try:
+        value: Any = json.loads(clean_line(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        raise ValueError("not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start]))
+    except ValueError as error:
+        raise ValueError("not JSON: %s" % error)
+    text = value.get(text_field) if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("no JSON object with a text in field %r" % text_field)
+    return text
