@@ -1,18 +1,23 @@
 """Documents → samples: one function that names every decision in its order, and the settings it takes."""
 import hashlib
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple, Sequence, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, cast
 
 import numpy as np
 
 from etl.documents import Document
-from etl.masking import Word, apply_mask, choose_replacements, choose_words, num_to_predict, words_of_segment
+from etl.masking import (PERMUTED, Word, apply_mask, choose_permutation, choose_replacements, choose_words, num_to_predict,
+                         words_of_segment)
 from etl.segments import SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack, split_and_swap
 from etl.tokenization import Vocabulary
 from etl.words import Segmenter, mark_word_starts
 
 MASKINGS = ("whole_word", "ngram", "token")
-SENTENCE_OBJECTIVES = ("order", "none")
+SENTENCE_OBJECTIVES = ("order", "next", "none")
+LABELS = ("plain", "albert_zh")
+
+# (rng, most tokens) -> (int32 token ids, bool word starts) of another document, or None when there is none.
+DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,10 @@ class InstanceConfig:
       short_seq_prob: chance that a copy of a document is packed to a random shorter length.
       dupe_factor: copies of a document, each split and masked anew.
       masking: whole_word, ngram (runs of up to `ngram` whole words) or token.
-      sentence_objective: order (consecutive segments, half of them swapped) or none (one segment).
+      masked_lm_labels: plain, or albert_zh, which labels a Han character inside a word with its ## twin.
+      do_permutation: shuffles as many further tokens as are masked among themselves, and predicts them, too.
+      sentence_objective: order (consecutive segments, half of them swapped), next (half of the second segments are from
+        another document) or none (one segment).
     """
     max_seq_length: int = 512
     max_predictions_per_seq: int = 77
@@ -36,6 +44,8 @@ class InstanceConfig:
     random_seed: int = 12345
     masking: str = "whole_word"
     ngram: int = 3
+    masked_lm_labels: str = "plain"
+    do_permutation: bool = False
     sentence_objective: str = "order"
 
     def __post_init__(self):
@@ -47,6 +57,8 @@ class InstanceConfig:
         _require(self.dupe_factor >= 1, "dupe_factor", self.dupe_factor, "at least 1")
         _require(self.ngram >= 1, "ngram", self.ngram, "at least 1")
         _require(self.masking in MASKINGS, "masking", self.masking, "one of " + ", ".join(MASKINGS))
+        _require(self.masked_lm_labels in LABELS, "masked_lm_labels", self.masked_lm_labels,
+                 "one of " + ", ".join(LABELS))
         _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective", self.sentence_objective,
                  "one of " + ", ".join(SENTENCE_OBJECTIVES))
 
@@ -64,8 +76,8 @@ class Instance(NamedTuple):
       word_starts: bool [length]; [CLS] and [SEP] count as words.
       first_length: tokens of `[CLS] a [SEP]`; the rest is the second segment.
       masked_lm_positions, masked_lm_ids: int32 [predictions], ascending positions, and what stood there.
-      masked_lm_kinds: int8 [predictions], masking.KEPT, MASKED or RANDOM.
-      label: 1 when the segments are swapped.
+      masked_lm_kinds: int8 [predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
+      label: 1 when the segments are swapped, or the second is random.
     """
     input_ids: np.ndarray
     word_starts: np.ndarray
@@ -99,14 +111,16 @@ def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> To
 
 
 def instances_from_document(document: TokenizedDocument, identity: Tuple[object, ...], copy: int,
-                            config: InstanceConfig, vocabulary: Vocabulary) -> Iterator[Instance]:
+                            config: InstanceConfig, vocabulary: Vocabulary,
+                            draw_segment: Optional[DrawSegment] = None) -> Iterator[Instance]:
     """The samples of one copy of a document, in reading order; none when it is too short for two segments.
 
     Args:
       identity: what the random numbers depend on besides the seed and the copy.
+      draw_segment: gives text of another document; wanted by the objective "next" alone.
     """
     rng = rng_for(config.random_seed, identity, copy)
-    for pair in _segment_pairs(document, config, rng):
+    for pair in _segment_pairs(document, config, rng, draw_segment):
         yield mask_pair(pair, config, vocabulary, rng)
 
 
@@ -118,17 +132,24 @@ def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary,
     if len(pair.b_ids):
         ids += [pair.b_ids, sep]
         starts += [pair.b_word_starts, true]
-    token_ids = np.concatenate(ids).astype(np.int32)
+    token_ids, word_starts = np.concatenate(ids).astype(np.int32), np.concatenate(starts)
     segments = [words_of_segment(pair.a_word_starts, 1), words_of_segment(pair.b_word_starts, first_length)]
-    positions = _choose_positions(segments, len(token_ids), config, rng)
+    masked, permuted = _choose_positions(segments, len(token_ids), config, rng)
+    replacements, kinds = choose_replacements(token_ids[masked], vocabulary.mask, vocabulary.replaceable_ids, rng)
+    positions = np.concatenate([masked, permuted])
+    replacements = np.concatenate([replacements, choose_permutation(token_ids[permuted], rng)])
+    kinds = np.concatenate([kinds, np.full(len(permuted), PERMUTED, np.int8)])
+    order = np.argsort(positions)
+    positions, kinds = positions[order], kinds[order]
     labels = token_ids[positions]
-    replacements, kinds = choose_replacements(labels, vocabulary.mask, vocabulary.replaceable_ids, rng)
-    return Instance(apply_mask(token_ids, positions, replacements), np.concatenate(starts), first_length,
+    if config.masked_lm_labels == "albert_zh":
+        labels = np.where(word_starts[positions], labels, vocabulary.continued_ids[labels])
+    return Instance(apply_mask(token_ids, positions, replacements[order]), word_starts, first_length,
                     positions, labels, kinds, pair.label)
 
 
-def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator
-                   ) -> Iterator[SegmentPair]:
+def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator,
+                   draw_segment: Optional[DrawSegment]) -> Iterator[SegmentPair]:
     budget = config.budget
     document = document._replace(word_starts=break_giant_words(document.word_starts, budget // 2))
     shortened = rng.random() < config.short_seq_prob
@@ -138,19 +159,43 @@ def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.
             yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
             continue
         split = choose_split(chunk, document.word_starts, rng.random())
-        is_swapped = rng.random() < 0.5
-        if split:
-            yield split_and_swap(document, chunk, split, is_swapped)
+        draw = rng.random()
+        if not split:
+            continue
+        if config.sentence_objective == "order":
+            yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
+        else:
+            yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
+                                   cast(DrawSegment, draw_segment))
+
+
+def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator, draw_segment: DrawSegment
+                ) -> Iterator[SegmentPair]:
+    """The pair as it is, or each half before a random segment. A third of the draws, at two samples each, makes half
+    of all samples random, and no text is lost."""
+    halves = [(pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)]
+    others = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
+    if not others or any(other is None for other in others):
+        yield pair
+        return
+    for half, other in zip(halves, others):
+        yield SegmentPair(*half, *cast(Tuple[np.ndarray, np.ndarray], other), label=1)
 
 
 def _choose_positions(segments: Sequence[Sequence[Word]], num_tokens: int, config: InstanceConfig,
-                      rng: np.random.Generator) -> np.ndarray:
+                      rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+    """(positions to mask, positions to permute), each int32, ascending, without overlap."""
     if config.masking == "token":
         segments = [[Word(at, at + 1) for word in segment for at in range(*word)] for segment in segments]
     limit = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
     shortest = min(word.end - word.begin for segment in segments for word in segment)
     limit = max(limit, min(shortest, config.max_predictions_per_seq))    # a short sample of long words predicts one of them
-    return choose_words(segments, limit, rng, config.ngram if config.masking == "ngram" else 1)
+    ngram = config.ngram if config.masking == "ngram" else 1
+    masked = choose_words(segments, limit, rng, ngram)
+    if not config.do_permutation:
+        return masked, np.zeros(0, np.int32)
+    room = min(limit, config.max_predictions_per_seq - len(masked))
+    return masked, choose_words(segments, room, rng, ngram, taken_positions=masked)
 
 
 def _require(holds: bool, field: str, got: object, wanted: str) -> None:

@@ -10,7 +10,7 @@ MIN_SEQ_LENGTH = 3                             # [CLS] [SEP] [SEP]
 
 
 class PackedPair(NamedTuple):
-    """Model input without padding. input_ids, segment_ids: int32 [n]; segment_ids are 1 from the first token of b on."""
+    """Model input without padding. input_ids, segment_ids: int32 [n]; segments are 1 from the first token of b on."""
     input_ids: np.ndarray
     segment_ids: np.ndarray
 

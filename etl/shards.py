@@ -83,13 +83,14 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
     return os.path.join(work_dir, "shards", shard_name(part, index, num_shards))
 
 
-def write_shard(work_dir: str, num_shards: Dict[str, int], task: Tuple[str, int, Sequence[Extent]]) -> None:
+def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
+                task: Tuple[str, int, Sequence[Extent]]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already."""
     part, index, extents = task
     path = shard_path(work_dir, part, index, num_shards[part])
     if not os.path.exists(path + ".json"):
-        merged = merge_shard(extents, path, keep_duplicates=True)
-        write_json(path + ".json", merged.shard._asdict())
+        merged = merge_shard(extents, path, keep_duplicates)
+        write_json(path + ".json", {"shard": merged.shard, "dropped": merged.dropped})
 
 
 def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:

@@ -41,7 +41,7 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
     step = range_bytes or min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, sum(sizes) // RANGES))
     ranges = []
     for index, (path, size) in enumerate(zip(paths, sizes)):
-        if _is_compressed(path):
+        if is_compressed(path):
             ranges.append(FileRange(index, path, 0, None))
         else:
             ranges += [FileRange(index, path, begin, min(begin + step, size)) for begin in range(0, size, step)]
@@ -57,6 +57,16 @@ def read_documents(file_range: FileRange, input_format: str = "text", text_field
             yield from _read_json_lines(lines, file_range, text_field)
         else:
             yield from _read_text(lines, file_range)
+
+
+def read_document_at(path: str, file_index: int, offset: int, input_format: str, text_field: str) -> Document:
+    """The document whose first line starts at byte `offset` (of the text, where the file is compressed)."""
+    with open_input(path) as stream:
+        stream.seek(offset)
+        lines = _lines_from(stream, 0)
+        found = (_read_json_lines(lines, FileRange(file_index, path, 0, 1), text_field) if input_format == "jsonl"
+                 else _read_text(lines, FileRange(file_index, path, 0, 1)))
+        return cast(Document, next(found))._replace(offset=offset)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -77,7 +87,8 @@ def line_number(path: str, offset: int) -> int:
     return lines
 
 
-def _is_compressed(path: str) -> bool:
+def is_compressed(path: str) -> bool:
+    """True for a .gz or .bz2 file, which cannot be entered in the middle."""
     return os.path.splitext(path)[1] in _OPENERS
 
 

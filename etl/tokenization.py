@@ -61,6 +61,7 @@ class Vocabulary:
       ids: dict str → id.
       pad, unk, cls, sep, mask: ids of the special tokens.
       replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token.
+      continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the id itself.
     """
 
     def __init__(self, tokens: List[str], source: str) -> None:
@@ -78,6 +79,8 @@ class Vocabulary:
                             % (source, self.pad))
         self.replaceable_ids = np.array([index for index, token in enumerate(tokens)
                                          if token and not _NEVER_TEXT.fullmatch(token)], dtype=np.int32)
+        self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token) else index
+                                       for index, token in enumerate(tokens)], dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -1,0 +1,182 @@
+"""The builder's flags, and all that follows from them and the input before the first worker starts."""
+import contextlib
+import dataclasses
+import fcntl
+import hashlib
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
+
+import albert_config
+from etl.chunks import ChunkJob
+from etl.command_line import UserError, flag
+from etl.files import expand, fingerprint, sha256_of_file
+from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
+from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
+from etl.tokenization import TokenizerConfig, load_tokenizer
+
+SHARD_BYTES = 256 << 20
+RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how many shards are made by default
+COMPRESSION = 4                                # guessed, for the same purpose
+PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
+
+WORK_FOLDER = ".work"
+
+_SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
+_DEFAULTS = InstanceConfig()
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """The flags of `etl.build_pretrain`."""
+    input_file: Tuple[str, ...] = flag((_SAMPLE,), "text: names or quoted globs, several; .gz and .bz2 are read, too")
+    output_dir: str = flag("output/pretrain_data", "folder for the shards and manifest.json; local or shared file system")
+    input_format: str = flag("text", "text: a sentence a line, a blank line between documents; jsonl: a document a line",
+                             INPUT_FORMATS)
+    text_field: str = flag("text", "where the text is in a line of jsonl")
+    vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry a line")
+    spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
+    do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
+    user_dict: Optional[str] = flag(None, "further words for jieba, in its own format")
+    max_seq_length: int = flag(_DEFAULTS.max_seq_length, "tokens of a sample, [CLS] and [SEP] included")
+    max_predictions_per_seq: Optional[int] = flag(
+        None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length")
+    masked_lm_prob: float = flag(_DEFAULTS.masked_lm_prob, "share of tokens to predict")
+    short_seq_prob: float = flag(_DEFAULTS.short_seq_prob, "chance that a copy of a document gets shorter samples")
+    dupe_factor: int = flag(_DEFAULTS.dupe_factor, "copies of each document, each split and masked anew")
+    random_seed: int = flag(_DEFAULTS.random_seed, "another seed gives other samples")
+    masking: str = flag(_DEFAULTS.masking, "whole words, runs of whole words (ALBERT), or single tokens", MASKINGS)
+    ngram: int = flag(_DEFAULTS.ngram, "longest run of words with --masking ngram")
+    masked_lm_labels: str = flag(_DEFAULTS.masked_lm_labels, "albert_zh: ## on Han inside a word, as the released albert_zh "
+                                 "heads were trained; for continuing those", LABELS)
+    do_permutation: bool = flag(_DEFAULTS.do_permutation, "shuffle as many further tokens as are masked, and predict them")
+    token_boundary: bool = flag(False, "write the feature token_boundary, as Google's tool does")
+    sentence_objective: str = flag(
+        _DEFAULTS.sentence_objective, "order: two consecutive segments, half of them swapped; next: half of the second segments "
+        "from another document; none: one segment", SENTENCE_OBJECTIVES)
+    duplicates: str = flag("keep", "what to do with documents whose text is repeated", ("keep", "drop"))
+    max_bad_fraction: float = flag(0.0, "share of documents that may be unusable (bad UTF-8, over-long, bad JSON); they go to "
+                                   "dead_letters/. 0: the first one ends the build")
+    eval_fraction: float = flag(0.05, "share of documents held out for evaluation, in eval/")
+    num_shards: Optional[int] = flag(None, "training shards; without it one for about every 256 MB")
+    range_bytes: Optional[int] = flag(
+        None, "bytes of input a worker takes at a time; without it 1/64 of the input, within 1 and 64 MiB")
+    runner: str = flag("DirectRunner", "Beam runner", ("DirectRunner",))
+    direct_num_workers: int = flag(0, "processes of the DirectRunner; 0: one for each core, if the input is large enough")
+    direct_running_mode: Optional[str] = flag(None, "in_memory or multi_processing; without it, by the number of workers")
+    verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
+
+    def __post_init__(self):
+        for name in ("num_shards", "range_bytes"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError("%s must be at least 1, got %d" % (name, value))
+        for name in ("eval_fraction", "max_bad_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError("%s must be in [0, 1), got %s" % (name, getattr(self, name)))
+        if self.direct_num_workers < 0:
+            raise ValueError("direct_num_workers must be at least 0, got %d" % self.direct_num_workers)
+        if self.direct_running_mode == "multi_threading":
+            raise ValueError("direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use "
+                             "multi_processing or in_memory")
+        if self.direct_running_mode not in (None, "in_memory", "multi_processing"):
+            raise ValueError("direct_running_mode must be in_memory or multi_processing, got %s" % self.direct_running_mode)
+        if self.direct_running_mode == "in_memory" and self.direct_num_workers > 1:
+            raise ValueError("direct_running_mode in_memory has one worker, got direct_num_workers %d"
+                             % self.direct_num_workers)
+        if "://" in self.output_dir:
+            raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
+                             % self.output_dir)
+        self.instances                         # checks the rest
+
+    @property
+    def instances(self) -> InstanceConfig:
+        """The part of the flags that decides what samples a document gives."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(InstanceConfig)}
+        if self.max_predictions_per_seq is None:
+            values["max_predictions_per_seq"] = max(1, int(round(self.masked_lm_prob * self.max_seq_length)))
+        return InstanceConfig(**values)
+
+    @property
+    def tokenizer(self) -> TokenizerConfig:
+        """How text becomes ids."""
+        return TokenizerConfig(None if self.spm_model_file else self.vocab_file, self.do_lower_case, self.spm_model_file)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done, and where.
+
+    Attributes:
+      inputs: path, size and fingerprint of each input file.
+      vocab_path: the vocabulary, or the SentencePiece model.
+      num_workers: processes of the DirectRunner.
+    """
+    job: ChunkJob
+    ranges: Sequence[FileRange]
+    inputs: Sequence[Dict[str, Any]]
+    input_bytes: int
+    vocab_path: str
+    vocab_size: int
+    num_workers: int
+
+
+def make_plan(config: BuildConfig) -> Plan:
+    """Looks at the input and the vocabulary, and decides ranges, shards and work folder. Writes nothing.
+
+    The work folder's name is a hash of everything that decides the result, so that a build goes on only with its own chunks.
+    """
+    paths = expand(config.input_file, "input_file")
+    inputs = [fingerprint(path) for path in paths]
+    input_bytes = sum(entry["bytes"] for entry in inputs)
+    vocabulary = load_tokenizer(config.tokenizer).vocabulary
+    if config.masked_lm_labels == "albert_zh" and (vocabulary.continued_ids == range(len(vocabulary))).all():
+        raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the vocabulary of the "
+                        "released checkpoint" % config.vocab_file)
+    if config.user_dict:
+        sha256_of_file(config.user_dict)       # a missing file is an error here, not in a worker
+    ranges = plan_ranges(paths, config.range_bytes)
+    text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1) for entry in inputs)
+    record_bytes = text_bytes * RECORD_BYTES_PER_TEXT_BYTE
+    num_train = config.num_shards or 1 + int(record_bytes * config.dupe_factor / SHARD_BYTES)
+    num_eval = 1 + int(record_bytes * config.eval_fraction / SHARD_BYTES) if config.eval_fraction else 0
+    job = ChunkJob("", config.tokenizer, config.instances, (("train", num_train), ("eval", num_eval)),
+                   config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.token_boundary,
+                   keep_duplicates=config.duplicates == "keep")
+    vocab_path = config.spm_model_file or config.vocab_file
+    files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
+    name = hashlib.sha256(repr((job, ranges, inputs, files, versions())).encode("utf-8", "surrogateescape")).hexdigest()
+    work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name[:16])
+    if config.direct_running_mode:
+        workers = config.direct_num_workers or (1 if config.direct_running_mode == "in_memory" else os.cpu_count() or 1)
+    else:
+        workers = config.direct_num_workers or (os.cpu_count() or 1 if text_bytes > PARALLEL_BYTES else 1)
+    job = dataclasses.replace(job, work_dir=work_dir, stop_at_bad_records=not config.max_bad_fraction)
+    return Plan(job, ranges, inputs, input_bytes, vocab_path, len(vocabulary), workers)
+
+
+@contextlib.contextmanager
+def work_folder(plan: Plan) -> Iterator[None]:
+    """Makes the work folder and holds its lock while the block runs; removes the folders of other, older builds.
+
+    Raises UserError when another build is at work in the same output folder.
+    """
+    parent, name = os.path.split(plan.job.work_dir)
+    os.makedirs(plan.job.work_dir, exist_ok=True)
+    with open(os.path.join(parent, "lock"), "a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError("--output_dir: another build is at work in %s" % os.path.dirname(parent))
+        for other in set(os.listdir(parent)) - {name, "lock"}:
+            shutil.rmtree(os.path.join(parent, other))
+        yield
+
+
+def versions() -> Dict[str, str]:
+    """Versions of all that can change a byte of the result."""
+    import pkg_resources
+    names = ("apache-beam", "jieba", "numpy", "google-crc32c", "sentencepiece")
+    return dict({name: pkg_resources.get_distribution(name).version for name in names}, python=platform.python_version())

@@ -1,0 +1,123 @@
+"""Finished shards → their final names, the manifest last; and the check that what lies there is what was written."""
+import dataclasses
+import hashlib
+import os
+import shutil
+from collections import Counter
+from typing import Any, Dict, List
+
+from etl import manifest
+from etl.command_line import UserError
+from etl.chunks import dead_letters_path
+from etl.examples import decode_example, pretraining_features, read_frames
+from etl.files import atomic_write, read_json, sha256_of_file
+from etl.plan import WORK_FOLDER, BuildConfig, Plan, versions
+from etl.shards import PARTS, shard_name, shard_path
+
+DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
+
+
+def publish(config: BuildConfig, plan: Plan, counters: Counter) -> manifest.Manifest:
+    """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
+
+    What an earlier build left goes just before: a build that fails leaves it untouched.
+    """
+    job, out = plan.job, config.output_dir
+    shards: Dict[str, List[manifest.Shard]] = {part: [] for part in PARTS}
+    moves = []
+    for part, count in job.num_shards:
+        for index in range(count):
+            path, name = shard_path(job.work_dir, part, index, count), shard_name(part, index, count)
+            marker = read_json(path + ".json")
+            shards[part].append(manifest.Shard(*marker["shard"])._replace(path=name))
+            counters["dropped_samples"] += marker["dropped"]
+            moves.append((path, os.path.join(out, name)))
+    _remove_old(out, keep={path for path, _ in moves})
+    for path, final in moves:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        if os.path.exists(path):               # else a publication that was interrupted has moved it already
+            os.replace(path, final)
+    vocab_name = "spm.model" if config.spm_model_file else "vocab.txt"
+    with open(plan.vocab_path, "rb") as vocabulary, atomic_write(os.path.join(out, vocab_name)) as stream:
+        shutil.copyfileobj(vocabulary, stream)
+    _gather_dead_letters(plan, os.path.join(out, DEAD_LETTERS))
+    lengths = job.instances.max_seq_length, job.instances.max_predictions_per_seq
+    field = "spm_model_file" if config.spm_model_file else "vocab_file"
+    result = manifest.Manifest(
+        train=tuple(shards["train"]), eval=tuple(shards["eval"]),
+        max_seq_length=lengths[0], max_predictions_per_seq=lengths[1],
+        tokenizer=dataclasses.replace(job.tokenizer, **{field: vocab_name}), vocab_size=plan.vocab_size,
+        vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.token_boundary),
+        flags=dataclasses.asdict(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
+    manifest.write(out, result)
+    shutil.rmtree(os.path.join(out, WORK_FOLDER))
+    return result
+
+
+def verify(folder: str) -> str:
+    """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as the manifest says."""
+    found = manifest.read(folder)
+    records = size = 0
+    for shard in found.train + found.eval:
+        path = os.path.join(folder, shard.path)
+        if not os.path.isfile(path):
+            raise UserError("%s: missing, but the manifest lists it" % path)
+        digest = hashlib.sha256()
+        with open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+            stream.seek(0)
+            count = 0
+            for record in read_frames(stream, path):
+                _check_record(record, found.features, "%s: record %d" % (path, count))
+                count += 1
+        if digest.hexdigest() != shard.sha256:
+            raise UserError("%s: sha256 is %s, the manifest says %s" % (path, digest.hexdigest(), shard.sha256))
+        if count != shard.records:
+            raise UserError("%s: holds %d records, the manifest says %d" % (path, count, shard.records))
+        records, size = records + count, size + shard.bytes
+    vocabulary = found.tokenizer.spm_model_file or found.tokenizer.vocab_file
+    if sha256_of_file(vocabulary) != found.vocab_sha256:
+        raise UserError("%s: not the vocabulary that the manifest names" % vocabulary)
+    return "%s: %d shards, %d records, %.1f MB: all as the manifest says" % (
+        folder, len(found.train + found.eval), records, size / 1e6)
+
+
+def _check_record(record: bytes, features: Any, place: str) -> None:
+    try:
+        values = decode_example(record)
+    except ValueError as error:
+        raise UserError("%s: %s" % (place, error))
+    for name, _, length in features:
+        if len(values.get(name, ())) != length:
+            raise UserError("%s: feature %s has %d values, the manifest says %d"
+                            % (place, name, len(values.get(name, ())), length))
+
+
+def _remove_old(folder: str, keep: Any) -> None:
+    """Removes what an earlier build left: its manifest first, so that nothing claims the rest.
+
+    When the shards of this build were moved before an interruption, they are what lies there: then nothing is removed.
+    """
+    names = [manifest.FILE_NAME, DEAD_LETTERS]
+    if all(os.path.exists(path) for path in keep):
+        for part in PARTS:
+            below = os.path.dirname(shard_name(part, 0, 1))
+            if os.path.isdir(os.path.join(folder, below)):
+                names += [os.path.join(below, name) for name in os.listdir(os.path.join(folder, below))
+                          if name.startswith("tf_examples-") and name.endswith(".tfrecord")]
+    for name in names:
+        if os.path.exists(os.path.join(folder, name)):
+            os.remove(os.path.join(folder, name))
+
+
+def _gather_dead_letters(plan: Plan, path: str) -> None:
+    """Joins the dead letters of all chunks into one file; there is none when all was well."""
+    parts = [part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
+             if os.path.exists(part)]
+    if not parts:
+        return
+    with atomic_write(path) as stream:
+        for part in parts:
+            with open(part, "rb") as letters:
+                shutil.copyfileobj(letters, stream)
