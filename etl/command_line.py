@@ -28,10 +28,11 @@ class UserError(ValueError):
     """A mistake in what the user gave us. The message names the place, the value got and the value wanted."""
 
 
-def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False) -> Any:
-    """A dataclass field that becomes a command-line flag of the same name and default."""
-    return dataclasses.field(default=default,
-                             metadata={"help": help_text, "choices": choices, "required": required})
+def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False,
+         positional: bool = False) -> Any:
+    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments without a flag."""
+    return dataclasses.field(default=default, metadata={
+        "help": help_text, "choices": choices, "required": required, "positional": positional})
 
 
 def parse(prog: str, description: str, config_class: Type[Config], argv: Optional[Sequence[str]] = None) -> Config:
@@ -42,7 +43,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     for field in fields:
         _add_flag(parser, field)
     given = vars(parser.parse_args(argv))
-    values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] is not None}
+    values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
     try:
         return config_class(**values)  # type: ignore[call-arg]
     except ValueError as error:                # raised by the config's own __post_init__
@@ -120,8 +121,11 @@ class _Parser(argparse.ArgumentParser):
 
 def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") -> None:
     help_text, choices = field.metadata["help"], field.metadata["choices"]
-    common: Dict[str, Any] = {"dest": field.name, "help": help_text.replace("%", "%%"), "default": None,
-                              "required": field.metadata["required"]}
+    common: Dict[str, Any] = {"help": help_text.replace("%", "%%"), "default": None}
+    if field.metadata["positional"]:
+        parser.add_argument(field.name, nargs="*", **common)
+        return
+    common.update(dest=field.name, required=field.metadata["required"])
     if field.type in (Tuple[str, ...], Tuple[int, ...]):
         item = str if field.type == Tuple[str, ...] else _integer
         parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=item, metavar="VALUE", **common)
@@ -165,8 +169,8 @@ def _boolean(text: str) -> bool:
 
 
 def _flatten(value: Any) -> Any:
-    if isinstance(value, list):
-        return tuple(item for group in value for item in group)
+    if isinstance(value, list):                # of lists, where a flag may stand several times
+        return tuple(item for group in value for item in (group if isinstance(group, list) else [group]))
     return value
 
 

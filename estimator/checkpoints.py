@@ -1,0 +1,317 @@
+"""Checkpoints: find one, tell what it is, and load it completely or not at all.
+
+  python -m estimator.checkpoints inspect --checkpoint output/pretrain
+  python -m estimator.checkpoints average --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000 \\
+      --output output/averaged/model.ckpt
+"""
+import os
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import albert_config
+from albert_config import AlbertConfig
+from estimator import modeling
+from estimator.optimizers import SLOT_SUFFIXES
+from etl.command_line import UserError, flag, run
+
+Shape = Tuple[int, ...]
+
+RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
+
+
+class Identity(NamedTuple):
+    """What the names and shapes of its variables tell about a model. They cannot tell pre-LN from post-LN."""
+    family: str                                # as AlbertConfig.family
+    vocab_size: int
+    embedding_size: int                        # plain BERT: its hidden_size
+    hidden_size: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    num_ffn_groups: int
+    layer_scopes: Tuple[str, ...]              # of the layers that have weights of their own, sorted
+
+    def differences(self, wanted: "Identity") -> List[str]:
+        """One phrase for each field in which the two differ, such as "hidden_size is 312, wanted 768"."""
+        return ["%s is %s, wanted %s" % (field, _listed(got, 2), _listed(want, 2))
+                for field, got, want in zip(self._fields, self, wanted) if got != want]
+
+
+class LoadPlan(NamedTuple):
+    """What will be loaded from where; `load` carries it out."""
+    checkpoint: str                            # prefix of the files
+    assignment_map: Dict[str, tf.Variable]     # variables of the graph by the names in the file
+    new: Tuple[str, ...]                       # variables of the graph that start anew
+    unused: Tuple[str, ...]                    # names in the file that the graph does not want; slots do not count
+    notes: Tuple[str, ...]                     # what the user should know, a line each
+
+    def summary(self) -> str:
+        """One line for the log, and one for each note."""
+        line = "loaded %d variables from %s" % (len(self.assignment_map), self.checkpoint)
+        for what, names in (("new", self.new), ("unused", self.unused)):
+            if names:
+                line += "; %d %s: %s" % (len(names), what, _listed(names))
+        return "\n".join((line,) + self.notes)
+
+
+def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
+    """The prefix of the checkpoint that `path` means.
+
+    Args:
+      path: a prefix, one of the files of a checkpoint, or a folder: its latest checkpoint by its `checkpoint` file,
+        else a released name, else the only checkpoint in it.
+      flag_name: where the path comes from, for the message.
+
+    Raises:
+      UserError: nothing there, or several without a word which; names what was looked for.
+    """
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if not os.path.isdir(path):
+        if os.path.isfile(prefix + ".index"):
+            return prefix
+        raise UserError("--%s: %s: no checkpoint there; looked for %s.index" % (flag_name, path, prefix))
+    newest = latest(path)
+    if newest:
+        return newest
+    for name in RELEASED_NAMES:
+        if os.path.isfile(os.path.join(path, name + ".index")):
+            return os.path.join(path, name)
+    found = sorted(name[:-len(".index")] for name in os.listdir(path) if name.endswith(".index"))
+    if len(found) == 1:
+        return os.path.join(path, found[0])
+    if found:
+        raise UserError("--%s: %s: several checkpoints and no file that says which: name one of %s"
+                        % (flag_name, path, ", ".join(found)))
+    raise UserError("--%s: %s: no checkpoint there; looked for %s"
+                    % (flag_name, path, ", ".join(name + ".index" for name in RELEASED_NAMES + ("*",))))
+
+
+def latest(folder: str) -> Optional[str]:
+    """Prefix of the newest checkpoint by the folder's `checkpoint` file; None without that file or that checkpoint."""
+    state = tf.train.get_checkpoint_state(folder)
+    if state is None:
+        return None
+    prefix = os.path.join(folder, os.path.basename(state.model_checkpoint_path))   # the folder may have been moved
+    return prefix if os.path.isfile(prefix + ".index") else None
+
+
+def read_shapes(checkpoint: str) -> Dict[str, Shape]:
+    """Shapes of all variables in a checkpoint, by name. Raises UserError when its index cannot be read."""
+    reader = _open(checkpoint)
+    return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+
+
+def identify(shapes: Dict[str, Shape]) -> Identity:
+    """What kind of model the variables belong to. Raises UserError when they are no encoder of any family."""
+    def shape_of(ending: str) -> Shape:
+        for name in sorted(shapes):
+            if name.startswith("bert/") and name.endswith(ending):
+                return shapes[name]
+        raise UserError("neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
+    vocab_size, embedding_size = shape_of("embeddings/word_embeddings")
+    hidden_size = shape_of("/self/query/kernel")[0]
+    intermediate = shape_of("intermediate/dense/kernel")
+    num_ffn_groups = intermediate[2] if len(intermediate) == 3 else 1
+    scope = re.compile(r"bert/encoder/(layer_shared|layer_\d+|transformer/group_\d+/inner_group_\d+)/")
+    scopes = {match.group(1) for match in map(scope.match, shapes) if match}
+    if "bert/embeddings/word_embeddings_2" in shapes:
+        family = "albert_zh"
+    else:
+        family = "google" if any(name.startswith("transformer/") for name in scopes) else "bert"
+    return Identity(family, vocab_size, embedding_size, hidden_size, intermediate[1] * num_ffn_groups,
+                    shape_of("embeddings/position_embeddings")[0], shape_of("embeddings/token_type_embeddings")[0],
+                    num_ffn_groups, tuple(sorted(scopes)))
+
+
+def identity_of(config: AlbertConfig) -> Identity:
+    """What `identify` says of a checkpoint of this model."""
+    scopes = {modeling.layer_scope(config, layer, inner) for layer in range(config.num_hidden_layers)
+              for inner in range(config.inner_group_num or 1)}
+    return Identity(config.family, config.vocab_size, config.embedding_size or config.hidden_size, config.hidden_size,
+                    config.intermediate_size, config.max_position_embeddings, config.type_vocab_size,
+                    config.num_ffn_groups, tuple(sorted(scopes)))
+
+
+def fitting_configs(identity: Identity) -> List[str]:
+    """Names of the shipped configs whose checkpoints look like this."""
+    return [name for name in albert_config.shipped_names() if identity_of(albert_config.load(name)) == identity]
+
+
+def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
+              with_slots: bool = False) -> LoadPlan:
+    """Compares the graph's trainable variables with a checkpoint.
+
+    Args:
+      checkpoint: prefix, from `resolve`.
+      config: the model's, whose variables are in the default graph.
+      new_prefixes: beginnings of the names that may be missing from the file or have another shape there, since their
+        head is new by intent (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
+      with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a training.
+        Call this after the train op is built.
+
+    Raises:
+      UserError: the file cannot be read, or a variable is missing or has another shape; says which, what the
+        checkpoint is instead, and which shipped config fits it.
+    """
+    shapes = read_shapes(checkpoint)
+    wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
+    may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
+    fitting = {name for name, variable in wanted.items() if shapes.get(name) == tuple(variable.shape.as_list())}
+    _require_fit(checkpoint, shapes, config, {name: wanted[name] for name in set(wanted) - fitting - may_be_new})
+
+    assignment_map = {name: wanted[name] for name in sorted(fitting)}
+    notes = []
+    if config.family == "albert_zh" and config.ln_type is None:
+        notes.append("ln_type is not in the config: post-LN is assumed")
+    if with_slots:
+        slots = {variable.op.name: variable for variable in tf.global_variables()
+                 if variable.op.name.endswith(SLOT_SUFFIXES)}
+        kept = {name: variable for name, variable in slots.items()
+                if shapes.get(name) == tuple(variable.shape.as_list())}
+        assignment_map.update(kept)
+        notes.append("%d of %d optimizer slots are in the file; the others start at 0" % (len(kept), len(slots)))
+    unused = (name for name in shapes if name not in assignment_map and _is_weight(name))
+    return LoadPlan(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
+                    tuple(notes))
+
+
+def load(plan: LoadPlan) -> None:
+    """Makes the variables' initializers read the checkpoint. Raises UserError when its data are damaged."""
+    check_data(plan.checkpoint, plan.assignment_map)
+    tf.train.init_from_checkpoint(plan.checkpoint, plan.assignment_map)
+
+
+def check_data(checkpoint: str, names: Iterable[str]) -> None:
+    """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
+    reader = _open(checkpoint)
+    for name in names:
+        try:
+            value = reader.get_tensor(name)
+        except tf.errors.OpError as error:
+            raise UserError("%s: damaged: %s cannot be read: %s" % (checkpoint, name, _first_line(error)))
+        if not np.isfinite(value).all():
+            raise UserError("%s: %s holds values that are not finite" % (checkpoint, name))
+
+
+def average(checkpoints: Sequence[str], output: str) -> None:
+    """Writes the mean of several checkpoints of one model under the prefix `output`; slots and global_step are left out.
+
+    Raises UserError when they differ in a name or a shape, or one is damaged.
+    """
+    shapes = [{name: shape for name, shape in read_shapes(checkpoint).items() if _is_weight(name)}
+              for checkpoint in checkpoints]
+    for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
+        odd = sorted(name for name, _ in set(shapes[0].items()) ^ set(other.items()))
+        if odd:
+            raise UserError("%s and %s are not of one model: %s" % (checkpoints[0], checkpoint, _listed(odd)))
+    names = sorted(shapes[0])
+    for checkpoint in checkpoints:
+        check_data(checkpoint, names)
+    readers = [_open(checkpoint) for checkpoint in checkpoints]
+    os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
+    with tf.Graph().as_default(), tf.Session() as session:
+        values = [tf.placeholder(tf.float32, shapes[0][name]) for name in names]
+        save = tf.raw_ops.SaveV2(prefix=output, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+        means = (np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names)
+        session.run(save, dict(zip(values, means)))
+
+
+def describe(checkpoint: str) -> str:
+    """What a checkpoint holds: its model, its size, and each variable with its shape."""
+    shapes = read_shapes(checkpoint)
+    identity = identify(shapes)
+    weights = [name for name in sorted(shapes) if _is_weight(name)]
+    lines = [checkpoint, "shipped configs that fit: " + (", ".join(fitting_configs(identity)) or "none")]
+    lines += ["%s: %s" % (field, _listed(value)) for field, value in zip(identity._fields, identity)]
+    lines.append("%d variables with %d parameters, %d optimizer slots" % (
+        len(weights), sum(int(np.prod(shapes[name])) for name in weights),
+        sum(name.endswith(SLOT_SUFFIXES) for name in shapes)))
+    return "\n".join(lines + ["  %s %s" % (name, list(shapes[name])) for name in weights])
+
+
+@dataclass(frozen=True)
+class InspectConfig:
+    """The flags of `inspect`."""
+    checkpoint: str = flag("", "checkpoint, or folder of one", required=True)
+
+
+@dataclass(frozen=True)
+class AverageConfig:
+    """The flags of `average`."""
+    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model", required=True)
+    output: str = flag("", "prefix of the checkpoint to write", required=True)
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["inspect"]:
+        return run("estimator.checkpoints inspect", __doc__, InspectConfig, _inspect, argv[1:])
+    if argv[:1] == ["average"]:
+        return run("estimator.checkpoints average", __doc__, AverageConfig, _average, argv[1:])
+    print(__doc__, file=sys.stderr)
+    return 2
+
+
+def _inspect(config: InspectConfig) -> None:
+    print(describe(resolve(config.checkpoint, "checkpoint")))
+
+
+def _average(config: AverageConfig) -> None:
+    average([resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint], config.output)
+    print("%s: mean of %d checkpoints" % (config.output, len(config.checkpoint)))
+
+
+def _open(checkpoint: str) -> Any:
+    try:
+        return tf.train.NewCheckpointReader(checkpoint)
+    except tf.errors.OpError as error:
+        raise UserError("%s: not a checkpoint, or a damaged one: %s" % (checkpoint, _first_line(error)))
+
+
+def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,
+                 lacking: Dict[str, tf.Variable]) -> None:
+    """Raises UserError for `lacking` variables, or when the checkpoint is of another model."""
+    try:
+        identity = identify(shapes)
+    except UserError as error:
+        raise UserError("%s: %s" % (checkpoint, error))
+    complaints = identity.differences(identity_of(config))
+    if config.ln_type != "preln" and any(name.startswith("loss/LayerNorm/") for name in shapes):
+        complaints.append("it is a pre-LN model, and ln_type in the config is %s" % config.ln_type)
+    most = 3 if complaints else len(lacking)   # of another model nearly every variable is wrong
+    missing = sorted(name for name in lacking if name not in shapes)
+    misshapen = ["%s is %s, wanted %s" % (name, list(shapes[name]), lacking[name].shape.as_list())
+                 for name in sorted(lacking) if name in shapes]
+    if missing:
+        complaints.append("%d missing: %s" % (len(missing), _listed(missing, most)))
+    if misshapen:
+        complaints.append("%d of another shape: %s" % (len(misshapen), _listed(misshapen, most)))
+    if complaints:
+        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs that fit it: %s"
+                        % (checkpoint, "; ".join(complaints), identity.family,
+                           ", ".join(fitting_configs(identity)) or "none"))
+
+
+def _is_weight(name: str) -> bool:
+    return name != "global_step" and not name.endswith(SLOT_SUFFIXES)
+
+
+def _listed(value: Any, most: int = 20) -> str:
+    """The value; of a sequence at most so many items, and how many more there are."""
+    if not isinstance(value, (tuple, list)):
+        return str(value)
+    more = len(value) - most
+    return ", ".join(value[:most]) + (" and %d more" % more if more > 0 else "")
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return (error.message or str(error)).split("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""Records and arrays → batches of static shape.
+
+A batch is a dict of features; every feature is int32 but masked_lm_weights, which is float32. Batches to evaluate or
+predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
+
+The order of training is a function of (seed, epoch, step) alone: a run that was cut off goes on with the very batch
+that would have come next.
+"""
+from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator.records import PretrainingData, check_all
+from etl.command_line import UserError
+from etl.examples import FLOAT, Feature
+
+Features = Dict[str, tf.Tensor]
+InputFn = Callable[[], tf.data.Dataset]
+
+FILES_READ_AT_ONCE = 16
+SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
+BATCHES_AHEAD = 2
+READ_BATCH = 1024                              # records at a time, where only a label is wanted
+
+
+def train_on_records(data: PretrainingData, batch_size: int, seed: int, start_step: int = 0) -> InputFn:
+    """Batches of `data`, without end, from step `start_step` on; a batch may hold the end of one epoch and the
+    beginning of the next.
+
+    Raises UserError when the data does not fill one batch.
+    """
+    if data.num_train_records < batch_size:
+        raise UserError("--train_batch_size is %d, but %s holds only %d training records"
+                        % (batch_size, data.source, data.num_train_records))
+    first_epoch, to_skip = divmod(start_step * batch_size, data.num_train_records)
+
+    def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
+        records = _shuffled_records(data.train_files, seed, epoch)
+        return records.skip(tf.where(tf.equal(epoch, first_epoch), np.int64(to_skip), np.int64(0)))
+
+    def input_fn() -> tf.data.Dataset:
+        epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
+        batches = epochs.flat_map(epoch_records).batch(batch_size, drop_remainder=True)
+        return batches.map(_parser(data.features)).prefetch(BATCHES_AHEAD)
+    return input_fn
+
+
+def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
+    """Every held-out record of `data` once, in the files' order."""
+    def input_fn() -> tf.data.Dataset:
+        batches = tf.data.TFRecordDataset(list(data.eval_files)).batch(batch_size)
+        return batches.map(_parser(data.features)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
+    return input_fn
+
+
+def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, start_step: int = 0) -> InputFn:
+    """Batches of rows, without end, from step `start_step` on; each epoch in an order of its own.
+
+    Args:
+      arrays: int32 [num_examples, ...] by feature.
+
+    Raises UserError when the rows do not fill one batch.
+    """
+    num_examples = _num_rows(arrays)
+    if num_examples < batch_size:
+        raise UserError("--train_batch_size is %d, but there are only %d training examples" % (batch_size, num_examples))
+
+    def batches() -> Iterator[Dict[str, np.ndarray]]:
+        for rows in _training_rows(num_examples, batch_size, seed, start_step):
+            yield {name: array[rows] for name, array in arrays.items()}
+    return lambda: _from_batches(batches, arrays, batch_size)
+
+
+def evaluate_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int) -> InputFn:
+    """Every row once, in order; for evaluation and for prediction."""
+    def batches() -> Iterator[Dict[str, np.ndarray]]:
+        for begin in range(0, _num_rows(arrays), batch_size):
+            yield {name: array[begin:begin + batch_size] for name, array in arrays.items()}
+    return lambda: _from_batches(batches, arrays, None).map(_filler(batch_size))
+
+
+def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) -> np.ndarray:
+    """How often each token is a label of the masked LM in the first `max_records` records: int64 [vocab_size]."""
+    wanted = [feature for feature in data.features if feature.name in ("masked_lm_ids", "masked_lm_weights")]
+    counts = np.zeros(data.vocab_size, dtype=np.int64)
+    with tf.Graph().as_default(), tf.Session() as session:
+        batches = tf.data.TFRecordDataset(list(paths)).take(max_records).batch(READ_BATCH).map(_parser(wanted))
+        batch = tf.data.make_one_shot_iterator(batches).get_next()
+        while True:
+            try:
+                values = session.run(batch)
+            except tf.errors.OutOfRangeError:
+                return counts
+            labels = values["masked_lm_ids"][values["masked_lm_weights"] > 0]
+            if len(labels) and not 0 <= labels.min() <= labels.max() < data.vocab_size:
+                check_all(paths, data.features, data.vocab_size)
+            counts += np.bincount(labels, minlength=data.vocab_size)
+
+
+def _shuffled_records(paths: Sequence[str], seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
+    """One epoch of serialized records: files in a random order, read in turn, shuffled within a buffer."""
+    tf.set_random_seed(seed)                   # of this epoch's own function, so the graph around it has no say
+    files = tf.data.Dataset.from_tensor_slices(list(paths))
+    files = files.shuffle(len(paths), seed=epoch, reshuffle_each_iteration=False)
+    records = files.interleave(tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE)
+    return records.shuffle(SHUFFLE_BUFFER, seed=epoch, reshuffle_each_iteration=False)
+
+
+def _parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
+    spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
+            for feature in features}
+
+    def parse(records: tf.Tensor) -> Features:
+        parsed = tf.parse_example(records, spec)
+        return {name: tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
+                for name, values in parsed.items()}
+    return parse
+
+
+def _filler(batch_size: int) -> Callable[[Features], Features]:
+    """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape becomes static."""
+    def fill(features: Features) -> Features:
+        num_real = tf.shape(features["input_ids"])[0]
+        filled = {name: tf.pad(values, [[0, batch_size - num_real]] + [[0, 0]] * (values.shape.ndims - 1))
+                  for name, values in features.items()}
+        filled["is_real_example"] = tf.cast(tf.range(batch_size) < num_real, tf.int32)
+        for values in filled.values():
+            values.set_shape([batch_size] + values.shape.as_list()[1:])
+        return filled
+    return fill
+
+
+def _from_batches(batches: Callable[[], Iterator[Dict[str, np.ndarray]]], arrays: Dict[str, np.ndarray],
+                  batch_size: Optional[int]) -> tf.data.Dataset:
+    types = {name: tf.as_dtype(array.dtype) for name, array in arrays.items()}
+    shapes: Dict[str, Tuple[Optional[int], ...]] = {name: (batch_size,) + array.shape[1:]
+                                                    for name, array in arrays.items()}
+    return tf.data.Dataset.from_generator(batches, types, shapes).prefetch(BATCHES_AHEAD)
+
+
+def _training_rows(num_examples: int, batch_size: int, seed: int, start_step: int) -> Iterator[np.ndarray]:
+    """Row numbers of each batch; a step's rows depend on (seed, step) alone."""
+    epoch, begin = divmod(start_step * batch_size, num_examples)
+    rows = _epoch_order(num_examples, seed, epoch)[begin:]
+    while True:
+        while len(rows) < batch_size:
+            epoch += 1
+            rows = np.concatenate([rows, _epoch_order(num_examples, seed, epoch)])
+        yield rows[:batch_size]
+        rows = rows[batch_size:]
+
+
+def _epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.RandomState([seed & 0xFFFFFFFF, epoch]).permutation(num_examples)
+
+
+def _num_rows(arrays: Dict[str, np.ndarray]) -> int:
+    return len(next(iter(arrays.values())))

@@ -1,0 +1,88 @@
+"""Numbers that say how good a model is: streaming ones in the graph, others over arrays; and where they are written.
+
+A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs nothing, so
+each number is a mean over all real examples, whatever the batch size.
+"""
+import math
+import os
+from typing import Any, Callable, Dict, Mapping, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator.heads import Classified, MaskedLm
+from etl import files
+
+Metrics = Dict[str, Tuple[tf.Tensor, tf.Operation]]
+
+TEXT_FILE, JSON_FILE = "eval_results.txt", "eval_results.json"
+
+
+def masked_lm_metrics(masked_lm: MaskedLm, ids: tf.Tensor, weights: tf.Tensor) -> Metrics:
+    """Accuracy and mean loss in nats over the predicted positions; ids, weights: [batch, num_predictions]."""
+    return {"masked_lm_accuracy": tf.metrics.accuracy(ids, masked_lm.predictions, weights),
+            "masked_lm_loss": tf.metrics.mean(masked_lm.per_position_loss, weights)}
+
+
+def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Tensor) -> Metrics:
+    """Accuracy and mean loss in nats; labels, is_real: int32 [batch]."""
+    return {"sentence_order_accuracy": tf.metrics.accuracy(labels, order.predictions, is_real),
+            "sentence_order_loss": tf.metrics.mean(order.per_example_loss, is_real)}
+
+
+def classifier_metrics(classified: Classified, labels: tf.Tensor, is_real: tf.Tensor) -> Metrics:
+    """Accuracy and mean loss in nats; labels, is_real: int32 [batch]."""
+    return {"eval_accuracy": tf.metrics.accuracy(labels, classified.predictions, is_real),
+            "eval_loss": tf.metrics.mean(classified.per_example_loss, is_real)}
+
+
+def count(is_real: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
+    """How many examples were seen: int32."""
+    seen = tf.get_variable("num_examples", [], tf.int32, tf.zeros_initializer(), trainable=False,
+                           collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
+    return seen.read_value(), tf.assign_add(seen, tf.reduce_sum(is_real))
+
+
+def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Share of equal ones."""
+    return float(np.mean(labels == predictions))
+
+
+def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Harmonic mean of precision and recall of class 1; 0 when nothing was found."""
+    hits = np.sum((labels == 1) & (predictions == 1))
+    return float(2 * hits / max(1, np.sum(labels == 1) + np.sum(predictions == 1)))
+
+
+def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Correlation of two arrays, in [-1, 1]; 0 when either is constant."""
+    x, y = labels - np.mean(labels), predictions - np.mean(predictions)
+    scale = math.sqrt(np.sum(x * x) * np.sum(y * y))
+    return float(np.sum(x * y) / scale) if scale else 0.0
+
+
+# By the names that `tasks` gives; each takes (labels, predictions) of shape [num_examples]. The correlation of two
+# binary arrays is Matthews'.
+BY_NAME: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "accuracy": accuracy, "f1": f1, "matthews_correlation": pearson, "pearson": pearson}
+
+
+def unigram_baseline(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple[float, float]:
+    """How well one guesses masked tokens without looking at the text: (cross-entropy in nats, accuracy).
+
+    Args:
+      train_counts: int64 [vocab_size], how often each token is a label in training; add-one smoothing is applied.
+      eval_counts: int64 [vocab_size], the same of the held-out labels, at least one of them.
+    """
+    smoothed = train_counts + 1.0
+    log_probs = np.log(smoothed / smoothed.sum())
+    share = eval_counts / eval_counts.sum()
+    return float(-np.sum(share * log_probs)), float(share[np.argmax(train_counts)])
+
+
+def write_results(folder: str, results: Mapping[str, Any]) -> None:
+    """Writes `name = value` lines, sorted, and the same as JSON; numbers of NumPy become plain ones."""
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in results.items()}
+    files.write_text(os.path.join(folder, TEXT_FILE),
+                     "".join("%s = %s\n" % (name, plain[name]) for name in sorted(plain)))
+    files.write_json(os.path.join(folder, JSON_FILE), plain)

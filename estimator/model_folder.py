@@ -1,0 +1,116 @@
+"""What stands beside a checkpoint, so that the next command needs no flag to read it.
+
+A *model folder* holds checkpoints and
+
+  albert_config.json     the model's sizes
+  vocab.txt, spm.model   what the tokenizer reads: one of the two
+  model.json             everything else: length, task, labels, what it was trained on
+
+model.json is written last: a folder that has it is whole.
+"""
+import os
+import shutil
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Tuple
+
+import albert_config
+from albert_config import AlbertConfig
+from etl import files
+from etl.command_line import UserError
+from etl.tokenization import TokenizerConfig
+
+FORMAT_VERSION = 1
+CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
+
+_FIELDS = {"format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
+           "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder says about its checkpoints. A pretrained model has no task and no labels."""
+    config: AlbertConfig
+    tokenizer: TokenizerConfig
+    max_seq_length: int
+    task: Optional[str] = None
+    labels: Tuple[str, ...] = ()                   # by class index; () where the task has none, as in a regression
+    data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
+
+    def __post_init__(self):
+        if not 1 <= self.max_seq_length <= self.config.max_position_embeddings:
+            raise ValueError("max_seq_length must be in [1, %d], the config's max_position_embeddings; got %d"
+                             % (self.config.max_position_embeddings, self.max_seq_length))
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
+
+
+def write(folder: str, description: ModelFolder) -> None:
+    """Writes the description and a copy of the vocabulary into `folder`, which may hold an older description."""
+    tokenizer = description.tokenizer
+    source, name = ((tokenizer.spm_model_file, SPM_FILE) if tokenizer.spm_model_file
+                    else (tokenizer.vocab_file, VOCAB_FILE))
+    os.makedirs(folder, exist_ok=True)
+    vocabulary = os.path.join(folder, name)
+    if not (os.path.exists(vocabulary) and os.path.samefile(source, vocabulary)):
+        with open(source, "rb") as original, files.atomic_write(vocabulary) as copy:
+            shutil.copyfileobj(original, copy)
+    files.write_json(os.path.join(folder, CONFIG_FILE), description.config.to_dict())
+    files.write_json(os.path.join(folder, DESCRIPTION_FILE), {
+        "format_version": FORMAT_VERSION,
+        "do_lower_case": tokenizer.do_lower_case,
+        "vocab_file": name,
+        "vocab_sha256": files.sha256_of_file(vocabulary),
+        "max_seq_length": description.max_seq_length,
+        "task": description.task,
+        "labels": list(description.labels) or None,
+        "data_manifest_sha256": description.data_manifest_sha256,
+    })
+
+
+def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
+    """Reads the description of the model in `folder`; its tokenizer points at the folder's own vocabulary.
+
+    Raises UserError, naming file and field, for a folder without a model (`made_by` is the command that makes one),
+    a field missing or wrong, or a vocabulary that is not the one the model was trained with.
+    """
+    path = os.path.join(folder, DESCRIPTION_FILE)
+    if not os.path.isfile(path):
+        raise UserError("%s: no model here (it has no %s): run python -m %s first"
+                        % (folder, DESCRIPTION_FILE, made_by))
+    fields = _checked_fields(path, files.read_json(path))
+    vocabulary = os.path.join(folder, fields["vocab_file"])
+    if files.sha256_of_file(vocabulary) != fields["vocab_sha256"]:
+        raise UserError("%s: vocab_sha256 is not that of %s: the vocabulary was changed after training"
+                        % (path, vocabulary))
+    kind = "spm_model_file" if fields["vocab_file"] == SPM_FILE else "vocab_file"
+    try:
+        return ModelFolder(
+            config=albert_config.load(os.path.join(folder, CONFIG_FILE)),
+            tokenizer=TokenizerConfig(do_lower_case=fields["do_lower_case"], **{kind: vocabulary}),
+            max_seq_length=fields["max_seq_length"],
+            task=fields["task"],
+            labels=tuple(fields["labels"] or ()),
+            data_manifest_sha256=fields["data_manifest_sha256"])
+    except albert_config.ConfigError:
+        raise                                      # names its own file and field
+    except ValueError as error:
+        raise UserError("%s: %s" % (path, error))
+
+
+def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise UserError("%s: must be a JSON object, got %s" % (path, type(fields).__name__))
+    if fields.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError("%s: format_version must be %d, got %r; another version of this program wrote it"
+                        % (path, FORMAT_VERSION, fields["format_version"]))
+    for name, kind in _FIELDS.items():
+        if name not in fields:
+            raise UserError("%s: missing field %s" % (path, name))
+        value = fields[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError("%s: %s has a wrong type: %r" % (path, name, value))
+    if fields["vocab_file"] not in (VOCAB_FILE, SPM_FILE):
+        raise UserError("%s: vocab_file must be %s or %s, got %r" % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
+    if not all(isinstance(label, str) for label in fields["labels"] or ()):
+        raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
+    return fields

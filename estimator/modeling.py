@@ -1,0 +1,296 @@
+"""The encoder: token ids in, hidden states out; one function for every family of model.
+
+The families differ in where the embeddings are normalized, in which layers share their weights, in where a layer
+normalizes and in the names of the variables. All four follow from the fields of `AlbertConfig`; names and shapes are
+those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), sections 3.1 and 3.2; BERT (arXiv 1810.04805),
+section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device may compute the products in less.
+"""
+import hashlib
+import math
+from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+
+import tensorflow.compat.v1 as tf
+
+from albert_config import AlbertConfig
+
+Activation = Callable[[tf.Tensor], tf.Tensor]
+Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]   # (x, rate, name of the place) -> x with values dropped
+Dimension = Union[int, tf.Tensor]                        # a static size, or a scalar where only the run knows it
+
+LAYER_NORM_EPSILON = 1e-12
+MASKED_SCORE = -10000.0                                  # added to the attention scores of padding
+
+
+class Encoded(NamedTuple):
+    """What the heads read."""
+    sequence_output: tf.Tensor                 # [batch, seq_length, hidden]: the last layer
+    pooled_output: tf.Tensor                   # [batch, hidden]: tanh of a dense layer over the first position
+    all_layers: Tuple[tf.Tensor, ...]          # [batch, seq_length, hidden] each; the last is sequence_output
+    attention_probs: Tuple[tf.Tensor, ...]     # [batch, heads, seq_length, seq_length] each; empty unless asked for
+    embedding_table: tf.Variable               # [vocab, embedding]; plain BERT: [vocab, hidden]
+    embedding_projection: Optional[tf.Variable]  # [embedding, hidden] in the albert_zh family, else None
+
+
+class _LayerNames(NamedTuple):
+    """Scopes of one layer's parts, below the layer's own scope."""
+    attention: str
+    attention_norm: str
+    intermediate: str
+    output: str
+    output_norm: str
+
+
+class _Context(NamedTuple):
+    """What every layer of one encoder needs; its variables stay in the graph."""
+    config: AlbertConfig
+    batch: Dimension
+    length: Dimension
+    mask_scores: Optional[tf.Tensor]           # [batch, 1, 1, seq_length]; None: no padding
+    dropout: Optional[Dropout]
+    act: Activation
+
+
+_BERT_NAMES = _LayerNames("attention", "attention/output/LayerNorm",
+                          "intermediate/dense", "output/dense", "output/LayerNorm")
+_GOOGLE_NAMES = _LayerNames("attention_1", "LayerNorm",
+                            "ffn_1/intermediate/dense", "ffn_1/intermediate/output/dense", "LayerNorm_1")
+
+
+def gelu(x: tf.Tensor) -> tf.Tensor:
+    """Gaussian error linear unit, the tanh approximation (arXiv 1606.08415, section 2).
+
+    0.5 (1 + tanh u) equals sigmoid(2u), which saves two passes over the widest tensor of the model.
+    """
+    return x * tf.sigmoid(x * (1.5957691216 + 0.0713548163 * x * x))   # 2 sqrt(2 / pi), and that times 0.044715
+
+
+def swish(x: tf.Tensor) -> tf.Tensor:
+    """x · sigmoid(x) (arXiv 1710.05941, section 4)."""
+    return x * tf.sigmoid(x)
+
+
+def activation(config: AlbertConfig, gelu: Activation = gelu) -> Activation:
+    """The function that `config.hidden_act` names; `gelu` may be replaced by a device's own kernel."""
+    return {"gelu": gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}[config.hidden_act]
+
+
+def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
+    """Dropout that draws from (seed, step, place) alone, so that a resumed run draws what an uninterrupted one would.
+
+    Args:
+      seed: any integer.
+      step: integer scalar that no two training steps share; with gradient accumulation it must count micro-steps.
+    """
+    def dropout(x: tf.Tensor, rate: float, place: str) -> tf.Tensor:
+        digest = hashlib.sha256(("%d %s" % (seed, place)).encode("utf-8")).digest()
+        place_seed = int.from_bytes(digest[:8], "little", signed=True)
+        uniform = tf.random.stateless_uniform(dimensions(x), tf.stack([place_seed, tf.cast(step, tf.int64)]))
+        return x * tf.cast(uniform >= rate, x.dtype) * (1.0 / (1.0 - rate))
+    return dropout
+
+
+def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
+           segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
+           gelu: Activation = gelu, with_attention_probs: bool = False) -> Encoded:
+    """Builds the encoder below the variable scope "bert". A second call in one graph shares the variables.
+
+    Args:
+      config: sizes and family.
+      input_ids: integers [batch, seq_length], each in [0, vocab_size). Both dimensions may be unknown.
+      input_mask: [batch, seq_length], 1 for a token and 0 for padding; None means that there is no padding.
+      segment_ids: integers [batch, seq_length], each in [0, type_vocab_size); None means 0 throughout.
+      dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
+      gelu: what "gelu" as hidden_act means.
+      with_attention_probs: whether to return each layer's attention.
+
+    Raises:
+      ValueError: the sequence is longer than max_position_embeddings. A length that only the run knows is checked
+        there: InvalidArgumentError.
+    """
+    batch, length = dimensions(input_ids)
+    context = _Context(config, batch, _check_length(length, config.max_position_embeddings),
+                       None if input_mask is None else _mask_scores(input_mask), dropout, activation(config, gelu))
+    with tf.variable_scope("bert", reuse=tf.AUTO_REUSE):
+        with tf.variable_scope("embeddings"):
+            hidden, table, projection = _embed(context, input_ids, segment_ids)
+        with tf.variable_scope("encoder"):
+            layers, probs = _transform(context, hidden)
+        with tf.variable_scope("pooler"):
+            pooled = dense(layers[-1][:, 0], config.hidden_size, "dense", config.initializer_range, tf.tanh)
+    return Encoded(layers[-1], pooled, tuple(layers), tuple(probs) if with_attention_probs else (), table, projection)
+
+
+def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,
+          act: Optional[Activation] = None) -> tf.Tensor:
+    """x · kernel + bias over the last axis, for x of any rank; variables `scope`/{kernel, bias}."""
+    width = x.shape[-1].value
+    with tf.variable_scope(scope):
+        kernel = tf.get_variable("kernel", [width, units], initializer=truncated_normal(initializer_range))
+        bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
+        y = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, width]), kernel), bias)
+        y = tf.reshape(y, dimensions(x)[:-1] + [units])
+        return y if act is None else act(y)
+
+
+def layer_norm(x: tf.Tensor, scope: str = "LayerNorm") -> tf.Tensor:
+    """Normalizes the last axis (arXiv 1607.06450, section 3); variables `scope`/{beta, gamma}.
+
+    Composed of the two ops that graph compilers look for when they fuse a layer normalization.
+    """
+    width = x.shape[-1].value
+    with tf.variable_scope(scope):
+        beta = tf.get_variable("beta", [width], initializer=tf.zeros_initializer())
+        gamma = tf.get_variable("gamma", [width], initializer=tf.ones_initializer())
+        mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
+        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+
+
+def truncated_normal(initializer_range: float) -> Any:
+    """Initializer of every kernel and table."""
+    return tf.truncated_normal_initializer(stddev=initializer_range)
+
+
+def dimensions(x: tf.Tensor) -> List[Dimension]:
+    """The shape of `x`: an int where it is known, else a scalar tensor."""
+    sizes = x.shape.as_list()
+    if None in sizes:
+        dynamic = tf.shape(x)
+        sizes = [dynamic[axis] if size is None else size for axis, size in enumerate(sizes)]
+    return sizes
+
+
+def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
+    """Where a layer's variables live below "bert/encoder"; layers that share their weights share the scope."""
+    if config.family == "google":
+        group = layer * config.num_hidden_groups // config.num_hidden_layers
+        return "transformer/group_%d/inner_group_%d" % (group, inner)
+    return "layer_shared" if config.family == "albert_zh" else "layer_%d" % layer
+
+
+def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Tensor]
+           ) -> Tuple[tf.Tensor, tf.Variable, Optional[tf.Variable]]:
+    """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own."""
+    config = context.config
+    table_width = config.embedding_size or config.hidden_size
+    table = _table(config, "word_embeddings", config.vocab_size, table_width)
+    x, projection = tf.gather(table, input_ids), None
+    if config.family == "albert_zh":
+        projection = _table(config, "word_embeddings_2", table_width, config.hidden_size)
+        x = tf.matmul(tf.reshape(x, [-1, table_width]), projection)
+        x = tf.reshape(x, [context.batch, context.length, config.hidden_size])
+    width = x.shape[-1].value
+    segments = _table(config, "token_type_embeddings", config.type_vocab_size, width)
+    positions = _table(config, "position_embeddings", config.max_position_embeddings, width)
+    x += segments[0] if segment_ids is None else _look_up_few(segments, segment_ids)
+    x += positions[:context.length]
+    return _drop(context, layer_norm(x), config.hidden_dropout_prob, "embeddings"), table, projection
+
+
+def _transform(context: _Context, x: tf.Tensor) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+    """All layers, one above the other: their outputs and their attention probabilities."""
+    config = context.config
+    if config.family == "google" and config.embedding_size != config.hidden_size:
+        x = dense(x, config.hidden_size, "embedding_hidden_mapping_in", config.initializer_range)
+    layers, probs = [], []
+    for layer in range(config.num_hidden_layers):
+        for inner in range(config.inner_group_num or 1):
+            with tf.variable_scope(layer_scope(config, layer, inner)):
+                x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner))
+            layers.append(x)
+            probs.append(attention_probs)
+    return layers, probs
+
+
+def _layer(context: _Context, x: tf.Tensor, place: str) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before the block."""
+    config = context.config
+    names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
+    pre = config.ln_type == "preln"
+
+    block_input = layer_norm(x, names.attention_norm) if pre else x
+    attended, probs = _attend(context, block_input, names.attention, place)
+    x = x + _drop(context, attended, config.hidden_dropout_prob, place + "attention_output")
+    x = x if pre else layer_norm(x, names.attention_norm)
+
+    block_input = layer_norm(x, names.output_norm) if pre else x
+    widened = _feed_forward(config, block_input, config.intermediate_size, names.intermediate, context.act)
+    narrowed = _feed_forward(config, widened, config.hidden_size, names.output)
+    x = x + _drop(context, narrowed, config.hidden_dropout_prob, place + "output")
+    return (x if pre else layer_norm(x, names.output_norm)), probs
+
+
+def _attend(context: _Context, x: tf.Tensor, scope: str, place: str) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities."""
+    config = context.config
+    with tf.variable_scope(scope):
+        query, key, value = (
+            _split_heads(context, dense(x, config.hidden_size, "self/" + name, config.initializer_range))
+            for name in ("query", "key", "value"))
+        scores = tf.matmul(query * (1.0 / math.sqrt(config.head_size)), key, transpose_b=True)
+        if context.mask_scores is not None:
+            scores += context.mask_scores
+        probs = tf.nn.softmax(scores)
+        dropped = _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs")
+        heads = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
+        joined = tf.reshape(heads, [context.batch, context.length, config.hidden_size])
+        return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
+
+
+def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
+    """[batch, seq_length, hidden] -> [batch, heads, seq_length, head_size]."""
+    config = context.config
+    x = tf.reshape(x, [context.batch, context.length, config.num_attention_heads, config.head_size])
+    return tf.transpose(x, [0, 2, 1, 3])
+
+
+def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
+                  act: Optional[Activation] = None) -> tf.Tensor:
+    """A dense layer, or with num_ffn_groups > 1 as many narrow ones side by side (Google's fast variant).
+
+    The kernel is then [width / groups, units / groups, groups]. The group is the fastest axis of the input and the
+    slowest of the output, so that two layers in a row mix the groups.
+    """
+    groups = config.num_ffn_groups
+    if groups == 1:
+        return dense(x, units, scope, config.initializer_range, act)
+    width = x.shape[-1].value
+    with tf.variable_scope(scope):
+        kernel = tf.get_variable("kernel", [width // groups, units // groups, groups],
+                                 initializer=truncated_normal(config.initializer_range))
+        bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
+        by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
+        y = tf.transpose(tf.matmul(by_group, tf.transpose(kernel, [2, 0, 1])), [1, 0, 2])
+        y = tf.nn.bias_add(tf.reshape(y, [-1, units]), bias)
+        y = tf.reshape(y, dimensions(x)[:-1] + [units])
+        return y if act is None else act(y)
+
+
+def _table(config: AlbertConfig, name: str, rows: int, width: int) -> tf.Variable:
+    return tf.get_variable(name, [rows, width], initializer=truncated_normal(config.initializer_range))
+
+
+def _look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """Looks up a table of few rows by a product: a gather's gradient would add every token into the same two rows."""
+    rows, width = table.shape.as_list()
+    one_hot = tf.one_hot(tf.reshape(ids, [-1]), rows, dtype=tf.float32)
+    return tf.reshape(tf.matmul(one_hot, table), dimensions(ids) + [width])
+
+
+def _drop(context: _Context, x: tf.Tensor, rate: float, place: str) -> tf.Tensor:
+    return x if context.dropout is None or rate == 0 else context.dropout(x, rate, place)
+
+
+def _mask_scores(input_mask: tf.Tensor) -> tf.Tensor:
+    """[batch, seq_length] of 0 and 1 -> [batch, 1, 1, seq_length], added to the scores of all heads and positions."""
+    return (1.0 - tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]) * MASKED_SCORE
+
+
+def _check_length(length: Dimension, longest: int) -> Dimension:
+    """Refuses a sequence that has no position embeddings: now where the length is static, else when the graph runs."""
+    if isinstance(length, int):
+        if length > longest:
+            raise ValueError("sequence length %d exceeds max_position_embeddings, which is %d" % (length, longest))
+        return length
+    message = "sequence length exceeds max_position_embeddings, which is %d" % longest
+    with tf.control_dependencies([tf.debugging.assert_less_equal(length, longest, message=message)]):
+        return tf.identity(length)

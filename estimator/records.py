@@ -1,0 +1,170 @@
+"""Which files hold pretraining records, and what is in them. Knows no TensorFlow.
+
+Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and TFRecord files of
+older tools, which say nothing: their lengths and vocabulary come by flag and are held against the records.
+"""
+import os
+from dataclasses import dataclass
+from typing import Iterator, List, Optional, Sequence, Tuple
+
+from etl import examples, files, manifest
+from etl.command_line import UserError
+from etl.examples import Feature
+from etl.tokenization import TokenizerConfig, load_tokenizer
+
+
+@dataclass(frozen=True)
+class PretrainingData:
+    """Records to train on and records held out from training.
+
+    Attributes:
+      source: what the user named, for messages.
+      train_files, eval_files: paths of TFRecord files, in order; eval_files may be empty.
+      num_train_records, num_eval_records: in all of these files.
+      max_seq_length, max_predictions_per_seq: lengths of the features of every record.
+      tokenizer, vocab_size: what the ids mean.
+      has_sentence_order: whether next_sentence_labels means anything; a build of single segments labels all with 0.
+      manifest_sha256: of the build's manifest; None for records of older tools.
+    """
+    source: str
+    train_files: Tuple[str, ...]
+    eval_files: Tuple[str, ...]
+    num_train_records: int
+    num_eval_records: int
+    max_seq_length: int
+    max_predictions_per_seq: int
+    tokenizer: TokenizerConfig
+    vocab_size: int
+    has_sentence_order: bool = True
+    manifest_sha256: Optional[str] = None
+
+    @property
+    def features(self) -> Tuple[Feature, ...]:
+        """The features of every record; those of older tools may hold more, which nothing reads."""
+        return examples.pretraining_features(self.max_seq_length, self.max_predictions_per_seq)
+
+
+def from_build(folder: str, max_seq_length: Optional[int] = None,
+               max_predictions_per_seq: Optional[int] = None) -> PretrainingData:
+    """Reads the manifest of a build and checks that its shards are there, whole.
+
+    Raises UserError for an unfinished build, a folder that is none, a missing shard or one of another size, and for a
+    length that is given and is not the manifest's.
+    """
+    path = os.path.join(folder, manifest.FILE_NAME)
+    if not os.path.exists(path) and os.path.isdir(os.path.join(folder, ".work")):
+        raise UserError("--input_file: %s holds an unfinished build: run the same python -m etl.build_pretrain again, "
+                        "it goes on where it stopped" % folder)
+    build = manifest.read(folder)
+    for name, given in (("max_seq_length", max_seq_length), ("max_predictions_per_seq", max_predictions_per_seq)):
+        if given not in (None, getattr(build, name)):
+            raise UserError("--%s is %d, but the records have %d, says %s" % (name, given, getattr(build, name), path))
+    for shard in build.train + build.eval:
+        _check_size(os.path.join(folder, shard.path), shard.bytes)
+    return PretrainingData(
+        source=folder,
+        train_files=tuple(os.path.join(folder, shard.path) for shard in build.train),
+        eval_files=tuple(os.path.join(folder, shard.path) for shard in build.eval),
+        num_train_records=sum(shard.records for shard in build.train),
+        num_eval_records=sum(shard.records for shard in build.eval),
+        max_seq_length=build.max_seq_length,
+        max_predictions_per_seq=build.max_predictions_per_seq,
+        tokenizer=build.tokenizer,
+        vocab_size=build.vocab_size,
+        has_sentence_order=build.flags.get("sentence_objective") != "none",
+        manifest_sha256=files.sha256_of_file(path))
+
+
+def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_length: Optional[int],
+               max_predictions_per_seq: Optional[int], tokenizer: Optional[TokenizerConfig]) -> PretrainingData:
+    """Takes TFRecord files without a manifest, counts their records and checks the first one of each file.
+
+    Raises UserError when a length or the vocabulary is not given, or a file or its first record is damaged or of
+    other lengths.
+    """
+    missing = [flag for flag, value in (("--max_seq_length", max_seq_length), ("--vocab_file", tokenizer),
+                                        ("--max_predictions_per_seq", max_predictions_per_seq)) if value is None]
+    train_files = files.expand(patterns, "input_file")
+    if missing:
+        raise UserError("--input_file names TFRecord files, which do not say how they were made: give %s%s"
+                        % (", ".join(missing), _hint_at_build(train_files[0])))
+    eval_files = files.expand(eval_patterns, "eval_input_file") if eval_patterns else []
+    features = examples.pretraining_features(max_seq_length, max_predictions_per_seq)
+    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
+    return PretrainingData(
+        source=" ".join(patterns),
+        train_files=tuple(train_files),
+        eval_files=tuple(eval_files),
+        num_train_records=sum(_count(path, features, vocab_size) for path in train_files),
+        num_eval_records=sum(_count(path, features, vocab_size) for path in eval_files),
+        max_seq_length=max_seq_length,
+        max_predictions_per_seq=max_predictions_per_seq,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size)
+
+
+def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, place: str) -> None:
+    """Raises UserError, beginning with `place`, for the first feature that is missing, of a wrong length or range."""
+    try:
+        values = examples.decode_example(record)
+    except ValueError as error:
+        raise UserError("%s: %s" % (place, error))
+    for feature in features:
+        if feature.name not in values:
+            raise UserError("%s: feature %s is missing" % (place, feature.name))
+        array = values[feature.name]
+        if len(array) != feature.length:
+            raise UserError("%s: feature %s holds %d values, wanted %d"
+                            % (place, feature.name, len(array), feature.length))
+        if (array.dtype.kind == "f") != (feature.dtype == examples.FLOAT):
+            raise UserError("%s: feature %s is %s, wanted %s" % (place, feature.name, array.dtype, feature.dtype))
+        limit = _limit(feature.name, features, vocab_size)
+        if limit and (array.min() < 0 or array.max() >= limit):
+            raise UserError("%s: feature %s must be in [0, %d), got %d"
+                            % (place, feature.name, limit, array.min() if array.min() < 0 else array.max()))
+
+
+def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int) -> None:
+    """Reads every record of every file and raises UserError for the first that is damaged or not as wanted."""
+    for path in paths:
+        for place, record in _records(path):
+            check_record(record, features, vocab_size, place)
+
+
+def _count(path: str, features: Sequence[Feature], vocab_size: int) -> int:
+    number = 0
+    for place, record in _records(path):
+        if number == 0:                            # all have the same lengths, most likely; the rest is checked on failure
+            check_record(record, features, vocab_size, place)
+        number += 1
+    if number == 0:
+        raise UserError("%s: holds no record" % path)
+    return number
+
+
+def _records(path: str) -> Iterator[Tuple[str, bytes]]:
+    with open(path, "rb") as stream:
+        for number, record in enumerate(examples.read_frames(stream, path)):
+            yield "%s: record %d" % (path, number), record
+
+
+def _limit(name: str, features: Sequence[Feature], vocab_size: int) -> Optional[int]:
+    """What the values of an integer feature must stay below."""
+    max_seq_length: List[int] = [feature.length for feature in features if feature.name == "input_ids"]
+    return {"input_ids": vocab_size, "masked_lm_ids": vocab_size, "input_mask": 2, "segment_ids": 2,
+            "next_sentence_labels": 2, "masked_lm_positions": max_seq_length[0]}.get(name)
+
+
+def _check_size(path: str, wanted: int) -> None:
+    if not os.path.isfile(path):
+        raise UserError("%s: no such file, but the manifest lists it" % path)
+    if os.path.getsize(path) != wanted:
+        raise UserError("%s: %d bytes, but the manifest says %d: it was cut off or changed"
+                        % (path, os.path.getsize(path), wanted))
+
+
+def _hint_at_build(path: str) -> str:
+    folder = os.path.dirname(path) or "."
+    if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
+        return "; or give the folder itself, --input_file %s: its manifest says it all" % folder
+    return ""

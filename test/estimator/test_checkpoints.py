@@ -1,0 +1,332 @@
+import dataclasses
+import os
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import albert_config
+import tiny_models
+from estimator import checkpoints, heads, modeling, optimizers
+from etl.command_line import UserError
+
+CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=2) for kind, config in tiny_models.CONFIGS.items()}
+CONFIGS["google_fast"] = dataclasses.replace(CONFIGS["google_fast"], num_hidden_groups=2)
+
+
+@pytest.fixture(autouse=True)
+def fresh_graph():
+    with tf.Graph().as_default():
+        yield
+
+
+def encode(kind):
+    return modeling.encode(CONFIGS[kind], tf.zeros([1, 4], tf.int32))
+
+
+def save(path, build, seed=0):
+    """Saves random values of the variables that `build` creates; returns the prefix and the values."""
+    with tf.Graph().as_default():
+        build()
+        with tiny_models.session() as session:
+            values = tiny_models.set_random_values(session, seed)
+            return tf.train.Saver().save(session, str(path), write_state=False, write_meta_graph=False), values
+
+
+def save_pretrained(folder, kind, name="model.ckpt"):
+    def build():
+        encoded = encode(kind)
+        heads.masked_lm_logits(CONFIGS[kind], encoded, tf.zeros([1, 2], tf.int32))
+        heads.sentence_order(CONFIGS[kind], encoded)
+    return save(folder / name, build)
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / (name + ".index")).write_bytes(b"")
+
+
+def initial_values():
+    with tiny_models.session() as session:
+        session.run(tf.global_variables_initializer())
+        return {variable.op.name: session.run(variable) for variable in tf.global_variables()}
+
+
+def message_of(function, *args, **kwargs):
+    with pytest.raises(UserError) as caught:
+        function(*args, **kwargs)
+    return str(caught.value)
+
+
+class TestResolve:
+
+    def test_a_prefix_or_any_of_its_files(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt-7", lambda: tf.get_variable("a", []))
+        for ending in ("", ".index", ".meta", ".data-00000-of-00001"):
+            assert checkpoints.resolve(prefix + ending) == prefix
+
+    def test_a_folders_latest_wins_even_where_the_folder_was_moved(self, tmp_path):
+        touch(tmp_path, "model.ckpt-1", "model.ckpt-2", "albert_model.ckpt")
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-2"\n')
+        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
+        assert checkpoints.latest(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
+
+    @pytest.mark.parametrize("name", ["albert_model.ckpt", "bert_model.ckpt"])
+    def test_a_released_name(self, tmp_path, name):
+        touch(tmp_path, name, "other.ckpt")
+        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / name)
+        assert checkpoints.latest(str(tmp_path)) is None
+
+    def test_a_released_name_where_the_checkpoint_file_is_stale(self, tmp_path):
+        touch(tmp_path, "albert_model.ckpt")
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-125000"\n')
+        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "albert_model.ckpt")
+
+    def test_the_only_one(self, tmp_path):
+        touch(tmp_path, "best.ckpt-31")
+        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "best.ckpt-31")
+
+    def test_several_without_a_word_which(self, tmp_path):
+        touch(tmp_path, "a.ckpt", "b.ckpt")
+        assert message_of(checkpoints.resolve, str(tmp_path)) == (
+            "--init_checkpoint: %s: several checkpoints and no file that says which: name one of a.ckpt, b.ckpt"
+            % tmp_path)
+
+    def test_nothing_there(self, tmp_path):
+        assert message_of(checkpoints.resolve, str(tmp_path), "model_dir") == (
+            "--model_dir: %s: no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
+            % tmp_path)
+        missing = str(tmp_path / "missing.ckpt")
+        assert message_of(checkpoints.resolve, missing) == (
+            "--init_checkpoint: %s: no checkpoint there; looked for %s.index" % (missing, missing))
+
+
+class TestIdentify:
+
+    @pytest.mark.parametrize("kind", sorted(CONFIGS))
+    def test_a_checkpoint_is_what_its_config_says(self, tmp_path, kind):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: encode(kind))
+        assert checkpoints.identify(checkpoints.read_shapes(prefix)) == checkpoints.identity_of(CONFIGS[kind])
+
+    @pytest.mark.parametrize("name", albert_config.shipped_names())
+    def test_the_shipped_configs_can_be_told_apart(self, name):
+        assert checkpoints.fitting_configs(checkpoints.identity_of(albert_config.load(name))) == [name]
+
+    def test_other_checkpoints_are_refused(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [2]))
+        assert message_of(checkpoints.identify, checkpoints.read_shapes(prefix)) == (
+            "neither an ALBERT nor a BERT checkpoint: no variable bert/...embeddings/word_embeddings")
+
+
+class TestPlan:
+
+    @pytest.mark.parametrize("kind", ["postln", "preln", "google", "google_fast", "bert"])
+    def test_the_encoder_gets_the_files_values(self, tmp_path, kind):
+        prefix, values = save_pretrained(tmp_path, kind)
+        encode(kind)
+        plan = checkpoints.make_plan(prefix, CONFIGS[kind])
+        checkpoints.load(plan)
+        loaded = initial_values()
+        assert set(loaded) == {name for name in values if name.startswith("bert/")} == set(plan.assignment_map)
+        for name, value in loaded.items():
+            np.testing.assert_array_equal(value, values[name].astype(np.float32))
+        assert plan.new == () and set(plan.unused) == set(values) - set(loaded)
+
+    def test_a_missing_variable_is_an_error_that_names_it(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
+        heads.sentence_order(CONFIGS["postln"], encode("postln"))
+        assert message_of(checkpoints.make_plan, prefix, CONFIGS["postln"]) == (
+            "%s does not fit the model: 2 missing: cls/seq_relationship/output_bias, "
+            "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs that fit it: none"
+            % prefix)
+
+    def test_another_shape_is_an_error_that_names_both(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt",
+                         lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=3))
+        heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
+        message = message_of(checkpoints.make_plan, prefix, CONFIGS["postln"])
+        assert "2 of another shape: output_bias is [3], wanted [4], output_weights is [3, 16], wanted [4, 16]" in message
+
+    def test_a_head_that_is_new_by_intent_starts_anew(self, tmp_path):
+        prefix, _ = save_pretrained(tmp_path, "preln")
+        heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4)
+        plan = checkpoints.make_plan(prefix, CONFIGS["preln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        assert plan.new == ("loss/LayerNorm/beta", "loss/LayerNorm/gamma", "output_bias", "output_weights")
+        assert plan.summary() == (
+            "loaded 24 variables from %s; 4 new: loss/LayerNorm/beta, loss/LayerNorm/gamma, output_bias, "
+            "output_weights; 7 unused: cls/predictions/output_bias, cls/predictions/transform/LayerNorm/beta, "
+            "cls/predictions/transform/LayerNorm/gamma, cls/predictions/transform/dense/bias, "
+            "cls/predictions/transform/dense/kernel, cls/seq_relationship/output_bias, "
+            "cls/seq_relationship/output_weights" % prefix)
+
+    def test_such_a_head_is_loaded_where_it_fits(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt",
+                         lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4))
+        heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
+        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        assert plan.new == () and plan.unused == ()
+
+    def test_another_family_is_named_with_the_config_that_fits(self, tmp_path):
+        mini = albert_config.load("mini")
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.encode(mini, tf.zeros([1, 4], tf.int32)))
+        encode("google")
+        message = message_of(checkpoints.make_plan, prefix, CONFIGS["google"])
+        assert "family is albert_zh, wanted google; vocab_size is 21128, wanted 37;" in message
+        assert "layer_scopes is layer_shared, wanted transformer/group_0/inner_group_0, " in message
+        assert message.endswith("It is of the albert_zh family; shipped configs that fit it: mini")
+
+    def test_more_layers_in_the_file_than_in_the_config_is_an_error(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("bert"))
+        shallow = dataclasses.replace(CONFIGS["bert"], num_hidden_layers=1)
+        modeling.encode(shallow, tf.zeros([1, 4], tf.int32))
+        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoints.make_plan, prefix, shallow)
+
+    def test_a_pre_ln_classifier_does_not_load_as_post_ln(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt",
+                         lambda: heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4))
+        heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
+        assert "it is a pre-LN model, and ln_type in the config is postln" in message_of(
+            checkpoints.make_plan, prefix, CONFIGS["postln"])
+
+    def test_a_missing_ln_type_is_noted(self, tmp_path):
+        prefix, _ = save_pretrained(tmp_path, "postln")
+        encode("postln")
+        plan = checkpoints.make_plan(prefix, dataclasses.replace(CONFIGS["postln"], ln_type=None))
+        assert plan.notes == ("ln_type is not in the config: post-LN is assumed",)
+        assert plan.summary().endswith("\nln_type is not in the config: post-LN is assumed")
+
+
+class TestSlots:
+
+    def build(self, optimizer):
+        encoded = encode("postln")
+        optimizers.build_train_op(tf.reduce_sum(tf.square(encoded.pooled_output)),
+                                  optimizers.make_optimizer(optimizer, CONFIGS["postln"], 0.1))
+
+    def test_they_are_resumed_when_asked_for(self, tmp_path):
+        prefix, values = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
+        self.build("lamb")
+        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        checkpoints.load(plan)
+        loaded = initial_values()
+        assert len(plan.assignment_map) == 3 * 24 and plan.unused == ()
+        assert plan.notes == ("48 of 48 optimizer slots are in the file; the others start at 0",)
+        for name, value in values.items():
+            if name == "global_step":
+                assert loaded[name] == 0
+            else:
+                np.testing.assert_array_equal(loaded[name], value.astype(np.float32))
+
+    def test_they_are_left_out_otherwise(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
+        self.build("lamb")
+        assert len(checkpoints.make_plan(prefix, CONFIGS["postln"]).assignment_map) == 24
+
+    def test_those_of_another_optimizer_are_not_taken(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("adamw"))
+        self.build("lamb")
+        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        assert plan.notes == ("0 of 48 optimizer slots are in the file; the others start at 0",)
+
+
+class TestDamage:
+
+    @pytest.mark.parametrize("ending, size, message", [
+        (".index", 0, "not a checkpoint, or a damaged one"),
+        (".index", 200, "not a checkpoint, or a damaged one"),
+        (".data-00000-of-00001", 0, "damaged: bert/embeddings/LayerNorm/beta cannot be read"),
+        (".data-00000-of-00001", 3000, "damaged: bert/embeddings/word_embeddings cannot be read"),
+    ])
+    def test_a_file_that_is_cut_off(self, tmp_path, ending, size, message):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
+        os.truncate(prefix + ending, size)
+        encode("postln")
+        assert (prefix + ": " + message) in message_of(
+            lambda: checkpoints.load(checkpoints.make_plan(prefix, CONFIGS["postln"])))
+
+    def test_a_byte_that_was_altered(self, tmp_path):
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [100]))
+        with open(prefix + ".data-00000-of-00001", "r+b") as stream:
+            stream.seek(50)
+            stream.write(b"\xff")
+        assert "damaged: a cannot be read: Checksum does not match" in message_of(
+            checkpoints.check_data, prefix, ["a"])
+
+    def test_values_that_are_not_finite(self, tmp_path):
+        with tf.Graph().as_default(), tiny_models.session() as session:
+            session.run(tf.get_variable("a", initializer=tf.constant([1.0, np.nan])).initializer)
+            prefix = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+        assert message_of(checkpoints.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
+
+
+class TestAverage:
+
+    def test_means_without_slots_and_step(self, tmp_path):
+        def build():
+            tf.get_variable("a", [3])
+            tf.get_variable("a/adam_m", [3])
+            tf.train.get_or_create_global_step()
+        saved = [save(tmp_path / ("model.ckpt-%d" % seed), build, seed) for seed in (1, 2)]
+        output = str(tmp_path / "averaged" / "model.ckpt")
+        checkpoints.average([prefix for prefix, _ in saved], output)
+        assert checkpoints.read_shapes(output) == {"a": (3,)}
+        mean = (saved[0][1]["a"] + saved[1][1]["a"]) / 2
+        np.testing.assert_allclose(tf.train.load_variable(output, "a"), mean, rtol=1e-6)
+
+    def test_different_models_are_refused(self, tmp_path):
+        one, _ = save(tmp_path / "one.ckpt", lambda: (tf.get_variable("a", [3]), tf.get_variable("b", [2])))
+        other, _ = save(tmp_path / "other.ckpt", lambda: tf.get_variable("a", [4]))
+        assert message_of(checkpoints.average, [one, other], str(tmp_path / "out.ckpt")) == (
+            "%s and %s are not of one model: a, a, b" % (one, other))
+        assert not (tmp_path / "out.ckpt.index").exists()
+
+
+class TestCommands:
+
+    def test_inspect(self, tmp_path, capsys):
+        prefix, _ = save_pretrained(tmp_path, "postln")
+        assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 0
+        lines = capsys.readouterr().out.split("\n")
+        assert lines[:4] == [prefix, "shipped configs that fit: none", "family: albert_zh", "vocab_size: 37"]
+        assert "31 variables with 2791 parameters, 0 optimizer slots" in lines
+        assert "  bert/embeddings/word_embeddings [37, 6]" in lines
+
+    def test_average(self, tmp_path, capsys):
+        prefix, _ = save_pretrained(tmp_path, "postln")
+        output = str(tmp_path / "averaged.ckpt")
+        assert checkpoints.main(["average", "--checkpoint", prefix, prefix, "--output", output]) == 0
+        assert capsys.readouterr().out == output + ": mean of 2 checkpoints\n"
+
+    def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
+        assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("estimator.checkpoints inspect: error: --checkpoint: ")
+
+    def test_without_a_command_it_says_how(self, capsys):
+        assert checkpoints.main([]) == 2
+        assert "python -m estimator.checkpoints inspect" in capsys.readouterr().err
+
+
+def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path):
+    prefix, values = save(tmp_path / "init.ckpt", lambda: tf.get_variable("bert/embeddings/a", [2]))
+
+    def model_fn(features, labels, mode):
+        variable = tf.get_variable("bert/embeddings/a", [2])
+        loss = tf.reduce_sum(variable) + 0.0 * tf.reduce_sum(features)
+        training = optimizers.build_train_op(loss, tf.train.GradientDescentOptimizer(1.0), clip_norm=None,
+                                             accumulation_steps=2)
+        tf.train.init_from_checkpoint(prefix, {"bert/embeddings/a": variable})
+        return tf.estimator.EstimatorSpec(mode, loss=loss, train_op=training.train_op)
+
+    def make():
+        return tf.estimator.Estimator(model_fn, str(tmp_path / "run"),
+                                      tf.estimator.RunConfig(save_checkpoints_steps=2, log_step_count_steps=None))
+
+    def input_fn():
+        return tf.data.Dataset.from_tensors(([1.0], [0])).repeat()
+
+    make().train(input_fn, max_steps=3)
+    resumed = make()
+    resumed.train(input_fn, max_steps=5)
+    assert resumed.get_variable_value("global_step") == 5
+    np.testing.assert_allclose(resumed.get_variable_value("bert/embeddings/a"), values["bert/embeddings/a"] - 5,
+                               rtol=1e-5)

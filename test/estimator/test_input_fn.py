@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tiny_training
+from estimator import input_fn, records
+from etl.command_line import UserError
+
+
+@pytest.fixture
+def data(tmp_path):
+    return records.from_build(tiny_training.write_build(tmp_path / "data", num_train=20, num_eval=5, num_shards=3))
+
+
+def batches(make_dataset, count=None, graph_seed=None):
+    """The first `count` batches (None: all) as dicts of arrays; checks that their static shapes are true."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(graph_seed)
+        iterator = tf.data.make_initializable_iterator(make_dataset())
+        batch = iterator.get_next()
+        session.run(iterator.initializer)
+        found = []
+        while count is None or len(found) < count:
+            try:
+                found.append(session.run(batch))
+            except tf.errors.OutOfRangeError:
+                break
+        for name, tensor in batch.items():
+            assert tensor.shape.as_list() == list(found[0][name].shape)
+        return found
+
+
+def words(found):
+    """What tells one record from another: its word and its label."""
+    return [list(zip(batch["input_ids"][:, 1].tolist(), batch["next_sentence_labels"][:, 0].tolist()))
+            for batch in found]
+
+
+def test_a_record_comes_as_it_was_written(data):
+    batch, = batches(input_fn.train_on_records(data, batch_size=20, seed=1), 1)
+    row = batch["input_ids"][:, 1].tolist().index(7)
+    assert batch["input_ids"][row].tolist() == [2, 7, 7, 3, 4, 7, 3, 0]
+    assert batch["input_mask"][row].tolist() == [1, 1, 1, 1, 1, 1, 1, 0]
+    assert batch["segment_ids"][row].tolist() == [0, 0, 0, 0, 1, 1, 1, 0]
+    assert batch["masked_lm_positions"][row].tolist() == [4, 0]
+    assert batch["masked_lm_ids"][row].tolist() == [7, 0]
+    assert batch["masked_lm_weights"][row].tolist() == [1.0, 0.0]
+    assert {name: values.dtype for name, values in batch.items() if values.dtype != np.int32} == {
+        "masked_lm_weights": np.float32}
+
+
+def test_each_epoch_holds_every_record_once_in_an_order_of_its_own(data):
+    found = sum(words(batches(input_fn.train_on_records(data, batch_size=4, seed=1), 10)), [])
+    first, second = found[:20], found[20:]
+    wanted = sorted((5 + number % 15, number % 2) for number in range(20))
+    assert sorted(first) == sorted(second) == wanted
+    assert first != second
+
+
+def test_a_batch_may_span_two_epochs_and_no_record_is_lost(data):
+    found = sum(words(batches(input_fn.train_on_records(data, batch_size=8, seed=1), 5)), [])
+    assert sorted(found[:20]) == sorted(found[20:])
+
+
+@pytest.mark.parametrize("start_step", [1, 3, 5, 6, 12])
+def test_a_resumed_run_sees_what_would_have_come_next(data, start_step):
+    whole = words(batches(input_fn.train_on_records(data, batch_size=8, seed=3), 15))
+    resumed = words(batches(input_fn.train_on_records(data, batch_size=8, seed=3, start_step=start_step), 3))
+    assert resumed == whole[start_step:start_step + 3]
+
+
+def test_the_seed_decides_the_order_and_the_graph_around_has_no_say(data):
+    def order(seed, graph_seed=None):
+        return words(batches(input_fn.train_on_records(data, batch_size=5, seed=seed), 4, graph_seed))
+    assert order(1) == order(1, graph_seed=77)
+    assert order(1) != order(2)
+    assert order(-1) != order(1)
+
+
+def test_less_data_than_a_batch_names_both_numbers(data):
+    with pytest.raises(UserError, match="--train_batch_size is 21, but .*data holds only 20 training records"):
+        input_fn.train_on_records(data, batch_size=21, seed=1)
+
+
+def test_every_held_out_record_counts_and_the_tail_is_marked(data):
+    found = batches(input_fn.evaluate_on_records(data, batch_size=3))
+    assert [batch["is_real_example"].tolist() for batch in found] == [[1, 1, 1], [1, 1, 0]]
+    assert [batch["input_ids"][:, 1].tolist() for batch in found] == [[10, 11, 12], [13, 14, 0]]
+    assert [batch["masked_lm_weights"].sum() for batch in found] == [3, 2]
+
+
+def test_label_counts_leave_padding_out_and_are_bounded(data):
+    counts = input_fn.label_counts(data.train_files, data, max_records=1000)
+    assert counts.tolist() == [0] * 5 + [2] * 5 + [1] * 10
+    assert input_fn.label_counts(data.train_files, data, max_records=6).sum() == 6
+
+
+def test_arrays_are_shuffled_by_epoch_and_resume():
+    arrays = {"input_ids": np.arange(20, dtype=np.int32).reshape(10, 2), "label_ids": np.arange(10, dtype=np.int32)}
+    whole = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5), 10)
+    order = np.concatenate([batch["label_ids"] for batch in whole])
+    for epoch in range(4):
+        assert sorted(order[epoch * 10:epoch * 10 + 10]) == list(range(10))
+    assert order[:10].tolist() != order[10:20].tolist()
+    assert all((batch["input_ids"][:, 0] == 2 * batch["label_ids"]).all() for batch in whole)
+    for start_step in (1, 4, 5):
+        resumed, = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5, start_step=start_step), 1)
+        assert resumed["label_ids"].tolist() == order[start_step * 4:start_step * 4 + 4].tolist()
+
+
+def test_every_row_of_the_arrays_is_evaluated_in_order():
+    arrays = {"input_ids": np.arange(10, dtype=np.int32).reshape(5, 2), "label_ids": np.arange(5, dtype=np.int32)}
+    found = batches(input_fn.evaluate_on_arrays(arrays, batch_size=3))
+    assert [batch["label_ids"].tolist() for batch in found] == [[0, 1, 2], [3, 4, 0]]
+    assert [batch["is_real_example"].tolist() for batch in found] == [[1, 1, 1], [1, 1, 0]]
+    assert found[1]["input_ids"].tolist() == [[6, 7], [8, 9], [0, 0]]
+
+
+def test_fewer_rows_than_a_batch_names_both_numbers():
+    with pytest.raises(UserError, match="--train_batch_size is 4, but there are only 3 training examples"):
+        input_fn.train_on_arrays({"label_ids": np.zeros(3, np.int32)}, batch_size=4, seed=1)

@@ -1,0 +1,73 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+from estimator import metrics
+from estimator.heads import Classified, MaskedLm
+
+
+def streamed(make_metrics, batches):
+    """The values of streaming metrics after all `batches`; each batch is a tuple of arrays of the same shapes."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        inputs = [tf.placeholder(tf.as_dtype(array.dtype), array.shape) for array in map(np.asarray, batches[0])]
+        values = make_metrics(*inputs)
+        session.run(tf.local_variables_initializer())
+        for batch in batches:
+            session.run([update for _, update in values.values()], dict(zip(inputs, batch)))
+        return session.run({name: value for name, (value, _) in values.items()})
+
+
+def test_masked_lm_metrics_are_means_over_all_predictions():
+    def make(losses, predictions, ids, weights):
+        return metrics.masked_lm_metrics(MaskedLm(None, losses, predictions, None), ids, weights)
+    found = streamed(make, [
+        (np.float32([[1, 2], [3, 99]]), np.int32([[5, 6], [7, 0]]), np.int32([[5, 6], [8, 0]]), np.float32([[1, 1], [1, 0]])),
+        (np.float32([[6, 99], [99, 99]]), np.int32([[1, 0], [0, 0]]), np.int32([[9, 0], [0, 0]]), np.float32([[1, 0], [0, 0]])),
+    ])
+    assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4)}
+
+
+@pytest.mark.parametrize("make, names", [
+    (metrics.sentence_order_metrics, ("sentence_order_accuracy", "sentence_order_loss")),
+    (metrics.classifier_metrics, ("eval_accuracy", "eval_loss")),
+])
+def test_class_metrics_leave_padding_out(make, names):
+    found = streamed(lambda losses, predictions, labels, is_real: make(
+        Classified(None, losses, predictions, None, None), labels, is_real), [
+            (np.float32([1, 2]), np.int32([1, 0]), np.int32([1, 1]), np.int32([1, 1])),
+            (np.float32([6, 99]), np.int32([0, 0]), np.int32([0, 0]), np.int32([1, 0]))])
+    assert found == {names[0]: pytest.approx(2 / 3), names[1]: pytest.approx(3)}
+
+
+def test_count():
+    found = streamed(lambda is_real: {"n": metrics.count(is_real)}, [(np.int32([1, 1, 1]),), (np.int32([1, 0, 0]),)])
+    assert found == {"n": 4}
+
+
+def test_numbers_over_arrays():
+    labels, predictions = np.array([1, 1, 1, 0, 0, 0]), np.array([1, 1, 0, 1, 0, 0])
+    assert metrics.accuracy(labels, predictions) == pytest.approx(4 / 6)
+    assert metrics.f1(labels, predictions) == pytest.approx(2 / 3)
+    assert metrics.f1(np.zeros(3), np.zeros(3)) == 0
+    assert metrics.BY_NAME["matthews_correlation"](labels, predictions) == pytest.approx(1 / 3)
+    assert metrics.pearson(np.array([1., 2., 3.]), np.array([2., 4., 7.])) == pytest.approx(5 / math.sqrt(2 * 114 / 9))
+    assert metrics.pearson(np.array([1., 2.]), np.array([3., 3.])) == 0
+
+
+def test_unigram_baseline():
+    cross_entropy, accuracy = metrics.unigram_baseline(np.array([0, 1, 5]), np.array([1, 0, 3]))
+    assert cross_entropy == pytest.approx(-(math.log(1 / 9) + 3 * math.log(6 / 9)) / 4)
+    assert accuracy == 3 / 4
+
+
+def test_unigram_baseline_without_training_labels_is_uniform():
+    assert metrics.unigram_baseline(np.zeros(8), np.array([1] * 8))[0] == pytest.approx(math.log(8))
+
+
+def test_results_are_written_as_lines_and_json(tmp_path):
+    metrics.write_results(str(tmp_path), {"loss": np.float32(0.5), "global_step": np.int64(7), "accuracy": 0.25})
+    assert (tmp_path / "eval_results.txt").read_text() == "accuracy = 0.25\nglobal_step = 7\nloss = 0.5\n"
+    assert json.loads((tmp_path / "eval_results.json").read_text()) == {"accuracy": 0.25, "global_step": 7, "loss": 0.5}

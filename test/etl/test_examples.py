@@ -1,0 +1,158 @@
+import io
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.command_line import UserError
+from etl.examples import (Feature, decode_example, encode_example, frame, pad_instance, pretraining_features, read_frames)
+from etl.instances import Instance
+from etl.masking import KEPT, MASKED
+
+INSTANCE = Instance(input_ids=np.array([2, 9, 4, 3, 11, 3], np.int32), word_starts=np.array([1, 1, 0, 1, 1, 1], bool),
+                    first_length=4, masked_lm_positions=np.array([2, 4], np.int32), masked_lm_ids=np.array([10, 11], np.int32),
+                    masked_lm_kinds=np.array([MASKED, KEPT], np.int8), label=1)
+VALUES = {"b": np.array([0, 1, -1, 1 << 40, -(1 << 63), (1 << 63) - 1]), "a": np.array([0.5, -2.0], np.float32),
+          "空": np.array([], np.int64)}
+ARRAYS = st.one_of(
+    st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=6).map(lambda items: np.array(items, np.int64)),
+    st.lists(st.integers(0, 40000), max_size=6).map(lambda items: np.array(items, np.int32)),
+    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=6).map(lambda items: np.array(items, np.float32)))
+
+
+def frames_of(data, path="x.tfrecord"):
+    return list(read_frames(io.BytesIO(data), path))
+
+
+def test_features_of_a_pretraining_record():
+    features = pretraining_features(128, 20)
+    assert features == (Feature("input_ids", "int64", 128), Feature("input_mask", "int64", 128), Feature("segment_ids", "int64", 128),
+                        Feature("masked_lm_positions", "int64", 20), Feature("masked_lm_ids", "int64", 20),
+                        Feature("masked_lm_weights", "float32", 20), Feature("next_sentence_labels", "int64", 1))
+    assert pretraining_features(128, 20, True) == features + (Feature("token_boundary", "int64", 128),)
+
+
+def test_pad_instance():
+    values = {name: array.tolist() for name, array in pad_instance(INSTANCE, 8, 3, True).items()}
+    assert values == {
+        "input_ids": [2, 9, 4, 3, 11, 3, 0, 0], "input_mask": [1, 1, 1, 1, 1, 1, 0, 0], "segment_ids": [0, 0, 0, 0, 1, 1, 0, 0],
+        "masked_lm_positions": [2, 4, 0], "masked_lm_ids": [10, 11, 0], "masked_lm_weights": [1.0, 1.0, 0.0],
+        "next_sentence_labels": [1], "token_boundary": [1, 1, 0, 1, 1, 1, 0, 0]}
+
+
+def test_exactly_full():
+    values = pad_instance(INSTANCE, 6, 2)
+    assert values["input_ids"].tolist() == INSTANCE.input_ids.tolist()
+    assert values["input_mask"].tolist() == [1] * 6
+    assert values["masked_lm_weights"].tolist() == [1.0, 1.0]
+    assert "token_boundary" not in values
+
+
+def test_padded_values_are_the_features():
+    features = pretraining_features(8, 3, True)
+    decoded = decode_example(encode_example(pad_instance(INSTANCE, 8, 3, True)))
+    assert {name: (str(array.dtype), len(array)) for name, array in decoded.items()} == {
+        feature.name: (feature.dtype, feature.length) for feature in features}
+
+
+def test_tensorflow_reads_what_we_write(tmp_path):
+    from etl.command_line import quiet_libraries
+    quiet_libraries()
+    import tensorflow.compat.v1 as tf
+    parsed = tf.train.Example.FromString(encode_example(VALUES)).features.feature
+    assert sorted(parsed) == ["a", "b", "空"]
+    assert list(parsed["b"].int64_list.value) == VALUES["b"].tolist()
+    assert list(parsed["a"].float_list.value) == [0.5, -2.0]
+    assert list(parsed["空"].int64_list.value) == []
+
+    records = [encode_example(pad_instance(INSTANCE, length, 3)) for length in (8, 300)]
+    (tmp_path / "x.tfrecord").write_bytes(b"".join(map(frame, records)))
+    with tf.Graph().as_default(), tf.Session() as session:
+        dataset = tf.data.TFRecordDataset(str(tmp_path / "x.tfrecord"))
+        record = tf.data.make_one_shot_iterator(dataset).get_next()
+        assert [session.run(record), session.run(record)] == records
+        with pytest.raises(tf.errors.OutOfRangeError):
+            session.run(record)
+
+    unpacked = tf.train.Example()
+    unpacked.features.feature["x"].int64_list.value.extend([3, -4])
+    unpacked.features.feature["y"].float_list.value.extend([0.25])
+    decoded = decode_example(unpacked.SerializeToString())
+    assert decoded["x"].tolist() == [3, -4] and decoded["y"].tolist() == [0.25]
+
+
+@given(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=4))
+def test_decoding_undoes_encoding(values):
+    decoded = decode_example(encode_example(values))
+    assert sorted(decoded) == sorted(values)
+    for name, array in values.items():
+        np.testing.assert_array_equal(decoded[name], array)
+        assert decoded[name].dtype == (np.float32 if array.dtype == np.float32 else np.int64)
+
+
+def test_equal_values_equal_bytes():
+    assert encode_example(VALUES) == encode_example(dict(reversed(list(VALUES.items()))))
+    assert encode_example({"x": np.array([1], np.int32)}) == encode_example({"x": np.array([1], np.int64)})
+
+
+@pytest.mark.parametrize("record", [
+    b"\xff", b"\x0a\x05abc", encode_example(VALUES)[:-1], b"\x0b\x00", b"\x0a\x02\x0a\x00",
+    b"\x0a\x08\x0a\x06\x08\xff\xff\xff\xff\x0f",             # an entry whose name is a number, a large one
+    b"\x0a\x17\x0a\x15\x0a\x01x\x12\x10\x1a\x0e\x0a\x0c" + b"\xff" * 11 + b"\x01",    # a number of 78 bits
+])
+def test_what_is_no_example(record):
+    with pytest.raises(ValueError):
+        decode_example(record)
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_decode_or_are_refused(record):
+    try:
+        assert isinstance(decode_example(record), dict)
+    except ValueError as error:
+        assert str(error)
+
+
+def test_frame_without_its_checksums():
+    framed = frame(b"abc")
+    assert framed[:8] == struct.pack("<Q", 3) and framed[12:15] == b"abc" and len(framed) == 19
+
+
+@given(st.lists(st.binary(max_size=30), max_size=5))
+def test_frames_round_trip(records):
+    assert frames_of(b"".join(map(frame, records))) == records
+
+
+WHOLE = frame(b"first") + frame(b"second")
+
+
+@pytest.mark.parametrize("data, message", [
+    (WHOLE[:-1], "x.tfrecord: truncated in record 1: 9 of 10 bytes"),
+    (WHOLE[:len(frame(b"first")) + 12], "x.tfrecord: truncated in record 1: 0 of 10 bytes"),
+    (WHOLE[:len(frame(b"first")) + 5], "x.tfrecord: truncated in the header of record 1"),
+    (WHOLE[:3], "x.tfrecord: truncated in the header of record 0"),
+    (b"plain text, no records at all", "x.tfrecord: record 0: the length does not match its checksum: no TFRecord, or damaged"),
+    (WHOLE.replace(b"second", b"sEcond"), "x.tfrecord: record 1 does not match its checksum: the file is damaged"),
+    (WHOLE.replace(b"first", b"First"), "x.tfrecord: record 0 does not match its checksum: the file is damaged"),
+])
+def test_damage_names_file_and_record(data, message):
+    with pytest.raises(UserError) as error:
+        frames_of(data)
+    assert str(error.value) == message
+
+
+@given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
+def test_any_changed_byte_is_found(place, change):
+    damaged = bytearray(WHOLE)
+    damaged[place] ^= change
+    with pytest.raises(UserError):
+        frames_of(bytes(damaged))
+
+
+def test_records_before_the_damage_are_given():
+    frames = read_frames(io.BytesIO(WHOLE[:-1]), "x")
+    assert next(frames) == b"first"
+    with pytest.raises(UserError):
+        next(frames)

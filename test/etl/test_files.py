@@ -1,0 +1,108 @@
+import hashlib
+import os
+
+import pytest
+
+from etl.command_line import UserError
+from etl.files import atomic_write, expand, fingerprint, read_json, sha256_of_file, write_json, write_text
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("b.txt", "a.txt", "sub/c.txt", "odd[1].txt"):
+        write_text(name, name)
+    return tmp_path
+
+
+def test_atomic_write_makes_folders_and_leaves_one_file(tmp_path):
+    with atomic_write(str(tmp_path / "x" / "y.bin")) as stream:
+        stream.write(b"abc")
+        assert not (tmp_path / "x" / "y.bin").exists()
+    assert os.listdir(str(tmp_path / "x")) == ["y.bin"]
+    assert (tmp_path / "x" / "y.bin").read_bytes() == b"abc"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+def test_failed_write_keeps_what_was_there(tmp_path, error):
+    path = tmp_path / "y.bin"
+    path.write_bytes(b"old")
+    with pytest.raises(type(error)):
+        with atomic_write(str(path)) as stream:
+            stream.write(b"half")
+            raise error
+    assert path.read_bytes() == b"old"
+    assert os.listdir(str(tmp_path)) == ["y.bin"]
+
+
+def test_failed_sync_leaves_nothing(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_text(str(tmp_path / "y.txt"), "abc")
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_json_round_trip_is_readable_and_stable(tmp_path):
+    path = str(tmp_path / "x.json")
+    write_json(path, {"b": [1, 2.5], "a": "你好"})
+    assert open(path, encoding="utf-8").read() == '{\n  "a": "你好",\n  "b": [\n    1,\n    2.5\n  ]\n}\n'
+    assert read_json(path) == {"a": "你好", "b": [1, 2.5]}
+
+
+@pytest.mark.parametrize("content, message", [
+    (b"{", "not JSON in UTF-8: Expecting property name"), (b'"\xff"', "not JSON in UTF-8: 'utf-8' codec")])
+def test_bad_json_names_the_file(tmp_path, content, message):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError, match="x.json: " + message):
+        read_json(str(tmp_path / "x.json"))
+
+
+def test_missing_json_names_the_file(tmp_path):
+    with pytest.raises(UserError, match="x.json: no such file"):
+        read_json(str(tmp_path / "x.json"))
+
+
+@pytest.mark.parametrize("size", [0, 1, (1 << 20) + 1])
+def test_sha256_of_file(tmp_path, size):
+    (tmp_path / "x").write_bytes(b"a" * size)
+    assert sha256_of_file(str(tmp_path / "x")) == hashlib.sha256(b"a" * size).hexdigest()
+
+
+@pytest.mark.parametrize("change", [0, (1 << 20) - 1, 5 << 20, (6 << 20) - 1])
+def test_fingerprint_shows_an_edit(tmp_path, change):
+    content = bytearray(6 << 20)
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    before = fingerprint(str(path))
+    assert before["path"] == str(path) and before["bytes"] == 6 << 20
+    content[change] = 1
+    path.write_bytes(content)
+    assert fingerprint(str(path)) != before
+
+
+@pytest.mark.parametrize("patterns, found", [
+    (["*.txt"], ["a.txt", "b.txt", "odd[1].txt"]),
+    (["b.txt", "a.txt"], ["a.txt", "b.txt"]),
+    (["b.txt,a.txt"], ["a.txt", "b.txt"]),
+    (["a.txt", "?.txt", ""], ["a.txt", "b.txt"]),
+    (["odd[1].txt"], ["odd[1].txt"]),
+    (["**/c.txt"], ["sub/c.txt"]),
+])
+def test_expand(folder, patterns, found):
+    assert expand(patterns, "input_file") == found
+
+
+@pytest.mark.parametrize("patterns, message", [
+    (["a.txt", "*.csv"], "--input_file: *.csv matches no file"),
+    (["sub"], "--input_file: sub is a folder, not a file"),
+    (["su*"], "--input_file: su* matches no file"),
+    ([], "--input_file: names no file"),
+    ([","], "--input_file: names no file"),
+    (["gs://bucket/*"], "--input_file: gs://bucket/*: only paths of a local or shared file system are read; mount or copy it"),
+])
+def test_expand_says_what_is_missing(folder, patterns, message):
+    with pytest.raises(UserError) as error:
+        expand(patterns, "input_file")
+    assert str(error.value) == message

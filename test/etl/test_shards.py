@@ -1,0 +1,180 @@
+import hashlib
+import os
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from etl import shards
+from etl.examples import frame, read_frames
+from etl.files import read_json
+from etl.shards import Extent, Sample, merge_shard, sample_key, shard_name, shard_of, shard_path, write_runs, write_shard
+
+NUM_SHARDS = {"train": 3, "eval": 1}
+
+
+def make_samples(count, seed=0, documents=1 << 20):
+    rng = random.Random(seed)
+    return [Sample("eval" if rng.random() < 0.2 else "train", sample_key((rng.randrange(documents),), number % 3, number),
+                   b"%d" % number * rng.randrange(9)) for number in range(count)]
+
+
+def runs_of(samples, folder, pieces):
+    """The extents of samples that were built in several chunks."""
+    found = []
+    for number in range(pieces):
+        found += write_runs(samples[number::pieces], os.path.join(str(folder), "%d" % number), NUM_SHARDS)
+    return found
+
+
+def extents_of(extents, part, shard):
+    return [extent for extent in extents if (extent.part, extent.shard) == (part, shard)]
+
+
+def records_of(path):
+    with open(path, "rb") as stream:
+        return list(read_frames(stream, path))
+
+
+def sorted_in_memory(samples, part, shard):
+    chosen = [sample for sample in samples if sample.part == part and shard_of(sample.key, NUM_SHARDS[part]) == shard]
+    return [sample.record for sample in sorted(chosen, key=lambda sample: sample.key)]
+
+
+def test_sample_key():
+    key = sample_key((1, b"x"), 2, 3)
+    assert len(key) == 28 and key[16:] == b"\0\0\0\2" + b"\0" * 7 + b"\3"
+    assert key == sample_key((1, b"x"), 2, 3)
+    assert key[:16] == sample_key((1, b"x"), 9, 9)[:16] != sample_key((2, b"x"), 2, 3)[:16]
+
+
+@pytest.mark.parametrize("first, num_shards, shard", [
+    (b"\x00", 4, 0), (b"\x3f", 4, 0), (b"\x40", 4, 1), (b"\xff", 4, 3), (b"\xff", 1, 0), (b"\x55", 3, 0), (b"\x56", 3, 1)])
+def test_shard_of(first, num_shards, shard):
+    assert shard_of(first + b"\x00" * 27, num_shards) == shard
+
+
+@given(st.binary(min_size=28, max_size=28), st.integers(1, 1000))
+def test_every_key_has_a_shard(key, num_shards):
+    assert 0 <= shard_of(key, num_shards) < num_shards
+
+
+def test_shard_name():
+    assert shard_name("train", 3, 12) == "tf_examples-00003-of-00012.tfrecord"
+    assert shard_name("eval", 0, 1) == "eval/tf_examples-00000-of-00001.tfrecord"
+
+
+def test_runs_hold_every_sample_sorted(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "RUN_BYTES", 2000)
+    samples = make_samples(50)
+    extents = list(write_runs(samples, str(tmp_path / "0"), NUM_SHARDS))
+    assert sum(extent.records for extent in extents) == 50
+    runs = sorted({extent.path for extent in extents})
+    assert len(runs) > 2 and sorted(os.listdir(str(tmp_path))) == [os.path.basename(run) for run in runs]
+    for run in runs:
+        within = [extent for extent in extents if extent.path == run]
+        assert [extent.offset for extent in within] == [sum(extent.bytes for extent in within[:n]) for n in range(len(within))]
+        assert os.path.getsize(run) == sum(extent.bytes for extent in within)
+
+
+def test_no_samples_no_runs(tmp_path):
+    assert list(write_runs([], str(tmp_path / "0"), NUM_SHARDS)) == []
+    assert os.listdir(str(tmp_path)) == []
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 60), st.integers(1, 9), st.sampled_from([2, 3, 128]), st.integers(0, 99))
+def test_merging_is_sorting_everything(tmp_path_factory, count, pieces, fan_in, seed):
+    folder = tmp_path_factory.mktemp("merge")
+    samples = make_samples(count, seed)
+    extents = runs_of(samples, folder, pieces)
+    for part, num_shards in NUM_SHARDS.items():
+        for index in range(num_shards):
+            path = str(folder / part / ("%d.tfrecord" % index))
+            merged = merge_shard(extents_of(extents, part, index), path, keep_duplicates=True, fan_in=fan_in)
+            expected = sorted_in_memory(samples, part, index)
+            assert records_of(path) == expected
+            data = b"".join(map(frame, expected))
+            assert merged == ((path, len(expected), len(data), hashlib.sha256(data).hexdigest()), 0)
+    assert not [name for name in os.listdir(str(folder / "train")) if "merge" in name or "tmp" in name]
+
+
+def test_repeated_documents_are_dropped_but_the_first(tmp_path):
+    samples = [Sample("eval", sample_key(parts, 0, offset), record) for parts, offset, record in [
+        (("a",), 7, b"a at 7"), (("a",), 2, b"a at 2"), (("b",), 5, b"b at 5"), (("a",), 9, b"a at 9")]]
+    extents = runs_of(samples, tmp_path, 2)
+    merged = merge_shard(extents, str(tmp_path / "once"), keep_duplicates=False)
+    assert sorted(records_of(str(tmp_path / "once"))) == [b"a at 2", b"b at 5"]
+    assert merged.dropped == 2 and merged.shard.records == 2
+    assert merge_shard(extents, str(tmp_path / "all"), keep_duplicates=True).shard.records == 4
+
+
+def full_disk_after(monkeypatch, calls):
+    left = [calls]
+
+    def frame_until_full(record):
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        return frame(record)
+    monkeypatch.setattr(shards, "frame", frame_until_full)
+
+
+@pytest.mark.parametrize("fan_in", [2, 128])
+def test_full_disk_leaves_nothing(tmp_path, monkeypatch, fan_in):
+    extents = extents_of(runs_of(make_samples(60), tmp_path / "runs", 9), "train", 0)
+    full_disk_after(monkeypatch, 5)
+    with pytest.raises(OSError, match="No space left on device"):
+        merge_shard(extents, str(tmp_path / "out" / "x.tfrecord"), keep_duplicates=True, fan_in=fan_in)
+    assert os.listdir(str(tmp_path / "out")) == []
+
+
+def test_full_disk_while_merging_to_runs_leaves_nothing(tmp_path, monkeypatch):
+    extents = extents_of(runs_of(make_samples(60), tmp_path / "runs", 9), "train", 0)
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(shards, "_write_entry", full)
+    with pytest.raises(OSError, match="No space left on device"):
+        merge_shard(extents, str(tmp_path / "out" / "x.tfrecord"), keep_duplicates=True, fan_in=2)
+    assert os.listdir(str(tmp_path / "out")) == []
+
+
+def test_run_that_was_cut_off(tmp_path):
+    extents = runs_of(make_samples(20), tmp_path / "runs", 1)
+    last = extents[-1]
+    with open(last.path, "r+b") as stream:
+        stream.truncate(last.offset + last.bytes - 1)
+    with pytest.raises(OSError, match="run file cut off"):
+        merge_shard([last], str(tmp_path / "x.tfrecord"), keep_duplicates=True)
+    assert not (tmp_path / "x.tfrecord").exists()
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_run_that_was_cut_off_anywhere(tmp_path, cut):
+    samples = [Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)]
+    extent, = runs_of(samples, tmp_path, 1)
+    with open(extent.path, "r+b") as stream:
+        stream.truncate(extent.bytes - cut)
+    with pytest.raises(OSError, match="run file cut off"):
+        merge_shard([extent], str(tmp_path / "x.tfrecord"), keep_duplicates=True)
+
+
+def test_write_shard_leaves_a_marker_and_is_not_done_twice(tmp_path):
+    work = str(tmp_path)
+    samples = make_samples(20)
+    extents = extents_of(runs_of(samples, tmp_path / "runs", 2), "train", 1)
+    write_shard(work, NUM_SHARDS, True, ("train", 1, extents))
+    path = shard_path(work, "train", 1, 3)
+    assert path == os.path.join(work, "shards", "tf_examples-00001-of-00003.tfrecord")
+    assert records_of(path) == sorted_in_memory(samples, "train", 1)
+    marker = read_json(path + ".json")
+    assert marker["dropped"] == 0 and marker["shard"][:2] == [path, len(records_of(path))]
+    write_shard(work, NUM_SHARDS, True, ("train", 1, [Extent("train", 1, "gone.run", 0, 1, 1)]))
+    assert read_json(path + ".json") == marker
+
+
+def test_a_shard_without_samples_is_an_empty_file(tmp_path):
+    write_shard(str(tmp_path), NUM_SHARDS, True, ("eval", 0, []))
+    assert os.path.getsize(shard_path(str(tmp_path), "eval", 0, 1)) == 0

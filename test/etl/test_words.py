@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from etl.words import Segmenter, load_segmenter, mark_word_starts
+
+TEXT = st.text(st.sampled_from("我爱北京天安门中华人民共和国研究生命起源，。！ab12. -%\t\u3000\u2028\0😀é"), max_size=30)
+
+
+def words_of(sentence, segmenter=None):
+    edges = (segmenter or load_segmenter()).word_offsets(sentence).tolist() + [len(sentence)]
+    return [sentence[begin:end] for begin, end in zip(edges[:-1], edges[1:])]
+
+
+@pytest.mark.parametrize("sentence, words", [
+    ("我爱北京天安门", "我 爱 北京 天安门"),
+    ("中华人民共和国成立了", "中华人民共和国 成立 了"),
+    ("研究生命起源", "研究 生命 起源"),
+    ("用TensorFlow写", "用 TensorFlow 写"),
+    ("好", "好"),
+])
+def test_words(sentence, words):
+    assert words_of(sentence) == words.split(" ")
+
+
+def test_offsets_are_positions():
+    offsets = load_segmenter().word_offsets("我爱北京天安门")
+    assert offsets.dtype == np.int32 and offsets.tolist() == [0, 1, 2, 4]
+
+
+def test_empty_sentence_has_no_words():
+    assert load_segmenter().word_offsets("").tolist() == []
+
+
+@given(TEXT)
+@example("\u3000 \t")
+def test_joined_words_are_the_sentence(sentence):
+    words = words_of(sentence)
+    assert "".join(words) == sentence
+    assert all(words)
+
+
+def test_user_dictionary(tmp_path):
+    (tmp_path / "user.txt").write_text("云计算平台 9 n\n", encoding="utf-8")
+    assert "云计算平台" in words_of("他做云计算平台", Segmenter(str(tmp_path / "user.txt")))
+    assert "云计算平台" not in words_of("他做云计算平台")
+
+
+@pytest.mark.parametrize("token_offsets, word_offsets, starts", [
+    ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 4], [1, 1, 1, 0, 1, 0, 0]),      # 我|爱|北京|天安门, a token for each character
+    ([0, 2, 4], [0, 4], [1, 0, 1]),                                    # a word of two pieces stays whole
+    ([0, 3], [0, 2, 3], [1, 1]),                                       # the first token spans two words
+    ([0, 0, 0], [0], [1, 0, 0]),                                       # three tokens of one character
+    ([2, 3], [0, 1, 2, 3], [1, 1]),                                    # the first words gave no token
+    ([1, 2], [0], [1, 0]),
+    ([], [0], []),
+    ([], [], []),
+])
+def test_mark_word_starts(token_offsets, word_offsets, starts):
+    marked = mark_word_starts(np.array(token_offsets, np.int32), np.array(word_offsets, np.int32))
+    assert marked.dtype == bool and marked.astype(int).tolist() == starts
+
+
+@given(TEXT.filter(bool))
+def test_one_token_a_character_begins_where_jieba_says(sentence):
+    offsets = load_segmenter().word_offsets(sentence)
+    starts = mark_word_starts(np.arange(len(sentence), dtype=np.int32), offsets)
+    assert np.flatnonzero(starts).tolist() == offsets.tolist()
