@@ -1,8 +1,8 @@
 """Checkpoints: find one, tell what it is, and load it completely or not at all.
 
   python -m estimator.checkpoints inspect --checkpoint output/pretrain
-  python -m estimator.checkpoints average --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000 \\
-      --output output/averaged/model.ckpt
+  python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
+      --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
 """
 import os
 import re
@@ -199,14 +199,14 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
 
 
 def average(checkpoints: Sequence[str], output: str) -> None:
-    """Writes the mean of several checkpoints of one model under the prefix `output`; slots and global_step are left out.
+    """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and global_step.
 
     Raises UserError when they differ in a name or a shape, or one is damaged.
     """
     shapes = [{name: shape for name, shape in read_shapes(checkpoint).items() if _is_weight(name)}
               for checkpoint in checkpoints]
     for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
-        odd = sorted(name for name, _ in set(shapes[0].items()) ^ set(other.items()))
+        odd = sorted({name for name, _ in set(shapes[0].items()) ^ set(other.items())})
         if odd:
             raise UserError("%s and %s are not of one model: %s" % (checkpoints[0], checkpoint, _listed(odd)))
     names = sorted(shapes[0])

@@ -7,6 +7,7 @@ sentence pairs from what python -m estimator.pretrain wrote.
   python -m estimator.finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint albert_tiny_zh \\
       --albert_config_file tiny --vocab_file vocab.txt --learning_rate 1e-4
 """
+import dataclasses
 import json
 import os
 import time
@@ -38,7 +39,8 @@ class FinetuneConfig:
     init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values")
     albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint")
-    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
+    do_lower_case: Optional[str] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained",
+                                        ("true", "false"))
     max_seq_length: int = flag(128, "tokens of an example; longer ones are cut")
     do_train: bool = flag(True, "train")
     do_eval: bool = flag(True, "evaluate on the dev file")
@@ -82,10 +84,11 @@ class Plan(NamedTuple):
     examples: Dict[str, List[tasks.Example]]   # by part
     arrays: Dict[str, Dict[str, Any]]          # by part, see tasks.encode_examples
     folder: ModelFolder
+    facts: Dict[str, str]                      # see started_from
     backend: str
     num_train_steps: int
     start_step: int                            # of the latest checkpoint in the output folder
-    init_checkpoint: Optional[str]             # prefix; None for random values, or where a checkpoint is gone on from
+    init_checkpoint: Optional[str]             # prefix; None for random values, or without training
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -111,36 +114,168 @@ def make_plan(config: FinetuneConfig) -> Plan:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     task = TASKS[config.task_name]
     backend, reason = npu.choose_backend(config.backend)
-    parts = [part for part, wanted in ((TRAIN, config.do_train), (DEV, config.do_eval), (TEST, config.do_predict)) if wanted]
-    examples = {part: tasks.read_examples(task, config.data_dir, part) for part in parts}
-    folder, source = describe_model(config, task)
+    wanted = ((TRAIN, config.do_train), (DEV, config.do_eval), (TEST, config.do_predict))
+    examples = {part: tasks.read_examples(task, config.data_dir, part) for part, is_wanted in wanted if is_wanted}
+    init_checkpoint = find_init_checkpoint(config)
+    folder = describe_model(config, task, init_checkpoint)
     print("Task %s on %s (%s): %s" % (task.name, backend, reason, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    for remark in resume.check_folder(config.output_dir, folder, config):
+    facts = started_from(config, task, init_checkpoint)
+    for remark in resume.check_folder(config.output_dir, folder, config, facts):
         print("Changed since the run before: " + remark)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
-        raise UserError("--output_dir: %s holds no checkpoint to evaluate or predict with: train first" % config.output_dir)
-    num_train_steps = check_steps(config, backend, len(examples.get(TRAIN, ())))
-    init_checkpoint = source if config.do_train and not start_step else None
-    if init_checkpoint:
+        raise UserError("--output_dir: %s holds no checkpoint: train first" % config.output_dir)
+    if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, folder.config, len(task.labels)))
     tokenizer = load_tokenizer(folder.tokenizer)
     arrays = {part: tasks.encode_examples(found, tokenizer, config.max_seq_length, task.labels)
               for part, found in examples.items()}
-    return Plan(task, examples, arrays, folder, backend, num_train_steps, start_step, init_checkpoint)
+    num_train_steps = count_steps(config, backend, len(examples.get(TRAIN, ())))
+    return Plan(task, examples, arrays, folder, facts, backend, num_train_steps, start_step, init_checkpoint)
 
 
-def describe_model(config: FinetuneConfig, task: Task) -> Tuple[ModelFolder, Optional[str]]:
-    """What will stand beside the checkpoints, and the prefix of the checkpoint to start from.
+def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
+    """The prefix of --init_checkpoint; None for random values, or without training."""
+    if not config.do_train or config.init_checkpoint == NO_CHECKPOINT:
+        return None
+    if not (os.path.exists(config.init_checkpoint) or os.path.exists(config.init_checkpoint + ".index")):
+        raise UserError("--init_checkpoint: %s: no such file or folder: run python -m estimator.pretrain first, give a "
+                        "checkpoint, or %s to start from random values" % (config.init_checkpoint, NO_CHECKPOINT))
+    from estimator import checkpoints
+    return checkpoints.resolve(config.init_checkpoint)
 
-    Config and vocabulary come from the flags, else from beside the checkpoint; without training, from --output_dir.
+
+def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
+    """What will stand beside the checkpoints, or does, without training.
+
+    Config and vocabulary come from the flags, else from beside the checkpoint. From random values they are the shipped
+    ones by default; beside a released checkpoint stands no description, and both must be given.
     """
-    beside, prefix = None, None
     if not config.do_train:
-        beside = model_folder.read(config.output_dir)
-    elif config.init_checkpoint != NO_CHECKPOINT:
-        beside, prefix = find_init_checkpoint(config.init_checkpoint)
+        beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
     else:
-        ...
+        beside = _read_beside(init_checkpoint) if init_checkpoint else None
+    if init_checkpoint and not beside and not (config.albert_config_file and config.vocab_file):
+        raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
+                        "--vocab_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
+    if config.albert_config_file or not beside:
+        model = albert_config.load(config.albert_config_file or "tiny")
+    else:
+        model = beside.config
+    tokenizer = choose_tokenizer(config, beside)
+    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
+    if vocab_size != model.vocab_size:
+        raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
+                        % (model.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, vocab_size))
+    try:
+        return ModelFolder(model, tokenizer, config.max_seq_length, task.name, task.labels,
+                           beside.data_manifest_sha256 if beside else None)
+    except ValueError as error:
+        raise UserError("--%s" % error)
+
+
+def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:
+    """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
+    tokenizer = beside.tokenizer if beside else TokenizerConfig(config.vocab_file or albert_config.vocab_path())
+    if beside and config.vocab_file:
+        ours = tokenizer.spm_model_file or tokenizer.vocab_file
+        if files.sha256_of_file(config.vocab_file) != files.sha256_of_file(ours):
+            raise UserError("--vocab_file: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
+                            % (config.vocab_file, ours))
+    if config.do_lower_case is None:
+        return tokenizer
+    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case == "true")
+
+
+def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> Dict[str, str]:
+    """What must be the same for a training to go on, beside the model: its beginning and its examples."""
+    if not config.do_train:
+        return {}
+    path, _ = tasks.find_file(task, config.data_dir, TRAIN)
+    return {"init_checkpoint": resume.checkpoint_fact(init_checkpoint),
+            "training data": resume.file_fact(path)}
+
+
+def count_steps(config: FinetuneConfig, backend: str, num_examples: int) -> int:
+    """Steps in all of the epochs: whole batches, and on the NPU whole loops."""
+    npu.check_steps(backend, config.run_options, {"save_checkpoints_steps": config.save_checkpoints_steps})
+    steps = int(num_examples * config.num_train_epochs / config.train_batch_size)
+    return max(1, steps // config.iterations_per_loop) * config.iterations_per_loop
+
+
+def train(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
+    """Writes the model folder, then trains all epochs, from the latest checkpoint if there is one."""
+    from estimator import failures, input_fn
+    if plan.start_step >= plan.num_train_steps:
+        print("Nothing to train: %s is at step %d of %d" % (config.output_dir, plan.start_step, plan.num_train_steps))
+        return
+    batches = input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, plan.start_step)
+    model_folder.write(config.output_dir, plan.folder)
+    resume.write_run(config.output_dir, "estimator.finetune", config, plan.backend, plan.facts)
+    if plan.start_step:
+        print("Going on from step %d of %d" % (plan.start_step, plan.num_train_steps))
+    begin = time.time()
+    with failures.explained("--train_batch_size %d" % config.train_batch_size):
+        estimator.train(batches, max_steps=plan.num_train_steps)
+    print("Trained %d steps in %s; checkpoints in %s"
+          % (plan.num_train_steps - plan.start_step, clock(time.time() - begin), config.output_dir))
+
+
+def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
+    """Evaluates the latest checkpoint on all dev examples."""
+    from estimator import failures, input_fn, metrics
+    with failures.explained("--eval_batch_size %d" % config.eval_batch_size):
+        found = estimator.evaluate(input_fn.evaluate_on_arrays(plan.arrays[DEV], config.eval_batch_size))
+    results = {name: value for name, value in found.items() if name != "loss"}   # a mean of batches, padding included
+    results["majority_accuracy"] = metrics.majority_accuracy(plan.arrays[DEV]["label_ids"])
+    metrics.write_results(config.output_dir, results)
+    print("Step %d, %d dev examples: eval_accuracy %.4f (majority class %.4f)  eval_loss %.4f"
+          % tuple(results[name] for name in ("global_step", "num_examples", "eval_accuracy", "majority_accuracy", "eval_loss")))
+    print("Wrote %s" % os.path.join(config.output_dir, metrics.TEXT_FILE))
+
+
+def predict(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
+    """Writes the probabilities and the labels of all test examples, in the file's order."""
+    import numpy as np
+    from estimator import failures, input_fn, metrics
+    arrays, examples = plan.arrays[TEST], plan.examples[TEST]
+    with failures.explained("--predict_batch_size %d" % config.predict_batch_size):
+        found = estimator.predict(input_fn.evaluate_on_arrays(arrays, config.predict_batch_size))
+        probabilities = np.array([row["probabilities"] for row in found if row["is_real_example"]])
+    predictions = probabilities.argmax(axis=1)
+    write_predictions(config.output_dir, probabilities, [plan.task.labels[index] for index in predictions])
+    if all(example.label is not None for example in examples):
+        number = metrics.BY_NAME[plan.task.metric](arrays["label_ids"], predictions)
+        print("Test: %s %.4f of %d examples" % (plan.task.metric, number, len(examples)))
+    print("Wrote %s and %s" % tuple(os.path.join(config.output_dir, name) for name in (PROBABILITIES_FILE, PREDICTIONS_FILE)))
+
+
+def write_predictions(folder: str, probabilities: Any, labels: Sequence[str]) -> None:
+    """Writes a line of probabilities, by class index, for each example, and JSON lines as CLUE takes them."""
+    files.write_text(os.path.join(folder, PROBABILITIES_FILE),
+                     "".join("\t".join("%.6f" % value for value in row) + "\n" for row in probabilities))
+    files.write_text(os.path.join(folder, PREDICTIONS_FILE),
+                     "".join(json.dumps({"id": number, "label": label}, ensure_ascii=False) + "\n"
+                             for number, label in enumerate(labels)))
+
+
+def _read_beside(checkpoint: str) -> Optional[ModelFolder]:
+    folder = os.path.dirname(checkpoint)
+    has_description = os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE))
+    return model_folder.read(folder) if has_description else None
+
+
+def _model_fn(config: FinetuneConfig, plan: Plan) -> Any:
+    from estimator.model_fn import TrainingConfig, classifier_model_fn
+    training = TrainingConfig(
+        optimizer=config.optimizer, learning_rate=config.learning_rate, num_train_steps=plan.num_train_steps,
+        num_warmup_steps=int(plan.num_train_steps * config.warmup_proportion), random_seed=config.random_seed,
+        init_checkpoint=None if plan.start_step else plan.init_checkpoint, log_steps=config.log_steps,
+        iterations_per_loop=config.iterations_per_loop)
+    return classifier_model_fn(plan.folder.config, training, len(plan.task.labels))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

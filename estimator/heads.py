@@ -61,11 +61,11 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: tf.Tenso
     """
     width = config.embedding_size if config.family == "google" else config.hidden_size
     batch, num_predictions = modeling.dimensions(positions)
-    x = gather_positions(encoded.sequence_output, positions)
+    x = tf.reshape(gather_positions(encoded.sequence_output, positions), [-1, config.hidden_size])
     with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("transform"):
             x = modeling.dense(x, width, "dense", config.initializer_range, modeling.activation(config, gelu))
-            x = tf.reshape(modeling.layer_norm(x), [-1, width])
+            x = modeling.layer_norm(x)
         if encoded.embedding_projection is not None:
             x = tf.matmul(x, encoded.embedding_projection, transpose_b=True)
         bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())

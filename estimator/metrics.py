@@ -67,6 +67,11 @@ BY_NAME: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy, "f1": f1, "matthews_correlation": pearson, "pearson": pearson}
 
 
+def majority_accuracy(labels: np.ndarray) -> float:
+    """Accuracy of naming the most frequent class, always; labels: int [num_examples]."""
+    return float(np.bincount(labels).max() / len(labels))
+
+
 def unigram_baseline(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple[float, float]:
     """How well one guesses masked tokens without looking at the text: (cross-entropy in nats, accuracy).
 

@@ -17,6 +17,7 @@ import albert_config
 from albert_config import AlbertConfig
 from etl import files
 from etl.command_line import UserError
+from etl.pairs import MIN_SEQ_LENGTH
 from etl.tokenization import TokenizerConfig
 
 FORMAT_VERSION = 1
@@ -37,9 +38,9 @@ class ModelFolder:
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
 
     def __post_init__(self):
-        if not 1 <= self.max_seq_length <= self.config.max_position_embeddings:
-            raise ValueError("max_seq_length must be in [1, %d], the config's max_position_embeddings; got %d"
-                             % (self.config.max_position_embeddings, self.max_seq_length))
+        if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
+            raise ValueError("max_seq_length must be in [%d, %d], the config's max_position_embeddings; got %d"
+                             % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
 

@@ -122,13 +122,11 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
 
 def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,
           act: Optional[Activation] = None) -> tf.Tensor:
-    """x · kernel + bias over the last axis, for x of any rank; variables `scope`/{kernel, bias}."""
-    width = x.shape[-1].value
+    """x · kernel + bias: float [rows, width] -> [rows, units]; variables `scope`/{kernel, bias}."""
     with tf.variable_scope(scope):
-        kernel = tf.get_variable("kernel", [width, units], initializer=truncated_normal(initializer_range))
+        kernel = tf.get_variable("kernel", [x.shape[-1].value, units], initializer=truncated_normal(initializer_range))
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
-        y = tf.nn.bias_add(tf.matmul(tf.reshape(x, [-1, width]), kernel), bias)
-        y = tf.reshape(y, dimensions(x)[:-1] + [units])
+        y = tf.nn.bias_add(tf.matmul(x, kernel), bias)
         return y if act is None else act(y)
 
 
@@ -169,25 +167,32 @@ def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
 
 def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Tensor]
            ) -> Tuple[tf.Tensor, tf.Variable, Optional[tf.Variable]]:
-    """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own."""
+    """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own.
+
+    Returns:
+      float [batch · seq_length, width], the table of words, and its projection in the albert_zh family.
+    """
     config = context.config
     table_width = config.embedding_size or config.hidden_size
     table = _table(config, "word_embeddings", config.vocab_size, table_width)
-    x, projection = tf.gather(table, input_ids), None
+    x, projection = tf.gather(table, tf.reshape(input_ids, [-1])), None
     if config.family == "albert_zh":
         projection = _table(config, "word_embeddings_2", table_width, config.hidden_size)
-        x = tf.matmul(tf.reshape(x, [-1, table_width]), projection)
-        x = tf.reshape(x, [context.batch, context.length, config.hidden_size])
+        x = tf.matmul(x, projection)
     width = x.shape[-1].value
     segments = _table(config, "token_type_embeddings", config.type_vocab_size, width)
     positions = _table(config, "position_embeddings", config.max_position_embeddings, width)
     x += segments[0] if segment_ids is None else _look_up_few(segments, segment_ids)
-    x += positions[:context.length]
-    return _drop(context, layer_norm(x), config.hidden_dropout_prob, "embeddings"), table, projection
+    x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
+    x = layer_norm(tf.reshape(x, [-1, width]))
+    return _drop(context, x, config.hidden_dropout_prob, "embeddings"), table, projection
 
 
 def _transform(context: _Context, x: tf.Tensor) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
-    """All layers, one above the other: their outputs and their attention probabilities."""
+    """All layers, one above the other: their outputs [batch, seq_length, hidden] and their attention probabilities.
+
+    Between them go rows, [batch · seq_length, hidden], so that no product has to be reshaped.
+    """
     config = context.config
     if config.family == "google" and config.embedding_size != config.hidden_size:
         x = dense(x, config.hidden_size, "embedding_hidden_mapping_in", config.initializer_range)
@@ -196,7 +201,7 @@ def _transform(context: _Context, x: tf.Tensor) -> Tuple[List[tf.Tensor], List[t
         for inner in range(config.inner_group_num or 1):
             with tf.variable_scope(layer_scope(config, layer, inner)):
                 x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner))
-            layers.append(x)
+            layers.append(tf.reshape(x, [context.batch, context.length, config.hidden_size]))
             probs.append(attention_probs)
     return layers, probs
 
@@ -232,12 +237,12 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str) -> Tuple[tf
         probs = tf.nn.softmax(scores)
         dropped = _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs")
         heads = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
-        joined = tf.reshape(heads, [context.batch, context.length, config.hidden_size])
+        joined = tf.reshape(heads, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
 
 def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[batch, seq_length, hidden] -> [batch, heads, seq_length, head_size]."""
+    """[batch · seq_length, hidden] -> [batch, heads, seq_length, head_size]."""
     config = context.config
     x = tf.reshape(x, [context.batch, context.length, config.num_attention_heads, config.head_size])
     return tf.transpose(x, [0, 2, 1, 3])
@@ -261,7 +266,6 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
         by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
         y = tf.transpose(tf.matmul(by_group, tf.transpose(kernel, [2, 0, 1])), [1, 0, 2])
         y = tf.nn.bias_add(tf.reshape(y, [-1, units]), bias)
-        y = tf.reshape(y, dimensions(x)[:-1] + [units])
         return y if act is None else act(y)
 
 
@@ -270,10 +274,11 @@ def _table(config: AlbertConfig, name: str, rows: int, width: int) -> tf.Variabl
 
 
 def _look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """Looks up a table of few rows by a product: a gather's gradient would add every token into the same two rows."""
-    rows, width = table.shape.as_list()
-    one_hot = tf.one_hot(tf.reshape(ids, [-1]), rows, dtype=tf.float32)
-    return tf.reshape(tf.matmul(one_hot, table), dimensions(ids) + [width])
+    """[batch, seq_length] -> [batch · seq_length, width] of a table of few rows.
+
+    By a product: a gather's gradient would add every token into the same two rows, one after the other.
+    """
+    return tf.matmul(tf.one_hot(tf.reshape(ids, [-1]), table.shape[0].value, dtype=tf.float32), table)
 
 
 def _drop(context: _Context, x: tf.Tensor, rate: float, place: str) -> tf.Tensor:

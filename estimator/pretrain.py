@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     folder: ModelFolder
     backend: str
     start_step: int                            # of the latest checkpoint in the output folder
-    init_checkpoint: Optional[str]             # prefix; None where a checkpoint is gone on from, or none is given
+    init_checkpoint: Optional[str]             # prefix; None for random values
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -114,12 +114,15 @@ def make_plan(config: PretrainConfig) -> Plan:
     print("Model %s on %s (%s)" % (config.albert_config_file, backend, reason))
     print("%s: {:,} records to train on, {:,} held out, {} tokens each".format(
         data.num_train_records, data.num_eval_records, data.max_seq_length) % data.source)
-    for remark in resume.check_folder(config.output_dir, folder, config):
+    init_checkpoint = find_init_checkpoint(config)
+    for remark in resume.check_folder(config.output_dir, folder, config, started_from(init_checkpoint)):
         print("Changed since the run before: " + remark)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint to evaluate: train first" % config.output_dir)
-    init_checkpoint = find_init_checkpoint(config, model, data) if config.do_train and not start_step else None
+    if init_checkpoint and not start_step:
+        from estimator.model_fn import check_init_checkpoint
+        print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order))
     return Plan(model, data, folder, backend, start_step, init_checkpoint)
 
 
@@ -143,9 +146,6 @@ def find_data(config: PretrainConfig) -> PretrainingData:
     if config.do_eval and not data.num_eval_records:
         raise UserError("--do_eval: %s holds no records to evaluate on: build with --eval_fraction above 0, name files "
                         "by --eval_input_file, or give --do_eval false" % data.source)
-    if config.do_train and data.num_train_records < config.train_batch_size:
-        raise UserError("--train_batch_size is %d, but %s holds only %d records to train on"
-                        % (config.train_batch_size, data.source, data.num_train_records))
     return data
 
 
@@ -161,15 +161,17 @@ def describe_model(config: PretrainConfig, model: AlbertConfig, data: Pretrainin
         raise UserError(str(error))
 
 
-def find_init_checkpoint(config: PretrainConfig, model: AlbertConfig, data: PretrainingData) -> Optional[str]:
-    """The prefix of --init_checkpoint, checked completely against the model."""
-    if not config.init_checkpoint:
+def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
+    """The prefix of --init_checkpoint, None for random values."""
+    if not (config.do_train and config.init_checkpoint):
         return None
-    from estimator import checkpoints
-    from estimator.model_fn import check_init_checkpoint
-    prefix = checkpoints.resolve(config.init_checkpoint)
-    print(check_init_checkpoint(prefix, model, has_sentence_order=data.has_sentence_order))
-    return prefix
+    from estimator import checkpoints          # TensorFlow takes two seconds to import: --help need not wait
+    return checkpoints.resolve(config.init_checkpoint)
+
+
+def started_from(init_checkpoint: Optional[str]) -> Dict[str, str]:
+    """What must be the same for a training to go on, beside the model."""
+    return {"init_checkpoint": resume.checkpoint_fact(init_checkpoint)}
 
 
 def train(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
@@ -178,14 +180,12 @@ def train(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
     if plan.start_step >= config.num_train_steps:
         print("Nothing to train: %s is at step %d of %d" % (config.output_dir, plan.start_step, config.num_train_steps))
         return
+    batches = input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, plan.start_step)
     model_folder.write(config.output_dir, plan.folder)
-    resume.write_run(config.output_dir, "estimator.pretrain", config, plan.backend,
-                     {"data": {"source": plan.data.source, "num_train_records": plan.data.num_train_records,
-                               "manifest_sha256": plan.data.manifest_sha256}})
+    resume.write_run(config.output_dir, "estimator.pretrain", config, plan.backend, started_from(plan.init_checkpoint))
     if plan.start_step:
         print("Going on from step %d of %d" % (plan.start_step, config.num_train_steps))
     begin = time.time()
-    batches = input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, plan.start_step)
     with failures.explained("--train_batch_size %d" % config.train_batch_size, plan.data):
         estimator.train(batches, max_steps=config.num_train_steps)
     print("Trained %d steps in %s; checkpoints in %s"
@@ -232,7 +232,7 @@ def _model_fn(config: PretrainConfig, plan: Plan) -> Any:
     training = TrainingConfig(
         optimizer=config.optimizer, learning_rate=config.learning_rate, num_train_steps=config.num_train_steps,
         num_warmup_steps=config.num_warmup_steps, random_seed=config.random_seed, poly_power=config.poly_power,
-        init_checkpoint=plan.init_checkpoint, log_steps=config.log_steps,
+        init_checkpoint=None if plan.start_step else plan.init_checkpoint, log_steps=config.log_steps,
         iterations_per_loop=config.iterations_per_loop)
     return pretraining_model_fn(plan.model, training, plan.data.has_sentence_order)
 

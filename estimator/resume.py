@@ -2,12 +2,12 @@
 import dataclasses
 import os
 import platform
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
 from etl import files
-from etl.command_line import UserError
+from etl.command_line import UserError, describe
 
 RUN_FILE = "run_config.json"
 CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file of the checkpoints beside it
@@ -19,32 +19,29 @@ _OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predi
                   "save_checkpoints_steps", "keep_checkpoint_max", "output_dir", "backend", "iterations_per_loop")
 
 
-def check_folder(folder: str, description: ModelFolder, flags: Any) -> List[str]:
-    """Checks that the checkpoints in `folder`, if it has any model, are of the model that is to be trained there.
+def check_folder(folder: str, description: ModelFolder, flags: Any, facts: Mapping[str, str]) -> List[str]:
+    """Checks that the checkpoints in `folder`, if it has any, are of the very training that is to go on there.
 
     Args:
       folder: the output folder, which may be missing.
       description: of the model to be trained.
       flags: the command's config.
+      facts: what the training started from; must be what `write_run` wrote.
 
     Returns:
       Remarks on flags that changed since the run before: `train_batch_size was 8, is now 16`.
 
-    Raises UserError, naming the field and both values, when the checkpoints are of another model.
+    Raises UserError, naming the field and both values, when the checkpoints are of another model or training.
     """
     if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)):
         return []
-    before = model_folder.read(folder)
-    for name, ours, theirs in [("task", description.task, before.task), ("labels", description.labels, before.labels),
-                               ("max_seq_length", description.max_seq_length, before.max_seq_length),
-                               ("do_lower_case", description.tokenizer.do_lower_case, before.tokenizer.do_lower_case),
-                               ("vocabulary", _vocabulary(description), _vocabulary(before))] + [
-            (field.name, getattr(description.config, field.name), getattr(before.config, field.name))
-            for field in dataclasses.fields(description.config)]:
+    before, run = model_folder.read(folder), _read_run(folder)
+    for name, theirs, ours in _model_facts(before, description) + [
+            (name, run["facts"].get(name, value), value) for name, value in facts.items()]:
         if ours != theirs:
             raise UserError("--output_dir: %s holds a model whose %s is %s, not %s: give another folder, or remove it"
                             % (folder, name, theirs, ours))
-    return _changes(folder, dataclasses.asdict(flags))
+    return _changes(folder, run["flags"], dataclasses.asdict(flags))
 
 
 def latest_step(folder: str) -> int:
@@ -58,30 +55,56 @@ def latest_step(folder: str) -> int:
     return int(tf.train.load_variable(prefix, "global_step"))
 
 
-def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mapping[str, Any]) -> None:
+def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mapping[str, str]) -> None:
     """Writes run_config.json: the command, all flags, the backend, library versions and `facts`."""
     import numpy
     import tensorflow.compat.v1 as tf
     files.write_json(os.path.join(folder, RUN_FILE), {
-        "command": command, "flags": dataclasses.asdict(flags), "backend": backend,
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": numpy.__version__},
-        **facts})
+        "command": "python -m %s %s" % (command, describe(flags)), "flags": dataclasses.asdict(flags),
+        "backend": backend, "facts": dict(facts),
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": numpy.__version__}})
 
 
-def _changes(folder: str, flags: Dict[str, Any]) -> List[str]:
+def file_fact(path: str) -> str:
+    """A file's name and what tells its content from another's, wherever it lies: `train.tsv (0123456789ab)`."""
+    return "%s (%s)" % (os.path.basename(path), files.sha256_of_file(path)[:12])
+
+
+def checkpoint_fact(prefix: Optional[str]) -> str:
+    """As `file_fact`, for a checkpoint: its index holds the checksums of all values."""
+    return file_fact(prefix + ".index") if prefix else "none"
+
+
+def _read_run(folder: str) -> Dict[str, Any]:
+    """What `write_run` wrote; without it nothing is known about the run."""
     path = os.path.join(folder, RUN_FILE)
-    before = files.read_json(path)["flags"] if os.path.exists(path) else {}
-    changed = {name: before[name] for name, value in flags.items()
-               if name in before and before[name] != (list(value) if isinstance(value, tuple) else value)}
-    for name in _MUST_NOT_CHANGE:
-        if name in changed:
+    if not os.path.exists(path):
+        return {"flags": {}, "facts": {}}
+    run = files.read_json(path)
+    if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
+        raise UserError("%s: wanted an object with flags and facts" % path)
+    return run
+
+
+def _model_facts(before: ModelFolder, now: ModelFolder) -> List[Tuple[str, Any, Any]]:
+    """(name, value before, value now) of all that makes a model."""
+    def facts(description: ModelFolder) -> Dict[str, Any]:
+        tokenizer = description.tokenizer
+        vocabulary = files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file)
+        return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,
+                    max_seq_length=description.max_seq_length, do_lower_case=tokenizer.do_lower_case,
+                    vocabulary="of SHA-256 %s" % vocabulary[:12])
+    return [(name, theirs, facts(now)[name]) for name, theirs in facts(before).items()]
+
+
+def _changes(folder: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
+    remarks = []
+    for name, value in now.items():
+        value = list(value) if isinstance(value, tuple) else value               # as JSON gives it back
+        if name not in before or before[name] == value or name in _OF_NO_ACCOUNT:
+            continue
+        if name in _MUST_NOT_CHANGE:
             raise UserError("--output_dir: %s was trained with --%s %s and cannot go on with %s: give another folder"
-                            % (folder, name, changed[name], flags[name]))
-    return ["%s was %s, is now %s" % (name, value, flags[name]) for name, value in changed.items()
-            if name not in _OF_NO_ACCOUNT]
-
-
-def _vocabulary(description: ModelFolder) -> str:
-    """What tells one vocabulary from another."""
-    tokenizer = description.tokenizer
-    return files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file)[:12]
+                            % (folder, name, before[name], value))
+        remarks.append("%s was %s, is now %s" % (name, before[name], value))
+    return remarks

@@ -74,10 +74,10 @@ def encode_example(values: Dict[str, np.ndarray]) -> bytes:
     for name in sorted(values):
         array = values[name]
         if array.dtype.kind == "f":
-            payload = _field(2, _field(1, array.astype("<f4").tobytes()))    # Feature.float_list { packed value }
+            feature = _field(2, _field(1, array.astype("<f4").tobytes()))    # Feature.float_list { packed value }
         else:
-            payload = _field(3, _field(1, _packed_varints(array)))           # Feature.int64_list { packed value }
-        parts.append(_field(1, _field(1, name.encode("utf-8")) + _field(2, payload)))
+            feature = _field(3, _field(1, _packed_varints(array)))           # Feature.int64_list { packed value }
+        parts.append(_field(1, _field(1, name.encode("utf-8")) + _field(2, feature)))
     return _field(1, b"".join(parts))
 
 
@@ -143,18 +143,29 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-_VARINTS = [_varint(value) for value in range(1 << 15)]
+# The varints of all token ids as rows of three bytes, and how many of the three count.
+_TABLE_SIZE = 1 << 17
+_VARINT_BYTES = np.stack([np.arange(_TABLE_SIZE) >> (7 * place) & 0x7F for place in range(3)], axis=1).astype(np.uint8)
+_VARINT_LENGTHS = np.digitize(np.arange(_TABLE_SIZE), [1 << 7, 1 << 14]) + 1
+_VARINT_BYTES[np.arange(3) < _VARINT_LENGTHS[:, None] - 1] |= 0x80
+_VARINT_COUNTS = np.arange(3) < _VARINT_LENGTHS[:, None]
 
 
 def _packed_varints(array: np.ndarray) -> bytes:
-    table = _VARINTS
-    top = len(table)
-    return b"".join([table[value] if 0 <= value < top else _varint(value) for value in array.tolist()])
+    if not len(array):
+        return b""
+    low, high = array.min(), array.max()
+    if 0 <= low and high < 1 << 7:
+        return array.astype(np.uint8).tobytes()
+    if 0 <= low and high < _TABLE_SIZE:
+        return _VARINT_BYTES[array][_VARINT_COUNTS[array]].tobytes()
+    return b"".join(map(_varint, array.tolist()))
 
 
 def _field(number: int, payload: bytes) -> bytes:
     """A length-delimited protocol buffer field."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    length = len(payload)
+    return bytes((number << 3 | 2,)) + (_varint(length) if length > 0x7F else bytes((length,))) + payload
 
 
 def _read_varint(data: bytes, at: int) -> Tuple[int, int]:

@@ -44,7 +44,7 @@ TRICKY_TEXTS = (
 
 
 class GraphTokenizer:
-    """The graph twin of `tokenizer`. Holds about 1 MB of tables, which become constants of the graph that uses them.
+    """The graph twin of `tokenizer`. Holds 1 to 2 MB of tables, which become constants of the graph that uses them.
 
     Raises UserError for a vocabulary with combining marks that Unicode may reorder among each other.
     """
@@ -80,17 +80,19 @@ class GraphTokenizer:
         has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int64)            # more than the " " of _decode
         tokens = self._tokenize(code_points)
         starts, lengths = tokens.row_starts(), tokens.row_lengths()
-        budget = max_seq_length - 2 - has_b
+        budget = max_seq_length - 2 - has_b                                         # from here as pairs.truncate_pair
         kept_b = tf.minimum(lengths[batch:], tf.maximum(budget - lengths[:batch], budget // 2))
         kept_a = tf.minimum(lengths[:batch], budget - kept_b)
         segment_a, segment_b = (tf.gather(tokens.values, tf.ragged.range(start, start + kept))
                                 for start, kept in ((starts[:batch], kept_a), (starts[batch:], kept_b)))
         cls, sep = (tf.fill([batch, 1], token) for token in (self._vocabulary.cls, self._vocabulary.sep))
         last_sep = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(has_b)], self._vocabulary.sep), has_b)
-        input_ids = tf.concat([cls, segment_a, sep, segment_b, last_sep], axis=1)
-        input_mask = tf.sequence_mask(input_ids.row_lengths(), dtype=tf.int32)
-        in_segment_a = tf.sequence_mask(kept_a + 2, tf.shape(input_mask)[1], dtype=tf.int32)
-        return input_ids.to_tensor(self._vocabulary.pad), input_mask, input_mask - in_segment_a
+        packed = tf.concat([cls, segment_a, sep, segment_b, last_sep], axis=1)
+        shortest = tf.constant([[self._vocabulary.cls, self._vocabulary.sep]])      # gives a batch of 0 its columns
+        input_ids = tf.concat([packed, shortest], axis=0).to_tensor(self._vocabulary.pad)[:-1]
+        input_mask, in_segment_a = (tf.sequence_mask(lengths, tf.shape(input_ids)[1], dtype=tf.int32)
+                                    for lengths in (packed.row_lengths(), kept_a + 2))
+        return input_ids, input_mask, input_mask - in_segment_a
 
     def _tokenize(self, code_points: tf.RaggedTensor) -> tf.RaggedTensor:
         with tf.name_scope("tokenize"):
@@ -160,7 +162,7 @@ class GraphTokenizer:
             following = position + length
             return tf.boolean_mask(following, matched & ~tf.gather(alone, following)), outcome
 
-        loop = (tf.where(starts)[:, 0], tf.zeros_like(nodes, tf.int32))
+        loop = (tf.where(starts)[:, 0], tf.fill(tf.shape(nodes), NO_PIECE))
         any_length = tf.TensorShape([None])
         return tf.while_loop(go_on, one_piece, loop, back_prop=False, shape_invariants=(any_length, any_length))[-1]
 
@@ -262,7 +264,7 @@ def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
     """Numbers prefixes by length, then parent, then last symbol: so the edges are sorted as they come."""
     num_symbols = int(symbol_of.max()) + 1
     entries = set(vocabulary.ids) | {"##"}
-    nodes, keys, ids, lengths = {"": 0}, [], [NO_TOKEN], [0]
+    nodes, keys, longest = {"": 0}, [], [(NO_TOKEN, 0)]        # longest: id and length, by node
     for depth in range(1, max(map(len, entries)) + 1):
         edges = {nodes[entry[:depth - 1]] * num_symbols + int(symbol_of[ord(entry[depth - 1])]): entry[:depth]
                  for entry in entries if len(entry) >= depth}
@@ -270,17 +272,14 @@ def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
             keys.append(key)
             nodes[prefix] = len(keys)
             if prefix == "##":
-                ids.append(NO_TOKEN)
-                lengths.append(0)
+                longest.append((NO_TOKEN, 0))
             elif prefix in vocabulary.ids:
-                ids.append(vocabulary.ids[prefix])
-                lengths.append(len(prefix) - (2 if prefix.startswith("##") else 0))
+                longest.append((vocabulary.ids[prefix], len(prefix) - (2 if prefix.startswith("##") else 0)))
             else:
-                ids.append(ids[nodes[prefix[:-1]]])
-                lengths.append(lengths[nodes[prefix[:-1]]])
-    keys.append(np.iinfo(np.int64).max)
-    return _Trie(np.array(keys, np.int64), np.array(ids, np.int32), np.array(lengths, np.int64), nodes["##"],
-                 num_symbols)
+                longest.append(longest[nodes[prefix[:-1]]])
+    ids, lengths = zip(*longest)
+    return _Trie(np.array(keys + [np.iinfo(np.int64).max], np.int64), np.array(ids, np.int32),
+                 np.array(lengths, np.int64), nodes["##"], num_symbols)
 
 
 @functools.lru_cache(maxsize=None)

@@ -73,7 +73,7 @@ def test_empty_folder_names_the_command_to_run(tmp_path):
     ({"task": ...}, "missing field task"),
     ({"max_seq_length": "16"}, "max_seq_length has a wrong type: '16'"),
     ({"max_seq_length": True}, "max_seq_length has a wrong type: True"),
-    ({"max_seq_length": 33}, r"max_seq_length must be in \[1, 32\].*got 33"),
+    ({"max_seq_length": 33}, r"max_seq_length must be in \[3, 32\].*got 33"),
     ({"vocab_file": "../vocab.txt"}, "vocab_file must be vocab.txt or spm.model"),
     ({"labels": [0, 1]}, "labels must be strings"),
     ({"labels": ["a", "a"]}, "labels must differ"),

@@ -138,7 +138,7 @@ class TestVariables:
     def test_names_and_shapes_of_googles_fast_variant(self):
         encode(tiny_models.CONFIGS["google_fast"], tiny_models.batch())
         assert shapes() == google_variables(
-            ["group_%d/inner_group_0" % group for group in range(3)],
+            ["group_%d/inner_group_0" % group for group in range(2)],
             **{"ffn_1/intermediate/dense/kernel": [4, 6, 4], "ffn_1/intermediate/output/dense/kernel": [6, 4, 4]})
 
     def test_names_and_shapes_of_plain_bert(self):
@@ -148,7 +148,7 @@ class TestVariables:
         expected["bert/embeddings/word_embeddings"] = [37, 16]
         for name, shape in POSTLN_VARIABLES.items():
             if "layer_shared" in name:
-                expected.update({name.replace("layer_shared", "layer_%d" % layer): shape for layer in range(3)})
+                expected.update({name.replace("layer_shared", "layer_%d" % layer): shape for layer in range(2)})
         assert shapes() == expected
 
     def test_all_are_trainable_float32(self):
@@ -178,7 +178,7 @@ class TestForward:
         with tiny_models.session() as session:
             twin = numpy_albert.forward(config, tiny_models.set_random_values(session), **features)
             layers, probs, pooled = session.run([encoded.all_layers, encoded.attention_probs, encoded.pooled_output])
-        assert len(layers) == len(twin.layers) == 3 * (config.inner_group_num or 1)
+        assert len(layers) == len(twin.layers) == 2 * (config.inner_group_num or 1)
         np.testing.assert_allclose(layers, twin.layers, rtol=0, atol=1e-5)
         np.testing.assert_allclose(probs, twin.probs, rtol=0, atol=1e-5)
         np.testing.assert_allclose(pooled, twin.pooled, rtol=0, atol=1e-5)
@@ -251,7 +251,7 @@ class TestActivations:
         config, features = tiny_models.CONFIGS["postln"], tiny_models.batch()
         calls = []
         encode(config, features, gelu=lambda x: calls.append(x.shape.as_list()) or x)
-        assert calls == [[3, 10, 24]] * 3
+        assert calls == [[30, 24]] * 2
 
     def test_a_replaced_gelu_leaves_other_activations_alone(self):
         assert modeling.activation(tiny_models.CONFIGS["google_fast"], gelu=None) is modeling.swish
@@ -260,8 +260,8 @@ class TestActivations:
 class TestDropout:
 
     def test_places_and_rates(self):
-        config = dataclasses.replace(tiny_models.CONFIGS["postln"], num_hidden_layers=2,
-                                     hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.2)
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], hidden_dropout_prob=0.1,
+                                     attention_probs_dropout_prob=0.2)
         places = []
         encode(config, tiny_models.batch(), dropout=lambda x, rate, place: places.append((place, rate)) or x)
         assert places == [

@@ -2,11 +2,13 @@
 import pytest
 from hypothesis import settings
 
+from etl import build_pretrain
 from etl.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
 
+BUILD_FLAGS = ["--max_seq_length", "24", "--dupe_factor", "3", "--eval_fraction", "0.3", "--num_shards", "2"]
 SENTENCES = ("我爱北京天安门。", "中华人民共和国成立了。", "他去图书馆看书。", "今天天气很好。", "我们明天去爬山。")
 
 
@@ -36,3 +38,17 @@ def corpus(tmp_path_factory):
     for name, part in (("a.txt", documents[:12]), ("b.txt", documents[12:])):
         (folder / name).write_text("\n\n".join(part) + "\n", encoding="utf-8")
     return str(folder / "*.txt")
+
+
+@pytest.fixture(scope="session")
+def build_flags():
+    """What `built` was built with, besides its files."""
+    return BUILD_FLAGS
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory, corpus, vocab_file):
+    """The folder of a finished build of `corpus`. Tests that change it take a copy."""
+    folder = str(tmp_path_factory.mktemp("built"))
+    assert build_pretrain.main(["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", folder] + BUILD_FLAGS) == 0
+    return folder

@@ -78,6 +78,15 @@ def test_bad_flag_is_one_line_and_status_2(capsys, argv, message):
     assert failure(capsys, *argv) == "etl.show: error: %s (see --help)\n" % message
 
 
+def test_positional_flag():
+    @dataclass(frozen=True)
+    class Files:
+        files: Tuple[str, ...] = flag(("default.txt",), "files", positional=True)
+
+    assert parse("etl.show", "Shows.", Files, []).files == ("default.txt",)
+    assert parse("etl.show", "Shows.", Files, ["a", "b"]).files == ("a", "b")
+
+
 def test_missing_required_flag(capsys):
     @dataclass(frozen=True)
     class Needy:

@@ -141,24 +141,15 @@ def test_full_disk_while_merging_to_runs_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path / "out")) == []
 
 
-def test_run_that_was_cut_off(tmp_path):
-    extents = runs_of(make_samples(20), tmp_path / "runs", 1)
-    last = extents[-1]
-    with open(last.path, "r+b") as stream:
-        stream.truncate(last.offset + last.bytes - 1)
-    with pytest.raises(OSError, match="run file cut off"):
-        merge_shard([last], str(tmp_path / "x.tfrecord"), keep_duplicates=True)
-    assert not (tmp_path / "x.tfrecord").exists()
-
-
-@pytest.mark.parametrize("cut", range(1, 40))
-def test_run_that_was_cut_off_anywhere(tmp_path, cut):
+@pytest.mark.parametrize("cut", [1, 8, 9, 12, 13, 39, 40])
+def test_run_that_was_cut_off(tmp_path, cut):
     samples = [Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)]
     extent, = runs_of(samples, tmp_path, 1)
     with open(extent.path, "r+b") as stream:
         stream.truncate(extent.bytes - cut)
     with pytest.raises(OSError, match="run file cut off"):
         merge_shard([extent], str(tmp_path / "x.tfrecord"), keep_duplicates=True)
+    assert not (tmp_path / "x.tfrecord").exists()
 
 
 def test_write_shard_leaves_a_marker_and_is_not_done_twice(tmp_path):

@@ -1,4 +1,4 @@
-"""The models once more in NumPy and float64, written from the papers' formulas: the graph code is compared with them."""
+"""The models once more in NumPy and float64, from the papers' formulas: the graph code is compared with them."""
 from typing import Dict, List, NamedTuple
 
 import numpy as np

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 
-SIZES = dict(vocab_size=37, hidden_size=16, num_hidden_layers=3, num_attention_heads=4, intermediate_size=24,
+SIZES = dict(vocab_size=37, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
              max_position_embeddings=12)
 
 CONFIGS = {
@@ -14,7 +14,7 @@ CONFIGS = {
     "preln": AlbertConfig(embedding_size=6, ln_type="preln", **SIZES),
     "google": AlbertConfig(embedding_size=6, num_hidden_groups=2, inner_group_num=2, **SIZES),
     "google_wide": AlbertConfig(embedding_size=16, num_hidden_groups=1, inner_group_num=1, **SIZES),
-    "google_fast": AlbertConfig(embedding_size=6, num_hidden_groups=3, inner_group_num=1, num_ffn_groups=4,
+    "google_fast": AlbertConfig(embedding_size=6, num_hidden_groups=2, inner_group_num=1, num_ffn_groups=4,
                                 hidden_act="swish", **SIZES),
     "bert": AlbertConfig(**SIZES),
 }

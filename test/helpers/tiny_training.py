@@ -14,7 +14,7 @@ WORDS = "天 地 人 山 水 火 木 金 土 日 月 星 风 云 雨".split(" ")
 TOKENS = SPECIAL_TOKENS + tuple(WORDS)         # 20 in all; ids from 5 on are words
 SEQ_LENGTH, PREDICTIONS = 8, 2
 
-CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
                       intermediate_size=32, max_position_embeddings=16, embedding_size=8)
 
 

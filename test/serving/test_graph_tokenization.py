@@ -98,13 +98,13 @@ def test_tricky_texts(compared):
     compared.check(list(TRICKY_TEXTS))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(texts=st.lists(TEXTS, max_size=10))
 def test_any_text(compared, texts):
     compared.check(texts)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(texts=st.lists(RAW_TEXTS, max_size=6))
 def test_any_bytes(compared, texts):
     compared.check(texts)
@@ -127,8 +127,9 @@ def test_long_words(compared, pieces, length):
 def test_every_code_point(do_lower_case):
     """Alone, inside a word, beside a Σ; of those without a meaning, which share their pages, one in 61."""
     compared = Compared(full_vocabulary(), do_lower_case)
-    compared.check(["a" + char if is_han(char) else "%s aΣ%sΣb" % (char, char) for char in ASSIGNED])
-    compared.check(["%s a%sb" % (char, char) for char in UNASSIGNED])
+    chars = ASSIGNED + UNASSIGNED
+    places = ["a" + char if is_han(char) else "%s aΣ%sΣb" % (char, char) for char in chars]
+    compared.check([" ".join(places[begin:begin + 32]) for begin in range(0, len(places), 32)])
 
 
 def test_odd_batches(compared):
@@ -203,4 +204,4 @@ def test_packs_as_python_does(packing, pairs):
 
 def test_packs_an_empty_batch(packing):
     for tensor in packing[-1]([]):
-        assert tensor.shape[0] == 0
+        assert tensor.shape == (0, 2)

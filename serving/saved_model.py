@@ -1,0 +1,34 @@
+"""An exported model, loaded: it needs TensorFlow and none of the code that made it."""
+import os
+from typing import Any, Dict, Mapping
+
+from etl import files
+from etl.command_line import UserError
+
+MODEL_FILE, DESCRIPTION_FILE = "saved_model.pb", os.path.join("assets", "model.json")
+
+
+class SavedModel:
+    """One version of an exported model. Raises UserError when files are missing or damaged.
+
+    Attributes:
+      labels: list of str, by class index.
+    """
+
+    def __init__(self, folder: str) -> None:
+        import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
+        tf.logging.set_verbosity(tf.logging.ERROR)
+        self.labels = files.read_json(os.path.join(folder, DESCRIPTION_FILE))["labels"]
+        self._session = tf.Session(graph=tf.Graph())
+        try:
+            with self._session.graph.as_default():
+                loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
+        except tf.errors.OpError as error:
+            raise UserError("%s: not a whole model: %s" % (folder, error.message.split("\n")[0]))
+        self._signatures = loaded.signature_def
+
+    def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
+        """Arrays by the signature's output names, of arrays by its input names."""
+        definition = self._signatures[signature]
+        feed = {definition.inputs[name].name: value for name, value in inputs.items()}
+        return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)

@@ -1,0 +1,134 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tiny_training
+from estimator import model_fn
+from estimator.model_fn import TrainingConfig
+from etl.command_line import UserError
+
+TRAIN, EVAL, PREDICT = tf.estimator.ModeKeys.TRAIN, tf.estimator.ModeKeys.EVAL, tf.estimator.ModeKeys.PREDICT
+TRAINING = TrainingConfig(optimizer="adamw", learning_rate=0.02, num_train_steps=20, num_warmup_steps=0, random_seed=1)
+
+
+def pretraining_batch(num_real=8):
+    """8 records, the last ones zero rows."""
+    rows = [tiny_training.record_values(number) for number in range(8)]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    batch["is_real_example"] = np.int32(np.arange(8) < num_real)
+    return {name: (values * batch["is_real_example"][:, None] if values.ndim == 2 else values).astype(
+        np.float32 if values.dtype.kind == "f" else np.int32) for name, values in batch.items()}
+
+
+def classifier_batch(num_real=8):
+    """8 examples of two classes, of one word each."""
+    batch = pretraining_batch(num_real)
+    labels = np.arange(8, dtype=np.int32) % 2 * batch["is_real_example"]
+    input_ids = np.where(batch["input_ids"] >= 5, 5 + labels[:, None], batch["input_ids"]).astype(np.int32)
+    return {"input_ids": input_ids, "input_mask": batch["input_mask"], "segment_ids": batch["segment_ids"],
+            "label_ids": labels, "is_real_example": batch["is_real_example"]}
+
+
+def train(make_spec, batch, steps=20):
+    """The loss of each of `steps` steps on one batch."""
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        spec = make_spec({name: tf.constant(array) for name, array in batch.items()}, TRAIN)
+        with tf.train.MonitoredTrainingSession(save_checkpoint_secs=None, save_summaries_steps=None,
+                                               log_step_count_steps=None) as session:
+            return [session.run([spec.loss, spec.train_op])[0] for _ in range(steps)]
+
+
+def evaluate(make_spec, batches):
+    """The metrics over `batches` of a model with fixed random values."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(2)
+        inputs = {name: tf.placeholder(tf.as_dtype(array.dtype), array.shape) for name, array in batches[0].items()}
+        spec = make_spec(inputs, EVAL)
+        session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+        for batch in batches:
+            session.run([update for _, update in spec.eval_metric_ops.values()],
+                        {inputs[name]: batch[name] for name in inputs})
+        return session.run({name: value for name, (value, _) in spec.eval_metric_ops.items()})
+
+
+@pytest.mark.parametrize("optimizer, learning_rate", [("adamw", 0.01), ("lamb", 0.1)])
+def test_pretraining_loss_falls(optimizer, learning_rate):
+    training = TrainingConfig(optimizer, learning_rate, 20, 2, random_seed=1)
+    losses = train(model_fn.pretraining_model_fn(tiny_training.CONFIG, training), pretraining_batch())
+    assert losses[0] == pytest.approx(np.log(20) + np.log(2), abs=0.05)
+    assert losses[-1] < losses[0] - 0.5
+
+
+def test_classifier_loss_falls():
+    losses = train(model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 2), classifier_batch())
+    assert losses[0] == pytest.approx(np.log(2), abs=0.05)
+    assert losses[-1] < losses[0] - 0.15
+
+
+def test_without_sentence_order_its_head_is_not_built():
+    make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING, has_sentence_order=False)
+    with tf.Graph().as_default():
+        spec = make_spec({name: tf.constant(array) for name, array in pretraining_batch().items()}, EVAL)
+        assert sorted(spec.eval_metric_ops) == ["masked_lm_accuracy", "masked_lm_loss", "num_examples"]
+        assert not [variable for variable in tf.trainable_variables() if "seq_relationship" in variable.name]
+    assert train(make_spec, pretraining_batch(), steps=1)[0] == pytest.approx(np.log(20), abs=0.05)
+
+
+@pytest.mark.parametrize("make_spec, batch", [
+    (model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING), pretraining_batch),
+    (model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 2), classifier_batch),
+])
+def test_padding_changes_no_metric(make_spec, batch):
+    whole, first, rest = batch(), batch(num_real=5), {name: np.roll(array, -5, 0) for name, array in batch().items()}
+    keep = np.int32(np.arange(8) < 3)
+    rest = {name: (array * keep.reshape([8] + [1] * (array.ndim - 1))).astype(array.dtype) for name, array in rest.items()}
+    in_one, in_two = evaluate(make_spec, [whole]), evaluate(make_spec, [first, rest])
+    assert in_one["num_examples"] == in_two["num_examples"] == 8
+    assert in_two == pytest.approx(in_one, abs=1e-6)
+
+
+def test_prediction_gives_probabilities_by_example():
+    make_spec = model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 3)
+    with tf.Graph().as_default(), tf.Session() as session:
+        spec = make_spec({name: tf.constant(array) for name, array in classifier_batch(5).items()}, PREDICT)
+        session.run(tf.global_variables_initializer())
+        found = session.run(spec.predictions)
+    assert found["probabilities"].shape == (8, 3)
+    assert found["probabilities"].sum(axis=1) == pytest.approx(np.ones(8))
+    assert found["is_real_example"].tolist() == [1] * 5 + [0] * 3
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """The prefix of a checkpoint of a pretrained model."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.train.create_global_step()
+        model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING)(
+            {name: tf.constant(array) for name, array in pretraining_batch().items()}, TRAIN)
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
+
+
+def test_a_checkpoint_is_loaded_whole_and_a_new_head_is_named(checkpoint):
+    summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG, num_labels=2)
+    assert "loaded 24 variables from %s; 2 new: output_bias, output_weights; 7 unused: cls/" % checkpoint in summary
+    assert "loaded 31 variables from %s" % checkpoint in model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG)
+    training = TrainingConfig("adamw", 0.01, 20, 0, random_seed=1, init_checkpoint=checkpoint)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.train.create_global_step()
+        model_fn.classifier_model_fn(tiny_training.CONFIG, training, 2)(
+            {name: tf.constant(array) for name, array in classifier_batch().items()}, TRAIN)
+        session.run(tf.global_variables_initializer())
+        for name in ("bert/pooler/dense/kernel", "bert/embeddings/word_embeddings"):
+            value = session.run(tf.get_default_graph().get_tensor_by_name(name + ":0"))
+            assert (value == tf.train.load_variable(checkpoint, name)).all()
+
+
+def test_a_checkpoint_of_another_model_is_refused(checkpoint):
+    wider = dataclasses.replace(tiny_training.CONFIG, hidden_size=32)
+    with pytest.raises(UserError, match="does not fit the model: hidden_size is 16, wanted 32"):
+        model_fn.check_init_checkpoint(checkpoint, wider, num_labels=2)

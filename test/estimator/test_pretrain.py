@@ -1,0 +1,148 @@
+import dataclasses
+import json
+import math
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tiny_training
+from estimator import optimizers, pretrain
+from etl.command_line import UserError
+from tiny_training import record_values, write_records
+
+
+def run(capsys, *flags):
+    """Runs the command; returns its exit status, its output and its errors."""
+    status = pretrain.main(list(map(str, flags)))
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with data, a config, and a model trained for 6 steps and evaluated."""
+    folder = tmp_path_factory.mktemp("made")
+    tiny_training.write_build(folder / "data", num_train=30, num_eval=5)
+    tiny_training.write_config(folder / "config.json")
+    assert pretrain.main(flags_of(folder, "out") + ["--num_train_steps", "6"]) == 0
+    return folder
+
+
+def flags_of(folder, output_dir):
+    return ["--input_file", str(folder / "data"), "--albert_config_file", str(folder / "config.json"), "--output_dir",
+            str(folder / output_dir), "--train_batch_size", "8", "--eval_batch_size", "4", "--num_warmup_steps", "2",
+            "--learning_rate", "0.05", "--optimizer", "adamw", "--save_checkpoints_steps", "3", "--log_steps", "2",
+            "--backend", "cpu"]
+
+
+@pytest.fixture
+def folder(made, tmp_path):
+    """The same data and config, and no model."""
+    shutil.copytree(str(made / "data"), str(tmp_path / "data"))
+    shutil.copy(str(made / "config.json"), str(tmp_path / "config.json"))
+    return tmp_path
+
+
+def test_a_run_leaves_a_model_folder_and_results_of_every_record(made):
+    out = made / "out"
+    assert {"albert_config.json", "vocab.txt", "model.json", "run_config.json", "checkpoint", "model.ckpt-6.index",
+            "eval_results.txt", "eval_results.json"} <= set(os.listdir(str(out)))
+    results = json.loads((out / "eval_results.json").read_text())
+    assert sorted(results) == [
+        "global_step", "masked_lm_accuracy", "masked_lm_loss", "num_examples", "sentence_order_accuracy",
+        "sentence_order_loss", "uniform_cross_entropy", "unigram_accuracy", "unigram_cross_entropy"]
+    assert (results["global_step"], results["num_examples"]) == (6, 5)
+    assert results["uniform_cross_entropy"] == pytest.approx(math.log(20))
+    assert results["unigram_cross_entropy"] == pytest.approx(-math.log(3 / 50))    # each word twice in 30, add one
+    lines = (out / "eval_results.txt").read_text().splitlines()
+    assert lines == sorted(lines) and lines[0] == "global_step = 6"
+
+
+def test_a_longer_run_goes_on_and_a_finished_one_is_evaluated_again(made, capsys):
+    status, output, errors = run(capsys, *flags_of(made, "out"), "--num_train_steps", 8, "--do_eval", "false")
+    assert (status, errors) == (0, "")
+    assert "Changed since the run before: num_train_steps was 6, is now 8" in output
+    assert "Going on from step 6 of 8" in output and "step 7/8" in output and "step 8/8" in output
+    status, output, errors = run(capsys, *flags_of(made, "out"), "--num_train_steps", 8)
+    assert (status, errors) == (0, "")
+    assert "Nothing to train: %s is at step 8 of 8" % (made / "out") in output
+    assert "Step 8, 5 records held out:" in output
+    assert "Next: python -m estimator.finetune --init_checkpoint %s" % (made / "out") in output
+
+
+def test_going_on_after_a_crash_gives_the_very_model_of_one_run(made):
+    crashed = made / "crashed"
+    shutil.copytree(str(made / "out"), str(crashed))
+    for path in crashed.glob("model.ckpt-[68].*"):
+        path.unlink()
+    (crashed / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n')
+    assert pretrain.main(flags_of(made, "crashed") + ["--num_train_steps", "6", "--do_eval", "false"]) == 0
+    whole, parts = (tf.train.load_checkpoint(str(made / name / "model.ckpt-6")) for name in ("out", "crashed"))
+    for name in whole.get_variable_to_shape_map():
+        assert np.allclose(whole.get_tensor(name), parts.get_tensor(name), atol=1e-6), name
+
+
+def test_records_of_older_tools(folder):
+    for name, numbers in (("a", range(9)), ("b", range(9, 16)), ("held_out", range(3))):
+        write_records(folder / ("%s.tfrecord" % name), [record_values(number) for number in numbers])
+    config = pretrain.PretrainConfig(
+        input_file=(str(folder / "[ab].tfrecord"),), eval_input_file=(str(folder / "held_out.tfrecord"),),
+        vocab_file=str(folder / "data" / "vocab.txt"), max_seq_length=8, max_predictions_per_seq=2)
+    data = pretrain.find_data(config)
+    assert (data.num_train_records, data.num_eval_records, data.vocab_size) == (16, 3, 20)
+    alone = dataclasses.replace(config, eval_input_file=())
+    with pytest.raises(UserError, match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval false"):
+        pretrain.find_data(alone)
+    assert pretrain.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
+    assert pretrain.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--train_batch_size", 31], "--train_batch_size is 31, but .*data holds only 30 training records"),
+    (["--max_seq_length", 128], "--max_seq_length is 128, but the records have 8"),
+    (["--albert_config_file", "tiny"], "vocab_size is 21128 in tiny, but the vocabulary .*vocab.txt, has 20 entries"),
+    (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no checkpoint there"),
+    (["--iterations_per_loop", 2], "only the NPU runs loops of its own"),
+    (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
+    (["--vocab_file", "vocab.txt"], "--vocab_file is for records without a manifest"),
+    (["--do_train", "false"], "out holds no checkpoint to evaluate: train first"),
+])
+def test_a_mistake_is_one_line_and_nothing_is_written(folder, capsys, flags, message):
+    status, _, errors = run(capsys, *flags_of(folder, "out"), "--num_train_steps", 2, *flags)
+    assert status == 1 and errors.count("\n") == 1
+    assert re.search("^estimator.pretrain: error: .*" + message, errors), errors
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--num_train_steps", "100", "--num_warmup_steps", "101"],
+     "num_warmup_steps must be in [0, 100], since num_train_steps is 100; got 101"),
+    (["--train_batch_size", "0"], "train_batch_size must be at least 1, got 0"),
+    (["--learning_rate", "0"], "learning_rate must be above 0, got 0.0"),
+    (["--do_train", "false", "--do_eval", "false"], "nothing to do"),
+    (["--num_train_step", "5"], "unrecognized arguments: --num_train_step"),
+    (["--optimizer", "sgd"], "invalid choice: 'sgd'"),
+])
+def test_a_flag_out_of_range_ends_before_anything_is_read(flags, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        pretrain.main(flags)
+    errors = capsys.readouterr().err
+    assert stop.value.code == 2 and message in errors and errors.count("\n") == 1
+
+
+def test_a_damaged_record_is_named(folder, capsys):
+    path = folder / "data" / "tf_examples-00000-of-00002.tfrecord"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(bytes(content))
+    status, _, errors = run(capsys, *flags_of(folder, "out"), "--num_train_steps", 8)
+    assert status == 1 and errors.count("\n") == 1
+    assert "00000-of-00002.tfrecord: record 7 does not match its checksum: the file is damaged" in errors
+
+
+def test_the_flag_offers_the_optimizers_there_are():
+    assert sorted(pretrain.OPTIMIZERS) == sorted(optimizers.OPTIMIZERS)

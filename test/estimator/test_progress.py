@@ -1,0 +1,43 @@
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator.progress import ProgressHook, pace_text, progress_line
+
+
+def lines(total_steps, every_steps, start_step=0, steps_per_call=1):
+    """The lines of a run in which the loss is the step it is computed at and each call advances the step."""
+    written = []
+    with tf.Graph().as_default():
+        step = tf.get_variable("global_step", initializer=np.int64(start_step), trainable=False, use_resource=True,
+                               collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
+        loss = tf.cast(step.read_value(), tf.float32)
+        with tf.control_dependencies([loss]):
+            train_op = step.assign_add(steps_per_call)
+        hook = ProgressHook({"loss": loss, "learning_rate": tf.constant(0.5)}, total_steps, every_steps, 4, 32,
+                            steps_per_call, written.append)
+        with tf.train.SingularMonitoredSession([hook]) as session:
+            for _ in range(start_step, total_steps, steps_per_call):
+                session.run(train_op)
+    return written
+
+
+def test_lines_come_after_the_first_step_at_round_steps_and_at_the_end():
+    found = lines(total_steps=7, every_steps=3)
+    assert [line.split("  ")[:3] for line in found] == [
+        ["step 1/7", "loss 0.0000", "lr 0.5"], ["step 3/7", "loss 1.5000", "lr 0.5"],
+        ["step 6/7", "loss 4.0000", "lr 0.5"], ["step 7/7", "loss 6.0000", "lr 0.5"]]
+    assert "left" not in found[0] and all(line.endswith("0:00 left") for line in found[1:])
+
+
+def test_a_resumed_run_counts_from_its_step():
+    assert [line.split("  ")[0] for line in lines(7, 3, start_step=4)] == ["step 5/7", "step 6/7", "step 7/7"]
+
+
+def test_a_call_may_stand_for_several_steps():
+    assert [line.split("  ")[0] for line in lines(20, 8, steps_per_call=5)] == ["step 5/20", "step 10/20", "step 20/20"]
+
+
+def test_texts():
+    assert progress_line(20, 100, {"loss": 9.12345, "masked_lm_loss": 8.5}, 0.00012) == (
+        "step 20/100  loss 9.1235  masked_lm_loss 8.5000  lr 0.00012")
+    assert pace_text(0.5, 32, 4096, 300) == "16.0 examples/s  2048 tokens/s  10:00 left"

@@ -1,0 +1,118 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tiny_training
+from estimator import model_folder, resume
+from estimator.model_folder import ModelFolder
+from etl.command_line import UserError, flag
+from etl.tokenization import TokenizerConfig
+
+FACTS = {"init_checkpoint": "none", "training data": "train.tsv (0123)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Flags:
+    optimizer: str = flag("lamb", "")
+    train_batch_size: int = flag(8, "")
+    input_file: tuple = flag(("a",), "")
+    log_steps: int = flag(100, "")
+
+
+@pytest.fixture
+def description(tmp_path):
+    vocabulary = tiny_training.write_vocabulary(tmp_path / "vocab.txt")
+    return ModelFolder(tiny_training.CONFIG, TokenizerConfig(vocabulary), max_seq_length=8)
+
+
+@pytest.fixture
+def folder(tmp_path, description):
+    """A folder with a checkpoint of step 7."""
+    path = str(tmp_path / "out")
+    model_folder.write(path, description)
+    resume.write_run(path, "estimator.pretrain", Flags(), "cpu", FACTS)
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("global_step", initializer=np.int64(7))
+        tf.get_variable("weights", initializer=np.ones(1000, np.float32))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, path + "/model.ckpt", global_step=7)
+    return path
+
+
+def test_an_empty_folder_is_free(tmp_path, description):
+    assert resume.check_folder(str(tmp_path / "none"), description, Flags(), FACTS) == []
+    assert resume.latest_step(str(tmp_path / "none")) == 0
+
+
+def test_the_same_run_goes_on_where_it_stopped(folder, description):
+    assert resume.check_folder(folder, description, Flags(), FACTS) == []
+    assert resume.latest_step(folder) == 7
+
+
+def test_changed_flags_are_remarked(folder, description):
+    flags = Flags(train_batch_size=16, input_file=("b",), log_steps=1)
+    assert resume.check_folder(folder, description, flags, FACTS) == [
+        "train_batch_size was 8, is now 16", "input_file was ['a'], is now ['b']"]
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(max_seq_length=16), "whose max_seq_length is 8, not 16: give another folder"),
+    (dict(task="afqmc"), "whose task is None, not afqmc"),
+    (dict(labels=("0", "1")), "whose labels is .*, not "),
+    (dict(config=dataclasses.replace(tiny_training.CONFIG, num_hidden_layers=3)), "whose num_hidden_layers is 1, not 3"),
+])
+def test_another_model_is_refused(folder, description, change, message):
+    with pytest.raises(UserError, match="--output_dir: .*out holds a model " + message):
+        resume.check_folder(folder, dataclasses.replace(description, **change), Flags(), FACTS)
+
+
+def test_another_vocabulary_is_refused(folder, description):
+    with open(description.tokenizer.vocab_file, "a") as stream:
+        stream.write("x\n")
+    with pytest.raises(UserError, match="whose vocabulary is of SHA-256 [0-9a-f]{12}, not of SHA-256 [0-9a-f]{12}"):
+        resume.check_folder(folder, description, Flags(), FACTS)
+
+
+def test_another_beginning_is_refused(folder, description):
+    facts = dict(FACTS, init_checkpoint="model.ckpt-9.index (4567)")
+    with pytest.raises(UserError, match=r"whose init_checkpoint is none, not model.ckpt-9.index \(4567\)"):
+        resume.check_folder(folder, description, Flags(), facts)
+
+
+def test_another_optimizer_is_refused(folder, description):
+    with pytest.raises(UserError, match="was trained with --optimizer lamb and cannot go on with adamw"):
+        resume.check_folder(folder, description, Flags(optimizer="adamw"), FACTS)
+
+
+def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
+    (tmp_path / "out" / "model.json").unlink()
+    with pytest.raises(UserError, match="no model here"):
+        resume.check_folder(folder, description, Flags(), FACTS)
+
+
+def test_a_damaged_checkpoint_is_named(folder):
+    data = folder + "/model.ckpt-7.data-00000-of-00001"
+    with open(data, "r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(UserError, match="model.ckpt-7: damaged: weights cannot be read"):
+        resume.latest_step(folder)
+
+
+def test_run_config_says_how_it_was_made(folder):
+    with open(folder + "/run_config.json") as stream:
+        run = json.load(stream)
+    assert run["command"] == ("python -m estimator.pretrain --optimizer lamb --train_batch_size 8 --input_file a "
+                              "--log_steps 100")
+    assert (run["backend"], run["facts"], run["flags"]["train_batch_size"]) == ("cpu", FACTS, 8)
+    assert run["versions"]["tensorflow"] == tf.__version__
+
+
+def test_facts_tell_files_apart_by_content(tmp_path):
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "ckpt.index").write_text("y")
+    assert resume.file_fact(str(tmp_path / "a")) == "a (2d711642b726)"
+    assert resume.checkpoint_fact(str(tmp_path / "ckpt")).startswith("ckpt.index (")
+    assert resume.checkpoint_fact(None) == "none"

@@ -1,0 +1,318 @@
+import bz2
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from etl import build_pretrain, manifest, publish
+from etl.build_pretrain import main
+from etl.examples import decode_example, read_frames
+from etl.tokenization import is_han
+
+
+@pytest.fixture
+def flags(corpus, vocab_file, tmp_path, build_flags):
+    return ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", str(tmp_path / "out")] + build_flags
+
+
+@pytest.fixture
+def out(tmp_path):
+    return str(tmp_path / "out")
+
+
+def files_of(folder):
+    """All files of a build and their bytes, the work folder apart."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            with open(path, "rb") as stream:
+                found[os.path.relpath(path, folder)] = stream.read()
+    return {name: content for name, content in found.items() if not name.startswith(".work")}
+
+
+def shards_of(folder):
+    return {name: content for name, content in files_of(folder).items() if name.endswith(".tfrecord")}
+
+
+def records_of(folder, shards):
+    for shard in shards:
+        with open(os.path.join(folder, shard.path), "rb") as stream:
+            yield from map(decode_example, read_frames(stream, shard.path))
+
+
+def error_of(capsys, argv, status=1):
+    """The one line that a failing build leaves."""
+    assert main(argv) == status
+    last = capsys.readouterr().err.rstrip("\n").split("\n")[-1]
+    assert last.startswith("etl.build_pretrain: error: ")
+    return last[len("etl.build_pretrain: error: "):]
+
+
+def write(path, content):
+    path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+    return str(path)
+
+
+def test_files_of_a_build(built, vocab_file):
+    files = files_of(built)
+    assert sorted(files) == ["eval/tf_examples-00000-of-00001.tfrecord", "manifest.json", "tf_examples-00000-of-00002.tfrecord",
+                             "tf_examples-00001-of-00002.tfrecord", "vocab.txt"]
+    assert files["vocab.txt"] == open(vocab_file, "rb").read()
+    assert not os.path.exists(os.path.join(built, ".work"))
+
+
+def test_manifest_of_a_build(built, corpus):
+    found = manifest.read(built)
+    assert [shard.path for shard in found.train] == ["tf_examples-0000%d-of-00002.tfrecord" % index for index in range(2)]
+    assert (found.max_seq_length, found.max_predictions_per_seq) == (24, 4)
+    assert found.flags["input_file"] == [corpus] and found.flags["dupe_factor"] == 3
+    assert [os.path.basename(entry["path"]) for entry in found.inputs] == ["a.txt", "b.txt"]
+    assert sum(shard.records for shard in found.train) == found.counters["train_samples"] > 0
+    assert sum(shard.records for shard in found.eval) == found.counters["eval_samples"] > 0
+    assert [os.path.getsize(os.path.join(built, shard.path)) for shard in found.train] == [shard.bytes for shard in found.train]
+
+
+def test_records_of_a_build(built, vocabulary):
+    found = manifest.read(built)
+    for values in records_of(built, found.train + found.eval):
+        length, predictions = int(values["input_mask"].sum()), int(values["masked_lm_weights"].sum())
+        ids, positions = values["input_ids"], values["masked_lm_positions"]
+        assert ids[0] == vocabulary.cls and ids[length - 1] == vocabulary.sep and not ids[length:].any()
+        assert predictions >= 1 and (positions[:predictions] < length - 1).all() and (positions[:predictions] > 0).all()
+        assert values["next_sentence_labels"].tolist() in ([0], [1])
+        labels = [vocabulary.tokens[index] for index in values["masked_lm_ids"][:predictions]]
+        assert not [label for label in labels if label.startswith("##") and is_han(label[-1])]
+
+
+def test_report(flags, capsys, out):
+    assert main(flags) == 0
+    captured = capsys.readouterr()
+    assert "Building samples from 2 files (0.0 MB) with 1 process\n" in captured.out
+    for row in ("documents ", "sentences, words, tokens ", "padding ", "predicted tokens ", "swapped ", "shards "):
+        assert "  " + row in captured.out
+    assert captured.out.endswith("Wrote %s/manifest.json\nNext: python -m estimator.pretrain --input_file %s\n" % (out, out))
+
+
+@pytest.mark.parametrize("changed", [["--range_bytes", "100"], ["--range_bytes", "100000"]])
+def test_ranges_do_not_change_a_byte(flags, built, out, changed):
+    assert main(flags + changed) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+def test_two_worker_processes_do_not_change_a_byte(flags, built, out):
+    assert main(flags + ["--range_bytes", "300", "--direct_num_workers", "2"]) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+def test_another_run_in_the_same_folder_does_not_change_a_byte(flags, built, out):
+    shutil.copytree(built, out)
+    assert main(flags) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+def test_another_seed_changes_the_samples(flags, built, out):
+    assert main(flags + ["--random_seed", "1"]) == 0
+    assert shards_of(out) != shards_of(built)
+
+
+def test_shards_of_an_earlier_build_disappear(flags, built, out):
+    shutil.copytree(built, out)
+    open(os.path.join(out, "notes.txt"), "w").close()
+    assert main(flags + ["--num_shards", "1", "--eval_fraction", "0"]) == 0
+    assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "tf_examples-00000-of-00001.tfrecord", "vocab.txt"]
+
+
+@pytest.mark.parametrize("module, name, calls_before", [
+    (publish.manifest, "write", 0), (publish.os, "replace", 0), (publish.os, "replace", 1), (publish.shutil, "rmtree", 0),
+    (build_pretrain, "publish", 0)])
+def test_an_interrupted_build_goes_on(flags, built, out, monkeypatch, module, name, calls_before):
+    function, calls = getattr(module, name), []
+
+    def interrupted(*args, **kwargs):
+        final = name != "replace" or args[1].startswith(out + os.sep + "tf_examples")    # not the atomic writes below .work
+        if final and len(calls) == calls_before:
+            raise KeyboardInterrupt
+        calls.append(final)
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(module, name, interrupted)
+    assert main(flags) == 130
+    monkeypatch.undo()
+    assert os.path.exists(os.path.join(out, "manifest.json")) == (name == "rmtree")
+    assert main(flags) == 0
+    assert shards_of(out) == shards_of(built)
+    assert publish.verify(out)
+
+
+def test_vocabulary_in_the_output_folder(flags, built, out):
+    shutil.copytree(built, out)
+    assert main(flags + ["--vocab_file", os.path.join(out, "vocab.txt")]) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+def test_compressed_input_gives_the_same_samples(tmp_path, vocab_file, build_flags):
+    text = "我爱北京天安门。\n今天天气很好。\n\n他去图书馆看书。\n我们明天去爬山。\n".encode("utf-8")
+    found = []
+    for name, content in (("x.txt", text), ("x.txt.gz", gzip.compress(text)), ("x.txt.bz2", bz2.compress(text))):
+        path = write(tmp_path / name, content)
+        folder = str(tmp_path / ("out" + name))
+        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder] + build_flags + ["--eval_fraction", "0"]) == 0
+        found.append(shards_of(folder))
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("objective", ["order", "next"])
+def test_json_lines_in_any_ranges(tmp_path, vocab_file, build_flags, objective):
+    lines = [json.dumps({"body": "我爱北京天安门。今天天气很好。" + "他去图书馆看书。" * number}, ensure_ascii=False) for number in range(6)]
+    path = write(tmp_path / "x.jsonl", "\n".join(lines))
+    found = []
+    for range_bytes in ("50", "5000"):
+        folder = str(tmp_path / range_bytes)
+        assert main(["--input_file", path, "--input_format", "jsonl", "--text_field", "body", "--vocab_file", vocab_file, "--output_dir", folder,
+                     "--sentence_objective", objective, "--range_bytes", range_bytes] + build_flags + ["--eval_fraction", "0"]) == 0
+        found.append(shards_of(folder))
+    assert found[0] == found[1] and any(found[0].values())
+
+
+def test_repeated_documents_are_dropped_on_demand(tmp_path, vocab_file, build_flags):
+    once = write(tmp_path / "once.txt", "我爱北京天安门。\n今天天气很好。\n")
+    twice = write(tmp_path / "twice.txt", "我爱北京天安门。\n今天天气很好。\n\n" * 2)
+    records = []
+    for path, duplicates in ((once, "keep"), (twice, "keep"), (twice, "drop")):
+        folder = str(tmp_path / "out")
+        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder, "--duplicates", duplicates]
+                    + build_flags + ["--eval_fraction", "0"]) == 0
+        records.append(sum(shard.records for shard in manifest.read(folder).train))
+    assert records[0] == records[2] and records[1] == 2 * records[0]
+
+
+BAD_UTF8 = "我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n" + "他去图书馆看书。\n我们明天去爬山。\n".encode("utf-8")
+
+
+def test_a_share_of_bad_documents_may_be_allowed(flags, tmp_path, out, capsys):
+    path = write(tmp_path / "bad.txt", BAD_UTF8)
+    allowed = flags + ["--input_file", path, "--eval_fraction", "0", "--max_bad_fraction"]
+    assert "1 of 23 documents cannot be used, --max_bad_fraction is 0.01: %s: line 4: not UTF-8" % path in error_of(capsys, allowed + ["0.01"])
+    assert main(allowed + ["0.05"]) == 0
+    assert "unusable documents         %s/dead_letters/bad_records.jsonl" % out in capsys.readouterr().out
+    letters = files_of(out)["dead_letters/bad_records.jsonl"].decode("utf-8").split("\n")
+    assert json.loads(letters[0]) == {"file": path, "offset": 35, "reason": "not UTF-8: invalid start byte at byte 0xff"}
+    assert manifest.read(out).counters["bad_records"] == 1
+    assert main(flags) == 0
+    assert "dead_letters/bad_records.jsonl" not in files_of(out)
+
+
+BAD_INPUTS = {
+    "pattern": (None, "--input_file: {path} matches no file"),
+    "empty": (b"", "--input_file: no text in {path}"),
+    "blank": ("\n　\n\ufeff\n".encode("utf-8"), "--input_file: no text in {path}"),
+    "utf8": (BAD_UTF8, "{path}: line 4: not UTF-8: invalid start byte at byte 0xff"),
+    "short": ("好\n".encode("utf-8"), "--input_file: 1 documents gave no training sample: 1 are too short for two segments, 0 are held out; "
+                                    "give more text, or --eval_fraction 0"),
+    "control characters": (b"\0\n", "--input_file: 1 documents gave no training sample: 1 are too short for two segments, 0 are held "
+                                    "out; give more text, or --eval_fraction 0"),
+}
+
+
+@pytest.mark.parametrize("case, earlier", [(case, False) for case in sorted(BAD_INPUTS)] + [("utf8", True), ("short", True)])
+def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_file, build_flags, capsys, case, earlier):
+    content, message = BAD_INPUTS[case]
+    path = str(tmp_path / "语料.txt") if content is None else write(tmp_path / "语料.txt", content)
+    out = str(tmp_path / "out")
+    if earlier:
+        shutil.copytree(built, out)
+    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", out] + build_flags + ["--eval_fraction", "0"]
+    assert error_of(capsys, argv) == message.format(path=path)
+    assert files_of(out) == (files_of(built) if earlier else {})
+
+
+def test_bad_vocabularies(flags, tmp_path, out, capsys):
+    without = write(tmp_path / "v.txt", "[PAD]\n我\n")
+    assert error_of(capsys, flags + ["--vocab_file", without]) == (
+        without + ": a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [UNK] [CLS] [SEP] [MASK]")
+    assert error_of(capsys, flags + ["--vocab_file", "gone.txt"]) == "No such file or directory: gone.txt"
+    assert error_of(capsys, flags + ["--spm_model_file", without]) == without + ": not a SentencePiece model"
+    assert not os.path.exists(out)
+
+
+def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
+    bare = write(tmp_path / "v.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n")
+    assert bare in error_of(capsys, flags + ["--vocab_file", bare])
+    assert files_of(out) == {}
+
+
+@pytest.mark.parametrize("changed, message", [
+    (["--max_seq_length", "7"], "max_seq_length must be at least 8, got 7"),
+    (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2"),
+    (["--masked_lm_prob", "inf"], "masked_lm_prob must be in (0, 1), got inf"),
+    (["--runner", "FlinkRunner"], "argument --runner: invalid choice: 'FlinkRunner' (choose from 'DirectRunner')"),
+])
+def test_bad_flag_is_one_line_and_status_2(flags, out, capsys, changed, message):
+    with pytest.raises(SystemExit) as exit_info:
+        main(flags + changed)
+    assert exit_info.value.code == 2
+    assert capsys.readouterr().err == "etl.build_pretrain: error: %s (see --help)\n" % message
+    assert not os.path.exists(out)
+
+
+def test_user_dictionary_that_is_not_utf8(flags, tmp_path, out, capsys):
+    path = write(tmp_path / "dict.txt", b"\xff\xfe\x00\n")
+    assert path in error_of(capsys, flags + ["--user_dict", path])
+    assert files_of(out) == {}
+
+
+def test_nothing_fits_into_the_predictions(tmp_path, vocab_file, build_flags, capsys):
+    path = write(tmp_path / "x.txt", "北京\n天安门\n")
+    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", str(tmp_path / "out")] + build_flags
+    assert main(argv + ["--eval_fraction", "0", "--max_predictions_per_seq", "1"]) == 0
+    assert "predicted tokens           0.0%" in capsys.readouterr().out
+
+
+def test_cut_gzip_is_one_line(flags, tmp_path, out, capsys):
+    path = write(tmp_path / "x.txt.gz", gzip.compress("我爱北京天安门。\n".encode("utf-8") * 100)[:-9])
+    assert path in error_of(capsys, flags + ["--input_file", path])
+    assert files_of(out) == {}
+
+
+def test_verify_from_the_command_line(built, tmp_path, capsys):
+    assert main(["--verify", "--output_dir", built]) == 0
+    assert "all as the manifest says" in capsys.readouterr().out
+    assert "manifest.json: no such file" in error_of(capsys, ["--verify", "--output_dir", str(tmp_path)])
+
+
+def test_a_users_mistake_is_one_line_on_the_console(tmp_path, vocab_file):
+    path = write(tmp_path / "bad.txt", BAD_UTF8)
+    run = subprocess.run([sys.executable, "-m", "etl.build_pretrain", "--input_file", path, "--vocab_file", vocab_file,
+                          "--output_dir", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.returncode == 1
+    lines = [line for line in run.stderr.decode().split("\n") if not line.startswith("samples: ")]      # progress of a slow machine
+    assert lines == ["etl.build_pretrain: error: %s: line 4: not UTF-8: invalid start byte at byte 0xff" % path, ""]
+
+
+def test_shipped_sample_is_text_worth_training_on():
+    folder = os.path.join(os.path.dirname(build_pretrain.__file__), "sample")
+    contents = [open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder))]
+    documents = [document for content in contents for document in content.strip().split("\n\n")]
+    assert len(documents) == len(set(documents)) >= 60
+    assert sum(len(content.encode("utf-8")) for content in contents) >= 60000
+    assert min(len(document.split("\n")) for document in documents) >= 2
+
+
+def test_shipped_pairs_are_balanced_and_share_no_question():
+    folder = os.path.join(os.path.dirname(os.path.dirname(build_pretrain.__file__)), "estimator", "sample")
+    questions, pairs = {}, []
+    for split in ("train", "dev", "test"):
+        with open(os.path.join(folder, split + ".tsv"), encoding="utf-8") as stream:
+            rows = [line.rstrip("\n").split("\t") for line in stream]
+        assert all(len(row) == 3 and row[0] and row[1] and row[2] in "01" for row in rows)
+        questions[split] = {question for row in rows for question in row[:2]}
+        assert 0.45 <= sum(row[2] == "1" for row in rows) / len(rows) <= 0.55
+        pairs += [tuple(row[:2]) for row in rows]
+    assert len(pairs) == len(set(pairs)) >= 400
+    for one, other in (("train", "dev"), ("train", "test"), ("dev", "test")):
+        assert not questions[one] & questions[other]

@@ -1,0 +1,209 @@
+import os
+import platform
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import albert_config
+from etl import build_vocab
+from etl.build_vocab import VocabConfig, learn_merges, learn_wordpiece, main, read_lines
+from etl.command_line import UserError
+from etl.files import expand
+from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig, load_tokenizer, load_vocabulary
+
+TEXT = "我爱北京天安门。\n今天天气很好，playing games！\n\n" * 30 + "中华人民共和国\n"
+SAMPLE = os.path.join(os.path.dirname(build_vocab.__file__), "sample", "*.txt")
+WORDS = st.dictionaries(st.text("abc", min_size=1, max_size=5), st.integers(1, 4), max_size=5)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return load_vocabulary(albert_config.vocab_path())
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return str(path)
+
+
+def merges_by_counting_everything_anew(words, limit):
+    """Byte-pair encoding as its paper states it; of equally frequent pairs the first in order."""
+    spelt = {word: [word[0]] + ["##" + char for char in word[1:]] for word in words}
+    made = []
+    while len(made) < limit:
+        pairs = Counter()
+        for word, pieces in spelt.items():
+            for pair in zip(pieces, pieces[1:]):
+                pairs[pair] += words[word]
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair), default=None)
+        if best is None or pairs[best] < 2:
+            break
+        piece = best[0] + best[1][2:]
+        made += [piece] if piece not in made else []
+        for pieces in spelt.values():
+            at = 0
+            while at < len(pieces) - 1:
+                if (pieces[at], pieces[at + 1]) == best:
+                    pieces[at:at + 2] = [piece]
+                at += 1
+    return made
+
+
+@pytest.mark.skipif(platform.python_version() != "3.7.16", reason="the entries come from what this very Python carries")
+def test_the_command_makes_the_shipped_vocabulary(tmp_path):
+    assert main(["--output_file", str(tmp_path / "v.txt")]) == 0
+    assert (tmp_path / "v.txt").read_bytes() == open(albert_config.vocab_path(), "rb").read()
+
+
+def test_shipped_entries(shipped):
+    assert len(shipped) == len(set(shipped.tokens)) == 21128
+    assert shipped.tokens[:100] == ["[PAD]"] + ["[unused%d]" % number for number in range(1, 100)]
+    assert shipped.tokens[100:106] == ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>"]
+    assert not [token for token in shipped.tokens if not token or token != token.strip()]
+    assert set("“”‘’…—，。！？；：（）《》、") <= set(shipped.tokens)
+
+
+def test_shipped_entries_hold_all_of_gb2312(shipped):
+    gb2312 = [bytes([high, low]).decode("gb2312") for high in range(0xB0, 0xF8) for low in range(0xA1, 0xFF)
+              if not (high == 0xD7 and low >= 0xFA)]
+    assert len(gb2312) == 6763
+    assert set(gb2312) <= set(shipped.tokens)
+
+
+def test_shipped_sample_has_no_unknown_token():
+    tokenizer = load_tokenizer(TokenizerConfig(albert_config.vocab_path()))
+    unknown = [line for line in read_lines(expand([SAMPLE], "sample")) if tokenizer.vocabulary.unk in tokenizer.encode(line).ids]
+    assert unknown == []
+
+
+@pytest.mark.parametrize("size", [1000, 40000])
+def test_size_of_the_shipped_entries_is_kept_or_refused(tmp_path, capsys, size):
+    path = str(tmp_path / "v.txt")
+    status = main(["--output_file", path, "--vocab_size", str(size)])
+    if status == 0:
+        assert len(load_vocabulary(path)) == size
+    else:
+        assert "vocab_size" in capsys.readouterr().err and not os.path.exists(path)
+
+
+@given(WORDS, st.integers(0, 8))
+def test_merges_are_byte_pair_encoding(words, limit):
+    assert learn_merges(words, limit) == merges_by_counting_everything_anew(words, limit)
+
+
+def test_a_pair_whose_count_falls_is_not_forgotten():
+    assert learn_merges({"caa": 1, "baa": 3, "ca": 3}, 9) == ["##aa", "baa", "ca"]
+
+
+@pytest.mark.parametrize("words, limit, pieces", [
+    ({}, 9, []), ({"a": 9}, 9, []), ({"ab": 1}, 9, []), ({"ab": 2}, 9, ["ab"]), ({"ab": 2}, 0, []),
+    ({"aaa": 2}, 9, ["##aa", "aaa"]), ({"abc": 2, "xbc": 2}, 9, ["##bc", "abc", "xbc"]), ({"abc": 2, "xbc": 2}, 1, ["##bc"]),
+])
+def test_learn_merges(words, limit, pieces):
+    assert learn_merges(words, limit) == pieces
+
+
+def test_learn_wordpiece():
+    tokens = learn_wordpiece(["Play 北 play, 北", "北 plays"], 120, do_lower_case=True)
+    assert tokens[:106] == load_vocabulary(albert_config.vocab_path()).tokens[:106]
+    assert tokens[106:113] == ["##a", "##l", "##y", "p", "北", "##s", ","]
+    assert tokens[113:116] == ["##ay", "##lay", "play"]
+    assert len(tokens) == len(set(tokens)) == 120 and tokens[-1].startswith("[unused1")
+
+
+def test_characters_come_first_by_frequency():
+    tokens = learn_wordpiece(["乙 甲 丙 甲", "丙 甲"], 109, do_lower_case=True)
+    assert tokens[106:] == ["甲", "丙", "乙"]
+
+
+@pytest.mark.parametrize("lines, size, message", [
+    ([], 200, "--input_file: no text"),
+    (["甲乙丙"], 108, "--vocab_size: the text holds 3 different characters; with the special entries that needs 109, got 108"),
+])
+def test_nothing_to_learn(lines, size, message):
+    with pytest.raises(UserError) as error:
+        learn_wordpiece(lines, size, True)
+    assert str(error.value) == message
+
+
+def test_read_lines(tmp_path):
+    (tmp_path / "a").write_bytes("\ufeff你好\r\n　\n再见".encode("utf-8"))
+    (tmp_path / "b").write_bytes(b"a\n\xff\n")
+    assert list(read_lines([str(tmp_path / "a")])) == ["你好", "再见"]
+    with pytest.raises(UserError) as error:
+        list(read_lines([str(tmp_path / "b")]))
+    assert str(error.value) == str(tmp_path / "b") + ": line 2: not UTF-8: invalid start byte at byte 0xff"
+
+
+def test_vocabulary_from_text(tmp_path, text_file, capsys):
+    path = str(tmp_path / "v.txt")
+    assert main(["--input_file", text_file, "--vocab_size", "200", "--output_file", path]) == 0
+    assert capsys.readouterr().out == "Wrote %s: 200 entries\nNext: python -m etl.build_pretrain --vocab_file %s\n" % (path, path)
+    tokenizer = load_tokenizer(TokenizerConfig(path))
+    assert len(tokenizer.vocabulary) == 200
+    assert tokenizer.tokenize("我爱playing，中华") == ["我", "爱", "playing", "，", "中", "华"]
+
+
+def test_case_is_kept_on_demand(tmp_path, text_file):
+    assert "Play" in learn_wordpiece(["Play Play"], 130, do_lower_case=False)
+    assert "Play" not in learn_wordpiece(["Play Play"], 130, do_lower_case=True)
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    """A SentencePiece model learnt from the shipped sample."""
+    path = str(tmp_path_factory.mktemp("model") / "x.model")
+    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file", path]) == 0
+    return path
+
+
+def test_sentencepiece_model_from_text(model_file):
+    tokenizer = load_tokenizer(TokenizerConfig(spm_model_file=model_file))
+    vocabulary = tokenizer.vocabulary
+    assert len(vocabulary) == 3000 and (vocabulary.pad, vocabulary.unk) == (0, 1)
+    assert not {vocabulary.tokens[index] for index in vocabulary.replaceable_ids} & set(SPECIAL_TOKENS)
+    text = "许多人学做饭，都是从一盘清炒青菜开始的 因为它看上去最简单"
+    encoding = tokenizer.encode(text)
+    assert encoding.ids.dtype == encoding.offsets.dtype == np.int32
+    assert encoding.offsets.tolist() == sorted(encoding.offsets.tolist())
+    assert vocabulary.unk not in encoding.ids
+    for token, offset in zip(tokenizer.tokenize(text), encoding.offsets):
+        assert text.replace("，", ",")[offset:].startswith(token.replace("▁", ""))
+    assert tokenizer.tokenize("") == []
+
+
+def test_next_command_takes_the_model(tmp_path, model_file, capsys):
+    path = str(tmp_path / "x.model")
+    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file", path]) == 0
+    assert capsys.readouterr().out.endswith("Next: python -m etl.build_pretrain --spm_model_file %s\n" % path)
+    assert open(path, "rb").read() == open(model_file, "rb").read()
+
+
+@pytest.mark.parametrize("text", ["İstanbul", "ΑΣ ΑΣ", "  好的", "ａｂ", "…—", "好\0的", "ﬁ好", " "])
+def test_sentencepiece_offsets_stay_within_the_text(model_file, text):
+    offsets = load_tokenizer(TokenizerConfig(spm_model_file=model_file)).encode(text).offsets.tolist()
+    assert offsets == sorted(offsets) and all(0 <= offset < len(text) for offset in offsets)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"vocab_size": 106}, "vocab_size must be above 106, the number of special entries, got 106"),
+    ({"model": "sentencepiece"}, "model sentencepiece needs input_file: it is learnt from text"),
+])
+def test_bad_flags(changes, message):
+    with pytest.raises(ValueError) as error:
+        VocabConfig(**changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("changed", [
+    ["--input_file", "gone*.txt"], ["--vocab_size", "110"], ["--vocab_size", "9999", "--model", "sentencepiece"]])
+def test_a_users_mistake_leaves_no_file(tmp_path, text_file, capsys, changed):
+    path = str(tmp_path / "v.txt")
+    assert main(["--output_file", path] + (["--input_file", text_file] if changed[0] != "--input_file" else []) + changed) == 1
+    assert capsys.readouterr().err.startswith("etl.build_vocab: error: --")
+    assert not os.path.exists(path)

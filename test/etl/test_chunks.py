@@ -1,0 +1,134 @@
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+
+from etl.chunks import ChunkJob, build_chunk, dead_letters_path, marker_path, read_markers
+from etl.command_line import UserError
+from etl.examples import decode_example
+from etl.files import expand, read_json
+from etl.instances import InstanceConfig
+from etl.shards import Extent, merge_shard
+from etl.sources import plan_ranges
+from etl.tokenization import TokenizerConfig
+
+
+@pytest.fixture
+def job(tmp_path, vocab_file):
+    return ChunkJob(str(tmp_path / "work"), TokenizerConfig(vocab_file),
+                    InstanceConfig(max_seq_length=24, max_predictions_per_seq=4, dupe_factor=3), (("train", 2), ("eval", 1)), 0.3)
+
+
+def build_all(job, paths, range_bytes=None):
+    for numbered in enumerate(plan_ranges(paths, range_bytes)):
+        build_chunk(job, numbered)
+    return read_markers(job.work_dir, len(plan_ranges(paths, range_bytes)))
+
+
+def records_of(job, markers, part):
+    extents = [Extent(*extent) for marker in markers for extent in marker["extents"] if extent[0] == part]
+    path = os.path.join(job.work_dir, part)
+    merge_shard(extents, path, keep_duplicates=job.keep_duplicates)
+    return open(path, "rb").read()
+
+
+def test_a_marker_accounts_for_the_chunk(job, corpus):
+    paths = expand([corpus], "corpus")
+    markers = build_all(job, paths)
+    assert [marker["bytes"] for marker in markers] == [os.path.getsize(path) for path in paths]
+    counters = {name: sum(marker["counters"].get(name, 0) for marker in markers) for name in markers[0]["counters"]}
+    assert counters["documents"] == 20 == counters["train_documents"] + counters["eval_documents"]
+    assert counters["sentences"] == sum(3 + number % 4 for number in range(20))
+    assert 0 < counters["eval_documents"] < counters["train_documents"]
+    assert counters["unknown_tokens"] == counters["bad_records"] == counters["documents_too_short"] == 0
+    assert counters["predictions"] == sum(counters[kind + "_predictions"] for kind in ("masked", "kept", "random", "permuted"))
+    samples = counters["train_samples"] + counters["eval_samples"]
+    assert samples == sum(extent[5] for marker in markers for extent in marker["extents"])
+    assert 0 < counters["label_1_samples"] < samples
+
+
+def test_ranges_and_order_do_not_change_the_records(job, corpus, tmp_path):
+    paths = expand([corpus], "corpus")
+    whole = build_all(job, paths)
+    for range_bytes in (40, 333):
+        other = dataclasses.replace(job, work_dir=str(tmp_path / str(range_bytes)))
+        for numbered in reversed(list(enumerate(plan_ranges(paths, range_bytes)))):
+            build_chunk(other, numbered)
+        markers = read_markers(other.work_dir, len(plan_ranges(paths, range_bytes)))
+        for part in ("train", "eval"):
+            assert records_of(other, markers, part) == records_of(job, whole, part)
+
+
+def test_a_finished_chunk_is_not_built_again(job, corpus):
+    paths = expand([corpus], "corpus")
+    before = build_all(job, paths)
+    runs = {name: os.stat(os.path.join(job.work_dir, "runs", name)).st_mtime_ns for name in os.listdir(job.work_dir + "/runs")}
+    assert build_all(job, paths) == before
+    assert {name: os.stat(os.path.join(job.work_dir, "runs", name)).st_mtime_ns for name in runs} == runs
+
+
+def test_markers_of_finished_chunks_alone(job, corpus):
+    ranges = plan_ranges(expand([corpus], "corpus"))
+    build_chunk(job, (1, ranges[1]))
+    assert read_markers(job.work_dir, 2) == [read_json(marker_path(job.work_dir, 1))]
+
+
+@pytest.fixture
+def bad_file(tmp_path):
+    path = str(tmp_path / "bad.txt")
+    with open(path, "wb") as stream:
+        stream.write("我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n" + "他去图书馆看书。\n".encode("utf-8"))
+    return path
+
+
+def test_a_bad_document_stops_the_job(job, bad_file):
+    with pytest.raises(UserError) as error:
+        build_all(job, [bad_file])
+    assert str(error.value) == bad_file + ": line 4: not UTF-8: invalid start byte at byte 0xff"
+    assert read_markers(job.work_dir, 1) == []
+
+
+def test_or_goes_to_the_dead_letters(job, bad_file):
+    job = dataclasses.replace(job, stop_at_bad_records=False)
+    marker, = build_all(job, [bad_file])
+    assert marker["counters"]["bad_records"] == 1 and marker["counters"]["documents"] == 2
+    assert marker["bad_records"] == [bad_file + ": line 4: not UTF-8: invalid start byte at byte 0xff"]
+    with open(dead_letters_path(job.work_dir, 0), encoding="utf-8") as letters:
+        assert [json.loads(line) for line in letters] == [
+            {"file": bad_file, "offset": 35, "reason": "not UTF-8: invalid start byte at byte 0xff"}]
+
+
+def test_repeated_documents(job, tmp_path):
+    path = str(tmp_path / "twice.txt")
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("我爱北京天安门。\n今天天气很好。\n\n" * 2)
+    job = dataclasses.replace(job, eval_fraction=0.0)
+    kept = records_of(job, build_all(job, [path]), "train")
+    dropping = dataclasses.replace(job, keep_duplicates=False, work_dir=str(tmp_path / "drop"))
+    dropped = records_of(dropping, build_all(dropping, [path]), "train")
+    assert len(kept) == 2 * len(dropped) > 0
+
+
+def test_token_boundary_is_written_on_demand(job, corpus):
+    job = dataclasses.replace(job, token_boundary=True)
+    extent = Extent(*build_all(job, expand([corpus], "corpus"))[0]["extents"][0])
+    with open(extent.path, "rb") as stream:
+        content = stream.read()
+    assert b"token_boundary" in content
+    record = content[extent.offset + 32:extent.offset + 32 + int.from_bytes(content[extent.offset + 28:extent.offset + 32], "little")]
+    values = decode_example(record)
+    length = int(values["input_mask"].sum())
+    assert values["token_boundary"][[0, length - 1]].tolist() == [1, 1] and values["token_boundary"][length:].sum() == 0
+
+
+def test_a_job_can_travel(job):
+    assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_workers_need_no_tensorflow():
+    code = "import sys, etl.chunks; print(sorted({'tensorflow', 'apache_beam'} & set(sys.modules)))"
+    assert subprocess.check_output([sys.executable, "-c", code]).decode().strip() == "[]"

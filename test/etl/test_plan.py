@@ -1,0 +1,139 @@
+import dataclasses
+import fcntl
+import os
+
+import pytest
+
+from etl import plan as module
+from etl.command_line import UserError
+from etl.instances import InstanceConfig
+from etl.plan import BuildConfig, make_plan, work_folder
+from etl.tokenization import TokenizerConfig
+
+
+@pytest.fixture
+def config(tmp_path, corpus, vocab_file):
+    return BuildConfig(input_file=(corpus,), output_dir=str(tmp_path / "out"), vocab_file=vocab_file, max_seq_length=24)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
+    ({"range_bytes": 0}, "range_bytes must be at least 1, got 0"),
+    ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
+    ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
+    ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
+    ({"direct_running_mode": "multi_threading"},
+     "direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use multi_processing or in_memory"),
+    ({"direct_running_mode": "x"}, "direct_running_mode must be in_memory or multi_processing, got x"),
+    ({"direct_running_mode": "in_memory", "direct_num_workers": 2},
+     "direct_running_mode in_memory has one worker, got direct_num_workers 2"),
+    ({"output_dir": "gs://x/y"}, "output_dir must be on a local or shared file system, got gs://x/y; mount it, or copy the result"),
+    ({"max_seq_length": 7}, "max_seq_length must be at least 8, got 7"),
+    ({"max_seq_length": -7}, "max_seq_length must be at least 8, got -7"),
+    ({"masked_lm_prob": 2.0}, "masked_lm_prob must be in (0, 1), got 2.0"),
+    ({"masked_lm_prob": 1.0}, "masked_lm_prob must be in (0, 1), got 1.0"),
+    ({"masked_lm_prob": float("inf")}, "masked_lm_prob must be in (0, 1), got inf"),
+])
+def test_bad_flags(changes, message):
+    with pytest.raises(ValueError) as error:
+        BuildConfig(**changes)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize("length, prob, given, wanted", [(128, 0.15, None, 19), (512, 0.15, None, 77), (8, 0.01, None, 1), (128, 0.15, 5, 5)])
+def test_predictions_follow_from_the_length(length, prob, given, wanted):
+    config = BuildConfig(max_seq_length=length, masked_lm_prob=prob, max_predictions_per_seq=given)
+    assert config.instances.max_predictions_per_seq == wanted
+
+
+def test_the_defaults_are_those_of_the_samples():
+    assert BuildConfig().instances == InstanceConfig()
+
+
+def test_a_model_takes_the_place_of_the_vocabulary():
+    assert BuildConfig(spm_model_file="x.model").tokenizer == TokenizerConfig(None, True, "x.model")
+    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer == TokenizerConfig("v.txt", False)
+
+
+def test_planning_writes_nothing(config):
+    plan = make_plan(config)
+    assert not os.path.exists(config.output_dir)
+    assert os.path.dirname(plan.job.work_dir) == os.path.join(config.output_dir, ".work")
+    assert [file_range.begin for file_range in plan.ranges] == [0, 0]
+    assert plan.input_bytes == sum(entry["bytes"] for entry in plan.inputs)
+    assert plan.job.num_shards == (("train", 1), ("eval", 1)) and plan.num_workers == 1
+    assert plan.vocab_path == config.vocab_file and plan.job.stop_at_bad_records
+
+
+@pytest.mark.parametrize("changes, shards", [
+    ({"num_shards": 5}, (("train", 5), ("eval", 1))), ({"eval_fraction": 0.0}, (("train", 1), ("eval", 0)))])
+def test_number_of_shards(config, changes, shards):
+    assert make_plan(dataclasses.replace(config, **changes)).job.num_shards == shards
+
+
+def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 10000)
+    monkeypatch.setattr(module, "PARALLEL_BYTES", 1000)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    plan = make_plan(config)
+    record_bytes = 1.7 * plan.input_bytes
+    assert plan.job.num_shards == (("train", 1 + int(10 * record_bytes / 10000)), ("eval", 1 + int(0.05 * record_bytes / 10000)))
+    assert plan.num_workers == 7
+
+
+@pytest.mark.parametrize("changes, workers", [
+    ({"direct_num_workers": 3}, 3), ({"direct_running_mode": "in_memory"}, 1), ({"direct_running_mode": "multi_processing"}, 7),
+    ({"direct_running_mode": "multi_processing", "direct_num_workers": 2}, 2)])
+def test_number_of_workers(config, monkeypatch, changes, workers):
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    assert make_plan(dataclasses.replace(config, **changes)).num_workers == workers
+
+
+@pytest.mark.parametrize("changes, same", [
+    ({"random_seed": 1}, False), ({"max_seq_length": 32}, False), ({"range_bytes": 100}, False), ({"num_shards": 2}, False),
+    ({"do_lower_case": False}, False), ({"duplicates": "drop"}, False), ({"direct_num_workers": 2}, True), ({"max_bad_fraction": 0.5}, True)])
+def test_the_work_folder_is_named_by_what_decides_the_result(config, changes, same):
+    one, other = make_plan(config), make_plan(dataclasses.replace(config, **changes))
+    assert (one.job.work_dir == other.job.work_dir) == same
+
+
+def test_another_vocabulary_another_work_folder(config, tmp_path):
+    copy = tmp_path / "v.txt"
+    copy.write_bytes(open(config.vocab_file, "rb").read())
+    config = dataclasses.replace(config, vocab_file=str(copy))
+    before = make_plan(config).job.work_dir
+    copy.write_bytes(copy.read_bytes() + b"x\n")
+    assert make_plan(config).job.work_dir != before
+
+
+def test_albert_zh_labels_need_twins(config):
+    with pytest.raises(UserError, match="--masked_lm_labels albert_zh: .* has no ## entries for Han characters"):
+        make_plan(dataclasses.replace(config, masked_lm_labels="albert_zh"))
+
+
+def test_missing_user_dictionary(config):
+    with pytest.raises(OSError, match="gone.txt"):
+        make_plan(dataclasses.replace(config, user_dict="gone.txt"))
+
+
+def test_work_folder_holds_a_lock_and_drops_other_builds(config):
+    plan = make_plan(config)
+    stale = os.path.join(config.output_dir, ".work", "0123")
+    os.makedirs(stale)
+    with work_folder(plan):
+        assert sorted(os.listdir(os.path.dirname(stale))) == sorted(["lock", os.path.basename(plan.job.work_dir)])
+        with pytest.raises(UserError) as error:
+            with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
+                raise AssertionError("two builds at once")
+        assert str(error.value) == "--output_dir: another build is at work in %s" % config.output_dir
+    with open(os.path.join(config.output_dir, ".work", "lock")) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_refused_build_leaves_the_other_alone(config):
+    plan = make_plan(config)
+    with work_folder(plan):
+        with pytest.raises(UserError):
+            with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
+                raise AssertionError("two builds at once")
+        assert os.path.isdir(plan.job.work_dir)

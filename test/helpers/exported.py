@@ -1,0 +1,31 @@
+"""A tiny classifier as fine-tuning leaves it: freshly initialized, with checkpoint and description."""
+import os
+
+import tensorflow.compat.v1 as tf
+
+from albert_config import AlbertConfig
+from estimator import heads, model_folder, modeling
+from estimator.model_folder import ModelFolder
+from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig
+
+TOKENS = list(SPECIAL_TOKENS) + list("北京你好吗花呗怎么还款如何提前普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
+LABELS = ("相同", "不同", "其他")
+CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+                      intermediate_size=32, max_position_embeddings=48, embedding_size=8, initializer_range=0.5)
+
+
+def make_classifier(folder: str, leave_out: str = "") -> None:
+    """Writes a model folder; the checkpoint lacks the variable `leave_out`."""
+    os.makedirs(folder, exist_ok=True)
+    vocab_file = os.path.join(folder, "vocab.txt")
+    with open(vocab_file, "wb") as stream:
+        stream.write(("\n".join(TOKENS) + "\n").encode("utf-8"))
+    model_folder.write(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS))
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        ids = tf.placeholder(tf.int32, [None, None])
+        heads.classifier(CONFIG, modeling.encode(CONFIG, ids), len(LABELS))
+        step = tf.train.get_or_create_global_step()
+        session.run(tf.global_variables_initializer())
+        saved = [variable for variable in tf.global_variables() if variable.op.name != leave_out]
+        tf.train.Saver(saved).save(session, os.path.join(folder, "model.ckpt"), step)

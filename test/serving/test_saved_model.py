@@ -1,0 +1,45 @@
+import os
+import shutil
+
+import numpy as np
+import pytest
+from exported import LABELS, make_classifier
+
+from etl.command_line import UserError
+from serving import export
+from serving.saved_model import SavedModel
+
+
+@pytest.fixture(scope="module")
+def version(tmp_path_factory):
+    root = tmp_path_factory.mktemp("saved_model")
+    make_classifier(str(root / "finetune"))
+    assert export.main(["--checkpoint_dir", str(root / "finetune"), "--output_dir", str(root), "--version", "1"]) == 0
+    return str(root / "1")
+
+
+def test_runs_a_signature_by_names(version):
+    saved = SavedModel(version)
+    assert saved.labels == list(LABELS)
+    found = saved.run({"input_ids": [[2, 3]], "input_mask": [[1, 1]], "segment_ids": [[0, 0]]}, "predict_ids")
+    assert sorted(found) == ["label", "logits", "probabilities"]
+    np.testing.assert_allclose(found["probabilities"].sum(axis=1), [1], rtol=1e-6)
+
+
+@pytest.mark.parametrize("path, message", [
+    ("assets/model.json", "model.json: no such file"),
+    ("variables/variables.data-00000-of-00001", "not a whole model"),
+])
+def test_missing_file_is_a_user_error(version, tmp_path, path, message):
+    folder = shutil.copytree(version, str(tmp_path / "1"))
+    os.remove(os.path.join(folder, path))
+    with pytest.raises(UserError, match=message):
+        SavedModel(folder)
+
+
+def test_damaged_graph_is_an_error_with_its_name(version, tmp_path):
+    folder = shutil.copytree(version, str(tmp_path / "1"))
+    with open(os.path.join(folder, "saved_model.pb"), "wb") as stream:
+        stream.write(b"damaged")
+    with pytest.raises(OSError, match="saved_model.pb"):
+        SavedModel(folder)

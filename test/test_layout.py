@@ -1,0 +1,112 @@
+"""The floors of docs/design.md, held against the imports."""
+import ast
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+PACKAGES = ("albert_config", "etl", "estimator", "serving")
+
+
+def files_in_the_table():
+    """The .py files of the design's table, from the ground up: `etl/words.py`."""
+    with open(os.path.join(ROOT, "docs", "design.md"), encoding="utf-8") as stream:
+        rows = [line.split("|")[1] for line in stream if line.startswith("|")]
+    found, folder = [], None
+    for row in rows:
+        heading = re.match(r" \*\*(\w+)/\*\* ", row)
+        folder = heading.group(1) if heading else folder
+        found += ["%s/%s" % (folder, name) for name in re.findall(r"`([\w.]+\.py)`", row)]
+    return found
+
+
+def files_on_disk():
+    return sorted("%s/%s" % (package, name) for package in PACKAGES for name in os.listdir(os.path.join(ROOT, package))
+                  if name.endswith(".py"))
+
+
+def imports_of(path):
+    """Dotted names that a file imports, wherever the statement stands: `etl.words`, `numpy`, `etl.files.expand`."""
+    with open(os.path.join(ROOT, path), encoding="utf-8") as stream:
+        tree = ast.parse(stream.read(), path)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "%s: relative import" % path
+            yield from ("%s.%s" % (node.module, alias.name) for alias in node.names)
+
+
+def own_files_imported_by(path):
+    for name in imports_of(path):
+        parts = name.split(".")
+        if parts[0] in PACKAGES:
+            module = "/".join(parts[:2]) + ".py"
+            yield module if os.path.exists(os.path.join(ROOT, module)) else parts[0] + "/__init__.py"
+
+
+def importers_of(library):
+    return {path for path in files_on_disk() for name in imports_of(path) if name.split(".")[0] == library}
+
+
+TABLE = files_in_the_table()
+EMPTY = {"%s/__init__.py" % package for package in ("etl", "estimator", "serving")}
+
+
+def test_the_table_names_every_file_once():
+    assert len(TABLE) == len(set(TABLE)) > 30
+    missing = set(files_on_disk()) - set(TABLE) - EMPTY
+    assert not missing, "docs/design.md lacks a row for %s" % ", ".join(sorted(missing))
+
+
+def test_the_table_names_no_other_file():
+    gone = [path for path in TABLE if path.split("/")[0] in PACKAGES and not os.path.exists(os.path.join(ROOT, path))]
+    assert not gone, "docs/design.md names %s, which is not there" % ", ".join(gone)
+
+
+@pytest.mark.parametrize("path", sorted(EMPTY))
+def test_packages_import_nothing(path):
+    assert list(imports_of(path)) == []
+
+
+@pytest.mark.parametrize("path", files_on_disk())
+def test_a_file_imports_only_files_listed_above_it(path):
+    own = TABLE.index(path) if path in TABLE else len(TABLE)
+    upward = {other for other in own_files_imported_by(path) if other in TABLE and TABLE.index(other) >= own}
+    assert not upward, "%s imports %s, listed below it" % (path, ", ".join(sorted(upward)))
+
+
+@pytest.mark.parametrize("library, files", [
+    ("jieba", {"etl/words.py"}), ("apache_beam", {"etl/pipeline.py"}), ("npu_bridge", {"estimator/npu.py"})])
+def test_libraries_with_one_door(library, files):
+    assert importers_of(library) == files
+
+
+def test_the_builder_knows_no_tensorflow():
+    assert not [path for path in importers_of("tensorflow") if path.startswith(("etl/", "albert_config/"))]
+    assert importers_of("tensorflow")
+
+
+def test_albert_config_needs_the_standard_library_only():
+    own = {name.split(".")[0] for name in imports_of("albert_config/__init__.py")}
+    assert own <= {"dataclasses", "json", "os", "typing"}
+
+
+def test_the_trainer_imports_neither_beam_nor_jieba():
+    modules = [path[:-3].replace("/", ".") for path in files_on_disk() if path.startswith("estimator/")]
+    code = "import sys, %s; print(sorted({'apache_beam', 'jieba'} & set(sys.modules)))" % ", ".join(modules)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert run.returncode == 0, run.stderr.decode()
+    assert run.stdout.decode().strip() == "[]"
+
+
+def test_helpers_and_tests_mirror_the_source():
+    for folder in PACKAGES:
+        for name in os.listdir(os.path.join(ROOT, "test", folder)):
+            if name.startswith("test_"):
+                source = "__init__.py" if name == "test_albert_config.py" else name[len("test_"):]
+                assert os.path.exists(os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
+    assert not [parent for parent, _, names in os.walk(os.path.join(ROOT, "test")) if "__init__.py" in names]
