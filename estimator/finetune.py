@@ -84,7 +84,7 @@ class Plan(NamedTuple):
     examples: Dict[str, List[tasks.Example]]   # by part
     arrays: Dict[str, Dict[str, Any]]          # by part, see tasks.encode_examples
     folder: ModelFolder
-    facts: Dict[str, str]                      # see started_from
+    facts: Dict[str, str]                      # see started_from; empty without training
     backend: str
     num_train_steps: int
     start_step: int                            # of the latest checkpoint in the output folder
@@ -96,7 +96,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Checks, trains, evaluates, predicts. Raises UserError for anything the user can mend, before a file is written."""
+    """Checks, trains, evaluates, predicts. Raises UserError for what the user can mend, before a file is written."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
@@ -120,9 +120,11 @@ def make_plan(config: FinetuneConfig) -> Plan:
     folder = describe_model(config, task, init_checkpoint)
     print("Task %s on %s (%s): %s" % (task.name, backend, reason, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    facts = started_from(config, task, init_checkpoint)
-    for remark in resume.check_folder(config.output_dir, folder, config, facts):
-        print("Changed since the run before: " + remark)
+    facts = started_from(config, task, init_checkpoint) if config.do_train else {}
+    resume.check_model(config.output_dir, folder)
+    if config.do_train:
+        for remark in resume.check_training(config.output_dir, config, facts):
+            print("Changed since the run before: " + remark)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint: train first" % config.output_dir)
@@ -182,8 +184,8 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
     if beside and config.vocab_file:
         ours = tokenizer.spm_model_file or tokenizer.vocab_file
         if files.sha256_of_file(config.vocab_file) != files.sha256_of_file(ours):
-            raise UserError("--vocab_file: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
-                            % (config.vocab_file, ours))
+            raise UserError("--vocab_file: %s is not the vocabulary that the model was trained with, %s: leave the "
+                            "flag out" % (config.vocab_file, ours))
     if config.do_lower_case is None:
         return tokenizer
     return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case == "true")
@@ -191,8 +193,6 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
 
 def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model: its beginning and its examples."""
-    if not config.do_train:
-        return {}
     path, _ = tasks.find_file(task, config.data_dir, TRAIN)
     return {"init_checkpoint": resume.checkpoint_fact(init_checkpoint),
             "training data": resume.file_fact(path)}
@@ -232,7 +232,8 @@ def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
     results["majority_accuracy"] = metrics.majority_accuracy(plan.arrays[DEV]["label_ids"])
     metrics.write_results(config.output_dir, results)
     print("Step %d, %d dev examples: eval_accuracy %.4f (majority class %.4f)  eval_loss %.4f"
-          % tuple(results[name] for name in ("global_step", "num_examples", "eval_accuracy", "majority_accuracy", "eval_loss")))
+          % tuple(results[name] for name in ("global_step", "num_examples", "eval_accuracy", "majority_accuracy",
+                                             "eval_loss")))
     print("Wrote %s" % os.path.join(config.output_dir, metrics.TEXT_FILE))
 
 
@@ -249,7 +250,8 @@ def predict(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
     if all(example.label is not None for example in examples):
         number = metrics.BY_NAME[plan.task.metric](arrays["label_ids"], predictions)
         print("Test: %s %.4f of %d examples" % (plan.task.metric, number, len(examples)))
-    print("Wrote %s and %s" % tuple(os.path.join(config.output_dir, name) for name in (PROBABILITIES_FILE, PREDICTIONS_FILE)))
+    print("Wrote %s and %s" % tuple(os.path.join(config.output_dir, name)
+                                    for name in (PROBABILITIES_FILE, PREDICTIONS_FILE)))
 
 
 def write_predictions(folder: str, probabilities: Any, labels: Sequence[str]) -> None:

@@ -64,7 +64,8 @@ def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, s
     """
     num_examples = _num_rows(arrays)
     if num_examples < batch_size:
-        raise UserError("--train_batch_size is %d, but there are only %d training examples" % (batch_size, num_examples))
+        raise UserError("--train_batch_size is %d, but there are only %d training examples"
+                        % (batch_size, num_examples))
 
     def batches() -> Iterator[Dict[str, np.ndarray]]:
         for rows in _training_rows(num_examples, batch_size, seed, start_step):

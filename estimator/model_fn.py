@@ -113,7 +113,8 @@ def check_init_checkpoint(checkpoint: str, config: AlbertConfig, num_labels: Opt
 
 def _encode(config: AlbertConfig, features: Mapping[str, tf.Tensor], dropout: Optional[modeling.Dropout]
             ) -> modeling.Encoded:
-    return modeling.encode(config, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout)
+    return modeling.encode(config, features["input_ids"], features["input_mask"], features["segment_ids"],
+                           dropout=dropout)
 
 
 def _dropout(training: TrainingConfig, mode: str) -> Optional[modeling.Dropout]:
@@ -124,7 +125,14 @@ def _dropout(training: TrainingConfig, mode: str) -> Optional[modeling.Dropout]:
 
 def _train_spec(config: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
                 losses: Dict[str, tf.Tensor], new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
-    """Initial values, the update, what goes into the event files and onto the console; `losses` are the parts of `loss`."""
+    """Initial values, the update, what goes into the event files and onto the console.
+
+    Args:
+      config, training, features: as in the functions above.
+      loss: scalar, to be minimized.
+      losses: the parts of `loss` by name, to be shown beside it.
+      new_prefixes: as in `checkpoints.make_plan`.
+    """
     if training.init_checkpoint:
         checkpoints.load(checkpoints.make_plan(training.init_checkpoint, config, new_prefixes=new_prefixes))
     step = tf.train.get_or_create_global_step()

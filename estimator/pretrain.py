@@ -7,6 +7,7 @@ again, with the very batch that would have come next.
   python -m estimator.pretrain --input_file 'records/*.tfrecord' --vocab_file vocab.txt --max_seq_length 512 \\
       --max_predictions_per_seq 51 --do_eval false
 """
+import glob
 import math
 import os
 import time
@@ -29,7 +30,8 @@ OPTIMIZERS = ("lamb", "adamw")
 @dataclass(frozen=True)
 class PretrainConfig:
     """The flags of this command. Rates and sizes are those published for ALBERT."""
-    input_file: Tuple[str, ...] = flag(("output/pretrain_data",), "folder of etl.build_pretrain, or globs of TFRecord files")
+    input_file: Tuple[str, ...] = flag(("output/pretrain_data",),
+                                        "folder of etl.build_pretrain, or globs of TFRecord files")
     eval_input_file: Tuple[str, ...] = flag((), "globs of TFRecord files held out, where --input_file names files")
     output_dir: str = flag("output/pretrain", "folder for checkpoints, event files and results")
     albert_config_file: str = flag("tiny", "a shipped config by name, or a config file")
@@ -112,11 +114,13 @@ def make_plan(config: PretrainConfig) -> Plan:
     data = find_data(config)
     folder = describe_model(config, model, data)
     print("Model %s on %s (%s)" % (config.albert_config_file, backend, reason))
-    print("%s: {:,} records to train on, {:,} held out, {} tokens each".format(
-        data.num_train_records, data.num_eval_records, data.max_seq_length) % data.source)
+    print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
+        data.source, data.num_train_records, data.num_eval_records, data.max_seq_length))
     init_checkpoint = find_init_checkpoint(config)
-    for remark in resume.check_folder(config.output_dir, folder, config, started_from(init_checkpoint)):
-        print("Changed since the run before: " + remark)
+    resume.check_model(config.output_dir, folder)
+    if config.do_train:
+        for remark in resume.check_training(config.output_dir, config, started_from(init_checkpoint)):
+            print("Changed since the run before: " + remark)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint to evaluate: train first" % config.output_dir)
@@ -132,6 +136,8 @@ def find_data(config: PretrainConfig) -> PretrainingData:
     Raises UserError where `records` does, and when there is nothing to evaluate on but evaluation is asked for.
     """
     first = config.input_file[0]
+    if len(config.input_file) == 1 and not os.path.exists(first) and not glob.has_magic(first):
+        raise UserError("--input_file: %s: no such file or folder: run python -m etl.build_pretrain first" % first)
     if len(config.input_file) == 1 and os.path.isdir(first):
         for name in ("eval_input_file", "vocab_file"):
             if getattr(config, name):
@@ -198,7 +204,7 @@ def evaluate(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, plan.data):
         found = estimator.evaluate(input_fn.evaluate_on_records(plan.data, config.eval_batch_size),
                                    steps=config.max_eval_steps)
-        results = {name: value for name, value in found.items() if name != "loss"}   # a mean of batches, padding included
+        results = {name: value for name, value in found.items() if name != "loss"}   # that one is a mean over batches
         results.update(baselines(plan.data))
     metrics.write_results(config.output_dir, results)
     print(results_line(results))
@@ -206,7 +212,7 @@ def evaluate(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
 
 
 def baselines(data: PretrainingData) -> Dict[str, float]:
-    """Masked-LM numbers of a model that does not read: all tokens alike, and each as often as in the training labels."""
+    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
     from estimator import input_fn, metrics
     train_counts = input_fn.label_counts(data.train_files, data, BASELINE_RECORDS)
     eval_counts = input_fn.label_counts(data.eval_files, data, BASELINE_RECORDS)

@@ -1,4 +1,5 @@
 """One line every few steps: where the run is, how good, how fast, how long still."""
+import functools
 import time
 from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
@@ -15,7 +16,8 @@ class ProgressHook(tf.train.SessionRunHook):
     """
 
     def __init__(self, tensors: Mapping[str, tf.Tensor], total_steps: int, every_steps: int, examples_per_step: int,
-                 tokens_per_step: int, steps_per_call: int = 1, write: Callable[[str], Any] = print) -> None:
+                 tokens_per_step: int, steps_per_call: int = 1,
+                 write: Callable[[str], Any] = functools.partial(print, flush=True)) -> None:
         """
         Args:
           tensors: what to show by name, scalars; "learning_rate" is shown as it last was, the rest as means.

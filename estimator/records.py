@@ -134,7 +134,7 @@ def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int
 def _count(path: str, features: Sequence[Feature], vocab_size: int) -> int:
     number = 0
     for place, record in _records(path):
-        if number == 0:                            # all have the same lengths, most likely; the rest is checked on failure
+        if number == 0:                        # most likely all have the same lengths; the rest is checked on failure
             check_record(record, features, vocab_size, place)
         number += 1
     if number == 0:

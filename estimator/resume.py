@@ -1,8 +1,9 @@
 """May a run go on in a folder that is not empty, and from where? And the record of how each run was made."""
 import dataclasses
+import json
 import os
 import platform
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
@@ -15,33 +16,46 @@ CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file of the checkp
 # A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own.
 _MUST_NOT_CHANGE = ("optimizer",)
 # Free to change while a run goes on, and no news when they do.
-_OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps", "log_steps",
-                  "save_checkpoints_steps", "keep_checkpoint_max", "output_dir", "backend", "iterations_per_loop")
+_OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps",
+                  "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir", "backend",
+                  "iterations_per_loop")
 
 
-def check_folder(folder: str, description: ModelFolder, flags: Any, facts: Mapping[str, str]) -> List[str]:
+def check_model(folder: str, description: ModelFolder) -> None:
+    """Raises UserError, naming the field and both values, when the checkpoints in `folder` are of another model."""
+    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)):
+        return
+    before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
+    for name, value in before.items():
+        _require_same(folder, name, value, now[name])
+
+
+def check_training(folder: str, flags: Any, facts: Mapping[str, str]) -> List[str]:
     """Checks that the checkpoints in `folder`, if it has any, are of the very training that is to go on there.
 
     Args:
       folder: the output folder, which may be missing.
-      description: of the model to be trained.
       flags: the command's config.
       facts: what the training started from; must be what `write_run` wrote.
 
     Returns:
       Remarks on flags that changed since the run before: `train_batch_size was 8, is now 16`.
 
-    Raises UserError, naming the field and both values, when the checkpoints are of another model or training.
+    Raises UserError, naming the field and both values, when it is of another.
     """
-    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)):
-        return []
-    before, run = model_folder.read(folder), _read_run(folder)
-    for name, theirs, ours in _model_facts(before, description) + [
-            (name, run["facts"].get(name, value), value) for name, value in facts.items()]:
-        if ours != theirs:
-            raise UserError("--output_dir: %s holds a model whose %s is %s, not %s: give another folder, or remove it"
-                            % (folder, name, theirs, ours))
-    return _changes(folder, run["flags"], dataclasses.asdict(flags))
+    path = os.path.join(folder, RUN_FILE)
+    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)) or not os.path.exists(path):
+        return []                              # nothing to go on from, or nothing is known about how it was made
+    run = files.read_json(path)
+    if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
+        raise UserError("%s: wanted an object with flags and facts" % path)
+    before, now = run["flags"], json.loads(json.dumps(dataclasses.asdict(flags)))    # tuples become lists as there
+    for name, value in facts.items():
+        _require_same(folder, name, run["facts"].get(name, value), value)
+    for name in _MUST_NOT_CHANGE:
+        _require_same(folder, name, before.get(name, now[name]), now[name])
+    return ["%s was %s, is now %s" % (name, before[name], now[name]) for name in now
+            if name in before and before[name] != now[name] and name not in _OF_NO_ACCOUNT]
 
 
 def latest_step(folder: str) -> int:
@@ -75,36 +89,16 @@ def checkpoint_fact(prefix: Optional[str]) -> str:
     return file_fact(prefix + ".index") if prefix else "none"
 
 
-def _read_run(folder: str) -> Dict[str, Any]:
-    """What `write_run` wrote; without it nothing is known about the run."""
-    path = os.path.join(folder, RUN_FILE)
-    if not os.path.exists(path):
-        return {"flags": {}, "facts": {}}
-    run = files.read_json(path)
-    if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
-        raise UserError("%s: wanted an object with flags and facts" % path)
-    return run
+def _model_facts(description: ModelFolder) -> Dict[str, Any]:
+    """All that makes a model, by name."""
+    tokenizer = description.tokenizer
+    vocabulary = files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file)
+    return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,
+                max_seq_length=description.max_seq_length, do_lower_case=tokenizer.do_lower_case,
+                vocabulary="of SHA-256 %s" % vocabulary[:12])
 
 
-def _model_facts(before: ModelFolder, now: ModelFolder) -> List[Tuple[str, Any, Any]]:
-    """(name, value before, value now) of all that makes a model."""
-    def facts(description: ModelFolder) -> Dict[str, Any]:
-        tokenizer = description.tokenizer
-        vocabulary = files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file)
-        return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,
-                    max_seq_length=description.max_seq_length, do_lower_case=tokenizer.do_lower_case,
-                    vocabulary="of SHA-256 %s" % vocabulary[:12])
-    return [(name, theirs, facts(now)[name]) for name, theirs in facts(before).items()]
-
-
-def _changes(folder: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> List[str]:
-    remarks = []
-    for name, value in now.items():
-        value = list(value) if isinstance(value, tuple) else value               # as JSON gives it back
-        if name not in before or before[name] == value or name in _OF_NO_ACCOUNT:
-            continue
-        if name in _MUST_NOT_CHANGE:
-            raise UserError("--output_dir: %s was trained with --%s %s and cannot go on with %s: give another folder"
-                            % (folder, name, before[name], value))
-        remarks.append("%s was %s, is now %s" % (name, before[name], value))
-    return remarks
+def _require_same(folder: str, name: str, before: Any, now: Any) -> None:
+    if before != now:
+        raise UserError("--output_dir: %s holds a model whose %s is %s, not %s: give another folder, or remove it"
+                        % (folder, name, before, now))

@@ -55,6 +55,8 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
         argv: Optional[Sequence[str]] = None) -> int:
     """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130 for Ctrl-C."""
     quiet_libraries()
+    if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
+        sys.stdout.reconfigure(errors="backslashreplace")
     config = parse(prog, description, config_class, argv)
     try:
         status = command(config) or 0

@@ -23,8 +23,8 @@ class SavedModel:
         try:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
-        except tf.errors.OpError as error:
-            raise UserError("%s: not a whole model: %s" % (folder, error.message.split("\n")[0]))
+        except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
+            raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self._signatures = loaded.signature_def
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:

@@ -51,7 +51,8 @@ def test_a_record_of_another_shape_is_named(folder, changes, message):
 
 @pytest.mark.parametrize("damage, message", [
     (lambda content: content[:-1], r"00000-of-00002.tfrecord: truncated in record 9: \d+ of \d+ bytes"),
-    (lambda content: content[:40] + b"\xff" + content[41:], "00000-of-00002.tfrecord: record 0 does not match its checksum"),
+    (lambda content: content[:40] + b"\xff" + content[41:],
+     "00000-of-00002.tfrecord: record 0 does not match its checksum"),
 ])
 def test_a_damaged_file_is_named(folder, damage, message):
     path = rewrite_shard(folder, [record_values(number) for number in range(10)])

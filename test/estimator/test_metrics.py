@@ -24,8 +24,10 @@ def test_masked_lm_metrics_are_means_over_all_predictions():
     def make(losses, predictions, ids, weights):
         return metrics.masked_lm_metrics(MaskedLm(None, losses, predictions, None), ids, weights)
     found = streamed(make, [
-        (np.float32([[1, 2], [3, 99]]), np.int32([[5, 6], [7, 0]]), np.int32([[5, 6], [8, 0]]), np.float32([[1, 1], [1, 0]])),
-        (np.float32([[6, 99], [99, 99]]), np.int32([[1, 0], [0, 0]]), np.int32([[9, 0], [0, 0]]), np.float32([[1, 0], [0, 0]])),
+        (np.float32([[1, 2], [3, 99]]), np.int32([[5, 6], [7, 0]]), np.int32([[5, 6], [8, 0]]),
+         np.float32([[1, 1], [1, 0]])),
+        (np.float32([[6, 99], [99, 99]]), np.int32([[1, 0], [0, 0]]), np.int32([[9, 0], [0, 0]]),
+         np.float32([[1, 0], [0, 0]])),
     ])
     assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4)}
 

@@ -64,9 +64,9 @@ def test_pretraining_loss_falls(optimizer, learning_rate):
 
 
 def test_classifier_loss_falls():
-    losses = train(model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 2), classifier_batch())
-    assert losses[0] == pytest.approx(np.log(2), abs=0.05)
-    assert losses[-1] < losses[0] - 0.15
+    lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
+    losses = train(model_fn.classifier_model_fn(lively, TRAINING, 2), classifier_batch())
+    assert losses[-1] < 0.3 * losses[0]
 
 
 def test_without_sentence_order_its_head_is_not_built():
@@ -83,9 +83,9 @@ def test_without_sentence_order_its_head_is_not_built():
     (model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 2), classifier_batch),
 ])
 def test_padding_changes_no_metric(make_spec, batch):
-    whole, first, rest = batch(), batch(num_real=5), {name: np.roll(array, -5, 0) for name, array in batch().items()}
-    keep = np.int32(np.arange(8) < 3)
-    rest = {name: (array * keep.reshape([8] + [1] * (array.ndim - 1))).astype(array.dtype) for name, array in rest.items()}
+    whole, first, rest = batch(), batch(num_real=5), batch()
+    for name, array in rest.items():
+        rest[name] = np.concatenate([array[5:], np.zeros_like(array[:5])])
     in_one, in_two = evaluate(make_spec, [whole]), evaluate(make_spec, [first, rest])
     assert in_one["num_examples"] == in_two["num_examples"] == 8
     assert in_two == pytest.approx(in_one, abs=1e-6)
@@ -116,7 +116,8 @@ def checkpoint(tmp_path):
 def test_a_checkpoint_is_loaded_whole_and_a_new_head_is_named(checkpoint):
     summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG, num_labels=2)
     assert "loaded 24 variables from %s; 2 new: output_bias, output_weights; 7 unused: cls/" % checkpoint in summary
-    assert "loaded 31 variables from %s" % checkpoint in model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG)
+    summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG)
+    assert "loaded 31 variables from %s" % checkpoint in summary
     training = TrainingConfig("adamw", 0.01, 20, 0, random_seed=1, init_checkpoint=checkpoint)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.train.create_global_step()

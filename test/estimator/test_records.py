@@ -61,7 +61,7 @@ def test_shards_that_are_missing_or_cut_off(build):
     size = os.path.getsize(shard)
     with open(shard, "ab") as stream:
         stream.truncate(size - 1)
-    with pytest.raises(UserError, match=r"00001-of-00002.tfrecord: %d bytes, but the manifest says %d" % (size - 1, size)):
+    with pytest.raises(UserError, match="00001-of-00002.tfrecord: %d bytes, but .* says %d" % (size - 1, size)):
         records.from_build(build)
     os.remove(shard)
     with pytest.raises(UserError, match=r"00001-of-00002.tfrecord: no such file, but the manifest lists it"):

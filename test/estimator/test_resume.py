@@ -43,18 +43,20 @@ def folder(tmp_path, description):
 
 
 def test_an_empty_folder_is_free(tmp_path, description):
-    assert resume.check_folder(str(tmp_path / "none"), description, Flags(), FACTS) == []
+    resume.check_model(str(tmp_path / "none"), description)
+    assert resume.check_training(str(tmp_path / "none"), Flags(), FACTS) == []
     assert resume.latest_step(str(tmp_path / "none")) == 0
 
 
 def test_the_same_run_goes_on_where_it_stopped(folder, description):
-    assert resume.check_folder(folder, description, Flags(), FACTS) == []
+    resume.check_model(folder, description)
+    assert resume.check_training(folder, Flags(), FACTS) == []
     assert resume.latest_step(folder) == 7
 
 
-def test_changed_flags_are_remarked(folder, description):
+def test_changed_flags_are_remarked(folder):
     flags = Flags(train_batch_size=16, input_file=("b",), log_steps=1)
-    assert resume.check_folder(folder, description, flags, FACTS) == [
+    assert resume.check_training(folder, flags, FACTS) == [
         "train_batch_size was 8, is now 16", "input_file was ['a'], is now ['b']"]
 
 
@@ -62,35 +64,36 @@ def test_changed_flags_are_remarked(folder, description):
     (dict(max_seq_length=16), "whose max_seq_length is 8, not 16: give another folder"),
     (dict(task="afqmc"), "whose task is None, not afqmc"),
     (dict(labels=("0", "1")), "whose labels is .*, not "),
-    (dict(config=dataclasses.replace(tiny_training.CONFIG, num_hidden_layers=3)), "whose num_hidden_layers is 1, not 3"),
+    (dict(config=dataclasses.replace(tiny_training.CONFIG, num_hidden_layers=3)),
+     "whose num_hidden_layers is 1, not 3"),
 ])
 def test_another_model_is_refused(folder, description, change, message):
     with pytest.raises(UserError, match="--output_dir: .*out holds a model " + message):
-        resume.check_folder(folder, dataclasses.replace(description, **change), Flags(), FACTS)
+        resume.check_model(folder, dataclasses.replace(description, **change))
 
 
 def test_another_vocabulary_is_refused(folder, description):
     with open(description.tokenizer.vocab_file, "a") as stream:
         stream.write("x\n")
     with pytest.raises(UserError, match="whose vocabulary is of SHA-256 [0-9a-f]{12}, not of SHA-256 [0-9a-f]{12}"):
-        resume.check_folder(folder, description, Flags(), FACTS)
+        resume.check_model(folder, description)
 
 
-def test_another_beginning_is_refused(folder, description):
+def test_another_beginning_is_refused(folder):
     facts = dict(FACTS, init_checkpoint="model.ckpt-9.index (4567)")
     with pytest.raises(UserError, match=r"whose init_checkpoint is none, not model.ckpt-9.index \(4567\)"):
-        resume.check_folder(folder, description, Flags(), facts)
+        resume.check_training(folder, Flags(), facts)
 
 
-def test_another_optimizer_is_refused(folder, description):
-    with pytest.raises(UserError, match="was trained with --optimizer lamb and cannot go on with adamw"):
-        resume.check_folder(folder, description, Flags(optimizer="adamw"), FACTS)
+def test_another_optimizer_is_refused(folder):
+    with pytest.raises(UserError, match="holds a model whose optimizer is lamb, not adamw"):
+        resume.check_training(folder, Flags(optimizer="adamw"), FACTS)
 
 
 def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
     (tmp_path / "out" / "model.json").unlink()
     with pytest.raises(UserError, match="no model here"):
-        resume.check_folder(folder, description, Flags(), FACTS)
+        resume.check_model(folder, description)
 
 
 def test_a_damaged_checkpoint_is_named(folder):

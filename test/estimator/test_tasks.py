@@ -99,7 +99,9 @@ def test_examples_become_arrays(tmp_path):
     assert {name: (array.dtype, array.shape) for name, array in arrays.items()} == {
         "input_ids": (np.int32, (3, 8)), "input_mask": (np.int32, (3, 8)), "segment_ids": (np.int32, (3, 8)),
         "label_ids": (np.int32, (3,))}
-    assert arrays["input_ids"].tolist() == [[2, 5, 6, 7, 3, 8, 3, 0], [2, 9, 3, 0, 0, 0, 0, 0], [2, 5, 6, 7, 3, 5, 6, 3]]
+    assert arrays["input_ids"].tolist() == [[2, 5, 6, 7, 3, 8, 3, 0],
+                                            [2, 9, 3, 0, 0, 0, 0, 0],
+                                            [2, 5, 6, 7, 3, 5, 6, 3]]
     assert arrays["input_mask"].tolist() == [[1] * 7 + [0], [1] * 3 + [0] * 5, [1] * 8]
     assert arrays["segment_ids"].tolist() == [[0] * 5 + [1, 1, 0], [0] * 8, [0] * 5 + [1] * 3]
     assert arrays["label_ids"].tolist() == [1, 0, 0]

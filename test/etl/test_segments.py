@@ -29,7 +29,7 @@ def num_words(document, chunk):
     return int(document.word_starts[chunk.begin:chunk.end].sum())
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(packings())
 def test_chunks_cover_the_document_and_keep_to_the_budget(packing):
     document, target, budget = packing
@@ -39,7 +39,7 @@ def test_chunks_cover_the_document_and_keep_to_the_budget(packing):
     assert max(chunk.end - chunk.begin for chunk in chunks) <= budget
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(packings())
 def test_every_chunk_can_be_split_into_two_segments(packing):
     document = packing[0]
@@ -47,7 +47,7 @@ def test_every_chunk_can_be_split_into_two_segments(packing):
     assert min(num_words(document, chunk) for chunk in pack(*packing)) >= fewest
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(packings())
 def test_cuts_are_word_starts_and_boundaries_are_the_sentence_starts_inside(packing):
     document = packing[0]
@@ -57,7 +57,7 @@ def test_cuts_are_word_starts_and_boundaries_are_the_sentence_starts_inside(pack
         assert list(chunk.boundaries) == inside.tolist()
 
 
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(packings())
 def test_a_sentence_within_the_budget_is_cut_only_to_save_a_lone_word(packing):
     document, _, budget = packing

@@ -111,7 +111,7 @@ def test_any_ranges_give_the_same_over_long_lines_and_documents(tmp_path, monkey
     monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 30)
     path = tmp_path / "x.txt"
     reasons = set()
-    for content, sizes in random_contents(PIECES + [b"abcdef", b"a" * 12], 500, 9):
+    for content, sizes in random_contents(PIECES[:-3] + [b"abcdef", b"a" * 12], 500, 9):
         path.write_bytes(content)
         expected = all_documents(content, 12, 30)
         reasons |= {found for _, found in expected if isinstance(found, str)}

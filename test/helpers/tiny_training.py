@@ -30,7 +30,7 @@ def write_config(path, config=CONFIG):
 
 
 def record_values(number, seq_length=SEQ_LENGTH, predictions=PREDICTIONS):
-    """Values of a record that can be told by its number: `[CLS] w w [SEP] [MASK] w [SEP]`, where w is a word of `number`.
+    """Values of a record that can be told by its number: `[CLS] w w [SEP] [MASK] w [SEP]`, with w chosen by `number`.
 
     The masked word follows from the words around it, so that a model can learn it.
     """
@@ -59,8 +59,8 @@ def write_records(path, values):
 def write_build(folder, num_train=20, num_eval=5, num_shards=2, **changes):
     """A folder as etl.build_pretrain leaves it; records are numbered through. Returns the path as str."""
     folder = str(folder)
-    train = [_shard(folder, "tf_examples-%05d-of-%05d.tfrecord" % (index, num_shards), range(index, num_train, num_shards))
-             for index in range(num_shards)]
+    train = [_shard(folder, "tf_examples-%05d-of-%05d.tfrecord" % (index, num_shards),
+                    range(index, num_train, num_shards)) for index in range(num_shards)]
     held_out = [_shard(folder, "eval/tf_examples-00000-of-00001.tfrecord", range(num_train, num_train + num_eval))]
     vocabulary = write_vocabulary(os.path.join(folder, "vocab.txt"))
     fields = dict(train=tuple(train), eval=tuple(held_out), max_seq_length=SEQ_LENGTH,
