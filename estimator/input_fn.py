@@ -23,6 +23,10 @@ SHUFFLE_BUFFER = 8192                          # records; the builder's shards a
 BATCHES_AHEAD = 2
 READ_BATCH = 1024                              # records at a time, where only a label is wanted
 
+# AutoGraph reads a function's source file when the graph is built: a file edited during a long training would break the
+# evaluation after it. Ours are plain graph code and need no conversion.
+_graph_code = tf.autograph.experimental.do_not_convert
+
 
 def train_on_records(data: PretrainingData, batch_size: int, seed: int, start_step: int = 0) -> InputFn:
     """Batches of `data`, without end, from step `start_step` on; a batch may hold the end of one epoch and the
@@ -35,6 +39,7 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, start_st
                         % (batch_size, data.source, data.num_train_records))
     first_epoch, to_skip = divmod(start_step * batch_size, data.num_train_records)
 
+    @_graph_code
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
         records = _shuffled_records(data.train_files, seed, epoch)
         return records.skip(tf.where(tf.equal(epoch, first_epoch), np.int64(to_skip), np.int64(0)))
@@ -112,6 +117,7 @@ def _parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
     spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
             for feature in features}
 
+    @_graph_code
     def parse(records: tf.Tensor) -> Features:
         parsed = tf.parse_example(records, spec)
         return {name: tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
@@ -121,6 +127,7 @@ def _parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
 
 def _filler(batch_size: int) -> Callable[[Features], Features]:
     """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape becomes static."""
+    @_graph_code
     def fill(features: Features) -> Features:
         num_real = tf.shape(features["input_ids"])[0]
         filled = {name: tf.pad(values, [[0, batch_size - num_real]] + [[0, 0]] * (values.shape.ndims - 1))

@@ -108,27 +108,29 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     kinds = ["{:.0%} {}".format(count[name + "_predictions"] / count["predictions"], shown) for name, shown in
              (("masked", "[MASK]"), ("kept", "kept"), ("random", "random"), ("permuted", "permuted"))
              if count[name + "_predictions"]]
-    rows = [
+    rows: List[Tuple[str, str]] = [
         ("documents", "{:,} ({:,} held out, {:,} too short, {:,} unusable)".format(
             count["documents"], count["eval_documents"], count["documents_too_short"], count["bad_records"])),
         ("sentences, words, tokens", "{:,}  {:,}  {:,}".format(count["sentences"], count["words"], count["tokens"])),
         ("unknown tokens", "{:.2%}".format(count["unknown_tokens"] / count["tokens"])),
         ("samples", "{:,} for training, {:,} held out".format(
             sum(shard.records for shard in result.train), sum(shard.records for shard in result.eval))),
-        ("dropped as repeated", "{:,} samples".format(count["dropped_samples"])),
         ("padding", "{:.1%} of {} tokens".format(
             1 - count["sample_tokens"] / (samples * result.max_seq_length), result.max_seq_length)),
         ("predicted tokens", "{:.1%}: {}".format(count["predictions"] / count["sample_tokens"], ", ".join(kinds))),
-        ({"order": "swapped", "next": "random second"}.get(config.sentence_objective, ""),
-         "{:.1%}".format(count["label_1_samples"] / samples)),
         ("shards", "{} for training, {} held out, {:.1f} MB".format(
             len(result.train), len(result.eval), sum(shard.bytes for shard in result.train + result.eval) / 1e6)),
-        ("unusable documents", os.path.join(config.output_dir, DEAD_LETTERS) if count["bad_records"] else ""),
         ("time", clock(seconds)),
     ]
+    if config.sentence_objective != "none":
+        name = "swapped" if config.sentence_objective == "order" else "random second segment"
+        rows.append((name, "{:.1%}".format(count["label_1_samples"] / samples)))
+    if count["dropped_samples"]:
+        rows.append(("dropped as repeated", "{:,} samples".format(count["dropped_samples"])))
+    if count["bad_records"]:
+        rows.append(("unusable documents", os.path.join(config.output_dir, DEAD_LETTERS)))
     for name, value in rows:
-        if name and value and value != "0 samples":
-            print("  %-26s %s" % (name, value))
+        print("  %-26s %s" % (name, value))
     print("Wrote %s\nNext: python -m estimator.pretrain --input_file %s" % (
         os.path.join(config.output_dir, manifest.FILE_NAME), config.output_dir))
 

@@ -18,8 +18,8 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 from etl.command_line import UserError, flag, run
 from etl.documents import clean_line
 from etl.files import atomic_write, expand, write_text
-from etl.sources import open_input
-from etl.tokenization import SPECIAL_TOKENS, WHITE_SPACE, UNIT_PATTERN, is_han, split_words
+from etl.sources import damage_named, open_input
+from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
 SHIPPED_SIZE = 21128
 LATIN_PIECES = 4000                            # of the shipped vocabulary
@@ -44,6 +44,9 @@ class VocabConfig:
                              % (len(SPECIAL), self.vocab_size))
         if self.model == "sentencepiece" and not self.input_file:
             raise ValueError("model sentencepiece needs input_file: it is learnt from text")
+        if not self.input_file and self.vocab_size != SHIPPED_SIZE:
+            raise ValueError("vocab_size of the shipped vocabulary is %d, got %d; give input_file to learn another"
+                             % (SHIPPED_SIZE, self.vocab_size))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -56,16 +59,17 @@ def build(config: VocabConfig) -> None:
         _train_sentencepiece(config)
     else:
         tokens = (learn_wordpiece(read_lines(expand(config.input_file, "input_file")), config.vocab_size,
-                                  config.do_lower_case) if config.input_file else shipped_vocabulary(config.vocab_size))
+                                  config.do_lower_case) if config.input_file else shipped_vocabulary())
         write_text(config.output_file, "\n".join(tokens) + "\n")
-    print("Wrote %s: %d entries\nNext: python -m etl.build_pretrain --vocab_file %s"
-          % (config.output_file, config.vocab_size, config.output_file))
+    print("Wrote %s: %d entries\nNext: python -m etl.build_pretrain --%s %s"
+          % (config.output_file, config.vocab_size,
+             "spm_model_file" if config.model == "sentencepiece" else "vocab_file", config.output_file))
 
 
 def read_lines(paths: Iterable[str]) -> Iterator[str]:
     """The non-blank lines of text files. UserError names file and line of bytes that are no UTF-8."""
     for path in paths:
-        with open_input(path) as stream:
+        with open_input(path) as stream, damage_named(path):
             for number, line in enumerate(stream, 1):
                 try:
                     text = clean_line(line.decode("utf-8"))
@@ -120,6 +124,8 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     while queue and len(made) < limit:
         count, pair = heapq.heappop(queue)
         if -count != pairs[pair]:              # an old entry: the pair was counted anew since
+            if pairs[pair] > 0:
+                heapq.heappush(queue, (-pairs[pair], pair))
             continue
         if -count < 2:
             break
@@ -130,7 +136,7 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     return list(made)
 
 
-def shipped_vocabulary(vocab_size: int = SHIPPED_SIZE) -> List[str]:
+def shipped_vocabulary() -> List[str]:
     """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up to the size."""
     symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr") + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
     letters = [char for char in symbols if char.isalnum()]
@@ -143,7 +149,7 @@ def shipped_vocabulary(vocab_size: int = SHIPPED_SIZE) -> List[str]:
                                                  for char in line if is_han(char)}))
     for repertoire in (_han("big5", first_level_ends=b"\xc6\x7e"), _han("shift_jis"), _han("big5"), _han("gbk")):
         han.update(dict.fromkeys(repertoire))
-    return tokens + sorted(list(han)[:vocab_size - len(tokens)])
+    return tokens + sorted(list(han)[:SHIPPED_SIZE - len(tokens)])
 
 
 def _train_sentencepiece(config: VocabConfig) -> None:
@@ -221,7 +227,7 @@ def _encoded(char: str, encoding: str) -> bytes:
 
 def _normalized(text: str) -> List[str]:
     """The characters that lower-casing and stripping accents leave of a text, each once, by code point."""
-    characters = {char for original in text if original not in WHITE_SPACE
+    characters = {char for original in text if not original.isspace()
                   for word, _ in split_words(original, True) for char in word}
     return sorted(characters)
 

@@ -15,7 +15,7 @@ import dataclasses
 import logging
 import os
 import sys
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from albert_config import ConfigError
 
@@ -48,7 +48,6 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
         return config_class(**values)  # type: ignore[call-arg]
     except ValueError as error:                # raised by the config's own __post_init__
         parser.error(str(error))
-        raise AssertionError("parser.error returns never")
 
 
 def run(prog: str, description: str, config_class: Type[Config], command: Callable[[Config], Optional[int]],
@@ -117,7 +116,7 @@ class _ListFlag(argparse._AppendAction):
 class _Parser(argparse.ArgumentParser):
     """Errors in one line that says where to look next."""
 
-    def error(self, message: str) -> Any:
+    def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: error: %s (see --help)\n" % (self.prog.replace("python -m ", ""), message))
 
 

@@ -88,8 +88,8 @@ def decode_example(record: bytes) -> Dict[str, np.ndarray]:
         for _, features in _fields(record):
             for _, entry in _fields(features):
                 pair = dict(_fields(entry))
-                values[bytes(pair[1]).decode("utf-8")] = _decode_feature(pair.get(2, b""))
-    except (IndexError, KeyError, TypeError, struct.error, UnicodeDecodeError):
+                values[pair[1].decode("utf-8")] = _decode_feature(pair.get(2, b""))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):    # ValueError: UTF-8, bytes that are no floats
         raise ValueError("not a serialized tf.train.Example")
     return values
 
@@ -171,6 +171,8 @@ def _field(number: int, payload: bytes) -> bytes:
 def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
     value = shift = 0
     while True:
+        if shift > 63:
+            raise IndexError("varint of over 64 bits")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

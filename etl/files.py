@@ -32,7 +32,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
 def write_text(path: str, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as stream:
-        stream.write(text.encode("utf-8"))
+        stream.write(text.encode("utf-8", "surrogateescape"))    # file names may hold any byte
 
 
 def write_json(path: str, value: Any) -> None:
@@ -61,7 +61,7 @@ def sha256_of_file(path: str) -> str:
 
 
 def fingerprint(path: str) -> Dict[str, Any]:
-    """Size and SHA-256 of the first and last MiB: cheap for any size, and any honest edit shows."""
+    """Size and SHA-256 of the first and last MiB: cheap for any size; an edit in between that keeps the size does not show."""
     size = os.path.getsize(path)
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
@@ -91,4 +91,4 @@ def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
         paths.update(matches)
     if not paths:
         raise UserError("--%s: names no file" % flag_name)
-    return sorted(paths)
+    return sorted(set(map(os.path.normpath, paths)))

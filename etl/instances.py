@@ -1,7 +1,7 @@
 """Documents → samples: one function that names every decision in its order, and the settings it takes."""
 import hashlib
 from dataclasses import dataclass
-from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple, cast
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -151,7 +151,7 @@ def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary,
 def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator,
                    draw_segment: Optional[DrawSegment]) -> Iterator[SegmentPair]:
     budget = config.budget
-    document = document._replace(word_starts=break_giant_words(document.word_starts, budget // 2))
+    document = document._replace(word_starts=break_giant_words(document.word_starts, budget // 3))
     shortened = rng.random() < config.short_seq_prob
     target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
     for chunk in pack(document, target, budget):
@@ -164,9 +164,9 @@ def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.
             continue
         if config.sentence_objective == "order":
             yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
-        else:
+        elif draw_segment:
             yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
-                                   cast(DrawSegment, draw_segment))
+                                   draw_segment)
 
 
 def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator, draw_segment: DrawSegment
@@ -174,12 +174,13 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
     """The pair as it is, or each half before a random segment. A third of the draws, at two samples each, makes half
     of all samples random, and no text is lost."""
     halves = [(pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)]
-    others = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
-    if not others or any(other is None for other in others):
+    drawn = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
+    others = [other for other in drawn if other is not None]
+    if len(others) < 2:
         yield pair
-        return
-    for half, other in zip(halves, others):
-        yield SegmentPair(*half, *cast(Tuple[np.ndarray, np.ndarray], other), label=1)
+    else:
+        for half, other in zip(halves, others):
+            yield SegmentPair(*half, *other, label=1)
 
 
 def _choose_positions(segments: Sequence[Sequence[Word]], num_tokens: int, config: InstanceConfig,

@@ -16,6 +16,7 @@ from etl.files import expand, fingerprint, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
 from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
+from etl.words import load_segmenter
 
 SHARD_BYTES = 256 << 20
 RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how many shards are made by default
@@ -89,6 +90,8 @@ class BuildConfig:
         if "://" in self.output_dir:
             raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
                              % self.output_dir)
+        if not 0 < self.masked_lm_prob < 1:    # before max_predictions_per_seq is derived from it
+            raise ValueError("masked_lm_prob must be in (0, 1), got %s" % self.masked_lm_prob)
         self.instances                         # checks the rest
 
     @property
@@ -135,8 +138,10 @@ def make_plan(config: BuildConfig) -> Plan:
     if config.masked_lm_labels == "albert_zh" and (vocabulary.continued_ids == range(len(vocabulary))).all():
         raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the vocabulary of the "
                         "released checkpoint" % config.vocab_file)
+    if not len(vocabulary.replaceable_ids):
+        raise UserError("%s: holds special tokens only" % (config.spm_model_file or config.vocab_file))
     if config.user_dict:
-        sha256_of_file(config.user_dict)       # a missing file is an error here, not in a worker
+        load_segmenter(config.user_dict)       # what is wrong with it is said here, not in a worker
     ranges = plan_ranges(paths, config.range_bytes)
     text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1) for entry in inputs)
     record_bytes = text_bytes * RECORD_BYTES_PER_TEXT_BYTE
@@ -147,6 +152,7 @@ def make_plan(config: BuildConfig) -> Plan:
                    keep_duplicates=config.duplicates == "keep")
     vocab_path = config.spm_model_file or config.vocab_file
     files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
+    files += [str(os.stat(path).st_mtime_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
     name = hashlib.sha256(repr((job, ranges, inputs, files, versions())).encode("utf-8", "surrogateescape")).hexdigest()
     work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name[:16])
     if config.direct_running_mode:

@@ -24,8 +24,8 @@ def progress(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> 
         while not done.wait(INTERVAL_SECONDS):
             finished, remark = measure()
             rate = (finished - already) / (time.time() - begin)
-            left = " %s left" % clock((total - finished) / rate) if rate > 0 else ""
-            sys.stderr.write("%s: %.1f of %.1f MB, %.2f MB/s, %s,%s\n"
+            left = ", %s left" % clock((total - finished) / rate) if rate > 0 else ""
+            sys.stderr.write("%s: %.1f of %.1f MB, %.2f MB/s, %s%s\n"
                              % (label, finished / 1e6, total / 1e6, rate / 1e6, remark, left))
 
     thread = threading.Thread(target=watch, daemon=True)

@@ -32,7 +32,7 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter) -> manifest.Mani
             shards[part].append(manifest.Shard(*marker["shard"])._replace(path=name))
             counters["dropped_samples"] += marker["dropped"]
             moves.append((path, os.path.join(out, name)))
-    _remove_old(out, keep={path for path, _ in moves})
+    _remove_old(out, nothing_moved=all(os.path.exists(path) for path, _ in moves))
     for path, final in moves:
         os.makedirs(os.path.dirname(final), exist_ok=True)
         if os.path.exists(path):               # else a publication that was interrupted has moved it already
@@ -94,13 +94,13 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
                             % (place, name, len(values.get(name, ())), length))
 
 
-def _remove_old(folder: str, keep: Any) -> None:
+def _remove_old(folder: str, nothing_moved: bool) -> None:
     """Removes what an earlier build left: its manifest first, so that nothing claims the rest.
 
-    When the shards of this build were moved before an interruption, they are what lies there: then nothing is removed.
+    When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """
     names = [manifest.FILE_NAME, DEAD_LETTERS]
-    if all(os.path.exists(path) for path in keep):
+    if nothing_moved:
         for part in PARTS:
             below = os.path.dirname(shard_name(part, 0, 1))
             if os.path.isdir(os.path.join(folder, below)):

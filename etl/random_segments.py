@@ -68,13 +68,13 @@ class RandomSegments:
 
         Returns:
           (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a sentence where possible, else with a
-          word; None when the pool holds nothing else.
+          word, else inside the first; None when the pool holds nothing else.
         """
         index = int(rng.random() * len(self._documents))
         start = rng.random()
         for place in range(len(self._documents)):
             at = (index + place) % len(self._documents)
-            if self._documents[at].sentences != not_from[:POOL_SENTENCES]:
+            if self._documents[at].sentences != not_from[:POOL_SENTENCES] and len(self._load(at).ids):
                 return _cut(self._load(at), start, limit)
         return None
 

@@ -2,7 +2,8 @@
 
 A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences go in while they fit; a sentence longer than the
 budget is cut at a word boundary and goes on in the next chunk. Every chunk has two words at least, so it can be split
-into two segments, unless the document itself is a single word.
+into two segments, unless the document itself is a single word. Sentences stay whole where they can: one cut at the end of a chunk would
+tell the second segment from the first, and the sentence-order task would learn to look for that.
 """
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -63,7 +64,7 @@ def pack(document: TokenizedDocument, target: int, budget: int) -> List[Chunk]:
     """Cuts a document into chunks that cover it without gap or overlap, each of at most `budget` tokens.
 
     A chunk ends with the sentence that brings it to `target`, or before the sentence that does not fit any more. Needs words of
-    at most budget / 2 tokens (`break_giant_words`).
+    at most budget / 3 tokens (`break_giant_words`).
     """
     words = np.flatnonzero(document.word_starts)
     ends = np.append(document.sentence_starts[1:], len(document.ids)).tolist()
@@ -88,7 +89,7 @@ def pack(document: TokenizedDocument, target: int, budget: int) -> List[Chunk]:
                 begin, boundaries = end, []
     if end > begin:
         chunks.append(Chunk(begin, end, tuple(boundaries)))
-    return _mend_last(chunks, words, budget)
+    return _mend_last(chunks, words, document.sentence_starts, budget)
 
 
 def choose_split(chunk: Chunk, word_starts: np.ndarray, draw: float) -> int:
@@ -123,18 +124,19 @@ def _last_word_start(words: np.ndarray, at_most: int) -> int:
     return int(words[np.searchsorted(words, at_most, side="right") - 1])
 
 
-def _mend_last(chunks: List[Chunk], words: np.ndarray, budget: int) -> List[Chunk]:
+def _mend_last(chunks: List[Chunk], words: np.ndarray, sentence_starts: np.ndarray, budget: int) -> List[Chunk]:
     """Gives a last chunk of one word another from the chunk before it: a sentence where possible, else a word."""
     if len(chunks) < 2 or _has_two_words(words, chunks[-1].begin, chunks[-1].end):
         return chunks
     before, last = chunks[-2:]
+    boundaries = before.boundaries + ((last.begin,) if last.begin in sentence_starts else ())
     if last.end - before.begin <= budget:
-        return chunks[:-2] + [Chunk(before.begin, last.end, before.boundaries + (last.begin,))]
+        return chunks[:-2] + [Chunk(before.begin, last.end, boundaries)]
     inner = words[(words > before.begin) & (words < last.begin)].tolist()
     for candidates in (before.boundaries, inner):
         for cut in reversed(candidates):
             if last.end - cut <= budget and _has_two_words(words, before.begin, cut):
-                left = tuple(boundary for boundary in before.boundaries if boundary < cut)
-                right = tuple(boundary for boundary in before.boundaries + (last.begin,) if boundary > cut)
+                left = tuple(boundary for boundary in boundaries if boundary < cut)
+                right = tuple(boundary for boundary in boundaries if boundary > cut)
                 return chunks[:-2] + [Chunk(before.begin, cut, left), Chunk(cut, last.end, right)]
     return chunks

@@ -1,8 +1,10 @@
 """Samples → sorted run files → merged shards. Memory is bounded by the buffer of one run and the fan-in of one merge.
 
 A sample's key is 16 bytes of hash and 12 bytes of origin. The hash decides its shard, and its place there: shards are sorted by
-key, which shuffles all samples the same way on every run. Equal hashes of different origin come from repeated documents.
+key, which shuffles all samples the same way on every run. When repeated documents are to be dropped, the hash leaves their place out, so
+that equal hashes of different origin meet in the merge.
 """
+import contextlib
 import hashlib
 import heapq
 import itertools
@@ -120,7 +122,8 @@ def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan
                     records, size = records + 1, size + len(framed)
         finally:
             for run in temporary:
-                os.remove(run)
+                with contextlib.suppress(FileNotFoundError):
+                    os.remove(run)
     return MergedShard(Shard(path, records, size, digest.hexdigest()), dropped)
 
 
@@ -147,12 +150,12 @@ def _read_extent(extent: Extent) -> Iterator[Tuple[bytes, bytes]]:
     with open(extent.path, "rb", buffering=_READ_BUFFER) as stream:
         stream.seek(extent.offset)
         for _ in range(extent.records):
-            key = stream.read(_KEY_BYTES)
-            length, = _LENGTH.unpack(stream.read(_LENGTH.size))
-            record = stream.read(length)
-            if len(record) < length:
+            header = stream.read(_KEY_BYTES + _LENGTH.size)
+            length = _LENGTH.unpack(header[_KEY_BYTES:])[0] if len(header) == _KEY_BYTES + _LENGTH.size else -1
+            record = stream.read(max(0, length))
+            if len(record) != length:
                 raise OSError("%s: run file cut off" % extent.path)
-            yield key, record
+            yield header[:_KEY_BYTES], record
 
 
 def _merged(extents: Sequence[Extent]) -> Iterator[Tuple[bytes, bytes]]:

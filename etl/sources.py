@@ -5,11 +5,14 @@ first document to the range that holds byte 0); its owner reads on past the end 
 belongs to the range that holds its first byte. Compressed files cannot be entered in the middle: one range each.
 """
 import bz2
+import contextlib
 import gzip
 import json
 import os
+import zlib
 from typing import IO, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
+from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 
 MAX_LINE_BYTES = 1 << 20                       # longer lines and documents are bad records: they bound a worker's memory
@@ -51,7 +54,7 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
 def read_documents(file_range: FileRange, input_format: str = "text", text_field: str = "text"
                    ) -> Iterator[Union[Document, BadRecord]]:
     """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
-    with open_input(file_range.path) as stream:
+    with open_input(file_range.path) as stream, damage_named(file_range.path):
         lines = _lines_from(stream, file_range.begin)
         if input_format == "jsonl":
             yield from _read_json_lines(lines, file_range, text_field)
@@ -74,10 +77,21 @@ def open_input(path: str) -> IO[bytes]:
     return cast(IO[bytes], _OPENERS.get(os.path.splitext(path)[1], open)(path, "rb"))
 
 
+@contextlib.contextmanager
+def damage_named(path: str) -> Iterator[None]:
+    """Turns what decompression raises for a damaged file into a UserError that names it."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        if not is_compressed(path):
+            raise
+        raise UserError("%s: damaged or cut off: %s" % (path, error))
+
+
 def line_number(path: str, offset: int) -> int:
     """The number, from 1, of the line that holds byte `offset`."""
     lines, left = 1, offset
-    with open_input(path) as stream:
+    with open_input(path) as stream, damage_named(path):
         while left > 0:
             block = stream.read(min(left, 1 << 20))
             if not block:
@@ -199,9 +213,11 @@ def _text_of(line: Optional[bytes], text_field: str) -> str:
         value: Any = json.loads(clean_line(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError("not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start]))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError("not JSON: %s" % error)
     text = value.get(text_field) if isinstance(value, dict) else None
     if not isinstance(text, str):
         raise ValueError("no JSON object with a text in field %r" % text_field)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("half a surrogate pair in field %r" % text_field)
     return text

@@ -60,7 +60,8 @@ class Vocabulary:
       tokens: list of str, by id.
       ids: dict str → id.
       pad, unk, cls, sep, mask: ids of the special tokens.
-      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token.
+      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token, no Han character with ##,
+        which no text holds.
       continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the id itself.
     """
 
@@ -78,7 +79,9 @@ class Vocabulary:
             raise UserError("%s: [PAD] must be the first entry (id 0), since records are padded with 0; got id %d"
                             % (source, self.pad))
         self.replaceable_ids = np.array([index for index, token in enumerate(tokens)
-                                         if token and not _NEVER_TEXT.fullmatch(token)], dtype=np.int32)
+                                         if token and not _NEVER_TEXT.fullmatch(token)
+                                         and not (len(token) == 3 and token[:2] == "##" and is_han(token[2]))],
+                                        dtype=np.int32)
         self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token) else index
                                        for index, token in enumerate(tokens)], dtype=np.int32)
 

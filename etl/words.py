@@ -5,6 +5,8 @@ from typing import Optional
 
 import numpy as np
 
+from etl.command_line import UserError
+
 
 class Segmenter:
     """Finds words with jieba; `user_dict` is a file in jieba's own format, or None."""
@@ -14,7 +16,10 @@ class Segmenter:
         jieba.setLogLevel(logging.WARNING)
         self._tokenizer = jieba.Tokenizer()
         if user_dict:
-            self._tokenizer.load_userdict(user_dict)
+            try:
+                self._tokenizer.load_userdict(user_dict)
+            except ValueError as error:
+                raise UserError("%s: not a user dictionary of jieba in UTF-8: %s" % (user_dict, error))
         self._tokenizer.initialize()
 
     def word_offsets(self, sentence: str) -> np.ndarray:

@@ -72,6 +72,12 @@ def test_other_errors_pass(folder):
             raise tf.errors.InvalidArgumentError(None, None, "ours")
 
 
+def test_a_full_disk_is_told_from_full_memory():
+    with pytest.raises(UserError, match="no space left on the disk of --output_dir"):
+        with failures.explained("--train_batch_size 5"):
+            raise tf.errors.ResourceExhaustedError(None, None, "out/model.ckpt-7; No space left on device")
+
+
 def test_exhausted_memory_names_the_flag():
     with pytest.raises(UserError, match="out of memory: --train_batch_size 4096 is too large for this device"):
         with failures.explained("--train_batch_size 4096"):

@@ -22,7 +22,7 @@ def packings(draw):
     target = draw(st.integers(2, budget))
     word = st.integers(1, draw(st.sampled_from([1, 2, 4, 30])))
     document = document_of(*draw(st.lists(st.lists(word, min_size=1, max_size=12), min_size=1, max_size=8)))
-    return document._replace(word_starts=break_giant_words(document.word_starts, budget // 2)), target, budget
+    return document._replace(word_starts=break_giant_words(document.word_starts, budget // 3)), target, budget
 
 
 def num_words(document, chunk):
