@@ -23,12 +23,13 @@ venv:
 	fi
 
 test: venv
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto
 
 quickstart: venv
 	$(PYTHON) -m etl.build_pretrain --runner DirectRunner --max_seq_length 128 --eval_fraction 0.1
-	$(PYTHON) -m estimator.pretrain --albert_config_file mini --train_batch_size 32 --learning_rate 0.002 --num_train_steps 1000 --num_warmup_steps 100 --save_checkpoints_steps 500
-	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 3e-4 --num_train_epochs 10
+	$(PYTHON) -m estimator.pretrain --albert_config_file mini --optimizer adamw --learning_rate 0.002 \
+	    --train_batch_size 32 --num_train_steps 500 --num_warmup_steps 50 --save_checkpoints_steps 250 --log_steps 50
+	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.001 --num_train_epochs 10 --log_steps 20
 	$(PYTHON) -m serving.export
 	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
 	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机屏幕碎了去哪里修

@@ -39,8 +39,7 @@ class FinetuneConfig:
     init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values")
     albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint")
-    do_lower_case: Optional[str] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained",
-                                        ("true", "false"))
+    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
     max_seq_length: int = flag(128, "tokens of an example; longer ones are cut")
     do_train: bool = flag(True, "train")
     do_eval: bool = flag(True, "evaluate on the dev file")
@@ -107,7 +106,7 @@ def finetune(config: FinetuneConfig) -> None:
         evaluate(config, plan, estimator)
     if config.do_predict:
         predict(config, plan, estimator)
-    print("Next: python -m serving.export --model_dir %s" % config.output_dir)
+    print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
 
 
 def make_plan(config: FinetuneConfig) -> Plan:
@@ -188,7 +187,7 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
                             "flag out" % (config.vocab_file, ours))
     if config.do_lower_case is None:
         return tokenizer
-    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case == "true")
+    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
 
 
 def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> Dict[str, str]:

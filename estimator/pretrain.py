@@ -7,6 +7,7 @@ again, with the very batch that would have come next.
   python -m estimator.pretrain --input_file 'records/*.tfrecord' --vocab_file vocab.txt --max_seq_length 512 \\
       --max_predictions_per_seq 51 --do_eval false
 """
+import dataclasses
 import glob
 import math
 import os
@@ -24,12 +25,17 @@ from etl.progress import clock
 from etl.tokenization import TokenizerConfig
 
 BASELINE_RECORDS = 100000                      # as many are read, at most, to count labels
+
+# Published for ALBERT (Lan et al. 2019, section 4.1); with less data than so many batches, a run of this size makes no sense.
+PUBLISHED_BATCH_SIZE, PUBLISHED_STEPS, PUBLISHED_BATCHES = 4096, 125000, 100
+SMALL_BATCH_SIZE, SMALL_EPOCHS = 32, 3
+WARMUP_SHARE = 40                              # one step in so many: 3,125 of 125,000
 OPTIMIZERS = ("lamb", "adamw")
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """The flags of this command. Rates and sizes are those published for ALBERT."""
+    """The flags of this command. Rates and sizes are those published for ALBERT, unless the data is too small for them."""
     input_file: Tuple[str, ...] = flag(("output/pretrain_data",),
                                         "folder of etl.build_pretrain, or globs of TFRecord files")
     eval_input_file: Tuple[str, ...] = flag((), "globs of TFRecord files held out, where --input_file names files")
@@ -42,12 +48,15 @@ class PretrainConfig:
     max_predictions_per_seq: Optional[int] = flag(None, "predictions of a record; without it the manifest's")
     do_train: bool = flag(True, "train")
     do_eval: bool = flag(True, "evaluate on the records held out")
-    train_batch_size: int = flag(4096, "records of a training step")
+    train_batch_size: Optional[int] = flag(None, "records of a training step; without it 4096, or 32 when there are fewer than "
+                                           "409,600 records")
     eval_batch_size: int = flag(64, "records of an evaluation step")
     optimizer: str = flag("lamb", "update rule", OPTIMIZERS)
     learning_rate: float = flag(0.00176, "highest learning rate")
-    num_train_steps: int = flag(125000, "training steps in all")
-    num_warmup_steps: int = flag(3125, "steps in which the learning rate rises")
+    num_train_steps: Optional[int] = flag(None, "training steps in all; without it 125,000, or 3 epochs when there are fewer "
+                                          "than 409,600 records")
+    num_warmup_steps: Optional[int] = flag(None, "steps in which the learning rate rises; without it one in 40: 3,125 of "
+                                           "125,000")
     poly_power: float = flag(1.0, "power of the learning rate's decay")
     save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
     keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
@@ -66,9 +75,10 @@ class PretrainConfig:
                 raise ValueError("%s must be at least 1, got %d" % (name, value))
         if not self.learning_rate > 0:
             raise ValueError("learning_rate must be above 0, got %s" % self.learning_rate)
-        if not 0 <= self.num_warmup_steps <= self.num_train_steps:
+        warmup, steps = self.num_warmup_steps or 0, self.num_train_steps or PUBLISHED_STEPS
+        if not 0 <= warmup <= steps:
             raise ValueError("num_warmup_steps must be in [0, %d], since num_train_steps is %d; got %d"
-                             % (self.num_train_steps, self.num_train_steps, self.num_warmup_steps))
+                             % (steps, steps, warmup))
         if not (self.do_train or self.do_eval):
             raise ValueError("do_train and do_eval are both false: nothing to do")
 
@@ -80,6 +90,7 @@ class PretrainConfig:
 
 class Plan(NamedTuple):
     """All that is known before anything is written."""
+    config: PretrainConfig                     # without gaps
     model: AlbertConfig
     data: PretrainingData
     folder: ModelFolder
@@ -97,6 +108,7 @@ def pretrain(config: PretrainConfig) -> None:
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
+    config = plan.config
     estimator = npu.make_estimator(plan.backend, _model_fn(config, plan), config.output_dir, config.run_options)
     if config.do_train:
         train(config, plan, estimator)
@@ -109,13 +121,18 @@ def make_plan(config: PretrainConfig) -> Plan:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
     model = albert_config.load(config.albert_config_file)
     backend, reason = npu.choose_backend(config.backend)
+    data = find_data(config)
+    config = with_sizes(config, data.num_train_records)
     npu.check_steps(backend, config.run_options, {"num_train_steps": config.num_train_steps,
                                                   "save_checkpoints_steps": config.save_checkpoints_steps})
-    data = find_data(config)
     folder = describe_model(config, model, data)
     print("Model %s on %s (%s)" % (config.albert_config_file, backend, reason))
     print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
         data.source, data.num_train_records, data.num_eval_records, data.max_seq_length))
+    if config.do_train:
+        print("--train_batch_size %d --num_train_steps %d --num_warmup_steps %d --optimizer %s --learning_rate %g"
+              % (config.train_batch_size, config.num_train_steps, config.num_warmup_steps, config.optimizer,
+                 config.learning_rate))
     init_checkpoint = find_init_checkpoint(config)
     resume.check_model(config.output_dir, folder)
     if config.do_train:
@@ -127,7 +144,22 @@ def make_plan(config: PretrainConfig) -> Plan:
     if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order))
-    return Plan(model, data, folder, backend, start_step, init_checkpoint)
+    return Plan(config, model, data, folder, backend, start_step, init_checkpoint)
+
+
+def with_sizes(config: PretrainConfig, num_records: int) -> PretrainConfig:
+    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small data.
+
+    Raises UserError when the warm-up that was given is longer than the run.
+    """
+    is_large = num_records >= PUBLISHED_BATCHES * PUBLISHED_BATCH_SIZE
+    batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE if is_large else min(SMALL_BATCH_SIZE, num_records))
+    steps = config.num_train_steps or (PUBLISHED_STEPS if is_large else max(1, SMALL_EPOCHS * num_records // batch_size))
+    warmup = steps // WARMUP_SHARE if config.num_warmup_steps is None else config.num_warmup_steps
+    if warmup > steps:
+        raise UserError("--num_warmup_steps is %d, longer than the run of %d steps that %d records give: name "
+                        "--num_train_steps" % (warmup, steps, num_records))
+    return dataclasses.replace(config, train_batch_size=batch_size, num_train_steps=steps, num_warmup_steps=warmup)
 
 
 def find_data(config: PretrainConfig) -> PretrainingData:

@@ -133,7 +133,7 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") 
         return
     kinds: Dict[Any, Callable[[str], Any]] = {
         str: str, int: _integer, float: _number, bool: _boolean,
-        Optional[str]: str, Optional[int]: _integer, Optional[float]: _number}
+        Optional[str]: str, Optional[int]: _integer, Optional[float]: _number, Optional[bool]: _boolean}
     kind = kinds[field.type]
     if kind is _boolean:
         common.update(nargs="?", const=True, metavar="true|false")

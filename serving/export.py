@@ -30,7 +30,7 @@ BEST = "best"
 DEFAULT, TEXT_INPUTS = "serving_default", ("text_a", "text_b")
 PREDICT_IDS, IDS_INPUTS = "predict_ids", ("input_ids", "input_mask", "segment_ids")
 TOLERANCE = 1e-4                               # between the probabilities of a text, padded in its batch, and its ids
-SAMPLE_PAIRS = (("花呗怎么还款", "花呗如何提前还款？"), ("普通话ABC，Ω", ""), ("", "x" * 201), ("字" * 600, "句" * 600))
+SAMPLE_PAIRS = (("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201), ("字" * 600, "句" * 600))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def export(config: ExportConfig) -> None:
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
     print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels), model.max_seq_length))
     print("  in-graph tokenization and both signatures checked against Python")
-    print("Next: python -m serving.predict --model_dir %s --text_a 花呗怎么还款 --text_b 如何还花呗" % config.output_dir)
+    print("Next: python -m serving.predict --model_dir %s --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理" % config.output_dir)
 
 
 def read_model(folder: str) -> Tuple[ModelFolder, WordPieceTokenizer]:

@@ -1,6 +1,6 @@
 """Asks an exported model, and writes one JSON object a line.
 
-  python -m serving.predict --text_a 花呗怎么还款 --text_b 如何还花呗
+  python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
 
 A line of standard input is text_a, or text_a, a tab and text_b. A line of output:

@@ -101,7 +101,7 @@ def test_without_training_the_folder_is_enough(trained, capsys):
     status, output, errors = run(capsys, *flags)
     assert (status, errors) == (0, "")
     assert "Step 5, 7 dev examples: eval_accuracy" in output
-    assert "Next: python -m serving.export --model_dir %s" % (trained / "out") in output
+    assert "Next: python -m serving.export --checkpoint_dir %s" % (trained / "out") in output
     after = (trained / "out" / "eval_results.json").read_text()
     assert json.loads(after) == pytest.approx(json.loads(before), abs=1e-6)
 

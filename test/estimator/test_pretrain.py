@@ -148,3 +148,20 @@ def test_a_damaged_record_is_named(folder, capsys):
 
 def test_the_flag_offers_the_optimizers_there_are():
     assert sorted(pretrain.OPTIMIZERS) == sorted(optimizers.OPTIMIZERS)
+
+
+@pytest.mark.parametrize("given, num_records, wanted", [
+    ({}, 409600, (4096, 125000, 3125)),
+    ({}, 409599, (32, 38399, 959)),
+    ({}, 20, (20, 3, 0)),
+    ({"train_batch_size": 64, "num_train_steps": 1000}, 5000, (64, 1000, 25)),
+    ({"num_train_steps": 1000, "num_warmup_steps": 0}, 5000, (32, 1000, 0)),
+])
+def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given, num_records, wanted):
+    config = pretrain.with_sizes(pretrain.PretrainConfig(**given), num_records)
+    assert (config.train_batch_size, config.num_train_steps, config.num_warmup_steps) == wanted
+
+
+def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
+    with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
+        pretrain.with_sizes(pretrain.PretrainConfig(num_warmup_steps=50), 100)

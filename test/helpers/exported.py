@@ -8,7 +8,7 @@ from estimator import heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
 from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
-TOKENS = list(SPECIAL_TOKENS) + list("北京你好吗花呗怎么还款如何提前普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
+TOKENS = list(SPECIAL_TOKENS) + list("北京你好吗手机没信号怎么办搜不到网络普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
 LABELS = ("相同", "不同", "其他")
 CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
                       intermediate_size=32, max_position_embeddings=48, embedding_size=8, initializer_range=0.5)
