@@ -31,8 +31,7 @@ quickstart: venv
 	    --train_batch_size 32 --num_train_steps 500 --num_warmup_steps 50 --save_checkpoints_steps 250 --log_steps 50
 	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.001 --num_train_epochs 10 --log_steps 20
 	$(PYTHON) -m serving.export
-	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
-	$(PYTHON) -m serving.predict --text_a 手机没信号怎么办 --text_b 手机屏幕碎了去哪里修
+	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
 
 clean:
 	rm -rf output build dist *.egg-info
