@@ -49,11 +49,11 @@ def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
 
 def pad_instance(instance: Instance, max_seq_length: int, max_predictions_per_seq: int,
                  with_token_boundary: bool = False) -> Dict[str, np.ndarray]:
-    """The values of `pretraining_features`, padded with 0: {name: int32 or float32 array}."""
+    """The values of `pretraining_features`, padded with 0: {name: bool, int32 or float32 array}."""
     length, predictions = len(instance.input_ids), len(instance.masked_lm_ids)
-    real, second = np.zeros((2, max_seq_length), dtype=np.int32)
-    real[:length] = 1
-    second[instance.first_length:length] = 1
+    real, second = np.zeros((2, max_seq_length), dtype=bool)
+    real[:length] = True
+    second[instance.first_length:length] = True
     values = {
         "input_ids": _padded(instance.input_ids, max_seq_length),
         "input_mask": real,
@@ -61,15 +61,15 @@ def pad_instance(instance: Instance, max_seq_length: int, max_predictions_per_se
         "masked_lm_positions": _padded(instance.masked_lm_positions, max_predictions_per_seq),
         "masked_lm_ids": _padded(instance.masked_lm_ids, max_predictions_per_seq),
         "masked_lm_weights": _padded(np.ones(predictions, np.float32), max_predictions_per_seq),
-        "next_sentence_labels": np.array([instance.label], dtype=np.int32),
+        "next_sentence_labels": np.array([instance.label == 1]),
     }
     if with_token_boundary:
-        values["token_boundary"] = _padded(instance.word_starts.astype(np.int32), max_seq_length)
+        values["token_boundary"] = _padded(instance.word_starts, max_seq_length)
     return values
 
 
 def encode_example(values: Dict[str, np.ndarray]) -> bytes:
-    """Serializes a tf.train.Example: integer arrays become Int64List, float arrays FloatList. Equal values, equal bytes."""
+    """Serializes a tf.train.Example: bool and integer arrays become Int64List, float arrays FloatList. Equal values, equal bytes."""
     parts = []
     for name in sorted(values):
         array = values[name]
@@ -152,8 +152,8 @@ _VARINT_COUNTS = np.arange(3) < _VARINT_LENGTHS[:, None]
 
 
 def _packed_varints(array: np.ndarray) -> bytes:
-    if not len(array):
-        return b""
+    if array.dtype == bool or not len(array):
+        return array.tobytes()
     low, high = array.min(), array.max()
     if 0 <= low and high < 1 << 7:
         return array.astype(np.uint8).tobytes()

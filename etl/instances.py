@@ -1,13 +1,13 @@
 """Documents → samples: one function that names every decision in its order, and the settings it takes."""
 import hashlib
 from dataclasses import dataclass
-from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from etl.documents import Document
-from etl.masking import (PERMUTED, Word, apply_mask, choose_permutation, choose_replacements, choose_words, num_to_predict,
-                         words_of_segment)
+from etl.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements, choose_words, find_words,
+                         num_to_predict)
 from etl.segments import SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack, split_and_swap
 from etl.tokenization import Vocabulary
 from etl.words import Segmenter, mark_word_starts
@@ -126,26 +126,30 @@ def instances_from_document(document: TokenizedDocument, identity: Tuple[object,
 
 def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary, rng: np.random.Generator) -> Instance:
     """Joins the segments as `[CLS] a [SEP] b [SEP]` and masks them."""
-    cls, sep, true = np.array([vocabulary.cls]), np.array([vocabulary.sep]), np.array([True])
-    ids, starts = [cls, pair.a_ids, sep], [true, pair.a_word_starts, true]
     first_length = len(pair.a_ids) + 2
+    length = first_length + (len(pair.b_ids) + 1 if len(pair.b_ids) else 0)
+    token_ids, word_starts = np.full(length, vocabulary.sep, np.int32), np.ones(length, bool)
+    token_ids[0] = vocabulary.cls
+    token_ids[1:first_length - 1], word_starts[1:first_length - 1] = pair.a_ids, pair.a_word_starts
     if len(pair.b_ids):
-        ids += [pair.b_ids, sep]
-        starts += [pair.b_word_starts, true]
-    token_ids, word_starts = np.concatenate(ids).astype(np.int32), np.concatenate(starts)
-    segments = [words_of_segment(pair.a_word_starts, 1), words_of_segment(pair.b_word_starts, first_length)]
-    masked, permuted = _choose_positions(segments, len(token_ids), config, rng)
-    replacements, kinds = choose_replacements(token_ids[masked], vocabulary.mask, vocabulary.replaceable_ids, rng)
-    positions = np.concatenate([masked, permuted])
-    replacements = np.concatenate([replacements, choose_permutation(token_ids[permuted], rng)])
-    kinds = np.concatenate([kinds, np.full(len(permuted), PERMUTED, np.int8)])
-    order = np.argsort(positions)
-    positions, kinds = positions[order], kinds[order]
+        token_ids[first_length:-1], word_starts[first_length:-1] = pair.b_ids, pair.b_word_starts
+    words = _maskable_words(pair, first_length, config.masking)
+    limit = _limit(words, len(token_ids), config)
+    ngram = config.ngram if config.masking == "ngram" else 1
+    positions = choose_words(words, limit, rng, ngram)
+    replacements, kinds = choose_replacements(token_ids[positions], vocabulary.mask, vocabulary.replaceable_ids, rng)
+    if config.do_permutation:
+        room = min(limit, config.max_predictions_per_seq - len(positions))
+        permuted = choose_words(words, room, rng, ngram, taken_positions=positions)
+        order = np.argsort(np.concatenate([positions, permuted]))
+        positions = np.concatenate([positions, permuted])[order]
+        replacements = np.concatenate([replacements, choose_permutation(token_ids[permuted], rng)])[order]
+        kinds = np.concatenate([kinds, np.full(len(permuted), PERMUTED, np.int8)])[order]
     labels = token_ids[positions]
     if config.masked_lm_labels == "albert_zh":
         labels = np.where(word_starts[positions], labels, vocabulary.continued_ids[labels])
-    return Instance(apply_mask(token_ids, positions, replacements[order]), word_starts, first_length,
-                    positions, labels, kinds, pair.label)
+    return Instance(apply_mask(token_ids, positions, replacements), word_starts, first_length, positions, labels, kinds,
+                    pair.label)
 
 
 def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator,
@@ -183,20 +187,17 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
             yield SegmentPair(*half, *other, label=1)
 
 
-def _choose_positions(segments: Sequence[Sequence[Word]], num_tokens: int, config: InstanceConfig,
-                      rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
-    """(positions to mask, positions to permute), each int32, ascending, without overlap."""
-    if config.masking == "token":
-        segments = [[Word(at, at + 1) for word in segment for at in range(*word)] for segment in segments]
+def _maskable_words(pair: SegmentPair, first_length: int, masking: str) -> Words:
+    starts = [pair.a_word_starts, pair.b_word_starts]
+    if masking == "token":                     # each token is a word of its own
+        starts = [np.ones_like(segment) for segment in starts]
+    return find_words((1, starts[0]), (first_length, starts[1]))
+
+
+def _limit(words: Words, num_tokens: int, config: InstanceConfig) -> int:
+    """Most tokens to mask; a short sample of long words predicts one of them all the same."""
     limit = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
-    shortest = min(word.end - word.begin for segment in segments for word in segment)
-    limit = max(limit, min(shortest, config.max_predictions_per_seq))    # a short sample of long words predicts one of them
-    ngram = config.ngram if config.masking == "ngram" else 1
-    masked = choose_words(segments, limit, rng, ngram)
-    if not config.do_permutation:
-        return masked, np.zeros(0, np.int32)
-    room = min(limit, config.max_predictions_per_seq - len(masked))
-    return masked, choose_words(segments, room, rng, ngram, taken_positions=masked)
+    return max(limit, min(int(words.lengths.min()), config.max_predictions_per_seq))
 
 
 def _require(holds: bool, field: str, got: object, wanted: str) -> None:

@@ -1,5 +1,5 @@
 """Which tokens are predicted, and what stands in their place. Choosing uses the random numbers; applying does not."""
-from typing import NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -7,10 +7,17 @@ import numpy as np
 KEPT, MASKED, RANDOM, PERMUTED = 0, 1, 2, 3
 
 
-class Word(NamedTuple):
-    """Tokens [begin, end) that are predicted together."""
-    begin: int
-    end: int
+class Words(NamedTuple):
+    """The words of a sample, segment after segment; special tokens are in none.
+
+    Attributes:
+      positions: int32 [tokens], where each token stands in the sample.
+      lengths: int32 [words], tokens of each word, in the same order.
+      segment_ends: int32 [words], the index behind the last word of the segment that the word is in.
+    """
+    positions: np.ndarray
+    lengths: np.ndarray
+    segment_ends: np.ndarray
 
 
 def num_to_predict(num_tokens: int, masked_lm_prob: float, max_predictions: int) -> int:
@@ -18,16 +25,22 @@ def num_to_predict(num_tokens: int, masked_lm_prob: float, max_predictions: int)
     return min(max_predictions, max(1, int(round(num_tokens * masked_lm_prob))))
 
 
-def words_of_segment(word_starts: np.ndarray, shift: int) -> Sequence[Word]:
-    """The words of one segment that stands at `shift` in the sample. A segment's first token always begins a word."""
-    begins = np.flatnonzero(word_starts)
-    if len(word_starts) and (not len(begins) or begins[0]):
-        begins = np.concatenate(([0], begins))
-    edges = (np.append(begins, len(word_starts)) + shift).tolist()
-    return [Word(begin, end) for begin, end in zip(edges[:-1], edges[1:])]
+def find_words(*segments: Tuple[int, np.ndarray]) -> Words:
+    """The words of segments, each given as (position of its first token, bool word starts). A segment begins a word."""
+    positions, lengths, segment_ends, count = [], [], [], 0
+    for begin, word_starts in segments:
+        if not len(word_starts):
+            continue
+        edges = np.flatnonzero(word_starts)
+        edges = np.concatenate((edges if len(edges) and not edges[0] else np.append(0, edges), [len(word_starts)]))
+        count += len(edges) - 1
+        positions.append(np.arange(begin, begin + len(word_starts), dtype=np.int32))
+        lengths.append(np.diff(edges).astype(np.int32))
+        segment_ends.append(np.full(len(edges) - 1, count, dtype=np.int32))
+    return Words(np.concatenate(positions), np.concatenate(lengths), np.concatenate(segment_ends))
 
 
-def choose_words(segments: Sequence[Sequence[Word]], limit: int, rng: np.random.Generator, ngram: int = 1,
+def choose_words(words: Words, limit: int, rng: np.random.Generator, ngram: int = 1,
                  taken_positions: Sequence[int] = ()) -> np.ndarray:
     """Draws whole words, in runs of up to `ngram` inside one segment, until `limit` tokens are reached.
 
@@ -35,7 +48,6 @@ def choose_words(segments: Sequence[Sequence[Word]], limit: int, rng: np.random.
     limit or meet a chosen word is shortened from its end, and left out when nothing remains.
 
     Args:
-      segments: the words of each segment.
       limit: most tokens to choose.
       ngram: longest run.
       taken_positions: words that begin at one of these are not chosen.
@@ -43,26 +55,26 @@ def choose_words(segments: Sequence[Sequence[Word]], limit: int, rng: np.random.
     Returns:
       int32 [predictions], ascending positions, at most `limit`; empty when every word is longer than `limit`.
     """
-    words = [word for segment in segments for word in segment]
-    segment_end = [end for segment, end in zip(segments, np.cumsum([len(segment) for segment in segments]))
-                   for _ in segment]
-    order = np.argsort(rng.random(len(words)), kind="stable")
-    shares = np.cumsum([1.0 / k for k in range(1, ngram + 1)])
-    runs = 1 + np.searchsorted(shares / shares[-1], rng.random(len(words)), side="right")
-    used = np.isin([word.begin for word in words], taken_positions)
-    taken = np.zeros(len(words), dtype=bool)
+    lengths, segment_ends = words.lengths.tolist(), words.segment_ends.tolist()
+    order = np.argsort(rng.random(len(lengths)), kind="stable").tolist()
+    runs = _draw_runs(len(lengths), ngram, rng) if ngram > 1 else [1] * len(lengths)
+    used = np.isin(words.positions[np.cumsum(words.lengths) - words.lengths], taken_positions).tolist()
+    taken = [False] * len(lengths)
     room = limit
-    for first, run in zip(order.tolist(), runs.tolist()):
-        for index in range(first, min(first + run, segment_end[first])):
-            length = words[index].end - words[index].begin
-            if taken[index] or used[index] or length > room:
+    for first, run in zip(order, runs):
+        for index in range(first, min(first + run, segment_ends[first])):
+            if taken[index] or used[index] or lengths[index] > room:
                 break
             taken[index] = True
-            room -= length
+            room -= lengths[index]
         if not room:
             break
-    positions = [position for index in np.flatnonzero(taken) for position in range(*words[index])]
-    return np.array(positions, dtype=np.int32)
+    return words.positions[np.repeat(np.array(taken, dtype=bool), words.lengths)]
+
+
+def _draw_runs(count: int, ngram: int, rng: np.random.Generator) -> List[int]:
+    shares = np.cumsum([1.0 / k for k in range(1, ngram + 1)])
+    return (1 + np.searchsorted(shares / shares[-1], rng.random(count), side="right")).tolist()
 
 
 def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np.ndarray,

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.masking import (KEPT, MASKED, RANDOM, Word, apply_mask, choose_permutation, choose_replacements, choose_words,
-                         num_to_predict, words_of_segment)
+from etl.masking import (KEPT, MASKED, RANDOM, apply_mask, choose_permutation, choose_replacements, choose_words, find_words,
+                         num_to_predict)
 
 
 class Draws:
@@ -19,21 +19,16 @@ class Draws:
         return array
 
 
-def words_from(lengths, begin=0):
-    edges = np.cumsum([begin] + list(lengths)).tolist()
-    return [Word(*edge) for edge in zip(edges[:-1], edges[1:])]
+def words_from(*segments, begin=0):
+    """Words of the given lengths, segment behind segment, with a [SEP] between."""
+    found = []
+    for lengths in segments:
+        found.append((begin, np.array([place == 0 for length in lengths for place in range(length)], dtype=bool)))
+        begin += sum(lengths) + 1
+    return find_words(*found)
 
 
-SEGMENTS = st.lists(st.lists(st.integers(1, 5), max_size=8), min_size=1, max_size=3)
-
-
-def laid_out(lengths):
-    """Segments one behind the other, with a [SEP] between."""
-    segments, begin = [], 1
-    for segment in lengths:
-        segments.append(words_from(segment, begin))
-        begin += sum(segment) + 1
-    return segments
+SEGMENTS = st.lists(st.lists(st.integers(1, 5), max_size=8), min_size=1, max_size=3).filter(any)
 
 
 @pytest.mark.parametrize("num_tokens, prob, most, number", [
@@ -42,17 +37,20 @@ def test_num_to_predict(num_tokens, prob, most, number):
     assert num_to_predict(num_tokens, prob, most) == number
 
 
-@pytest.mark.parametrize("starts, shift, words", [
-    ([1, 0, 1], 1, [(1, 3), (3, 4)]), ([1], 5, [(5, 6)]), ([0, 0, 1], 0, [(0, 2), (2, 3)]), ([0], 2, [(2, 3)]), ([], 3, [])])
-def test_words_of_segment(starts, shift, words):
-    assert words_of_segment(np.array(starts, dtype=bool), shift) == [Word(*word) for word in words]
+@pytest.mark.parametrize("segments, positions, lengths, segment_ends", [
+    ([(1, [1, 0, 1])], [1, 2, 3], [2, 1], [2, 2]), ([(5, [1])], [5], [1], [1]),
+    ([(0, [0, 0, 1])], [0, 1, 2], [2, 1], [2, 2]), ([(2, [0])], [2], [1], [1]),
+    ([(1, [1, 1]), (4, [1, 0])], [1, 2, 4, 5], [1, 1, 2], [2, 2, 3]), ([(1, [1]), (3, [])], [1], [1], [1])])
+def test_find_words(segments, positions, lengths, segment_ends):
+    words = find_words(*[(begin, np.array(starts, dtype=bool)) for begin, starts in segments])
+    assert (words.positions.tolist(), words.lengths.tolist(), words.segment_ends.tolist()) == (positions, lengths, segment_ends)
 
 
 @pytest.mark.parametrize("limit, positions", [(1, [6]), (2, [0, 6]), (3, [4, 5, 6]), (4, [0, 4, 5, 6]), (9, list(range(7)))])
 def test_words_are_drawn_in_order_and_never_cut(limit, positions):
     words = words_from([1, 3, 2, 1])           # drawn last to first; the word of 3 tokens needs the room of three
-    rng = Draws([0.9, 0.8, 0.7, 0.1], [0.0] * 4)
-    assert choose_words([words], limit, rng).tolist() == positions
+    rng = Draws([0.9, 0.8, 0.7, 0.1])
+    assert choose_words(words, limit, rng).tolist() == positions
 
 
 @pytest.mark.parametrize("draw, limit, positions", [
@@ -62,57 +60,57 @@ def test_words_are_drawn_in_order_and_never_cut(limit, positions):
 def test_first_run_of_words(draw, limit, positions):
     words = words_from([1, 1, 1, 50], begin=1)
     rng = Draws([0.1, 0.9, 0.8, 0.7], [draw, 0.0, 0.0, 0.0])
-    chosen = choose_words([words], limit, rng, ngram=3).tolist()
+    chosen = choose_words(words, limit, rng, ngram=3).tolist()
     assert chosen[:len(positions)] == positions
 
 
 def test_a_run_ends_with_its_segment():
     rng = Draws([0.9, 0.1, 0.2, 0.8], [0.99] * 4)
-    assert choose_words([words_from([1, 1], 1), words_from([1, 1], 4)], 3, rng, ngram=3).tolist() == [2, 4, 5]
+    assert choose_words(words_from([1, 1], [1, 1], begin=1), 3, rng, ngram=3).tolist() == [2, 4, 5]
 
 
 def test_a_run_ends_where_a_word_is_taken():
     rng = Draws([0.2, 0.1, 0.9, 0.5], [0.0, 0.99, 0.0, 0.0])               # word 1 alone, then a run from word 0, then word 3
-    assert choose_words([words_from([1, 1, 1, 1])], 3, rng, ngram=3).tolist() == [0, 1, 3]
+    assert choose_words(words_from([1, 1, 1, 1]), 3, rng, ngram=3).tolist() == [0, 1, 3]
 
 
 @given(SEGMENTS, st.integers(1, 30), st.integers(1, 4), st.integers(0, 1 << 30))
 def test_whole_words_within_the_limit(lengths, limit, ngram, seed):
-    segments = laid_out(lengths)
-    positions = choose_words(segments, limit, np.random.Generator(np.random.PCG64(seed)), ngram)
+    words = words_from(*lengths, begin=1)
+    positions = choose_words(words, limit, np.random.Generator(np.random.PCG64(seed)), ngram)
     assert positions.dtype == np.int32
     assert len(positions) <= limit
     assert positions.tolist() == sorted(set(positions.tolist()))
-    words = [word for segment in segments for word in segment]
-    taken = [word for word in words if word.begin in positions]
-    assert [at for word in taken for at in range(*word)] == positions.tolist()
-    left = [word.end - word.begin for word in words if word not in taken]
+    whole = np.split(words.positions, np.cumsum(words.lengths)[:-1])
+    taken = [word for word in whole if word[0] in positions]
+    assert np.concatenate(taken + [[]]).tolist() == positions.tolist()
+    left = [len(word) for word in whole if word[0] not in positions]
     assert all(length > limit - len(positions) for length in left)          # what was left out would not have fitted
 
 
 def test_taken_words_are_not_chosen_again():
-    segments = [words_from([1, 2, 1, 1])]
+    words = words_from([1, 2, 1, 1])
     rng = Draws([0.1, 0.2, 0.3, 0.4], [0.99] * 4)
-    assert choose_words(segments, 9, rng, ngram=3, taken_positions=[1, 2]).tolist() == [0, 3, 4]
+    assert choose_words(words, 9, rng, ngram=3, taken_positions=[1, 2]).tolist() == [0, 3, 4]
 
 
 def test_no_room_no_words():
-    assert choose_words([words_from([1, 1])], 0, Draws([0.1, 0.2], [0.0, 0.0])).tolist() == []
+    assert choose_words(words_from([1, 1]), 0, Draws([0.1, 0.2])).tolist() == []
 
 
 def test_same_seed_same_words():
-    words = [words_from([1, 2, 3] * 20)]
+    words = words_from([1, 2, 3] * 20)
     first, again, other = (choose_words(words, 20, np.random.Generator(np.random.PCG64(seed)), 3).tolist() for seed in (1, 1, 2))
     assert first == again != other
 
 
 def test_no_word_fits():
-    assert choose_words([words_from([3, 3])], 2, np.random.Generator(np.random.PCG64(0))).tolist() == []
+    assert choose_words(words_from([3, 3]), 2, np.random.Generator(np.random.PCG64(0))).tolist() == []
 
 
 def test_run_lengths_follow_1_over_n():
     words = words_from([1] * 300000)           # so many that runs seldom touch
-    positions = choose_words([words], 4000, np.random.Generator(np.random.PCG64(7)), ngram=3)
+    positions = choose_words(words, 4000, np.random.Generator(np.random.PCG64(7)), ngram=3)
     edges = np.flatnonzero(np.diff(np.concatenate(([-2], positions, [1 << 30]))) > 1)
     runs = np.bincount(np.diff(edges), minlength=4)[1:4]
     np.testing.assert_allclose(runs / runs.sum(), [6 / 11, 3 / 11, 2 / 11], atol=0.03)
@@ -120,7 +118,7 @@ def test_run_lengths_follow_1_over_n():
 
 def test_words_are_equally_likely():
     rng = np.random.Generator(np.random.PCG64(3))
-    counts = sum(np.bincount(choose_words([words_from([1] * 10)], 2, rng), minlength=10) for _ in range(5000))
+    counts = sum(np.bincount(choose_words(words_from([1] * 10), 2, rng), minlength=10) for _ in range(5000))
     np.testing.assert_allclose(counts / 5000, [0.2] * 10, atol=0.03)
 
 
