@@ -10,6 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+import numpy as np
+
 from etl.command_line import UserError
 from etl.documents import Document
 from etl.examples import encode_example, pad_instance
@@ -25,7 +27,9 @@ from etl.words import load_segmenter
 
 REASONS_SHOWN = 3
 
-_KIND_NAMES = {KEPT: "kept", MASKED: "masked", RANDOM: "random", PERMUTED: "permuted"}
+# Counters of what happened to predicted tokens, by the kind's number.
+_KIND_NAMES = [name + "_predictions" for _, name in sorted(
+    {KEPT: "kept", MASKED: "masked", RANDOM: "random", PERMUTED: "permuted"}.items())]
 
 
 @dataclass(frozen=True)
@@ -157,8 +161,8 @@ def _document_samples(job: ChunkJob, document: Document, tokenized: TokenizedDoc
 def _count(instance: Instance, counters: Counter) -> None:
     counters.update(sample_tokens=len(instance.input_ids), predictions=len(instance.masked_lm_ids),
                     label_1_samples=instance.label)
-    for kind, name in _KIND_NAMES.items():
-        counters[name + "_predictions"] += int((instance.masked_lm_kinds == kind).sum())
+    for name, count in zip(_KIND_NAMES, np.bincount(instance.masked_lm_kinds, minlength=len(_KIND_NAMES)).tolist()):
+        counters[name] += count
 
 
 @functools.lru_cache(maxsize=1)

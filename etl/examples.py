@@ -3,6 +3,7 @@
 TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the bytes
 themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
+import contextlib
 import struct
 from typing import IO, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
@@ -152,13 +153,12 @@ _VARINT_COUNTS = np.arange(3) < _VARINT_LENGTHS[:, None]
 
 
 def _packed_varints(array: np.ndarray) -> bytes:
-    if array.dtype == bool or not len(array):
+    if array.dtype == bool:
         return array.tobytes()
-    low, high = array.min(), array.max()
-    if 0 <= low and high < 1 << 7:
-        return array.astype(np.uint8).tobytes()
-    if 0 <= low and high < _TABLE_SIZE:
-        return _VARINT_BYTES[array][_VARINT_COUNTS[array]].tobytes()
+    if array.dtype == np.int32:
+        with contextlib.suppress(IndexError):  # a negative number becomes a place that the table does not have
+            places = array.view(np.uint32)
+            return _VARINT_BYTES[places][_VARINT_COUNTS[places]].tobytes()
     return b"".join(map(_varint, array.tolist()))
 
 

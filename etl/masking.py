@@ -31,12 +31,14 @@ def find_words(*segments: Tuple[int, np.ndarray]) -> Words:
     for begin, word_starts in segments:
         if not len(word_starts):
             continue
-        edges = np.flatnonzero(word_starts)
-        edges = np.concatenate((edges if len(edges) and not edges[0] else np.append(0, edges), [len(word_starts)]))
-        count += len(edges) - 1
+        begins = np.flatnonzero(word_starts)
+        if not len(begins) or begins[0]:
+            begins = np.append(0, begins)
+        count += len(begins)
         positions.append(np.arange(begin, begin + len(word_starts), dtype=np.int32))
-        lengths.append(np.diff(edges).astype(np.int32))
-        segment_ends.append(np.full(len(edges) - 1, count, dtype=np.int32))
+        lengths.append(begins[1:] - begins[:-1])
+        lengths.append([len(word_starts) - begins[-1]])
+        segment_ends.append(np.full(len(begins), count, dtype=np.int32))
     return Words(np.concatenate(positions), np.concatenate(lengths), np.concatenate(segment_ends))
 
 
@@ -58,8 +60,10 @@ def choose_words(words: Words, limit: int, rng: np.random.Generator, ngram: int 
     lengths, segment_ends = words.lengths.tolist(), words.segment_ends.tolist()
     order = np.argsort(rng.random(len(lengths)), kind="stable").tolist()
     runs = _draw_runs(len(lengths), ngram, rng) if ngram > 1 else [1] * len(lengths)
-    used = np.isin(words.positions[np.cumsum(words.lengths) - words.lengths], taken_positions).tolist()
     taken = [False] * len(lengths)
+    used = list(taken)
+    if len(taken_positions):
+        used = np.isin(words.positions[np.cumsum(words.lengths) - words.lengths], taken_positions).tolist()
     room = limit
     for first, run in zip(order, runs):
         for index in range(first, min(first + run, segment_ends[first])):
@@ -91,7 +95,7 @@ def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np
     draws = rng.random(len(token_ids))
     kinds = np.where(draws < 0.8, MASKED, np.where(draws < 0.9, KEPT, RANDOM)).astype(np.int8)
     random_ids = replaceable_ids[(rng.random(len(token_ids)) * len(replaceable_ids)).astype(np.int64)]
-    return np.choose(kinds, [token_ids, np.full_like(token_ids, mask_id), random_ids]), kinds
+    return np.where(kinds == MASKED, np.int32(mask_id), np.where(kinds == KEPT, token_ids, random_ids)), kinds
 
 
 def choose_permutation(token_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:

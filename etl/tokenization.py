@@ -30,6 +30,7 @@ _HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
 WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # What stands between white space and Han characters is normalized as one string: lower-casing looks at its context.
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
+_RUNS = re.compile("([%s]+)|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))       # the same, Han characters in a row taken together
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,23 @@ class WordPieceTokenizer:
         self.vocabulary = vocabulary
         self.do_lower_case = do_lower_case
         self._memo: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {}
+        # Compatibility forms stand for others once accents are stripped; the rest of Han stands for itself.
+        forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
+        self._han_ids = {token: index for token, index in vocabulary.ids.items() if len(token) == 1 and is_han(token)}
+        self._han_ids.update({form: self._encode_unit(form)[0][0] for form in forms})
 
     def encode(self, text: str) -> Encoding:
         """Token ids of a text and where each begins. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
         ids: List[int] = []
         offsets: List[int] = []
-        memo = self._memo
-        for unit in UNIT_PATTERN.finditer(text):
-            string, begin = unit.group(), unit.start()
+        memo, han_id = self._memo, self._han_ids.get
+        for run in _RUNS.finditer(text):
+            string, begin = run.group(), run.start()
+            if run.lastindex:
+                unk = self.vocabulary.unk
+                ids += [han_id(char, unk) for char in string]
+                offsets += range(begin, run.end())
+                continue
             found = memo.get(string)
             if found is None:
                 found = self._encode_unit(string)
@@ -129,8 +139,8 @@ class WordPieceTokenizer:
                     memo.clear()
                 if len(string) <= _MEMO_CHARS:
                     memo[string] = found
-            ids.extend(found[0])
-            offsets.extend([begin + offset for offset in found[1]])
+            ids += found[0]
+            offsets += [begin + offset for offset in found[1]]
         return Encoding(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32))
 
     def tokenize(self, text: str) -> List[str]:

@@ -1,0 +1,98 @@
+"""Builds in real processes that are killed: the same command then gives the same bytes."""
+import contextlib
+import glob
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from etl.build_pretrain import main
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+SAMPLE = os.path.join(ROOT, "etl", "sample", "*.txt")
+
+
+def flags(folder, name, workers):
+    return ["--input_file", SAMPLE, "--output_dir", str(folder / name), "--max_seq_length", "64", "--dupe_factor", "2",
+            "--range_bytes", "7000", "--num_shards", "2", "--direct_num_workers", str(workers)]
+
+
+def hashes(folder, name):
+    return {os.path.relpath(path, str(folder / name)): hashlib.sha256(open(path, "rb").read()).hexdigest()
+            for path in glob.glob(str(folder / name / "**" / "*.tfrecord"), recursive=True)}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert main(flags(folder, "out", 1)) == 0
+    return hashes(folder, "out")
+
+
+def start(folder):
+    """Starts a build with two workers, and waits until it has finished a few chunks and is at work on others."""
+    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", 2), cwd=ROOT,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while len(glob.glob(str(folder / "out" / ".work" / "*" / "chunks" / "*.json"))) < 3:
+        assert build.poll() is None, build.communicate()
+        time.sleep(0.02)
+    return build
+
+
+def workers_of(process):
+    """Processes below `process` that run Beam's worker."""
+    parent_of = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path) as stream:
+            parent_of[int(path.split("/")[2])] = int(stream.read().rsplit(")", 1)[1].split()[1])
+    return [child for child in parent_of if is_below(child, process, parent_of) and "sdk_worker_main" in command_of(child)]
+
+
+def is_below(child, process, parent_of):
+    while child in parent_of:
+        child = parent_of[child]
+        if child == process:
+            return True
+    return False
+
+
+def command_of(process):
+    """The program and its arguments; nothing for a shell around it, a dead process or a zombie."""
+    with contextlib.suppress(OSError), open("/proc/%d/cmdline" % process) as stream:
+        command = stream.read().replace("\0", " ")
+        return "" if command.startswith("/bin/sh") else command
+    return ""
+
+
+def test_a_killed_worker_ends_the_build_and_the_same_command_completes_it(tmp_path, undisturbed):
+    build = start(tmp_path)
+    os.kill(workers_of(build.pid)[0], signal.SIGKILL)
+    _, errors = build.communicate(timeout=60)
+    assert build.returncode == 1
+    assert "error: a worker process died" in errors.decode().splitlines()[-1]
+    assert hashes(tmp_path, "out") == {} and os.listdir(str(tmp_path / "out")) == [".work"]
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_completes_the_build(tmp_path, undisturbed):
+    build = start(tmp_path)
+    workers = workers_of(build.pid)
+    build.kill()
+    build.communicate(timeout=60)
+    assert len(workers) == 2
+    await_the_end_of(workers)
+    assert hashes(tmp_path, "out") == {}
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+def await_the_end_of(processes):
+    deadline = time.time() + 30
+    while any(command_of(process) for process in processes):
+        assert time.time() < deadline, "workers outlive their driver"
+        time.sleep(0.1)
