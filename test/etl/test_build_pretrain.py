@@ -103,8 +103,9 @@ def test_ranges_do_not_change_a_byte(flags, built, out):
     assert shards_of(out) == shards_of(built)
 
 
-def test_two_worker_processes_do_not_change_a_byte(flags, built, out):
-    assert main(flags + ["--range_bytes", "300", "--direct_num_workers", "2"]) == 0
+@pytest.mark.parametrize("workers", ["2", "3"])
+def test_worker_processes_do_not_change_a_byte(flags, built, out, workers):
+    assert main(flags + ["--range_bytes", "300", "--direct_num_workers", workers]) == 0
     assert shards_of(out) == shards_of(built)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from etl.build_pretrain import main
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SAMPLE = os.path.join(ROOT, "etl", "sample", "*.txt")
 
 
