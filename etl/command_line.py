@@ -65,7 +65,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (UserError, ConfigError, OSError) as error:
-        print("%s: error: %s" % (prog, _one_line(error)), file=sys.stderr)
+        print("%s: error: %s" % (prog, one_line(error)), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("%s: interrupted" % prog, file=sys.stderr)
@@ -175,7 +175,8 @@ def _flatten(value: Any) -> Any:
     return value
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's message without line breaks; an OSError's begins with what went wrong and names the file."""
     if isinstance(error, OSError) and error.strerror:
         place = ": %s" % error.filename if error.filename else ""
         return error.strerror + place

@@ -23,9 +23,11 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
+        if isinstance(error, OSError) and not error.filename:
+            error.filename = path              # "No space left on device" does not say where
         raise
 
 

@@ -16,7 +16,7 @@ from typing import Any, Callable, List, Optional, Sequence, Set
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from etl.command_line import UserError
+from etl.command_line import UserError, one_line
 
 POLL_SECONDS = 1.0
 GRACE_POLLS = 5                                # workers also go when a pipeline ends well, just before it says so
@@ -41,7 +41,7 @@ class Apply(beam.DoFn):
         try:
             self._function(element)
         except (UserError, OSError) as error:
-            raise RuntimeError("<user error>%s</user error>" % error)
+            raise RuntimeError("<user error>%s</user error>" % one_line(error))
 
 
 def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> None:
