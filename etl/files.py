@@ -26,7 +26,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.remove(temporary)
-        if isinstance(error, OSError) and not error.filename:
+        if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = path              # "No space left on device" does not say where
         raise
 
