@@ -1,6 +1,7 @@
 """Checkpoints: find one, tell what it is, and load it completely or not at all.
 
   python -m estimator.checkpoints inspect --checkpoint output/pretrain
+  python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5
   python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
       --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
 """
@@ -98,6 +99,17 @@ def latest(folder: str) -> Optional[str]:
         return None
     prefix = os.path.join(folder, os.path.basename(state.model_checkpoint_path))   # the folder may have been moved
     return prefix if os.path.isfile(prefix + ".index") else None
+
+
+def newest(folder: str, count: int) -> List[str]:
+    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there are fewer."""
+    state = tf.train.get_checkpoint_state(folder)
+    prefixes = [os.path.join(folder, os.path.basename(path)) for path in state.all_model_checkpoint_paths] if state else []
+    prefixes = [prefix for prefix in prefixes if os.path.isfile(prefix + ".index")]
+    if not 1 <= count <= len(prefixes):
+        raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
+                        % (folder, len(prefixes), count))
+    return prefixes[-count:]
 
 
 def read_shapes(checkpoint: str) -> Dict[str, Shape]:
@@ -243,7 +255,8 @@ class InspectConfig:
 @dataclass(frozen=True)
 class AverageConfig:
     """The flags of `average`."""
-    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model", required=True)
+    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, the folder of them", required=True)
+    last: Optional[int] = flag(None, "how many of the folder's newest checkpoints to take")
     output: str = flag("", "prefix of the checkpoint to write", required=True)
 
 
@@ -262,8 +275,14 @@ def _inspect(config: InspectConfig) -> None:
 
 
 def _average(config: AverageConfig) -> None:
-    average([resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint], config.output)
-    print("%s: mean of %d checkpoints" % (config.output, len(config.checkpoint)))
+    if config.last is None:
+        found = [resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint]
+    elif len(config.checkpoint) == 1:
+        found = newest(config.checkpoint[0], config.last)
+    else:
+        raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
+    average(found, config.output)
+    print("%s: mean of %d checkpoints: %s" % (config.output, len(found), ", ".join(map(os.path.basename, found))))
 
 
 def _open(checkpoint: str) -> Any:

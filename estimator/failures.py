@@ -1,6 +1,7 @@
-"""What TensorFlow raises while it runs, when the user can mend it, becomes one line."""
+"""What TensorFlow raises, when the user can mend it, becomes one line; and the check that a step's numbers are finite."""
 import contextlib
-from typing import Iterator, Optional
+import re
+from typing import Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -8,10 +9,27 @@ from estimator import records
 from estimator.records import PretrainingData
 from etl.command_line import UserError
 
+NOT_FINITE = "numbers that are not finite"
+
+_WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up; the last checkpoint is from before"
+
+
+def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Operation:
+    """An op that fails, saying all of `numbers`, when one of them is NaN or infinite; `explained` makes it one line.
+
+    Args:
+      step: integer scalar, updates done so far.
+      numbers: float scalars by name.
+    """
+    said = [NOT_FINITE, "step", step]
+    for name, value in numbers.items():
+        said += [name, value]
+    return tf.debugging.Assert(tf.reduce_all(tf.is_finite(tf.stack(list(numbers.values())))), said, summarize=1)
+
 
 @contextlib.contextmanager
 def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> Iterator[None]:
-    """Turns a damaged record of `data`, a loss that is no number and exhausted memory or disks into UserErrors.
+    """Turns a damaged record of `data`, numbers that are not finite and exhausted memory or disks into UserErrors.
 
     Any other error passes: it is ours.
 
@@ -21,7 +39,9 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> I
     """
     try:
         yield
-    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError):
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
+        if NOT_FINITE in error.message:
+            raise UserError(_not_finite(error.message))
         if data is not None:                   # TensorFlow says neither file nor record: look for it
             records.check_all(data.train_files + data.eval_files, data.features, data.vocab_size)
         raise
@@ -30,5 +50,13 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> I
             raise UserError("no space left on the disk of --output_dir; the last whole checkpoint is kept")
         raise UserError("out of memory: %s is too large for this device; lower it" % batch_size_flag)
     except tf.train.NanLossDuringTrainingError:
-        raise UserError("the loss is no longer a number: lower --learning_rate or lengthen the warm-up; "
-                        "the last checkpoint is from before")
+        raise UserError("the loss is no longer a number: " + _WHAT_TO_DO)
+
+
+def _not_finite(message: str) -> str:
+    """From the message of `require_finite`'s op: `training stopped after step 3: loss nan, …`."""
+    said = re.findall(r"\[([^\]]*)\]", message[message.index(NOT_FINITE) + len(NOT_FINITE):])
+    values = dict(zip(said[::2], said[1::2]))
+    step = values.pop("step", "?")
+    return "training stopped after step %s, before a weight was changed: %s: %s" % (
+        step, ", ".join("%s %s" % pair for pair in values.items()), _WHAT_TO_DO)

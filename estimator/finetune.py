@@ -10,7 +10,6 @@ sentence pairs from what python -m estimator.pretrain wrote.
 import dataclasses
 import json
 import os
-import time
 from dataclasses import dataclass
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -18,20 +17,19 @@ import albert_config
 from estimator import model_folder, npu, resume, tasks
 from estimator.model_folder import ModelFolder
 from estimator.tasks import DEV, TASKS, TEST, TRAIN, Task
+from estimator.training_flags import TrainingFlags
 from etl import files
 from etl.command_line import UserError, flag, run
-from etl.progress import clock
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
 NO_CHECKPOINT = "none"
-OPTIMIZERS = ("adamw", "lamb")
 PROBABILITIES_FILE, PREDICTIONS_FILE = "test_results.tsv", "predictions.jsonl"
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(TrainingFlags):
     """The flags of this command."""
     task_name: str = flag("sentence_pair", "task", tuple(sorted(TASKS)))
     data_dir: str = flag(_SAMPLE, "folder of train, dev and test files")
@@ -41,40 +39,23 @@ class FinetuneConfig:
     vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint")
     do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
     max_seq_length: int = flag(128, "tokens of an example; longer ones are cut")
-    do_train: bool = flag(True, "train")
     do_eval: bool = flag(True, "evaluate on the dev file")
     do_predict: bool = flag(False, "predict the test file")
-    train_batch_size: int = flag(32, "examples of a training step")
+    train_batch_size: int = flag(32, "examples of a batch")
     eval_batch_size: int = flag(8, "examples of an evaluation step")
     predict_batch_size: int = flag(8, "examples of a prediction step")
-    optimizer: str = flag("adamw", "update rule", OPTIMIZERS)
-    learning_rate: float = flag(5e-5, "highest learning rate")
     num_train_epochs: float = flag(3.0, "times the training examples are seen")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
-    save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
-    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
-    iterations_per_loop: int = flag(1, "steps the NPU runs between two calls of the host")
-    log_steps: int = flag(100, "steps between lines of progress")
-    random_seed: int = flag(12345, "of new values, order of examples and dropout")
-    backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
 
-    def __post_init__(self):
-        for name in ("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size", "log_steps",
-                     "save_checkpoints_steps", "keep_checkpoint_max", "iterations_per_loop"):
-            if getattr(self, name) < 1:
-                raise ValueError("%s must be at least 1, got %d" % (name, getattr(self, name)))
-        for name in ("learning_rate", "num_train_epochs"):
-            if not getattr(self, name) > 0:
-                raise ValueError("%s must be above 0, got %s" % (name, getattr(self, name)))
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size")
+        if not self.num_train_epochs > 0:
+            raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
         if not 0 <= self.warmup_proportion <= 1:
             raise ValueError("warmup_proportion must be in [0, 1], got %s" % self.warmup_proportion)
         if not (self.do_train or self.do_eval or self.do_predict):
             raise ValueError("do_train, do_eval and do_predict are all false: nothing to do")
-
-    @property
-    def run_options(self) -> npu.RunOptions:
-        return npu.RunOptions(self.save_checkpoints_steps, self.keep_checkpoint_max, self.log_steps, self.random_seed,
-                              self.iterations_per_loop)
 
 
 class Plan(NamedTuple):
@@ -97,15 +78,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def finetune(config: FinetuneConfig) -> None:
     """Checks, trains, evaluates, predicts. Raises UserError for what the user can mend, before a file is written."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
+    from estimator import trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
-    estimator = npu.make_estimator(plan.backend, _model_fn(config, plan), config.output_dir, config.run_options)
-    if config.do_train:
-        train(config, plan, estimator)
-    if config.do_eval:
-        evaluate(config, plan, estimator)
-    if config.do_predict:
-        predict(config, plan, estimator)
+    training = make_training(config, plan)
+    with trainer.locked(config.output_dir):
+        if config.do_train and not trainer.train(training, plan.start_step):
+            return
+        if config.do_eval:
+            trainer.evaluate(training)
+        if config.do_predict:
+            predict(config, plan, training.estimator)
     print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
 
 
@@ -122,8 +105,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
     facts = started_from(config, task, init_checkpoint) if config.do_train else {}
     resume.check_model(config.output_dir, folder)
     if config.do_train:
-        for remark in resume.check_training(config.output_dir, config, facts):
-            print("Changed since the run before: " + remark)
+        for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
+            print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint: train first" % config.output_dir)
@@ -193,36 +176,38 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
 def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model: its beginning and its examples."""
     path, _ = tasks.find_file(task, config.data_dir, TRAIN)
-    return {"init_checkpoint": resume.checkpoint_fact(init_checkpoint),
-            "training data": resume.file_fact(path)}
+    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": resume.file_fact(path)}
 
 
 def count_steps(config: FinetuneConfig, backend: str, num_examples: int) -> int:
     """Steps in all of the epochs: whole batches, and on the NPU whole loops."""
     npu.check_steps(backend, config.run_options, {"save_checkpoints_steps": config.save_checkpoints_steps})
-    steps = int(num_examples * config.num_train_epochs / config.train_batch_size)
+    batch_size = config.train_batch_size * config.gradient_accumulation_steps
+    steps = int(num_examples * config.num_train_epochs / batch_size)
     return max(1, steps // config.iterations_per_loop) * config.iterations_per_loop
 
 
-def train(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
-    """Writes the model folder, then trains all epochs, from the latest checkpoint if there is one."""
-    from estimator import failures, input_fn
-    if plan.start_step >= plan.num_train_steps:
-        print("Nothing to train: %s is at step %d of %d" % (config.output_dir, plan.start_step, plan.num_train_steps))
-        return
-    batches = input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, plan.start_step)
-    model_folder.write(config.output_dir, plan.folder)
-    resume.write_run(config.output_dir, "estimator.finetune", config, plan.backend, plan.facts)
-    if plan.start_step:
-        print("Going on from step %d of %d" % (plan.start_step, plan.num_train_steps))
-    begin = time.time()
-    with failures.explained("--train_batch_size %d" % config.train_batch_size):
-        estimator.train(batches, max_steps=plan.num_train_steps)
-    print("Trained %d steps in %s; checkpoints in %s"
-          % (plan.num_train_steps - plan.start_step, clock(time.time() - begin), config.output_dir))
+def make_training(config: FinetuneConfig, plan: Plan) -> Any:
+    """Puts together what `trainer` runs."""
+    from estimator import input_fn
+    from estimator.model_fn import classifier_model_fn
+    from estimator.trainer import Training
+    numbers = config.training(config.train_batch_size, plan.num_train_steps,
+                              int(plan.num_train_steps * config.warmup_proportion), on_host=plan.backend == npu.CPU,
+                              init_checkpoint=None if plan.start_step else plan.init_checkpoint)
+    estimator = npu.make_estimator(plan.backend, classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels)),
+                                   config.output_dir, config.run_options)
+
+    def batches(done: int) -> Any:
+        return input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, done)
+    if config.do_train:
+        batches(0)                             # refuses data that does not fill a batch before anything is written
+    return Training("estimator.finetune", config, plan.facts, plan.folder, plan.backend, estimator, batches,
+                    "--train_batch_size %d" % config.train_batch_size, plan.num_train_steps,
+                    lambda: evaluate(config, plan, estimator), eval_every=None, best_metric="eval_accuracy")
 
 
-def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
+def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on all dev examples."""
     from estimator import failures, input_fn, metrics
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size):
@@ -234,6 +219,7 @@ def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
           % tuple(results[name] for name in ("global_step", "num_examples", "eval_accuracy", "majority_accuracy",
                                              "eval_loss")))
     print("Wrote %s" % os.path.join(config.output_dir, metrics.TEXT_FILE))
+    return results
 
 
 def predict(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
@@ -266,16 +252,6 @@ def _read_beside(checkpoint: str) -> Optional[ModelFolder]:
     folder = os.path.dirname(checkpoint)
     has_description = os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE))
     return model_folder.read(folder) if has_description else None
-
-
-def _model_fn(config: FinetuneConfig, plan: Plan) -> Any:
-    from estimator.model_fn import TrainingConfig, classifier_model_fn
-    training = TrainingConfig(
-        optimizer=config.optimizer, learning_rate=config.learning_rate, num_train_steps=plan.num_train_steps,
-        num_warmup_steps=int(plan.num_train_steps * config.warmup_proportion), random_seed=config.random_seed,
-        init_checkpoint=None if plan.start_step else plan.init_checkpoint, log_steps=config.log_steps,
-        iterations_per_loop=config.iterations_per_loop)
-    return classifier_model_fn(plan.folder.config, training, len(plan.task.labels))
 
 
 if __name__ == "__main__":

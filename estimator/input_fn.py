@@ -3,8 +3,8 @@
 A batch is a dict of features; every feature is int32 but masked_lm_weights, which is float32. Batches to evaluate or
 predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
 
-The order of training is a function of (seed, epoch, step) alone: a run that was cut off goes on with the very batch
-that would have come next.
+The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
+very batch that would have come next.
 """
 from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 
@@ -18,8 +18,9 @@ from etl.examples import FLOAT, Feature
 Features = Dict[str, tf.Tensor]
 InputFn = Callable[[], tf.data.Dataset]
 
-FILES_READ_AT_ONCE = 16
+FILES_READ_AT_ONCE = 16                        # a group: its files are read in turn, its records shuffled
 SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
+PARSERS = 2                                    # batches that are parsed at once
 BATCHES_AHEAD = 2
 READ_BATCH = 1024                              # records at a time, where only a label is wanted
 
@@ -28,8 +29,8 @@ READ_BATCH = 1024                              # records at a time, where only a
 _graph_code = tf.autograph.experimental.do_not_convert
 
 
-def train_on_records(data: PretrainingData, batch_size: int, seed: int, start_step: int = 0) -> InputFn:
-    """Batches of `data`, without end, from step `start_step` on; a batch may hold the end of one epoch and the
+def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0) -> InputFn:
+    """Batches of `data`, without end, after the first `batches_done`; a batch may hold the end of one epoch and the
     beginning of the next.
 
     Raises UserError when the data does not fill one batch.
@@ -37,17 +38,17 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, start_st
     if data.num_train_records < batch_size:
         raise UserError("--train_batch_size is %d, but %s holds only %d training records"
                         % (batch_size, data.source, data.num_train_records))
-    first_epoch, to_skip = divmod(start_step * batch_size, data.num_train_records)
+    first_epoch, to_skip = divmod(batches_done * batch_size, data.num_train_records)
 
     @_graph_code
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
-        records = _shuffled_records(data.train_files, seed, epoch)
-        return records.skip(tf.where(tf.equal(epoch, first_epoch), np.int64(to_skip), np.int64(0)))
+        skip = tf.where(tf.equal(epoch, first_epoch), np.int64(to_skip), np.int64(0))
+        return _shuffled_records(data.train_files, data.train_counts, seed, epoch, skip)
 
     def input_fn() -> tf.data.Dataset:
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
         batches = epochs.flat_map(epoch_records).batch(batch_size, drop_remainder=True)
-        return batches.map(_parser(data.features)).prefetch(BATCHES_AHEAD)
+        return batches.map(_parser(data.features), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
     return input_fn
 
 
@@ -59,8 +60,8 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     return input_fn
 
 
-def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, start_step: int = 0) -> InputFn:
-    """Batches of rows, without end, from step `start_step` on; each epoch in an order of its own.
+def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, batches_done: int = 0) -> InputFn:
+    """Batches of rows, without end, after the first `batches_done`; each epoch in an order of its own.
 
     Args:
       arrays: int32 [num_examples, ...] by feature.
@@ -73,7 +74,7 @@ def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, s
                         % (batch_size, num_examples))
 
     def batches() -> Iterator[Dict[str, np.ndarray]]:
-        for rows in _training_rows(num_examples, batch_size, seed, start_step):
+        for rows in _training_rows(num_examples, batch_size, seed, batches_done):
             yield {name: array[rows] for name, array in arrays.items()}
     return lambda: _from_batches(batches, arrays, batch_size)
 
@@ -104,13 +105,28 @@ def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) 
             counts += np.bincount(labels, minlength=data.vocab_size)
 
 
-def _shuffled_records(paths: Sequence[str], seed: int, epoch: tf.Tensor) -> tf.data.Dataset:
-    """One epoch of serialized records: files in a random order, read in turn, shuffled within a buffer."""
-    tf.set_random_seed(seed)                   # of this epoch's own function, so the graph around it has no say
-    files = tf.data.Dataset.from_tensor_slices(list(paths))
-    files = files.shuffle(len(paths), seed=epoch, reshuffle_each_iteration=False)
-    records = files.interleave(tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE)
-    return records.shuffle(SHUFFLE_BUFFER, seed=epoch, reshuffle_each_iteration=False)
+def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor, skip: tf.Tensor
+                      ) -> tf.data.Dataset:
+    """One epoch of serialized records, but for the first `skip`: files in a random order, in groups that are read at
+    once and shuffled within a buffer. Groups that lie before the place are not read at all.
+    """
+    seed = seed & 0x7FFFFFFF                   # seeds of TensorFlow are positive
+    order = tf.argsort(tf.random.stateless_uniform([len(paths)], tf.stack([np.int64(seed), epoch])))
+    ends = tf.cumsum(tf.gather(tf.constant(counts, tf.int64), order))      # records up to the end of each file
+    groups_done = tf.reduce_sum(tf.cast(ends[FILES_READ_AT_ONCE - 1::FILES_READ_AT_ONCE] <= skip, tf.int64))
+    files_done = groups_done * FILES_READ_AT_ONCE
+    records_done = tf.concat([tf.zeros([1], tf.int64), ends], 0)[files_done]
+
+    @_graph_code
+    def group_records(group: tf.Tensor, files: tf.Tensor) -> tf.data.Dataset:
+        tf.set_random_seed(seed)               # of this group's own function, so the graph around it has no say
+        records = tf.data.Dataset.from_tensor_slices(files).interleave(
+            tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE, num_parallel_calls=FILES_READ_AT_ONCE)
+        return records.shuffle(SHUFFLE_BUFFER, seed=epoch * len(paths) + group, reshuffle_each_iteration=False)
+
+    files = tf.data.Dataset.from_tensor_slices(tf.gather(list(paths), order)[files_done:])
+    groups = tf.data.Dataset.range(groups_done, len(paths) + 1)
+    return tf.data.Dataset.zip((groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
 
 
 def _parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
@@ -147,9 +163,9 @@ def _from_batches(batches: Callable[[], Iterator[Dict[str, np.ndarray]]], arrays
     return tf.data.Dataset.from_generator(batches, types, shapes).prefetch(BATCHES_AHEAD)
 
 
-def _training_rows(num_examples: int, batch_size: int, seed: int, start_step: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch; a step's rows depend on (seed, step) alone."""
-    epoch, begin = divmod(start_step * batch_size, num_examples)
+def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: int) -> Iterator[np.ndarray]:
+    """Row numbers of each batch; they depend on the seed and the batch's number alone."""
+    epoch, begin = divmod(batches_done * batch_size, num_examples)
     rows = _epoch_order(num_examples, seed, epoch)[begin:]
     while True:
         while len(rows) < batch_size:

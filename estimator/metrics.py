@@ -19,9 +19,10 @@ TEXT_FILE, JSON_FILE = "eval_results.txt", "eval_results.json"
 
 
 def masked_lm_metrics(masked_lm: MaskedLm, ids: tf.Tensor, weights: tf.Tensor) -> Metrics:
-    """Accuracy and mean loss in nats over the predicted positions; ids, weights: [batch, num_predictions]."""
+    """Accuracy, mean loss in nats and perplexity over the predicted positions; ids, weights: [batch, num_predictions]."""
+    mean, update = tf.metrics.mean(masked_lm.per_position_loss, weights)
     return {"masked_lm_accuracy": tf.metrics.accuracy(ids, masked_lm.predictions, weights),
-            "masked_lm_loss": tf.metrics.mean(masked_lm.per_position_loss, weights)}
+            "masked_lm_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
 
 
 def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Tensor) -> Metrics:

@@ -5,10 +5,11 @@ from typing import Callable, Dict, Mapping, Optional, Sequence
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import checkpoints, heads, metrics, modeling, optimizers, schedules
-from estimator.progress import ProgressHook
+from estimator import checkpoints, failures, heads, metrics, modeling, optimizers, schedules
+from estimator.progress import Pace, ProgressHook, input_ready
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
+RunConfig = tf.estimator.RunConfig
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,16 @@ class TrainingConfig:
     Attributes:
       optimizer: a name in optimizers.OPTIMIZERS.
       learning_rate: the highest one.
-      num_train_steps, num_warmup_steps: of the whole run.
+      num_train_steps, num_warmup_steps: updates, of the whole run.
       random_seed: of dropout.
       poly_power: of the learning rate's decay.
+      lr_schedule: a name in schedules.SCHEDULES.
+      layer_decay: see optimizers.layer_wise_scale.
+      accumulation_steps: batches behind an update.
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
       log_steps: steps between lines of progress.
-      iterations_per_loop: steps behind each call of the host.
+      iterations_per_loop: batches behind each call of the host.
+      on_host: whether the host sees every step, and so checks its numbers and times its input.
     """
     optimizer: str
     learning_rate: float
@@ -31,31 +36,41 @@ class TrainingConfig:
     num_warmup_steps: int
     random_seed: int
     poly_power: float = 1.0
+    lr_schedule: str = "linear_after_warmup"
+    layer_decay: float = 1.0
+    accumulation_steps: int = 1
     init_checkpoint: Optional[str] = None
     log_steps: int = 100
     iterations_per_loop: int = 1
+    on_host: bool = True
 
 
-def pretraining_model_fn(config: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
+def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
     """Masked LM and sentence order over the batches of `input_fn`; without the latter its head is not built.
 
-    The function takes features of static shape and a mode, TRAIN or EVAL.
+    The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which says where event
+    files go.
     """
-    def model_fn(features: Mapping[str, tf.Tensor], mode: str) -> tf.estimator.EstimatorSpec:
+    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
+                 ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
         ids, weights = features["masked_lm_ids"], features["masked_lm_weights"]
 
-        encoded = _encode(config, features, _dropout(training, mode))
-        masked_lm = heads.masked_lm(config, encoded, features["masked_lm_positions"], ids, weights)
+        encoded = _encode(model, features, _dropout(training, mode))
+        masked_lm = heads.masked_lm(model, encoded, features["masked_lm_positions"], ids, weights)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
-            order = heads.sentence_order(config, encoded, order_labels)
+            order = heads.sentence_order(model, encoded, order_labels)
             losses["sentence_order_loss"] = heads.weighted_mean(order.per_example_loss, is_real)
         loss = tf.add_n(list(losses.values()))
 
         if mode == tf.estimator.ModeKeys.TRAIN:
-            return _train_spec(config, training, features, loss, losses)
+            shown = {"masked_lm_accuracy": heads.weighted_mean(tf.cast(tf.equal(masked_lm.predictions, ids), tf.float32), weights)}
+            if has_sentence_order:
+                right = tf.equal(order.predictions, order_labels)
+                shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
+            return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir)
         numbers = dict(metrics.masked_lm_metrics(masked_lm, ids, weights), num_examples=metrics.count(is_real))
         if has_sentence_order:
             numbers.update(metrics.sentence_order_metrics(order, order_labels, is_real))
@@ -63,21 +78,25 @@ def pretraining_model_fn(config: AlbertConfig, training: TrainingConfig, has_sen
     return model_fn
 
 
-def classifier_model_fn(config: AlbertConfig, training: TrainingConfig, num_labels: int) -> ModelFn:
+def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_labels: int) -> ModelFn:
     """One of `num_labels` classes over the batches of `input_fn`.
 
     The function takes features of static shape and a mode; PREDICT gives probabilities, float [batch, num_labels], and
     is_real_example, int32 [batch].
     """
-    def model_fn(features: Mapping[str, tf.Tensor], mode: str) -> tf.estimator.EstimatorSpec:
+    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
+                 ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         labels, dropout = features["label_ids"], _dropout(training, mode)
 
-        encoded = _encode(config, features, dropout)
-        classified = heads.classifier(config, encoded, num_labels, labels, is_real, dropout)
+        encoded = _encode(model, features, dropout)
+        classified = heads.classifier(model, encoded, num_labels, labels, is_real, dropout)
 
         if mode == tf.estimator.ModeKeys.TRAIN:
-            return _train_spec(config, training, features, classified.loss, {}, heads.CLASSIFIER_PREFIXES)
+            right = tf.cast(tf.equal(classified.predictions, labels), tf.float32)
+            shown = {"eval_accuracy": heads.weighted_mean(right, is_real)}
+            return _train_spec(model, training, features, classified.loss, {}, shown, config and config.model_dir,
+                               heads.CLASSIFIER_PREFIXES)
         if mode == tf.estimator.ModeKeys.EVAL:
             numbers = dict(metrics.classifier_metrics(classified, labels, is_real), num_examples=metrics.count(is_real))
             return tf.estimator.EstimatorSpec(mode, loss=classified.loss, eval_metric_ops=numbers)
@@ -86,64 +105,79 @@ def classifier_model_fn(config: AlbertConfig, training: TrainingConfig, num_labe
     return model_fn
 
 
-def check_init_checkpoint(checkpoint: str, config: AlbertConfig, num_labels: Optional[int] = None,
-                          has_sentence_order: bool = True) -> str:
+def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
+                          has_sentence_order: bool = True, optimizer: Optional[str] = None) -> str:
     """Says what a training that starts from `checkpoint` will load, or raises UserError when it does not fit.
 
     Args:
       checkpoint: prefix.
-      config: the model's.
+      model: the model's config.
       num_labels: of the classifier to be trained; None for pretraining.
       has_sentence_order: as in `pretraining_model_fn`.
+      optimizer: the one whose moments are taken over where the file has them; None: none are.
     """
     with tf.Graph().as_default():
         anything = tf.zeros([1, 1], tf.int32)
-        encoded = modeling.encode(config, anything)
+        encoded = modeling.encode(model, anything)
         if num_labels is not None:
-            heads.classifier(config, encoded, num_labels)
+            heads.classifier(model, encoded, num_labels)
         else:
-            heads.masked_lm_logits(config, encoded, anything)
+            heads.masked_lm_logits(model, encoded, anything)
             if has_sentence_order:
-                heads.sentence_order(config, encoded)
-        plan = checkpoints.make_plan(checkpoint, config,
+                heads.sentence_order(model, encoded)
+        if optimizer:
+            optimizers.make_optimizer(optimizer, model, learning_rate=0.0).make_slots(tf.trainable_variables())
+        plan = checkpoints.make_plan(checkpoint, model, with_slots=bool(optimizer),
                                      new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
         checkpoints.check_data(checkpoint, plan.assignment_map)
         return plan.summary()
 
 
-def _encode(config: AlbertConfig, features: Mapping[str, tf.Tensor], dropout: Optional[modeling.Dropout]
+def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], dropout: Optional[modeling.Dropout]
             ) -> modeling.Encoded:
-    return modeling.encode(config, features["input_ids"], features["input_mask"], features["segment_ids"],
+    return modeling.encode(model, features["input_ids"], features["input_mask"], features["segment_ids"],
                            dropout=dropout)
 
 
 def _dropout(training: TrainingConfig, mode: str) -> Optional[modeling.Dropout]:
     if mode != tf.estimator.ModeKeys.TRAIN:
         return None
-    return modeling.stateless_dropout(training.random_seed, optimizers.forward_step())
+    return modeling.stateless_dropout(training.random_seed, optimizers.forward_step(training.accumulation_steps))
 
 
-def _train_spec(config: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
-                losses: Dict[str, tf.Tensor], new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
+def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
+                losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor], event_dir: Optional[str],
+                new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
     """Initial values, the update, what goes into the event files and onto the console.
 
     Args:
-      config, training, features: as in the functions above.
+      model, training, features: as in the functions above.
       loss: scalar, to be minimized.
-      losses: the parts of `loss` by name, to be shown beside it.
-      new_prefixes: as in `checkpoints.make_plan`.
+      losses: the parts of `loss` by name, to be shown beside it as means.
+      shown: further scalars for the curves, looked at every `log_steps`.
+      event_dir: for the curves; None: no event file.
+      new_prefixes: as in `checkpoints.make_plan`. A head that is new has no moments either, and the others' moments
+        are of another task: without such prefixes, and only then, the file's moments are taken over.
     """
-    if training.init_checkpoint:
-        checkpoints.load(checkpoints.make_plan(training.init_checkpoint, config, new_prefixes=new_prefixes))
     step = tf.train.get_or_create_global_step()
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
-                                            training.num_warmup_steps, training.poly_power)
-    optimizer = optimizers.make_optimizer(training.optimizer, config, learning_rate)
-    update = optimizers.build_train_op(loss, optimizer)
-    for name, value in dict(losses, learning_rate=learning_rate, gradient_norm=update.gradient_norm).items():
-        tf.summary.scalar(name, value)
+                                            training.num_warmup_steps, training.poly_power, training.lr_schedule)
+    optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate, layer_decay=training.layer_decay)
+    losses = dict(losses, loss=loss)
+
+    def check(norm: tf.Tensor) -> tf.Operation:
+        return failures.require_finite(step, dict(losses, gradient_norm=norm, learning_rate=learning_rate))
+    update = optimizers.build_train_op(loss, optimizer, accumulation_steps=training.accumulation_steps,
+                                       check=check if training.on_host else None)
+    if training.init_checkpoint:
+        checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
+                                               with_slots=not new_prefixes))
+    shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
+    if training.accumulation_steps == 1:       # else the ratios are computed at every k-th call only, out of reach
+        shown.update({"trust_ratio/" + name: ratio for name, ratio in optimizer.trust_ratios.items()})
     batch_size, seq_length = features["input_ids"].shape.as_list()
-    progress = ProgressHook({"loss": loss, **losses, "learning_rate": learning_rate}, training.num_train_steps,
-                            training.log_steps, batch_size, batch_size * seq_length, training.iterations_per_loop)
+    pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_size * seq_length,
+                training.accumulation_steps, training.iterations_per_loop)
+    progress = ProgressHook(losses, shown, pace, input_ready(features) if training.on_host else None, event_dir)
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress])

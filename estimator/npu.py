@@ -14,6 +14,8 @@ AUTO, NPU, CPU = "auto", "npu", "cpu"
 BACKENDS = (AUTO, NPU, CPU)
 PRECISION_MODE = "allow_mix_precision"         # products in float16, the rest in float32; known to every release
 
+NO_SUMMARIES = 0                               # the progress hook writes them: it counts steps, not calls of the host
+
 _PACKAGE = "npu_bridge"
 _DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
 
@@ -25,13 +27,11 @@ class RunOptions:
     Attributes:
       save_checkpoints_steps: steps between checkpoints.
       keep_checkpoint_max: newest checkpoints that are kept.
-      log_steps: steps between points in the event files.
       random_seed: of everything that TensorFlow draws.
       iterations_per_loop: steps that the NPU runs on its own between two calls of the host.
     """
     save_checkpoints_steps: int
     keep_checkpoint_max: int
-    log_steps: int
     random_seed: int
     iterations_per_loop: int = 1
 
@@ -81,9 +81,9 @@ def make_estimator(backend: str, model_fn: Callable[..., Any], model_dir: str, o
     import tensorflow.compat.v1 as tf          # here: the flags' defaults above need no TensorFlow
     if backend == CPU:
         config = tf.estimator.RunConfig(
-            model_dir=model_dir, tf_random_seed=options.random_seed, save_summary_steps=options.log_steps,
+            model_dir=model_dir, tf_random_seed=options.random_seed, save_summary_steps=NO_SUMMARIES,
             save_checkpoints_steps=options.save_checkpoints_steps, keep_checkpoint_max=options.keep_checkpoint_max,
-            log_step_count_steps=options.log_steps)
+            log_step_count_steps=None)
         return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
     from npu_bridge.npu_init import NPUEstimator, NPURunConfig  # pylint: disable=import-error
     os.environ.setdefault("RANK_SIZE", "1")    # older releases demand what newer ones assume
@@ -96,10 +96,9 @@ def npu_run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
     return {
         "model_dir": model_dir,
         "tf_random_seed": options.random_seed,
-        "save_summary_steps": 0 if options.iterations_per_loop > 1 else options.log_steps,   # a loop writes none
+        "save_summary_steps": NO_SUMMARIES,
         "save_checkpoints_steps": options.save_checkpoints_steps,
         "keep_checkpoint_max": options.keep_checkpoint_max,
-        "log_step_count_steps": options.log_steps,
         "iterations_per_loop": options.iterations_per_loop,
         "precision_mode": PRECISION_MODE,
     }

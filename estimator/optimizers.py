@@ -3,7 +3,7 @@
 Slots bear the released checkpoints' names, so that pretraining can go on from them.
 """
 import re
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -11,6 +11,7 @@ from albert_config import AlbertConfig
 from estimator import modeling
 
 GradientsAndVariables = List[Tuple[tf.Tensor, tf.Variable]]
+Check = Callable[[tf.Tensor], tf.Operation]
 
 NO_DECAY = ("LayerNorm", "layer_norm", "bias")  # patterns of the variables that are not decayed
 SLOT_SUFFIXES = ("/adam_m", "/adam_v", "/lamb_m", "/lamb_v")
@@ -68,11 +69,16 @@ class AdamW(tf.train.Optimizer):
         self._no_decay = tuple(no_decay)
         self._slot_prefix = slot_prefix
         self._scale_of = scale_of
+        self.trust_ratios: Dict[str, tf.Tensor] = {}   # by variable, once the update is built; LAMB's alone
 
     def compute_gradients(self, *args: Any, **kwargs: Any) -> List[Tuple[Optional[tf.Tensor], tf.Variable]]:
         """As the base class does, but dense: the norm of slices that name a row twice would be wrong."""
         return [(tf.convert_to_tensor(grad) if isinstance(grad, tf.IndexedSlices) else grad, variable)
                 for grad, variable in super().compute_gradients(*args, **kwargs)]
+
+    def make_slots(self, var_list: Sequence[tf.Variable]) -> None:
+        """Makes the slots that the first `apply_gradients` would make."""
+        self._create_slots(var_list)
 
     def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
         for variable in var_list:
@@ -107,7 +113,10 @@ class Lamb(AdamW):
         self._adapt_all = adapt_all
 
     def _trust_ratio(self, var: tf.Variable, update: tf.Tensor) -> Union[float, tf.Tensor]:
-        return lamb_trust_ratio(var, update) if self._adapt_all or self._decays(var.op.name) else 1.0
+        if not (self._adapt_all or self._decays(var.op.name)):
+            return 1.0
+        ratio = self.trust_ratios[var.op.name] = lamb_trust_ratio(var, update)
+        return ratio
 
 
 OPTIMIZERS = ("adamw", "lamb")
@@ -157,7 +166,7 @@ def layer_wise_scale(config: AlbertConfig, decay: float) -> Callable[[str], floa
 
 
 def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm: Optional[float] = 1.0,
-                   accumulation_steps: int = 1,
+                   accumulation_steps: int = 1, check: Optional[Check] = None,
                    wrap: Callable[[tf.train.Optimizer], tf.train.Optimizer] = lambda optimizer: optimizer) -> Training:
     """One step: gradients, their mean over `accumulation_steps` micro-steps, clipping, the update.
 
@@ -170,6 +179,7 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
       clip_norm: the largest global norm of the gradient; None for no clipping.
       accumulation_steps: micro-steps for each update. Equals one step on their batches put together where all
         micro-batches weigh the same in the loss.
+      check: given the gradient's global norm, an op that must run well before anything is updated.
       wrap: puts a device's or a precision's optimizer around the rule.
     """
     if accumulation_steps < 1:
@@ -177,8 +187,8 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
     optimizer = wrap(optimizer)
     pairs = [(grad, variable) for grad, variable in optimizer.compute_gradients(loss) if grad is not None]
     if accumulation_steps > 1:
-        return _accumulate(pairs, optimizer, clip_norm, accumulation_steps)
-    norm = tf.global_norm([grad for grad, _ in pairs])
+        return _accumulate(pairs, optimizer, clip_norm, accumulation_steps, check)
+    norm = _checked(tf.global_norm([grad for grad, _ in pairs]), check)
     return Training(_update(pairs, optimizer, clip_norm, norm), norm)
 
 
@@ -190,23 +200,25 @@ def forward_step(accumulation_steps: int = 1) -> tf.Tensor:
 
 def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],
             norm: tf.Tensor) -> tf.Operation:
-    """Clips by the global norm and applies."""
+    """Clips by the global norm and applies, once the norm is there."""
+    grads = [grad for grad, _ in pairs]
     if clip_norm is not None:
-        clipped, _ = tf.clip_by_global_norm([grad for grad, _ in pairs], clip_norm, use_norm=norm)
-        pairs = [(grad, variable) for grad, (_, variable) in zip(clipped, pairs)]
+        grads, _ = tf.clip_by_global_norm(grads, clip_norm, use_norm=norm)
+    with tf.control_dependencies([norm]):
+        pairs = [(tf.identity(grad), variable) for grad, (_, variable) in zip(grads, pairs)]
     return optimizer.apply_gradients(pairs, global_step=tf.train.get_or_create_global_step())
 
 
 def _accumulate(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],
-                steps: int) -> Training:
+                steps: int, check: Optional[Check]) -> Training:
     """Adds up gradients in local variables; each `steps`-th call updates and starts anew.
 
     A checkpoint is written when global_step has advanced, that is when the sums are empty: they need not be saved.
     """
     sums = [_local_variable("sum_of/" + variable.op.name, grad.shape, grad.dtype) for grad, variable in pairs]
     means = [tf.convert_to_tensor(total.assign_add(grad / steps)) for total, (grad, _) in zip(sums, pairs)]
-    norm = tf.global_norm(means)
-    with tf.control_dependencies(means):
+    norm = _checked(tf.global_norm(means), check)
+    with tf.control_dependencies(means + [norm]):
         position = tf.convert_to_tensor(_micro_step().assign_add(1))
 
     def update_and_start_anew() -> tf.Operation:
@@ -215,6 +227,13 @@ def _accumulate(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, cli
             return tf.group(*[variable.assign(tf.zeros_like(variable)) for variable in [_micro_step()] + sums])
 
     return Training(tf.cond(tf.equal(position, steps), update_and_start_anew, tf.no_op).op, norm)
+
+
+def _checked(norm: tf.Tensor, check: Optional[Check]) -> tf.Tensor:
+    if check is None:
+        return norm
+    with tf.control_dependencies([check(norm)]):
+        return tf.identity(norm)
 
 
 def _micro_step() -> tf.Variable:

@@ -8,20 +8,20 @@ again, with the very batch that would have come next.
       --max_predictions_per_seq 51 --do_eval false
 """
 import dataclasses
+import functools
 import glob
 import math
 import os
-import time
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import model_folder, npu, records, resume
+from estimator import npu, records, resume
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
+from estimator.training_flags import OPTIMIZERS, TrainingFlags
 from etl.command_line import UserError, flag, run
-from etl.progress import clock
 from etl.tokenization import TokenizerConfig
 
 BASELINE_RECORDS = 100000                      # as many are read, at most, to count labels
@@ -30,11 +30,11 @@ BASELINE_RECORDS = 100000                      # as many are read, at most, to c
 PUBLISHED_BATCH_SIZE, PUBLISHED_STEPS, PUBLISHED_BATCHES = 4096, 125000, 100
 SMALL_BATCH_SIZE, SMALL_EPOCHS = 32, 3
 WARMUP_SHARE = 40                              # one step in so many: 3,125 of 125,000
-OPTIMIZERS = ("lamb", "adamw")
+BEST_METRICS = ("masked_lm_loss", "masked_lm_accuracy", "perplexity", "sentence_order_accuracy", "sentence_order_loss")
 
 
 @dataclass(frozen=True)
-class PretrainConfig:
+class PretrainConfig(TrainingFlags):
     """The flags of this command. Rates and sizes are those published for ALBERT, unless the data is too small for them."""
     input_file: Tuple[str, ...] = flag(("output/pretrain_data",),
                                         "folder of etl.build_pretrain, or globs of TFRecord files")
@@ -46,10 +46,9 @@ class PretrainConfig:
     do_lower_case: bool = flag(True, "whether their text was lower-cased")
     max_seq_length: Optional[int] = flag(None, "tokens of a record; without it the manifest's")
     max_predictions_per_seq: Optional[int] = flag(None, "predictions of a record; without it the manifest's")
-    do_train: bool = flag(True, "train")
     do_eval: bool = flag(True, "evaluate on the records held out")
-    train_batch_size: Optional[int] = flag(None, "records of a training step; without it 4096, or 32 when there are fewer than "
-                                           "409,600 records")
+    train_batch_size: Optional[int] = flag(None, "records of a batch; without it 4096, or 32 when there are fewer than 409,600 "
+                                           "records")
     eval_batch_size: int = flag(64, "records of an evaluation step")
     optimizer: str = flag("lamb", "update rule", OPTIMIZERS)
     learning_rate: float = flag(0.00176, "highest learning rate")
@@ -58,34 +57,22 @@ class PretrainConfig:
     num_warmup_steps: Optional[int] = flag(None, "steps in which the learning rate rises; without it one in 40: 3,125 of "
                                            "125,000")
     poly_power: float = flag(1.0, "power of the learning rate's decay")
-    save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
-    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
-    iterations_per_loop: int = flag(1, "steps the NPU runs between two calls of the host")
+    eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it one at the end")
+    best_metric: str = flag("masked_lm_loss", "which number of the evaluations decides what is kept in best/", BEST_METRICS)
     max_eval_steps: Optional[int] = flag(None, "evaluation steps at most; without it all records held out")
-    log_steps: int = flag(100, "steps between lines of progress")
-    random_seed: int = flag(12345, "of initial values, order of records and dropout")
-    backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
 
-    def __post_init__(self):
-        for name in ("train_batch_size", "eval_batch_size", "num_train_steps", "save_checkpoints_steps", "log_steps",
-                     "keep_checkpoint_max", "iterations_per_loop", "max_eval_steps", "max_seq_length",
-                     "max_predictions_per_seq"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError("%s must be at least 1, got %d" % (name, value))
-        if not self.learning_rate > 0:
-            raise ValueError("learning_rate must be above 0, got %s" % self.learning_rate)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require_at_least_1("train_batch_size", "eval_batch_size", "num_train_steps", "eval_every", "max_eval_steps",
+                                "max_seq_length", "max_predictions_per_seq")
         warmup, steps = self.num_warmup_steps or 0, self.num_train_steps or PUBLISHED_STEPS
         if not 0 <= warmup <= steps:
             raise ValueError("num_warmup_steps must be in [0, %d], since num_train_steps is %d; got %d"
                              % (steps, steps, warmup))
         if not (self.do_train or self.do_eval):
             raise ValueError("do_train and do_eval are both false: nothing to do")
-
-    @property
-    def run_options(self) -> npu.RunOptions:
-        return npu.RunOptions(self.save_checkpoints_steps, self.keep_checkpoint_max, self.log_steps, self.random_seed,
-                              self.iterations_per_loop)
+        if self.eval_every and not self.do_eval:
+            raise ValueError("eval_every is %d, but do_eval is false" % self.eval_every)
 
 
 class Plan(NamedTuple):
@@ -106,14 +93,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def pretrain(config: PretrainConfig) -> None:
     """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
+    from estimator import trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
-    config = plan.config
-    estimator = npu.make_estimator(plan.backend, _model_fn(config, plan), config.output_dir, config.run_options)
-    if config.do_train:
-        train(config, plan, estimator)
-    if config.do_eval:
-        evaluate(config, plan, estimator)
+    training = make_training(plan)
+    with trainer.locked(config.output_dir):
+        if config.do_train and not trainer.train(training, plan.start_step):
+            return
+        if config.do_eval:
+            trainer.evaluate(training)
+
+
     print("Next: python -m estimator.finetune --init_checkpoint %s" % config.output_dir)
 
 
@@ -123,8 +113,8 @@ def make_plan(config: PretrainConfig) -> Plan:
     backend, reason = npu.choose_backend(config.backend)
     data = find_data(config)
     config = with_sizes(config, data.num_train_records)
-    npu.check_steps(backend, config.run_options, {"num_train_steps": config.num_train_steps,
-                                                  "save_checkpoints_steps": config.save_checkpoints_steps})
+    npu.check_steps(backend, config.run_options, {
+        name: getattr(config, name) for name in ("num_train_steps", "save_checkpoints_steps", "eval_every")})
     folder = describe_model(config, model, data)
     print("Model %s on %s (%s)" % (config.albert_config_file, backend, reason))
     print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
@@ -136,14 +126,15 @@ def make_plan(config: PretrainConfig) -> Plan:
     init_checkpoint = find_init_checkpoint(config)
     resume.check_model(config.output_dir, folder)
     if config.do_train:
-        for remark in resume.check_training(config.output_dir, config, started_from(init_checkpoint)):
-            print("Changed since the run before: " + remark)
+        for change in resume.check_training(config.output_dir, config, facts_of(data, init_checkpoint), config.allow_changes):
+            print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint to evaluate: train first" % config.output_dir)
     if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint
-        print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order))
+        print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order,
+                                    optimizer=config.optimizer))
     return Plan(config, model, data, folder, backend, start_step, init_checkpoint)
 
 
@@ -181,6 +172,8 @@ def find_data(config: PretrainConfig) -> PretrainingData:
         held_out = config.eval_input_file or (() if config.do_train else config.input_file)
         data = records.from_files(config.input_file, held_out, config.max_seq_length, config.max_predictions_per_seq,
                                   tokenizer)
+    if config.do_eval and not data.has_sentence_order and config.best_metric.startswith("sentence_order"):
+        raise UserError("--best_metric is %s, but %s was built without a sentence task" % (config.best_metric, data.source))
     if config.do_eval and not data.num_eval_records:
         raise UserError("--do_eval: %s holds no records to evaluate on: build with --eval_fraction above 0, name files "
                         "by --eval_input_file, or give --do_eval false" % data.source)
@@ -207,32 +200,37 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     return checkpoints.resolve(config.init_checkpoint)
 
 
-def started_from(init_checkpoint: Optional[str]) -> Dict[str, str]:
-    """What must be the same for a training to go on, beside the model."""
-    return {"init_checkpoint": resume.checkpoint_fact(init_checkpoint)}
+def facts_of(data: PretrainingData, init_checkpoint: Optional[str]) -> Dict[str, str]:
+    """What must be the same for a training to go on, beside the model and the flags."""
+    content = data.manifest_sha256 or resume.files_fact(data.train_files)
+    return {"training data": "of SHA-256 %s" % content[:12], "initial values": resume.checkpoint_fact(init_checkpoint)}
 
 
-def train(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
-    """Writes the model folder, then trains to --num_train_steps, from the latest checkpoint if there is one."""
-    from estimator import failures, input_fn
-    if plan.start_step >= config.num_train_steps:
-        print("Nothing to train: %s is at step %d of %d" % (config.output_dir, plan.start_step, config.num_train_steps))
-        return
-    batches = input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, plan.start_step)
-    model_folder.write(config.output_dir, plan.folder)
-    resume.write_run(config.output_dir, "estimator.pretrain", config, plan.backend, started_from(plan.init_checkpoint))
-    if plan.start_step:
-        print("Going on from step %d of %d" % (plan.start_step, config.num_train_steps))
-    begin = time.time()
-    with failures.explained("--train_batch_size %d" % config.train_batch_size, plan.data):
-        estimator.train(batches, max_steps=config.num_train_steps)
-    print("Trained %d steps in %s; checkpoints in %s"
-          % (config.num_train_steps - plan.start_step, clock(time.time() - begin), config.output_dir))
+def make_training(plan: Plan) -> Any:
+    """Puts together what `trainer` runs."""
+    from estimator import input_fn
+    from estimator.model_fn import pretraining_model_fn
+    from estimator.trainer import Training
+    config = plan.config
+    numbers = config.training(config.train_batch_size, config.num_train_steps, config.num_warmup_steps,
+                              poly_power=config.poly_power, on_host=plan.backend == npu.CPU,
+                              init_checkpoint=None if plan.start_step else plan.init_checkpoint)
+    estimator = npu.make_estimator(plan.backend, pretraining_model_fn(plan.model, numbers, plan.data.has_sentence_order),
+                                   config.output_dir, config.run_options)
+
+    def batches(done: int) -> Any:
+        return input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, done)
+    if config.do_train:
+        batches(0)                             # refuses data that does not fill a batch before anything is written
+    return Training("estimator.pretrain", config, facts_of(plan.data, plan.init_checkpoint), plan.folder, plan.backend,
+                    estimator, batches, "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
+                    lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
 
 
-def evaluate(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
+def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on the records held out, beside what one guesses without reading the text."""
     from estimator import failures, input_fn, metrics
+    config = plan.config
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, plan.data):
         found = estimator.evaluate(input_fn.evaluate_on_records(plan.data, config.eval_batch_size),
                                    steps=config.max_eval_steps)
@@ -241,8 +239,10 @@ def evaluate(config: PretrainConfig, plan: Plan, estimator: Any) -> None:
     metrics.write_results(config.output_dir, results)
     print(results_line(results))
     print("Wrote %s" % os.path.join(config.output_dir, metrics.TEXT_FILE))
+    return results
 
 
+@functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
 def baselines(data: PretrainingData) -> Dict[str, float]:
     """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
     from estimator import input_fn, metrics
@@ -263,16 +263,6 @@ def results_line(results: Mapping[str, Any]) -> str:
         lines.append("  sentence_order_loss %.4f (chance 0.6931)  sentence_order_accuracy %.4f (chance 0.5)"
                      % (results["sentence_order_loss"], results["sentence_order_accuracy"]))
     return "\n".join(lines)
-
-
-def _model_fn(config: PretrainConfig, plan: Plan) -> Any:
-    from estimator.model_fn import TrainingConfig, pretraining_model_fn
-    training = TrainingConfig(
-        optimizer=config.optimizer, learning_rate=config.learning_rate, num_train_steps=config.num_train_steps,
-        num_warmup_steps=config.num_warmup_steps, random_seed=config.random_seed, poly_power=config.poly_power,
-        init_checkpoint=None if plan.start_step else plan.init_checkpoint, log_steps=config.log_steps,
-        iterations_per_loop=config.iterations_per_loop)
-    return pretraining_model_fn(plan.model, training, plan.data.has_sentence_order)
 
 
 if __name__ == "__main__":

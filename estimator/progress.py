@@ -1,79 +1,131 @@
-"""One line every few steps: where the run is, how good, how fast, how long still."""
+"""Where a training is, how good, how fast, how long still: a line every few steps, and the same as points of curves."""
 import functools
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
 
 from etl.progress import clock
 
 
+class Pace(NamedTuple):
+    """What a training step is, in numbers."""
+    num_train_steps: int                       # updates in all
+    log_steps: int                             # updates between lines
+    batch_size: int                            # records of a batch
+    batch_tokens: int                          # tokens of a batch, padding included
+    accumulation_steps: int = 1                # batches behind an update
+    batches_per_call: int = 1                  # more than 1 in an offloaded loop
+
+
+def input_ready(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """The time, float64 in seconds since 1970, at which a step has its batch; for `ProgressHook`."""
+    with tf.control_dependencies([next(iter(features.values()))]):
+        return tf.timestamp()
+
+
 class ProgressHook(tf.train.SessionRunHook):
-    """Writes a line after the first step, whenever `every_steps` are done, and after the last.
+    """Writes a line after the first step, whenever `log_steps` are done, and after the last, and points of the curves.
 
     The losses in a line are means over the steps since the line before; the pace leaves out the first step, which
     takes long.
     """
 
-    def __init__(self, tensors: Mapping[str, tf.Tensor], total_steps: int, every_steps: int, examples_per_step: int,
-                 tokens_per_step: int, steps_per_call: int = 1,
+    def __init__(self, losses: Mapping[str, tf.Tensor], shown: Mapping[str, tf.Tensor], pace: Pace,
+                 input_ready: Optional[tf.Tensor] = None, event_dir: Optional[str] = None,
                  write: Callable[[str], Any] = functools.partial(print, flush=True)) -> None:
         """
         Args:
-          tensors: what to show by name, scalars; "learning_rate" is shown as it last was, the rest as means.
-          total_steps: where the run ends.
-          every_steps, examples_per_step, tokens_per_step: counts; tokens include padding.
-          steps_per_call: training steps behind each session call, as an offloaded loop has them.
+          losses: scalars by name; their means are shown.
+          shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the line, too.
+          pace: sizes and intervals.
+          input_ready: see the function of that name; None: the time spent waiting is not told.
+          event_dir: where the curves go; None: nowhere.
           write: takes each line.
         """
-        self._tensors = dict(tensors)
-        self._total_steps = total_steps
-        self._every_steps = every_steps
-        self._examples_per_step = examples_per_step
-        self._tokens_per_step = tokens_per_step
-        self._steps_per_call = steps_per_call
+        self._losses, self._shown = dict(losses), dict(shown)
+        self._pace = pace
+        self._input_ready = input_ready
+        self._event_dir = event_dir
         self._write = write
-        self._step = 0
-        self._sums: Dict[str, float] = {}      # since the line before
+        self._first_step = self._batches = 0   # batches since this training began at that step
+        self._sums: Dict[str, float] = {}      # since the line before, as are the two below
         self._calls = 0
+        self._waited = 0.0
         self._line: Optional[Tuple[int, float]] = None   # step and time of the line before
+        self._call_begin = 0.0
 
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
-        self._step = int(session.run(tf.train.get_global_step()))
+        self._first_step = int(session.run(tf.train.get_global_step()))
+        if self._event_dir and self._first_step:   # what a run that was cut off wrote after this step is void
+            self._writer().add_session_log(tf.SessionLog(status=tf.SessionLog.START), self._first_step)
 
     def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs(self._tensors)
+        wanted: Dict[str, Any] = {"losses": self._losses}
+        if self._is_due(self._batches + self._pace.batches_per_call):
+            wanted["shown"] = self._shown
+        if self._input_ready is not None:
+            wanted["input_ready"] = self._input_ready
+        self._call_begin = time.time()
+        return tf.train.SessionRunArgs(wanted)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        before, self._step = self._step, self._step + self._steps_per_call
+        found = run_values.results
+        self._batches += self._pace.batches_per_call
         self._calls += 1
-        for name, value in run_values.results.items():
+        self._waited += max(0.0, found.get("input_ready", 0.0) - self._call_begin)
+        for name, value in found["losses"].items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        due = before // self._every_steps != self._step // self._every_steps
-        if due or self._line is None or self._step >= self._total_steps:
-            self._step = int(run_context.session.run(tf.train.get_global_step()))   # loss scaling may skip an update
-            self._write(self._next_line(float(run_values.results["learning_rate"])))
+        if "shown" in found:
+            step = int(run_context.session.run(tf.train.get_global_step()))   # loss scaling may have skipped updates
+            self._tell(step, {name: float(value) for name, value in found["shown"].items()})
 
-    def _next_line(self, learning_rate: float) -> str:
-        means = {name: total / self._calls for name, total in self._sums.items() if name != "learning_rate"}
-        text = progress_line(self._step, self._total_steps, means, learning_rate)
+    def end(self, session: tf.Session) -> None:
+        if self._event_dir:
+            self._writer().flush()
+
+    def _is_due(self, batches: int) -> bool:
+        """Whether a line comes once so many batches are done."""
+        k, log_steps = self._pace.accumulation_steps, self._pace.log_steps
+        before, after = (self._first_step + count // k for count in (self._batches, batches))
+        first_update = self._line is None and after > self._first_step
+        ends = before < self._pace.num_train_steps <= after
+        return first_update or before // log_steps != after // log_steps or ends
+
+    def _tell(self, step: int, shown: Dict[str, float]) -> None:
+        means = {name: total / self._calls for name, total in self._sums.items()}
+        text, points = progress_line(step, self._pace.num_train_steps, means, shown["learning_rate"]), dict(means, **shown)
         now = time.time()
-        if self._line is not None and self._step > self._line[0]:
-            steps_per_second = (self._step - self._line[0]) / max(1e-9, now - self._line[1])
-            text += "  " + pace_text(steps_per_second, self._examples_per_step, self._tokens_per_step,
-                                     self._total_steps - self._step)
-        self._sums, self._calls, self._line = {}, 0, (self._step, now)
-        return text
+        if self._line is not None and step > self._line[0]:
+            seconds = max(1e-9, now - self._line[1])
+            batches_per_second = self._calls * self._pace.batches_per_call / seconds
+            points.update(examples_per_second=batches_per_second * self._pace.batch_size,
+                          tokens_per_second=batches_per_second * self._pace.batch_tokens)
+            if self._input_ready is not None:
+                points["share_of_time_waiting_for_input"] = self._waited / seconds
+            seconds_left = (self._pace.num_train_steps - step) * seconds / (step - self._line[0])
+            text += "  " + pace_text(points, seconds_left)
+        self._write(text)
+        if self._event_dir:
+            self._writer().add_summary(tf.Summary(value=[
+                tf.Summary.Value(tag=name, simple_value=value) for name, value in points.items()]), step)
+            self._writer().flush()
+        self._sums, self._calls, self._waited, self._line = {}, 0, 0.0, (step, now)
+
+    def _writer(self) -> tf.summary.FileWriter:
+        return tf.summary.FileWriterCache.get(self._event_dir)
 
 
 def progress_line(step: int, total_steps: int, losses: Mapping[str, float], learning_rate: float) -> str:
     """`step 100/2000  loss 9.1234  masked_lm_loss 8.4302  lr 0.00012`."""
-    parts = ["step %d/%d" % (step, total_steps)]
-    parts += ["%s %.4f" % (name, losses[name]) for name in losses]
+    names: List[str] = sorted(losses, key=lambda name: name != "loss")   # the sum first, the parts as they come
+    parts = ["step %d/%d" % (step, total_steps)] + ["%s %.4f" % (name, losses[name]) for name in names]
     return "  ".join(parts + ["lr %.3g" % learning_rate])
 
 
-def pace_text(steps_per_second: float, examples_per_step: int, tokens_per_step: int, steps_left: int) -> str:
-    """`12.3 examples/s  1574 tokens/s  5:21 left`."""
-    return "%.1f examples/s  %.0f tokens/s  %s left" % (
-        steps_per_second * examples_per_step, steps_per_second * tokens_per_step, clock(steps_left / steps_per_second))
+def pace_text(points: Mapping[str, float], seconds_left: float) -> str:
+    """`12.3 examples/s  1574 tokens/s  waiting 0.1%  5:21 left`."""
+    text = "%.1f examples/s  %.0f tokens/s" % (points["examples_per_second"], points["tokens_per_second"])
+    if "share_of_time_waiting_for_input" in points:
+        text += "  waiting %.1f%%" % (100 * points["share_of_time_waiting_for_input"])
+    return "%s  %s left" % (text, clock(seconds_left))

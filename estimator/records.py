@@ -20,7 +20,7 @@ class PretrainingData:
     Attributes:
       source: what the user named, for messages.
       train_files, eval_files: paths of TFRecord files, in order; eval_files may be empty.
-      num_train_records, num_eval_records: in all of these files.
+      train_counts, eval_counts: records in each of these files.
       max_seq_length, max_predictions_per_seq: lengths of the features of every record.
       tokenizer, vocab_size: what the ids mean.
       has_sentence_order: whether next_sentence_labels means anything; a build of single segments labels all with 0.
@@ -29,14 +29,22 @@ class PretrainingData:
     source: str
     train_files: Tuple[str, ...]
     eval_files: Tuple[str, ...]
-    num_train_records: int
-    num_eval_records: int
+    train_counts: Tuple[int, ...]
+    eval_counts: Tuple[int, ...]
     max_seq_length: int
     max_predictions_per_seq: int
     tokenizer: TokenizerConfig
     vocab_size: int
     has_sentence_order: bool = True
     manifest_sha256: Optional[str] = None
+
+    @property
+    def num_train_records(self) -> int:
+        return sum(self.train_counts)
+
+    @property
+    def num_eval_records(self) -> int:
+        return sum(self.eval_counts)
 
     @property
     def features(self) -> Tuple[Feature, ...]:
@@ -65,8 +73,8 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
         source=folder,
         train_files=tuple(os.path.join(folder, shard.path) for shard in build.train),
         eval_files=tuple(os.path.join(folder, shard.path) for shard in build.eval),
-        num_train_records=sum(shard.records for shard in build.train),
-        num_eval_records=sum(shard.records for shard in build.eval),
+        train_counts=tuple(shard.records for shard in build.train),
+        eval_counts=tuple(shard.records for shard in build.eval),
         max_seq_length=build.max_seq_length,
         max_predictions_per_seq=build.max_predictions_per_seq,
         tokenizer=build.tokenizer,
@@ -95,8 +103,8 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
         source=" ".join(patterns),
         train_files=tuple(train_files),
         eval_files=tuple(eval_files),
-        num_train_records=sum(_count(path, features, vocab_size) for path in train_files),
-        num_eval_records=sum(_count(path, features, vocab_size) for path in eval_files),
+        train_counts=tuple(_count(path, features, vocab_size) for path in train_files),
+        eval_counts=tuple(_count(path, features, vocab_size) for path in eval_files),
         max_seq_length=max_seq_length,
         max_predictions_per_seq=max_predictions_per_seq,
         tokenizer=tokenizer,

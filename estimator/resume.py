@@ -1,9 +1,10 @@
 """May a run go on in a folder that is not empty, and from where? And the record of how each run was made."""
 import dataclasses
+import hashlib
 import json
 import os
 import platform
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
@@ -15,10 +16,13 @@ CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file of the checkp
 
 # A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own.
 _MUST_NOT_CHANGE = ("optimizer",)
-# Free to change while a run goes on, and no news when they do.
+# Free to change while a run goes on.
 _OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps",
-                  "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir", "backend",
-                  "iterations_per_loop")
+                  "eval_every", "best_metric", "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir",
+                  "backend", "iterations_per_loop", "allow_changes")
+# Names of what is compared by its content, in `check_model` or among the facts.
+_COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_checkpoint", "albert_config_file", "vocab_file",
+                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name")
 
 
 def check_model(folder: str, description: ModelFolder) -> None:
@@ -30,18 +34,19 @@ def check_model(folder: str, description: ModelFolder) -> None:
         _require_same(folder, name, value, now[name])
 
 
-def check_training(folder: str, flags: Any, facts: Mapping[str, str]) -> List[str]:
+def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_changes: bool = False) -> List[str]:
     """Checks that the checkpoints in `folder`, if it has any, are of the very training that is to go on there.
 
     Args:
       folder: the output folder, which may be missing.
       flags: the command's config.
-      facts: what the training started from; must be what `write_run` wrote.
+      facts: what the training started from and what it reads; must be what `write_run` wrote.
+      allow_changes: whether it may go on although flags or facts have changed; the optimizer never may.
 
     Returns:
-      Remarks on flags that changed since the run before: `train_batch_size was 8, is now 16`.
+      The changes that were allowed: `train_batch_size was 8, is now 16`.
 
-    Raises UserError, naming the field and both values, when it is of another.
+    Raises UserError that lists all changes.
     """
     path = os.path.join(folder, RUN_FILE)
     if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)) or not os.path.exists(path):
@@ -49,13 +54,16 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str]) -> List[st
     run = files.read_json(path)
     if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
         raise UserError("%s: wanted an object with flags and facts" % path)
-    before, now = run["flags"], json.loads(json.dumps(dataclasses.asdict(flags)))    # tuples become lists as there
-    for name, value in facts.items():
-        _require_same(folder, name, run["facts"].get(name, value), value)
+    before = dict(run["flags"], **run["facts"])
+    now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
     for name in _MUST_NOT_CHANGE:
         _require_same(folder, name, before.get(name, now[name]), now[name])
-    return ["%s was %s, is now %s" % (name, before[name], now[name]) for name in now
-            if name in before and before[name] != now[name] and name not in _OF_NO_ACCOUNT]
+    changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in now
+               if name in before and before[name] != now[name] and name not in _OF_NO_ACCOUNT + _COMPARED_BY_CONTENT]
+    if changes and not allow_changes:
+        raise UserError("--output_dir: %s holds another run: %s. Give another folder, the flags as they were, or "
+                        "--allow_changes to go on with the new ones" % (folder, "; ".join(changes)))
+    return changes
 
 
 def latest_step(folder: str) -> int:
@@ -82,6 +90,15 @@ def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mappin
 def file_fact(path: str) -> str:
     """A file's name and what tells its content from another's, wherever it lies: `train.tsv (0123456789ab)`."""
     return "%s (%s)" % (os.path.basename(path), files.sha256_of_file(path)[:12])
+
+
+def files_fact(paths: Sequence[str]) -> str:
+    """SHA-256 of names, sizes, beginnings and ends of files; in the order given."""
+    digest = hashlib.sha256()
+    for path in paths:
+        found = files.fingerprint(path)
+        digest.update(("%s %d %s\n" % (os.path.basename(path), found["bytes"], found["sha256_of_ends"])).encode())
+    return digest.hexdigest()
 
 
 def checkpoint_fact(prefix: Optional[str]) -> str:

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all, and the names the user gives for them."""
 import contextlib
+import fcntl
 import glob
 import hashlib
 import json
@@ -29,6 +30,21 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = path              # "No space left on device" does not say where
         raise
+
+
+@contextlib.contextmanager
+def lock(path: str, refusal: str) -> Iterator[None]:
+    """Holds the lock file `path` while the block runs; the system frees it when the process ends, however it ends.
+
+    Raises UserError(refusal) when another process holds it.
+    """
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with open(path, "a") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(refusal)
+        yield
 
 
 def write_text(path: str, text: str) -> None:

@@ -1,7 +1,6 @@
 """The builder's flags, and all that follows from them and the input before the first worker starts."""
 import contextlib
 import dataclasses
-import fcntl
 import hashlib
 import os
 import platform
@@ -12,7 +11,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import albert_config
 from etl.chunks import ChunkJob
 from etl.command_line import UserError, flag
-from etl.files import expand, fingerprint, sha256_of_file
+from etl.files import expand, fingerprint, lock, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
 from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -171,11 +170,7 @@ def work_folder(plan: Plan) -> Iterator[None]:
     """
     parent, name = os.path.split(plan.job.work_dir)
     os.makedirs(plan.job.work_dir, exist_ok=True)
-    with open(os.path.join(parent, "lock"), "a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError("--output_dir: another build is at work in %s" % os.path.dirname(parent))
+    with lock(os.path.join(parent, "lock"), "--output_dir: another build is at work in %s" % os.path.dirname(parent)):
         for other in set(os.listdir(parent)) - {name, "lock"}:
             shutil.rmtree(os.path.join(parent, other))
         yield

@@ -304,7 +304,22 @@ class TestCommands:
         prefix, _ = save_pretrained(tmp_path, "postln")
         output = str(tmp_path / "averaged.ckpt")
         assert checkpoints.main(["average", "--checkpoint", prefix, prefix, "--output", output]) == 0
-        assert capsys.readouterr().out == output + ": mean of 2 checkpoints\n"
+        assert capsys.readouterr().out == output + ": mean of 2 checkpoints: model.ckpt, model.ckpt\n"
+
+    def test_average_of_a_folders_newest(self, tmp_path, capsys):
+        for step in (1, 2, 3):
+            with tf.Graph().as_default(), tf.Session() as session:
+                tf.get_variable("a", initializer=np.float32(step))
+                session.run(tf.global_variables_initializer())
+                tf.train.Saver().save(session, str(tmp_path / "model.ckpt"), global_step=step)
+                names = ["model.ckpt-%d" % number for number in range(1, step + 1)]
+                tf.train.update_checkpoint_state(str(tmp_path), names[-1], names)
+        flags = ["average", "--checkpoint", str(tmp_path), "--output", str(tmp_path / "mean.ckpt"), "--last"]
+        assert checkpoints.main(flags + ["2"]) == 0
+        assert "mean of 2 checkpoints: model.ckpt-2, model.ckpt-3" in capsys.readouterr().out
+        assert tf.train.load_variable(str(tmp_path / "mean.ckpt"), "a") == 2.5
+        assert checkpoints.main(flags + ["4"]) == 1
+        assert "--last must be from 1 to the number of checkpoints in" in capsys.readouterr().err
 
     def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
         assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1

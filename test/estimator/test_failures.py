@@ -88,3 +88,14 @@ def test_a_loss_that_is_no_number_names_the_learning_rate():
     with pytest.raises(UserError, match="the loss is no longer a number: lower --learning_rate"):
         with failures.explained("--train_batch_size 5"):
             raise tf.train.NanLossDuringTrainingError()
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf"])
+def test_numbers_that_are_not_finite_are_said_with_the_step(bad):
+    numbers = {"loss": tf.constant(float(bad)), "learning_rate": tf.constant(0.5)}
+    with tf.Session() as session, failures.explained("--train_batch_size 5"):
+        session.run(failures.require_finite(tf.constant(7), dict(numbers, loss=tf.constant(1.0))))
+        with pytest.raises(UserError, match="training stopped after step 7, before a weight was changed: loss %s, "
+                                            "learning_rate 0.5: lower --learning_rate" % bad):
+            with failures.explained("--train_batch_size 5"):
+                session.run(failures.require_finite(tf.constant(7), numbers))

@@ -62,11 +62,11 @@ def test_a_batch_may_span_two_epochs_and_no_record_is_lost(data):
     assert sorted(found[:20]) == sorted(found[20:])
 
 
-@pytest.mark.parametrize("start_step", [1, 3, 5, 6, 12])
-def test_a_resumed_run_sees_what_would_have_come_next(data, start_step):
+@pytest.mark.parametrize("batches_done", [1, 3, 5, 6, 12])
+def test_a_resumed_run_sees_what_would_have_come_next(data, batches_done):
     whole = words(batches(input_fn.train_on_records(data, batch_size=8, seed=3), 15))
-    resumed = words(batches(input_fn.train_on_records(data, batch_size=8, seed=3, start_step=start_step), 3))
-    assert resumed == whole[start_step:start_step + 3]
+    resumed = words(batches(input_fn.train_on_records(data, batch_size=8, seed=3, batches_done=batches_done), 3))
+    assert resumed == whole[batches_done:batches_done + 3]
 
 
 def test_the_seed_decides_the_order_and_the_graph_around_has_no_say(data):
@@ -103,9 +103,9 @@ def test_arrays_are_shuffled_by_epoch_and_resume():
         assert sorted(order[epoch * 10:epoch * 10 + 10]) == list(range(10))
     assert order[:10].tolist() != order[10:20].tolist()
     assert all((batch["input_ids"][:, 0] == 2 * batch["label_ids"]).all() for batch in whole)
-    for start_step in (1, 4, 5):
-        resumed, = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5, start_step=start_step), 1)
-        assert resumed["label_ids"].tolist() == order[start_step * 4:start_step * 4 + 4].tolist()
+    for batches_done in (1, 4, 5):
+        resumed, = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5, batches_done=batches_done), 1)
+        assert resumed["label_ids"].tolist() == order[batches_done * 4:batches_done * 4 + 4].tolist()
 
 
 def test_every_row_of_the_arrays_is_evaluated_in_order():

@@ -29,7 +29,8 @@ def test_masked_lm_metrics_are_means_over_all_predictions():
         (np.float32([[6, 99], [99, 99]]), np.int32([[1, 0], [0, 0]]), np.int32([[9, 0], [0, 0]]),
          np.float32([[1, 0], [0, 0]])),
     ])
-    assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4)}
+    assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4),
+                     "perplexity": pytest.approx(math.exp(12 / 4))}
 
 
 @pytest.mark.parametrize("make, names", [

@@ -73,7 +73,7 @@ def test_without_sentence_order_its_head_is_not_built():
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING, has_sentence_order=False)
     with tf.Graph().as_default():
         spec = make_spec({name: tf.constant(array) for name, array in pretraining_batch().items()}, EVAL)
-        assert sorted(spec.eval_metric_ops) == ["masked_lm_accuracy", "masked_lm_loss", "num_examples"]
+        assert sorted(spec.eval_metric_ops) == ["masked_lm_accuracy", "masked_lm_loss", "num_examples", "perplexity"]
         assert not [variable for variable in tf.trainable_variables() if "seq_relationship" in variable.name]
     assert train(make_spec, pretraining_batch(), steps=1)[0] == pytest.approx(np.log(20), abs=0.05)
 
@@ -133,3 +133,50 @@ def test_a_checkpoint_of_another_model_is_refused(checkpoint):
     wider = dataclasses.replace(tiny_training.CONFIG, hidden_size=32)
     with pytest.raises(UserError, match="does not fit the model: hidden_size is 16, wanted 32"):
         model_fn.check_init_checkpoint(checkpoint, wider, num_labels=2)
+
+
+def test_moments_are_taken_over_in_pretraining_where_the_file_has_them(checkpoint):
+    summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG, optimizer="adamw")
+    assert "62 of 62 optimizer slots are in the file" in summary
+    summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG, optimizer="lamb")
+    assert "0 of 62 optimizer slots are in the file; the others start at 0" in summary
+
+
+def test_numbers_that_are_not_finite_stop_the_step_before_a_weight_is_changed():
+    exploding = TrainingConfig("adamw", 1e30, 20, 0, random_seed=1)
+    with tf.Graph().as_default():
+        tf.set_random_seed(1)
+        tf.train.create_global_step()
+        spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, exploding)(
+            {name: tf.constant(array) for name, array in pretraining_batch().items()}, TRAIN)
+        with tf.Session() as session:
+            session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
+            for _ in range(20):
+                before = session.run(tf.trainable_variables() + [tf.train.get_global_step()])
+                try:
+                    session.run(spec.train_op)
+                except tf.errors.InvalidArgumentError as error:
+                    assert "numbers that are not finite] [step] [%d] [masked_lm_loss] [" % before[-1] in error.message
+                    break
+            else:
+                raise AssertionError("nothing became infinite")
+            after = session.run(tf.trainable_variables() + [tf.train.get_global_step()])
+    for old, new in zip(before, after):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("accumulation_steps, names", [(1, {"trust_ratio/bert/pooler/dense/kernel"}), (2, set())])
+def test_the_curves_of_a_training(tmp_path, accumulation_steps, names):
+    training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2, accumulation_steps=accumulation_steps)
+    make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, training)
+    estimator = tf.estimator.Estimator(make_spec, str(tmp_path))
+    batch = {name: array for name, array in pretraining_batch().items()}
+    estimator.train(lambda: tf.data.Dataset.from_tensors(batch).repeat(), max_steps=4)
+    path, = map(str, tmp_path.glob("events*"))
+    points = {(event.step, value.tag) for event in tf.train.summary_iterator(path) for value in event.summary.value}
+    wanted = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sentence_order_loss", "sentence_order_accuracy",
+              "learning_rate", "gradient_norm"} | names
+    for step in (1, 2, 4):
+        assert {(step, name) for name in wanted} <= points
+    assert (4, "share_of_time_waiting_for_input") in points
+    assert bool(names) == any("trust_ratio" in name for _, name in points)

@@ -9,8 +9,7 @@ from estimator import npu
 from estimator.npu import RunOptions, choose_backend
 from etl.command_line import UserError
 
-OPTIONS = RunOptions(save_checkpoints_steps=20, keep_checkpoint_max=3, log_steps=10, random_seed=7,
-                     iterations_per_loop=5)
+OPTIONS = RunOptions(save_checkpoints_steps=20, keep_checkpoint_max=3, random_seed=7, iterations_per_loop=5)
 
 pytestmark = pytest.mark.skipif(npu.importlib.util.find_spec("npu_bridge") is not None,
                                 reason="tells what happens where npu_bridge is not installed")
@@ -44,8 +43,7 @@ def test_steps_must_fill_loops():
 def test_npu_run_arguments():
     assert npu.npu_run_arguments("output/pretrain", OPTIONS) == {
         "model_dir": "output/pretrain", "tf_random_seed": 7, "save_summary_steps": 0, "save_checkpoints_steps": 20,
-        "keep_checkpoint_max": 3, "log_step_count_steps": 10, "iterations_per_loop": 5,
-        "precision_mode": "allow_mix_precision"}
+        "keep_checkpoint_max": 3, "iterations_per_loop": 5, "precision_mode": "allow_mix_precision"}
 
 
 def test_each_npu_session_config_is_new_and_has_the_contradicting_rewrites_off():

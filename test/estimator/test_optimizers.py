@@ -221,6 +221,24 @@ class TestBuildTrainOp:
                 seen.append(tuple(before))
         assert seen == [(0, 0), (0, 1), (0, 2), (1, 3), (1, 4), (1, 5)]
 
+    @pytest.mark.parametrize("micro_steps", [1, 2])
+    @pytest.mark.parametrize("clip_norm", [None, 1.0])
+    def test_a_check_that_fails_stops_the_update(self, micro_steps, clip_norm):
+        variable = tf.get_variable("a", initializer=tf.constant(1.0))
+        limit = tf.placeholder(tf.float32, [])
+        training = optimizers.build_train_op(
+            3.0 * variable, optimizers.AdamW(0.1), clip_norm=clip_norm, accumulation_steps=micro_steps,
+            check=lambda norm: tf.debugging.Assert(norm < limit, [norm]))
+        with tf.Session() as session:
+            initialize(session)
+            for _ in range(2 * micro_steps):
+                with pytest.raises(tf.errors.InvalidArgumentError):
+                    session.run(training.train_op, {limit: 1.0})
+            assert session.run([variable, tf.train.get_global_step()]) == [1.0, 0]
+            for _ in range(micro_steps):
+                session.run(training.train_op, {limit: 100.0})
+            assert session.run(tf.train.get_global_step()) == 1
+
     def test_sums_are_in_no_checkpoint(self):
         loss = linear_model()[0]
         optimizers.build_train_op(loss, optimizers.AdamW(0.1), accumulation_steps=3)

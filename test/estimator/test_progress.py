@@ -1,20 +1,23 @@
+import re
+
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator.progress import ProgressHook, pace_text, progress_line
+from estimator.progress import Pace, ProgressHook, input_ready, pace_text, progress_line
 
 
-def lines(total_steps, every_steps, start_step=0, steps_per_call=1):
+def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False):
     """The lines of a run in which the loss is the step it is computed at and each call advances the step."""
     written = []
+    pace = Pace(total_steps, every_steps, batch_size=4, batch_tokens=32, batches_per_call=steps_per_call)
     with tf.Graph().as_default():
         step = tf.get_variable("global_step", initializer=np.int64(start_step), trainable=False, use_resource=True,
                                collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
         loss = tf.cast(step.read_value(), tf.float32)
         with tf.control_dependencies([loss]):
             train_op = step.assign_add(steps_per_call)
-        hook = ProgressHook({"loss": loss, "learning_rate": tf.constant(0.5)}, total_steps, every_steps, 4, 32,
-                            steps_per_call, written.append)
+        hook = ProgressHook({"loss": loss}, {"learning_rate": tf.constant(0.5)}, pace,
+                            input_ready({"x": loss}) if ready else None, write=written.append)
         with tf.train.SingularMonitoredSession([hook]) as session:
             for _ in range(start_step, total_steps, steps_per_call):
                 session.run(train_op)
@@ -38,6 +41,30 @@ def test_a_call_may_stand_for_several_steps():
 
 
 def test_texts():
-    assert progress_line(20, 100, {"loss": 9.12345, "masked_lm_loss": 8.5}, 0.00012) == (
+    assert progress_line(20, 100, {"masked_lm_loss": 8.5, "loss": 9.12345}, 0.00012) == (
         "step 20/100  loss 9.1235  masked_lm_loss 8.5000  lr 0.00012")
-    assert pace_text(0.5, 32, 4096, 300) == "16.0 examples/s  2048 tokens/s  10:00 left"
+    points = {"examples_per_second": 16.0, "tokens_per_second": 2048.0}
+    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  10:00 left"
+    points["share_of_time_waiting_for_input"] = 0.0123
+    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  waiting 1.2%  10:00 left"
+
+
+def test_the_time_spent_waiting_is_told():
+    assert all(re.search(r"waiting \d+\.\d%", line) for line in lines(7, 3, ready=True)[1:])
+
+
+def test_batches_behind_an_update_count_once():
+    written = []
+    with tf.Graph().as_default():
+        step = tf.get_variable("global_step", initializer=np.int64(0), trainable=False, use_resource=True,
+                               collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
+        batch = tf.get_variable("batch", initializer=np.int64(0), trainable=False, use_resource=True)
+        count = batch.assign_add(1, read_value=True)
+        train_op = step.assign(count // 3)
+        hook = ProgressHook({"loss": tf.cast(count, tf.float32)}, {"learning_rate": tf.constant(0.5)},
+                            Pace(4, 2, 4, 32, accumulation_steps=3), write=written.append)
+        with tf.train.SingularMonitoredSession([hook]) as session:
+            for _ in range(12):
+                session.run(train_op)
+    assert [line.split("  ")[:2] for line in written] == [
+        ["step 1/4", "loss 2.0000"], ["step 2/4", "loss 5.0000"], ["step 4/4", "loss 9.5000"]]

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from estimator.model_folder import ModelFolder
 from etl.command_line import UserError, flag
 from etl.tokenization import TokenizerConfig
 
-FACTS = {"init_checkpoint": "none", "training data": "train.tsv (0123)"}
+FACTS = {"initial values": "none", "training data": "train.tsv (0123)"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +55,17 @@ def test_the_same_run_goes_on_where_it_stopped(folder, description):
     assert resume.latest_step(folder) == 7
 
 
-def test_changed_flags_are_remarked(folder):
-    flags = Flags(train_batch_size=16, input_file=("b",), log_steps=1)
-    assert resume.check_training(folder, flags, FACTS) == [
-        "train_batch_size was 8, is now 16", "input_file was ['a'], is now ['b']"]
+def test_changes_are_listed_and_refused_unless_they_are_allowed(folder):
+    flags = Flags(train_batch_size=16, log_steps=1, input_file=("elsewhere",))
+    facts = dict(FACTS, **{"training data": "other.tsv (4567)"})
+    changes = ["train_batch_size was 8, is now 16", "training data was train.tsv (0123), is now other.tsv (4567)"]
+    with pytest.raises(UserError, match=re.escape("out holds another run: %s. Give another folder" % "; ".join(changes))):
+        resume.check_training(folder, flags, facts)
+    assert resume.check_training(folder, flags, facts, allow_changes=True) == changes
+
+
+def test_a_path_may_change_where_its_content_is_the_same(folder):
+    assert resume.check_training(folder, Flags(input_file=("moved",), log_steps=1), FACTS) == []
 
 
 @pytest.mark.parametrize("change, message", [
@@ -80,14 +88,14 @@ def test_another_vocabulary_is_refused(folder, description):
 
 
 def test_another_beginning_is_refused(folder):
-    facts = dict(FACTS, init_checkpoint="model.ckpt-9.index (4567)")
-    with pytest.raises(UserError, match=r"whose init_checkpoint is none, not model.ckpt-9.index \(4567\)"):
+    facts = dict(FACTS, **{"initial values": "model.ckpt-9.index (4567)"})
+    with pytest.raises(UserError, match=r"initial values was none, is now model.ckpt-9.index \(4567\)"):
         resume.check_training(folder, Flags(), facts)
 
 
 def test_another_optimizer_is_refused(folder):
     with pytest.raises(UserError, match="holds a model whose optimizer is lamb, not adamw"):
-        resume.check_training(folder, Flags(optimizer="adamw"), FACTS)
+        resume.check_training(folder, Flags(optimizer="adamw"), FACTS, allow_changes=True)
 
 
 def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
@@ -119,3 +127,6 @@ def test_facts_tell_files_apart_by_content(tmp_path):
     assert resume.file_fact(str(tmp_path / "a")) == "a (2d711642b726)"
     assert resume.checkpoint_fact(str(tmp_path / "ckpt")).startswith("ckpt.index (")
     assert resume.checkpoint_fact(None) == "none"
+    before = resume.files_fact([str(tmp_path / "a"), str(tmp_path / "ckpt.index")])
+    (tmp_path / "a").write_text("z")
+    assert resume.files_fact([str(tmp_path / "a"), str(tmp_path / "ckpt.index")]) != before

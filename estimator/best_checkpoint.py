@@ -1,0 +1,63 @@
+"""The best checkpoint so far, by one number of its evaluation, in a model folder of its own: `best/` beside the newest.
+
+It stays when the newest ones replace each other, and is what one would fine-tune or export.
+"""
+import glob
+import math
+import os
+import shutil
+from typing import Any, Mapping, Optional
+
+from estimator import metrics, model_folder
+from estimator.model_folder import ModelFolder
+from etl import files
+
+FOLDER = "best"
+
+_STATE_FILE = "checkpoint"                     # TensorFlow's file that says which checkpoint is the newest
+
+
+def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any], metric: str) -> bool:
+    """Copies a checkpoint to `best/` when none there is better; the file that says which one counts is written last.
+
+    Args:
+      output_dir: the training's folder.
+      checkpoint: prefix of the checkpoint that was evaluated.
+      description: what stands beside it.
+      results: its evaluation; global_step among them.
+      metric: the number that decides; names that end in "loss" and perplexity are better when lower.
+
+    Returns:
+      Whether it is the best so far.
+    """
+    folder = os.path.join(output_dir, FOLDER)
+    before = _value_of_best(folder, metric)
+    sign = -1 if is_better_lower(metric) else 1
+    if before is not None and not sign * float(results[metric]) >= sign * before:
+        return False
+    model_folder.write(folder, description)
+    name = os.path.basename(checkpoint)
+    for path in glob.glob(glob.escape(checkpoint) + ".*"):
+        with open(path, "rb") as source, files.atomic_write(os.path.join(folder, os.path.basename(path))) as copy:
+            shutil.copyfileobj(source, copy)
+    metrics.write_results(folder, results)
+    files.write_text(os.path.join(folder, _STATE_FILE),
+                     'model_checkpoint_path: "%s"\nall_model_checkpoint_paths: "%s"\n' % (name, name))
+    for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*")):
+        if not os.path.basename(path).startswith(name + "."):
+            os.remove(path)
+    return True
+
+
+def is_better_lower(metric: str) -> bool:
+    """Whether a lower value of `metric` is the better one."""
+    return metric.endswith("loss") or metric == "perplexity"
+
+
+def _value_of_best(folder: str, metric: str) -> Optional[float]:
+    """The number that the checkpoint in `folder` reached; None when there is none, or it was never counted."""
+    path = os.path.join(folder, metrics.JSON_FILE)
+    if not (os.path.exists(os.path.join(folder, _STATE_FILE)) and os.path.exists(path)):
+        return None
+    value = files.read_json(path).get(metric)
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,113 @@
+"""One training, whatever the model learns: from where the folder stands to the last step, with evaluations in between.
+
+The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout that would
+have come next anyway, so that parts, like an interruption, change nothing.
+"""
+import contextlib
+import os
+import signal
+import threading
+import time
+from typing import Any, Callable, ContextManager, Dict, Iterator, Mapping, NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from estimator import best_checkpoint, checkpoints, failures, model_folder, resume
+from estimator.input_fn import InputFn
+from estimator.model_folder import ModelFolder
+from estimator.records import PretrainingData
+from estimator.training_flags import TrainingFlags
+from etl import files
+from etl.progress import clock
+
+Results = Dict[str, Any]
+
+LOCK_FILE = ".lock"
+
+
+class Training(NamedTuple):
+    """What a command wants trained, and how it is evaluated."""
+    command: str                               # such as "estimator.pretrain"
+    flags: TrainingFlags
+    facts: Mapping[str, str]                   # see resume.check_training
+    folder: ModelFolder                        # what stands beside the checkpoints
+    backend: str
+    estimator: Any
+    batches: Callable[[int], InputFn]          # from the number of batches done to those that come next
+    batch_size_flag: str                       # with its value, for the message when memory runs out
+    num_train_steps: int
+    evaluate: Callable[[], Results]            # of the newest checkpoint; writes the results and says them
+    eval_every: Optional[int]                  # steps between evaluations; None: at the end alone
+    best_metric: str
+    data: Optional[PretrainingData] = None     # the records that are read, to name the one that is damaged
+
+
+def locked(output_dir: str) -> ContextManager[None]:
+    """Keeps a second training out of the folder while the block runs. Raises UserError when there is one already."""
+    return files.lock(os.path.join(output_dir, LOCK_FILE), "--output_dir: another training is at work in %s" % output_dir)
+
+
+def train(training: Training, start_step: int) -> bool:
+    """Trains from `start_step` to the last step, and evaluates every `eval_every` steps but not after the last one.
+
+    Returns:
+      Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that was reached.
+    """
+    flags, last = training.flags, training.num_train_steps
+    if start_step >= last:
+        print("Nothing to train: %s is at step %d of %d" % (flags.output_dir, start_step, last))
+        return True
+    model_folder.write(flags.output_dir, training.folder)
+    resume.write_run(flags.output_dir, training.command, flags, training.backend, training.facts)
+    if start_step:
+        print("Going on from step %d of %d" % (start_step, last))
+    begin, step = time.time(), start_step
+    with _sigterm() as stop, failures.explained(training.batch_size_flag, training.data):
+        if training.eval_every and 0 < step < last and step % training.eval_every == 0:
+            evaluate(training)                 # the run before may have been cut off between checkpoint and evaluation
+        while step < last and not stop.is_set():
+            end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
+            training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
+                                     hooks=[_StopHook(stop)])
+            step = resume.latest_step(flags.output_dir)
+            if end < last and not stop.is_set():
+                evaluate(training)
+    if stop.is_set() and step < last:
+        print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there" % (step, last))
+        return False
+    print("Trained %d steps in %s; checkpoints in %s" % (step - start_step, clock(time.time() - begin), flags.output_dir))
+    return True
+
+
+def evaluate(training: Training) -> None:
+    """Evaluates the newest checkpoint and keeps it if it is the best."""
+    output_dir = training.flags.output_dir
+    results = training.evaluate()
+    checkpoint = checkpoints.resolve(output_dir, "output_dir")
+    if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
+        print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+
+
+class _StopHook(tf.train.SessionRunHook):
+    """Ends the training after the step during which the event was set; the Estimator saves a checkpoint then."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        if self._stop.is_set():
+            run_context.request_stop()
+
+
+@contextlib.contextmanager
+def _sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process, while the block runs."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():   # only there may a program listen to signals
+        yield stop
+        return
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGTERM, before)

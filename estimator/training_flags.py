@@ -1,0 +1,68 @@
+"""The flags that both trainers have, and what follows from them alone."""
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from estimator import npu
+from etl.command_line import flag
+
+OPTIMIZERS = ("lamb", "adamw")
+LR_SCHEDULES = ("linear_after_warmup", "reference")
+
+
+@dataclass(frozen=True)
+class TrainingFlags:
+    """How a model is trained, whatever it learns. A command's own dataclass adds its flags and may set other defaults."""
+    output_dir: str = flag("output", "folder for checkpoints, event files and results")
+    do_train: bool = flag(True, "train")
+    do_eval: bool = flag(True, "evaluate")
+    optimizer: str = flag("adamw", "update rule", OPTIMIZERS)
+    learning_rate: float = flag(5e-5, "highest learning rate")
+    lr_schedule: str = flag("linear_after_warmup", "decay; reference: from step 0 on, as the older tools have it, with a jump "
+                            "where the warm-up ends", LR_SCHEDULES)
+    layer_decay: float = flag(1.0, "factor on the learning rate for each layer further from the heads")
+    scale_lr_by_batch: Optional[int] = flag(
+        None, "batch that --learning_rate was tuned for: the rate is multiplied by the square root of the records of an update "
+        "over it")
+    gradient_accumulation_steps: int = flag(
+        1, "batches behind each update; the mean of their gradients is applied, and a step is an update")
+    save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
+    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
+    iterations_per_loop: int = flag(1, "steps the NPU runs between two calls of the host")
+    log_steps: int = flag(100, "steps between lines of progress and points of the curves")
+    random_seed: int = flag(12345, "of initial values, order of the data and dropout")
+    allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before")
+    backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
+
+    def __post_init__(self) -> None:
+        self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "keep_checkpoint_max",
+                                "iterations_per_loop", "log_steps", "scale_lr_by_batch")
+        if not self.learning_rate > 0:
+            raise ValueError("learning_rate must be above 0, got %s" % self.learning_rate)
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError("layer_decay must be in (0, 1], got %s" % self.layer_decay)
+
+    def require_at_least_1(self, *names: str) -> None:
+        """Raises ValueError for a flag that is given and below 1."""
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError("%s must be at least 1, got %s" % (name, value))
+
+    @property
+    def run_options(self) -> npu.RunOptions:
+        return npu.RunOptions(self.save_checkpoints_steps, self.keep_checkpoint_max, self.random_seed,
+                              self.iterations_per_loop)
+
+    def training(self, batch_size: int, num_train_steps: int, num_warmup_steps: int, **more: Any) -> Any:
+        """The `model_fn.TrainingConfig` of a run; `more` are its further fields."""
+        from estimator import schedules        # here: --help need not wait for TensorFlow
+        from estimator.model_fn import TrainingConfig
+        rate = self.learning_rate
+        if self.scale_lr_by_batch:
+            rate = schedules.scaled_learning_rate(rate, batch_size * self.gradient_accumulation_steps,
+                                                  self.scale_lr_by_batch)
+        return TrainingConfig(
+            optimizer=self.optimizer, learning_rate=rate, num_train_steps=num_train_steps, num_warmup_steps=num_warmup_steps,
+            random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,
+            accumulation_steps=self.gradient_accumulation_steps, log_steps=self.log_steps,
+            iterations_per_loop=self.iterations_per_loop, **more)

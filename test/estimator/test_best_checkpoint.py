@@ -1,0 +1,54 @@
+import json
+import os
+
+import pytest
+
+import tiny_training
+from estimator import best_checkpoint, checkpoints, model_folder
+from estimator.best_checkpoint import keep_if_best
+from estimator.model_folder import ModelFolder
+from etl.tokenization import TokenizerConfig
+
+
+@pytest.fixture
+def keep(tmp_path):
+    """Offers a checkpoint of a step that reached a loss."""
+    description = ModelFolder(tiny_training.CONFIG, TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "v.txt")), 8)
+
+    def offer(step, loss):
+        prefix = tmp_path / ("model.ckpt-%d" % step)
+        for ending in (".index", ".data-00000-of-00001", ".meta"):
+            (tmp_path / (prefix.name + ending)).write_text("%d" % step)
+        return keep_if_best(str(tmp_path), str(prefix), description, {"loss": loss, "global_step": step}, "loss")
+    return offer
+
+
+def test_the_best_replaces_the_one_before(keep, tmp_path):
+    assert [keep(1, 5.0), keep(2, 4.0), keep(3, 4.5), keep(4, 4.0)] == [True, True, False, True]
+    best = tmp_path / "best"
+    assert checkpoints.resolve(str(best)) == str(best / "model.ckpt-4")
+    assert (best / "model.ckpt-4.index").read_text() == "4"
+    assert sorted(os.listdir(str(best))) == [
+        "albert_config.json", "checkpoint", "eval_results.json", "eval_results.txt", "model.ckpt-4.data-00000-of-00001",
+        "model.ckpt-4.index", "model.ckpt-4.meta", "model.json", "vocab.txt"]
+    assert json.loads((best / "eval_results.json").read_text()) == {"loss": 4.0, "global_step": 4}
+    assert model_folder.read(str(best)).max_seq_length == 8
+
+
+def test_one_that_is_no_number_never_replaces_another(keep):
+    assert [keep(1, 5.0), keep(2, float("nan")), keep(3, 4.0)] == [True, False, True]
+    assert keep(4, 3.0)
+
+
+def test_copying_that_was_cut_off_leaves_the_one_before(keep, tmp_path, monkeypatch):
+    assert keep(1, 5.0)
+    monkeypatch.setattr(best_checkpoint.metrics, "write_results", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        keep(2, 4.0)
+    assert checkpoints.resolve(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-1")
+
+
+@pytest.mark.parametrize("metric, lower", [("masked_lm_loss", True), ("perplexity", True), ("masked_lm_accuracy", False),
+                                           ("eval_accuracy", False), ("f1", False)])
+def test_which_way_is_better(metric, lower):
+    assert best_checkpoint.is_better_lower(metric) is lower
