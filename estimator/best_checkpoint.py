@@ -9,12 +9,11 @@ import shutil
 from typing import Any, Mapping, Optional
 
 from estimator import metrics, model_folder
+from estimator.checkpoints import STATE_FILE
 from estimator.model_folder import ModelFolder
 from etl import files
 
 FOLDER = "best"
-
-_STATE_FILE = "checkpoint"                     # TensorFlow's file that says which checkpoint is the newest
 
 
 def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any], metric: str) -> bool:
@@ -41,7 +40,7 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
         with open(path, "rb") as source, files.atomic_write(os.path.join(folder, os.path.basename(path))) as copy:
             shutil.copyfileobj(source, copy)
     metrics.write_results(folder, results)
-    files.write_text(os.path.join(folder, _STATE_FILE),
+    files.write_text(os.path.join(folder, STATE_FILE),
                      'model_checkpoint_path: "%s"\nall_model_checkpoint_paths: "%s"\n' % (name, name))
     for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
@@ -57,7 +56,7 @@ def is_better_lower(metric: str) -> bool:
 def _value_of_best(folder: str, metric: str) -> Optional[float]:
     """The number that the checkpoint in `folder` reached; None when there is none, or it was never counted."""
     path = os.path.join(folder, metrics.JSON_FILE)
-    if not (os.path.exists(os.path.join(folder, _STATE_FILE)) and os.path.exists(path)):
+    if not (os.path.exists(os.path.join(folder, STATE_FILE)) and os.path.exists(path)):
         return None
     value = files.read_json(path).get(metric)
     return None if value is None or math.isnan(value) else value

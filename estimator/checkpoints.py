@@ -23,6 +23,7 @@ from etl.command_line import UserError, flag, run
 Shape = Tuple[int, ...]
 
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
+STATE_FILE = "checkpoint"                      # TensorFlow's file of the checkpoints beside it
 
 
 class Identity(NamedTuple):
@@ -76,12 +77,15 @@ def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
         if os.path.isfile(prefix + ".index"):
             return prefix
         raise UserError("--%s: %s: no checkpoint there; looked for %s.index" % (flag_name, path, prefix))
-    newest = latest(path)
-    if newest:
-        return newest
-    for name in RELEASED_NAMES:
+    listed = _listed_in(path)
+    if listed and os.path.isfile(listed[-1] + ".index"):
+        return listed[-1]
+    for name in RELEASED_NAMES:                # released folders may hold a stale `checkpoint` file
         if os.path.isfile(os.path.join(path, name + ".index")):
             return os.path.join(path, name)
+    if listed:
+        raise UserError("--%s: %s names %s as the newest, which is not there: restore it, or name another checkpoint"
+                        % (flag_name, os.path.join(path, STATE_FILE), os.path.basename(listed[-1])))
     found = sorted(name[:-len(".index")] for name in os.listdir(path) if name.endswith(".index"))
     if len(found) == 1:
         return os.path.join(path, found[0])
@@ -92,20 +96,9 @@ def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
                     % (flag_name, path, ", ".join(name + ".index" for name in RELEASED_NAMES + ("*",))))
 
 
-def latest(folder: str) -> Optional[str]:
-    """Prefix of the newest checkpoint by the folder's `checkpoint` file; None without that file or that checkpoint."""
-    state = tf.train.get_checkpoint_state(folder)
-    if state is None:
-        return None
-    prefix = os.path.join(folder, os.path.basename(state.model_checkpoint_path))   # the folder may have been moved
-    return prefix if os.path.isfile(prefix + ".index") else None
-
-
 def newest(folder: str, count: int) -> List[str]:
     """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there are fewer."""
-    state = tf.train.get_checkpoint_state(folder)
-    prefixes = [os.path.join(folder, os.path.basename(path)) for path in state.all_model_checkpoint_paths] if state else []
-    prefixes = [prefix for prefix in prefixes if os.path.isfile(prefix + ".index")]
+    prefixes = [prefix for prefix in _listed_in(folder) if os.path.isfile(prefix + ".index")]
     if not 1 <= count <= len(prefixes):
         raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
                         % (folder, len(prefixes), count))
@@ -266,8 +259,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return run("estimator.checkpoints inspect", __doc__, InspectConfig, _inspect, argv[1:])
     if argv[:1] == ["average"]:
         return run("estimator.checkpoints average", __doc__, AverageConfig, _average, argv[1:])
-    print(__doc__, file=sys.stderr)
-    return 2
+    asked = argv[:1] in (["--help"], ["-h"])
+    print(__doc__, file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
 
 def _inspect(config: InspectConfig) -> None:
@@ -283,6 +277,24 @@ def _average(config: AverageConfig) -> None:
         raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
     average(found, config.output)
     print("%s: mean of %d checkpoints: %s" % (config.output, len(found), ", ".join(map(os.path.basename, found))))
+
+
+def _listed_in(folder: str) -> List[str]:
+    """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. None without the file.
+
+    Raises UserError when the file lists nothing.
+    """
+    path = os.path.join(folder, STATE_FILE)
+    if not os.path.isfile(path):
+        return []
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:                         # it has no model_checkpoint_path
+        state = None
+    if state is None:
+        raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint" % path)
+    names = [name for name in state.all_model_checkpoint_paths if name != state.model_checkpoint_path]
+    return [os.path.join(folder, os.path.basename(name)) for name in names + [state.model_checkpoint_path]]   # wherever it was moved
 
 
 def _open(checkpoint: str) -> Any:

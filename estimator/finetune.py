@@ -23,6 +23,7 @@ from etl.command_line import UserError, flag, run
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
 NO_CHECKPOINT = "none"
+SAMPLE_TASK = "sentence_pair"
 PROBABILITIES_FILE, PREDICTIONS_FILE = "test_results.tsv", "predictions.jsonl"
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
@@ -31,15 +32,14 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
 @dataclass(frozen=True)
 class FinetuneConfig(TrainingFlags):
     """The flags of this command."""
-    task_name: str = flag("sentence_pair", "task", tuple(sorted(TASKS)))
-    data_dir: str = flag(_SAMPLE, "folder of train, dev and test files")
+    task_name: str = flag(SAMPLE_TASK, "task", tuple(sorted(TASKS)))
+    data_dir: Optional[str] = flag(None, "folder of train, dev and test files; without it, for sentence_pair, the shipped pairs")
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results")
     init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values")
     albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint")
     do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
     max_seq_length: int = flag(128, "tokens of an example; longer ones are cut")
-    do_eval: bool = flag(True, "evaluate on the dev file")
     do_predict: bool = flag(False, "predict the test file")
     train_batch_size: int = flag(32, "examples of a batch")
     eval_batch_size: int = flag(8, "examples of an evaluation step")
@@ -52,6 +52,11 @@ class FinetuneConfig(TrainingFlags):
         self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size")
         if not self.num_train_epochs > 0:
             raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
+        if self.data_dir is None:
+            if self.task_name != SAMPLE_TASK:
+                raise ValueError("data_dir must name the folder of %s; only %s has data that is shipped"
+                                 % (self.task_name, SAMPLE_TASK))
+            object.__setattr__(self, "data_dir", _SAMPLE)
         if not 0 <= self.warmup_proportion <= 1:
             raise ValueError("warmup_proportion must be in [0, 1], got %s" % self.warmup_proportion)
         if not (self.do_train or self.do_eval or self.do_predict):

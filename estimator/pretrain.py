@@ -46,7 +46,6 @@ class PretrainConfig(TrainingFlags):
     do_lower_case: bool = flag(True, "whether their text was lower-cased")
     max_seq_length: Optional[int] = flag(None, "tokens of a record; without it the manifest's")
     max_predictions_per_seq: Optional[int] = flag(None, "predictions of a record; without it the manifest's")
-    do_eval: bool = flag(True, "evaluate on the records held out")
     train_batch_size: Optional[int] = flag(None, "records of a batch; without it 4096, or 32 when there are fewer than 409,600 "
                                            "records")
     eval_batch_size: int = flag(64, "records of an evaluation step")
@@ -71,6 +70,8 @@ class PretrainConfig(TrainingFlags):
                              % (steps, steps, warmup))
         if not (self.do_train or self.do_eval):
             raise ValueError("do_train and do_eval are both false: nothing to do")
+        if not self.poly_power > 0:
+            raise ValueError("poly_power must be above 0, got %s" % self.poly_power)
         if self.eval_every and not self.do_eval:
             raise ValueError("eval_every is %d, but do_eval is false" % self.eval_every)
 
@@ -93,7 +94,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def pretrain(config: PretrainConfig) -> None:
     """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import trainer
+    from estimator import trainer, training_report
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     training = make_training(plan)
@@ -104,6 +105,8 @@ def pretrain(config: PretrainConfig) -> None:
             trainer.evaluate(training)
 
 
+        report = training_report.write_report(config.output_dir, "Pretraining", charts())
+    print("Wrote %s" % report)
     print("Next: python -m estimator.finetune --init_checkpoint %s" % config.output_dir)
 
 
@@ -186,6 +189,9 @@ def describe_model(config: PretrainConfig, model: AlbertConfig, data: Pretrainin
         raise UserError("vocab_size is %d in %s, but the vocabulary of the records, %s, has %d entries"
                         % (model.vocab_size, config.albert_config_file,
                            data.tokenizer.spm_model_file or data.tokenizer.vocab_file, data.vocab_size))
+    if model.type_vocab_size < 2:
+        raise UserError("type_vocab_size must be at least 2 in %s, one for each segment, got %d"
+                        % (config.albert_config_file, model.type_vocab_size))
     try:
         return ModelFolder(model, data.tokenizer, data.max_seq_length, data_manifest_sha256=data.manifest_sha256)
     except ValueError as error:
@@ -251,6 +257,18 @@ def baselines(data: PretrainingData) -> Dict[str, float]:
     cross_entropy, accuracy = metrics.unigram_baseline(train_counts, eval_counts)
     return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
             "uniform_cross_entropy": math.log(data.vocab_size)}
+
+
+def charts() -> Any:
+    """What the report shows."""
+    from estimator.training_report import Chart
+    return (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cross_entropy"),
+            Chart("Masked-LM accuracy", ("masked_lm_accuracy",), "share", "unigram_accuracy"),
+            Chart("Sentence-order loss, nats (chance 0.69)", ("sentence_order_loss",), "nats"),
+            Chart("Sentence-order accuracy (chance 0.5)", ("sentence_order_accuracy",), "share"),
+            Chart("Learning rate", ("learning_rate",), "rate"),
+            Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
+            Chart("Records a second", ("examples_per_second",), "records/s"))
 
 
 def results_line(results: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from etl import files
 from etl.command_line import UserError, describe
 
 RUN_FILE = "run_config.json"
-CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file of the checkpoints beside it
+CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file, as checkpoints.STATE_FILE; here to be had without TensorFlow
 
 # A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own.
 _MUST_NOT_CHANGE = ("optimizer",)

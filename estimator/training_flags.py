@@ -13,8 +13,8 @@ LR_SCHEDULES = ("linear_after_warmup", "reference")
 class TrainingFlags:
     """How a model is trained, whatever it learns. A command's own dataclass adds its flags and may set other defaults."""
     output_dir: str = flag("output", "folder for checkpoints, event files and results")
-    do_train: bool = flag(True, "train")
-    do_eval: bool = flag(True, "evaluate")
+    do_train: Optional[bool] = flag(None, "train; without it true, unless another do_ flag is true")
+    do_eval: Optional[bool] = flag(None, "evaluate; without it true, unless another do_ flag is true")
     optimizer: str = flag("adamw", "update rule", OPTIMIZERS)
     learning_rate: float = flag(5e-5, "highest learning rate")
     lr_schedule: str = flag("linear_after_warmup", "decay; reference: from step 0 on, as the older tools have it, with a jump "
@@ -34,6 +34,10 @@ class TrainingFlags:
     backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
 
     def __post_init__(self) -> None:
+        wanted = not any(getattr(self, name, None) for name in ("do_train", "do_eval", "do_predict"))
+        for name in ("do_train", "do_eval"):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, wanted)
         self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "keep_checkpoint_max",
                                 "iterations_per_loop", "log_steps", "scale_lr_by_batch")
         if not self.learning_rate > 0:

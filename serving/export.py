@@ -66,6 +66,8 @@ def export(config: ExportConfig) -> None:
         write_model(temporary, model, tokenizer, checkpoint)
         check_model(temporary, model, tokenizer)
         os.rename(temporary, destination)
+    except tf.errors.OpError as error:         # a full disk, say
+        raise UserError("--output_dir: %s: %s" % (config.output_dir, error.message.split("\n")[0]))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))

@@ -30,6 +30,8 @@ class PredictConfig:
             raise ValueError("batch_size must be at least 1, got %d" % self.batch_size)
         if self.text_b is not None and self.text_a is None:
             raise ValueError("text_b is given without text_a")
+        if self.text_a == "":
+            raise ValueError("text_a is empty")
         for name in ("text_a", "text_b"):
             _require_unicode(name, getattr(self, name) or "")
 

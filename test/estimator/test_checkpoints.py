@@ -71,18 +71,29 @@ class TestResolve:
         touch(tmp_path, "model.ckpt-1", "model.ckpt-2", "albert_model.ckpt")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-2"\n')
         assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
-        assert checkpoints.latest(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
 
     @pytest.mark.parametrize("name", ["albert_model.ckpt", "bert_model.ckpt"])
     def test_a_released_name(self, tmp_path, name):
         touch(tmp_path, name, "other.ckpt")
         assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / name)
-        assert checkpoints.latest(str(tmp_path)) is None
 
     def test_a_released_name_where_the_checkpoint_file_is_stale(self, tmp_path):
         touch(tmp_path, "albert_model.ckpt")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-125000"\n')
         assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "albert_model.ckpt")
+
+    def test_a_newest_that_is_gone_is_an_error_and_no_older_one_takes_its_place(self, tmp_path):
+        touch(tmp_path, "model.ckpt-0")
+        (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-12"\n')
+        assert message_of(checkpoints.resolve, str(tmp_path)) == (
+            "--init_checkpoint: %s names model.ckpt-12 as the newest, which is not there: restore it, or name another "
+            "checkpoint" % (tmp_path / "checkpoint"))
+
+    @pytest.mark.parametrize("content", ["", "not a list of checkpoints"])
+    def test_a_damaged_list_of_checkpoints(self, tmp_path, content):
+        touch(tmp_path, "model.ckpt-12")
+        (tmp_path / "checkpoint").write_text(content)
+        assert "checkpoint: names no checkpoint: it is empty or damaged" in message_of(checkpoints.resolve, str(tmp_path))
 
     def test_the_only_one(self, tmp_path):
         touch(tmp_path, "best.ckpt-31")

@@ -66,7 +66,7 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(inputs):
     """The same folder after one run that trains, evaluates and predicts."""
-    assert finetune.main(flags_of(inputs) + ["--do_predict"]) == 0
+    assert finetune.main(flags_of(inputs) + ["--do_train", "--do_eval", "--do_predict"]) == 0
     return inputs
 
 

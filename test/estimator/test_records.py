@@ -56,6 +56,13 @@ def test_folders_that_are_no_build(tmp_path):
         records.from_build(str(tmp_path))
 
 
+def test_another_vocabulary_than_the_records_is_refused(build):
+    with open(os.path.join(build, "vocab.txt"), "a") as stream:
+        stream.write("more\n")
+    with pytest.raises(UserError, match="vocab.txt: not the vocabulary that the records were made with"):
+        records.from_build(build)
+
+
 def test_shards_that_are_missing_or_cut_off(build):
     shard = os.path.join(build, "tf_examples-00001-of-00002.tfrecord")
     size = os.path.getsize(shard)

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
 def flags_of(folder, output_dir, **changes):
     flags = dict(input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
                  train_batch_size=8, eval_batch_size=4, num_train_steps=60, num_warmup_steps=2, learning_rate=0.01,
-                 optimizer="lamb", save_checkpoints_steps=10, log_steps=5, backend="cpu", do_eval="false")
+                 optimizer="lamb", save_checkpoints_steps=10, log_steps=5, backend="cpu", do_train="true", do_eval="false")
     return [word for name, value in dict(flags, **changes).items() for word in ("--" + name, str(value))]
 
 

@@ -35,3 +35,12 @@ def test_a_training_is_what_the_flags_say():
 def test_bad_values_are_named(field, value, message):
     with pytest.raises(ValueError, match=message):
         TrainingFlags(**{field: value})
+
+
+@pytest.mark.parametrize("given, wanted", [
+    ({}, (True, True)), ({"do_train": True}, (True, False)), ({"do_eval": True}, (False, True)),
+    ({"do_train": False}, (False, True)), ({"do_train": False, "do_eval": False}, (False, False)),
+])
+def test_who_asks_for_one_thing_gets_nothing_else(given, wanted):
+    flags = TrainingFlags(**given)
+    assert (flags.do_train, flags.do_eval) == wanted
