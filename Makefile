@@ -1,12 +1,13 @@
 # make quickstart   set up, then the whole road on the shipped sample: text → samples → pretraining → fine-tuning → export → answer
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
+# make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-etl-memory clean
+.PHONY: help venv test quickstart bench-pretrain bench-etl-memory clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -33,6 +34,9 @@ quickstart: venv
 	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.001 --num_train_epochs 10 --log_steps 20
 	$(PYTHON) -m serving.export
 	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
+
+bench-pretrain: venv
+	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')

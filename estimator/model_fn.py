@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator import checkpoints, failures, heads, metrics, modeling, optimizers, schedules
-from estimator.progress import Pace, ProgressHook, input_ready
+from estimator.progress import Pace, ProgressHook, time_waiting
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
 RunConfig = tf.estimator.RunConfig
@@ -178,6 +178,6 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     batch_size, seq_length = features["input_ids"].shape.as_list()
     pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_size * seq_length,
                 training.accumulation_steps, training.iterations_per_loop)
-    progress = ProgressHook(losses, shown, pace, input_ready(features) if training.on_host else None, event_dir)
+    progress = ProgressHook(losses, shown, pace, time_waiting(features) if training.on_host else None, event_dir)
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress])

@@ -18,10 +18,11 @@ class Pace(NamedTuple):
     batches_per_call: int = 1                  # more than 1 in an offloaded loop
 
 
-def input_ready(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """The time, float64 in seconds since 1970, at which a step has its batch; for `ProgressHook`."""
+def time_waiting(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """How long a step waits for its batch, float64 in seconds; for `ProgressHook`."""
+    begin = tf.timestamp()
     with tf.control_dependencies([next(iter(features.values()))]):
-        return tf.timestamp()
+        return tf.timestamp() - begin
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -32,20 +33,20 @@ class ProgressHook(tf.train.SessionRunHook):
     """
 
     def __init__(self, losses: Mapping[str, tf.Tensor], shown: Mapping[str, tf.Tensor], pace: Pace,
-                 input_ready: Optional[tf.Tensor] = None, event_dir: Optional[str] = None,
+                 time_waiting: Optional[tf.Tensor] = None, event_dir: Optional[str] = None,
                  write: Callable[[str], Any] = functools.partial(print, flush=True)) -> None:
         """
         Args:
           losses: scalars by name; their means are shown.
           shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the line, too.
           pace: sizes and intervals.
-          input_ready: see the function of that name; None: the time spent waiting is not told.
+          time_waiting: see the function of that name; None: the time spent waiting is not told.
           event_dir: where the curves go; None: nowhere.
           write: takes each line.
         """
         self._losses, self._shown = dict(losses), dict(shown)
         self._pace = pace
-        self._input_ready = input_ready
+        self._time_waiting = time_waiting
         self._event_dir = event_dir
         self._write = write
         self._first_step = self._batches = 0   # batches since this training began at that step
@@ -53,7 +54,6 @@ class ProgressHook(tf.train.SessionRunHook):
         self._calls = 0
         self._waited = 0.0
         self._line: Optional[Tuple[int, float]] = None   # step and time of the line before
-        self._call_begin = 0.0
 
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
         self._first_step = int(session.run(tf.train.get_global_step()))
@@ -64,16 +64,15 @@ class ProgressHook(tf.train.SessionRunHook):
         wanted: Dict[str, Any] = {"losses": self._losses}
         if self._is_due(self._batches + self._pace.batches_per_call):
             wanted["shown"] = self._shown
-        if self._input_ready is not None:
-            wanted["input_ready"] = self._input_ready
-        self._call_begin = time.time()
+        if self._time_waiting is not None:
+            wanted["time_waiting"] = self._time_waiting
         return tf.train.SessionRunArgs(wanted)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         found = run_values.results
         self._batches += self._pace.batches_per_call
         self._calls += 1
-        self._waited += max(0.0, found.get("input_ready", 0.0) - self._call_begin)
+        self._waited += found.get("time_waiting", 0.0)
         for name, value in found["losses"].items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         if "shown" in found:
@@ -101,7 +100,7 @@ class ProgressHook(tf.train.SessionRunHook):
             batches_per_second = self._calls * self._pace.batches_per_call / seconds
             points.update(examples_per_second=batches_per_second * self._pace.batch_size,
                           tokens_per_second=batches_per_second * self._pace.batch_tokens)
-            if self._input_ready is not None:
+            if self._time_waiting is not None:
                 points["share_of_time_waiting_for_input"] = self._waited / seconds
             seconds_left = (self._pace.num_train_steps - step) * seconds / (step - self._line[0])
             text += "  " + pace_text(points, seconds_left)

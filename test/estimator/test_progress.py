@@ -3,7 +3,7 @@ import re
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator.progress import Pace, ProgressHook, input_ready, pace_text, progress_line
+from estimator.progress import Pace, ProgressHook, time_waiting, pace_text, progress_line
 
 
 def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False):
@@ -17,7 +17,7 @@ def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False)
         with tf.control_dependencies([loss]):
             train_op = step.assign_add(steps_per_call)
         hook = ProgressHook({"loss": loss}, {"learning_rate": tf.constant(0.5)}, pace,
-                            input_ready({"x": loss}) if ready else None, write=written.append)
+                            time_waiting({"x": loss}) if ready else None, write=written.append)
         with tf.train.SingularMonitoredSession([hook]) as session:
             for _ in range(start_step, total_steps, steps_per_call):
                 session.run(train_op)
