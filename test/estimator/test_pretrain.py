@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 
+import numpy as np
 import pytest
+import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import pretrain
+from estimator import heads, modeling, pretrain
 from etl.command_line import UserError
 from tiny_training import record_values, write_records
 
@@ -150,3 +152,74 @@ def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given,
 def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
     with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
         pretrain.with_sizes(pretrain.PretrainConfig(num_warmup_steps=50), 100)
+
+
+GOOGLE_NAMES = ["bert/embeddings/" + name for name in (
+    "word_embeddings", "token_type_embeddings", "position_embeddings", "LayerNorm/beta", "LayerNorm/gamma")] + [
+    "bert/encoder/embedding_hidden_mapping_in/" + name for name in ("kernel", "bias")] + [
+    "bert/encoder/transformer/group_0/inner_group_0/" + name for name in (
+        "attention_1/self/query/kernel", "attention_1/self/query/bias", "attention_1/self/key/kernel",
+        "attention_1/self/key/bias", "attention_1/self/value/kernel", "attention_1/self/value/bias",
+        "attention_1/output/dense/kernel", "attention_1/output/dense/bias", "LayerNorm/beta", "LayerNorm/gamma",
+        "ffn_1/intermediate/dense/kernel", "ffn_1/intermediate/dense/bias", "ffn_1/intermediate/output/dense/kernel",
+        "ffn_1/intermediate/output/dense/bias", "LayerNorm_1/beta", "LayerNorm_1/gamma")] + [
+    "bert/pooler/dense/kernel", "bert/pooler/dense/bias", "cls/predictions/transform/dense/kernel",
+    "cls/predictions/transform/dense/bias", "cls/predictions/transform/LayerNorm/beta",
+    "cls/predictions/transform/LayerNorm/gamma", "cls/predictions/output_bias", "cls/seq_relationship/output_weights",
+    "cls/seq_relationship/output_bias"]
+ALBERT_ZH_NAMES = [name.replace("transformer/group_0/inner_group_0", "layer_shared").replace("attention_1", "attention")
+                   .replace("ffn_1/intermediate/output", "output").replace("ffn_1/", "")
+                   .replace("layer_shared/LayerNorm_1", "layer_shared/output/LayerNorm")
+                   .replace("layer_shared/LayerNorm", "layer_shared/attention/output/LayerNorm")
+                   for name in GOOGLE_NAMES if "mapping_in" not in name] + ["bert/embeddings/word_embeddings_2"]
+
+
+@pytest.mark.parametrize("config, names, slots, said", [
+    (dataclasses.replace(tiny_training.CONFIG, num_hidden_groups=1, inner_group_num=1), GOOGLE_NAMES, "adam",
+     "64 of 64 optimizer slots are in the file"),
+    (tiny_training.CONFIG, ALBERT_ZH_NAMES, None, "0 of 62 optimizer slots are in the file; the others start at 0"),
+])
+def test_pretraining_goes_on_from_a_released_checkpoint_with_its_heads(folder, capsys, config, names, slots, said):
+    tiny_training.write_config(folder / "config.json", config)
+    values = write_released(folder / "released" / "albert_model.ckpt", config, names, slots)
+    status, output, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
+                                 "--num_train_steps", 2, "--optimizer", "lamb" if slots else "adamw")
+    assert (status, errors) == (0, "")
+    assert "loaded %d variables from" % len(values) in output and said in output and " new:" not in output
+    start = tf.train.load_checkpoint(str(folder / "out" / "model.ckpt-0"))
+    for name, value in values.items():
+        np.testing.assert_array_equal(start.get_tensor(name), value, err_msg=name)
+
+
+def test_a_released_checkpoint_that_lacks_a_variable_is_refused(folder, capsys):
+    write_released(folder / "released" / "albert_model.ckpt", tiny_training.CONFIG,
+                   [name for name in ALBERT_ZH_NAMES if name != "cls/seq_relationship/output_bias"], None)
+    status, _, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
+                            "--num_train_steps", 2)
+    assert status == 1 and not (folder / "out").exists()
+    assert "does not fit the model: 1 missing: cls/seq_relationship/output_bias. It is of the albert_zh family" in errors
+
+
+def write_released(prefix, config, names, slots):
+    """A checkpoint with the names of a released one, random values, and moments where `slots` names the rule."""
+    prefix.parent.mkdir()
+    rng = np.random.RandomState(0)
+    values = {}
+    with tf.Graph().as_default(), tf.Session() as session:
+        pretrain_graph(config)
+        shapes = {variable.op.name: variable.shape.as_list() for variable in tf.trainable_variables()}
+    for name in names:
+        values[name] = rng.standard_normal(shapes[name]).astype(np.float32)
+        for moment in "mv" if slots else "":
+            values["%s/%s_%s" % (name, slots, moment)] = rng.random_sample(shapes[name]).astype(np.float32)
+    with tf.Graph().as_default(), tf.Session() as session:
+        variables = [tf.get_variable(name, initializer=value) for name, value in values.items()]
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver(variables).save(session, str(prefix), write_state=False)
+    return values
+
+
+def pretrain_graph(config):
+    encoded = modeling.encode(config, tf.zeros([1, 1], tf.int32))
+    heads.masked_lm_logits(config, encoded, tf.zeros([1, 1], tf.int32))
+    heads.sentence_order(config, encoded)
