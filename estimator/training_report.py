@@ -30,10 +30,11 @@ def write_report(output_dir: str, title: str, charts: Sequence[Chart]) -> str:
     results = _read_if_there(os.path.join(output_dir, "eval_results.json"))
     run = _read_if_there(os.path.join(output_dir, resume.RUN_FILE))
     figures = [_figure(chart, train, held_out, results) for chart in charts]
-    sections = [Section("Evaluation of the newest checkpoint", [facts(sorted(results.items()))] if results else ["None yet."]),
+    sections = [Section("Evaluation of the newest checkpoint", [facts(
+                    [(name.replace("_", " "), value) for name, value in sorted(results.items())])] if results else ["None yet."]),
                 Section("Curves", [beside(*[figure for figure in figures if figure])]),
-                Section("How it was made", [run.get("command", ""), table(["flag", "value"], [
-                    [name, str(value)] for name, value in sorted(run.get("flags", {}).items()) if value is not None])])]
+                Section("How it was made", [run.get("command", ""), table(["what", "value"], sorted(
+                    list(run.get("facts", {}).items()) + list(run.get("versions", {}).items())))])]
     path = os.path.join(output_dir, FILE)
     write(path, page(title, sections, subtitle=output_dir))
     return path
