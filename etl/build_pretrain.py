@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from etl import manifest
 from etl.chunks import REASONS_SHOWN, build_chunk, read_markers
 from etl.command_line import UserError, run
+from etl.pipeline import RunnerConfig, run_map
 from etl.plan import BuildConfig, Plan, make_plan, work_folder
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
@@ -50,8 +51,8 @@ def build(config: BuildConfig) -> None:
 
 def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
-    from etl.pipeline import RunnerConfig, run_map                # Beam takes a second to import: --help need not wait
-    runner, job, ranges = RunnerConfig(config.runner, plan.num_workers), plan.job, list(enumerate(plan.ranges))
+    job, ranges = plan.job, list(enumerate(plan.ranges))
+    runner = RunnerConfig(config.runner, plan.num_workers, plan.log_path)
     if config.sentence_objective == "next":
         collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, job.input_format, job.text_field)
         run_map("CollectRandomSegments", collect, ranges, runner)
@@ -63,14 +64,13 @@ def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
 
 def _merge(config: BuildConfig, plan: Plan, extents: Sequence[Extent]) -> None:
     """Sorted runs to shards."""
-    from etl.pipeline import RunnerConfig, run_map
     job, total = plan.job, sum(extent.bytes for extent in extents)
     tasks: Dict[Tuple[str, int], List[Extent]] = {
         (part, index): [] for part, count in job.num_shards for index in range(count)}
     for extent in extents:
         tasks[extent.part, extent.shard].append(extent)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    runner = RunnerConfig(config.runner, plan.num_workers if total > MERGE_IN_PROCESS_BYTES else 1)
+    runner = RunnerConfig(config.runner, plan.num_workers if total > MERGE_IN_PROCESS_BYTES else 1, plan.log_path)
     with progress("shards", total, lambda: _shards_done(plan)):
         run_map("MergeShards", write, [(part, index, found) for (part, index), found in tasks.items()], runner)
 

@@ -124,6 +124,11 @@ class Plan:
     vocab_size: int
     num_workers: int
 
+    @property
+    def log_path(self) -> str:
+        """Where worker processes write what they have to say."""
+        return os.path.join(self.job.work_dir, "workers.log")
+
 
 def make_plan(config: BuildConfig) -> Plan:
     """Looks at the input and the vocabulary, and decides ranges, shards and work folder. Writes nothing.
