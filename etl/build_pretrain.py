@@ -17,7 +17,7 @@ from etl import manifest
 from etl.chunks import REASONS_SHOWN, build_chunk, read_markers
 from etl.command_line import UserError, run
 from etl.pipeline import RunnerConfig, run_map
-from etl.plan import BuildConfig, Plan, make_plan, work_folder
+from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
 from etl.random_segments import collect_candidates, write_pool
@@ -44,6 +44,7 @@ def build(config: BuildConfig) -> None:
         markers = _build_chunks(config, plan)
         counters = sum((Counter(marker["counters"]) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
+        drop_other_builds(plan)
         _merge(config, plan, [Extent(*extent) for marker in markers for extent in marker["extents"]])
         result = publish(config, plan, counters)
     _report(config, result, time.time() - begin)

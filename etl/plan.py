@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import albert_config
 from etl.chunks import ChunkJob
 from etl.command_line import UserError, flag
-from etl.files import expand, fingerprint, lock, sha256_of_file
+from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
 from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -22,7 +22,7 @@ RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how m
 COMPRESSION = 4                                # guessed, for the same purpose
 PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
 
-WORK_FOLDER = ".work"
+WORK_FOLDER, LOCK = ".work", "lock"
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
 _DEFAULTS = InstanceConfig()
@@ -135,6 +135,7 @@ def make_plan(config: BuildConfig) -> Plan:
 
     The work folder's name is a hash of everything that decides the result, so that a build goes on only with its own chunks.
     """
+    require_folder(config.output_dir, "output_dir")
     paths = expand(config.input_file, "input_file")
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
@@ -169,16 +170,34 @@ def make_plan(config: BuildConfig) -> Plan:
 
 @contextlib.contextmanager
 def work_folder(plan: Plan) -> Iterator[None]:
-    """Makes the work folder and holds its lock while the block runs; removes the folders of other, older builds.
+    """Makes the work folder and holds its lock while the block runs.
+
+    When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
+    if it was made here. Any other end leaves the work, so that the same command goes on.
 
     Raises UserError when another build is at work in the same output folder.
     """
+    parent = os.path.dirname(plan.job.work_dir)
+    out = os.path.dirname(parent)
+    is_new = not os.path.exists(out)
+    with lock(os.path.join(parent, LOCK), "--output_dir: another build is at work in %s" % out):
+        os.makedirs(plan.job.work_dir, exist_ok=True)
+        try:
+            yield
+        except UserError:
+            shutil.rmtree(plan.job.work_dir)
+            if os.listdir(parent) == [LOCK]:   # no other, interrupted build
+                shutil.rmtree(parent)
+            if is_new:
+                os.rmdir(out)
+            raise
+
+
+def drop_other_builds(plan: Plan) -> None:
+    """Removes the work of interrupted builds with other flags or input. For a build that has proved usable."""
     parent, name = os.path.split(plan.job.work_dir)
-    os.makedirs(plan.job.work_dir, exist_ok=True)
-    with lock(os.path.join(parent, "lock"), "--output_dir: another build is at work in %s" % os.path.dirname(parent)):
-        for other in set(os.listdir(parent)) - {name, "lock"}:
-            shutil.rmtree(os.path.join(parent, other))
-        yield
+    for other in set(os.listdir(parent)) - {name, LOCK}:
+        shutil.rmtree(os.path.join(parent, other))
 
 
 def versions() -> Dict[str, str]:
