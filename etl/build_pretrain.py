@@ -16,12 +16,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from etl import manifest
 from etl.chunks import REASONS_SHOWN, build_chunk, read_markers
 from etl.command_line import UserError, run
+from etl.instances import PARTS
 from etl.pipeline import RunnerConfig, run_map
 from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
-from etl.random_segments import collect_candidates, write_pool
-from etl.shards import PARTS, Extent, shard_path, write_shard
+from etl.random_segments import collect_candidates, write_pools
+from etl.shards import Extent, shard_path, write_shard
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # below this, merging is done before worker processes would have started
 
@@ -55,9 +56,10 @@ def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
     job, ranges = plan.job, list(enumerate(plan.ranges))
     runner = RunnerConfig(config.runner, plan.num_workers, plan.log_path)
     if config.sentence_objective == "next":
-        collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, job.input_format, job.text_field)
+        collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, config.eval_fraction, job.input_format,
+                                    job.text_field)
         run_map("CollectRandomSegments", collect, ranges, runner)
-        write_pool(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
+        write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
     with progress("samples", plan.input_bytes, lambda: _chunks_done(plan)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
     return read_markers(job.work_dir, len(ranges))
