@@ -106,14 +106,19 @@ def part_of(document: Document, seed: int, eval_fraction: float) -> str:
 
 
 def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> TokenizedDocument:
-    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing."""
+    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
+
+    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
+    """
     ids, word_starts, sentence_starts, length = [], [], [], 0
     for sentence in document.sentences:
         encoding = tokenizer.encode(sentence)
         if not len(encoding.ids):              # nothing but control characters
             continue
         ids.append(encoding.ids)
-        word_starts.append(mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)))
+        starts = mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)) & tokenizer.may_begin_word(encoding.ids)
+        starts[0] = True
+        word_starts.append(starts)
         sentence_starts.append(length)
         length += len(encoding.ids)
     return TokenizedDocument(np.concatenate(ids) if ids else np.zeros(0, np.int32),

@@ -24,6 +24,8 @@ PARALLEL_BYTES = 8 << 20                       # below this, starting worker pro
 
 WORK_FOLDER, LOCK = ".work", "lock"
 
+TOKENIZERS = ("wordpiece", "sentencepiece")
+
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
 _DEFAULTS = InstanceConfig()
 
@@ -36,6 +38,7 @@ class BuildConfig:
     input_format: str = flag("text", "text: a sentence a line, a blank line between documents; jsonl: a document a line",
                              INPUT_FORMATS)
     text_field: str = flag("text", "where the text is in a line of jsonl")
+    tokenizer: Optional[str] = flag(None, "kind of tokenizer; without it sentencepiece when spm_model_file is given", TOKENIZERS)
     vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry a line")
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
@@ -76,6 +79,10 @@ class BuildConfig:
         for name in ("eval_fraction", "max_bad_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError("%s must be in [0, 1), got %s" % (name, getattr(self, name)))
+        if self.tokenizer == "sentencepiece" and not self.spm_model_file:
+            raise ValueError("tokenizer sentencepiece needs spm_model_file")
+        if self.tokenizer == "wordpiece" and self.spm_model_file:
+            raise ValueError("tokenizer wordpiece has no use for spm_model_file, got %s" % self.spm_model_file)
         if self.direct_num_workers < 0:
             raise ValueError("direct_num_workers must be at least 0, got %d" % self.direct_num_workers)
         if self.direct_running_mode == "multi_threading":
@@ -102,7 +109,7 @@ class BuildConfig:
         return InstanceConfig(**values)
 
     @property
-    def tokenizer(self) -> TokenizerConfig:
+    def tokenizer_config(self) -> TokenizerConfig:
         """How text becomes ids."""
         return TokenizerConfig(None if self.spm_model_file else self.vocab_file, self.do_lower_case, self.spm_model_file)
 
@@ -139,7 +146,7 @@ def make_plan(config: BuildConfig) -> Plan:
     paths = expand(config.input_file, "input_file")
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
-    vocabulary = load_tokenizer(config.tokenizer).vocabulary
+    vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
     if config.masked_lm_labels == "albert_zh" and (vocabulary.continued_ids == range(len(vocabulary))).all():
         raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the vocabulary of the "
                         "released checkpoint" % config.vocab_file)
@@ -152,7 +159,7 @@ def make_plan(config: BuildConfig) -> Plan:
     record_bytes = text_bytes * RECORD_BYTES_PER_TEXT_BYTE
     num_train = config.num_shards or 1 + int(record_bytes * config.dupe_factor / SHARD_BYTES)
     num_eval = 1 + int(record_bytes * config.eval_fraction / SHARD_BYTES) if config.eval_fraction else 0
-    job = ChunkJob("", config.tokenizer, config.instances, (("train", num_train), ("eval", num_eval)),
+    job = ChunkJob("", config.tokenizer_config, config.instances, (("train", num_train), ("eval", num_eval)),
                    config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.token_boundary,
                    keep_duplicates=config.duplicates == "keep")
     vocab_path = config.spm_model_file or config.vocab_file

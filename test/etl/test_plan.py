@@ -21,6 +21,8 @@ def config(tmp_path, corpus, vocab_file):
     ({"range_bytes": 0}, "range_bytes must be at least 1, got 0"),
     ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
     ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
+    ({"tokenizer": "sentencepiece"}, "tokenizer sentencepiece needs spm_model_file"),
+    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece has no use for spm_model_file, got x.model"),
     ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
     ({"direct_running_mode": "multi_threading"},
      "direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use multi_processing or in_memory"),
@@ -51,8 +53,14 @@ def test_the_defaults_are_those_of_the_samples():
 
 
 def test_a_model_takes_the_place_of_the_vocabulary():
-    assert BuildConfig(spm_model_file="x.model").tokenizer == TokenizerConfig(None, True, "x.model")
-    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer == TokenizerConfig("v.txt", False)
+    assert BuildConfig(spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
+    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer_config == TokenizerConfig("v.txt", False)
+
+
+def test_a_tokenizer_that_fits_changes_nothing():
+    for changes in ({}, {"tokenizer": "wordpiece"}):
+        assert BuildConfig(vocab_file="v.txt", **changes).tokenizer_config == TokenizerConfig("v.txt")
+    assert BuildConfig(tokenizer="sentencepiece", spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
 
 
 def test_planning_writes_nothing(config):
