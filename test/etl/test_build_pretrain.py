@@ -272,7 +272,8 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
 @pytest.mark.parametrize("changed, message", [
     (["--max_seq_length", "7"], "max_seq_length must be at least 8, got 7"),
     (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2"),
-    (["--masked_lm_prob", "inf"], "masked_lm_prob must be in (0, 1), got inf"),
+    (["--masked_lm_prob", "inf"], "argument --masked_lm_prob: wants a number, got 'inf'"),
+    (["--vocab_file", ""], "--vocab_file is empty"),
     (["--runner", "FlinkRunner"], "argument --runner: invalid choice: 'FlinkRunner' (choose from 'DirectRunner')"),
 ])
 def test_bad_flag_is_one_line_and_status_2(flags, out, capsys, changed, message):
