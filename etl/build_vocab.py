@@ -164,7 +164,8 @@ def _train_sentencepiece(config: VocabConfig) -> None:
         raise UserError("--input_file: no text")
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=(line.lower() if config.do_lower_case else line for line in itertools.chain(first, lines)), model_writer=model, vocab_size=config.vocab_size, character_coverage=0.9995,
+            sentence_iterator=(line.lower() if config.do_lower_case else line for line in itertools.chain(first, lines)),
+            model_writer=model, vocab_size=config.vocab_size, character_coverage=0.9995,
             pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, pad_piece="<pad>", unk_piece="<unk>",
             control_symbols=[token for token in SPECIAL_TOKENS if token not in ("[PAD]", "[UNK]")],
             minloglevel=2)

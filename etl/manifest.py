@@ -95,7 +95,7 @@ def read(folder: str) -> Manifest:
 
 
 def _checked(value: Any, wanted: Any, field: str) -> Any:
-    """The value without unknown fields, lists as tuples. ValueError names the field that is not as `wanted` says (see _FIELDS)."""
+    """The value without unknown fields, lists as tuples. ValueError names the field that is not as _FIELDS says."""
     if isinstance(wanted, dict):
         _require_type(value, dict, field)
         missing = [name for name in wanted if name not in value]

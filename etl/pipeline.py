@@ -1,10 +1,11 @@
 """The only file that knows Beam: one function over many small elements, on whatever runner.
 
-Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md). So the graph is Create → Reshuffle →
-Map, and there is nothing for a runner to hold in memory.
+Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md). So the graph is
+Create → Reshuffle → Map, and there is nothing for a runner to hold in memory.
 
-With several workers, Beam runs in a process of its own, and this one only watches it: whatever Beam's threads and workers say goes to a
-log, and all of them can be ended at once, when a worker dies (Beam would wait for it forever) or the user has had enough.
+With several workers, Beam runs in a process of its own, and this one only watches it: whatever Beam's threads and workers
+say goes to a log, and all of them can be ended at once, when a worker dies (Beam would wait for it forever) or the user has
+had enough.
 """
 import functools
 import glob
@@ -52,14 +53,14 @@ def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any]
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)   # failures come back as exceptions; the rest is noise
         error = _run(label, function, elements, config)
     if error is not None:                      # each runner wraps what a worker raised in a class of its own
-        marked = _MARK.search(error)
+        marked = _MARK.search(str(error))
         if not marked:
-            raise RuntimeError(error)
+            raise error
         raise {"UserError": UserError, "OSError": OSError}[marked.group(1)](marked.group(2))
 
 
-def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> Optional[str]:
-    """Runs the pipeline in this process. Returns the message of the error, if there is one."""
+def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> Optional[Exception]:
+    """Runs the pipeline in this process. Returns the error, if there is one."""
     import apache_beam as beam                 # a second and 50 MB, which a process that only watches need not spend
     from apache_beam.options.pipeline_options import PipelineOptions
     options = PipelineOptions(flags=[], direct_num_workers=config.num_workers)
@@ -74,22 +75,22 @@ def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], c
     except Exception as error:
         if str(error).startswith("KeyboardInterrupt"):    # Beam gives Ctrl-C a class of its own
             raise KeyboardInterrupt from None
-        return str(error)
+        return error
     return None
 
 
 def _call(function: Callable[[Any], None], pickled_element: bytes) -> None:
-    """Calls the function for its effect on files. What is not our own mistake is marked: only text comes back from a worker."""
+    """Calls the function for its effect on files. All but our own mistakes is marked: only text comes back from a worker."""
     try:
         function(pickle.loads(pickled_element))
     except (UserError, OSError) as error:
         kind = "UserError" if isinstance(error, UserError) else "OSError"
-        message = one_line(error).encode("utf-8", "backslashreplace").decode("utf-8")    # it travels as UTF-8; a file name need not be
+        message = one_line(error).encode("utf-8", "backslashreplace").decode("utf-8")    # a name in it need not be UTF-8
         raise RuntimeError("<etl %s>%s</etl>" % (kind, message)) from None
 
 
 def _process_runner(options: Any) -> Any:
-    """What the DirectRunner is in its mode multi_processing, but for the quotes: there a blank in Python's path ends the command."""
+    """The DirectRunner's mode multi_processing, but for the quotes: there, a blank in Python's path ends the command."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
@@ -100,7 +101,7 @@ def _process_runner(options: Any) -> Any:
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command), provision_info=ExtendedProvisionInfo(provision))
 
 
-def _run_apart(request: Tuple[Any, ...]) -> Optional[str]:
+def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
     """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this one alone."""
     log_path = request[-1].log_path
     with open(log_path, "ab") as log:
@@ -110,7 +111,8 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[str]:
         pickle.dump(request, process.stdin)    # the pipe stays open: its end tells the process that this one is gone
         process.stdin.flush()
         _watch(process, log_path)
-        return pickle.load(process.stdout)
+        message = pickle.load(process.stdout)
+        return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
         raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
                       "stopped. What it said: %s" % log_path)
@@ -131,7 +133,8 @@ def answer() -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     with reply:
-        pickle.dump(_run(*request), reply)
+        error = _run(*request)
+        pickle.dump(None if error is None else str(error), reply)
 
 
 def _watch(process: "subprocess.Popen[bytes]", log_path: str) -> None:

@@ -196,7 +196,8 @@ def work_folder(plan: Plan) -> Iterator[None]:
             if os.listdir(parent) == [LOCK]:   # no other, interrupted build
                 shutil.rmtree(parent)
             if is_new:
-                os.rmdir(out)
+                with contextlib.suppress(OSError):    # somebody has put something there meanwhile
+                    os.rmdir(out)
             raise
 
 

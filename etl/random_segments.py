@@ -1,8 +1,8 @@
 """Segments from other documents, for the next-sentence objective: pools that are the same for any ranges and workers.
 
-A part's pool is the `POOL_DOCUMENTS` documents of lowest hash in all of that part, so that no held-out text gets into training. One
-cheap pass (no tokenization) finds the lowest of each range, the driver keeps the lowest of all and stores their texts; workers
-tokenize one when it is drawn first.
+A part's pool is the `POOL_DOCUMENTS` documents of lowest hash in all of that part, so that no held-out text gets into
+training. One cheap pass (no tokenization) finds the lowest of each range, the driver keeps the lowest of all and stores their
+texts; workers tokenize one when it is drawn first.
 """
 import heapq
 import itertools
@@ -76,8 +76,8 @@ class RandomSegments:
         """Text of a random document that does not begin with the sentences `not_from`, from a random sentence on.
 
         Returns:
-          (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a sentence where possible, else with a
-          word; None when the pool holds nothing else.
+          (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a sentence where possible,
+          else with a word; None when the pool holds nothing that fits.
         """
         index = int(rng.random() * len(self._documents))
         start = rng.random()

@@ -1,7 +1,7 @@
 """Prints samples so that a person can judge them: words, what is masked and how, the labels.
 
-Words are parted by blanks where the record knows them (--token_boundary builds), else Han characters and words between blanks are.
-A predicted token is shown as
+Words are parted by blanks where the record knows them (--token_boundary builds), else each Han character is one. A predicted
+token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
 Two of them in one word are joined by a point: [北]·[京=].
 

@@ -32,7 +32,7 @@ class Segmenter:
 
 
 def _check_user_dict(path: str) -> None:
-    """Raises UserError, with file and line, for what jieba would take as one long word: fields that are not as its format says."""
+    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as one word."""
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:

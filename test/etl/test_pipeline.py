@@ -100,6 +100,12 @@ def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_beams_own_process_dies(two_processes, monkeypatch):
+    monkeypatch.setattr(pipeline, "_watch", lambda process, log_path: process.kill())
+    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
+        run_map("Sleep", time.sleep, [60], two_processes)
+
+
 def test_no_worker_has_started(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 1)
     monkeypatch.setattr(pipeline, "_children", lambda parent: set())
