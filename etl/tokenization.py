@@ -70,8 +70,7 @@ class Vocabulary:
         self.tokens = tokens
         self.ids: Dict[str, int] = {}
         for index, token in enumerate(tokens):
-            if self.ids.setdefault(token, index) != index:
-                raise UserError("%s: lines %d and %d hold the same entry: %s" % (source, self.ids[token] + 1, index + 1, token))
+            self.ids.setdefault(token, index)
         missing = [token for token in SPECIAL_TOKENS if token not in self.ids]
         if missing:
             raise UserError("%s: a vocabulary must hold %s; missing: %s"
@@ -94,19 +93,21 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
 
-    Raises UserError, with file and line, for bytes that are no UTF-8, repeated entries, or missing special tokens.
+    Raises UserError, with file and lines, for bytes that are no UTF-8, repeated entries, or missing special tokens.
     """
     with open(path, "rb") as stream:
         lines = stream.read().split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
-    tokens = []
+    numbers: Dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         try:
-            tokens.append(line.decode("utf-8").rstrip("\r"))
+            token = line.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError as error:
             raise UserError("%s: line %d is not UTF-8: %s" % (path, number, error))
-    return Vocabulary(tokens, path)
+        if numbers.setdefault(token, number) != number:
+            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, numbers[token], number, token))
+    return Vocabulary(list(numbers), path)
 
 
 class WordPieceTokenizer:
