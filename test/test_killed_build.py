@@ -3,6 +3,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -102,6 +103,20 @@ def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_pat
     assert build.returncode == status
     assert_one_line(errors, line)
     await_the_end_of(processes)
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_room_is_one_line_and_keeps_the_work(tmp_path, undisturbed, workers):
+    def limit_files():                         # as a full disk, for files of over 20 kB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+    build = subprocess.run([sys.executable, "-m", "etl.build_pretrain"] + flags(tmp_path, "out", workers), cwd=ROOT,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit_files)
+    assert build.returncode == 1
+    assert_one_line(build.stderr, "error: File too large: %s/out/.work/" % tmp_path)
+    assert os.listdir(str(tmp_path / "out")) == [".work"]
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed
 
