@@ -62,7 +62,7 @@ class AlbertConfig:
             _require(value is None or value >= 1, name, value, "at least 1")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "in [0, 1)")
-        _require(self.initializer_range > 0, "initializer_range", self.initializer_range, "above 0")
+        _require(0 < self.initializer_range < float("inf"), "initializer_range", self.initializer_range, "above 0 and finite")
         _require(self.hidden_act in ACTIVATIONS, "hidden_act", self.hidden_act, "one of " + ", ".join(ACTIVATIONS))
         _require(self.ln_type in (None, "postln", "preln"), "ln_type", self.ln_type, "postln or preln")
         _require(self.hidden_size % self.num_attention_heads == 0, "hidden_size", self.hidden_size,
@@ -110,7 +110,7 @@ def load(name_or_path: str) -> AlbertConfig:
     try:
         with open(path, encoding="utf-8") as stream:
             fields = json.load(stream)
-    except ValueError as error:                # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+    except (ValueError, RecursionError) as error:    # JSONDecodeError and UnicodeDecodeError are both ValueErrors
         raise ConfigError("%s: not a JSON file in UTF-8: %s" % (path, error))
     try:
         return from_dict(fields)

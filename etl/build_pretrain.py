@@ -16,11 +16,13 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 from etl import manifest
 from etl.chunks import REASONS_SHOWN, build_chunk, read_markers
 from etl.command_line import UserError, run
-from etl.plan import BuildConfig, Plan, make_plan, work_folder
+from etl.instances import PARTS
+from etl.pipeline import RunnerConfig, run_map
+from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
-from etl.random_segments import collect_candidates, write_pool
-from etl.shards import PARTS, Extent, shard_path, write_shard
+from etl.random_segments import collect_candidates, write_pools
+from etl.shards import Extent, shard_path, write_shard
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # below this, merging is done before worker processes would have started
 
@@ -43,6 +45,7 @@ def build(config: BuildConfig) -> None:
         markers = _build_chunks(config, plan)
         counters = sum((Counter(marker["counters"]) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
+        drop_other_builds(plan)
         _merge(config, plan, [Extent(*extent) for marker in markers for extent in marker["extents"]])
         result = publish(config, plan, counters)
     _report(config, result, time.time() - begin)
@@ -50,12 +53,13 @@ def build(config: BuildConfig) -> None:
 
 def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
-    from etl.pipeline import RunnerConfig, run_map                # Beam takes a second to import: --help need not wait
-    runner, job, ranges = RunnerConfig(config.runner, plan.num_workers), plan.job, list(enumerate(plan.ranges))
+    job, ranges = plan.job, list(enumerate(plan.ranges))
+    runner = RunnerConfig(config.runner, plan.num_workers, plan.log_path)
     if config.sentence_objective == "next":
-        collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, job.input_format, job.text_field)
+        collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, config.eval_fraction, job.input_format,
+                                    job.text_field)
         run_map("CollectRandomSegments", collect, ranges, runner)
-        write_pool(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
+        write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
     with progress("samples", plan.input_bytes, lambda: _chunks_done(plan)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
     return read_markers(job.work_dir, len(ranges))
@@ -63,14 +67,13 @@ def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
 
 def _merge(config: BuildConfig, plan: Plan, extents: Sequence[Extent]) -> None:
     """Sorted runs to shards."""
-    from etl.pipeline import RunnerConfig, run_map
     job, total = plan.job, sum(extent.bytes for extent in extents)
     tasks: Dict[Tuple[str, int], List[Extent]] = {
         (part, index): [] for part, count in job.num_shards for index in range(count)}
     for extent in extents:
         tasks[extent.part, extent.shard].append(extent)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    runner = RunnerConfig(config.runner, plan.num_workers if total > MERGE_IN_PROCESS_BYTES else 1)
+    runner = RunnerConfig(config.runner, plan.num_workers if total > MERGE_IN_PROCESS_BYTES else 1, plan.log_path)
     with progress("shards", total, lambda: _shards_done(plan)):
         run_map("MergeShards", write, [(part, index, found) for (part, index), found in tasks.items()], runner)
 

@@ -10,6 +10,7 @@ tokens have the ids of the released Chinese checkpoints: [PAD] 0, [UNK] 100, [CL
 """
 import heapq
 import io
+import itertools
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 
 from etl.command_line import UserError, flag, run
 from etl.documents import clean_line
-from etl.files import atomic_write, expand, write_text
+from etl.files import atomic_write, expand, require_file, write_text
 from etl.sources import damage_named, open_input
 from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
@@ -55,6 +56,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def build(config: VocabConfig) -> None:
     """Makes the vocabulary and writes it."""
+    require_file(config.output_file, "output_file")
     if config.model == "sentencepiece":
         _train_sentencepiece(config)
     else:
@@ -155,18 +157,32 @@ def shipped_vocabulary() -> List[str]:
 def _train_sentencepiece(config: VocabConfig) -> None:
     import sentencepiece
     model = io.BytesIO()
-    lines = (line.lower() if config.do_lower_case else line
-             for line in read_lines(expand(config.input_file, "input_file")))
+    errors: List[Exception] = []
+    lines = _until_error(read_lines(expand(config.input_file, "input_file")), errors)
+    first = list(itertools.islice(lines, 1))
+    if not first and not errors:
+        raise UserError("--input_file: no text")
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=lines, model_writer=model, vocab_size=config.vocab_size, character_coverage=0.9995,
+            sentence_iterator=(line.lower() if config.do_lower_case else line for line in itertools.chain(first, lines)),
+            model_writer=model, vocab_size=config.vocab_size, character_coverage=0.9995,
             pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, pad_piece="<pad>", unk_piece="<unk>",
             control_symbols=[token for token in SPECIAL_TOKENS if token not in ("[PAD]", "[UNK]")],
             minloglevel=2)
     except RuntimeError as error:
-        raise UserError("--vocab_size %d: SentencePiece: %s" % (config.vocab_size, str(error).split(") ")[-1]))
+        errors.append(UserError("--vocab_size %d: SentencePiece: %s" % (config.vocab_size, str(error).split(") ")[-1])))
+    if errors:
+        raise errors[0]
     with atomic_write(config.output_file) as stream:
         stream.write(model.getvalue())
+
+
+def _until_error(lines: Iterable[str], errors: List[Exception]) -> Iterator[str]:
+    """The lines up to an error, which goes to `errors`: SentencePiece's C++ would put its own in its place."""
+    try:
+        yield from lines
+    except (UserError, OSError) as error:
+        errors.append(error)
 
 
 def _count_words(lines: Iterable[str], do_lower_case: bool) -> Dict[str, int]:

@@ -16,7 +16,8 @@ from etl.command_line import UserError
 from etl.documents import Document
 from etl.examples import encode_example, pad_instance
 from etl.files import read_json, write_json, write_text
-from etl.instances import DrawSegment, Instance, InstanceConfig, instances_from_document, rng_for, tokenize_document
+from etl.instances import (PARTS, DrawSegment, Instance, InstanceConfig, instances_from_document, part_of,
+                           tokenize_document)
 from etl.masking import KEPT, MASKED, PERMUTED, RANDOM
 from etl.random_segments import RandomSegments, pool_path
 from etl.segments import TokenizedDocument
@@ -56,24 +57,25 @@ class ChunkJob:
 
 
 class Worker:
-    """What a process loads once: tokenizer, segmenter, and the pool of random segments where the objective wants one."""
+    """What a process loads once: tokenizer, segmenter, and the pools of random segments where the objective wants one."""
 
     def __init__(self, job: ChunkJob) -> None:
         self.tokenizer = load_tokenizer(job.tokenizer)
         self.segmenter = load_segmenter(job.user_dict)
-        self.pool: Optional[RandomSegments] = None
+        self.pools: Dict[str, RandomSegments] = {}
         if job.instances.sentence_objective == "next":
-            self.pool = RandomSegments(pool_path(job.work_dir), self.tokenizer, self.segmenter)
+            self.pools = {part: RandomSegments(pool_path(job.work_dir, part), self.tokenizer, self.segmenter,
+                                               job.instances.longest_word) for part in PARTS}
 
     @property
     def vocabulary(self) -> Vocabulary:
         return self.tokenizer.vocabulary
 
-    def draw_segment_for(self, document: Document) -> Optional[DrawSegment]:
-        """Draws segments from other documents than this one."""
-        if self.pool is None:
+    def draw_segment_for(self, document: Document, part: str) -> Optional[DrawSegment]:
+        """Draws segments from other documents of the part than this one."""
+        if not self.pools:
             return None
-        pool = self.pool
+        pool = self.pools[part]
         return lambda rng, limit: pool.draw(rng, document.sentences, limit)
 
 
@@ -142,11 +144,10 @@ def _document_samples(job: ChunkJob, document: Document, tokenized: TokenizedDoc
     identity: Tuple[object, ...] = (document.identity,)
     if job.keep_duplicates:
         identity += (document.file_index, document.offset)
-    held_out = rng_for(config.random_seed, document.identity, "eval").random() < job.eval_fraction
-    part = "eval" if held_out else "train"
-    draw_segment = worker.draw_segment_for(document)
+    part = part_of(document, config.random_seed, job.eval_fraction)
+    draw_segment = worker.draw_segment_for(document, part)
     samples = 0
-    for copy in range(1 if held_out else config.dupe_factor):    # a held-out document is measured once, not ten times
+    for copy in range(1 if part == "eval" else config.dupe_factor):    # a held-out document is measured once, not ten times
         instances = instances_from_document(tokenized, identity, copy, config, worker.vocabulary, draw_segment)
         for number, instance in enumerate(instances):
             key = sample_key((config.random_seed, identity, copy, number), document.file_index, document.offset)

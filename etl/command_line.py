@@ -13,6 +13,7 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
 import argparse
 import dataclasses
 import logging
+import math
 import os
 import sys
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
@@ -29,10 +30,14 @@ class UserError(ValueError):
 
 
 def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False,
-         positional: bool = False) -> Any:
-    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments without a flag."""
+         positional: bool = False, empty_ok: bool = False) -> Any:
+    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments without a flag.
+
+    An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
+    """
     return dataclasses.field(default=default, metadata={
-        "help": help_text, "choices": choices, "required": required, "positional": positional})
+        "help": help_text, "choices": choices, "required": required, "positional": positional,
+        "empty_ok": empty_ok})
 
 
 def parse(prog: str, description: str, config_class: Type[Config], argv: Optional[Sequence[str]] = None) -> Config:
@@ -44,6 +49,10 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
         _add_flag(parser, field)
     given = vars(parser.parse_args(argv))
     values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
+    for field in fields:
+        value = values.get(field.name)
+        if "" in (value if isinstance(value, tuple) else (value,)) and not field.metadata["empty_ok"]:
+            parser.error("%s%s is empty" % ("" if field.metadata["positional"] else "--", field.name))
     try:
         return config_class(**values)  # type: ignore[call-arg]
     except ValueError as error:                # raised by the config's own __post_init__
@@ -157,8 +166,8 @@ def _number(text: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        value = float("nan")
-    if value != value:
+        value = math.nan
+    if not math.isfinite(value):
         raise argparse.ArgumentTypeError("wants a number, got %r" % text)
     return value
 

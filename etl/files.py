@@ -50,7 +50,7 @@ def lock(path: str, refusal: str) -> Iterator[None]:
 def write_text(path: str, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as stream:
-        stream.write(text.encode("utf-8", "surrogateescape"))    # file names may hold any byte
+        stream.write(text.encode("utf-8", "backslashreplace"))    # a byte of a file name that is no UTF-8: \udcff, as JSON has it
 
 
 def write_json(path: str, value: Any) -> None:
@@ -65,7 +65,7 @@ def read_json(path: str) -> Any:
             return json.load(stream)
     except FileNotFoundError:
         raise UserError("%s: no such file" % path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("%s: not JSON in UTF-8: %s" % (path, error))
 
 
@@ -89,24 +89,49 @@ def fingerprint(path: str) -> Dict[str, Any]:
     return {"path": path, "bytes": size, "sha256_of_ends": digest.hexdigest()}
 
 
+def require_folder(path: str, flag_name: str) -> None:
+    """Raises UserError naming the flag when `path` cannot be a folder: it, or what it lies in, is a file."""
+    path = os.path.abspath(path)
+    while not os.path.lexists(path):
+        path = os.path.dirname(path)
+    if not os.path.isdir(path):
+        raise UserError("--%s: %s is a file, not a folder" % (flag_name, path))
+
+
+def require_file(path: str, flag_name: str) -> None:
+    """Raises UserError naming the flag when `path` cannot be a file: it is a folder, or what it lies in is a file."""
+    if os.path.isdir(path):
+        raise UserError("--%s: %s is a folder, not a file" % (flag_name, path))
+    require_folder(os.path.dirname(os.path.abspath(path)), flag_name)
+
+
 def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
-    """Paths that the globs (several, or separated by commas) match, sorted, each once.
+    """Paths that the names or globs (several, or separated by commas) match, sorted.
+
+    A name that exists is taken as it stands, commas and brackets included. A file that is named twice, through a link say,
+    counts once, under the first of its names.
 
     Raises UserError naming the pattern that matches no file, or a scheme such as gs:// (only local and shared file
     systems are read).
     """
-    paths = set()
-    for pattern in (part for given in patterns for part in given.split(",") if part):
-        if "://" in pattern:
-            raise UserError("--%s: %s: only paths of a local or shared file system are read; mount or copy it"
-                            % (flag_name, pattern))
-        matches = [path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path)]
-        if not matches and os.path.isfile(pattern):
-            matches = [pattern]                # a name that itself holds glob characters
-        if not matches:
-            reason = "is a folder, not a file" if os.path.isdir(pattern) else "matches no file"
-            raise UserError("--%s: %s %s" % (flag_name, pattern, reason))
-        paths.update(matches)
-    if not paths:
+    names: Dict[str, str] = {}                 # by the file itself
+    for given in patterns:
+        for pattern in [given] if os.path.isfile(given) else filter(None, given.split(",")):
+            for path in _matches(pattern, flag_name):
+                names.setdefault(os.path.realpath(path), os.path.normpath(path))
+    if not names:
         raise UserError("--%s: names no file" % flag_name)
-    return sorted(set(map(os.path.normpath, paths)))
+    return sorted(names.values())
+
+
+def _matches(pattern: str, flag_name: str) -> List[str]:
+    if os.path.isfile(pattern):
+        return [pattern]
+    if "://" in pattern:
+        raise UserError("--%s: %s: only paths of a local or shared file system are read; mount or copy it"
+                        % (flag_name, pattern))
+    matches = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not matches:
+        reason = "is a folder, not a file" if os.path.isdir(pattern) else "matches no file"
+        raise UserError("--%s: %s %s" % (flag_name, pattern, reason))
+    return matches

@@ -12,6 +12,7 @@ from etl.segments import SegmentPair, TokenizedDocument, break_giant_words, choo
 from etl.tokenization import Vocabulary
 from etl.words import Segmenter, mark_word_starts
 
+PARTS = ("train", "eval")
 MASKINGS = ("whole_word", "ngram", "token")
 SENTENCE_OBJECTIVES = ("order", "next", "none")
 LABELS = ("plain", "albert_zh")
@@ -67,6 +68,11 @@ class InstanceConfig:
         """Tokens of text that fit beside [CLS] and the [SEP]s."""
         return self.max_seq_length - (2 if self.sentence_objective == "none" else 3)
 
+    @property
+    def longest_word(self) -> int:
+        """Tokens of a word; what is longer counts as several (see `break_giant_words`)."""
+        return self.budget // 3
+
 
 class Instance(NamedTuple):
     """One sample, not yet padded.
@@ -94,15 +100,25 @@ def rng_for(seed: int, *parts: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
+def part_of(document: Document, seed: int, eval_fraction: float) -> str:
+    """Which part a document belongs to, by hash of its text: that share of documents is held out."""
+    return "eval" if rng_for(seed, document.identity, "eval").random() < eval_fraction else "train"
+
+
 def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> TokenizedDocument:
-    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing."""
+    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
+
+    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
+    """
     ids, word_starts, sentence_starts, length = [], [], [], 0
     for sentence in document.sentences:
         encoding = tokenizer.encode(sentence)
         if not len(encoding.ids):              # nothing but control characters
             continue
         ids.append(encoding.ids)
-        word_starts.append(mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)))
+        starts = mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)) & tokenizer.may_begin_word(encoding.ids)
+        starts[0] = True
+        word_starts.append(starts)
         sentence_starts.append(length)
         length += len(encoding.ids)
     return TokenizedDocument(np.concatenate(ids) if ids else np.zeros(0, np.int32),
@@ -155,7 +171,7 @@ def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary,
 def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator,
                    draw_segment: Optional[DrawSegment]) -> Iterator[SegmentPair]:
     budget = config.budget
-    document = document._replace(word_starts=break_giant_words(document.word_starts, budget // 3))
+    document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
     shortened = rng.random() < config.short_seq_prob
     target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
     for chunk in pack(document, target, budget):

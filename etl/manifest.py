@@ -2,7 +2,7 @@
 import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, NamedTuple, Tuple
+from typing import Any, Dict, NamedTuple, Optional, Tuple
 
 from etl.command_line import UserError
 from etl.files import read_json, write_json
@@ -18,6 +18,18 @@ class Shard(NamedTuple):
     records: int
     bytes: int
     sha256: str
+
+
+# What the file holds: a type, an object with these fields, a list of any length, or a list of just these.
+_NAME = Optional[str]
+_SHARD = {"path": str, "records": int, "bytes": int, "sha256": str}
+_FIELDS = {
+    "train": [_SHARD], "eval": [_SHARD], "max_seq_length": int, "max_predictions_per_seq": int,
+    "tokenizer": {"vocab_file": _NAME, "do_lower_case": bool, "spm_model_file": _NAME},
+    "vocab_size": int, "vocab_sha256": str, "features": [(str, str, int)], "flags": dict, "inputs": [dict], "versions": dict,
+    "counters": dict,
+}
+_KINDS = {str: "a string", int: "an integer of at least 0", bool: "true or false", dict: "an object", list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -56,7 +68,7 @@ def write(folder: str, manifest: Manifest) -> None:
 def read(folder: str) -> Manifest:
     """Reads a folder's manifest; the tokenizer's files get the folder put before them.
 
-    Raises UserError when there is none, or it lacks a field.
+    Raises UserError, naming file and field, when there is none, or a field is missing, of the wrong type or contradicts another.
     """
     path = os.path.join(folder, FILE_NAME)
     if not os.path.exists(path):
@@ -64,19 +76,49 @@ def read(folder: str) -> Manifest:
     fields = read_json(path)
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise UserError("%s: not a manifest of format %s" % (path, FORMAT))
-    names = [field.name for field in dataclasses.fields(Manifest)]
-    missing = sorted(set(names) - set(fields))
-    if missing:
-        raise UserError("%s: missing field %s" % (path, ", ".join(missing)))
     try:
-        for part in ("train", "eval"):
-            fields[part] = tuple(Shard(**shard) for shard in fields[part])
+        fields = _checked(fields, _FIELDS, "")
         tokenizer = TokenizerConfig(**fields["tokenizer"])
         fields["tokenizer"] = dataclasses.replace(tokenizer, **{
             name: os.path.join(folder, getattr(tokenizer, name))
             for name in ("vocab_file", "spm_model_file") if getattr(tokenizer, name)})
-        fields["features"] = tuple(tuple(feature) for feature in fields["features"])
-        fields["inputs"] = tuple(fields["inputs"])
-        return Manifest(**{name: fields[name] for name in names})
-    except (TypeError, ValueError) as error:
+        for part in ("train", "eval"):
+            fields[part] = tuple(Shard(**shard) for shard in fields[part])
+        lengths = {name: length for name, _, length in fields["features"]}
+        for name, field in (("input_ids", "max_seq_length"), ("masked_lm_ids", "max_predictions_per_seq")):
+            if lengths.get(name) != fields[field]:
+                raise ValueError("features must hold %s of length %d, which is %s, got %s"
+                                 % (name, fields[field], field, lengths.get(name)))
+        return Manifest(**fields)
+    except ValueError as error:
         raise UserError("%s: %s" % (path, error))
+
+
+def _checked(value: Any, wanted: Any, field: str) -> Any:
+    """The value without unknown fields, lists as tuples. ValueError names the field that is not as _FIELDS says."""
+    if isinstance(wanted, dict):
+        _require_type(value, dict, field)
+        missing = [name for name in wanted if name not in value]
+        if missing:
+            raise ValueError("missing field %s" % ", ".join(_below(field, name) for name in missing))
+        return {name: _checked(value[name], kind, _below(field, name)) for name, kind in wanted.items()}
+    if isinstance(wanted, list):
+        _require_type(value, list, field)
+        return tuple(_checked(item, wanted[0], "%s[%d]" % (field, index)) for index, item in enumerate(value))
+    if isinstance(wanted, tuple):
+        _require_type(value, list, field)
+        if len(value) != len(wanted):
+            raise ValueError("%s must hold %d values, got %d" % (field, len(wanted), len(value)))
+        return tuple(_checked(item, kind, "%s[%d]" % (field, index)) for index, (item, kind) in enumerate(zip(value, wanted)))
+    if not (wanted is _NAME and value is None):
+        _require_type(value, str if wanted is _NAME else wanted, field)
+    return value
+
+
+def _below(field: str, name: str) -> str:
+    return "%s.%s" % (field, name) if field else name
+
+
+def _require_type(value: Any, kind: type, field: str) -> None:
+    if not isinstance(value, kind) or kind is int and (isinstance(value, bool) or value < 0):
+        raise ValueError("%s must be %s, got %.60r" % (field, _KINDS[kind], value))

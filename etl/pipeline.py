@@ -1,115 +1,160 @@
 """The only file that knows Beam: one function over many small elements, on whatever runner.
 
-Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md). So the graph is Create → Reshuffle →
-ParDo, and there is nothing for a runner to hold in memory.
+Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md). So the graph is
+Create → Reshuffle → Map, and there is nothing for a runner to hold in memory.
+
+With several workers, Beam runs in a process of its own, and this one only watches it: whatever Beam's threads and workers
+say goes to a log, and all of them can be ended at once, when a worker dies (Beam would wait for it forever) or the user has
+had enough.
 """
-import atexit
+import functools
 import glob
 import logging
 import os
+import pickle
 import re
+import select
+import shlex
 import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Set
-
-import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from typing import Any, Callable, Optional, Sequence, Set, Tuple
 
 from etl.command_line import UserError, one_line
 
 POLL_SECONDS = 1.0
 GRACE_POLLS = 5                                # workers also go when a pipeline ends well, just before it says so
+START_SECONDS = 60.0
 
-_MARK = re.compile("<user error>(.*?)</user error>", re.DOTALL)
+_MARK = re.compile("<etl (UserError|OSError)>(.*?)</etl>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """Which Beam runner, and how many processes when it is the DirectRunner."""
+    """Which Beam runner, how many processes when it is the DirectRunner, and where these write what they have to say."""
     runner: str
     num_workers: int
-
-
-class Apply(beam.DoFn):
-    """Calls a function for its effect on files. A user's mistake is marked, since only text comes back from a worker."""
-
-    def __init__(self, function: Callable[[Any], None]) -> None:
-        self._function = function
-
-    def process(self, element: Any) -> None:
-        try:
-            self._function(element)
-        except (UserError, OSError) as error:
-            raise RuntimeError("<user error>%s</user error>" % one_line(error))
+    log_path: str = os.devnull
 
 
 def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> None:
     """Calls `function` (of an importable module, with picklable arguments) once or more for each element.
 
-    Raises UserError when a call raised UserError or OSError, with the same message.
+    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died.
     """
     if not elements:
         return
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)   # failures come back as exceptions; the rest is noise
-    pipeline = beam.Pipeline(runner=config.runner, options=_options(config))
-    _ = (pipeline
-         | "List " + label >> beam.Create(elements, reshuffle=False)
-         | "Spread " + label >> beam.Reshuffle()
-         | label >> beam.ParDo(Apply(function)))
     if config.num_workers > 1:
-        error = _run_watched(pipeline)
+        error = _run_apart((label, function, elements, config))
     else:
-        error = _run(pipeline)
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)   # failures come back as exceptions; the rest is noise
+        error = _run(label, function, elements, config)
     if error is not None:                      # each runner wraps what a worker raised in a class of its own
         marked = _MARK.search(str(error))
         if not marked:
             raise error
-        raise UserError(marked.group(1))
+        raise {"UserError": UserError, "OSError": OSError}[marked.group(1)](marked.group(2))
 
 
-def _run(pipeline: beam.Pipeline) -> Optional[Exception]:
+def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> Optional[Exception]:
+    """Runs the pipeline in this process. Returns the error, if there is one."""
+    import apache_beam as beam                 # a second and 50 MB, which a process that only watches need not spend
+    from apache_beam.options.pipeline_options import PipelineOptions
+    options = PipelineOptions(flags=[], direct_num_workers=config.num_workers)
+    pickled = [pickle.dumps(element) for element in elements]    # Beam's own coders refuse file names that are not UTF-8
     try:
+        pipeline = beam.Pipeline(config.runner if config.num_workers == 1 else _process_runner(options), options)
+        _ = (pipeline
+             | "List " + label >> beam.Create(pickled, reshuffle=False)
+             | "Spread " + label >> beam.Reshuffle()
+             | label >> beam.Map(functools.partial(_call, function)))
         pipeline.run().wait_until_finish()
     except Exception as error:
+        if str(error).startswith("KeyboardInterrupt"):    # Beam gives Ctrl-C a class of its own
+            raise KeyboardInterrupt from None
         return error
     return None
 
 
-def _run_watched(pipeline: beam.Pipeline) -> Optional[Exception]:
-    """Runs the pipeline in a thread and watches its worker processes: when one is killed, the DirectRunner waits forever.
+def _call(function: Callable[[Any], None], pickled_element: bytes) -> None:
+    """Calls the function for its effect on files. All but our own mistakes is marked: only text comes back from a worker."""
+    try:
+        function(pickle.loads(pickled_element))
+    except (UserError, OSError) as error:
+        kind = "UserError" if isinstance(error, UserError) else "OSError"
+        message = one_line(error).encode("utf-8", "backslashreplace").decode("utf-8")    # a name in it need not be UTF-8
+        raise RuntimeError("<etl %s>%s</etl>" % (kind, message)) from None
 
-    Raises UserError when a worker died.
-    """
-    outcome: List[Optional[Exception]] = []
-    known = _children()
-    thread = threading.Thread(target=lambda: outcome.append(_run(pipeline)), daemon=True)
-    thread.start()
+
+def _process_runner(options: Any) -> Any:
+    """The DirectRunner's mode multi_processing, but for the quotes: there, a blank in Python's path ends the command."""
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
+    command = "%s -m apache_beam.runners.worker.sdk_worker_main" % shlex.quote(sys.executable)
+    provision = beam_provision_api_pb2.ProvisionInfo(
+        pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options()))
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command), provision_info=ExtendedProvisionInfo(provision))
+
+
+def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
+    """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this one alone."""
+    log_path = request[-1].log_path
+    with open(log_path, "ab") as log:
+        process = subprocess.Popen([sys.executable, "-c", "from etl.pipeline import answer; answer()"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=log, start_new_session=True)
+    try:
+        pickle.dump(request, process.stdin)    # the pipe stays open: its end tells the process that this one is gone
+        process.stdin.flush()
+        _watch(process, log_path)
+        message = pickle.load(process.stdout)
+        return None if message is None else RuntimeError(message)
+    except (BrokenPipeError, EOFError):
+        raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
+                      "stopped. What it said: %s" % log_path)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def answer() -> None:
+    """The other process: runs the pipeline that stdin names and says on stdout how it went; ends with its parent."""
+    reply = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)                              # what anything prints goes to the log
+    request = pickle.load(sys.stdin.buffer)
+
+    def end_with_parent() -> None:
+        sys.stdin.buffer.read()
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    with reply:
+        error = _run(*request)
+        pickle.dump(None if error is None else str(error), reply)
+
+
+def _watch(process: "subprocess.Popen[bytes]", log_path: str) -> None:
+    """Returns when the process has something to say. Raises OSError when one of its workers died, or none has started."""
+    begin = time.time()
     workers: Set[int] = set()
     polls_since_death = 0
-    while thread.is_alive() and polls_since_death < GRACE_POLLS:
-        thread.join(POLL_SECONDS)
-        alive = _children() - known
+    while not select.select([process.stdout], [], [], POLL_SECONDS)[0]:
+        alive = _children(process.pid)
         workers |= alive
         polls_since_death = polls_since_death + 1 if workers - alive else 0
-    if not thread.is_alive():
-        return outcome[0]
-    for child in _children() - known:
-        _kill_tree(child)
-    atexit.register(os._exit, 1)               # Beam's threads would keep the process from ending
-    raise UserError("a worker process died: killed, or out of memory. The same command goes on where this one stopped; "
-                    "fewer --direct_num_workers need less memory")
+        if polls_since_death == GRACE_POLLS:
+            raise OSError("a worker process died: killed, or out of memory. The same command goes on where this one stopped; "
+                          "fewer --direct_num_workers need less memory. What the workers said: %s" % log_path)
+        if not workers and time.time() - begin > START_SECONDS and os.path.isdir("/proc/self"):
+            raise OSError("no worker process has started within %d seconds. What Beam said: %s" % (START_SECONDS, log_path))
 
 
-def _kill_tree(process: int) -> None:
-    for child in _children(process):
-        _kill_tree(child)
-    os.kill(process, signal.SIGKILL)
-
-
-def _children(parent: Optional[int] = None) -> Set[int]:
-    """Running child processes, by default of this one; nothing where there is no /proc."""
-    parent = parent or os.getpid()
+def _children(parent: int) -> Set[int]:
+    """Running child processes of a process; nothing where there is no /proc."""
     found = set()
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -120,9 +165,3 @@ def _children(parent: Optional[int] = None) -> Set[int]:
         if int(its_parent) == parent and state != b"Z":
             found.add(int(path.split("/")[2]))
     return found
-
-
-def _options(config: RunnerConfig) -> PipelineOptions:
-    # Only "multi_processing" and "in_memory": the DirectRunner's threads lose elements in Beam 2.48.
-    mode = "multi_processing" if config.num_workers > 1 else "in_memory"
-    return PipelineOptions(flags=[], direct_num_workers=config.num_workers, direct_running_mode=mode)

@@ -11,7 +11,7 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import albert_config
 from etl.chunks import ChunkJob
 from etl.command_line import UserError, flag
-from etl.files import expand, fingerprint, lock, sha256_of_file
+from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
 from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -22,7 +22,9 @@ RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how m
 COMPRESSION = 4                                # guessed, for the same purpose
 PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
 
-WORK_FOLDER = ".work"
+WORK_FOLDER, LOCK = ".work", "lock"
+
+TOKENIZERS = ("wordpiece", "sentencepiece")
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
 _DEFAULTS = InstanceConfig()
@@ -36,6 +38,7 @@ class BuildConfig:
     input_format: str = flag("text", "text: a sentence a line, a blank line between documents; jsonl: a document a line",
                              INPUT_FORMATS)
     text_field: str = flag("text", "where the text is in a line of jsonl")
+    tokenizer: Optional[str] = flag(None, "kind of tokenizer; without it sentencepiece when spm_model_file is given", TOKENIZERS)
     vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry a line")
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
@@ -76,6 +79,10 @@ class BuildConfig:
         for name in ("eval_fraction", "max_bad_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError("%s must be in [0, 1), got %s" % (name, getattr(self, name)))
+        if self.tokenizer == "sentencepiece" and not self.spm_model_file:
+            raise ValueError("tokenizer sentencepiece needs spm_model_file")
+        if self.tokenizer == "wordpiece" and self.spm_model_file:
+            raise ValueError("tokenizer wordpiece has no use for spm_model_file, got %s" % self.spm_model_file)
         if self.direct_num_workers < 0:
             raise ValueError("direct_num_workers must be at least 0, got %d" % self.direct_num_workers)
         if self.direct_running_mode == "multi_threading":
@@ -102,7 +109,7 @@ class BuildConfig:
         return InstanceConfig(**values)
 
     @property
-    def tokenizer(self) -> TokenizerConfig:
+    def tokenizer_config(self) -> TokenizerConfig:
         """How text becomes ids."""
         return TokenizerConfig(None if self.spm_model_file else self.vocab_file, self.do_lower_case, self.spm_model_file)
 
@@ -124,16 +131,22 @@ class Plan:
     vocab_size: int
     num_workers: int
 
+    @property
+    def log_path(self) -> str:
+        """Where worker processes write what they have to say."""
+        return os.path.join(self.job.work_dir, "workers.log")
+
 
 def make_plan(config: BuildConfig) -> Plan:
     """Looks at the input and the vocabulary, and decides ranges, shards and work folder. Writes nothing.
 
     The work folder's name is a hash of everything that decides the result, so that a build goes on only with its own chunks.
     """
+    require_folder(config.output_dir, "output_dir")
     paths = expand(config.input_file, "input_file")
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
-    vocabulary = load_tokenizer(config.tokenizer).vocabulary
+    vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
     if config.masked_lm_labels == "albert_zh" and (vocabulary.continued_ids == range(len(vocabulary))).all():
         raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the vocabulary of the "
                         "released checkpoint" % config.vocab_file)
@@ -146,7 +159,7 @@ def make_plan(config: BuildConfig) -> Plan:
     record_bytes = text_bytes * RECORD_BYTES_PER_TEXT_BYTE
     num_train = config.num_shards or 1 + int(record_bytes * config.dupe_factor / SHARD_BYTES)
     num_eval = 1 + int(record_bytes * config.eval_fraction / SHARD_BYTES) if config.eval_fraction else 0
-    job = ChunkJob("", config.tokenizer, config.instances, (("train", num_train), ("eval", num_eval)),
+    job = ChunkJob("", config.tokenizer_config, config.instances, (("train", num_train), ("eval", num_eval)),
                    config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.token_boundary,
                    keep_duplicates=config.duplicates == "keep")
     vocab_path = config.spm_model_file or config.vocab_file
@@ -164,16 +177,35 @@ def make_plan(config: BuildConfig) -> Plan:
 
 @contextlib.contextmanager
 def work_folder(plan: Plan) -> Iterator[None]:
-    """Makes the work folder and holds its lock while the block runs; removes the folders of other, older builds.
+    """Makes the work folder and holds its lock while the block runs.
+
+    When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
+    if it was made here. Any other end leaves the work, so that the same command goes on.
 
     Raises UserError when another build is at work in the same output folder.
     """
+    parent = os.path.dirname(plan.job.work_dir)
+    out = os.path.dirname(parent)
+    is_new = not os.path.exists(out)
+    with lock(os.path.join(parent, LOCK), "--output_dir: another build is at work in %s" % out):
+        os.makedirs(plan.job.work_dir, exist_ok=True)
+        try:
+            yield
+        except UserError:
+            shutil.rmtree(plan.job.work_dir)
+            if os.listdir(parent) == [LOCK]:   # no other, interrupted build
+                shutil.rmtree(parent)
+            if is_new:
+                with contextlib.suppress(OSError):    # somebody has put something there meanwhile
+                    os.rmdir(out)
+            raise
+
+
+def drop_other_builds(plan: Plan) -> None:
+    """Removes the work of interrupted builds with other flags or input. For a build that has proved usable."""
     parent, name = os.path.split(plan.job.work_dir)
-    os.makedirs(plan.job.work_dir, exist_ok=True)
-    with lock(os.path.join(parent, "lock"), "--output_dir: another build is at work in %s" % os.path.dirname(parent)):
-        for other in set(os.listdir(parent)) - {name, "lock"}:
-            shutil.rmtree(os.path.join(parent, other))
-        yield
+    for other in set(os.listdir(parent)) - {name, LOCK}:
+        shutil.rmtree(os.path.join(parent, other))
 
 
 def versions() -> Dict[str, str]:

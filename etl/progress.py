@@ -10,7 +10,7 @@ INTERVAL_SECONDS = 2.0
 
 @contextlib.contextmanager
 def progress(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> Iterator[None]:
-    """While the block runs, prints `label: 3.1 of 11.2 MB, 1.40 MB/s, 5,120 samples, 0:06 left` to stderr.
+    """While the block runs, prints `label: 3.1 of 11.2 MB, 1.40 MB/s, 5,120 samples, 0:06 left` to stderr whenever more is done.
 
     Args:
       total: bytes to do.
@@ -21,8 +21,12 @@ def progress(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> 
     already = measure()[0]
 
     def watch() -> None:
+        shown = None
         while not done.wait(INTERVAL_SECONDS):
             finished, remark = measure()
+            if (finished, remark) == shown:    # the rate would fall, and the time left grow, just because a range takes long
+                continue
+            shown = finished, remark
             rate = (finished - already) / (time.time() - begin)
             left = ", %s left" % clock((total - finished) / rate) if rate > 0 else ""
             sys.stderr.write("%s: %.1f of %.1f MB, %.2f MB/s, %s%s\n"

@@ -1,4 +1,5 @@
 """Finished shards → their final names, the manifest last; and the check that what lies there is what was written."""
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -11,8 +12,10 @@ from etl.command_line import UserError
 from etl.chunks import dead_letters_path
 from etl.examples import decode_example, pretraining_features, read_frames
 from etl.files import atomic_write, read_json, sha256_of_file
+from etl.instances import PARTS
 from etl.plan import WORK_FOLDER, BuildConfig, Plan, versions
-from etl.shards import PARTS, shard_name, shard_path
+from etl.shards import shard_name, shard_path
+from etl.tokenization import load_tokenizer
 
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
@@ -57,11 +60,17 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter) -> manifest.Mani
 def verify(folder: str) -> str:
     """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as the manifest says."""
     found = manifest.read(folder)
+    listed = {shard.path for shard in found.train + found.eval}
+    further = sorted(set(_shards_in(folder)) - listed)
+    if further:
+        raise UserError("%s: not in the manifest" % os.path.join(folder, further[0]))
     records = size = 0
     for shard in found.train + found.eval:
         path = os.path.join(folder, shard.path)
         if not os.path.isfile(path):
             raise UserError("%s: missing, but the manifest lists it" % path)
+        if os.path.getsize(path) != shard.bytes:
+            raise UserError("%s: has %d bytes, the manifest says %d" % (path, os.path.getsize(path), shard.bytes))
         digest = hashlib.sha256()
         with open(path, "rb") as stream:
             for block in iter(lambda: stream.read(1 << 20), b""):
@@ -79,6 +88,9 @@ def verify(folder: str) -> str:
     vocabulary = found.tokenizer.spm_model_file or found.tokenizer.vocab_file
     if sha256_of_file(vocabulary) != found.vocab_sha256:
         raise UserError("%s: not the vocabulary that the manifest names" % vocabulary)
+    entries = len(load_tokenizer(found.tokenizer).vocabulary)
+    if entries != found.vocab_size:
+        raise UserError("%s: holds %d entries, the manifest says %d" % (vocabulary, entries, found.vocab_size))
     return "%s: %d shards, %d records, %.1f MB: all as the manifest says" % (
         folder, len(found.train + found.eval), records, size / 1e6)
 
@@ -101,14 +113,24 @@ def _remove_old(folder: str, nothing_moved: bool) -> None:
     """
     names = [manifest.FILE_NAME, DEAD_LETTERS]
     if nothing_moved:
-        for part in PARTS:
-            below = os.path.dirname(shard_name(part, 0, 1))
-            if os.path.isdir(os.path.join(folder, below)):
-                names += [os.path.join(below, name) for name in os.listdir(os.path.join(folder, below))
-                          if name.startswith("tf_examples-") and name.endswith(".tfrecord")]
+        names += _shards_in(folder)
     for name in names:
         if os.path.exists(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
+            with contextlib.suppress(OSError):
+                if os.path.dirname(name):      # eval/ and dead_letters/, when that was all they held
+                    os.rmdir(os.path.join(folder, os.path.dirname(name)))
+
+
+def _shards_in(folder: str) -> List[str]:
+    """Whatever has a shard's name, in the folder and its eval/; paths below the folder."""
+    names = []
+    for part in PARTS:
+        below = os.path.dirname(shard_name(part, 0, 1))
+        if os.path.isdir(os.path.join(folder, below)):
+            names += [os.path.join(below, name) for name in os.listdir(os.path.join(folder, below))
+                      if name.startswith("tf_examples-") and name.endswith(".tfrecord")]
+    return names
 
 
 def _gather_dead_letters(plan: Plan, path: str) -> None:

@@ -18,7 +18,6 @@ from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
 MERGE_FAN_IN = 128                             # runs that one merge holds open
-PARTS = ("train", "eval")
 
 _HASH_BYTES = 16
 _ORIGIN = struct.Struct(">IQ")                 # file index, byte offset of the document

@@ -1,13 +1,15 @@
 """Prints samples so that a person can judge them: words, what is masked and how, the labels.
 
-Words are parted by blanks where the record knows them (--token_boundary builds), else tokens are. A predicted token is shown as
+Words are parted by blanks where the record knows them (--token_boundary builds), else each Han character is one. A predicted
+token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
+Two of them in one word are joined by a point: [北]·[京=].
 
   python -m etl.show output/pretrain_data/tf_examples-00000-of-00001.tfrecord --limit 3
 """
 import os
 from dataclasses import dataclass
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -15,7 +17,11 @@ from etl import manifest
 from etl.command_line import UserError, flag, run
 from etl.examples import decode_example, read_frames
 from etl.files import expand
-from etl.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
+from etl.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
+
+Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
+# By sentence objective: what the labels 0 and 1 say of the second segment.
+MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,12 @@ class ShowConfig:
     limit: int = flag(5, "samples to print from each file")
     skip: int = flag(0, "samples to pass over first in each file")
 
+    def __post_init__(self):
+        if self.limit < 1:
+            raise ValueError("limit must be at least 1, got %d" % self.limit)
+        if self.skip < 0:
+            raise ValueError("skip must be at least 0, got %d" % self.skip)
+
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     return run("etl.show", __doc__, ShowConfig, show, argv)
@@ -35,29 +47,45 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def show(config: ShowConfig) -> None:
     """Prints the samples that the flags ask for."""
     for path in expand(config.files, "files"):
-        vocabulary = _vocabulary(path, config.vocab_file)
+        build = _manifest_of(path)
+        if not config.vocab_file and not build:
+            raise UserError("%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
+        tokenizer = load_tokenizer(TokenizerConfig(config.vocab_file) if config.vocab_file else build.tokenizer)
+        objective = build.flags.get("sentence_objective") if build else None
+        number = None
         for number, record in _records(path, config.skip, config.limit):
             try:
                 values = decode_example(record)
-                text = render(values, vocabulary)
+                text = render(values, tokenizer, objective)
             except (ValueError, KeyError, IndexError) as error:
                 raise UserError("%s: record %d is no pretraining sample: %r" % (path, number, error))
             print("%s: record %d\n%s\n" % (path, number, text))
+        if number is None:
+            print("%s: no record%s\n" % (path, " behind the first %d" % config.skip if config.skip else ""))
 
 
-def render(values: Dict[str, np.ndarray], vocabulary: Vocabulary) -> str:
-    """A record's features as text: a line with the facts, a line for each segment."""
+def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optional[str] = None) -> str:
+    """A record's features as text: a line with the facts, a line for each segment.
+
+    Args:
+      objective: the sentence objective of the build, which says what the label means; None where nobody knows.
+    """
     length = int(values["input_mask"].sum())
-    tokens = [vocabulary.tokens[index] for index in values["input_ids"][:length]]
+    ids = values["input_ids"][:length].copy()
+    tokens = [tokenizer.vocabulary.tokens[index] for index in ids]
     predicted = values["masked_lm_weights"] > 0
     for position, label in zip(values["masked_lm_positions"][predicted], values["masked_lm_ids"][predicted]):
-        tokens[position] = _marked(vocabulary.tokens[label], tokens[position])
-    boundary = values.get("token_boundary", np.ones(length, dtype=np.int64))[:length]
+        tokens[position] = _marked(tokenizer.vocabulary.tokens[label], tokens[position])
+        ids[position] = label
+    starts = values["token_boundary"][:length] if "token_boundary" in values else tokenizer.may_begin_word(ids)
     second = int(values["segment_ids"][:length].sum())
-    lines = ["  %d tokens, %d predicted, sentence label %d" % (length, predicted.sum(), values["next_sentence_labels"][0])]
+    label = int(values["next_sentence_labels"][0])
+    meaning = " (%s)" % MEANINGS[objective][label] if objective in MEANINGS else ""
+    lines = ["  %d tokens, %d predicted, sentence label %d%s" % (length, predicted.sum(), label, meaning)]
+    places = set(values["masked_lm_positions"][predicted].tolist())
     for name, begin, end in (("A", 0, length - second), ("B", length - second, length)):
         if begin < end:
-            parts = [(" " if starts else "") + token for token, starts in zip(tokens[begin:end], boundary[begin:end])]
+            parts = [(" " if starts[at] else "·" if {at - 1, at} <= places else "") + tokens[at] for at in range(begin, end)]
             lines.append("  %s: %s" % (name, "".join(parts).strip()))
     return "\n".join(lines)
 
@@ -77,14 +105,13 @@ def _records(path: str, skip: int, limit: int) -> Iterator[Tuple[int, bytes]]:
                 yield number, record
 
 
-def _vocabulary(path: str, vocab_file: Optional[str]) -> Vocabulary:
-    if vocab_file:
-        return load_tokenizer(TokenizerConfig(vocab_file)).vocabulary
+def _manifest_of(path: str) -> Optional[manifest.Manifest]:
+    """The manifest of the build that a shard belongs to, if there is one."""
     folder = os.path.dirname(path)
     for candidate in (folder, os.path.dirname(folder)):    # the shards of eval/ lie one folder below the manifest
         if os.path.exists(os.path.join(candidate, manifest.FILE_NAME)):
-            return load_tokenizer(manifest.read(candidate).tokenizer).vocabulary
-    raise UserError("%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
+            return manifest.read(candidate)
+    return None
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ import gzip
 import json
 import os
 import zlib
-from typing import IO, Any, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
+from typing import IO, Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 
-MAX_LINE_BYTES = 1 << 20                       # longer lines and documents are bad records: they bound a worker's memory
-MAX_DOCUMENT_BYTES = 1 << 24
+MAX_DOCUMENT_BYTES = 1 << 24                   # longer documents and lines are bad records: they bound a worker's memory
+MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of jsonl is a document
 MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
 INPUT_FORMATS = ("text", "jsonl")
 
@@ -55,21 +55,26 @@ def read_documents(file_range: FileRange, input_format: str = "text", text_field
                    ) -> Iterator[Union[Document, BadRecord]]:
     """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
     with open_input(file_range.path) as stream, damage_named(file_range.path):
-        lines = _lines_from(stream, file_range.begin)
+        lines = _lines_from(stream, file_range.begin, MAX_LINE_BYTES[input_format])
         if input_format == "jsonl":
             yield from _read_json_lines(lines, file_range, text_field)
         else:
             yield from _read_text(lines, file_range)
 
 
-def read_document_at(path: str, file_index: int, offset: int, input_format: str, text_field: str) -> Document:
-    """The document whose first line starts at byte `offset` (of the text, where the file is compressed)."""
-    with open_input(path) as stream:
-        stream.seek(offset)
-        lines = _lines_from(stream, 0)
-        found = (_read_json_lines(lines, FileRange(file_index, path, 0, 1), text_field) if input_format == "jsonl"
-                 else _read_text(lines, FileRange(file_index, path, 0, 1)))
-        return cast(Document, next(found))._replace(offset=offset)
+def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_format: str, text_field: str
+                      ) -> Iterator[Document]:
+    """The documents whose first lines start at these bytes, ascending (of the text, where the file is compressed).
+
+    A file is opened once: what is compressed is read from the front each time.
+    """
+    whole = FileRange(file_index, path, 0, None)
+    with open_input(path) as stream, damage_named(path):
+        for offset in offsets:
+            stream.seek(offset)
+            lines = _lines_from(stream, 0, MAX_LINE_BYTES[input_format])
+            found = _read_json_lines(lines, whole, text_field) if input_format == "jsonl" else _read_text(lines, whole)
+            yield cast(Document, next(found))._replace(offset=offset)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -106,17 +111,17 @@ def is_compressed(path: str) -> bool:
     return os.path.splitext(path)[1] in _OPENERS
 
 
-def _lines_from(stream: IO[bytes], begin: int) -> Iterator[Tuple[int, Optional[bytes]]]:
-    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is over-long."""
+def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int, Optional[bytes]]]:
+    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is longer than `limit`."""
     offset = begin
     if begin:
         stream.seek(begin - 1)
         offset += _skip_line(stream) - 1
     while True:
-        line = stream.readline(MAX_LINE_BYTES + 1)
+        line = stream.readline(limit + 1)
         if not line:
             return
-        if len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+        if len(line) > limit and not line.endswith(b"\n"):
             yield offset, None
             offset += len(line) + _skip_line(stream)
         else:
@@ -128,7 +133,7 @@ def _skip_line(stream: IO[bytes]) -> int:
     """Reads to the end of the line and says how many bytes that were."""
     skipped = 0
     while True:
-        part = stream.readline(MAX_LINE_BYTES)
+        part = stream.readline(1 << 20)
         skipped += len(part)
         if not part or part.endswith(b"\n"):
             return skipped
@@ -150,9 +155,11 @@ class _OpenDocument:
             return
         self.size += len(line or b"")
         if line is None:
-            self.bad = offset, "line longer than %d bytes" % MAX_LINE_BYTES
+            self.bad = offset, "line longer than %d bytes" % MAX_LINE_BYTES["text"]
         elif self.size > MAX_DOCUMENT_BYTES:
             self.bad = self.offset, "document longer than %d bytes" % MAX_DOCUMENT_BYTES
+        elif b"\r" in line.strip():            # old Mac files have no other line end: they would be one sentence
+            self.bad = offset, "line holds a carriage return in the middle"
         else:
             try:
                 self.lines.append(line.decode("utf-8"))
@@ -208,7 +215,7 @@ def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: F
 def _text_of(line: Optional[bytes], text_field: str) -> str:
     """The text in a line of JSON. ValueError says what is wrong with it."""
     if line is None:
-        raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES)
+        raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES["jsonl"])
     try:
         value: Any = json.loads(clean_line(line.decode("utf-8")))
     except UnicodeDecodeError as error:

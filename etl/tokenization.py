@@ -93,19 +93,21 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
 
-    Raises UserError, with file and line, for a missing file, bytes that are no UTF-8, or missing special tokens.
+    Raises UserError, with file and lines, for bytes that are no UTF-8, repeated entries, or missing special tokens.
     """
     with open(path, "rb") as stream:
         lines = stream.read().split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
-    tokens = []
+    numbers: Dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         try:
-            tokens.append(line.decode("utf-8").rstrip("\r"))
+            token = line.decode("utf-8").rstrip("\r")
         except UnicodeDecodeError as error:
             raise UserError("%s: line %d is not UTF-8: %s" % (path, number, error))
-    return Vocabulary(tokens, path)
+        if numbers.setdefault(token, number) != number:
+            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, numbers[token], number, token))
+    return Vocabulary(list(numbers), path)
 
 
 class WordPieceTokenizer:
@@ -119,6 +121,7 @@ class WordPieceTokenizer:
         forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
         self._han_ids = {token: index for token, index in vocabulary.ids.items() if len(token) == 1 and is_han(token)}
         self._han_ids.update({form: self._encode_unit(form)[0][0] for form in forms})
+        self._continues = np.array([token.startswith("##") for token in vocabulary.tokens])
 
     def encode(self, text: str) -> Encoding:
         """Token ids of a text and where each begins. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
@@ -142,6 +145,10 @@ class WordPieceTokenizer:
             ids += found[0]
             offsets += [begin + offset for offset in found[1]]
         return Encoding(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32))
+
+    def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
+        """Which tokens of a text may begin a word, bool [tokens]: all but those that continue one (`caf ##e`)."""
+        return ~self._continues[ids]
 
     def tokenize(self, text: str) -> List[str]:
         """Token strings of a text."""
@@ -194,6 +201,8 @@ class SentencePieceTokenizer:
         names = {"<pad>": PAD, "<unk>": UNK}
         pieces = [self._processor.IdToPiece(index) for index in range(self._processor.GetPieceSize())]
         self.vocabulary = Vocabulary([names.get(piece, piece) for piece in pieces], model_file)
+        self._behind_blank = np.array([piece.startswith("▁") for piece in pieces])
+        self._holds_han = np.array([any(map(is_han, piece)) for piece in pieces])
 
     def encode(self, text: str) -> Encoding:
         """Token ids of a text and where each begins; a piece with ▁ begins at the first character after the blank."""
@@ -205,9 +214,27 @@ class SentencePieceTokenizer:
         offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0) for piece in pieces]
         return Encoding(ids, np.array(offsets, dtype=np.int32))
 
+    def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
+        """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
+        return may_begin_word_by_blanks(self._behind_blank[ids], self._holds_han[ids])
+
     def tokenize(self, text: str) -> List[str]:
         """Token strings of a text."""
         return [self.vocabulary.tokens[index] for index in self.encode(text).ids]
+
+
+def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) -> np.ndarray:
+    """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say nothing: `▁他 去 图书馆`.
+
+    Args:
+      behind_blank: bool [pieces], True for a piece with ▁.
+      holds_han: bool [pieces], True for a piece with a Han character.
+
+    Returns:
+      bool [pieces]: True behind a blank, and for all pieces between two blanks when one of them holds Han.
+    """
+    between = np.cumsum(behind_blank)
+    return behind_blank | (np.bincount(between, weights=holds_han) > 0)[between]
 
 
 def load_tokenizer(config: TokenizerConfig):

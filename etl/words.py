@@ -1,11 +1,14 @@
 """Sentence → where its words begin, as jieba's precise mode with HMM segments it. The only file that imports jieba."""
 import functools
 import logging
+import re
 from typing import Optional
 
 import numpy as np
 
 from etl.command_line import UserError
+
+_ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
 
 
 class Segmenter:
@@ -16,10 +19,8 @@ class Segmenter:
         jieba.setLogLevel(logging.WARNING)
         self._tokenizer = jieba.Tokenizer()
         if user_dict:
-            try:
-                self._tokenizer.load_userdict(user_dict)
-            except ValueError as error:
-                raise UserError("%s: not a user dictionary of jieba in UTF-8: %s" % (user_dict, error))
+            _check_user_dict(user_dict)
+            self._tokenizer.load_userdict(user_dict)
         self._tokenizer.initialize()
 
     def word_offsets(self, sentence: str) -> np.ndarray:
@@ -28,6 +29,19 @@ class Segmenter:
         offsets = np.zeros(len(lengths), dtype=np.int32)
         np.cumsum(lengths[:-1], out=offsets[1:])
         return offsets
+
+
+def _check_user_dict(path: str) -> None:
+    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as one word."""
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                text = line.decode("utf-8").strip().lstrip("\ufeff")
+            except UnicodeDecodeError as error:
+                raise UserError("%s: line %d: not UTF-8: %s at byte 0x%02x" % (path, number, error.reason, line[error.start]))
+            if text and not _ENTRY.fullmatch(text):
+                raise UserError("%s: line %d: must be a word, then if wanted its frequency (digits) and its tag (small letters), "
+                                "parted by single blanks, got %.60r" % (path, number, text))
 
 
 @functools.lru_cache(maxsize=1)

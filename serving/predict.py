@@ -22,7 +22,7 @@ class PredictConfig:
     """The flags of this command."""
     model_dir: str = flag("output/export", "folder of versions, of which the newest answers, or one version's folder")
     text_a: Optional[str] = flag(None, "the text, or the first of a pair; without it standard input is read")
-    text_b: Optional[str] = flag(None, "the second of the pair")
+    text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
     batch_size: int = flag(32, "lines that are answered at once")
 
     def __post_init__(self):

@@ -3,6 +3,7 @@ import contextlib
 import glob
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -33,10 +34,11 @@ def undisturbed(tmp_path_factory):
     return hashes(folder, "out")
 
 
-def start(folder):
-    """Starts a build with two workers, and waits until it has finished a few chunks and is at work on others."""
-    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", 2), cwd=ROOT,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+def start(folder, workers=2):
+    """Starts a build, and waits until it has finished a few chunks and is at work on others."""
+    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", workers), cwd=ROOT,
+                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     while len(glob.glob(str(folder / "out" / ".work" / "*" / "chunks" / "*.json"))) < 3:
         assert build.poll() is None, build.communicate()
         time.sleep(0.02)
@@ -73,7 +75,7 @@ def test_a_killed_worker_ends_the_build_and_the_same_command_completes_it(tmp_pa
     os.kill(workers_of(build.pid)[0], signal.SIGKILL)
     _, errors = build.communicate(timeout=60)
     assert build.returncode == 1
-    assert "error: a worker process died" in errors.decode().splitlines()[-1]
+    assert_one_line(errors, "error: a worker process died")
     assert hashes(tmp_path, "out") == {} and os.listdir(str(tmp_path / "out")) == [".work"]
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed
@@ -89,6 +91,40 @@ def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_complet
     assert hashes(tmp_path, "out") == {}
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("end, status, line", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, None)])
+def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_path, undisturbed, workers, end, status, line):
+    build = start(tmp_path, workers)
+    processes = workers_of(build.pid)
+    build.send_signal(end)
+    _, errors = build.communicate(timeout=60)
+    assert build.returncode == status
+    assert_one_line(errors, line)
+    await_the_end_of(processes)
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_room_is_one_line_and_keeps_the_work(tmp_path, undisturbed, workers):
+    def limit_files():                         # as a full disk, for files of over 20 kB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+
+    build = subprocess.run([sys.executable, "-m", "etl.build_pretrain"] + flags(tmp_path, "out", workers), cwd=ROOT,
+                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit_files)
+    assert build.returncode == 1
+    assert_one_line(build.stderr, "error: File too large: %s/out/.work/" % tmp_path)
+    assert os.listdir(str(tmp_path / "out")) == [".work"]
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+def assert_one_line(errors, wanted):
+    """`wanted` is in the only line besides progress; None: there is no line."""
+    lines = [line for line in errors.decode().splitlines() if not line.startswith(("samples: ", "shards: "))]
+    assert len(lines) == (wanted is not None) and all(wanted in line for line in lines), lines
 
 
 def await_the_end_of(processes):

@@ -68,7 +68,8 @@ def test_a_file_round_trip(tmp_path):
     (ZH, {"hidden_size": 18}, "hidden_size must be a multiple of num_attention_heads, which is 4, got 18"),
     (ZH, {"hidden_dropout_prob": 1.0}, "hidden_dropout_prob must be in [0, 1), got 1.0"),
     (ZH, {"attention_probs_dropout_prob": float("nan")}, "attention_probs_dropout_prob must be in [0, 1), got nan"),
-    (ZH, {"initializer_range": 0}, "initializer_range must be above 0, got 0"),
+    (ZH, {"initializer_range": 0}, "initializer_range must be above 0 and finite, got 0"),
+    (ZH, {"initializer_range": float("inf")}, "initializer_range must be above 0 and finite, got inf"),
     (ZH, {"hidden_act": "gelo"}, "hidden_act must be one of gelu, relu, swish, tanh, linear, got gelo"),
     (ZH, {"ln_type": "pre"}, "ln_type must be postln or preln, got pre"),
     (ZH, {"num_hidden_layers": 2.0}, "num_hidden_layers must be an integer, got 2.0"),
@@ -93,6 +94,7 @@ def test_bad_values(config, changes, message):
 @pytest.mark.parametrize("content, message", [
     (b"{", "not a JSON file in UTF-8: Expecting property name enclosed in double quotes"),
     (b"\xff", "not a JSON file in UTF-8: 'utf-8' codec can't decode byte 0xff"),
+    (b"[" * 100000, "not a JSON file in UTF-8: maximum recursion depth exceeded"),
     (b"[1]", "must be a JSON object, got list"),
     (b'{"hidden_sizes": 3}', "unknown field hidden_sizes; known are attention_probs_dropout_prob, embedding_size, "),
     (b'{"vocab_size": 3}', "missing field hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings"),

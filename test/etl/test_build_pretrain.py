@@ -127,6 +127,31 @@ def test_shards_of_an_earlier_build_disappear(flags, built, out):
         open(os.path.join(out, name), "w").close()
     assert main(flags + ["--num_shards", "1", "--eval_fraction", "0"]) == 0
     assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "tf_examples-00000-of-00001.tfrecord", "vocab.txt"]
+    assert sorted(os.listdir(out)) == sorted(files_of(out))            # no empty folders
+
+
+def test_a_build_that_fails_leaves_the_work_of_an_interrupted_one(flags, tmp_path, out, capsys, monkeypatch):
+    def interrupt(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(build_pretrain, "publish", interrupt)
+    assert main(flags) == 130
+    monkeypatch.undo()
+    work = os.listdir(os.path.join(out, ".work"))
+    assert "no text in" in error_of(capsys, ["--input_file", write(tmp_path / "empty.txt", "")] + flags[2:])
+    assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted(work)
+    assert main(flags + ["--random_seed", "1"]) == 0
+    assert not os.path.exists(os.path.join(out, ".work"))
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_names_that_are_not_utf8(flags, built, corpus, tmp_path, workers):
+    texts = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff")
+    shutil.copytree(os.path.dirname(corpus), texts)
+    out = os.path.join(texts, "out")
+    assert main(["--input_file", texts + "/?.txt"] + flags[2:] + ["--output_dir", out, "--direct_num_workers", workers]) == 0
+    assert publish.verify(out) and shards_of(out) == shards_of(built)
+    assert [entry["path"] for entry in manifest.read(out).inputs] == [texts + "/a.txt", texts + "/b.txt"]
 
 
 @pytest.mark.parametrize("module, name, at", [
@@ -225,7 +250,8 @@ def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_
         shutil.copytree(built, out)
     argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", out] + build_flags + ["--eval_fraction", "0"]
     assert error_of(capsys, argv) == message.format(path=path)
-    assert files_of(out) == (files_of(built) if earlier else {})
+    assert files_of(out) == (files_of(built) if earlier else {}) and os.path.exists(out) == earlier
+    assert not os.path.exists(os.path.join(out, ".work"))
 
 
 def test_bad_vocabularies(flags, tmp_path, out, capsys):
@@ -246,7 +272,8 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
 @pytest.mark.parametrize("changed, message", [
     (["--max_seq_length", "7"], "max_seq_length must be at least 8, got 7"),
     (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2"),
-    (["--masked_lm_prob", "inf"], "masked_lm_prob must be in (0, 1), got inf"),
+    (["--masked_lm_prob", "inf"], "argument --masked_lm_prob: wants a number, got 'inf'"),
+    (["--vocab_file", ""], "--vocab_file is empty"),
     (["--runner", "FlinkRunner"], "argument --runner: invalid choice: 'FlinkRunner' (choose from 'DirectRunner')"),
 ])
 def test_bad_flag_is_one_line_and_status_2(flags, out, capsys, changed, message):

@@ -206,3 +206,22 @@ def test_a_users_mistake_leaves_no_file(tmp_path, text_file, capsys, changed):
     assert main(["--output_file", path] + (["--input_file", text_file] if changed[0] != "--input_file" else []) + changed) == 1
     assert capsys.readouterr().err.startswith("etl.build_vocab: error: --")
     assert not os.path.exists(path)
+
+
+@pytest.mark.parametrize("model", ["wordpiece", "sentencepiece"])
+@pytest.mark.parametrize("content, message", [
+    ("好的\n".encode("utf-8") * 3000 + b"a\xff\n", "{path}: line 3001: not UTF-8: invalid start byte at byte 0xff"),
+    (b"a\xff\n", "{path}: line 1: not UTF-8: invalid start byte at byte 0xff"),
+    (b"\n \n", "--input_file: no text"),
+])
+def test_bad_text_is_the_same_line_for_both_models(tmp_path, capfd, model, content, message):
+    (tmp_path / "x.txt").write_bytes(content)
+    argv = ["--input_file", str(tmp_path / "x.txt"), "--output_file", str(tmp_path / "v"), "--vocab_size", "300", "--model", model]
+    assert main(argv) == 1
+    assert capfd.readouterr().err == "etl.build_vocab: error: %s\n" % message.format(path=tmp_path / "x.txt")
+    assert not (tmp_path / "v").exists()
+
+
+def test_a_folder_in_the_place_of_the_output(tmp_path, capsys):
+    assert main(["--output_file", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "etl.build_vocab: error: --output_file: %s is a folder, not a file\n" % tmp_path

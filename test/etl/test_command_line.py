@@ -70,6 +70,11 @@ def test_boolean(argv, value):
     (["--ids", "1", "x"], "argument --ids: wants an integer, got 'x'"),
     (["--rate", "half"], "argument --rate: wants a number, got 'half'"),
     (["--rate", "nan"], "argument --rate: wants a number, got 'nan'"),
+    (["--rate", "-inf"], "argument --rate: expected one argument"),
+    (["--rate=-inf"], "argument --rate: wants a number, got '-inf'"),
+    (["--rate", "1e999"], "argument --rate: wants a number, got '1e999'"),
+    (["--title", ""], "--title is empty"),
+    (["--input_file", "a", ""], "--input_file is empty"),
     (["--verbose", "maybe"], "argument --verbose: wants true or false, got 'maybe'"),
     (["--order", "left"], "argument --order: invalid choice: 'left' (choose from 'up', 'down')"),
     (["--limit", "0"], "limit must be at least 1, got 0"),
@@ -78,13 +83,24 @@ def test_bad_flag_is_one_line_and_status_2(capsys, argv, message):
     assert failure(capsys, *argv) == "etl.show: error: %s (see --help)\n" % message
 
 
-def test_positional_flag():
+def test_positional_flag(capsys):
     @dataclass(frozen=True)
     class Files:
         files: Tuple[str, ...] = flag(("default.txt",), "files", positional=True)
 
     assert parse("etl.show", "Shows.", Files, []).files == ("default.txt",)
     assert parse("etl.show", "Shows.", Files, ["a", "b"]).files == ("a", "b")
+    with pytest.raises(SystemExit):
+        parse("etl.show", "Shows.", Files, ["a", ""])
+    assert capsys.readouterr().err == "etl.show: error: files is empty (see --help)\n"
+
+
+def test_a_flag_may_be_empty_on_demand():
+    @dataclass(frozen=True)
+    class Texts:
+        text: str = flag("x", "a text", empty_ok=True)
+
+    assert parse("etl.show", "Shows.", Texts, ["--text", ""]).text == ""
 
 
 def test_missing_required_flag(capsys):

@@ -4,7 +4,8 @@ import os
 import pytest
 
 from etl.command_line import UserError
-from etl.files import atomic_write, expand, fingerprint, read_json, sha256_of_file, write_json, write_text
+from etl.files import (atomic_write, expand, fingerprint, read_json, require_file, require_folder, sha256_of_file, write_json,
+                       write_text)
 
 
 @pytest.fixture
@@ -12,6 +13,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("b.txt", "a.txt", "sub/c.txt", "odd[1].txt"):
         write_text(name, name)
+    for name in ("odd1.csv", "odd[1].csv", "x,y.csv"):
+        write_text(name, name)
+    os.symlink("a.txt", "link.csv")
     return tmp_path
 
 
@@ -49,6 +53,19 @@ def test_json_round_trip_is_readable_and_stable(tmp_path):
     write_json(path, {"b": [1, 2.5], "a": "你好"})
     assert open(path, encoding="utf-8").read() == '{\n  "a": "你好",\n  "b": [\n    1,\n    2.5\n  ]\n}\n'
     assert read_json(path) == {"a": "你好", "b": [1, 2.5]}
+
+
+def test_names_that_are_not_utf8_come_back(tmp_path):
+    path = str(tmp_path / "\udcff.json")
+    write_json(path, {"path": "语\udce8.txt"})
+    assert open(path, "rb").read().decode("utf-8") == '{\n  "path": "语\\udce8.txt"\n}\n'
+    assert read_json(path) == {"path": "语\udce8.txt"}
+
+
+def test_deeply_nested_json(tmp_path):
+    (tmp_path / "x.json").write_text("[" * 100000)
+    with pytest.raises(UserError, match="x.json: not JSON in UTF-8: maximum recursion depth"):
+        read_json(str(tmp_path / "x.json"))
 
 
 @pytest.mark.parametrize("content, message", [
@@ -89,13 +106,41 @@ def test_fingerprint_shows_an_edit(tmp_path, change):
     (["a.txt", "?.txt", ""], ["a.txt", "b.txt"]),
     (["odd[1].txt"], ["odd[1].txt"]),
     (["**/c.txt"], ["sub/c.txt"]),
+    (["odd[1].csv"], ["odd[1].csv"]),                                  # the name, not odd1.csv
+    (["x,y.csv"], ["x,y.csv"]),
+    (["?.txt", "link.csv"], ["a.txt", "b.txt"]),
+    (["link.csv", "a.txt"], ["link.csv"]),
+    (["./b.txt", "sub/../b.txt"], ["b.txt"]),
 ])
 def test_expand(folder, patterns, found):
     assert expand(patterns, "input_file") == found
 
 
+def test_absolute_and_relative_name_of_one_file(folder):
+    assert expand([str(folder / "a.txt"), "a.txt"], "input_file") == [str(folder / "a.txt")]
+
+
+@pytest.mark.parametrize("require, path, message", [
+    (require_folder, "a.txt", "--out: {folder}/a.txt is a file, not a folder"),
+    (require_folder, "a.txt/x/y", "--out: {folder}/a.txt is a file, not a folder"),
+    (require_file, "sub", "--out: sub is a folder, not a file"),
+    (require_file, "a.txt/x", "--out: {folder}/a.txt is a file, not a folder"),
+])
+def test_a_file_in_the_place_of_a_folder(folder, require, path, message):
+    with pytest.raises(UserError) as error:
+        require(path, "out")
+    assert str(error.value) == message.format(folder=folder)
+
+
+def test_places_that_can_be_made(folder):
+    for path in ("sub", "new", "sub/new/x", "."):
+        require_folder(path, "out")
+    for path in ("a.txt", "new", "sub/new/x"):
+        require_file(path, "out")
+
+
 @pytest.mark.parametrize("patterns, message", [
-    (["a.txt", "*.csv"], "--input_file: *.csv matches no file"),
+    (["a.txt", "*.tsv"], "--input_file: *.tsv matches no file"),
     (["sub"], "--input_file: sub is a folder, not a file"),
     (["su*"], "--input_file: su* matches no file"),
     ([], "--input_file: names no file"),

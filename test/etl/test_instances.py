@@ -55,6 +55,14 @@ def test_tokenize_document(tokenizer):
     assert (document.ids.dtype, document.word_starts.dtype, document.sentence_starts.dtype) == (np.int32, bool, np.int32)
 
 
+def test_a_word_never_begins_inside_a_word_of_the_tokenizer(vocabulary):
+    pieces = ["caf", "##e", "na", "##i", "##ve"]
+    tokenizer = WordPieceTokenizer(Vocabulary(vocabulary.tokens + pieces, "test"), do_lower_case=True)
+    document = tokenized(Document(("我爱café naïve北京",), 0, 0), tokenizer)
+    assert [tokenizer.vocabulary.tokens[index] for index in document.ids] == "我 爱 caf ##e na ##i ##ve 北 京".split(" ")
+    assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 0, 0, 1, 0]
+
+
 def test_nothing_to_tokenize(tokenizer):
     document = tokenized(Document(("\0",), 0, 0), tokenizer)
     assert [len(array) for array in document] == [0, 0, 0]

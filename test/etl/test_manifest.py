@@ -10,7 +10,7 @@ from etl.tokenization import TokenizerConfig
 
 BUILT = Manifest(
     train=(Shard("tf_examples-00000-of-00001.tfrecord", 2, 90, "ab"),), eval=(), max_seq_length=8, max_predictions_per_seq=2,
-    tokenizer=TokenizerConfig("vocab.txt", False), vocab_size=21, vocab_sha256="cd", features=(("input_ids", "int64", 8),),
+    tokenizer=TokenizerConfig("vocab.txt", False), vocab_size=21, vocab_sha256="cd", features=(("input_ids", "int64", 8), ("masked_lm_ids", "int64", 2)),
     flags={"random_seed": 1}, inputs=({"path": "a.txt", "bytes": 3},), versions={"python": "3.7.16"}, counters={"documents": 1})
 
 
@@ -43,17 +43,31 @@ def test_later_fields_are_not_minded(folder):
 @pytest.mark.parametrize("changes, message", [
     ({"format": "other/1"}, "not a manifest of format chinese-albert-pretraining-data/1"),
     ({"format": "gone"}, "not a manifest of format chinese-albert-pretraining-data/1"),
-    ({"eval": "gone", "counters": "gone"}, "missing field counters, eval"),
-    ({"tokenizer": {"vocab_file": None}}, "vocab_file or spm_model_file must be given, got neither"),
-    ({"train": [{"path": "a"}]}, "missing 3 required positional arguments"),
-    ({"train": 3}, "'int' object is not iterable"),
+    ({"eval": "gone", "counters": "gone"}, "missing field eval, counters"),
+    ({"tokenizer": {"vocab_file": None, "do_lower_case": True, "spm_model_file": None}},
+     "vocab_file or spm_model_file must be given, got neither"),
+    ({"tokenizer": {"vocab_file": "x"}}, "missing field tokenizer.do_lower_case, tokenizer.spm_model_file"),
+    ({"tokenizer": {"vocab_file": 3, "do_lower_case": True, "spm_model_file": None}}, "tokenizer.vocab_file must be a string, got 3"),
+    ({"train": [{"path": "a"}]}, "missing field train[0].records, train[0].bytes, train[0].sha256"),
+    ({"train": 3}, "train must be a list, got 3"),
+    ({"train": [{"path": 3, "records": 1, "bytes": 1, "sha256": ""}]}, "train[0].path must be a string, got 3"),
+    ({"eval": [{"path": "a", "records": 1, "bytes": "x", "sha256": ""}]}, "eval[0].bytes must be an integer of at least 0, got 'x'"),
+    ({"max_seq_length": "512"}, "max_seq_length must be an integer of at least 0, got '512'"),
+    ({"max_predictions_per_seq": True}, "max_predictions_per_seq must be an integer of at least 0, got True"),
+    ({"vocab_size": -1}, "vocab_size must be an integer of at least 0, got -1"),
+    ({"flags": None}, "flags must be an object, got None"),
+    ({"inputs": ["a"]}, "inputs[0] must be an object, got 'a'"),
+    ({"features": [["input_ids", "int64"]]}, "features[0] must hold 3 values, got 2"),
+    ({"features": ["input_ids"]}, "features[0] must be a list, got 'input_ids'"),
+    ({"features": [["input_ids", "int64", "8"]]}, "features[0][2] must be an integer of at least 0, got '8'"),
+    ({"max_seq_length": 9}, "features must hold input_ids of length 9, which is max_seq_length, got 8"),
+    ({"features": [["input_ids", "int64", 8]]}, "features must hold masked_lm_ids of length 2, which is max_predictions_per_seq, got None"),
 ])
 def test_bad_manifest_names_the_file(folder, changes, message):
     change(folder, **changes)
     with pytest.raises(UserError) as error:
         manifest.read(folder)
-    assert str(error.value).startswith(os.path.join(folder, "manifest.json") + ": ")
-    assert message in str(error.value)
+    assert str(error.value) == "%s: %s" % (os.path.join(folder, "manifest.json"), message)
 
 
 def test_no_manifest(tmp_path):

@@ -1,9 +1,14 @@
 import functools
+import math
 import os
+import sys
+import time
 
 import pytest
 
+from etl import pipeline
 from etl.command_line import UserError
+from etl.files import read_json
 from etl.pipeline import RunnerConfig, run_map
 
 ONE_PROCESS = RunnerConfig("DirectRunner", 1)
@@ -44,8 +49,8 @@ def test_a_users_mistake_comes_back_word_for_word():
     assert str(error.value) == "语料.txt: line 3: \"bad\" <b>\\ 'record'"
 
 
-def test_a_full_disk_comes_back_as_a_users_mistake():
-    with pytest.raises(UserError, match="No space left on device"):
+def test_a_full_disk_comes_back_as_an_error_of_the_system():
+    with pytest.raises(OSError, match="^No space left on device: out/x$"):
         run_map("Fill", fill_disk, [1], ONE_PROCESS)
 
 
@@ -54,3 +59,67 @@ def test_our_own_mistake_stays_an_error():
         run_map("Blunder", blunder, [1], ONE_PROCESS)
     assert not isinstance(error.value, UserError)
     assert "our own mistake" in str(error.value)
+
+
+# With several workers a function must be one that another process can import: not of this file.
+@pytest.fixture
+def two_processes(tmp_path):
+    return RunnerConfig("DirectRunner", 2, str(tmp_path / "workers.log"))
+
+
+def test_every_element_is_seen_by_processes(tmp_path, two_processes):
+    run_map("Make", os.mkdir, [str(tmp_path / "made") + str(number) for number in range(9)], two_processes)
+    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == ["made%d" % number for number in range(9)]
+
+
+@pytest.mark.parametrize("function, element, kind, message", [
+    (read_json, "语料 <b>\\.json", UserError, "语料 <b>\\.json: no such file"),
+    (read_json, "\udcff.json", UserError, "\\udcff.json: no such file"),
+    (os.rmdir, "gone", OSError, "No such file or directory: gone"),
+])
+def test_what_a_process_raised_comes_back_word_for_word_and_alone(two_processes, capfd, function, element, kind, message):
+    with pytest.raises(kind) as error:
+        run_map("Refuse", function, [element], two_processes)
+    assert str(error.value) == message
+    assert capfd.readouterr() == ("", "")
+    with open(two_processes.log_path) as log:
+        assert "Traceback" in log.read()
+
+
+def test_our_own_mistake_in_a_process_stays_an_error(two_processes):
+    with pytest.raises(RuntimeError, match="math domain error"):
+        run_map("Blunder", math.sqrt, [-1], two_processes)
+
+
+def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
+    with pytest.raises(OSError) as error:
+        run_map("Exit", os._exit, [3], two_processes)
+    assert str(error.value) == (
+        "a worker process died: killed, or out of memory. The same command goes on where this one stopped; fewer "
+        "--direct_num_workers need less memory. What the workers said: " + two_processes.log_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_beams_own_process_dies(two_processes, monkeypatch):
+    monkeypatch.setattr(pipeline, "_watch", lambda process, log_path: process.kill())
+    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
+        run_map("Sleep", time.sleep, [60], two_processes)
+
+
+def test_no_worker_has_started(two_processes, monkeypatch):
+    monkeypatch.setattr(pipeline, "START_SECONDS", 1)
+    monkeypatch.setattr(pipeline, "_children", lambda parent: set())
+    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. What Beam said: .*workers.log$"):
+        run_map("Sleep", time.sleep, [60], two_processes)
+
+
+def test_pythons_path_may_hold_a_blank(tmp_path, two_processes, monkeypatch):
+    environment = tmp_path / "with blank"
+    (environment / "bin").mkdir(parents=True)
+    (environment / "bin" / "python").symlink_to(sys.executable)
+    (environment / "lib").symlink_to(os.path.join(sys.prefix, "lib"))
+    (environment / "pyvenv.cfg").write_bytes(open(os.path.join(sys.prefix, "pyvenv.cfg"), "rb").read())
+    monkeypatch.setattr(sys, "executable", str(environment / "bin" / "python"))
+    monkeypatch.setattr(pipeline, "START_SECONDS", 10)
+    run_map("Make", os.mkdir, [str(tmp_path / "made")], two_processes)
+    assert (tmp_path / "made").exists()

@@ -7,7 +7,7 @@ import pytest
 from etl import plan as module
 from etl.command_line import UserError
 from etl.instances import InstanceConfig
-from etl.plan import BuildConfig, make_plan, work_folder
+from etl.plan import BuildConfig, drop_other_builds, make_plan, work_folder
 from etl.tokenization import TokenizerConfig
 
 
@@ -21,6 +21,8 @@ def config(tmp_path, corpus, vocab_file):
     ({"range_bytes": 0}, "range_bytes must be at least 1, got 0"),
     ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
     ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
+    ({"tokenizer": "sentencepiece"}, "tokenizer sentencepiece needs spm_model_file"),
+    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece has no use for spm_model_file, got x.model"),
     ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
     ({"direct_running_mode": "multi_threading"},
      "direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use multi_processing or in_memory"),
@@ -51,8 +53,14 @@ def test_the_defaults_are_those_of_the_samples():
 
 
 def test_a_model_takes_the_place_of_the_vocabulary():
-    assert BuildConfig(spm_model_file="x.model").tokenizer == TokenizerConfig(None, True, "x.model")
-    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer == TokenizerConfig("v.txt", False)
+    assert BuildConfig(spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
+    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer_config == TokenizerConfig("v.txt", False)
+
+
+def test_a_tokenizer_that_fits_changes_nothing():
+    for changes in ({}, {"tokenizer": "wordpiece"}):
+        assert BuildConfig(vocab_file="v.txt", **changes).tokenizer_config == TokenizerConfig("v.txt")
+    assert BuildConfig(tokenizer="sentencepiece", spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
 
 
 def test_planning_writes_nothing(config):
@@ -116,12 +124,9 @@ def test_missing_user_dictionary(config):
         make_plan(dataclasses.replace(config, user_dict="gone.txt"))
 
 
-def test_work_folder_holds_a_lock_and_drops_other_builds(config):
+def test_work_folder_holds_a_lock(config):
     plan = make_plan(config)
-    stale = os.path.join(config.output_dir, ".work", "0123")
-    os.makedirs(stale)
     with work_folder(plan):
-        assert sorted(os.listdir(os.path.dirname(stale))) == sorted(["lock", os.path.basename(plan.job.work_dir)])
         with pytest.raises(UserError) as error:
             with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
                 raise AssertionError("two builds at once")
@@ -130,10 +135,39 @@ def test_work_folder_holds_a_lock_and_drops_other_builds(config):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@pytest.mark.parametrize("error", [UserError, OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("before", [[], ["mine"], [".work/0123"]])
+def test_a_mistake_of_the_user_leaves_nothing_but_what_was_there(config, error, before):
+    plan = make_plan(config)
+    for path in before:
+        os.makedirs(os.path.join(config.output_dir, path))
+    with pytest.raises(error):
+        with work_folder(plan):
+            raise error("x")
+    found = {path for path in ("", "mine", ".work", ".work/0123") if os.path.exists(os.path.join(config.output_dir, path))}
+    if error == UserError:
+        assert found == {"": set(), "mine": {"", "mine"}, ".work/0123": {"", ".work", ".work/0123"}}["".join(before)]
+    assert os.path.isdir(plan.job.work_dir) == (error != UserError)
+
+
+def test_drop_other_builds(config):
+    plan = make_plan(config)
+    os.makedirs(os.path.join(config.output_dir, ".work", "0123"))
+    with work_folder(plan):
+        assert len(os.listdir(os.path.join(config.output_dir, ".work"))) == 3
+        drop_other_builds(plan)
+        assert sorted(os.listdir(os.path.join(config.output_dir, ".work"))) == sorted(["lock", os.path.basename(plan.job.work_dir)])
+
+
+def test_output_folder_that_is_a_file(config, vocab_file):
+    with pytest.raises(UserError, match="^--output_dir: .* is a file, not a folder$"):
+        make_plan(dataclasses.replace(config, output_dir=vocab_file))
+
+
 def test_a_refused_build_leaves_the_other_alone(config):
     plan = make_plan(config)
     with work_folder(plan):
         with pytest.raises(UserError):
             with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
                 raise AssertionError("two builds at once")
-        assert os.path.isdir(plan.job.work_dir)
+        assert os.listdir(os.path.join(config.output_dir, ".work")) and os.path.isdir(plan.job.work_dir)

@@ -39,6 +39,12 @@ def test_without_progress_there_is_no_guess(monkeypatch, capsys):
     assert "samples: 1.0 of 4.0 MB, 0.00 MB/s, 0 samples\n" in capsys.readouterr().err
 
 
+def test_nothing_new_no_line(monkeypatch, capsys):
+    watch(monkeypatch, [(0, "")] + [(1_000_000, "5 samples")] * 20 + [(2_000_000, "9 samples")] * 2)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(", ")[2] for line in lines] in (["5 samples"], ["5 samples", "9 samples"])
+
+
 def test_a_quick_block_prints_nothing(capsys):
     with progress("samples", 1, lambda: (0, "")):
         pass

@@ -29,6 +29,12 @@ def change_manifest(folder, change):
         json.dump(fields, stream)
 
 
+def replace_first_shard(folder, content):
+    with open(first_shard(folder), "wb") as stream:
+        stream.write(content)
+    change_manifest(folder, lambda fields: fields["train"][0].__setitem__("bytes", len(content)))
+
+
 def failure(folder):
     with pytest.raises(UserError) as error:
         verify(folder)
@@ -46,9 +52,15 @@ def test_missing_shard(folder):
 
 
 def test_truncated_shard(folder):
-    with open(first_shard(folder), "r+b") as stream:
-        stream.truncate(os.path.getsize(first_shard(folder)) - 1)
-    assert failure(folder).startswith(first_shard(folder) + ": truncated in record ")
+    size = os.path.getsize(first_shard(folder))
+    os.truncate(first_shard(folder), size - 1)
+    assert failure(folder) == first_shard(folder) + ": has %d bytes, the manifest says %d" % (size - 1, size)
+
+
+@pytest.mark.parametrize("name", ["tf_examples-00002-of-00003.tfrecord", "eval/tf_examples-00001-of-00002.tfrecord"])
+def test_shard_of_another_build(folder, name):
+    shutil.copy(first_shard(folder), os.path.join(folder, name))
+    assert failure(folder) == os.path.join(folder, name) + ": not in the manifest"
 
 
 def test_damaged_record(folder):
@@ -61,24 +73,23 @@ def test_damaged_record(folder):
 
 
 def test_record_of_another_shape(folder):
-    change_manifest(folder, lambda fields: fields["features"].__setitem__(0, ["input_ids", "int64", 25]))
-    assert failure(folder).endswith(": record 0: feature input_ids has 24 values, the manifest says 25")
+    change_manifest(folder, lambda fields: fields["features"].__setitem__(2, ["segment_ids", "int64", 25]))
+    assert failure(folder).endswith(": record 0: feature segment_ids has 24 values, the manifest says 25")
 
 
 def test_record_that_is_no_example(folder):
-    with open(first_shard(folder), "wb") as stream:
-        stream.write(frame(b"\xff"))
+    replace_first_shard(folder, frame(b"\xff"))
     assert failure(folder) == first_shard(folder) + ": record 0: not a serialized tf.train.Example"
 
 
 def test_record_without_a_feature(folder):
-    with open(first_shard(folder), "wb") as stream:
-        stream.write(frame(encode_example({})))
+    replace_first_shard(folder, frame(encode_example({})))
     assert failure(folder).endswith(": record 0: feature input_ids has 0 values, the manifest says 24")
 
 
 def test_records_of_another_build(folder):
-    os.replace(os.path.join(folder, "tf_examples-00001-of-00002.tfrecord"), first_shard(folder))
+    with open(os.path.join(folder, "tf_examples-00001-of-00002.tfrecord"), "rb") as stream:
+        replace_first_shard(folder, stream.read())
     assert failure(folder).startswith(first_shard(folder) + ": sha256 is ")
 
 
@@ -91,6 +102,12 @@ def test_another_vocabulary(folder):
     with open(os.path.join(folder, "vocab.txt"), "a") as stream:
         stream.write("x\n")
     assert failure(folder) == os.path.join(folder, "vocab.txt") + ": not the vocabulary that the manifest names"
+
+
+def test_size_of_the_vocabulary(folder):
+    change_manifest(folder, lambda fields: fields.__setitem__("vocab_size", 7))
+    assert failure(folder).startswith(os.path.join(folder, "vocab.txt") + ": holds ")
+    assert failure(folder).endswith(" entries, the manifest says 7")
 
 
 def test_nothing_to_verify(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 from etl import sources
 from etl.command_line import UserError
 from etl.documents import Document
-from etl.sources import BadRecord, FileRange, line_number, open_input, plan_ranges, read_document_at, read_documents
+from etl.sources import BadRecord, FileRange, line_number, open_input, plan_ranges, read_documents, read_documents_at
 
 PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff", "\u200b", "\u2028", "\x85",
                                               "\x1c", "a", "你好。", "再见！", "b c", "\0")] + [b"\xff", b"\xe3\x80", b"\x85"]
@@ -56,6 +56,8 @@ def one_document(lines, max_line, max_document):
             return offset, "line longer than %d bytes" % max_line
         if size > max_document:
             return lines[0][0], "document longer than %d bytes" % max_document
+        if b"\r" in line.strip():
+            return offset, "line holds a carriage return in the middle"
         try:
             sentences.append(cleaned(line.decode("utf-8")))
         except UnicodeDecodeError as error:
@@ -107,7 +109,7 @@ def test_any_ranges_give_the_documents_of_the_whole(tmp_path, seed):
 
 
 def test_any_ranges_give_the_same_over_long_lines_and_documents(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 12)
+    monkeypatch.setattr(sources, "MAX_LINE_BYTES", {"text": 12})
     monkeypatch.setattr(sources, "MAX_DOCUMENT_BYTES", 30)
     path = tmp_path / "x.txt"
     reasons = set()
@@ -136,7 +138,7 @@ def test_any_ranges_give_the_same_json_lines(tmp_path):
     (b"\n\r\n \n", []),
     ("你好。\n再见。\n\n　\r\n走了。".encode("utf-8"), [(0, ("你好。", "再见。")), (26, ("走了。",))]),
     (b"\xef\xbb\xbfa\r\nb\r\n", [(0, ("a", "b"))]),
-    (b"a\rb\n", [(0, ("a\rb",))]),
+    (b"a\n\nb\r\nc\rd\r\n", [(0, ("a",)), (6, "line holds a carriage return in the middle")]),
     ("a\u2028b\u0085c\n".encode("utf-8"), [(0, ("a\u2028b\u0085c",))]),
     (b"a\n\nb\xff\nc\n\nd", [(0, ("a",)), (4, "not UTF-8: invalid start byte at byte 0xff"), (9, ("d",))]),
 ])
@@ -168,7 +170,7 @@ def test_json_that_python_reads_and_nobody_can_use(tmp_path, line):
 
 
 def test_over_long_json_line(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources, "MAX_LINE_BYTES", 20)
+    monkeypatch.setattr(sources, "MAX_LINE_BYTES", {"jsonl": 20})
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "%s"}\n{"text": "b"}\n' % (b"a" * 20))
     assert list(read_documents(FileRange(3, path, 0, 99), "jsonl")) == [
@@ -185,7 +187,8 @@ def test_compressed_file_is_one_range(tmp_path, suffix, compress):
     assert read_in_ranges(path, 10) == all_documents(content)
     assert open_input(path).read() == content
     assert line_number(path, 13) == 3
-    assert read_document_at(path, 0, 11, "text", "text") == Document(("再见。", "你好。"), 0, 11)
+    assert list(read_documents_at(path, 0, [11, 32], "text", "text")) == [
+        Document(("再见。", "你好。"), 0, 11), Document(("再见。", "你好。"), 0, 32)]
 
 
 def broken_files():
@@ -227,12 +230,29 @@ def test_line_number(tmp_path, offset, number):
     assert line_number(str(tmp_path / "x"), offset) == number
 
 
-def test_read_document_at(tmp_path):
+def test_read_documents_at(tmp_path):
     path = str(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_bytes("你好。\n\n再见。\n走了。\n\n完".encode("utf-8"))
-    for found in read_documents(FileRange(2, path, 0, 99)):
-        assert read_document_at(path, 2, found.offset, "text", "text") == found
+    found = list(read_documents(FileRange(2, path, 0, 99)))
+    assert list(read_documents_at(path, 2, [document.offset for document in found], "text", "text")) == found
     (tmp_path / "x.jsonl").write_bytes(b'{"t": "a. b!c"}\n{"t": "d"}\n')
     path = str(tmp_path / "x.jsonl")
-    for found in read_documents(FileRange(2, path, 0, 99), "jsonl", "t"):
-        assert read_document_at(path, 2, found.offset, "jsonl", "t") == found
+    found = list(read_documents(FileRange(2, path, 0, 99), "jsonl", "t"))
+    assert list(read_documents_at(path, 2, [document.offset for document in found], "jsonl", "t")) == found
+
+
+def test_a_file_is_opened_once_for_many_documents(tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(sources, "open_input", lambda path: opened.append(path) or gzip.open(path, "rb"))
+    path = str(tmp_path / "x.gz")
+    with gzip.open(path, "wb") as stream:
+        stream.write(b"a\n\n" * 100)
+    assert len(list(read_documents_at(path, 0, range(0, 300, 3), "text", "text"))) == 100
+    assert opened == [path]
+
+
+def test_a_document_of_json_may_be_longer_than_a_line_of_text(tmp_path):
+    for name, content in (("x.txt", b"%s\n"), ("x.jsonl", b'{"text": "%s"}\n')):
+        (tmp_path / name).write_bytes(content % (b"a" * (2 << 20)))
+    assert read_in_ranges(str(tmp_path / "x.txt"), None) == [(0, "line longer than 1048576 bytes")]
+    assert read_in_ranges(str(tmp_path / "x.jsonl"), 1 << 20, "jsonl", "text") == [(0, ("a" * (2 << 20),))]

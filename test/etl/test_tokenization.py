@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import albert_config
 from etl.command_line import UserError
 from etl.tokenization import (CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, TokenizerConfig, Vocabulary, WordPieceTokenizer, is_dropped,
-                              is_han, is_punctuation, load_tokenizer, load_vocabulary, split_words)
+                              is_han, is_punctuation, load_tokenizer, load_vocabulary, may_begin_word_by_blanks, split_words)
 
 ENTRIES = list(SPECIAL_TOKENS) + ["北", "京", "abc", "un", "##aff", "##able", "a", "##b", "##c", ",", "，", "cafe", "1", "##2", "##3", "豈"]
 HAN = "北京㐀豈𠀀𫝀丽"
@@ -231,3 +231,21 @@ def test_missing_and_broken_sentencepiece_model(tmp_path):
     (tmp_path / "x.model").write_bytes(b"no model")
     with pytest.raises(UserError, match="x.model: not a SentencePiece model"):
         load_tokenizer(TokenizerConfig(spm_model_file=str(tmp_path / "x.model")))
+
+
+@pytest.mark.parametrize("pieces, begin", [
+    ("▁don ' t", [1, 0, 0]), ("▁na ï ve", [1, 0, 0]), ("▁pre - training", [1, 0, 0]), ("▁a ▁b c", [1, 1, 0]),
+    ("▁他 去 图书馆 。", [1, 1, 1, 1]), ("▁他 去 ▁don ' t", [1, 1, 1, 0, 0]), ("▁ 他 去 ▁ ab", [1, 1, 1, 1, 0]),
+    ("▁don ' t ▁他 去", [1, 0, 0, 1, 1]), ("a b ▁c", [0, 0, 1]), ("", [])])
+def test_without_han_blanks_part_words(pieces, begin):
+    pieces = pieces.split(" ") if pieces else []
+    found = may_begin_word_by_blanks(np.array([piece.startswith("▁") for piece in pieces], bool),
+                                     np.array([any(map(is_han, piece)) for piece in pieces], bool))
+    assert found.dtype == bool and found.astype(int).tolist() == begin
+
+
+def test_a_repeated_entry_names_both_lines(tmp_path):
+    (tmp_path / "v.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n我\n爱\n我\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_vocabulary(str(tmp_path / "v.txt"))
+    assert str(error.value) == "%s: lines 6 and 8 hold the same entry: 我" % (tmp_path / "v.txt")

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from etl.command_line import UserError
 from etl.words import Segmenter, load_segmenter, mark_word_starts
 
 TEXT = st.text(st.sampled_from("我爱北京天安门中华人民共和国研究生命起源，。！ab12. -%\t\u3000\u2028\0😀é"), max_size=30)
@@ -45,6 +46,25 @@ def test_user_dictionary(tmp_path):
     (tmp_path / "user.txt").write_text("云计算平台 9 n\n", encoding="utf-8")
     assert "云计算平台" in words_of("他做云计算平台", Segmenter(str(tmp_path / "user.txt")))
     assert "云计算平台" not in words_of("他做云计算平台")
+
+
+@pytest.mark.parametrize("content", ["云计算平台\n", "云计算平台 9\r\n", "\ufeff云计算平台 n\n\n", "云计算平台 9 nz", ""])
+def test_user_dictionaries_as_jieba_has_them(tmp_path, content):
+    (tmp_path / "user.txt").write_bytes(content.encode("utf-8"))
+    assert ("云计算平台" in words_of("他做云计算平台", Segmenter(str(tmp_path / "user.txt")))) == bool(content)
+
+
+@pytest.mark.parametrize("line, message", [
+    (b"\xff", "not UTF-8: invalid start byte at byte 0xff"),
+    ("云计算 很多 n".encode("utf-8"), None), (b"ab 9 n x", None), (b"ab\t9", None), (b"ab  9", None), (b"ab 9 N", None), (b"ab 1.5", None)])
+def test_a_bad_line_of_a_user_dictionary_is_named(tmp_path, line, message):
+    path = tmp_path / "user.txt"
+    path.write_bytes(b"ab 9 n\n" + line + b"\n")
+    with pytest.raises(UserError) as error:
+        Segmenter(str(path))
+    assert str(error.value) == "%s: line 2: %s" % (path, message or (
+        "must be a word, then if wanted its frequency (digits) and its tag (small letters), parted by single blanks, got %r"
+        % line.decode("utf-8")))
 
 
 @pytest.mark.parametrize("token_offsets, word_offsets, starts", [
