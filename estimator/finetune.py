@@ -99,6 +99,7 @@ def finetune(config: FinetuneConfig) -> None:
 
 def make_plan(config: FinetuneConfig) -> Plan:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
+    files.require_folder(config.output_dir, "output_dir")
     task = TASKS[config.task_name]
     backend, reason = npu.choose_backend(config.backend)
     wanted = ((TRAIN, config.do_train), (DEV, config.do_eval), (TEST, config.do_predict))

@@ -21,6 +21,7 @@ from estimator import npu, records, resume
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
 from estimator.training_flags import OPTIMIZERS, TrainingFlags
+from etl import files
 from etl.command_line import UserError, flag, run
 from etl.tokenization import TokenizerConfig
 
@@ -112,6 +113,7 @@ def pretrain(config: PretrainConfig) -> None:
 
 def make_plan(config: PretrainConfig) -> Plan:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
+    files.require_folder(config.output_dir, "output_dir")
     model = albert_config.load(config.albert_config_file)
     backend, reason = npu.choose_backend(config.backend)
     data = find_data(config)

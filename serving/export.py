@@ -21,7 +21,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
-from etl import pairs
+from etl import files, pairs
 from etl.command_line import UserError, flag, run
 from etl.tokenization import WordPieceTokenizer, load_tokenizer
 from serving.saved_model import SavedModel
@@ -54,6 +54,7 @@ def export(config: ExportConfig) -> None:
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
     from estimator import checkpoints
     tf.logging.set_verbosity(tf.logging.ERROR)
+    files.require_folder(config.output_dir, "output_dir")
     model, tokenizer = read_model(config.checkpoint_dir)
     best = os.path.join(config.checkpoint_dir, BEST)
     checkpoint = checkpoints.resolve(best if os.path.isdir(best) else config.checkpoint_dir, "checkpoint_dir")
