@@ -31,7 +31,7 @@ quickstart: venv
 	$(PYTHON) -m etl.build_pretrain --runner DirectRunner --max_seq_length 128 --eval_fraction 0.1
 	$(PYTHON) -m estimator.pretrain --albert_config_file mini --optimizer adamw --learning_rate 0.001 \
 	    --train_batch_size 32 --num_train_steps 500 --num_warmup_steps 50 --save_checkpoints_steps 250 --log_steps 50
-	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.0005 --num_train_epochs 30 --log_steps 50
+	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.0003 --num_train_epochs 10 --log_steps 50
 	$(PYTHON) -m serving.export
 	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
 
