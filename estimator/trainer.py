@@ -4,7 +4,9 @@ The training goes in parts, each from one evaluation to the next. A part begins 
 have come next anyway, so that parts, like an interruption, change nothing.
 """
 import contextlib
+import glob
 import os
+import shutil
 import signal
 import threading
 import time
@@ -57,12 +59,13 @@ def train(training: Training, start_step: int) -> bool:
     if start_step >= last:
         print("Nothing to train: %s is at step %d of %d" % (flags.output_dir, start_step, last))
         return True
+    remove_half_written(flags.output_dir)
     model_folder.write(flags.output_dir, training.folder)
     resume.write_run(flags.output_dir, training.command, flags, training.backend, training.facts)
     if start_step:
         print("Going on from step %d of %d" % (start_step, last))
     begin, step = time.time(), start_step
-    with _sigterm() as stop, failures.explained(training.batch_size_flag, training.data):
+    with _sigterm() as stop, _clean(flags.output_dir), failures.explained(training.batch_size_flag, training.data):
         if training.eval_every and 0 < step < last and step % training.eval_every == 0:
             evaluate(training)                 # the run before may have been cut off between checkpoint and evaluation
         while step < last and not stop.is_set():
@@ -86,6 +89,24 @@ def evaluate(training: Training) -> None:
     checkpoint = checkpoints.resolve(output_dir, "output_dir")
     if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
         print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+
+
+def remove_half_written(output_dir: str) -> None:
+    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock."""
+    for folder in (output_dir, os.path.join(output_dir, best_checkpoint.FOLDER)):
+        for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*_temp_*")):
+            shutil.rmtree(path)                # TensorFlow's parts of a checkpoint
+        for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp-*")):
+            os.remove(path)
+
+
+@contextlib.contextmanager
+def _clean(output_dir: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        remove_half_written(output_dir)
+        raise
 
 
 class _StopHook(tf.train.SessionRunHook):

@@ -133,3 +133,14 @@ def test_a_loss_that_explodes_leaves_the_last_good_checkpoint(folder, capsys):
                      r"learning_rate", errors) and errors.count("\n") == 1
     step = int(re.search(r"after step (\d+)", errors).group(1))
     assert all(np.isfinite(value).all() for value in weights(folder, "exploded", step).values())
+
+
+def test_what_was_half_written_goes_and_checkpoints_stay(tmp_path):
+    (tmp_path / "model.ckpt-7_temp_0123").mkdir()
+    (tmp_path / "model.ckpt-7_temp_0123" / "part").write_text("x")
+    (tmp_path / "best").mkdir()
+    for name in ("model.ckpt-5.index", "run_config.json.tmp-99", "best/vocab.txt.tmp-99", "best/vocab.txt"):
+        (tmp_path / name).write_text("x")
+    trainer.remove_half_written(str(tmp_path))
+    assert sorted(os.listdir(str(tmp_path))) == ["best", "model.ckpt-5.index"]
+    assert os.listdir(str(tmp_path / "best")) == ["vocab.txt"]
