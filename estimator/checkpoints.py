@@ -280,7 +280,8 @@ def _average(config: AverageConfig) -> None:
 
 
 def _listed_in(folder: str) -> List[str]:
-    """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. None without the file.
+    """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. No prefix where
+    there is no such file.
 
     Raises UserError when the file lists nothing.
     """

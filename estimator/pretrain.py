@@ -83,6 +83,7 @@ class Plan(NamedTuple):
     model: AlbertConfig
     data: PretrainingData
     folder: ModelFolder
+    facts: Dict[str, str]                      # see facts_of
     backend: str
     start_step: int                            # of the latest checkpoint in the output folder
     init_checkpoint: Optional[str]             # prefix; None for random values
@@ -104,8 +105,6 @@ def pretrain(config: PretrainConfig) -> None:
             return
         if config.do_eval:
             trainer.evaluate(training)
-
-
         report = training_report.write_report(config.output_dir, "Pretraining", charts())
     print("Wrote %s" % report)
     print("Next: python -m estimator.finetune --init_checkpoint %s" % config.output_dir)
@@ -129,9 +128,10 @@ def make_plan(config: PretrainConfig) -> Plan:
               % (config.train_batch_size, config.num_train_steps, config.num_warmup_steps, config.optimizer,
                  config.learning_rate))
     init_checkpoint = find_init_checkpoint(config)
+    facts = facts_of(data, init_checkpoint)
     resume.check_model(config.output_dir, folder)
     if config.do_train:
-        for change in resume.check_training(config.output_dir, config, facts_of(data, init_checkpoint), config.allow_changes):
+        for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
             print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
     if not (config.do_train or start_step):
@@ -140,7 +140,7 @@ def make_plan(config: PretrainConfig) -> Plan:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order,
                                     optimizer=config.optimizer))
-    return Plan(config, model, data, folder, backend, start_step, init_checkpoint)
+    return Plan(config, model, data, folder, facts, backend, start_step, init_checkpoint)
 
 
 def with_sizes(config: PretrainConfig, num_records: int) -> PretrainConfig:
@@ -230,8 +230,8 @@ def make_training(plan: Plan) -> Any:
         return input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, done)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written
-    return Training("estimator.pretrain", config, facts_of(plan.data, plan.init_checkpoint), plan.folder, plan.backend,
-                    estimator, batches, "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
+    return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.backend, estimator, batches,
+                    "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
                     lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
 
 

@@ -72,7 +72,7 @@ def train(training: Training, start_step: int) -> bool:
             end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
             training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
                                      hooks=[_StopHook(stop)])
-            step = resume.latest_step(flags.output_dir)
+            step = int(training.estimator.get_variable_value("global_step"))
             if end < last and not stop.is_set():
                 evaluate(training)
     if stop.is_set() and step < last:
