@@ -11,11 +11,14 @@ class NPUBroadcastGlobalVariablesHook(tf.train.SessionRunHook):
     def __init__(self, root_rank=0, index=0):
         self._root_rank = root_rank
 
+    def begin(self):
+        self._variables = tf.global_variables()
+        self._values = [tf.placeholder(variable.dtype.base_dtype, variable.shape) for variable in self._variables]
+        self._assign = tf.group(*[tf.assign(variable, value) for variable, value in zip(self._variables, self._values)])
+
     def after_create_session(self, session, coord):
-        variables = tf.global_variables()
-        values = hccl_ops.broadcast_values(session.run(variables), self._root_rank)
-        for variable, value in zip(variables, values):
-            variable.load(value, session)
+        values = hccl_ops.broadcast_values(session.run(self._variables), self._root_rank)
+        session.run(self._assign, dict(zip(self._values, values)))
 
 
 class NPUCheckpointSaverHook(tf.train.CheckpointSaverHook):
