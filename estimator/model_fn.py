@@ -30,6 +30,7 @@ class TrainingConfig:
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
       log_steps: steps between lines of progress.
       iterations_per_loop: batches behind each call of the host.
+      keep_checkpoint_max: newest checkpoints that are kept.
       device: where it runs.
     """
     optimizer: str
@@ -44,6 +45,7 @@ class TrainingConfig:
     init_checkpoint: Optional[str] = None
     log_steps: int = 100
     iterations_per_loop: int = 1
+    keep_checkpoint_max: int = 5
     device: npu.Device = npu.Device()
 
 
@@ -183,6 +185,8 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     if training.init_checkpoint:
         checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
+    if not device.on_host:                     # older releases keep five checkpoints, whatever they are told
+        tf.add_to_collection(tf.GraphKeys.SAVERS, checkpoints.WeightsSaver(training.keep_checkpoint_max))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()

@@ -108,4 +108,5 @@ class TrainingFlags:
             optimizer=self.optimizer, learning_rate=rate, num_train_steps=num_train_steps, num_warmup_steps=num_warmup_steps,
             random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,
             accumulation_steps=self.gradient_accumulation_steps, log_steps=self.log_steps,
-            iterations_per_loop=self.iterations_per_loop or 1, device=device, **more)
+            iterations_per_loop=self.iterations_per_loop or 1, keep_checkpoint_max=self.keep_checkpoint_max, device=device,
+            **more)

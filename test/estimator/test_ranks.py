@@ -7,7 +7,8 @@ from etl.command_line import UserError
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "table.json").write_text("{}")
-    return {"RANK_TABLE_FILE": str(tmp_path / "table.json"), "RANK_SIZE": "8", "RANK_ID": "3", "ASCEND_DEVICE_ID": "3", "JOB_ID": "1"}
+    return {"RANK_TABLE_FILE": str(tmp_path / "table.json"), "RANK_SIZE": "8", "RANK_ID": "3", "ASCEND_DEVICE_ID": "3",
+            "JOB_ID": "1"}
 
 
 def test_without_a_table_a_process_is_alone(environment):
