@@ -254,3 +254,94 @@ def test_the_options_file(folder):
     run = pretrain(folder, "H", "options_h", status=1, backend="npu", npu_options=folder / "options.json")
     assert "--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first release that has it is " \
            "r1.13.0" in run.errors
+
+
+def test_two_ranks_fine_tune_and_go_on(folder):
+    """The first run is cut off after its first checkpoint; both ranks go on from it."""
+    (folder / "exchange_fine").mkdir()
+    (folder / "table.json").write_text("{}")
+
+    def start(output_dir, rank, size, **changes):
+        flags = dict(dict(data_dir=folder / "task", init_checkpoint="none", albert_config_file=folder / "config.json",
+                          vocab_file=folder / "data" / "vocab.txt", output_dir=folder / output_dir, max_seq_length=8,
+                          learning_rate=0.002, num_train_epochs=1, log_steps=1, save_checkpoints_steps=5, npu_kernels="false",
+                          train_batch_size=8 // size, do_train="true", do_predict="true", backend="npu",
+                          iterations_per_loop=1), **changes)
+        environment = dict(RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE=str(size), RANK_ID=str(rank),
+                           NPU_STAND_IN_EXCHANGE=str(folder / "exchange_fine")) if size > 1 else {}
+        return Run(folder, "estimator.finetune", "H", flags, **environment)
+    for attempt in range(2):
+        runs = [start("fine_ranks", rank, 2) for rank in (0, 1)]
+        for run in runs:
+            run.wait()
+        if attempt == 0:
+            last = weights(folder / "fine_ranks", 10)
+            (folder / "fine_ranks" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"\n')
+            for path in (folder / "exchange_fine").iterdir():
+                path.unlink()
+    assert all("Going on from step 5 of 10" in run.output for run in runs)
+    assert "Test: accuracy" in runs[0].output and "Test:" not in runs[1].output
+    found = weights(folder / "fine_ranks", 10)
+    for name in last:
+        np.testing.assert_allclose(found[name], last[name], atol=1e-5, err_msg=name)
+    alone = start("fine_ranks", 0, 1, do_predict="false")
+    alone.wait(1)
+    assert "number of devices was 2, is now 1" in alone.errors
+
+
+@pytest.mark.parametrize("generation", ["H", "M"])
+def test_the_stand_in_raises_what_the_package_raises(generation, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text('''
+import os, sys
+import tensorflow.compat.v1 as tf
+plain_init = tf.Session.__init__
+from npu_bridge.npu_init import *
+from npu_bridge.npu_init import NPUEstimator, NPURunConfig
+from npu_bridge.estimator.npu.npu_loss_scale_manager import FixedLossScaleManager
+
+def raises(kind, call):
+    try:
+        call()
+    except kind as error:
+        assert type(error) is kind, error
+    else:
+        raise AssertionError("nothing raised")
+
+generation, folder = sys.argv[1:]
+assert (tf.Session.__init__ is plain_init) == (generation == "H")
+raises(ValueError, lambda: NPURunConfig(iterations_per_loop=0))
+raises(TypeError, lambda: NPURunConfig(iterations_per_loop=2.0))
+raises(ValueError, lambda: NPURunConfig(mix_compile_mode=True, iterations_per_loop=2))
+raises(ValueError, lambda: NPURunConfig(save_checkpoints_steps=1, save_checkpoints_secs=1))
+raises(TypeError, lambda: NPURunConfig(device_fn=None))
+assert NPURunConfig().save_checkpoints_steps == 100
+if generation == "H":
+    raises(TypeError, lambda: NPURunConfig(modify_mixlist="x"))
+else:
+    raises(TypeError, lambda: NPURunConfig(auto_tune_mode="x"))
+raises(ValueError, lambda: FixedLossScaleManager(0.5))
+spec = lambda features, mode: tf.estimator.EstimatorSpec(
+    mode, loss=tf.reduce_sum(features) * tf.get_variable("a", []), train_op=tf.train.get_global_step().assign_add(1).op)
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, config=None))
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, config=tf.estimator.RunConfig()))
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, model_dir=folder, config=NPURunConfig(model_dir=folder + "/b")))
+make = lambda loop=1, model_fn=spec, **more: NPUEstimator(
+    model_fn=model_fn, model_dir=folder, config=NPURunConfig(iterations_per_loop=loop, **more))
+one_shot = lambda: tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensors([1.0]).repeat()).get_next()
+good = lambda: tf.data.Dataset.from_tensors([1.0]).repeat()
+raises(RuntimeError, lambda: make(model_fn=lambda features, mode: None).train(good, steps=1))
+raises(SystemError, lambda: make(loop=2).train(one_shot, steps=2))
+shared = tf.ConfigProto()
+make(session_config=shared)
+raises(RuntimeError, lambda: make(session_config=shared).train(good, steps=1))
+make(loop=5, save_checkpoints_steps=7).train(good, max_steps=23)
+assert sorted(name for name in os.listdir(folder) if name.endswith(".index")) == [
+    "model.ckpt-%d.index" % step for step in (0, 10, 20, 25)], os.listdir(folder)
+del os.environ["JOB_ID"]
+raises(AttributeError if generation == "H" else ValueError, make)
+''')
+    run = subprocess.run(
+        [sys.executable, str(script), generation, str(tmp_path / "model")], cwd=ROOT, stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=STAND_IN, NPU_STAND_IN_GENERATION=generation, JOB_ID="1", RANK_SIZE="1"))
+    assert run.returncode == 0, run.stderr.decode()[-3000:]

@@ -4,7 +4,8 @@ The stand-in is a small npu_bridge of our own for tests. It runs on the CPU over
 raises. It is not the real package: names, arguments and checks follow it, kernels and compilation do not exist.
 
 Environment: NPU_STAND_IN_GENERATION (H: February 2021, M: December 2023), NPU_STAND_IN_RECORD (a file that gets a JSON line
-for each event), NPU_STAND_IN_OVERFLOWS (updates that overflow, from 1: "3,7"), NPU_STAND_IN_EXCHANGE (a folder that local ranks share).
+for each event), NPU_STAND_IN_OVERFLOWS (updates that overflow, from 1: "3,7"), NPU_STAND_IN_EXCHANGE (a folder that local
+ranks share).
 """
 import io
 import json
