@@ -61,6 +61,16 @@ class LoadPlan(NamedTuple):
         return "\n".join((line,) + self.notes)
 
 
+class WeightsSaver(tf.train.Saver):
+    """Saves variables and no graph: a training graph may hold a device's own ops, which stock TensorFlow cannot read."""
+
+    def __init__(self, keep_checkpoint_max: int) -> None:
+        super().__init__(sharded=True, max_to_keep=keep_checkpoint_max, defer_build=True, save_relative_paths=True)
+
+    def save(self, *args: Any, **kwargs: Any) -> Optional[str]:
+        return super().save(*args, **dict(kwargs, write_meta_graph=False))
+
+
 def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
     """The prefix of the checkpoint that `path` means.
 

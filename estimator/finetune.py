@@ -70,7 +70,7 @@ class Plan(NamedTuple):
     arrays: Dict[str, Dict[str, Any]]          # by part, see tasks.encode_examples
     folder: ModelFolder
     facts: Dict[str, str]                      # see started_from; empty without training
-    backend: str
+    device: npu.Device
     num_train_steps: int
     start_step: int                            # of the latest checkpoint in the output folder
     init_checkpoint: Optional[str]             # prefix; None for random values, or without training
@@ -85,8 +85,14 @@ def finetune(config: FinetuneConfig) -> None:
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
     from estimator import trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
-    plan = make_plan(config)
+    device = config.choose_device()
+    config = config.with_loop(device)
+    plan = make_plan(config, device)
     training = make_training(config, plan)
+    if not plan.device.world.is_first:
+        if config.do_train:
+            trainer.train(training, plan.start_step)
+        return
     with trainer.locked(config.output_dir):
         if config.do_train and not trainer.train(training, plan.start_step):
             return
@@ -97,18 +103,17 @@ def finetune(config: FinetuneConfig) -> None:
     print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
 
 
-def make_plan(config: FinetuneConfig) -> Plan:
+def make_plan(config: FinetuneConfig, device: npu.Device) -> Plan:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     files.require_folder(config.output_dir, "output_dir")
     task = TASKS[config.task_name]
-    backend, reason = npu.choose_backend(config.backend)
     wanted = ((TRAIN, config.do_train), (DEV, config.do_eval), (TEST, config.do_predict))
     examples = {part: tasks.read_examples(task, config.data_dir, part) for part, is_wanted in wanted if is_wanted}
     init_checkpoint = find_init_checkpoint(config)
     folder = describe_model(config, task, init_checkpoint)
-    print("Task %s on %s (%s): %s" % (task.name, backend, reason, ", ".join(
+    print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    facts = started_from(config, task, init_checkpoint) if config.do_train else {}
+    facts = started_from(config, task, init_checkpoint, device) if config.do_train else {}
     resume.check_model(config.output_dir, folder)
     if config.do_train:
         for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
@@ -122,8 +127,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
     tokenizer = load_tokenizer(folder.tokenizer)
     arrays = {part: tasks.encode_examples(found, tokenizer, config.max_seq_length, task.labels)
               for part, found in examples.items()}
-    num_train_steps = count_steps(config, backend, len(examples.get(TRAIN, ())))
-    return Plan(task, examples, arrays, folder, facts, backend, num_train_steps, start_step, init_checkpoint)
+    num_train_steps = count_steps(config, device, len(examples.get(TRAIN, ())))
+    return Plan(task, examples, arrays, folder, facts, device, num_train_steps, start_step, init_checkpoint)
 
 
 def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
@@ -179,18 +184,21 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
     return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
 
 
-def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> Dict[str, str]:
+def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model: its beginning and its examples."""
     path, _ = tasks.find_file(task, config.data_dir, TRAIN)
-    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": resume.file_fact(path)}
+    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": resume.file_fact(path),
+            "number of devices": str(device.world.size)}
 
 
-def count_steps(config: FinetuneConfig, backend: str, num_examples: int) -> int:
+def count_steps(config: FinetuneConfig, device: npu.Device, num_examples: int) -> int:
     """Steps in all of the epochs: whole batches, and on the NPU whole loops."""
-    npu.check_steps(backend, config.run_options, {"save_checkpoints_steps": config.save_checkpoints_steps})
-    batch_size = config.train_batch_size * config.gradient_accumulation_steps
-    steps = int(num_examples * config.num_train_epochs / batch_size)
-    return max(1, steps // config.iterations_per_loop) * config.iterations_per_loop
+    if config.do_train:
+        config.check_steps(device, "save_checkpoints_steps")
+    steps = int(num_examples * config.num_train_epochs
+                / (config.train_batch_size * device.world.size * config.gradient_accumulation_steps))
+    updates = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)  # of a loop
+    return max(1, steps // updates) * updates
 
 
 def make_training(config: FinetuneConfig, plan: Plan) -> Any:
@@ -198,17 +206,18 @@ def make_training(config: FinetuneConfig, plan: Plan) -> Any:
     from estimator import input_fn
     from estimator.model_fn import classifier_model_fn
     from estimator.trainer import Training
-    numbers = config.training(config.train_batch_size, plan.num_train_steps,
-                              int(plan.num_train_steps * config.warmup_proportion), on_host=plan.backend == npu.CPU,
+    numbers = config.training(plan.device, config.train_batch_size, plan.num_train_steps,
+                              int(plan.num_train_steps * config.warmup_proportion),
                               init_checkpoint=None if plan.start_step else plan.init_checkpoint)
-    estimator = npu.make_estimator(plan.backend, classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels)),
-                                   config.output_dir, config.run_options)
+    estimator = plan.device.make_estimator(classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels)),
+                                           config.output_dir, config.run_options())
 
     def batches(done: int) -> Any:
-        return input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, done)
+        return input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, done,
+                                        plan.device.world)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written
-    return Training("estimator.finetune", config, plan.facts, plan.folder, plan.backend, estimator, batches,
+    return Training("estimator.finetune", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, plan.num_train_steps,
                     lambda: evaluate(config, plan, estimator), eval_every=None, best_metric="eval_accuracy")
 

@@ -11,6 +11,7 @@ from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from estimator.ranks import ALONE, World
 from estimator.records import PretrainingData, check_all
 from etl.command_line import UserError
 from etl.examples import FLOAT, Feature
@@ -29,16 +30,18 @@ READ_BATCH = 1024                              # records at a time, where only a
 _graph_code = tf.autograph.experimental.do_not_convert
 
 
-def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0) -> InputFn:
+def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0, world: World = ALONE) -> InputFn:
     """Batches of `data`, without end, after the first `batches_done`; a batch may hold the end of one epoch and the
     beginning of the next.
 
+    Records are dealt out to the ranks in turn: n ranks with batch b see, step by step, what one sees with batch n · b.
+
     Raises UserError when the data does not fill one batch.
     """
-    if data.num_train_records < batch_size:
-        raise UserError("--train_batch_size is %d, but %s holds only %d training records"
-                        % (batch_size, data.source, data.num_train_records))
-    first_epoch, to_skip = divmod(batches_done * batch_size, data.num_train_records)
+    if data.num_train_records < batch_size * world.size:
+        raise UserError("--train_batch_size is %d%s, but %s holds only %d training records"
+                        % (batch_size, _on_devices(world), data.source, data.num_train_records))
+    first_epoch, to_skip = divmod(batches_done * batch_size * world.size, data.num_train_records)
 
     @_graph_code
     def epoch_records(epoch: tf.Tensor) -> tf.data.Dataset:
@@ -47,7 +50,10 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_
 
     def input_fn() -> tf.data.Dataset:
         epochs = tf.data.Dataset.range(first_epoch, np.iinfo(np.int64).max)
-        batches = epochs.flat_map(epoch_records).batch(batch_size, drop_remainder=True)
+        records = epochs.flat_map(epoch_records)
+        if world.size > 1:
+            records = records.shard(world.size, world.rank)
+        batches = records.batch(batch_size, drop_remainder=True)
         return batches.map(_parser(data.features), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
     return input_fn
 
@@ -60,8 +66,9 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     return input_fn
 
 
-def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, batches_done: int = 0) -> InputFn:
-    """Batches of rows, without end, after the first `batches_done`; each epoch in an order of its own.
+def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, batches_done: int = 0,
+                    world: World = ALONE) -> InputFn:
+    """Batches of rows, without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as records are.
 
     Args:
       arrays: int32 [num_examples, ...] by feature.
@@ -69,13 +76,13 @@ def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, b
     Raises UserError when the rows do not fill one batch.
     """
     num_examples = _num_rows(arrays)
-    if num_examples < batch_size:
-        raise UserError("--train_batch_size is %d, but there are only %d training examples"
-                        % (batch_size, num_examples))
+    if num_examples < batch_size * world.size:
+        raise UserError("--train_batch_size is %d%s, but there are only %d training examples"
+                        % (batch_size, _on_devices(world), num_examples))
 
     def batches() -> Iterator[Dict[str, np.ndarray]]:
-        for rows in _training_rows(num_examples, batch_size, seed, batches_done):
-            yield {name: array[rows] for name, array in arrays.items()}
+        for rows in _training_rows(num_examples, batch_size * world.size, seed, batches_done):
+            yield {name: array[rows[world.rank::world.size]] for name, array in arrays.items()}
     return lambda: _from_batches(batches, arrays, batch_size)
 
 
@@ -93,7 +100,9 @@ def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) 
     counts = np.zeros(data.vocab_size, dtype=np.int64)
     with tf.Graph().as_default(), tf.Session() as session:
         batches = tf.data.TFRecordDataset(list(paths)).take(max_records).batch(READ_BATCH).map(_parser(wanted))
-        batch = tf.data.make_one_shot_iterator(batches).get_next()
+        iterator = tf.data.make_initializable_iterator(batches)     # an NPU runs no other kind
+        batch = iterator.get_next()
+        session.run(iterator.initializer)
         while True:
             try:
                 values = session.run(batch)
@@ -178,6 +187,10 @@ def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: 
 
 def _epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.RandomState([seed & 0xFFFFFFFF, epoch]).permutation(num_examples)
+
+
+def _on_devices(world: World) -> str:
+    return "" if world.size == 1 else " on each of %d devices" % world.size
 
 
 def _num_rows(arrays: Dict[str, np.ndarray]) -> int:

@@ -1,15 +1,17 @@
 """What an Estimator runs: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Sequence
+from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import checkpoints, failures, heads, metrics, modeling, optimizers, schedules
+from estimator import checkpoints, failures, heads, metrics, modeling, npu, optimizers, schedules
 from estimator.progress import Pace, ProgressHook, time_waiting
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
 RunConfig = tf.estimator.RunConfig
+
+RANK_SEED = 1000003                            # between the dropout seeds of two ranks
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class TrainingConfig:
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
       log_steps: steps between lines of progress.
       iterations_per_loop: batches behind each call of the host.
-      on_host: whether the host sees every step, and so checks its numbers and times its input.
+      keep_checkpoint_max: newest checkpoints that are kept.
+      device: where it runs.
     """
     optimizer: str
     learning_rate: float
@@ -42,7 +45,8 @@ class TrainingConfig:
     init_checkpoint: Optional[str] = None
     log_steps: int = 100
     iterations_per_loop: int = 1
-    on_host: bool = True
+    keep_checkpoint_max: int = 5
+    device: npu.Device = npu.Device()
 
 
 def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
@@ -57,8 +61,9 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
         order_labels = features["next_sentence_labels"][:, 0]
         ids, weights = features["masked_lm_ids"], features["masked_lm_weights"]
 
-        encoded = _encode(model, features, _dropout(training, mode))
-        masked_lm = heads.masked_lm(model, encoded, features["masked_lm_positions"], ids, weights)
+        gelu, dropout = _kernels(training, mode)
+        encoded = _encode(model, features, gelu, dropout)
+        masked_lm = heads.masked_lm(model, encoded, features["masked_lm_positions"], ids, weights, gelu)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
             order = heads.sentence_order(model, encoded, order_labels)
@@ -87,9 +92,10 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
     def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
-        labels, dropout = features["label_ids"], _dropout(training, mode)
+        labels = features["label_ids"]
 
-        encoded = _encode(model, features, dropout)
+        gelu, dropout = _kernels(training, mode)
+        encoded = _encode(model, features, gelu, dropout)
         classified = heads.classifier(model, encoded, num_labels, labels, is_real, dropout)
 
         if mode == tf.estimator.ModeKeys.TRAIN:
@@ -133,16 +139,21 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         return plan.summary()
 
 
-def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], dropout: Optional[modeling.Dropout]
-            ) -> modeling.Encoded:
+def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], gelu: modeling.Activation,
+            dropout: Optional[modeling.Dropout]) -> modeling.Encoded:
     return modeling.encode(model, features["input_ids"], features["input_mask"], features["segment_ids"],
-                           dropout=dropout)
+                           dropout=dropout, gelu=gelu)
 
 
-def _dropout(training: TrainingConfig, mode: str) -> Optional[modeling.Dropout]:
+def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Activation, Optional[modeling.Dropout]]:
+    """(gelu, dropout): the device's own in training graphs alone, so that every other graph is stock TensorFlow."""
     if mode != tf.estimator.ModeKeys.TRAIN:
-        return None
-    return modeling.stateless_dropout(training.random_seed, optimizers.forward_step(training.accumulation_steps))
+        return modeling.gelu, None
+    own = training.device.training_kernels(training.random_seed)
+    if own is not None:
+        return own
+    seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
+    return modeling.gelu, modeling.stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
 
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
@@ -163,21 +174,29 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
                                             training.num_warmup_steps, training.poly_power, training.lr_schedule)
     optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate, layer_decay=training.layer_decay)
-    losses = dict(losses, loss=loss)
+    losses, device = dict(losses, loss=loss), training.device
+    loss_scale = device.loss_scale_manager()
 
     def check(norm: tf.Tensor) -> tf.Operation:
         return failures.require_finite(step, dict(losses, gradient_norm=norm, learning_rate=learning_rate))
     update = optimizers.build_train_op(loss, optimizer, accumulation_steps=training.accumulation_steps,
-                                       check=check if training.on_host else None)
+                                       check=check if device.on_host else None,
+                                       wrap=lambda rule: device.wrap(rule, loss_scale))
     if training.init_checkpoint:
         checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
+    if not device.on_host:                     # older releases keep five checkpoints, whatever they are told
+        tf.add_to_collection(tf.GraphKeys.SAVERS, checkpoints.WeightsSaver(training.keep_checkpoint_max))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
-    if training.accumulation_steps == 1:       # else the ratios are computed at every k-th call only, out of reach
+    if loss_scale is not None:
+        shown["loss_scale"] = loss_scale.get_loss_scale()
+    if training.accumulation_steps == 1 and loss_scale is None:    # else the ratios are computed now and then, out of reach
         shown.update({"trust_ratio/" + name: ratio for name, ratio in optimizer.trust_ratios.items()})
     batch_size, seq_length = features["input_ids"].shape.as_list()
+    batch_size *= device.world.size
     pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_size * seq_length,
                 training.accumulation_steps, training.iterations_per_loop)
-    progress = ProgressHook(losses, shown, pace, time_waiting(features) if training.on_host else None, event_dir)
+    progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
+                            event_dir if device.world.is_first else None)
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress])

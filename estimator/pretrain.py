@@ -84,7 +84,7 @@ class Plan(NamedTuple):
     data: PretrainingData
     folder: ModelFolder
     facts: Dict[str, str]                      # see facts_of
-    backend: str
+    device: npu.Device
     start_step: int                            # of the latest checkpoint in the output folder
     init_checkpoint: Optional[str]             # prefix; None for random values
 
@@ -100,6 +100,10 @@ def pretrain(config: PretrainConfig) -> None:
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     training = make_training(plan)
+    if not plan.device.world.is_first:
+        if config.do_train:
+            trainer.train(training, plan.start_step)
+        return
     with trainer.locked(config.output_dir):
         if config.do_train and not trainer.train(training, plan.start_step):
             return
@@ -114,13 +118,13 @@ def make_plan(config: PretrainConfig) -> Plan:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
     files.require_folder(config.output_dir, "output_dir")
     model = albert_config.load(config.albert_config_file)
-    backend, reason = npu.choose_backend(config.backend)
+    device = config.choose_device()
     data = find_data(config)
-    config = with_sizes(config, data.num_train_records)
-    npu.check_steps(backend, config.run_options, {
-        name: getattr(config, name) for name in ("num_train_steps", "save_checkpoints_steps", "eval_every")})
+    config = with_sizes(config.with_loop(device), data.num_train_records, device.world.size)
+    if config.do_train:
+        config.check_steps(device, "num_train_steps", "save_checkpoints_steps", "eval_every")
     folder = describe_model(config, model, data)
-    print("Model %s on %s (%s)" % (config.albert_config_file, backend, reason))
+    print("Model %s on %s" % (config.albert_config_file, device))
     print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
         data.source, data.num_train_records, data.num_eval_records, data.max_seq_length))
     if config.do_train:
@@ -128,7 +132,7 @@ def make_plan(config: PretrainConfig) -> Plan:
               % (config.train_batch_size, config.num_train_steps, config.num_warmup_steps, config.optimizer,
                  config.learning_rate))
     init_checkpoint = find_init_checkpoint(config)
-    facts = facts_of(data, init_checkpoint)
+    facts = facts_of(data, init_checkpoint, device)
     resume.check_model(config.output_dir, folder)
     if config.do_train:
         for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
@@ -140,17 +144,21 @@ def make_plan(config: PretrainConfig) -> Plan:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, model, has_sentence_order=data.has_sentence_order,
                                     optimizer=config.optimizer))
-    return Plan(config, model, data, folder, facts, backend, start_step, init_checkpoint)
+    return Plan(config, model, data, folder, facts, device, start_step, init_checkpoint)
 
 
-def with_sizes(config: PretrainConfig, num_records: int) -> PretrainConfig:
-    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small data.
+def with_sizes(config: PretrainConfig, num_records: int, num_devices: int = 1) -> PretrainConfig:
+    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small data, in whole
+    loops.
 
     Raises UserError when the warm-up that was given is longer than the run.
     """
     is_large = num_records >= PUBLISHED_BATCHES * PUBLISHED_BATCH_SIZE
-    batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE if is_large else min(SMALL_BATCH_SIZE, num_records))
-    steps = config.num_train_steps or (PUBLISHED_STEPS if is_large else max(1, SMALL_EPOCHS * num_records // batch_size))
+    batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE // num_devices if is_large
+                                             else min(SMALL_BATCH_SIZE, max(1, num_records // num_devices)))
+    loop = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)     # in updates
+    few = max(1, SMALL_EPOCHS * num_records // (batch_size * num_devices) // loop) * loop
+    steps = config.num_train_steps or (PUBLISHED_STEPS if is_large else few)
     warmup = steps // WARMUP_SHARE if config.num_warmup_steps is None else config.num_warmup_steps
     if warmup > steps:
         raise UserError("--num_warmup_steps is %d, longer than the run of %d steps that %d records give: name "
@@ -208,10 +216,11 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     return checkpoints.resolve(config.init_checkpoint)
 
 
-def facts_of(data: PretrainingData, init_checkpoint: Optional[str]) -> Dict[str, str]:
+def facts_of(data: PretrainingData, init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model and the flags."""
     content = data.manifest_sha256 or resume.files_fact(data.train_files)
-    return {"training data": "of SHA-256 %s" % content[:12], "initial values": resume.checkpoint_fact(init_checkpoint)}
+    return {"training data": "of SHA-256 %s" % content[:12], "initial values": resume.checkpoint_fact(init_checkpoint),
+            "number of devices": str(device.world.size)}
 
 
 def make_training(plan: Plan) -> Any:
@@ -220,17 +229,17 @@ def make_training(plan: Plan) -> Any:
     from estimator.model_fn import pretraining_model_fn
     from estimator.trainer import Training
     config = plan.config
-    numbers = config.training(config.train_batch_size, config.num_train_steps, config.num_warmup_steps,
-                              poly_power=config.poly_power, on_host=plan.backend == npu.CPU,
+    numbers = config.training(plan.device, config.train_batch_size, config.num_train_steps, config.num_warmup_steps,
+                              poly_power=config.poly_power,
                               init_checkpoint=None if plan.start_step else plan.init_checkpoint)
-    estimator = npu.make_estimator(plan.backend, pretraining_model_fn(plan.model, numbers, plan.data.has_sentence_order),
-                                   config.output_dir, config.run_options)
+    estimator = plan.device.make_estimator(pretraining_model_fn(plan.model, numbers, plan.data.has_sentence_order),
+                                           config.output_dir, config.run_options())
 
     def batches(done: int) -> Any:
-        return input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, done)
+        return input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, done, plan.device.world)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written
-    return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.backend, estimator, batches,
+    return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
                     lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
 

@@ -21,7 +21,7 @@ class Pace(NamedTuple):
 def time_waiting(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
     """How long a step waits for its batch, float64 in seconds; for `ProgressHook`."""
     begin = tf.timestamp()
-    with tf.control_dependencies([next(iter(features.values()))]):
+    with tf.control_dependencies([begin, next(iter(features.values()))]):
         return tf.timestamp() - begin
 
 
@@ -50,6 +50,7 @@ class ProgressHook(tf.train.SessionRunHook):
         self._event_dir = event_dir
         self._write = write
         self._first_step = self._batches = 0   # batches since this training began at that step
+        self._skipped = 0                      # updates of these batches that overflowed, as far as is known
         self._sums: Dict[str, float] = {}      # since the line before, as are the two below
         self._calls = 0
         self._waited = 0.0
@@ -76,7 +77,8 @@ class ProgressHook(tf.train.SessionRunHook):
         for name, value in found["losses"].items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
         if "shown" in found:
-            step = int(run_context.session.run(tf.train.get_global_step()))   # loss scaling may have skipped updates
+            step = int(run_context.session.run(tf.train.get_global_step()))
+            self._skipped = self._first_step + self._batches // self._pace.accumulation_steps - step
             self._tell(step, {name: float(value) for name, value in found["shown"].items()})
 
     def end(self, session: tf.Session) -> None:
@@ -86,7 +88,7 @@ class ProgressHook(tf.train.SessionRunHook):
     def _is_due(self, batches: int) -> bool:
         """Whether a line comes once so many batches are done."""
         k, log_steps = self._pace.accumulation_steps, self._pace.log_steps
-        before, after = (self._first_step + count // k for count in (self._batches, batches))
+        before, after = (self._first_step + count // k - self._skipped for count in (self._batches, batches))
         first_update = self._line is None and after > self._first_step
         ends = before < self._pace.num_train_steps <= after
         return first_update or before // log_steps != after // log_steps or ends
@@ -104,6 +106,9 @@ class ProgressHook(tf.train.SessionRunHook):
                 points["share_of_time_waiting_for_input"] = self._waited / seconds
             seconds_left = (self._pace.num_train_steps - step) * seconds / (step - self._line[0])
             text += "  " + pace_text(points, seconds_left)
+        if self._skipped:
+            text += "  %d updates overflowed" % self._skipped
+            points["overflows"] = float(self._skipped)
         self._write(text)
         if self._event_dir:
             self._writer().add_summary(tf.Summary(value=[

@@ -14,12 +14,12 @@ from etl.command_line import UserError, describe
 RUN_FILE = "run_config.json"
 CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file, as checkpoints.STATE_FILE; here to be had without TensorFlow
 
-# A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own.
-_MUST_NOT_CHANGE = ("optimizer",)
+# A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own, a dynamic loss scale its counts.
+_MUST_NOT_CHANGE = ("optimizer", "loss_scale")
 # Free to change while a run goes on.
 _OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps",
                   "eval_every", "best_metric", "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir",
-                  "backend", "iterations_per_loop", "allow_changes")
+                  "backend", "iterations_per_loop", "allow_changes", "npu_options")
 # Names of what is compared by its content, in `check_model` or among the facts.
 _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_checkpoint", "albert_config_file", "vocab_file",
                         "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name")
@@ -57,7 +57,8 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     before = dict(run["flags"], **run["facts"])
     now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
     for name in _MUST_NOT_CHANGE:
-        _require_same(folder, name, before.get(name, now[name]), now[name])
+        if name in before and name in now:
+            _require_same(folder, name, before[name], now[name])
     changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in now
                if name in before and before[name] != now[name] and name not in _OF_NO_ACCOUNT + _COMPARED_BY_CONTENT]
     if changes and not allow_changes:

@@ -14,17 +14,19 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Mapping, Named
 
 import tensorflow.compat.v1 as tf
 
-from estimator import best_checkpoint, checkpoints, failures, model_folder, resume
+from estimator import best_checkpoint, checkpoints, failures, metrics, model_folder, npu, resume
 from estimator.input_fn import InputFn
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
 from estimator.training_flags import TrainingFlags
 from etl import files
+from etl.command_line import UserError
 from etl.progress import clock
 
 Results = Dict[str, Any]
 
 LOCK_FILE = ".lock"
+PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
 
 
 class Training(NamedTuple):
@@ -33,7 +35,7 @@ class Training(NamedTuple):
     flags: TrainingFlags
     facts: Mapping[str, str]                   # see resume.check_training
     folder: ModelFolder                        # what stands beside the checkpoints
-    backend: str
+    device: npu.Device
     estimator: Any
     batches: Callable[[int], InputFn]          # from the number of batches done to those that come next
     batch_size_flag: str                       # with its value, for the message when memory runs out
@@ -55,23 +57,28 @@ def train(training: Training, start_step: int) -> bool:
     Returns:
       Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that was reached.
     """
-    flags, last = training.flags, training.num_train_steps
+    flags, last, world = training.flags, training.num_train_steps, training.device.world
     if start_step >= last:
         print("Nothing to train: %s is at step %d of %d" % (flags.output_dir, start_step, last))
         return True
-    remove_half_written(flags.output_dir)
-    model_folder.write(flags.output_dir, training.folder)
-    resume.write_run(flags.output_dir, training.command, flags, training.backend, training.facts)
+    if world.is_first:
+        remove_half_written(flags.output_dir)
+        model_folder.write(flags.output_dir, training.folder)
+        resume.write_run(flags.output_dir, training.command, flags, training.device.name, training.facts)
     if start_step:
         print("Going on from step %d of %d" % (start_step, last))
     begin, step = time.time(), start_step
-    with _sigterm() as stop, _clean(flags.output_dir), failures.explained(training.batch_size_flag, training.data):
-        if training.eval_every and 0 < step < last and step % training.eval_every == 0:
+    with _sigterm(world.is_first) as stop, _clean(flags.output_dir, world.is_first), \
+            failures.explained(training.batch_size_flag, training.data):
+        if training.eval_every and 0 < step < last and step % training.eval_every == 0 and world.is_first:
             evaluate(training)                 # the run before may have been cut off between checkpoint and evaluation
         while step < last and not stop.is_set():
             end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
             training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
                                      hooks=[_StopHook(stop)])
+            if not world.is_first:
+                step = last if end == last else _wait_for_rank_0(flags.output_dir, end)
+                continue
             step = int(training.estimator.get_variable_value("global_step"))
             if end < last and not stop.is_set():
                 evaluate(training)
@@ -101,12 +108,24 @@ def remove_half_written(output_dir: str) -> None:
 
 
 @contextlib.contextmanager
-def _clean(output_dir: str) -> Iterator[None]:
+def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        remove_half_written(output_dir)
+        if is_first:                           # the others write nothing
+            remove_half_written(output_dir)
         raise
+
+
+def _wait_for_rank_0(output_dir: str, step: int) -> int:
+    """Waits until rank 0 has evaluated a checkpoint of `step` or later, and says of which."""
+    results = os.path.join(output_dir, metrics.JSON_FILE)
+    deadline = time.time() + PATIENCE_SECONDS
+    while time.time() < deadline:
+        if os.path.exists(results) and files.read_json(results)["global_step"] >= step:
+            return int(files.read_json(results)["global_step"])
+        time.sleep(0.5)
+    raise UserError("rank 0 did not evaluate step %d within %d minutes" % (step, PATIENCE_SECONDS // 60))
 
 
 class _StopHook(tf.train.SessionRunHook):
@@ -121,13 +140,16 @@ class _StopHook(tf.train.SessionRunHook):
 
 
 @contextlib.contextmanager
-def _sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, instead of ending the process, while the block runs."""
+def _sigterm(is_first: bool) -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, instead of ending the process, while the block runs.
+
+    Other ranks than the first only ignore the signal: without them the first could not end the step that it is to save.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():   # only there may a program listen to signals
         yield stop
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set() if is_first else None)
     try:
         yield stop
     finally:

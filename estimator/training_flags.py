@@ -1,12 +1,18 @@
 """The flags that both trainers have, and what follows from them alone."""
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, TypeVar
 
-from estimator import npu
+from estimator import npu, npu_options
+from estimator.npu_options import NpuOptions
 from etl.command_line import flag
+
+Flags = TypeVar("Flags", bound="TrainingFlags")
 
 OPTIMIZERS = ("lamb", "adamw")
 LR_SCHEDULES = ("linear_after_warmup", "reference")
+
+_FOR_THE_NPU = ("precision_mode", "modify_mixlist", "loss_scale", "npu_options")
 
 
 @dataclass(frozen=True)
@@ -27,11 +33,21 @@ class TrainingFlags:
         1, "batches behind each update; the mean of their gradients is applied, and a step is an update")
     save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
     keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
-    iterations_per_loop: int = flag(1, "steps the NPU runs between two calls of the host")
+    iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there")
     log_steps: int = flag(100, "steps between lines of progress and points of the curves")
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
     allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before")
     backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
+    precision_mode: Optional[str] = flag(None, "NPU: what is computed in float16; without it %s"
+                                         % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES)
+    modify_mixlist: Optional[str] = flag(None, "NPU: JSON file of ops that mixed precision treats in another way")
+    loss_scale: str = flag("none", "NPU: factor on the loss, against float16's range; an update that overflows is skipped",
+                           npu_options.LOSS_SCALES)
+    loss_scale_value: Optional[float] = flag(None, "NPU: the fixed factor, or where the dynamic one begins; without it %g or %g"
+                                             % (npu_options.FIXED_LOSS_SCALE, npu_options.DYNAMIC_LOSS_SCALE))
+    npu_kernels: bool = flag(True, "NPU: train with its own gelu and dropout; false: with ours, whose dropout a resumed run "
+                             "draws again")
+    npu_options: Optional[str] = flag(None, "NPU: JSON file with further arguments of NPURunConfig")
 
     def __post_init__(self) -> None:
         wanted = not any(getattr(self, name, None) for name in ("do_train", "do_eval", "do_predict"))
@@ -40,6 +56,10 @@ class TrainingFlags:
                 object.__setattr__(self, name, wanted)
         self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "keep_checkpoint_max",
                                 "iterations_per_loop", "log_steps", "scale_lr_by_batch")
+        if self.loss_scale_value is not None and self.loss_scale == "none":
+            raise ValueError("loss_scale_value is %g, but loss_scale is none" % self.loss_scale_value)
+        if self.loss_scale_value is not None and self.loss_scale_value < 1:
+            raise ValueError("loss_scale_value must be at least 1, got %g" % self.loss_scale_value)
         if not self.learning_rate > 0:
             raise ValueError("learning_rate must be above 0, got %s" % self.learning_rate)
         if not 0 < self.layer_decay <= 1:
@@ -52,21 +72,41 @@ class TrainingFlags:
             if value is not None and value < 1:
                 raise ValueError("%s must be at least 1, got %s" % (name, value))
 
-    @property
+    def choose_device(self) -> npu.Device:
+        """The device by the flags and the environment. Raises UserError for what does not fit it."""
+        options = NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value, self.npu_kernels,
+                             npu_options.read_platform_options(self.npu_options))
+        device = npu.choose_device(self.backend, options, self.iterations_per_loop)
+        ignored = [name for name in _FOR_THE_NPU if getattr(self, name) not in (None, "none")]
+        if device.name == npu.CPU and ignored:
+            print("Of no account on the CPU: %s" % " ".join("--" + name for name in ignored))
+        return device
+
+    def with_loop(self: Flags, device: npu.Device) -> Flags:
+        """The same with iterations_per_loop as the device has it where it was not given."""
+        loop = device.loop(self.iterations_per_loop, self.gradient_accumulation_steps)
+        return dataclasses.replace(self, iterations_per_loop=loop)
+
     def run_options(self) -> npu.RunOptions:
         return npu.RunOptions(self.save_checkpoints_steps, self.keep_checkpoint_max, self.random_seed,
-                              self.iterations_per_loop)
+                              self.iterations_per_loop or 1)
 
-    def training(self, batch_size: int, num_train_steps: int, num_warmup_steps: int, **more: Any) -> Any:
+    def check_steps(self, device: npu.Device, *names: str) -> None:
+        """Raises UserError when one of these numbers of steps does not end with a whole loop."""
+        npu.check_steps(device, self.run_options(), {name: getattr(self, name) for name in names},
+                        self.gradient_accumulation_steps)
+
+    def training(self, device: npu.Device, batch_size: int, num_train_steps: int, num_warmup_steps: int, **more: Any) -> Any:
         """The `model_fn.TrainingConfig` of a run; `more` are its further fields."""
         from estimator import schedules        # here: --help need not wait for TensorFlow
         from estimator.model_fn import TrainingConfig
         rate = self.learning_rate
         if self.scale_lr_by_batch:
-            rate = schedules.scaled_learning_rate(rate, batch_size * self.gradient_accumulation_steps,
+            rate = schedules.scaled_learning_rate(rate, batch_size * device.world.size * self.gradient_accumulation_steps,
                                                   self.scale_lr_by_batch)
         return TrainingConfig(
             optimizer=self.optimizer, learning_rate=rate, num_train_steps=num_train_steps, num_warmup_steps=num_warmup_steps,
             random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,
             accumulation_steps=self.gradient_accumulation_steps, log_steps=self.log_steps,
-            iterations_per_loop=self.iterations_per_loop, **more)
+            iterations_per_loop=self.iterations_per_loop or 1, keep_checkpoint_max=self.keep_checkpoint_max, device=device,
+            **more)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import finetune, model_fn, model_folder
+from estimator import finetune, model_fn, model_folder, npu
 from estimator.model_fn import TrainingConfig
 from estimator.model_folder import ModelFolder
 from etl.command_line import UserError
@@ -168,9 +168,9 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
 
 
 def test_steps_are_whole_batches_of_all_epochs(inputs):
-    assert finetune.count_steps(config_of(inputs, num_train_epochs=3.0), "cpu", 396) == 37
-    assert finetune.count_steps(config_of(inputs, num_train_epochs=0.01), "cpu", 396) == 1
-    assert finetune.count_steps(config_of(inputs, iterations_per_loop=10), "npu", 396) == 30
+    assert finetune.count_steps(config_of(inputs, num_train_epochs=3.0), npu.Device(), 396) == 37
+    assert finetune.count_steps(config_of(inputs, num_train_epochs=0.01), npu.Device(), 396) == 1
+    assert finetune.count_steps(config_of(inputs, iterations_per_loop=10), npu.Device("npu"), 396) == 30
 
 
 @pytest.mark.parametrize("flags, message", [

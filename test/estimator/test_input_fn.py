@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import input_fn, records
+from estimator.ranks import World
 from etl.command_line import UserError
 
 
@@ -119,3 +120,21 @@ def test_every_row_of_the_arrays_is_evaluated_in_order():
 def test_fewer_rows_than_a_batch_names_both_numbers():
     with pytest.raises(UserError, match="--train_batch_size is 4, but there are only 3 training examples"):
         input_fn.train_on_arrays({"label_ids": np.zeros(3, np.int32)}, batch_size=4, seed=1)
+
+
+@pytest.mark.parametrize("batches_done", [0, 3])
+def test_two_ranks_share_every_batch_of_the_double_size(data, batches_done):
+    """Three epochs: every record goes to one rank per epoch, and a run that goes on deals them out alike."""
+    whole = words(batches(input_fn.train_on_records(data, 4, 1, batches_done), 12))
+    ranks = [words(batches(input_fn.train_on_records(data, 2, 1, batches_done, World(rank, 2)), 12)) for rank in (0, 1)]
+    assert [sorted(first + second) for first, second in zip(*ranks)] == [sorted(batch) for batch in whole]
+    arrays = {"input_ids": np.arange(20, dtype=np.int32)[:, None]}
+    whole = batches(input_fn.train_on_arrays(arrays, 4, 1, batches_done), 12)
+    ranks = [batches(input_fn.train_on_arrays(arrays, 2, 1, batches_done, World(rank, 2)), 12) for rank in (0, 1)]
+    for both, first, second in zip(whole, *ranks):
+        assert sorted(both["input_ids"].ravel()) == sorted(np.concatenate([first["input_ids"], second["input_ids"]]).ravel())
+
+
+def test_every_rank_needs_a_batch(data):
+    with pytest.raises(UserError, match="--train_batch_size is 11 on each of 2 devices, but .* only 20 training records"):
+        input_fn.train_on_records(data, 11, seed=1, world=World(0, 2))

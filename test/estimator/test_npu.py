@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from estimator import npu
-from estimator.npu import RunOptions, choose_backend
+from estimator.npu import Device, RunOptions, choose_backend
 from etl.command_line import UserError
 
 OPTIONS = RunOptions(save_checkpoints_steps=20, keep_checkpoint_max=3, random_seed=7, iterations_per_loop=5)
@@ -33,17 +33,30 @@ def test_the_module_imports_neither_tensorflow_nor_npu_bridge():
 
 
 def test_steps_must_fill_loops():
-    npu.check_steps("npu", OPTIONS, {"num_train_steps": 20, "max_eval_steps": None})
-    with pytest.raises(UserError, match="--num_train_steps must be a multiple of --iterations_per_loop, .* 5; got 23"):
-        npu.check_steps("npu", OPTIONS, {"num_train_steps": 23})
+    device = Device(npu.NPU)
+    npu.check_steps(device, OPTIONS, {"num_train_steps": 20, "max_eval_steps": None})
+    with pytest.raises(UserError, match="--num_train_steps must be a multiple of --iterations_per_loop, which is 5; got 23, "
+                                        "try 20 or 25"):
+        npu.check_steps(device, OPTIONS, {"num_train_steps": 23})
+    with pytest.raises(UserError, match="--save_checkpoints_steps must .* got 3, try 5"):
+        npu.check_steps(device, OPTIONS, {"save_checkpoints_steps": 3})
     with pytest.raises(UserError, match="--iterations_per_loop is 5, but only the NPU runs loops of its own"):
-        npu.check_steps("cpu", OPTIONS, {"num_train_steps": 20})
+        npu.check_steps(Device(), OPTIONS, {"num_train_steps": 20})
 
 
-def test_npu_run_arguments():
-    assert npu.npu_run_arguments("output/pretrain", OPTIONS) == {
-        "model_dir": "output/pretrain", "tf_random_seed": 7, "save_summary_steps": 0, "save_checkpoints_steps": 20,
-        "keep_checkpoint_max": 3, "iterations_per_loop": 5, "precision_mode": "allow_mix_precision"}
+def test_with_accumulation_a_loop_counts_batches():
+    loops_of_6 = RunOptions(20, 3, 7, iterations_per_loop=6)
+    npu.check_steps(Device(npu.NPU), loops_of_6, {"num_train_steps": 9}, accumulation_steps=2)
+    with pytest.raises(UserError, match="must be a multiple of --iterations_per_loop / --gradient_accumulation_steps, "
+                                        "which is 3; got 10, try 9 or 12"):
+        npu.check_steps(Device(npu.NPU), loops_of_6, {"num_train_steps": 10}, accumulation_steps=2)
+    with pytest.raises(UserError, match="must be a multiple of --gradient_accumulation_steps, which is 4; got 6, try 4 or 8"):
+        npu.check_steps(Device(npu.NPU), loops_of_6, {}, accumulation_steps=4)
+
+
+def test_a_loop_that_is_not_given_is_of_100_batches_in_whole_updates():
+    assert [Device(npu.NPU).loop(None, steps) for steps in (1, 3, 128)] == [100, 99, 128]
+    assert (Device(npu.NPU).loop(7), Device().loop(None, 3)) == (7, 1)
 
 
 def test_each_npu_session_config_is_new_and_has_the_contradicting_rewrites_off():
@@ -54,7 +67,8 @@ def test_each_npu_session_config_is_new_and_has_the_contradicting_rewrites_off()
 
 
 def test_the_cpu_gets_a_plain_estimator(tmp_path):
-    estimator = npu.make_estimator("cpu", lambda features, mode: None, str(tmp_path), OPTIONS)
+    estimator = Device().make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
     assert type(estimator) is tf.estimator.Estimator
     config = estimator.config
     assert (config.save_checkpoints_steps, config.keep_checkpoint_max, config.tf_random_seed) == (20, 3, 7)
+    assert Device().training_kernels(1) is None and Device().wrap("rule") == "rule"

@@ -282,6 +282,30 @@ class TestBuildTrainOp:
             assert session.run(variable) == -2.0
         assert calls == ["compute", "apply"]
 
+    @pytest.mark.parametrize("micro_steps", [1, 2])
+    def test_clipping_does_not_bypass_a_wrapper_that_hooks_gradients_alone(self, micro_steps):
+        class Averaging(tf.train.Optimizer):
+            """As one that sums over devices: another device has the gradient 2."""
+
+            def __init__(self, inner):
+                super().__init__(False, "Averaging")
+                self._inner = inner
+
+            def compute_gradients(self, *args, **kwargs):
+                return [((grad + 2.0) / 2.0, variable) for grad, variable in self._inner.compute_gradients(*args, **kwargs)]
+
+            def apply_gradients(self, *args, **kwargs):
+                return self._inner.apply_gradients(*args, **kwargs)
+
+        variable = tf.get_variable("a", initializer=tf.constant(0.0))
+        training = optimizers.build_train_op(4.0 * variable, tf.train.GradientDescentOptimizer(1.0), clip_norm=1.5,
+                                             accumulation_steps=micro_steps, wrap=Averaging)
+        with tf.Session() as session:
+            initialize(session)
+            for _ in range(micro_steps):
+                norm, _ = session.run([training.gradient_norm, training.train_op])
+            assert norm == 3.0 and session.run(variable) == -1.5
+
     def test_variables_without_a_gradient_are_left_alone(self):
         used, unused = (tf.get_variable(name, initializer=tf.constant(1.0)) for name in ("used", "unused"))
         training = optimizers.build_train_op(used, optimizers.AdamW(0.1))

@@ -1,0 +1,347 @@
+"""The trainers on the NPU backend, through the stand-in for npu_bridge in both its generations.
+
+Each run is a process of its own: importing the newer generation changes tf.Session for the whole process.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import tiny_training
+from estimator import model_fn, model_folder
+from estimator.model_fn import TrainingConfig
+from estimator.model_folder import ModelFolder
+from etl.tokenization import TokenizerConfig
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+STAND_IN = os.path.join(ROOT, "test", "npu_stand_in")
+WORDS = tiny_training.WORDS
+
+
+class Run:
+    """One command on the stand-in, and what the stand-in noted."""
+
+    def __init__(self, folder, command, generation, flags, **environment):
+        self.record = folder / ("record-%s-%d" % (flags["output_dir"].name, len(list(folder.glob("record-*")))))
+        variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""),
+                     "PYTHONPATH": STAND_IN, "NPU_STAND_IN_GENERATION": generation,
+                     "NPU_STAND_IN_RECORD": str(self.record), "JOB_ID": "1", "ASCEND_DEVICE_ID": "0"}
+        words = [word for name, value in flags.items() for word in ("--" + name, str(value))]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", command] + words, cwd=ROOT, universal_newlines=True, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, env={name: value for name, value in dict(variables, **environment).items() if value})
+
+    def wait(self, status=0):
+        self.output, self.errors = self.process.communicate(timeout=200)
+        assert self.process.returncode == status, self.output + self.errors
+        return self
+
+    def noted(self, event):
+        with open(str(self.record)) as stream:
+            return [value for name, value in map(json.loads, stream) if name == event]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("npu")
+    tiny_training.write_build(folder / "data", num_train=200, num_eval=5)
+    tiny_training.write_config(folder / "config.json")
+    (folder / "task").mkdir()
+    for part, count in (("train", 80), ("dev", 7), ("test", 5)):
+        lines = ["%s\t%s\t%d" % (WORDS[number % 15], WORDS[(number + number % 2) % 15], 1 - number % 2)
+                 for number in range(count)]
+        (folder / "task" / (part + ".tsv")).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    pretrain(folder, "H", "plain", backend="cpu")
+    return folder
+
+
+def pretraining(folder, output_dir, **changes):
+    """Flags. All but the first run start from the values of the first: random ones depend on the ops before them."""
+    if output_dir != "plain":
+        changes["init_checkpoint"] = folder / "plain" / "model.ckpt-0"
+    return dict(dict(input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
+                     train_batch_size=8, eval_batch_size=4, num_train_steps=20, num_warmup_steps=2, learning_rate=0.002,
+                     optimizer="adamw", save_checkpoints_steps=10, log_steps=1, do_train="true", do_eval="true"), **changes)
+
+
+def pretrain(folder, generation, output_dir, status=0, environment=None, **changes):
+    flags = pretraining(folder, output_dir, **changes)
+    return Run(folder, "estimator.pretrain", generation, flags, **(environment or {})).wait(status)
+
+
+def losses_by_step(output_dir):
+    """As the event files of a plain run with a line for each step tell them."""
+    found = {event.step: value.simple_value for path in output_dir.glob("events*")
+             for event in tf.train.summary_iterator(str(path)) for value in event.summary.value if value.tag == "loss"}
+    return [found[step] for step in sorted(found)]
+
+
+def weights(output_dir, step):
+    reader = tf.train.load_checkpoint(str(output_dir / ("model.ckpt-%d" % step)))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+@pytest.fixture(scope="module")
+def plain(folder):
+    """Losses and results of plain tf.estimator."""
+    return losses_by_step(folder / "plain"), json.loads((folder / "plain" / "eval_results.json").read_text())
+
+
+@pytest.mark.parametrize("generation, loop", [("H", 5), ("M", 5), ("M", 1)])
+def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_checkpoint(folder, plain, generation, loop):
+    name = "loops_%s_%d" % (generation, loop)
+    changes = dict(iterations_per_loop=loop, loss_scale="dynamic", backend="npu")
+    run = pretrain(folder, generation, name, **changes)
+    assert "on npu (asked for)" in run.output
+    np.testing.assert_allclose(run.noted("loss"), plain[0], rtol=1e-4)
+    assert run.noted("call") == [loop] * (20 // loop)
+    assert re.findall(r"^step (\d+)/20", run.output, re.M) == [str(step) for step in range(loop, 21, loop)]
+    assert [session["mode"] for session in run.noted("session")] == ["train", "eval"]
+    for session in run.noted("session"):
+        assert (session["optimizers"], session["use_off_line"], session["precision_mode"]) == (1, True, "allow_mix_precision")
+        assert (session["remapping"], session["memory_optimization"]) == (2, 2)         # OFF
+    assert run.noted("gelu") and run.noted("loss_scale_optimizer") == [["AdamW", False]]
+    results = json.loads((folder / name / "eval_results.json").read_text())
+    assert results["num_examples"] == 5
+    assert results["masked_lm_loss"] == pytest.approx(plain[1]["masked_lm_loss"], rel=1e-4)
+    assert {"masked_lm_loss", "loss_scale"} <= tags(folder / name)
+
+    (folder / name / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-10"\n')
+    again = pretrain(folder, generation, name, **changes)
+    assert "Going on from step 10 of 20" in again.output
+    np.testing.assert_allclose(again.noted("loss"), plain[0][10:], rtol=1e-4)
+
+
+def tags(output_dir):
+    return {value.tag for path in output_dir.glob("events*") for event in tf.train.summary_iterator(str(path))
+            for value in event.summary.value}
+
+
+def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
+    pretrain(folder, "H", "for_plain", backend="npu", iterations_per_loop=5, keep_checkpoint_max=2, do_eval="false")
+    assert sorted(path.name for path in (folder / "for_plain").glob("model.ckpt*")) == [
+        "model.ckpt-%d.%s" % (step, kind) for step in (10, 20) for kind in ("data-00000-of-00001", "index")]   # no graph
+    found, wanted = weights(folder / "for_plain", 20), weights(folder / "plain", 20)
+    assert sorted(found) == sorted(wanted)
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=2e-4, err_msg=name)
+    run = pretrain(folder, "H", "for_plain", backend="cpu", do_train="false")
+    assert "Step 20, 5 records held out" in run.output
+
+
+@pytest.mark.parametrize("generation, changes, environment, message", [
+    ("H", dict(num_train_steps=23), {}, "--num_train_steps must be a multiple of --iterations_per_loop, .* got 23, try 20 or 25"),
+    ("H", dict(modify_mixlist="mix.json"), {}, "--modify_mixlist: .* the first release that has it is r1.5.0"),
+    ("H", dict(precision_mode="allow_mix_precision_fp16"), {}, "--precision_mode allow_mix_precision_fp16: .* knows only"),
+    ("M", {}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
+    ("M", {}, {"RANK_TABLE_FILE": "table.json"}, "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
+])
+def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(folder, generation, changes, environment, message):
+    run = pretrain(folder, generation, "refused", status=1, environment=environment,
+                   **dict(dict(iterations_per_loop=5, backend="npu"), **changes))
+    assert re.search("^estimator.pretrain: error: .*" + message, run.errors), run.errors
+    assert run.errors.count("\n") == 1 and not (folder / "refused").exists()
+
+
+def test_auto_without_a_device_is_plain_tensorflow(folder, plain):
+    run = pretrain(folder, "H", "plain", environment={"ASCEND_DEVICE_ID": ""}, do_train="false")
+    assert "on cpu (npu_bridge is installed, but none of ASCEND_DEVICE_ID" in run.output
+
+
+@pytest.mark.parametrize("generation, loss_scale", [("H", "fixed"), ("M", "dynamic")])
+def test_an_update_that_overflows_is_skipped_counted_and_made_up_for(folder, generation, loss_scale):
+    run = pretrain(folder, generation, "overflows_" + generation, backend="npu", iterations_per_loop=1, loss_scale=loss_scale,
+                   do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": "3,7"})
+    assert len(run.noted("loss")) == 22
+    assert "updates overflowed" not in re.search("^step 2/20.*", run.output, re.M).group()
+    assert re.search(r"^step 20/20 .*  2 updates overflowed$", run.output, re.M)
+    assert "Trained 20 steps" in run.output and "overflows" in tags(folder / ("overflows_" + generation))
+
+
+def test_loops_count_batches_where_gradients_are_accumulated(folder):
+    accumulated = dict(train_batch_size=4, gradient_accumulation_steps=2, do_eval="false")
+    pretrain(folder, "H", "accumulated", backend="cpu", **accumulated)
+    run = pretrain(folder, "M", "accumulated_npu", backend="npu", iterations_per_loop=10, loss_scale="fixed", **accumulated)
+    assert run.noted("call") == [10] * 4
+    found, wanted = weights(folder / "accumulated_npu", 20), weights(folder / "accumulated", 20)
+    for name in wanted:
+        np.testing.assert_allclose(found[name], wanted[name], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("generation, more", [
+    ("H", {}), ("M", dict(loss_scale="dynamic", iterations_per_loop=2, eval_every=10))])
+def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more):
+    name = "ranks_" + generation
+    (folder / ("exchange_" + generation)).mkdir()
+    (folder / "table.json").write_text("{}")
+    flags = pretraining(folder, name, **dict(dict(train_batch_size=4, backend="npu", iterations_per_loop=1), **more))
+    runs = [Run(folder, "estimator.pretrain", generation, flags, RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE="2",
+                RANK_ID=str(rank), ASCEND_DEVICE_ID=str(rank), NPU_STAND_IN_EXCHANGE=str(folder / ("exchange_" + generation)),
+                NPU_STAND_IN_RECORD=str(folder / (name + "-%d" % rank))) for rank in (0, 1)]
+    for rank, run in enumerate(runs):
+        run.record = folder / (name + "-%d" % rank)
+        run.wait()
+    np.testing.assert_allclose(np.mean([run.noted("loss") for run in runs], axis=0), plain[0], rtol=1e-4)
+    found, wanted = weights(folder / name, 20), weights(folder / "plain", 20)
+    for variable in wanted:
+        np.testing.assert_allclose(found[variable], wanted[variable], atol=2e-4, err_msg=variable)
+    first, second = runs
+    parts = 2 if more else 1
+    assert first.noted("distributed_optimizer") == second.noted("distributed_optimizer") == ["AdamW"] * parts
+    if more:
+        assert first.noted("loss_scale_optimizer") == [["NPUDistributedOptimizer", True]] * parts
+    assert "rank 1 of 2" in second.output and "Wrote" not in second.output and "records held out:" not in second.output
+    assert first.output.count("5 records held out:") == parts
+    assert [second.noted("run_config")[0][key] for key in ("save_checkpoints_steps", "model_dir")] == [0, str(folder / name)]
+    assert len(list((folder / name).glob("events*"))) == 1
+
+
+def write_pretrained(folder):
+    vocabulary = tiny_training.write_vocabulary(folder.parent / "vocab.txt")
+    model_folder.write(str(folder), ModelFolder(tiny_training.CONFIG, TokenizerConfig(vocabulary, do_lower_case=False), 8))
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(1)
+        record = {name: tf.constant(values[None]) for name, values in tiny_training.record_values(0).items()}
+        model_fn.pretraining_model_fn(tiny_training.CONFIG, TrainingConfig("adamw", 0.1, 1, 0, 1))(
+            dict(record, is_real_example=tf.ones([1], tf.int32)), tf.estimator.ModeKeys.EVAL)
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, str(folder / "model.ckpt-9"))
+
+
+def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(folder):
+    write_pretrained(folder / "pretrained")
+
+    def finetune(generation, output_dir, **changes):
+        flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained", output_dir=folder / output_dir,
+                          max_seq_length=8, train_batch_size=8, eval_batch_size=4, predict_batch_size=4, learning_rate=0.002,
+                          num_train_epochs=1, log_steps=1, do_train="true", do_eval="true", do_predict="true"), **changes)
+        return Run(folder, "estimator.finetune", generation, flags).wait()
+    finetune("H", "fine_plain", backend="cpu")
+    wanted = losses_by_step(folder / "fine_plain")
+    for generation in "HM":
+        name = "fine_" + generation              # our dropout, since the device draws another
+        run = finetune(generation, name, backend="npu", iterations_per_loop=5, npu_kernels="false", loss_scale="fixed")
+        np.testing.assert_allclose(run.noted("loss"), wanted, rtol=1e-4)
+        assert [session["mode"] for session in run.noted("session")] == ["train", "eval", "infer"]
+        assert not run.noted("gelu") and not run.noted("dropout")
+        assert json.loads((folder / name / "eval_results.json").read_text())["num_examples"] == 7
+        found, expected = (np.loadtxt(str(folder / output / "test_results.tsv")) for output in (name, "fine_plain"))
+        assert found.shape == (5, 2)
+        np.testing.assert_allclose(found, expected, atol=1e-3)
+    run = finetune("M", "fine_kernels", backend="npu", iterations_per_loop=5)
+    assert run.noted("dropout") == [pytest.approx(0.9)] and run.noted("gelu")
+
+
+def test_the_options_file(folder):
+    (folder / "dump").mkdir()
+    (folder / "options.json").write_text(json.dumps({
+        "op_select_implmode": "high_precision", "graph_memory_max_size": "1024", "precision_mode_v2": "mixed_float16",
+        "profiling_config": {"enable_profiling": True, "profiling_options": "{}"},
+        "dump_config": {"enable_dump": True, "dump_path": str(folder / "dump"), "dump_step": "0|5-10"}}))
+    (folder / "mix.json").write_text('{"black-list": {"to-add": ["Softmax"]}}')
+    run = pretrain(folder, "M", "options", backend="npu", iterations_per_loop=10, npu_options=folder / "options.json",
+                   modify_mixlist=folder / "mix.json", do_eval="false")
+    given = run.noted("run_config")[0]
+    assert "precision_mode" not in given and given["precision_mode_v2"] == "mixed_float16"
+    assert (given["op_select_implmode"], given["profiling_config"], given["modify_mixlist"]) == (
+        "high_precision", "ProfilingConfig", str(folder / "mix.json"))
+    assert run.noted("dump_config") == [[True, str(folder / "dump"), "0|5-10", "output", False, "all"]]
+    run = pretrain(folder, "H", "options_h", status=1, backend="npu", npu_options=folder / "options.json")
+    assert "--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first release that has it is " \
+           "r1.13.0" in run.errors
+
+
+def test_two_ranks_fine_tune_and_go_on(folder):
+    """The first run is cut off after its first checkpoint; both ranks go on from it."""
+    (folder / "exchange_fine").mkdir()
+    (folder / "table.json").write_text("{}")
+
+    def start(output_dir, rank, size, **changes):
+        flags = dict(dict(data_dir=folder / "task", init_checkpoint="none", albert_config_file=folder / "config.json",
+                          vocab_file=folder / "data" / "vocab.txt", output_dir=folder / output_dir, max_seq_length=8,
+                          learning_rate=0.002, num_train_epochs=1, log_steps=1, save_checkpoints_steps=5, npu_kernels="false",
+                          train_batch_size=8 // size, do_train="true", do_predict="true", backend="npu",
+                          iterations_per_loop=1), **changes)
+        environment = dict(RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE=str(size), RANK_ID=str(rank),
+                           NPU_STAND_IN_EXCHANGE=str(folder / "exchange_fine")) if size > 1 else {}
+        return Run(folder, "estimator.finetune", "H", flags, **environment)
+    for attempt in range(2):
+        runs = [start("fine_ranks", rank, 2) for rank in (0, 1)]
+        for run in runs:
+            run.wait()
+        if attempt == 0:
+            last = weights(folder / "fine_ranks", 10)
+            (folder / "fine_ranks" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"\n')
+            for path in (folder / "exchange_fine").iterdir():
+                path.unlink()
+    assert all("Going on from step 5 of 10" in run.output for run in runs)
+    assert "Test: accuracy" in runs[0].output and "Test:" not in runs[1].output
+    found = weights(folder / "fine_ranks", 10)
+    for name in last:
+        np.testing.assert_allclose(found[name], last[name], atol=1e-5, err_msg=name)
+    alone = start("fine_ranks", 0, 1, do_predict="false")
+    alone.wait(1)
+    assert "number of devices was 2, is now 1" in alone.errors
+
+
+@pytest.mark.parametrize("generation", ["H", "M"])
+def test_the_stand_in_raises_what_the_package_raises(generation, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text('''
+import os, sys
+import tensorflow.compat.v1 as tf
+plain_init = tf.Session.__init__
+from npu_bridge.npu_init import *
+from npu_bridge.npu_init import NPUEstimator, NPURunConfig
+from npu_bridge.estimator.npu.npu_loss_scale_manager import FixedLossScaleManager
+
+def raises(kind, call):
+    try:
+        call()
+    except kind as error:
+        assert type(error) is kind, error
+    else:
+        raise AssertionError("nothing raised")
+
+generation, folder = sys.argv[1:]
+assert (tf.Session.__init__ is plain_init) == (generation == "H")
+raises(ValueError, lambda: NPURunConfig(iterations_per_loop=0))
+raises(TypeError, lambda: NPURunConfig(iterations_per_loop=2.0))
+raises(ValueError, lambda: NPURunConfig(mix_compile_mode=True, iterations_per_loop=2))
+raises(ValueError, lambda: NPURunConfig(save_checkpoints_steps=1, save_checkpoints_secs=1))
+raises(TypeError, lambda: NPURunConfig(device_fn=None))
+assert NPURunConfig().save_checkpoints_steps == 100
+if generation == "H":
+    raises(TypeError, lambda: NPURunConfig(modify_mixlist="x"))
+else:
+    raises(TypeError, lambda: NPURunConfig(auto_tune_mode="x"))
+raises(ValueError, lambda: FixedLossScaleManager(0.5))
+spec = lambda features, mode: tf.estimator.EstimatorSpec(
+    mode, loss=tf.reduce_sum(features) * tf.get_variable("a", []), train_op=tf.train.get_global_step().assign_add(1).op)
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, config=None))
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, config=tf.estimator.RunConfig()))
+raises(ValueError, lambda: NPUEstimator(model_fn=spec, model_dir=folder, config=NPURunConfig(model_dir=folder + "/b")))
+make = lambda loop=1, model_fn=spec, **more: NPUEstimator(
+    model_fn=model_fn, model_dir=folder, config=NPURunConfig(iterations_per_loop=loop, **more))
+one_shot = lambda: tf.data.make_one_shot_iterator(tf.data.Dataset.from_tensors([1.0]).repeat()).get_next()
+good = lambda: tf.data.Dataset.from_tensors([1.0]).repeat()
+raises(RuntimeError, lambda: make(model_fn=lambda features, mode: None).train(good, steps=1))
+raises(SystemError, lambda: make(loop=2).train(one_shot, steps=2))
+shared = tf.ConfigProto()
+make(session_config=shared)
+raises(RuntimeError, lambda: make(session_config=shared).train(good, steps=1))
+make(loop=5, save_checkpoints_steps=7).train(good, max_steps=23)
+assert sorted(name for name in os.listdir(folder) if name.endswith(".index")) == [
+    "model.ckpt-%d.index" % step for step in (0, 10, 20, 25)], os.listdir(folder)
+del os.environ["JOB_ID"]
+raises(AttributeError if generation == "H" else ValueError, make)
+''')
+    run = subprocess.run(
+        [sys.executable, str(script), generation, str(tmp_path / "model")], cwd=ROOT, stderr=subprocess.PIPE,
+        env=dict(os.environ, PYTHONPATH=STAND_IN, NPU_STAND_IN_GENERATION=generation, JOB_ID="1", RANK_SIZE="1"))
+    assert run.returncode == 0, run.stderr.decode()[-3000:]
