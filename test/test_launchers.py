@@ -1,0 +1,444 @@
+"""The launchers under test/, run from a folder that links to this one; in most runs a stand-in trains."""
+import contextlib
+import glob
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import tiny_training
+from estimator.finetune import FinetuneConfig
+from estimator.pretrain import PretrainConfig, with_sizes
+from etl.command_line import parse
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+PRETRAIN, FINETUNE = "albert_xlarge_zh_ID2348_for_TensorFlow", "albert_xlarge_zh_ID2355_for_TensorFlow"
+LAUNCHERS = ("train_full_1p_pretrain.sh", "train_performance_1p_pretrain.sh", "train_full_1p_finetune.sh",
+             "train_performance_1p_finetune.sh", "train_full_8p_pretrain.sh")
+KEYS = ["Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime", "TrainAccuracy",
+        "ActualLoss", "E2ETrainingTime"]
+ENVIRONMENT = {name: value for name, value in os.environ.items()
+               if not name.startswith(("RANK_", "ASCEND", "JOB_ID", "DEVICE_ID", "STOP_SECONDS"))}
+
+# Says what it was given, then does what the environment asks for.
+STAND_IN = """#!/bin/bash
+[[ $1 == -u ]] || exec {python} "$@"
+for argument in "$@"; do echo "argument $argument"; out=${{argument#--output_dir=}}; done
+echo "process $$ RANK_ID=${{RANK_ID-none}} RANK_SIZE=$RANK_SIZE RANK_TABLE_FILE=${{RANK_TABLE_FILE-none}} \\
+ASCEND_DEVICE_ID=$ASCEND_DEVICE_ID JOB_ID=$JOB_ID"
+if [[ ${{RANK_ID-0}} == "${{STUBBORN_RANK-}}" ]]; then trap '' TERM; else trap 'echo "told to stop"; exit 143' TERM; fi
+if [[ ${{RANK_ID-0}} == "${{FAILING_RANK-}}" ]]; then echo "HCCL gave up"; exit 7; fi
+if [[ -n ${{WAITING-}} ]]; then sleep 60 & wait; wait; fi
+mkdir -p "$out"; echo '{{"flags": {{"train_batch_size": 4}}}}' > "$out/run_config.json"
+[[ -z ${{SAYS-}} ]] || {{ echo "$SAYS"; exit; }}
+echo "step 1/20  loss 3.0000  masked_lm_loss 2.0000  lr 0.1"
+echo "step 10/20  loss 2.0000  masked_lm_loss 1.5000  lr 0.1  50.0 examples/s  400 tokens/s  0:00 left"
+echo "step 20/20  loss 1.5000  masked_lm_loss 1.0000  lr 0  100.0 examples/s  800 tokens/s  0:00 left"
+"""
+
+
+def make_repository(folder, python):
+    """A repository whose .venv/bin/python is the given script."""
+    root = os.path.dirname(HERE)
+    (folder / "test").mkdir(parents=True)
+    for path in glob.glob(os.path.join(HERE, "*.sh")) + [os.path.join(HERE, "train_results.py")]:
+        shutil.copy(path, str(folder / "test"))
+    for package in ("albert_config", "etl", "estimator"):
+        (folder / package).symlink_to(os.path.join(root, package))
+    (folder / ".venv" / "bin").mkdir(parents=True)
+    (folder / ".venv" / "bin" / "python").write_text(python)
+    (folder / ".venv" / "bin" / "python").chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """A repository where a stand-in trains, beside records, labelled pairs and the name of a checkpoint."""
+    write_pairs(tmp_path / "pairs")
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "tf_1.tfrecord").touch()
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "albert_model.ckpt.index").touch()
+    (tmp_path / "table.json").write_text("{}")
+    return make_repository(tmp_path / "repository", STAND_IN.format(python=sys.executable))
+
+
+def write_pairs(folder):
+    folder.mkdir()
+    for part, count in (("train", 12), ("dev", 4), ("test", 2)):
+        words = tiny_training.WORDS
+        (folder / (part + ".tsv")).write_text(
+            "".join("%s\t%s\t%d\n" % (words[i % 7], words[i % 7 + i % 2], 1 - i % 2) for i in range(count)), encoding="utf-8")
+
+
+def start(repository, launcher, *arguments, **environment):
+    """A launcher that runs, in the folder of the data, so that paths are short."""
+    return subprocess.Popen(["bash", str(repository / "test" / launcher)] + [str(argument) for argument in arguments],
+                            cwd=str(repository.parent), env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, universal_newlines=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+
+
+def launch(repository, launcher, *arguments, **environment):
+    """Returns a launcher's exit status, output and errors."""
+    process = start(repository, launcher, *arguments, **environment)
+    output, errors = process.communicate(timeout=120)
+    return process.returncode, output, errors
+
+
+def log_of(repository, device=0):
+    return (repository / "test" / "output" / str(device) / ("train_%d.log" % device)).read_text()
+
+
+def results_of(repository, case_name, device=0):
+    """The results of a case, by key; its losses must be there, too."""
+    folder = repository / "test" / "output" / str(device)
+    results = dict(line.split(" = ") for line in (folder / (case_name + ".log")).read_text().splitlines())
+    assert list(results) == KEYS and results["CaseName"] == case_name and results["DeviceType"] == os.uname().machine
+    losses = (folder / ("train_%s_loss.txt" % case_name)).read_text().split("\n")[:-1]
+    assert losses[-1] == results["ActualLoss"]
+    return results
+
+
+def flags_given(repository, config_class, device=0):
+    """What the trainer makes of the flags it was given."""
+    arguments = [line[len("argument "):] for line in log_of(repository, device).splitlines() if line.startswith("argument ")]
+    return parse("trainer", "", config_class, arguments[3:])       # after -u -m estimator.pretrain
+
+
+# ---------------------------------------------------------------- real training
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A repository, and beside it records with and without a manifest, a config, pairs, and a model of full pretraining."""
+    folder = tmp_path_factory.mktemp("launchers")
+    repository = make_repository(folder / "repository", '#!/bin/sh\nexec %s "$@"\n' % sys.executable)
+    tiny_training.write_build(folder / "build")
+    shutil.copytree(str(folder / "build"), str(folder / "records"))
+    (folder / "records" / "manifest.json").unlink()
+    tiny_training.write_config(folder / "config.json")
+    write_pairs(folder / "pairs")
+    status, _, errors = launch(
+        repository, "train_full_1p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json", "--num_train_steps=5",
+        "--log_steps=2", "--backend=cpu")
+    assert (status, errors) == (0, "")
+    return repository
+
+
+def test_full_pretraining_of_a_build(trained):
+    results = results_of(trained, PRETRAIN + "_bs4_1p_acc")
+    assert results["Network"] == PRETRAIN and (results["RankSize"], results["BatchSize"]) == ("1", "4")
+    assert 0 <= float(results["TrainAccuracy"]) <= 1 and float(results["ActualLoss"]) > 0 and float(results["ActualFPS"]) > 0
+    assert float(results["TrainingTime"]) == pytest.approx(4000 / float(results["ActualFPS"]), rel=0.01)
+
+
+def test_performance_of_pretraining_on_bare_records(trained):
+    status, output, errors = launch(
+        trained, "train_performance_1p_pretrain.sh", "--data_path", "records", "--max_seq_length", "8",
+        "--max_predictions_per_seq=2", "--", "--albert_config_file", "config.json", "--num_train_steps", 4,
+        "--train_batch_size", 5, "--backend", "cpu", ASCEND_DEVICE_ID="3")
+    assert (status, errors) == (0, "")
+    results = results_of(trained, PRETRAIN + "_bs5_1p_perf", device=3)
+    assert results["BatchSize"] == "5" and results["TrainAccuracy"] == "None"
+    assert "ActualFPS = %s\n" % results["ActualFPS"] in output
+    assert os.path.exists(str(trained / "test" / "output" / "3" / "model_pretrain_1p_perf" / "model.ckpt-4.index"))
+
+
+@pytest.mark.parametrize("launcher, kind, device", [
+    ("train_full_1p_finetune.sh", "acc", 4), ("train_performance_1p_finetune.sh", "perf", 5)])
+def test_fine_tuning(trained, tmp_path, launcher, kind, device):
+    model = trained / "test" / "output" / "0" / "model_pretrain_1p_acc"
+    for path in glob.glob(str(model / "model.ckpt-5.*")):
+        shutil.copy(path, str(tmp_path / os.path.basename(path).replace("model.ckpt-5", "albert_model.ckpt")))
+    shutil.copy(str(model / "vocab.txt"), str(tmp_path))
+    status, _, errors = launch(
+        trained, launcher, "--data_path=pairs", "--ckpt_path=%s" % tmp_path, "--albert_config_file=config.json",
+        "--max_seq_length=8", "--train_batch_size=4", "--log_steps=1", "--backend=cpu", ASCEND_DEVICE_ID=str(device))
+    assert (status, errors) == (0, "")
+    results = results_of(trained, "%s_bs4_1p_%s" % (FINETUNE, kind), device)
+    assert 0 <= float(results["TrainAccuracy"]) <= 1
+    assert "step %d/%d " % ((9, 9) if kind == "acc" else (3, 3)) in log_of(trained, device)
+
+
+def test_the_trainers_own_error_is_passed_on(trained):
+    status, _, errors = launch(trained, "train_full_1p_pretrain.sh", "--data_path=build", "--backend=cpu",
+                               ASCEND_DEVICE_ID="6")
+    assert status == 1 and errors.count("\n") == 1
+    assert "error: the trainer ended with status 1; the last line of " in errors and "train_6.log: estimator.pretrain: error: " \
+        "vocab_size is 21128 in xlarge" in errors
+
+
+# ---------------------------------------------------------------- settings and arguments
+
+
+@pytest.mark.parametrize("launcher, steps", [("train_performance_1p_pretrain.sh", 100), ("train_full_1p_pretrain.sh", 4000)])
+def test_settings_of_pretraining(stand_in, launcher, steps):
+    status, _, errors = launch(stand_in, launcher, "--data_path=records")
+    assert (status, errors) == (0, "")
+    config = with_sizes(flags_given(stand_in, PretrainConfig), 10 ** 6)
+    assert (config.albert_config_file, config.train_batch_size, config.learning_rate) == ("xlarge", 4, 0.00176)
+    assert (config.max_seq_length, config.max_predictions_per_seq, config.num_train_steps) == (512, 51, steps)
+    assert 0 < config.num_warmup_steps < steps / 10
+    assert config.input_file == ("records/tf*.tfrecord",) and not config.do_eval
+    assert config.vocab_file == str(stand_in / "albert_config" / "vocab.txt") and config.init_checkpoint is None
+
+
+@pytest.mark.parametrize("launcher, rate, epochs", [
+    ("train_performance_1p_finetune.sh", 5e-6, 1), ("train_full_1p_finetune.sh", 1e-6, 3)])
+def test_settings_of_fine_tuning(stand_in, launcher, rate, epochs):
+    status, _, errors = launch(stand_in, launcher, "--data_path=pairs", "--ckpt_path", "checkpoint/")
+    assert (status, errors) == (0, "")
+    config = flags_given(stand_in, FinetuneConfig)
+    assert (config.task_name, config.train_batch_size, config.max_seq_length) == ("lcqmc", 32, 128)
+    assert (config.learning_rate, config.num_train_epochs) == (rate, epochs) and config.do_train and config.do_eval
+    assert (config.data_dir, config.init_checkpoint) == ("pairs", "checkpoint/albert_model.ckpt")
+    assert (config.albert_config_file, config.vocab_file) == ("xlarge", str(stand_in / "albert_config" / "vocab.txt"))
+
+
+def test_what_lies_beside_records_and_checkpoint_is_taken_and_flags_win(stand_in):
+    folder = stand_in.parent
+    (folder / "records" / "eval").mkdir()
+    for path in ("records/eval/tf_1.tfrecord", "records/vocab.txt", "checkpoint/vocab.txt"):
+        (folder / path).touch()
+    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", "--ckpt_path=checkpoint", "--learning_rate", "1e-4",
+           "--num_train_steps=8", "--output_dir=a model")
+    config = flags_given(stand_in, PretrainConfig)
+    assert (config.eval_input_file, config.vocab_file) == (("records/eval/tf*.tfrecord",), "records/vocab.txt")
+    assert (config.init_checkpoint, config.do_eval) == ("checkpoint/albert_model.ckpt", True)
+    assert (config.learning_rate, config.num_train_steps, config.output_dir) == (1e-4, 8, "a model")
+
+
+def test_one_device_asks_for_no_other(stand_in):
+    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", RANK_SIZE="8", RANK_TABLE_FILE="t", RANK_ID="3")
+    assert " RANK_ID=none RANK_SIZE=1 RANK_TABLE_FILE=none ASCEND_DEVICE_ID=0 JOB_ID=10087" in log_of(stand_in)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("arguments, message", [
+    ([], "--data_path must name the folder of the data (see --help)"),
+    (["--data_path"], "--data_path wants a folder (see --help)"),
+    (["--data_path="], "--data_path is empty (see --help)"),
+    (["--data_path=nowhere"], "--data_path: nowhere: no such folder"),
+    (["--data_path=records", "--ckpt_path", "nowhere"], "--ckpt_path: nowhere: no such folder"),
+    (["records"], "unknown argument: records (see --help)"),
+    (["--data_path=records", "--learning_rate=1", "2"], "unknown argument: 2 (see --help)"),
+    (["--data_path=records", "-x"], "unknown argument: -x (see --help)"),
+    (["--data_path=records", "--input_file", "a"], "--input_file: give --data_path (see --help)"),
+    (["--data_path=repository", "--ckpt_path=checkpoint"], "--data_path: repository: no "),
+    (["--data_path=both", "--ckpt_path=repository"], "--ckpt_path: repository: no albert_model.ckpt there"),
+])
+def test_a_mistake_is_one_line(stand_in, launcher, arguments, message):
+    shutil.copytree(str(stand_in.parent / "records"), str(stand_in.parent / "both"))
+    for name in ("train.tsv", "dev.tsv"):
+        (stand_in.parent / "both" / name).touch()
+    status, output, errors = launch(stand_in, launcher, *arguments)
+    assert (status, output) == (2, "") and errors.startswith("%s: error: %s" % (launcher, message)), errors
+    assert errors.count("\n") == 1 and not (stand_in / "test" / "output").exists()
+
+
+def test_fine_tuning_needs_a_checkpoint(stand_in):
+    status, _, errors = launch(stand_in, "train_full_1p_finetune.sh", "--data_path=pairs")
+    assert status == 2 and "error: --ckpt_path must name the folder of a pretrained model (see --help)\n" in errors
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_help(stand_in, launcher):
+    status, output, errors = launch(stand_in, launcher, "--help")
+    assert (status, errors) == (0, "") and output.startswith("usage: %s --data_path=DIR" % launcher)
+
+
+# ---------------------------------------------------------------- how a run ends
+
+
+def test_results_come_with_a_training_go_with_a_failure_and_stay_when_nothing_is_left_to_train(stand_in):
+    case_name = PRETRAIN + "_bs4_1p_acc"
+    arguments = ("train_full_1p_pretrain.sh", "--data_path=records")
+    launch(stand_in, *arguments)
+    results = results_of(stand_in, case_name)
+    assert (results["ActualFPS"], results["TrainingTime"], results["ActualLoss"]) == ("100.00", "40.00", "1.5000")
+    status, output, errors = launch(stand_in, *arguments, SAYS="Nothing to train: out is at step 20 of 20")
+    assert (status, errors) == (0, "") and "its results stay. Nothing to train: out is at step 20 of 20" in output
+    assert results_of(stand_in, case_name) == results
+    status, _, errors = launch(stand_in, *arguments, SAYS="Stopped by SIGTERM after step 3 of 20")
+    assert status == 143 and "Stopped by SIGTERM after step 3 of 20" in errors
+    assert sorted(os.listdir(str(stand_in / "test" / "output" / "0"))) == ["model_pretrain_1p_acc", "train_0.log"]
+
+
+def test_a_training_without_a_pace_has_no_results(stand_in):
+    status, _, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", SAYS="step 1/1  loss 3.0  lr 0")
+    assert status == 1 and errors.count("\n") == 1 and "train_0.log: no pace in it" in errors
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+def test_a_signal_asks_the_trainer_to_stop(stand_in, number, status):
+    process = start(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", WAITING="1")
+    await_logs(stand_in, [0])
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert errors.startswith("train_full_1p_pretrain.sh: error: stopped by a signal; the last line of ")
+    assert errors.endswith("train_0.log: told to stop\n")
+    assert_gone(stand_in, [0])
+
+
+# ---------------------------------------------------------------- several devices
+
+
+def launch_ranks(stand_in, *arguments, **environment):
+    return launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu", *arguments,
+                  **dict(RANK_TABLE_FILE="table.json", **environment))
+
+
+def await_logs(repository, devices):
+    """Waits until the stand-in of each device has said who it is, and so has set its traps a moment later."""
+    deadline = time.time() + 30
+    while not all(glob.glob(str(repository / "test" / "output" / str(device) / "*.log")) and
+                  "process" in log_of(repository, device) for device in devices):
+        assert time.time() < deadline
+        time.sleep(0.05)
+    time.sleep(0.2)
+
+
+def assert_gone(repository, devices):
+    """No process is left of the groups that the stand-ins began, but for those that nobody has waited for."""
+    groups = {log_of(repository, device).split("process ")[1].split()[0] for device in devices}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path) as stream:
+            state, _, group = stream.read().rsplit(")", 1)[1].split()[:3]
+            assert state == "Z" or group not in groups
+
+
+def test_eight_ranks_have_devices_logs_and_folders_of_their_own(stand_in):
+    status, _, errors = launch_ranks(stand_in)
+    assert (status, errors) == (0, "")
+    for rank in range(8):
+        assert " RANK_ID=%d RANK_SIZE=8 RANK_TABLE_FILE=%s/table.json ASCEND_DEVICE_ID=%d JOB_ID=10087\n" % (
+            rank, stand_in.parent, rank) in log_of(stand_in, rank)
+        config = flags_given(stand_in, PretrainConfig, rank)
+        assert config.output_dir == str(stand_in / "test" / "output" / str(rank) / "model_pretrain_8p_acc")
+        assert (config.backend, config.num_train_steps, config.train_batch_size) == ("npu", 4000, 4)
+    results = results_of(stand_in, PRETRAIN + "_bs4_8p_acc")
+    assert (results["RankSize"], results["ActualFPS"], results["TrainingTime"]) == ("8", "800.00", "40.00")
+
+
+def test_a_rank_that_fails_stops_all_even_one_that_will_not(stand_in):
+    begin = time.time()
+    status, _, errors = launch_ranks(stand_in, RANK_SIZE="3", FAILING_RANK="1", STUBBORN_RANK="2", WAITING="1",
+                                     STOP_SECONDS="1")
+    assert status == 7 and time.time() - begin < 20
+    lines = errors.splitlines()
+    assert lines[0].startswith("train_full_8p_pretrain.sh: the end of ") and lines[0].endswith("test/output/1/train_1.log:")
+    assert lines[-2] == "HCCL gave up"
+    assert lines[-1] == ("train_full_8p_pretrain.sh: error: rank 1 on device 1 ended with status 7, and the others were "
+                         "stopped")
+    assert_gone(stand_in, range(3))
+    assert not glob.glob(str(stand_in / "test" / "output" / "*" / "*_loss.txt"))
+
+
+def test_a_signal_stops_all_ranks(stand_in):
+    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu", RANK_SIZE="2",
+                    RANK_TABLE_FILE="table.json", WAITING="1")
+    await_logs(stand_in, [0, 1])
+    process.terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert_gone(stand_in, [0, 1])
+    assert all(log_of(stand_in, device).endswith("told to stop\n") for device in (0, 1))
+
+
+def test_ranks_go_on_from_one_step_alone(stand_in):
+    for rank, step in (("0", 2000), ("1", 1000)):
+        (stand_in.parent / "out" / rank).mkdir(parents=True)
+        (stand_in.parent / "out" / rank / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-%d"\n' % step)
+    status, _, errors = launch_ranks(stand_in, "--output_dir=out", RANK_SIZE="2")
+    assert status == 2 and "the newest checkpoint is model.ckpt-2000 in out/0, but model.ckpt-1000 in out/1: ranks must" in errors
+
+
+@pytest.mark.parametrize("environment, arguments, message", [
+    ({}, [], "RANK_TABLE_FILE must name the table of the devices"),
+    ({"RANK_TABLE_FILE": "nowhere"}, [], "RANK_TABLE_FILE: nowhere: no such file"),
+    ({"RANK_TABLE_FILE": "table.json"}, ["--backend", "cpu"], "--backend=cpu: the devices exchange gradients through HCCL"),
+    ({"RANK_TABLE_FILE": "table.json"}, ["--backend=auto"], "no Ascend device can be used here"),
+    ({"RANK_TABLE_FILE": "table.json", "RANK_SIZE": "1"}, [], "RANK_SIZE must be from 2 to 8, the devices of this host; got 1"),
+])
+def test_several_devices_are_refused_where_they_cannot_be_had(stand_in, environment, arguments, message):
+    status, _, errors = launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", *arguments, **environment)
+    assert status == 2 and errors.startswith("train_full_8p_pretrain.sh: error: " + message) and errors.count("\n") == 1
+    assert not (stand_in / "test" / "output").exists()
+
+
+# ---------------------------------------------------------------- results and environment
+
+LOG = """Model xlarge on cpu (asked for)
+step 1/50  loss 9.0000  masked_lm_loss 8.0000  sentence_order_loss 1.0000  lr 0.001
+step 10/50  loss 8.0000  masked_lm_loss 7.2000  sentence_order_loss 0.8000  lr 0.001  5.0 examples/s  640 tokens/s  0:32 left
+step 20/50  loss 7.0000  masked_lm_loss 6.3000  sentence_order_loss 0.7000  lr 0.001  20.0 examples/s  2560 tokens/s  0:06 left
+step 25/50  loss 6.5000  masked_lm_loss 5.8000  sentence_order_loss 0.7000  lr 0.001  10.0 examples/s  1280 tokens/s  0:10 left
+Step 25, 5 records held out:
+  masked_lm_loss 6.4000 (unigram 6.7, uniform 9.9)  masked_lm_accuracy 0.1000 (unigram 0.05)
+  sentence_order_loss 0.7000 (chance 0.6931)  sentence_order_accuracy 0.4000 (chance 0.5)
+step 26/50  loss 6.0000  masked_lm_loss 5.3000  sentence_order_loss 0.7000  lr 0.001
+step 30/50  loss 5.5000  masked_lm_loss 4.8000  sentence_order_loss 0.7000  lr 0.001  1.0 examples/s  128 tokens/s  1:20 left
+step 50/50  loss 5.0000  masked_lm_loss 4.3000  sentence_order_loss 0.7000  lr 0  40.0 examples/s  5120 tokens/s  0:00 left
+Step 50, 5 records held out:
+  masked_lm_loss 5.4000 (unigram 6.7, uniform 9.9)  masked_lm_accuracy 0.2000 (unigram 0.05)
+  sentence_order_loss 0.6000 (chance 0.6931)  sentence_order_accuracy 0.6000 (chance 0.5)
+"""
+
+
+def write_results(folder, log, *flags):
+    (folder / "train_0.log").write_text(log)
+    (folder / "run_config.json").write_text(json.dumps({"flags": {"train_batch_size": 4}}))
+    return subprocess.run(
+        [sys.executable, os.path.join(HERE, "train_results.py"), "--log", str(folder / "train_0.log"), "--output_dir",
+         str(folder), "--network", "net", "--kind", "acc", "--seconds", "77"] + list(flags), cwd=os.path.dirname(HERE),
+        env=dict(ENVIRONMENT, PYTHONPATH=os.path.dirname(HERE)), stderr=subprocess.PIPE, universal_newlines=True)
+
+
+def test_the_pace_is_of_the_steady_part(tmp_path):
+    assert write_results(tmp_path, LOG).returncode == 0
+    # Steps 11-20 took 10/20, 21-25 took 5/10 and 31-50 took 20/40 (batches a record): 35 in 1.5.
+    assert (tmp_path / "net_bs4_1p_acc.log").read_text() == (
+        "Network = net\nRankSize = 1\nBatchSize = 4\nDeviceType = %s\nCaseName = net_bs4_1p_acc\nActualFPS = 23.33\n"
+        "TrainingTime = 171.43\nTrainAccuracy = 0.6000\nActualLoss = 5.0000\nE2ETrainingTime = 77\n" % os.uname().machine)
+    assert (tmp_path / "train_net_bs4_1p_acc_loss.txt").read_text() == (
+        "9.0000\n8.0000\n7.0000\n6.5000\n6.0000\n5.5000\n5.0000\n")
+
+
+def test_one_pace_is_taken_though_it_has_not_settled(tmp_path):
+    assert write_results(tmp_path, "".join(LOG.splitlines(True)[:3]), "--rank_size", "2").returncode == 0
+    results = (tmp_path / "net_bs4_2p_acc.log").read_text()
+    assert "ActualFPS = 10.00\nTrainingTime = 800.00\nTrainAccuracy = None\nActualLoss = 8.0000\n" in results
+
+
+def test_no_pace_is_an_error(tmp_path):
+    run = write_results(tmp_path, "".join(LOG.splitlines(True)[:2]))
+    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "train_results: error: %s" % tmp_path in run.stderr
+    assert not glob.glob(str(tmp_path / "*_loss.txt"))
+
+
+def environment_of(commands, **environment):
+    """What a strict shell knows after env.sh."""
+    script = 'set -euo pipefail; source "%s"; echo "$JOB_ID $ASCEND_DEVICE_ID $RANK_SIZE $-"; %s' % (
+        os.path.join(HERE, "env.sh"), commands)
+    return subprocess.run(["bash", "-c", script], env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True)
+
+
+def test_the_environment_has_defaults_and_what_is_set_stays():
+    run = environment_of("")
+    assert (run.returncode, run.stderr) == (0, "") and run.stdout.startswith("10087 0 1 ")
+    assert environment_of("", JOB_ID="5", ASCEND_DEVICE_ID="2", RANK_SIZE="4").stdout.startswith("5 2 4 ")
+
+
+def test_canns_own_script_is_sourced_though_it_is_not_strict(tmp_path):
+    (tmp_path / "set_env.sh").write_text('false\nexport FROM_CANN="$NOT_SET/lib"\n')
+    run = environment_of('echo "$FROM_CANN"; false; echo "not strict"', ASCEND_TOOLKIT_HOME=str(tmp_path))
+    first, second = run.stdout.splitlines()
+    assert (run.returncode, second) == (1, "/lib") and {"e", "u"} <= set(first.split()[3])
