@@ -188,8 +188,6 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     if training.init_checkpoint:
         checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
-    if not device.on_host:                     # older releases keep five checkpoints, whatever they are told
-        tf.add_to_collection(tf.GraphKeys.SAVERS, checkpoints.WeightsSaver(training.keep_checkpoint_max))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()
@@ -201,5 +199,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                 training.accumulation_steps, training.iterations_per_loop, training.start_step)
     progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
                             event_dir if device.world.is_first else None)
+    tidy = [] if device.on_host or not device.world.is_first else [
+        checkpoints.TidyHook(event_dir, training.keep_checkpoint_max)]
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
-                                      training_hooks=[progress])
+                                      training_hooks=[progress] + tidy)

@@ -279,6 +279,14 @@ class TestDamage:
         assert message_of(checkpoints.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
 
 
+@pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)), ("bert/embeddings/position_embeddings", ())])
+def test_a_variable_of_another_rank_is_named(name, shape):
+    shapes = {"bert/embeddings/word_embeddings": (7, 6), "bert/encoder/layer_shared/attention/self/query/kernel": (4, 4),
+              "bert/encoder/layer_shared/intermediate/dense/kernel": (4, 8), "bert/embeddings/token_type_embeddings": (2, 4)}
+    assert message_of(checkpoints.identify, dict(shapes, **{name: shape})) == (
+        "%s has the shape %s, wanted 2 dimensions" % (name, list(shape)))
+
+
 class TestAverage:
 
     def test_means_without_slots_and_step(self, tmp_path):
@@ -302,7 +310,7 @@ class TestAverage:
 
     def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
-        for output in (one, str(tmp_path)):
+        for output in (one, one + "/", str(tmp_path)):
             assert message_of(checkpoints.average, [one], output).startswith("--output: %s is there already" % output)
         assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
 
