@@ -5,7 +5,9 @@ from typing import Any, Dict, Mapping
 from etl import files
 from etl.command_line import UserError
 
-MODEL_FILE, DESCRIPTION_FILE = "saved_model.pb", os.path.join("assets", "model.json")
+MODEL_FILE = "saved_model.pb"
+EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
+CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 
 
 class SavedModel:
@@ -18,7 +20,7 @@ class SavedModel:
     def __init__(self, folder: str) -> None:
         import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
         tf.logging.set_verbosity(tf.logging.ERROR)
-        self.labels = files.read_json(os.path.join(folder, DESCRIPTION_FILE))["labels"]
+        self.labels = files.read_json(os.path.join(folder, CARD_FILE))["labels"]
         self._session = tf.Session(graph=tf.Graph())
         try:
             with self._session.graph.as_default():
@@ -28,7 +30,9 @@ class SavedModel:
         self._signatures = loaded.signature_def
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
-        """Arrays by the signature's output names, of arrays by its input names."""
+        """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
+        if signature not in self._signatures:
+            raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self._signatures))))
         definition = self._signatures[signature]
         feed = {definition.inputs[name].name: value for name, value in inputs.items()}
         return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)
