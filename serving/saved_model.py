@@ -13,15 +13,17 @@ CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 class SavedModel:
     """One version of an exported model. Raises UserError when files are missing or damaged.
 
+    session_config, a tf.ConfigProto, says how many threads answer; without it, one for each core.
+
     Attributes:
       labels: list of str, by class index.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, session_config: Any = None) -> None:
         import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
         tf.logging.set_verbosity(tf.logging.ERROR)
         self.labels = files.read_json(os.path.join(folder, CARD_FILE))["labels"]
-        self._session = tf.Session(graph=tf.Graph())
+        self._session = tf.Session(graph=tf.Graph(), config=session_config)
         try:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -7,11 +8,16 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exported import make_classifier
+from exported import CONFIG, LABELS, make_classifier, write_model
 
 import serving.graph_tokenization
+from estimator.model_folder import ModelFolder
+from etl.command_line import UserError
+from etl.tokenization import TokenizerConfig
 from serving.export import main
 from serving.saved_model import SavedModel
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 @pytest.fixture
@@ -123,6 +129,31 @@ def test_model_whose_texts_differ_is_not_written(finetuned, tmp_path, capsys, mo
     assert "tokenizes 1 of the texts checked otherwise than Python, 'x" in message
     assert not os.path.exists(output_dir)
 
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory):
+    """A fine-tuned model's folder with a SentencePiece vocabulary."""
+    root = tmp_path_factory.mktemp("spm")
+    spm_model_file, folder = str(root / "spm.model"), str(root / "finetune")
+    subprocess.run([sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2000", "--model", "sentencepiece", "--input_file",
+                    os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file], cwd=ROOT, check=True)
+    tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
+    write_model(folder, ModelFolder(dataclasses.replace(CONFIG, vocab_size=2000), tokenizer, 32, "sentence_pair", LABELS))
+    return folder
+
+
+def test_sentencepiece_models_take_ids_alone(sentencepiece_model, tmp_path, capsys):
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--version", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "A SentencePiece vocabulary cannot run inside the graph: the model takes ids alone" in said
+    assert "Next: saved_model_cli show --all --dir %s/1\n" % tmp_path in said
+    assert "spm.model" in os.listdir(str(tmp_path / "1" / "assets.extra"))
+    with pytest.raises(UserError, match="no signature serving_default, only predict_ids"):
+        SavedModel(str(tmp_path / "1")).run({"text_a": ["x"], "text_b": [""]})
+
+
+def test_sentencepiece_models_have_an_ascend_kit(sentencepiece_model, tmp_path):
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--format", "ascend"]) == 0
 
 
 @pytest.mark.parametrize("arguments, message", [
