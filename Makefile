@@ -3,11 +3,14 @@
 # make venv         set up only: .venv with the pins of constraints.txt
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
+# make bench-serving DATA=questions.tsv         an exported model against the plain graph padded to 128, tiny and base
+# make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
+# make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl-memory clean
+.PHONY: help venv test quickstart bench-pretrain bench-etl-memory bench-serving check-parity check-java clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -40,6 +43,15 @@ bench-pretrain: venv
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')
+
+bench-serving: venv
+	$(PYTHON) test/benchmark/serving_speed.py $(if $(DATA),--data '$(DATA)')
+
+check-parity: venv
+	$(PYTHON) test/checks/parity.py $(if $(DATA),--data '$(DATA)')
+
+check-java: venv
+	$(PYTHON) test/checks/java.py $(if $(DATA),--data '$(DATA)')
 
 clean:
 	rm -rf output build dist *.egg-info

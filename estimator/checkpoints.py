@@ -242,6 +242,18 @@ def load(plan: LoadPlan) -> None:
     tf.train.init_from_checkpoint(plan.checkpoint, plan.assignment_map)
 
 
+def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
+    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of just those.
+
+    Raises UserError as `make_plan` and `check_data` do.
+    """
+    plan = make_plan(checkpoint, config)
+    check_data(checkpoint, plan.assignment_map)
+    saver = tf.train.Saver(plan.assignment_map)
+    saver.restore(session, checkpoint)
+    return saver
+
+
 def check_data(checkpoint: str, names: Iterable[str]) -> None:
     """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
     reader = _open(checkpoint)
