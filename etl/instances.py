@@ -110,20 +110,13 @@ def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> To
 
     They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
     """
-    ids, word_starts, sentence_starts, length = [], [], [], 0
-    for sentence in document.sentences:
-        encoding = tokenizer.encode(sentence)
-        if not len(encoding.ids):              # nothing but control characters
-            continue
-        ids.append(encoding.ids)
-        starts = mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)) & tokenizer.may_begin_word(encoding.ids)
-        starts[0] = True
-        word_starts.append(starts)
-        sentence_starts.append(length)
-        length += len(encoding.ids)
-    return TokenizedDocument(np.concatenate(ids) if ids else np.zeros(0, np.int32),
-                             np.concatenate(word_starts) if ids else np.zeros(0, bool),
-                             np.array(sentence_starts, dtype=np.int32))
+    encoding = tokenizer.encode_sentences(document.sentences)
+    begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
+    sentence_starts = np.unique(np.searchsorted(encoding.offsets, begins))[:-1]    # one of control characters only is none
+    word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
+    word_starts &= tokenizer.may_begin_word(encoding.ids)
+    word_starts[sentence_starts] = True
+    return TokenizedDocument(encoding.ids, word_starts, sentence_starts.astype(np.int32))
 
 
 def instances_from_document(document: TokenizedDocument, identity: Tuple[object, ...], copy: int,
