@@ -12,6 +12,8 @@ import os
 import struct
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
+import numpy as np
+
 from etl.examples import frame
 from etl.files import atomic_write, write_json
 from etl.manifest import Shard
@@ -52,6 +54,12 @@ class MergedShard(NamedTuple):
 def sample_key(parts: Tuple[object, ...], file_index: int, offset: int) -> bytes:
     """28 bytes: a hash of what the sample is, then where its document stands."""
     return hashlib.blake2b(repr(parts).encode("utf-8"), digest_size=_HASH_BYTES).digest() + _ORIGIN.pack(file_index, offset)
+
+
+def seeds_of(keys: Sequence[bytes]) -> np.ndarray:
+    """What the random numbers of samples depend on: uint64 [samples], the half of each hash that least decides its place."""
+    hashes = b"".join(key[_HASH_BYTES // 2:_HASH_BYTES] for key in keys)
+    return np.frombuffer(hashes, dtype="<u8")
 
 
 def shard_of(key: bytes, num_shards: int) -> int:

@@ -1,9 +1,9 @@
 """Text → where its words begin, as jieba's precise mode with HMM segments it. The only file that imports jieba and rjieba."""
 import functools
-import itertools
 import logging
+import math
 import re
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -13,66 +13,78 @@ SEGMENTERS = ("auto", "jieba", "rjieba")
 
 _ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
 
-# jieba looks for words in blocks of Han and ASCII; any other character is a word by itself. Here: Han alone; letters and digits
-# alone, which are one word; and, as the group, every other block.
 _FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # what jieba takes for Han
-_BLOCKS = re.compile("[{0}]+(?![{0}{1}])|[a-zA-Z0-9]+(?![{0}{1}])|([{0}{1}]+)".format(
-    "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "a-zA-Z0-9+#&._%-"))
+_HAN, _SIGNS = "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "+#&._%-"
+# jieba looks for words in blocks of Han, letters, digits and signs; any other character is a word by itself. Here: a block of
+# Han; one of letters and digits, which is one word; and, as the group, every other block.
+_BLOCKS = re.compile("[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
+# How it cuts what its dictionary leaves single; the group is left to the HMM.
+_PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
 _MEMO_ENTRIES = 1 << 17                        # bounds the memory a worker spends on what came before
 
 
 class Segmenter:
-    """Finds words with jieba, or as far as they agree with rjieba, which is ten times as fast.
+    """Finds words with jieba; `user_dict` is a file in jieba's own format, or None. The reference."""
 
-    They agree on blocks of Han. jieba gets the blocks of both Han and ASCII, and everything where there is a user dictionary.
-    """
-
-    def __init__(self, user_dict: Optional[str] = None, name: str = "auto") -> None:
-        """Loads the dictionaries.
-
-        Args:
-          user_dict: a file in jieba's own format.
-          name: jieba, rjieba, or auto: rjieba where it is installed and there is no user dictionary.
-
-        Raises UserError for a damaged user dictionary, for rjieba with one, or where it is not installed.
-        """
+    def __init__(self, user_dict: Optional[str] = None) -> None:
         import jieba
         jieba.setLogLevel(logging.WARNING)
-        self._rjieba = _import_rjieba(name, bool(user_dict))
-        self._jieba = jieba.Tokenizer()
+        self.jieba = jieba.Tokenizer()
         if user_dict:
             _check_user_dict(user_dict)
-            self._jieba.load_userdict(user_dict)
-        self._jieba.initialize()
-        self._ascii_starts = functools.lru_cache(_MEMO_ENTRIES)(self._starts_by_jieba)
-        self._joined = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+            self.jieba.load_userdict(user_dict)
+        self.jieba.initialize()
 
     def word_offsets(self, text: str) -> np.ndarray:
         """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
-        if self._rjieba is None or "\r\n" in text:    # to jieba, \r\n is one word
-            return np.array(self._starts_by_jieba(text), dtype=np.int32)
-        codes = np.frombuffer(text.encode("utf-32-le"), dtype="<u4")
+        lengths = [len(word) for word in self.jieba.cut(text)]
+        offsets = np.zeros(len(lengths), dtype=np.int32)
+        np.cumsum(lengths[:-1], out=offsets[1:])
+        return offsets
+
+
+class FastSegmenter:
+    """Finds the same words several times as fast: rjieba takes the most probable way through jieba's dictionary where all is Han.
+
+    The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM that joins what the
+    dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where rjieba is not installed.
+    """
+
+    def __init__(self) -> None:
+        import rjieba
+        self._rjieba = rjieba
+        self._reference = Segmenter()
+        self._counts: Dict[str, int] = self._reference.jieba.FREQ
+        self._log_total = math.log(self._reference.jieba.total)
+        self._join = functools.partial(_join, *_hmm())
+        self._joined = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+        self._ascii_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
+
+    def word_offsets(self, text: str) -> np.ndarray:
+        """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
+        if "\r\n" in text:                     # one word to jieba, the only one outside of blocks that is longer than one
+            return self._reference.word_offsets(text)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         is_alphanumeric = _IS_ALPHANUMERIC[np.minimum(codes, len(_IS_ALPHANUMERIC) - 1)]
         starts = np.ones(len(codes), dtype=bool)
         starts[1:] = ~(is_alphanumeric[1:] & is_alphanumeric[:-1])
         is_han = (codes >= _FIRST_HAN) & (codes <= _LAST_HAN)
-        by_jieba: List[int] = []
-        for block in _BLOCKS.finditer(text):
-            if block.lastindex:
-                string, begin, end = block.group(), block.start(), block.end()
+        found: List[int] = []
+        for match in _BLOCKS.finditer(text):
+            if match.lastindex:
+                block, begin, end = match.group(), match.start(), match.end()
                 starts[begin:end] = is_han[begin:end] = False
-                block_starts = self._ascii_starts(string) if string.isascii() else self._starts_by_jieba(string)
-                by_jieba += [begin + start for start in block_starts]
+                found += [begin + start for start in (self._ascii_starts if block.isascii() else self._block_starts)(block)]
         starts[is_han] = False
-        starts[by_jieba] = True
-        starts[self._starts_by_rjieba(codes, is_han)] = True
+        starts[found] = True
+        starts[self._han_starts(codes, is_han)] = True
         return np.flatnonzero(starts).astype(np.int32)
 
-    def _starts_by_rjieba(self, codes: np.ndarray, is_han: np.ndarray) -> np.ndarray:
-        """Starts of the words in the characters that are Han, as positions in `codes`."""
+    def _han_starts(self, codes: np.ndarray, is_han: np.ndarray) -> np.ndarray:
+        """Where words begin in blocks of nothing but Han, as positions in `codes`."""
         kept = is_han.copy()
-        kept[1:] |= is_han[:-1]                # what follows a block parts it from the next, as a blank
+        kept[1:] |= is_han[:-1]                # what follows a block becomes the blank between it and the next
         places = np.flatnonzero(kept)
         is_han = is_han[places]
         blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
@@ -80,45 +92,96 @@ class Segmenter:
         lengths = np.fromiter(map(len, words), np.int32, len(words))
         begins = np.cumsum(lengths) - lengths
         is_single = (lengths == 1) & is_han[begins]
-        edges = np.append(begins, len(blocks))[np.flatnonzero(np.diff(np.concatenate(([0], is_single, [0]))))]
-        starts = is_han & False
+        edges = np.append(begins, len(blocks))[np.flatnonzero(np.diff(np.concatenate(([0], is_single, [0]))))].tolist()
+        starts = np.zeros(len(blocks), dtype=bool)
         starts[begins] = is_han[begins]
         joined: List[int] = []
-        for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist()):
+        for begin, end in zip(edges[::2], edges[1::2]):
             if end - begin > 1:
-                joined += [begin + at for at in self._joined(blocks[begin:end])]
+                joined += [begin + place for place in self._joined(blocks[begin:end])]
         starts[joined] = False
         return places[starts]
 
+    def _block_starts(self, block: str) -> List[int]:
+        """Where words begin in a block: the most probable words, what lies between them and is single joined."""
+        ends = self._most_probable_ends(block)
+        starts: List[int] = []
+        begin = at = 0                         # from begin to at, all is single
+        while at <= len(block):
+            end = ends[at]
+            if end - at > 1:
+                joined = self._joined(block[begin:at])
+                starts += [place for place in range(begin, at) if place - begin not in joined]
+                starts.append(at)
+                begin = end
+            at = end
+        return starts[:-1]
+
+    def _most_probable_ends(self, block: str) -> List[int]:
+        """For each position, where the word that begins there ends, on the most probable way from there to the block's end.
+
+        Behind the end stands a word of two, which ends all that is single.
+        """
+        counts, log_total, size = self._counts, self._log_total, len(block)
+        scores, ends = [0.0] * (size + 1), [size + 2] * (size + 1)
+        for begin in range(size - 1, -1, -1):
+            best, end = None, begin + 1
+            count = counts.get(block[begin])
+            while count is not None:           # 0: not a word, but the beginning of one
+                score = math.log(count) - log_total + scores[end] if count else None
+                if score is not None and (best is None or score >= best):
+                    best, ends[begin] = score, end
+                end += 1
+                count = counts.get(block[begin:end]) if end <= size else None
+            if best is None:
+                best, ends[begin] = 0.0 - log_total + scores[begin + 1], begin + 1
+            scores[begin] = best
+        return ends
+
     def _find_joined(self, characters: str) -> Tuple[int, ...]:
-        """Which of several characters that the dictionary leaves single continue a new word, as jieba's HMM sees it."""
-        from jieba import finalseg
-        if self._jieba.FREQ.get(characters):
+        """Which of several characters, each single in the dictionary's view, go on with the word before them."""
+        if len(characters) < 2 or self._counts.get(characters):
             return ()
-        starts = itertools.accumulate(map(len, finalseg.cut(characters)))
-        return tuple(set(range(1, len(characters))) - set(starts))
-
-    def _starts_by_jieba(self, text: str) -> List[int]:
-        starts, end = [], 0
-        for word in self._jieba.cut(text):
-            starts.append(end)
-            end += len(word)
-        return starts
+        joined: List[int] = []
+        for piece in _PIECES.finditer(characters):
+            begin, end = piece.span()
+            joined += [begin + place for place in self._join(piece.group())] if piece.lastindex else range(begin + 1, end)
+        return tuple(joined)
 
 
-def _import_rjieba(name: str, has_user_dict: bool) -> Any:
-    """The module, or None where jieba is to do everything."""
-    if name == "jieba" or name == "auto" and has_user_dict:
-        return None
-    if has_user_dict:
-        raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
-    try:
-        import rjieba
-        return rjieba
-    except ImportError:
-        if name == "auto":
-            return None
-        raise UserError("--segmenter rjieba: rjieba is not installed; use jieba or auto, or pip install rjieba==0.1.11")
+def _hmm() -> Tuple[Any, ...]:
+    """jieba's model: log probabilities of the first state, of a change of state, and of a character in each state B, M, E, S."""
+    from jieba import finalseg
+    characters = set().union(*finalseg.emit_P.values())
+    emissions = {char: tuple(finalseg.emit_P[state].get(char, finalseg.MIN_FLOAT) for state in "BMES") for char in characters}
+    return finalseg.start_P, finalseg.trans_P, emissions, (finalseg.MIN_FLOAT,) * 4
+
+
+def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emissions: Dict[str, Tuple[float, ...]],
+          unknown: Tuple[float, ...], han: str) -> List[int]:
+    """Which characters go on with a word: those in state M or E of the most probable states (Viterbi 1967).
+
+    Each state carries its score and, as the bits of a number, the places that go on with a word on the best way to it. Of
+    equal scores jieba takes the state that is later in the alphabet.
+    """
+    b, m, e, s = (first[state] + score for state, score in zip("BMES", emissions.get(han[0], unknown)))
+    b_bits = m_bits = e_bits = s_bits = 0
+    eb, es, sb, ss = (change[state][to] for state in "ES" for to in "BS")
+    bm, be, mm, me = (change[state][to] for state in "BM" for to in "ME")
+    for place in range(1, len(han)):
+        in_b, in_m, in_e, in_s = emissions.get(han[place], unknown)
+        bit = 1 << place
+        from_e, from_s = e + eb + in_b, s + sb + in_b
+        new_b, new_b_bits = (from_e, e_bits) if from_e > from_s else (from_s, s_bits)
+        from_b, from_m = b + bm + in_m, m + mm + in_m
+        new_m, new_m_bits = (from_b, b_bits | bit) if from_b > from_m else (from_m, m_bits | bit)
+        from_b, from_m = b + be + in_e, m + me + in_e
+        new_e, new_e_bits = (from_b, b_bits | bit) if from_b > from_m else (from_m, m_bits | bit)
+        from_e, from_s = e + es + in_s, s + ss + in_s
+        s, s_bits = (from_e, e_bits) if from_e > from_s else (from_s, s_bits)
+        b, m, e, b_bits, m_bits, e_bits = new_b, new_m, new_e, new_b_bits, new_m_bits, new_e_bits
+    bits = e_bits if e > s else s_bits
+    return [place for place in range(1, len(han)) if bits >> place & 1]
 
 
 def _check_user_dict(path: str) -> None:
@@ -135,9 +198,23 @@ def _check_user_dict(path: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def load_segmenter(user_dict: Optional[str] = None, name: str = "auto") -> Segmenter:
-    """One segmenter a process: its dictionary takes a second and 150 MB."""
-    return Segmenter(user_dict, name)
+def load_segmenter(user_dict: Optional[str] = None, name: str = "auto") -> Any:
+    """One segmenter a process: its dictionary takes a second and 150 MB.
+
+    Args:
+      name: jieba, rjieba, or auto: rjieba where it is installed and there is no user dictionary.
+
+    Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is not installed.
+    """
+    if name == "rjieba" and user_dict:
+        raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
+    if name != "jieba" and not user_dict:
+        try:
+            return FastSegmenter()
+        except ImportError:
+            if name == "rjieba":
+                raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11")
+    return Segmenter(user_dict)
 
 
 def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:
