@@ -2,12 +2,13 @@
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
+# make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one, stage by stage (MEGABYTES=100 ROUNDS=3)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl-memory clean
+.PHONY: help venv test quickstart bench-pretrain bench-etl bench-etl-memory clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -37,6 +38,10 @@ quickstart: venv
 
 bench-pretrain: venv
 	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-etl: venv
+	$(PYTHON) test/benchmark/etl_speed.py $(if $(DATA),--data '$(DATA)') $(if $(VOCAB),--vocab_file $(VOCAB)) \
+	    $(if $(MEGABYTES),--megabytes $(MEGABYTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')

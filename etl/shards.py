@@ -15,7 +15,7 @@ from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tup
 import numpy as np
 
 from etl.examples import frame
-from etl.files import atomic_write, write_json
+from etl.files import atomic_write, free_range, write_json
 from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
@@ -94,12 +94,17 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
 
 def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
                 task: Tuple[str, int, Sequence[Extent]]) -> None:
-    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already."""
+    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
+
+    Then the shard's part of the runs is given back to the disk, so that runs and shards together need little more than the runs.
+    """
     part, index, extents = task
     path = shard_path(work_dir, part, index, num_shards[part])
     if not os.path.exists(path + ".json"):
         merged = merge_shard(extents, path, keep_duplicates)
         write_json(path + ".json", {"shard": merged.shard, "dropped": merged.dropped})
+        for extent in extents:
+            free_range(extent.path, extent.offset, extent.bytes)
 
 
 def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:
