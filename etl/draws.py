@@ -12,14 +12,14 @@ def rng_for(seed: int, *parts: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
-def uniforms(seeds: np.ndarray, purpose: int, count: int) -> np.ndarray:
-    """Numbers for many samples at once: float64 [seeds, count] in [0, 1), by SplitMix64 (Steele, Lea, Flood 2014).
+def uniforms(seeds: np.ndarray, counters: np.ndarray) -> np.ndarray:
+    """Numbers for many purposes at once, by SplitMix64 (Steele, Lea, Flood 2014): float64 in [0, 1), shape as they broadcast.
 
     Args:
-      seeds: uint64 [seeds]; a row depends on its seed alone, not on its neighbours.
-      purpose: another one gives other numbers, for calls of the same count.
+      seeds: uint64, of what each number is for.
+      counters: int, which of the numbers of that seed.
     """
-    numbers = np.arange(purpose * count + 1, (purpose + 1) * count + 1, dtype=np.uint64) * _GOLDEN + seeds[:, None]
+    numbers = (counters + 1).astype(np.uint64) * _GOLDEN + seeds
     numbers = (numbers ^ (numbers >> np.uint64(30))) * _FIRST
     numbers = (numbers ^ (numbers >> np.uint64(27))) * _SECOND
     return ((numbers ^ (numbers >> np.uint64(31))) >> np.uint64(11)) * 2.0 ** -53

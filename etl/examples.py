@@ -3,6 +3,7 @@
 TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the bytes
 themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
+import functools
 import struct
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
@@ -78,8 +79,7 @@ def encode_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
     for name in sorted(values):
         array = values[name]
         kind, payloads = (2, _rows(array.astype("<f4"))) if array.dtype.kind == "f" else (3, _packed_varints(array))
-        headers = {length: _entry_header(name.encode("utf-8"), kind, length) for length in set(map(len, payloads))}
-        columns += [[headers[length] for length in map(len, payloads)], payloads]
+        columns += [[_entry_header(name, kind, len(payload)) for payload in payloads], payloads]
     return [_field(1, b"".join(parts)) for parts in zip(*columns)]
 
 
@@ -158,9 +158,9 @@ def _packed_varints(array: np.ndarray) -> List[bytes]:
     if array.dtype == bool:
         return _rows(array)
     if array.dtype == np.int32 and array.size and 0 <= array.min() and array.max() < _TABLE_SIZE:
-        counts = _VARINT_COUNTS[array]
-        ends = np.cumsum(_VARINT_LENGTHS[array].sum(axis=1)).tolist()
-        packed = _VARINT_BYTES[array][counts].tobytes()
+        counts = np.take(_VARINT_COUNTS, array, axis=0)
+        ends = np.cumsum(counts.sum(axis=(1, 2))).tolist()
+        packed = np.take(_VARINT_BYTES, array, axis=0)[counts].tobytes()
         return [packed[begin:end] for begin, end in zip([0] + ends, ends)]
     return [b"".join(map(_varint, row)) for row in array.tolist()]
 
@@ -171,11 +171,12 @@ def _rows(array: np.ndarray) -> List[bytes]:
     return [packed[index * size:(index + 1) * size] for index in range(len(array))]
 
 
-def _entry_header(name: bytes, kind: int, length: int) -> bytes:
+@functools.lru_cache(1 << 14)
+def _entry_header(name: str, kind: int, length: int) -> bytes:
     """What stands before a feature's numbers in the map of features, when these take so many bytes."""
     numbers = _header(1, length)               # FloatList or Int64List { packed value }
     feature = _header(kind, len(numbers) + length) + numbers
-    entry = _field(1, name) + _header(2, len(feature) + length) + feature
+    entry = _field(1, name.encode("utf-8")) + _header(2, len(feature) + length) + feature
     return _header(1, len(entry) + length) + entry
 
 

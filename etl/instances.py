@@ -17,6 +17,8 @@ PARTS = ("train", "eval")
 MASKINGS = ("whole_word", "ngram", "token")
 SENTENCE_OBJECTIVES = ("order", "next", "none")
 LABELS = ("plain", "albert_zh")
+# By sentence objective: what the labels 0 and 1 say of the second segment.
+LABEL_MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
 # (rng, most tokens) -> (int32 token ids, bool word starts) of another document, or None when there is none.
 DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
@@ -168,8 +170,9 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     words = find_words(is_text if config.masking == "token" else word_starts, is_text)    # "token": each is a word of its own
     limits = _limits(words, lengths, config)
 
-    def draw(purpose: int, where: np.ndarray) -> np.ndarray:
-        return uniforms(seeds, purpose, config.max_seq_length).ravel()[where]
+    def draw(purpose: int, places: np.ndarray) -> np.ndarray:
+        samples, positions = np.divmod(places, config.max_seq_length)
+        return uniforms(seeds[samples], purpose * config.max_seq_length + positions)
 
     def choose(purpose: int, limits: np.ndarray, is_taken: Optional[np.ndarray] = None) -> np.ndarray:
         runs = choose_runs(draw(purpose + 1, words.begins), config.ngram) if config.masking == "ngram" else None

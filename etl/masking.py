@@ -69,7 +69,7 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
     chosen: List[int] = []
     ends = np.searchsorted(words.samples, np.arange(words.shape[0]), side="right").tolist()
     for begin, end, room in zip([0] + ends, ends, limits.tolist()):
-        for first in (begin + np.argsort(draws[begin:end], kind="stable")).tolist():
+        for first in (begin + np.argsort(draws[begin:end])).tolist():
             if not room:
                 break
             for index in range(first, ends_of_runs[first]):

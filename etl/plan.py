@@ -215,5 +215,6 @@ def drop_other_builds(plan: Plan) -> None:
 def versions() -> Dict[str, str]:
     """Versions of all that can change a byte of the result."""
     import pkg_resources
-    names = ("apache-beam", "jieba", "numpy", "google-crc32c", "sentencepiece")
-    return dict({name: pkg_resources.get_distribution(name).version for name in names}, python=platform.python_version())
+    names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
+    installed = {name: pkg_resources.working_set.by_key.get(name) for name in names}    # rjieba need not be
+    return dict({name: found.version for name, found in installed.items() if found}, python=platform.python_version())
