@@ -4,11 +4,12 @@
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one, stage by stage (MEGABYTES=100 ROUNDS=3)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
+# make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl bench-etl-memory clean
+.PHONY: help venv test quickstart bench-pretrain bench-etl bench-etl-memory check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -45,6 +46,9 @@ bench-etl: venv
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')
+
+check-segmenters: venv
+	$(PYTHON) test/benchmark/segmenters.py $(if $(DATA),--data '$(DATA)')
 
 clean:
 	rm -rf output build dist *.egg-info

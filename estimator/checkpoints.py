@@ -1,14 +1,6 @@
-"""Checkpoints: find one, tell what it is, and load it completely or not at all.
-
-  python -m estimator.checkpoints inspect --checkpoint output/pretrain
-  python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5
-  python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
-      --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
-"""
+"""Checkpoints: find one, tell what it is, and load it completely or not at all."""
 import os
 import re
-import sys
-from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -18,7 +10,7 @@ import albert_config
 from albert_config import AlbertConfig
 from estimator import modeling
 from estimator.optimizers import SLOT_SUFFIXES
-from etl.command_line import UserError, flag, run
+from etl.command_line import UserError
 
 Shape = Tuple[int, ...]
 
@@ -249,46 +241,6 @@ def describe(checkpoint: str) -> str:
     return "\n".join(lines + ["  %s %s" % (name, list(shapes[name])) for name in weights])
 
 
-@dataclass(frozen=True)
-class InspectConfig:
-    """The flags of `inspect`."""
-    checkpoint: str = flag("", "checkpoint, or folder of one", required=True)
-
-
-@dataclass(frozen=True)
-class AverageConfig:
-    """The flags of `average`."""
-    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, the folder of them", required=True)
-    last: Optional[int] = flag(None, "how many of the folder's newest checkpoints to take")
-    output: str = flag("", "prefix of the checkpoint to write", required=True)
-
-
-def main(argv: Optional[Sequence[str]] = None) -> int:
-    argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["inspect"]:
-        return run("estimator.checkpoints inspect", __doc__, InspectConfig, _inspect, argv[1:])
-    if argv[:1] == ["average"]:
-        return run("estimator.checkpoints average", __doc__, AverageConfig, _average, argv[1:])
-    asked = argv[:1] in (["--help"], ["-h"])
-    print(__doc__, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
-
-
-def _inspect(config: InspectConfig) -> None:
-    print(describe(resolve(config.checkpoint, "checkpoint")))
-
-
-def _average(config: AverageConfig) -> None:
-    if config.last is None:
-        found = [resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint]
-    elif len(config.checkpoint) == 1:
-        found = newest(config.checkpoint[0], config.last)
-    else:
-        raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
-    average(found, config.output)
-    print("%s: mean of %d checkpoints: %s" % (config.output, len(found), ", ".join(map(os.path.basename, found))))
-
-
 def _listed_in(folder: str) -> List[str]:
     """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. No prefix where
     there is no such file.
@@ -354,6 +306,3 @@ def _listed(value: Any, most: int = 20) -> str:
 def _first_line(error: tf.errors.OpError) -> str:
     return (error.message or str(error)).split("\n")[0]
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,7 @@ from etl.examples import decode_example, read_frames
 from etl.instances import LABEL_MEANINGS
 from etl.manifest import Manifest
 from etl.report import Section, Token, beside, facts, page, samples, table, write
-from etl.tokenization import load_tokenizer
+from etl.tokenization import UNK, load_tokenizer
 
 FILE_NAME = "report.html"
 
@@ -43,7 +43,8 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
             beside(_documents(count),
                    histogram(_with_tail(histograms["word_lengths"]), "tokens", "words",
                              "Lengths of words; the last bar holds all that are longer.")),
-            beside(_most_frequent(histograms["words"], "words", "Most frequent words, in a share of large inputs."),
+            beside(_most_frequent({word: number for word, number in histograms["words"].items() if len(word) > 1 and word != UNK},
+                                  "words", "Most frequent words of two characters and more, in a share of large inputs."),
                    _most_frequent(histograms["unknown_texts"], "unknown tokens", "What the vocabulary lacks, in the same share."))]),
         Section("How some samples look", [_samples(folder, manifest)]),
         Section("How it was made", [table(["flag", "value"], [
@@ -70,15 +71,15 @@ def _facts(manifest: Manifest, count: Counter) -> Sequence[Tuple[str, Any]]:
 
 def _labels(manifest: Manifest, labels: Counter) -> Html:
     names = LABEL_MEANINGS.get(manifest.flags["sentence_objective"], ("none",))
-    shares = [labels[value] / sum(labels.values()) for value in range(len(names))]
-    return bar_chart(names, {"share of samples": shares}, "second segment: share of samples",
+    shares = [100 * labels[value] / sum(labels.values()) for value in range(len(names))]
+    return bar_chart(names, {"% of samples": shares}, "second segment, % of samples",
                      "What the second segment is to the first: swapped or random in half of the samples.")
 
 
 def _kinds(count: Counter) -> Html:
     kinds = [("[MASK]", "masked"), ("kept", "kept"), ("random", "random"), ("permuted", "permuted")]
-    shown = [(name, count[kind + "_predictions"] / count["predictions"]) for name, kind in kinds if count[kind + "_predictions"]]
-    return bar_chart([name for name, _ in shown], {"share": [share for _, share in shown]}, "what the model sees where it must predict: share",
+    shown = [(name, 100 * count[kind + "_predictions"] / count["predictions"]) for name, kind in kinds if count[kind + "_predictions"]]
+    return bar_chart([name for name, _ in shown], {"share": [share for _, share in shown]}, "what the model sees where it must predict, %",
                      "80 % [MASK], 10 % kept, 10 % random is the rule; permuted ones come on top.")
 
 

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 import tiny_models
-from estimator import checkpoints, heads, modeling, optimizers
+from estimator import checkpoint_tools, checkpoints, heads, modeling, optimizers
 from etl.command_line import UserError
 
 CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=1) for kind, config in tiny_models.CONFIGS.items()
@@ -305,7 +305,7 @@ class TestCommands:
 
     def test_inspect(self, tmp_path, capsys):
         prefix, _ = save_pretrained(tmp_path, "postln")
-        assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 0
+        assert checkpoint_tools.main(["inspect", "--checkpoint", str(tmp_path)]) == 0
         lines = capsys.readouterr().out.split("\n")
         assert lines[:4] == [prefix, "shipped configs that fit: none", "family: albert_zh", "vocab_size: 37"]
         assert "31 variables with 3181 parameters, 0 optimizer slots" in lines
@@ -314,7 +314,7 @@ class TestCommands:
     def test_average(self, tmp_path, capsys):
         prefix, _ = save_pretrained(tmp_path, "postln")
         output = str(tmp_path / "averaged.ckpt")
-        assert checkpoints.main(["average", "--checkpoint", prefix, prefix, "--output", output]) == 0
+        assert checkpoint_tools.main(["average", "--checkpoint", prefix, prefix, "--output", output]) == 0
         assert capsys.readouterr().out == output + ": mean of 2 checkpoints: model.ckpt, model.ckpt\n"
 
     def test_average_of_a_folders_newest(self, tmp_path, capsys):
@@ -326,19 +326,19 @@ class TestCommands:
                 names = ["model.ckpt-%d" % number for number in range(1, step + 1)]
                 tf.train.update_checkpoint_state(str(tmp_path), names[-1], names)
         flags = ["average", "--checkpoint", str(tmp_path), "--output", str(tmp_path / "mean.ckpt"), "--last"]
-        assert checkpoints.main(flags + ["2"]) == 0
+        assert checkpoint_tools.main(flags + ["2"]) == 0
         assert "mean of 2 checkpoints: model.ckpt-2, model.ckpt-3" in capsys.readouterr().out
         assert tf.train.load_variable(str(tmp_path / "mean.ckpt"), "a") == 2.5
-        assert checkpoints.main(flags + ["4"]) == 1
+        assert checkpoint_tools.main(flags + ["4"]) == 1
         assert "--last must be from 1 to the number of checkpoints in" in capsys.readouterr().err
 
     def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
-        assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1
-        assert capsys.readouterr().err.startswith("estimator.checkpoints inspect: error: --checkpoint: ")
+        assert checkpoint_tools.main(["inspect", "--checkpoint", str(tmp_path)]) == 1
+        assert capsys.readouterr().err.startswith("estimator.checkpoint_tools inspect: error: --checkpoint: ")
 
     def test_without_a_command_it_says_how(self, capsys):
-        assert checkpoints.main([]) == 2
-        assert "python -m estimator.checkpoints inspect" in capsys.readouterr().err
+        assert checkpoint_tools.main([]) == 2
+        assert "python -m estimator.checkpoint_tools inspect" in capsys.readouterr().err
 
 
 def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path):
