@@ -154,18 +154,15 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     Args:
       seeds: uint64 [pairs], what each sample's random numbers depend on.
     """
-    token_ids = np.zeros((len(pairs), config.max_seq_length), np.int32)
-    word_starts, is_text = np.zeros((2,) + token_ids.shape, bool)
-    first_lengths, lengths = np.zeros((2, len(pairs)), np.int32)
-    for row, pair in enumerate(pairs):
-        end = 0
-        for ids, starts in ((pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)):
-            begin, end = end + 1, end + 1 + len(ids)
-            if len(ids):
-                token_ids[row, begin:end], word_starts[row, begin:end], is_text[row, begin:end] = ids, starts, True
-                token_ids[row, end], word_starts[row, end] = vocabulary.sep, True
-                lengths[row] = end + 1
-        first_lengths[row] = len(pair.a_ids) + 2
+    first_lengths = np.array([len(pair.a_ids) + 2 for pair in pairs], np.int32)
+    lengths = first_lengths + np.array([len(pair.b_ids) + (len(pair.b_ids) > 0) for pair in pairs], np.int32)
+    places = np.arange(config.max_seq_length)
+    is_sep = (places == first_lengths[:, None] - 1) | (places == lengths[:, None] - 1)
+    is_text = (places > 0) & (places < lengths[:, None]) & ~is_sep
+    token_ids, word_starts = np.zeros(is_text.shape, np.int32), is_sep.copy()
+    token_ids[is_text] = np.concatenate([ids for pair in pairs for ids in (pair.a_ids, pair.b_ids)])
+    word_starts[is_text] = np.concatenate([starts for pair in pairs for starts in (pair.a_word_starts, pair.b_word_starts)])
+    token_ids[is_sep] = vocabulary.sep
     token_ids[:, 0], word_starts[:, 0] = vocabulary.cls, True
     words = find_words(is_text if config.masking == "token" else word_starts, is_text)    # "token": each is a word of its own
     limits = _limits(words, lengths, config)

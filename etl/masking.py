@@ -70,14 +70,14 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
     ends = np.searchsorted(words.samples, np.arange(words.shape[0]), side="right").tolist()
     for begin, end, room in zip([0] + ends, ends, limits.tolist()):
         for first in (begin + np.argsort(draws[begin:end])).tolist():
-            if not room:
-                break
-            for index in range(first, ends_of_runs[first]):
-                if closed[index] or lengths[index] > room:
-                    break
+            index, run_end = first, ends_of_runs[first]
+            while index < run_end and not closed[index] and lengths[index] <= room:
                 closed[index] = True
                 chosen.append(index)
                 room -= lengths[index]
+                index += 1
+            if not room:
+                break
     is_chosen = np.zeros(len(draws), dtype=bool)
     is_chosen[chosen] = True
     return is_chosen
