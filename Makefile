@@ -2,7 +2,7 @@
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
-# make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one, stage by stage (MEGABYTES=100 ROUNDS=3)
+# make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 # make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
 

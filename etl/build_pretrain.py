@@ -138,7 +138,8 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     for name, value in rows:
         print("  %-26s %s" % (name, value))
     print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s" % (
-        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, build_report.FILE_NAME), config.output_dir))
+        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, build_report.FILE_NAME),
+        config.output_dir))
 
 
 if __name__ == "__main__":

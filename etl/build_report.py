@@ -43,9 +43,10 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
             beside(_documents(count),
                    histogram(_with_tail(histograms["word_lengths"]), "tokens", "words",
                              "Lengths of words; the last bar holds all that are longer.")),
-            beside(_most_frequent({word: number for word, number in histograms["words"].items() if len(word) > 1 and word != UNK},
+            beside(_most_frequent({word: times for word, times in histograms["words"].items() if len(word) > 1 and word != UNK},
                                   "words", "Most frequent words of two characters and more, in a share of large inputs."),
-                   _most_frequent(histograms["unknown_texts"], "unknown tokens", "What the vocabulary lacks, in the same share."))]),
+                   _most_frequent(histograms["unknown_texts"], "unknown tokens",
+                                  "What the vocabulary lacks, in the same share."))]),
         Section("How some samples look", [_samples(folder, manifest)]),
         Section("How it was made", [table(["flag", "value"], [
             (name, " ".join(value) if isinstance(value, (list, tuple)) else str(value))
@@ -57,16 +58,15 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
 def _facts(manifest: Manifest, count: Counter) -> Sequence[Tuple[str, Any]]:
     sizes = [shard.bytes for shard in manifest.train + manifest.eval]
     num_samples = count["train_samples"] + count["eval_samples"]
-    shown: List[Tuple[str, Any]] = [
+    return [
         ("training samples", sum(shard.records for shard in manifest.train)),
         ("held out", sum(shard.records for shard in manifest.eval)),
-        ("documents", count["documents"]), ("sentences", count["sentences"]), ("words", count["words"]), ("tokens", count["tokens"]),
+        *((name, count[name]) for name in ("documents", "sentences", "words", "tokens")),
         ("unknown tokens", "{:.2%}".format(count["unknown_tokens"] / count["tokens"])),
         ("tokens to predict", "{:.1%}".format(count["predictions"] / count["sample_tokens"])),
         ("padding", "{:.1%}".format(1 - count["sample_tokens"] / (num_samples * manifest.max_seq_length))),
         ("dropped as repeated", "{:,} samples".format(count["dropped_samples"])),
         ("size", "%.1f MB in %d shards" % (sum(sizes) / 1e6, len(sizes)))]
-    return shown
 
 
 def _labels(manifest: Manifest, labels: Counter) -> Html:
@@ -78,8 +78,9 @@ def _labels(manifest: Manifest, labels: Counter) -> Html:
 
 def _kinds(count: Counter) -> Html:
     kinds = [("[MASK]", "masked"), ("kept", "kept"), ("random", "random"), ("permuted", "permuted")]
-    shown = [(name, 100 * count[kind + "_predictions"] / count["predictions"]) for name, kind in kinds if count[kind + "_predictions"]]
-    return bar_chart([name for name, _ in shown], {"share": [share for _, share in shown]}, "what the model sees where it must predict, %",
+    shown = [(name, 100 * count[kind + "_predictions"] / count["predictions"]) for name, kind in kinds]
+    return bar_chart([name for name, _ in shown], {"%": [share for _, share in shown]},
+                     "what the model sees where it must predict, %",
                      "80 % [MASK], 10 % kept, 10 % random is the rule; permuted ones come on top.")
 
 

@@ -16,7 +16,7 @@ NAMES = (
 
 
 class Histograms:
-    """Counts by name, each a Counter; `words` and `unknown_texts` are counted in a share of the documents, by hash of their text."""
+    """Counts by name, each a Counter; `words` and `unknown_texts` of a share of the documents, by hash of their text."""
 
     def __init__(self, word_share: float = 1.0) -> None:
         self.counts: Dict[str, Counter] = {name: Counter() for name in NAMES}
@@ -66,5 +66,6 @@ def sum_histograms(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dict[str
     totals: Dict[str, Counter] = {name: Counter() for name in NAMES}
     for part in parts:
         for name, counts in part.items():
-            totals[name].update(counts if name in ("words", "unknown_texts") else {int(value): count for value, count in counts.items()})
+            is_text = name in ("words", "unknown_texts")
+            totals[name].update({value if is_text else int(value): count for value, count in counts.items()})
     return totals

@@ -195,7 +195,8 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     slots = np.arange(config.max_predictions_per_seq) < num_predictions[:, None]
     return Instances(
         replaced, word_starts, lengths, first_lengths, _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
-        _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions, np.array([pair.label for pair in pairs], np.int32))
+        _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
+        np.array([pair.label for pair in pairs], np.int32))
 
 
 def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:

@@ -50,7 +50,7 @@ def find_words(word_starts: np.ndarray, is_text: np.ndarray) -> Words:
 
 def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Optional[np.ndarray] = None,
                  is_taken: Optional[np.ndarray] = None) -> np.ndarray:
-    """Takes whole words in the order of their draws, in runs of words inside one segment, until each sample's limit is reached.
+    """Takes whole words in the order of their draws, in runs inside one segment, until each sample's limit is reached.
 
     A run that would pass the limit or meet a chosen word is shortened from its end, and left out when nothing remains.
 

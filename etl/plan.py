@@ -44,8 +44,8 @@ class BuildConfig:
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
     user_dict: Optional[str] = flag(None, "further words for jieba, in its own format")
-    segmenter: str = flag("auto", "what finds the words; the same either way, rjieba several times as fast. auto: rjieba where it is "
-                          "installed and there is no user_dict", SEGMENTERS)
+    segmenter: str = flag("auto", "what finds the words: the same ones, but rjieba helps to find them several times as fast. "
+                          "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
     max_seq_length: int = flag(_DEFAULTS.max_seq_length, "tokens of a sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
         None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length")

@@ -96,7 +96,7 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
                 task: Tuple[str, int, Sequence[Extent]]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
 
-    Then the shard's part of the runs is given back to the disk, so that runs and shards together need little more than the runs.
+    Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
     """
     part, index, extents = task
     path = shard_path(work_dir, part, index, num_shards[part])

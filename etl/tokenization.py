@@ -35,7 +35,7 @@ WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # What stands between white space and Han characters is normalized as one string: lower-casing looks at its context.
 _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
-_IN_WORD, _BLANK = -1, -2                       # what stands in a tokenizer's table for characters that are no token by themselves
+_IN_WORD, _BLANK = -1, -2                       # in a tokenizer's table: characters that are no token by themselves
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class WordPieceTokenizer:
         return self.encode("\n".join(sentences))
 
     def _ids_of_characters(self) -> np.ndarray:
-        """By code point: the id of a character that is one token wherever it stands, else _IN_WORD or _BLANK. int32 [0x110000]."""
+        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD or _BLANK."""
         ids = self.vocabulary.ids
         table = np.full(sys.maxunicode + 1, _IN_WORD, np.int32)
         for first, last in HAN_RANGES:
@@ -239,8 +239,8 @@ class SentencePieceTokenizer:
         """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
         encodings = [self.encode(sentence) for sentence in sentences]
         begins = itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]])
-        return Encoding(np.concatenate([encoding.ids for encoding in encodings]),
-                        np.concatenate([encoding.offsets + begin for encoding, begin in zip(encodings, begins)]).astype(np.int32))
+        offsets = [encoding.offsets + begin for encoding, begin in zip(encodings, begins)]
+        return Encoding(np.concatenate([encoding.ids for encoding in encodings]), np.concatenate(offsets).astype(np.int32))
 
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
         """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
@@ -267,7 +267,7 @@ def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) ->
 
 @functools.lru_cache(maxsize=1)
 def _punctuation_alone() -> Tuple[str, ...]:
-    """Punctuation that no neighbour changes, and that changes no neighbour: for lower-casing, sigma is not final before A'A."""
+    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final before it."""
     return tuple(char for char in _BASIC_PLANE if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
                  and ("AΣ%sA" % char).lower() == "aς%sa" % char)
 

@@ -45,7 +45,7 @@ class Segmenter:
 
 
 class FastSegmenter:
-    """Finds the same words several times as fast: rjieba takes the most probable way through jieba's dictionary where all is Han.
+    """Finds the same words several times as fast: where all is Han, rjieba finds the most probable way through the dictionary.
 
     The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM that joins what the
     dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where rjieba is not installed.
@@ -150,7 +150,7 @@ class FastSegmenter:
 
 
 def _hmm() -> Tuple[Any, ...]:
-    """jieba's model: log probabilities of the first state, of a change of state, and of a character in each state B, M, E, S."""
+    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S."""
     from jieba import finalseg
     characters = set().union(*finalseg.emit_P.values())
     emissions = {char: tuple(finalseg.emit_P[state].get(char, finalseg.MIN_FLOAT) for state in "BMES") for char in characters}

@@ -51,8 +51,8 @@ def measure(text: bytes, megabytes: int, flags: str, folder: str) -> None:
         raise SystemExit(open(log.name).read()[-2000:])
     seconds = time.time() - begin
     print("%8d %14.0f %12.0f %12.0f %12.0f %8.1f %8.0f" % (
-        megabytes, memory / 1e6, runs / 1e6, work / 1e6, folder_size(out) / 1e6, seconds / 60, os.path.getsize(corpus) / seconds / 1e3),
-        flush=True)
+        megabytes, memory / 1e6, runs / 1e6, work / 1e6, folder_size(out) / 1e6, seconds / 60,
+        os.path.getsize(corpus) / seconds / 1e3), flush=True)
     shutil.rmtree(out)
 
 

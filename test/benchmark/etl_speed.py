@@ -2,9 +2,9 @@
 
   python test/benchmark/etl_speed.py --data 'corpus/*.txt' --megabytes 100 --rounds 3
 
-Repeats the text until it has the size asked for. Each round runs all builders one after another, so that ratios of a round see the same
-machine; a row for each, with CPU seconds of all its processes beside the wall clock. The plain builder (plain_builder.py) holds everything in memory and
-gets --baseline_megabytes. Then where one process spends its CPU time, stage by stage.
+Repeats the text until it has the size asked for. Each round runs all builders one after another, so that its ratios are of the
+same machine; a row for each, with CPU seconds of all its processes beside the wall clock. The plain builder (plain_builder.py)
+holds everything in memory and gets --baseline_megabytes. Then where one process spends its CPU time, stage by stage.
 """
 import argparse
 import glob
@@ -71,8 +71,8 @@ def compare(arguments: argparse.Namespace, dupe_factor: int, text: str, baseline
         rates = {"plain": row(number, "plain", plain, baseline_text)}
         for workers in (2, 1):
             out = os.path.join(folder, "out")
-            build = ["-m", "etl.build_pretrain", "--input_file", text, "--output_dir", out, "--vocab_file", arguments.vocab_file,
-                     "--direct_num_workers", str(workers)] + common
+            build = ["-m", "etl.build_pretrain", "--input_file", text, "--output_dir", out,
+                     "--vocab_file", arguments.vocab_file, "--direct_num_workers", str(workers)] + common
             rates[workers] = row(number, "%d process%s" % (workers, "es" * (workers > 1)), build, text, rates["plain"])
         print("%5d two processes against one: %.2f" % (number, rates[2] / rates[1]), flush=True)
 
@@ -90,7 +90,8 @@ def row(number: int, name: str, command: list, text: str, baseline: float = 0.0)
     wall, cpu = time.time() - begin, sum(seconds_of.values())
     rate = size / 1e3 / wall
     print("%5d %-14s %8.1f %8.1f %8.1f %10.0f %12s %12.0f" % (
-        number, name, size / 1e6, wall, cpu, rate, "%.1f" % (rate / baseline) if baseline else "", size / 1e3 / cpu), flush=True)
+        number, name, size / 1e6, wall, cpu, rate, "%.1f" % (rate / baseline) if baseline else "", size / 1e3 / cpu),
+        flush=True)
     return rate
 
 
@@ -125,7 +126,7 @@ def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: 
 
     config = InstanceConfig(max_seq_length=arguments.max_seq_length, dupe_factor=dupe_factor)
     job = ChunkJob(os.path.join(folder, "stages-%d" % dupe_factor), TokenizerConfig(arguments.vocab_file), config,
-                   (("train", 4), ("eval", 1)), eval_fraction=0.0)
+                   (("train", 4), ("eval", 1)), eval_fraction=0.0, word_share=0.04)    # as with 100 MB
     worker, file_range = load_worker(job), FileRange(0, text, 0, os.path.getsize(text))
     documents = [document for document in timed("read", list, read_documents(file_range)) if isinstance(document, Document)]
     pairs, samples = [], 0

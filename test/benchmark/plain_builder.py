@@ -1,8 +1,7 @@
 """The baseline of etl_speed.py: a sample builder in the way of the older tools, plain Python in one process.
 
-All documents are held in memory as lists of token strings; jieba segments every sentence again for each duplicate, and its words
-are found again among the tokens, the longest first, up to three; tokens inside a word are marked by ##; samples
-are tf.train.Examples, shuffled in memory and written by TensorFlow. Settings are those of etl.build_pretrain.
+All documents are held in memory as lists of token strings; jieba segments every sentence again for each duplicate, and its
+words are found again among the tokens, the longest first, up to three; tokens inside a word are marked by ##; samples are tf.train.Examples, shuffled in memory and written by TensorFlow. Settings are those of etl.build_pretrain.
 
   python test/benchmark/plain_builder.py corpus.txt vocab.txt samples.tfrecord 512 10
 """

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.command_line import UserError
-from etl.examples import (Feature, decode_example, encode_examples, frame, instance_features, pretraining_features, read_frames)
+from etl.examples import (Feature, decode_example, encode_examples, frame, instance_features, pretraining_features,
+                          read_frames)
 from etl.instances import Instances
 from etl.masking import KEPT, MASKED
 

@@ -46,7 +46,8 @@ def test_find_words(starts, is_text, begins, lengths, segment_ends):
     assert words.samples.tolist() == [begin // len(starts[0]) for begin in begins]
 
 
-@pytest.mark.parametrize("limit, positions", [(0, []), (1, [7]), (2, [1, 7]), (3, [5, 6, 7]), (4, [1, 5, 6, 7]), (9, list(range(1, 8)))])
+@pytest.mark.parametrize("limit, positions", [
+    (0, []), (1, [7]), (2, [1, 7]), (3, [5, 6, 7]), (4, [1, 5, 6, 7]), (9, list(range(1, 8)))])
 def test_words_are_drawn_in_order_and_never_cut(limit, positions):
     words = words_from([[1, 3, 2, 1]])         # drawn last to first; the word of 3 tokens needs the room of three
     assert chosen(words, limit, [0.9, 0.8, 0.7, 0.1]) == positions
@@ -99,7 +100,8 @@ def test_run_lengths_follow_1_over_n():
     np.testing.assert_allclose(runs / runs.sum(), [6 / 11, 3 / 11, 2 / 11], atol=0.005)
 
 
-@pytest.mark.parametrize("draw, ngram, run", [(0.0, 3, 1), (0.54, 3, 1), (0.55, 3, 2), (0.81, 3, 2), (0.82, 3, 3), (0.99, 1, 1)])
+@pytest.mark.parametrize("draw, ngram, run", [
+    (0.0, 3, 1), (0.54, 3, 1), (0.55, 3, 2), (0.81, 3, 2), (0.82, 3, 3), (0.99, 1, 1)])
 def test_choose_runs(draw, ngram, run):
     assert choose_runs(np.array([draw]), ngram).tolist() == [run]
 
