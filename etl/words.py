@@ -21,7 +21,7 @@ _BLOCKS = re.compile("[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1
 # How it cuts what its dictionary leaves single; the group is left to the HMM.
 _PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
-_MEMO_ENTRIES = 1 << 17                        # bounds the memory a worker spends on what came before
+_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on what came before
 
 
 class Segmenter:
@@ -58,8 +58,8 @@ class FastSegmenter:
         self._counts: Dict[str, int] = self._reference.jieba.FREQ
         self._log_total = math.log(self._reference.jieba.total)
         self._join = functools.partial(_join, *_hmm())
-        self._joined = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
-        self._ascii_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
+        self._remembered_joined = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+        self._remembered_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
 
     def word_offsets(self, text: str) -> np.ndarray:
         """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
@@ -75,7 +75,9 @@ class FastSegmenter:
             if match.lastindex:
                 block, begin, end = match.group(), match.start(), match.end()
                 starts[begin:end] = is_han[begin:end] = False
-                found += [begin + start for start in (self._ascii_starts if block.isascii() else self._block_starts)(block)]
+                comes_again = block.isascii() and len(block) <= _MEMO_CHARS
+                block_starts = self._remembered_starts(block) if comes_again else self._block_starts(block)
+                found += [begin + start for start in block_starts]
         starts[is_han] = False
         starts[found] = True
         starts[self._han_starts(codes, is_han)] = True
@@ -110,7 +112,7 @@ class FastSegmenter:
         while at <= len(block):
             end = ends[at]
             if end - at > 1:
-                joined = self._joined(block[begin:at])
+                joined = set(self._joined(block[begin:at]))
                 starts += [place for place in range(begin, at) if place - begin not in joined]
                 starts.append(at)
                 begin = end
@@ -138,6 +140,9 @@ class FastSegmenter:
             scores[begin] = best
         return ends
 
+    def _joined(self, characters: str) -> Tuple[int, ...]:
+        return (self._remembered_joined if len(characters) <= _MEMO_CHARS else self._find_joined)(characters)
+
     def _find_joined(self, characters: str) -> Tuple[int, ...]:
         """Which of several characters, each single in the dictionary's view, go on with the word before them."""
         if len(characters) < 2 or self._counts.get(characters):
@@ -161,27 +166,27 @@ def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emission
           unknown: Tuple[float, ...], han: str) -> List[int]:
     """Which characters go on with a word: those in state M or E of the most probable states (Viterbi 1967).
 
-    Each state carries its score and, as the bits of a number, the places that go on with a word on the best way to it. Of
-    equal scores jieba takes the state that is later in the alphabet.
+    Of two ways of equal score jieba takes the one whose state comes later in the alphabet.
     """
     b, m, e, s = (first[state] + score for state, score in zip("BMES", emissions.get(han[0], unknown)))
-    b_bits = m_bits = e_bits = s_bits = 0
     eb, es, sb, ss = (change[state][to] for state in "ES" for to in "BS")
     bm, be, mm, me = (change[state][to] for state in "BM" for to in "ME")
-    for place in range(1, len(han)):
-        in_b, in_m, in_e, in_s = emissions.get(han[place], unknown)
-        bit = 1 << place
-        from_e, from_s = e + eb + in_b, s + sb + in_b
-        new_b, new_b_bits = (from_e, e_bits) if from_e > from_s else (from_s, s_bits)
-        from_b, from_m = b + bm + in_m, m + mm + in_m
-        new_m, new_m_bits = (from_b, b_bits | bit) if from_b > from_m else (from_m, m_bits | bit)
-        from_b, from_m = b + be + in_e, m + me + in_e
-        new_e, new_e_bits = (from_b, b_bits | bit) if from_b > from_m else (from_m, m_bits | bit)
-        from_e, from_s = e + es + in_s, s + ss + in_s
-        s, s_bits = (from_e, e_bits) if from_e > from_s else (from_s, s_bits)
-        b, m, e, b_bits, m_bits, e_bits = new_b, new_m, new_e, new_b_bits, new_m_bits, new_e_bits
-    bits = e_bits if e > s else s_bits
-    return [place for place in range(1, len(han)) if bits >> place & 1]
+    steps = []
+    for char in han[1:]:
+        in_b, in_m, in_e, in_s = emissions.get(char, unknown)
+        b_after_e, b_after_s = e + eb + in_b, s + sb + in_b
+        m_after_b, m_after_m = b + bm + in_m, m + mm + in_m
+        e_after_b, e_after_m = b + be + in_e, m + me + in_e
+        s_after_e, s_after_s = e + es + in_s, s + ss + in_s
+        steps.append({"B": "E" if b_after_e > b_after_s else "S", "M": "B" if m_after_b > m_after_m else "M",
+                      "E": "B" if e_after_b > e_after_m else "M", "S": "E" if s_after_e > s_after_s else "S"})
+        b, m, e, s = max(b_after_e, b_after_s), max(m_after_b, m_after_m), max(e_after_b, e_after_m), max(s_after_e, s_after_s)
+    state, joined = "E" if e > s else "S", []
+    for place in range(len(steps), 0, -1):
+        if state in "ME":
+            joined.append(place)
+        state = steps[place - 1][state]
+    return joined
 
 
 def _check_user_dict(path: str) -> None:

@@ -62,6 +62,11 @@ def test_both_segmenters_find_the_same_words(sentence):
     assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
 
 
+@pytest.mark.parametrize("sentence", ["aB3-" * 5000, "爱1-" * 5000, "龘靐齉爩" * 5000, "我爱北京" * 5000, "a." * 200 + "在"])
+def test_long_blocks(sentence):
+    assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
+
+
 @pytest.mark.parametrize("user_dict, name, kind", [
     (None, "auto", FastSegmenter), (None, "rjieba", FastSegmenter), (None, "jieba", Segmenter), ("d", "auto", Segmenter),
     ("d", "jieba", Segmenter)])
