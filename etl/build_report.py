@@ -78,7 +78,7 @@ def _labels(manifest: Manifest, labels: Counter) -> Html:
 
 def _kinds(count: Counter) -> Html:
     kinds = [("[MASK]", "masked"), ("kept", "kept"), ("random", "random"), ("permuted", "permuted")]
-    shown = [(name, 100 * count[kind + "_predictions"] / count["predictions"]) for name, kind in kinds]
+    shown = [(name, 100 * count[kind + "_predictions"] / max(1, count["predictions"])) for name, kind in kinds]
     return bar_chart([name for name, _ in shown], {"%": [share for _, share in shown]},
                      "what the model sees where it must predict, %",
                      "80 % [MASK], 10 % kept, 10 % random is the rule; permuted ones come on top.")
