@@ -9,8 +9,7 @@ import shutil
 from typing import Any, Mapping, Optional
 
 from estimator import metrics, model_folder
-from estimator.checkpoints import STATE_FILE
-from estimator.model_folder import ModelFolder
+from estimator.model_folder import STATE_FILE, ModelFolder
 from etl import files
 
 FOLDER = "best"

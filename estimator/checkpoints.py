@@ -5,9 +5,11 @@
   python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
       --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
 """
+import contextlib
 import os
 import re
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -17,13 +19,13 @@ import tensorflow.compat.v1 as tf
 import albert_config
 from albert_config import AlbertConfig
 from estimator import modeling
+from estimator.model_folder import STATE_FILE
 from estimator.optimizers import SLOT_SUFFIXES
 from etl.command_line import UserError, flag, run
 
 Shape = Tuple[int, ...]
 
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
-STATE_FILE = "checkpoint"                      # TensorFlow's file of the checkpoints beside it
 
 
 class Identity(NamedTuple):
@@ -54,7 +56,8 @@ class LoadPlan(NamedTuple):
 
     def summary(self) -> str:
         """One line for the log, and one for each note."""
-        line = "loaded %d variables from %s" % (len(self.assignment_map), self.checkpoint)
+        loaded = sum(_is_weight(name) for name in self.assignment_map)
+        line = "loaded %d variables from %s" % (loaded, self.checkpoint)
         for what, names in (("new", self.new), ("unused", self.unused)):
             if names:
                 line += "; %d %s: %s" % (len(names), what, _listed(names))
@@ -108,11 +111,16 @@ def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
 
 def newest(folder: str, count: int) -> List[str]:
     """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there are fewer."""
-    prefixes = [prefix for prefix in _listed_in(folder) if os.path.isfile(prefix + ".index")]
+    prefixes = kept_in(folder)
     if not 1 <= count <= len(prefixes):
         raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
                         % (folder, len(prefixes), count))
     return prefixes[-count:]
+
+
+def kept_in(folder: str) -> List[str]:
+    """Prefixes of the checkpoints that a training keeps in `folder`, oldest first."""
+    return [prefix for prefix in _listed_in(folder) if os.path.isfile(prefix + ".index")]
 
 
 def read_shapes(checkpoint: str) -> Dict[str, Shape]:
@@ -174,6 +182,7 @@ def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[s
         checkpoint is instead, and which shipped config fits it.
     """
     shapes = read_shapes(checkpoint)
+    _require_float32(checkpoint)
     wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
     may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
     fitting = {name for name, variable in wanted.items() if shapes.get(name) == tuple(variable.shape.as_list())}
@@ -228,8 +237,12 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
 def average(checkpoints: Sequence[str], output: str) -> None:
     """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and global_step.
 
-    Raises UserError when they differ in a name or a shape, or one is damaged.
+    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at `output` already.
     """
+    if os.path.isdir(output) or os.path.exists(output + ".index"):
+        raise UserError("--output: %s is there already: name a prefix, such as averaged/model.ckpt, that is free" % output)
+    for checkpoint in checkpoints:
+        _require_float32(checkpoint)
     shapes = [{name: shape for name, shape in read_shapes(checkpoint).items() if _is_weight(name)}
               for checkpoint in checkpoints]
     for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
@@ -240,12 +253,19 @@ def average(checkpoints: Sequence[str], output: str) -> None:
     for checkpoint in checkpoints:
         check_data(checkpoint, names)
     readers = [_open(checkpoint) for checkpoint in checkpoints]
-    os.makedirs(os.path.dirname(os.path.abspath(output)), exist_ok=True)
-    with tf.Graph().as_default(), tf.Session() as session:
+    folder, name = os.path.split(os.path.abspath(output))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".average-", dir=folder) as temporary, tf.Graph().as_default(), tf.Session() as session:
         values = [tf.placeholder(tf.float32, shapes[0][name]) for name in names]
-        save = tf.raw_ops.SaveV2(prefix=output, tensor_names=names, shape_and_slices=[""] * len(names), tensors=values)
+        save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=names,
+                                 shape_and_slices=[""] * len(names), tensors=values)
         means = (np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names)
-        session.run(save, dict(zip(values, means)))
+        try:
+            session.run(save, dict(zip(values, means)))
+        except tf.errors.OpError as error:     # a full disk, most likely
+            raise UserError("--output: %s: %s" % (output, _first_line(error)))
+        for file in sorted(os.listdir(temporary)):               # the data, then the index that says it is whole
+            os.replace(os.path.join(temporary, file), os.path.join(folder, file))
 
 
 def describe(checkpoint: str) -> str:
@@ -282,7 +302,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     if argv[:1] == ["average"]:
         return run("estimator.checkpoints average", __doc__, AverageConfig, _average, argv[1:])
     asked = argv[:1] in (["--help"], ["-h"])
-    print(__doc__, file=sys.stdout if asked else sys.stderr)
+    with contextlib.suppress(BrokenPipeError):   # `head` has seen enough
+        print(__doc__, file=sys.stdout if asked else sys.stderr, flush=True)
     return 0 if asked else 2
 
 
@@ -325,6 +346,13 @@ def _open(checkpoint: str) -> Any:
         return tf.train.NewCheckpointReader(checkpoint)
     except tf.errors.OpError as error:
         raise UserError("%s: not a checkpoint, or a damaged one: %s" % (checkpoint, _first_line(error)))
+
+
+def _require_float32(checkpoint: str) -> None:
+    odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(_open(checkpoint).get_variable_to_dtype_map().items())
+           if dtype != tf.float32 and name != "global_step"]
+    if odd:
+        raise UserError("%s: wanted float32 values, but %s" % (checkpoint, _listed(odd, 3)))
 
 
 def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,

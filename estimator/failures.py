@@ -5,13 +5,13 @@ from typing import Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
-from estimator import records
+from estimator import checkpoints, records
 from estimator.records import PretrainingData
 from etl.command_line import UserError
 
 NOT_FINITE = "numbers that are not finite"
 
-_WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up; the last checkpoint is from before"
+_WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up"
 
 
 def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Operation:
@@ -28,7 +28,8 @@ def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Oper
 
 
 @contextlib.contextmanager
-def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> Iterator[None]:
+def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, output_dir: Optional[str] = None
+              ) -> Iterator[None]:
     """Turns a damaged record of `data`, numbers that are not finite and exhausted memory or disks into UserErrors.
 
     Any other error passes: it is ours.
@@ -36,12 +37,13 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> I
     Args:
       batch_size_flag: the flag, with its value, that a smaller memory wants lower.
       data: the records that are read meanwhile.
+      output_dir: where checkpoints are kept, to go back to.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         if NOT_FINITE in error.message:
-            raise UserError(_not_finite(error.message))
+            raise UserError(_not_finite(error.message) + _go_back(output_dir))
         if data is not None:                   # TensorFlow says neither file nor record: look for it
             records.check_all(data.train_files + data.eval_files, data.features, data.vocab_size)
         raise
@@ -50,7 +52,15 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None) -> I
             raise UserError("no space left on the disk of --output_dir; the last whole checkpoint is kept")
         raise UserError("out of memory: %s is too large for this device; lower it" % batch_size_flag)
     except tf.train.NanLossDuringTrainingError:
-        raise UserError("the loss is no longer a number: " + _WHAT_TO_DO)
+        raise UserError("the loss is no longer a number: " + _WHAT_TO_DO + _go_back(output_dir))
+
+
+def _go_back(output_dir: Optional[str]) -> str:
+    """The weights of the newest checkpoint may be finite and lost all the same: says from where one may go on."""
+    kept = checkpoints.kept_in(output_dir) if output_dir else []
+    if not kept:
+        return ""
+    return "; start again in another folder with --init_checkpoint, one of %s, from before the loss rose" % ", ".join(kept)
 
 
 def _not_finite(message: str) -> str:

@@ -96,8 +96,8 @@ def finetune(config: FinetuneConfig) -> None:
     with trainer.locked(config.output_dir):
         if config.do_train and not trainer.train(training, plan.start_step):
             return
-        if config.do_eval:
-            trainer.evaluate(training)
+        if config.do_eval and not trainer.evaluate(training):
+            return
         if config.do_predict:
             predict(config, plan, training.estimator)
     print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
@@ -207,7 +207,7 @@ def make_training(config: FinetuneConfig, plan: Plan) -> Any:
     from estimator.model_fn import classifier_model_fn
     from estimator.trainer import Training
     numbers = config.training(plan.device, config.train_batch_size, plan.num_train_steps,
-                              int(plan.num_train_steps * config.warmup_proportion),
+                              int(plan.num_train_steps * config.warmup_proportion), start_step=plan.start_step,
                               init_checkpoint=None if plan.start_step else plan.init_checkpoint)
     estimator = plan.device.make_estimator(classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels)),
                                            config.output_dir, config.run_options())

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from estimator.ranks import ALONE, World
-from estimator.records import PretrainingData, check_all
+from estimator.records import PretrainingData, limits_of
 from etl.command_line import UserError
 from etl.examples import FLOAT, Feature
 
@@ -54,7 +54,7 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_
         if world.size > 1:
             records = records.shard(world.size, world.rank)
         batches = records.batch(batch_size, drop_remainder=True)
-        return batches.map(_parser(data.features), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
+        return batches.map(_parser(data), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
     return input_fn
 
 
@@ -62,7 +62,7 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     """Every held-out record of `data` once, in the files' order."""
     def input_fn() -> tf.data.Dataset:
         batches = tf.data.TFRecordDataset(list(data.eval_files)).batch(batch_size)
-        return batches.map(_parser(data.features)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
+        return batches.map(_parser(data)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
     return input_fn
 
 
@@ -96,10 +96,10 @@ def evaluate_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int) -> InputF
 
 def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) -> np.ndarray:
     """How often each token is a label of the masked LM in the first `max_records` records: int64 [vocab_size]."""
-    wanted = [feature for feature in data.features if feature.name in ("masked_lm_ids", "masked_lm_weights")]
+    names = ("masked_lm_ids", "masked_lm_weights")
     counts = np.zeros(data.vocab_size, dtype=np.int64)
     with tf.Graph().as_default(), tf.Session() as session:
-        batches = tf.data.TFRecordDataset(list(paths)).take(max_records).batch(READ_BATCH).map(_parser(wanted))
+        batches = tf.data.TFRecordDataset(list(paths)).take(max_records).batch(READ_BATCH).map(_parser(data, names))
         iterator = tf.data.make_initializable_iterator(batches)     # an NPU runs no other kind
         batch = iterator.get_next()
         session.run(iterator.initializer)
@@ -109,8 +109,6 @@ def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) 
             except tf.errors.OutOfRangeError:
                 return counts
             labels = values["masked_lm_ids"][values["masked_lm_weights"] > 0]
-            if len(labels) and not 0 <= labels.min() <= labels.max() < data.vocab_size:
-                check_all(paths, data.features, data.vocab_size)
             counts += np.bincount(labels, minlength=data.vocab_size)
 
 
@@ -139,15 +137,22 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
     return tf.data.Dataset.zip((groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
 
 
-def _parser(features: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
+def _parser(data: PretrainingData, names: Sequence[str] = ()) -> Callable[[tf.Tensor], Features]:
+    """Serialized records → their features, or those of `names`, checked: a value out of range is an InvalidArgumentError,
+    since a gather beyond a row's end would read another row's without a word.
+    """
     spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
-            for feature in features}
+            for feature in data.features if not names or feature.name in names}
+    limits = limits_of(data.features, data.vocab_size)
 
     @_graph_code
     def parse(records: tf.Tensor) -> Features:
-        parsed = tf.parse_example(records, spec)
-        return {name: tf.cast(values, tf.int32) if values.dtype == tf.int64 else values
-                for name, values in parsed.items()}
+        features = {}
+        for name, values in tf.parse_example(records, spec).items():
+            in_range = tf.reduce_all((values >= 0) & (values < tf.cast(limits[name], values.dtype)))
+            with tf.control_dependencies([tf.debugging.Assert(in_range, [name])]):
+                features[name] = tf.cast(values, tf.int32) if values.dtype == tf.int64 else tf.identity(values)
+        return features
     return parse
 
 

@@ -29,6 +29,7 @@ class TrainingConfig:
       accumulation_steps: batches behind an update.
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
       log_steps: steps between lines of progress.
+      start_step: where the command begins.
       iterations_per_loop: batches behind each call of the host.
       keep_checkpoint_max: newest checkpoints that are kept.
       device: where it runs.
@@ -44,6 +45,7 @@ class TrainingConfig:
     accumulation_steps: int = 1
     init_checkpoint: Optional[str] = None
     log_steps: int = 100
+    start_step: int = 0
     iterations_per_loop: int = 1
     keep_checkpoint_max: int = 5
     device: npu.Device = npu.Device()
@@ -71,7 +73,8 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
         loss = tf.add_n(list(losses.values()))
 
         if mode == tf.estimator.ModeKeys.TRAIN:
-            shown = {"masked_lm_accuracy": heads.weighted_mean(tf.cast(tf.equal(masked_lm.predictions, ids), tf.float32), weights)}
+            right = tf.cast(tf.equal(masked_lm.predictions, ids), tf.float32)
+            shown = {"masked_lm_accuracy": heads.weighted_mean(right, weights), "perplexity": tf.exp(masked_lm.loss)}
             if has_sentence_order:
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
@@ -190,12 +193,12 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()
-    if training.accumulation_steps == 1 and loss_scale is None:    # else the ratios are computed now and then, out of reach
-        shown.update({"trust_ratio/" + name: ratio for name, ratio in optimizer.trust_ratios.items()})
+    else:                                      # a loss scale's wrapper updates now and then, out of reach
+        shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
     batch_size, seq_length = features["input_ids"].shape.as_list()
     batch_size *= device.world.size
     pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_size * seq_length,
-                training.accumulation_steps, training.iterations_per_loop)
+                training.accumulation_steps, training.iterations_per_loop, training.start_step)
     progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
                             event_dir if device.world.is_first else None)
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,

@@ -22,6 +22,7 @@ from etl.tokenization import TokenizerConfig
 
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
+STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 
 _FIELDS = {"format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
            "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}

@@ -21,6 +21,7 @@ class Training(NamedTuple):
     """One step of training."""
     train_op: tf.Operation
     gradient_norm: tf.Tensor                   # scalar: global norm before clipping, of the mean gradient so far
+    trust_ratios: Dict[str, tf.Tensor] = {}    # of the newest update, by variable; LAMB's alone
 
 
 def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta_2: float, epsilon: float
@@ -184,12 +185,12 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
     """
     if accumulation_steps < 1:
         raise ValueError("accumulation_steps must be at least 1, got %d" % accumulation_steps)
-    optimizer = wrap(optimizer)
+    rule, optimizer = optimizer, wrap(optimizer)
     pairs = [(grad, variable) for grad, variable in optimizer.compute_gradients(loss) if grad is not None]
     if accumulation_steps > 1:
-        return _accumulate(pairs, optimizer, clip_norm, accumulation_steps, check)
+        return _accumulate(pairs, rule, optimizer, clip_norm, accumulation_steps, check)
     norm = _checked(tf.global_norm([grad for grad, _ in pairs]), check)
-    return Training(_update(pairs, optimizer, clip_norm, norm), norm)
+    return Training(_update(pairs, optimizer, clip_norm, norm), norm, getattr(rule, "trust_ratios", {}))
 
 
 def forward_step(accumulation_steps: int = 1) -> tf.Tensor:
@@ -209,8 +210,8 @@ def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_no
     return optimizer.apply_gradients(pairs, global_step=tf.train.get_or_create_global_step())
 
 
-def _accumulate(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],
-                steps: int, check: Optional[Check]) -> Training:
+def _accumulate(pairs: GradientsAndVariables, rule: tf.train.Optimizer, optimizer: tf.train.Optimizer,
+                clip_norm: Optional[float], steps: int, check: Optional[Check]) -> Training:
     """Adds up gradients in local variables; each `steps`-th call updates and starts anew.
 
     A checkpoint is written when global_step has advanced, that is when the sums are empty: they need not be saved.
@@ -221,12 +222,19 @@ def _accumulate(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, cli
     with tf.control_dependencies(means + [norm]):
         position = tf.convert_to_tensor(_micro_step().assign_add(1))
 
+    newest: Dict[str, tf.Variable] = {}        # trust ratios: nothing of a branch can be looked at from outside
+
     def update_and_start_anew() -> tf.Operation:
         update = _update([(mean, variable) for mean, (_, variable) in zip(means, pairs)], optimizer, clip_norm, norm)
+        ratios = getattr(rule, "trust_ratios", {})
+        newest.update((name, _local_variable("trust_ratio/" + name, [], tf.float32)) for name in ratios)
         with tf.control_dependencies([update, norm]):
-            return tf.group(*[variable.assign(tf.zeros_like(variable)) for variable in [_micro_step()] + sums])
+            return tf.group(*[variable.assign(tf.zeros_like(variable)) for variable in [_micro_step()] + sums],
+                            *[newest[name].assign(ratio) for name, ratio in ratios.items()])
 
-    return Training(tf.cond(tf.equal(position, steps), update_and_start_anew, tf.no_op).op, norm)
+    train_op = tf.cond(tf.equal(position, steps), update_and_start_anew, tf.no_op).op
+    with tf.control_dependencies([train_op]):
+        return Training(train_op, norm, {name: variable.read_value() for name, variable in newest.items()})
 
 
 def _checked(norm: tf.Tensor, check: Optional[Check]) -> tf.Tensor:

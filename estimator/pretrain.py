@@ -107,8 +107,8 @@ def pretrain(config: PretrainConfig) -> None:
     with trainer.locked(config.output_dir):
         if config.do_train and not trainer.train(training, plan.start_step):
             return
-        if config.do_eval:
-            trainer.evaluate(training)
+        if config.do_eval and not trainer.evaluate(training):
+            return
         report = training_report.write_report(config.output_dir, "Pretraining", charts())
     print("Wrote %s" % report)
     print("Next: python -m estimator.finetune --init_checkpoint %s" % config.output_dir)
@@ -205,7 +205,7 @@ def describe_model(config: PretrainConfig, model: AlbertConfig, data: Pretrainin
     try:
         return ModelFolder(model, data.tokenizer, data.max_seq_length, data_manifest_sha256=data.manifest_sha256)
     except ValueError as error:
-        raise UserError(str(error))
+        raise UserError("%s and %s: %s" % (config.albert_config_file, data.source, error))
 
 
 def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
@@ -219,7 +219,7 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
 def facts_of(data: PretrainingData, init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model and the flags."""
     content = data.manifest_sha256 or resume.files_fact(data.train_files)
-    return {"training data": "of SHA-256 %s" % content[:12], "initial values": resume.checkpoint_fact(init_checkpoint),
+    return {"training data": "of SHA-256 %s" % content, "initial values": resume.checkpoint_fact(init_checkpoint),
             "number of devices": str(device.world.size)}
 
 
@@ -230,7 +230,7 @@ def make_training(plan: Plan) -> Any:
     from estimator.trainer import Training
     config = plan.config
     numbers = config.training(plan.device, config.train_batch_size, config.num_train_steps, config.num_warmup_steps,
-                              poly_power=config.poly_power,
+                              poly_power=config.poly_power, start_step=plan.start_step,
                               init_checkpoint=None if plan.start_step else plan.init_checkpoint)
     estimator = plan.device.make_estimator(pretraining_model_fn(plan.model, numbers, plan.data.has_sentence_order),
                                            config.output_dir, config.run_options())
@@ -265,6 +265,8 @@ def baselines(data: PretrainingData) -> Dict[str, float]:
     from estimator import input_fn, metrics
     train_counts = input_fn.label_counts(data.train_files, data, BASELINE_RECORDS)
     eval_counts = input_fn.label_counts(data.eval_files, data, BASELINE_RECORDS)
+    if not (train_counts.any() and eval_counts.any()):
+        raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % data.source)
     cross_entropy, accuracy = metrics.unigram_baseline(train_counts, eval_counts)
     return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
             "uniform_cross_entropy": math.log(data.vocab_size)}

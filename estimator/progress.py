@@ -8,6 +8,9 @@ import tensorflow.compat.v1 as tf
 from etl.progress import clock
 
 
+CALLS_THAT_PREPARE = 2                         # the session: one for what is fetched with a line, one for the other calls
+
+
 class Pace(NamedTuple):
     """What a training step is, in numbers."""
     num_train_steps: int                       # updates in all
@@ -16,6 +19,7 @@ class Pace(NamedTuple):
     batch_tokens: int                          # tokens of a batch, padding included
     accumulation_steps: int = 1                # batches behind an update
     batches_per_call: int = 1                  # more than 1 in an offloaded loop
+    start_step: int = 0                        # where the command began; it may train in several parts
 
 
 def time_waiting(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -26,10 +30,10 @@ def time_waiting(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
 
 
 class ProgressHook(tf.train.SessionRunHook):
-    """Writes a line after the first step, whenever `log_steps` are done, and after the last, and points of the curves.
+    """Writes a line after a command's first step, whenever `log_steps` are done, and after the last, and points of the curves.
 
-    The losses in a line are means over the steps since the line before; the pace leaves out the first step, which
-    takes long.
+    The losses in a line are means over the steps since the line before. The pace leaves out the calls that
+    prepare a session; a call that is a loop takes so long that the second one counts.
     """
 
     def __init__(self, losses: Mapping[str, tf.Tensor], shown: Mapping[str, tf.Tensor], pace: Pace,
@@ -53,8 +57,8 @@ class ProgressHook(tf.train.SessionRunHook):
         self._skipped = 0                      # updates of these batches that overflowed, as far as is known
         self._sums: Dict[str, float] = {}      # since the line before, as are the two below
         self._calls = 0
-        self._waited = 0.0
-        self._line: Optional[Tuple[int, float]] = None   # step and time of the line before
+        self._waited = 0.0                     # since the pace begins
+        self._timed: Optional[Tuple[int, float]] = None  # batches and time where the pace begins
 
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
         self._first_step = int(session.run(tf.train.get_global_step()))
@@ -63,7 +67,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
     def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
         wanted: Dict[str, Any] = {"losses": self._losses}
-        if self._is_due(self._batches + self._pace.batches_per_call):
+        if self._batches == 0 or self._is_due(self._batches, self._batches + self._pace.batches_per_call):
             wanted["shown"] = self._shown
         if self._time_waiting is not None:
             wanted["time_waiting"] = self._time_waiting
@@ -71,41 +75,42 @@ class ProgressHook(tf.train.SessionRunHook):
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         found = run_values.results
-        self._batches += self._pace.batches_per_call
+        before, self._batches = self._batches, self._batches + self._pace.batches_per_call
         self._calls += 1
         self._waited += found.get("time_waiting", 0.0)
         for name, value in found["losses"].items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value)
-        if "shown" in found:
+        if self._is_due(before, self._batches):
             step = int(run_context.session.run(tf.train.get_global_step()))
             self._skipped = self._first_step + self._batches // self._pace.accumulation_steps - step
             self._tell(step, {name: float(value) for name, value in found["shown"].items()})
+        elif self._timed is None:
+            self._time_from_here()
 
     def end(self, session: tf.Session) -> None:
         if self._event_dir:
             self._writer().flush()
 
-    def _is_due(self, batches: int) -> bool:
-        """Whether a line comes once so many batches are done."""
-        k, log_steps = self._pace.accumulation_steps, self._pace.log_steps
-        before, after = (self._first_step + count // k - self._skipped for count in (self._batches, batches))
-        first_update = self._line is None and after > self._first_step
+    def _is_due(self, batches_before: int, batches: int) -> bool:
+        """Whether a line comes between so many batches and so many."""
+        before, after = (self._first_step + count // self._pace.accumulation_steps - self._skipped
+                         for count in (batches_before, batches))
+        begins = self._first_step == self._pace.start_step == before < after
         ends = before < self._pace.num_train_steps <= after
-        return first_update or before // log_steps != after // log_steps or ends
+        return begins or before // self._pace.log_steps != after // self._pace.log_steps or ends
 
     def _tell(self, step: int, shown: Dict[str, float]) -> None:
         means = {name: total / self._calls for name, total in self._sums.items()}
         text, points = progress_line(step, self._pace.num_train_steps, means, shown["learning_rate"]), dict(means, **shown)
-        now = time.time()
-        if self._line is not None and step > self._line[0]:
-            seconds = max(1e-9, now - self._line[1])
-            batches_per_second = self._calls * self._pace.batches_per_call / seconds
-            points.update(examples_per_second=batches_per_second * self._pace.batch_size,
-                          tokens_per_second=batches_per_second * self._pace.batch_tokens)
+        if self._timed is not None:
+            batches, begin = self._batches - self._timed[0], self._timed[1]
+            seconds = max(1e-9, time.time() - begin)
+            points.update(examples_per_second=batches * self._pace.batch_size / seconds,
+                          tokens_per_second=batches * self._pace.batch_tokens / seconds)
             if self._time_waiting is not None:
                 points["share_of_time_waiting_for_input"] = self._waited / seconds
-            seconds_left = (self._pace.num_train_steps - step) * seconds / (step - self._line[0])
-            text += "  " + pace_text(points, seconds_left)
+            batches_left = (self._pace.num_train_steps - step) * self._pace.accumulation_steps
+            text += "  " + pace_text(points, batches_left * seconds / batches)
         if self._skipped:
             text += "  %d updates overflowed" % self._skipped
             points["overflows"] = float(self._skipped)
@@ -114,7 +119,13 @@ class ProgressHook(tf.train.SessionRunHook):
             self._writer().add_summary(tf.Summary(value=[
                 tf.Summary.Value(tag=name, simple_value=value) for name, value in points.items()]), step)
             self._writer().flush()
-        self._sums, self._calls, self._waited, self._line = {}, 0, 0.0, (step, now)
+        self._sums, self._calls = {}, 0
+        self._time_from_here()
+
+    def _time_from_here(self) -> None:
+        calls = self._batches // self._pace.batches_per_call
+        if calls >= CALLS_THAT_PREPARE or self._pace.batches_per_call > 1:
+            self._timed, self._waited = (self._batches, time.time()), 0.0
 
     def _writer(self) -> tf.summary.FileWriter:
         return tf.summary.FileWriterCache.get(self._event_dir)

@@ -3,9 +3,12 @@
 Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and TFRecord files of
 older tools, which say nothing: their lengths and vocabulary come by flag and are held against the records.
 """
+import math
 import os
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Optional, Sequence, Tuple
+
+import numpy as np
 
 from etl import examples, files, manifest
 from etl.command_line import UserError
@@ -117,6 +120,7 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
 
 def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, place: str) -> None:
     """Raises UserError, beginning with `place`, for the first feature that is missing, of a wrong length or range."""
+    limits = limits_of(features, vocab_size)
     try:
         values = examples.decode_example(record)
     except ValueError as error:
@@ -130,10 +134,19 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
                             % (place, feature.name, len(array), feature.length))
         if (array.dtype.kind == "f") != (feature.dtype == examples.FLOAT):
             raise UserError("%s: feature %s is %s, wanted %s" % (place, feature.name, array.dtype, feature.dtype))
-        limit = _limit(feature.name, features, vocab_size)
-        if limit and (array.min() < 0 or array.max() >= limit):
-            raise UserError("%s: feature %s must be in [0, %d), got %d"
-                            % (place, feature.name, limit, array.min() if array.min() < 0 else array.max()))
+        limit = limits[feature.name]
+        with np.errstate(invalid="ignore"):    # NaN is in no range
+            wrong = array[~((array >= 0) & (array < limit))]
+        if len(wrong):
+            raise UserError("%s: feature %s must be in [0, %s), got %s" % (place, feature.name, limit, wrong[0]))
+
+
+def limits_of(features: Sequence[Feature], vocab_size: int) -> Dict[str, float]:
+    """What the values of each feature must stay below; none may be negative."""
+    max_seq_length = {feature.name: feature.length for feature in features}["input_ids"]
+    limits = {"input_ids": vocab_size, "masked_lm_ids": vocab_size, "masked_lm_positions": max_seq_length,
+              "masked_lm_weights": math.inf}
+    return {feature.name: limits.get(feature.name, 2) for feature in features}   # the others are flags
 
 
 def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int) -> None:
@@ -146,7 +159,7 @@ def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int
 def _count(path: str, features: Sequence[Feature], vocab_size: int) -> int:
     number = 0
     for place, record in _records(path):
-        if number == 0:                        # most likely all have the same lengths; the rest is checked on failure
+        if number == 0:                        # the others are checked as they are read
             check_record(record, features, vocab_size, place)
         number += 1
     if number == 0:
@@ -158,13 +171,6 @@ def _records(path: str) -> Iterator[Tuple[str, bytes]]:
     with open(path, "rb") as stream:
         for number, record in enumerate(examples.read_frames(stream, path)):
             yield "%s: record %d" % (path, number), record
-
-
-def _limit(name: str, features: Sequence[Feature], vocab_size: int) -> Optional[int]:
-    """What the values of an integer feature must stay below."""
-    max_seq_length: List[int] = [feature.length for feature in features if feature.name == "input_ids"]
-    return {"input_ids": vocab_size, "masked_lm_ids": vocab_size, "input_mask": 2, "segment_ids": 2,
-            "next_sentence_labels": 2, "masked_lm_positions": max_seq_length[0]}.get(name)
 
 
 def _check_size(path: str, wanted: int) -> None:

@@ -12,7 +12,6 @@ from etl import files
 from etl.command_line import UserError, describe
 
 RUN_FILE = "run_config.json"
-CHECKPOINT_LIST = "checkpoint"                 # TensorFlow's file, as checkpoints.STATE_FILE; here to be had without TensorFlow
 
 # A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own, a dynamic loss scale its counts.
 _MUST_NOT_CHANGE = ("optimizer", "loss_scale")
@@ -27,7 +26,7 @@ _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_check
 
 def check_model(folder: str, description: ModelFolder) -> None:
     """Raises UserError, naming the field and both values, when the checkpoints in `folder` are of another model."""
-    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)):
+    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)):
         return
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
@@ -49,7 +48,7 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     Raises UserError that lists all changes.
     """
     path = os.path.join(folder, RUN_FILE)
-    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)) or not os.path.exists(path):
+    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)) or not os.path.exists(path):
         return []                              # nothing to go on from, or nothing is known about how it was made
     run = files.read_json(path)
     if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
@@ -67,14 +66,22 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     return changes
 
 
-def latest_step(folder: str) -> int:
-    """The step of the latest checkpoint in `folder`, 0 if it has none. Raises UserError when that one is damaged."""
-    if not os.path.exists(os.path.join(folder, CHECKPOINT_LIST)):
+def latest_step(folder: str, check_data: bool = True) -> int:
+    """The step of the latest checkpoint in `folder`, 0 if it has none.
+
+    Raises UserError when that one is not of a training, or, with `check_data`, when a value in it is damaged.
+    """
+    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)):
         return 0
     import tensorflow.compat.v1 as tf          # here and below: --help need not wait for it
     from estimator import checkpoints
     prefix = checkpoints.resolve(folder, "output_dir")
-    checkpoints.check_data(prefix, checkpoints.read_shapes(prefix))
+    shapes = checkpoints.read_shapes(prefix)
+    if "global_step" not in shapes:
+        raise UserError("--output_dir: %s: no training wrote it, since it has no global_step: give it as --init_checkpoint, "
+                        "and another folder" % prefix)
+    if check_data:
+        checkpoints.check_data(prefix, shapes)
     return int(tf.train.load_variable(prefix, "global_step"))
 
 

@@ -61,6 +61,8 @@ def train(training: Training, start_step: int) -> bool:
     if start_step >= last:
         print("Nothing to train: %s is at step %d of %d" % (flags.output_dir, start_step, last))
         return True
+    if world.is_first and resume.latest_step(flags.output_dir, check_data=False) != start_step:
+        raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % flags.output_dir)
     if world.is_first:
         remove_half_written(flags.output_dir)
         model_folder.write(flags.output_dir, training.folder)
@@ -69,9 +71,10 @@ def train(training: Training, start_step: int) -> bool:
         print("Going on from step %d of %d" % (start_step, last))
     begin, step = time.time(), start_step
     with _sigterm(world.is_first) as stop, _clean(flags.output_dir, world.is_first), \
-            failures.explained(training.batch_size_flag, training.data):
+            failures.explained(training.batch_size_flag, training.data, flags.output_dir):
         if training.eval_every and 0 < step < last and step % training.eval_every == 0 and world.is_first:
-            evaluate(training)                 # the run before may have been cut off between checkpoint and evaluation
+            if not evaluate(training):         # the run before may have been cut off between checkpoint and evaluation
+                stop.set()
         while step < last and not stop.is_set():
             end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
             training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
@@ -79,9 +82,9 @@ def train(training: Training, start_step: int) -> bool:
             if not world.is_first:
                 step = last if end == last else _wait_for_rank_0(flags.output_dir, end)
                 continue
-            step = int(training.estimator.get_variable_value("global_step"))
-            if end < last and not stop.is_set():
-                evaluate(training)
+            step = resume.latest_step(flags.output_dir, check_data=False)
+            if end < last and not stop.is_set() and not evaluate(training):
+                stop.set()
     if stop.is_set() and step < last:
         print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there" % (step, last))
         return False
@@ -89,13 +92,23 @@ def train(training: Training, start_step: int) -> bool:
     return True
 
 
-def evaluate(training: Training) -> None:
-    """Evaluates the newest checkpoint and keeps it if it is the best."""
+def evaluate(training: Training) -> bool:
+    """Evaluates the newest checkpoint and keeps it if it is the best.
+
+    Returns:
+      Whether it came to the end: False after SIGTERM, when nothing is written.
+    """
     output_dir = training.flags.output_dir
-    results = training.evaluate()
+    try:
+        with _on_sigterm(_stop_at_once):
+            results = training.evaluate()
+    except _Stopped:
+        print("Stopped by SIGTERM while evaluating; the same command goes on from there")
+        return False
     checkpoint = checkpoints.resolve(output_dir, "output_dir")
     if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
         print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+    return True
 
 
 def remove_half_written(output_dir: str) -> None:
@@ -103,7 +116,7 @@ def remove_half_written(output_dir: str) -> None:
     for folder in (output_dir, os.path.join(output_dir, best_checkpoint.FOLDER)):
         for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*_temp_*")):
             shutil.rmtree(path)                # TensorFlow's parts of a checkpoint
-        for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp-*")):
+        for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp*")):      # ours, .tmp-12, and its, .tmp0123
             os.remove(path)
 
 
@@ -146,11 +159,25 @@ def _sigterm(is_first: bool) -> Iterator[threading.Event]:
     Other ranks than the first only ignore the signal: without them the first could not end the step that it is to save.
     """
     stop = threading.Event()
+    with _on_sigterm(lambda number, frame: stop.set() if is_first else None):
+        yield stop
+
+
+class _Stopped(Exception):
+    """SIGTERM came, and nothing is worth finishing first."""
+
+
+def _stop_at_once(number: int, frame: Any) -> None:
+    raise _Stopped()
+
+
+@contextlib.contextmanager
+def _on_sigterm(handler: Callable[[int, Any], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():   # only there may a program listen to signals
-        yield stop
+        yield
         return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: stop.set() if is_first else None)
+    before = signal.signal(signal.SIGTERM, handler)
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, before)

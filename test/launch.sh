@@ -65,7 +65,7 @@ usage() {
     echo "  $(settings "$STAGE" "$KIND")"
     if [[ $RANKS != 1 ]]; then
         echo "RANK_TABLE_FILE must name the table of the devices; RANK_SIZE of them (default 8) are on this host, from 0 on."
-        echo "Each rank has its own checkpoints, in a folder named after its device. When one fails, all are stopped."
+        echo "They share the folder of the checkpoints, which rank 0 writes. When one fails, all are stopped."
     fi
     echo "Log, losses and results: test/output/\$ASCEND_DEVICE_ID/. SIGTERM and Ctrl-C save a checkpoint first."
     if [[ $KIND == acc ]]; then
@@ -206,17 +206,11 @@ log_of() {                                     # of a device
     echo "$HERE/output/$1/train_$1.log"
 }
 
-# The folder of a rank's checkpoints. Each has its own, since each saves.
-model_folder_of() {
+# The folder of the checkpoints: all ranks read what rank 0 writes.
+model_folder() {
     local given
     given=$(value_of output_dir)
-    if [[ -z $given ]]; then
-        echo "$HERE/output/$1/model_${STAGE}_${RANKS}p_$KIND"
-    elif [[ $RANKS == 1 ]]; then
-        echo "$given"
-    else
-        echo "$given/$1"
-    fi
+    echo "${given:-$HERE/output/$(device_of 0)/model_${STAGE}_${RANKS}p_$KIND}"
 }
 
 device_of() {                                  # a rank
@@ -224,7 +218,7 @@ device_of() {                                  # a rank
     if [[ $RANKS == 1 ]]; then echo "$ASCEND_DEVICE_ID"; else echo "$1"; fi
 }
 
-# Several devices: checks what they need, and that their checkpoints are of one step, before anything starts.
+# Several devices: checks what they need before anything starts.
 prepare_ranks() {
     local reason="the devices exchange gradients through HCCL, which the CPU has not: use train_full_1p_pretrain.sh there"
     [[ $RANK_SIZE =~ ^[2-8]$ ]] || die "RANK_SIZE must be from 2 to 8, the devices of this host; got $RANK_SIZE"
@@ -236,19 +230,6 @@ prepare_ranks() {
     export RANK_TABLE_FILE
     [[ $(backend) == npu ]] || die "no Ascend device can be used here (npu_bridge is not installed): $reason"
     FLAGS+=(--backend=npu)                     # no rank may fall back to the CPU
-    local rank first other
-    first=$(newest_checkpoint 0)
-    for (( rank = 1; rank < RANKS; rank++ )); do
-        other=$(newest_checkpoint "$rank")
-        [[ $other == "$first" ]] || die "the newest checkpoint is ${first:-missing} in $(model_folder_of 0), but \
-${other:-missing} in $(model_folder_of "$rank"): ranks must go on from the same step; remove the folders or make them agree"
-    done
-}
-
-newest_checkpoint() {                          # of a device; nothing if there is none
-    local list
-    list=$(model_folder_of "$1")/checkpoint
-    if [[ -f $list ]]; then sed -n 's/^model_checkpoint_path: "\(.*\)"$/\1/p' "$list" | sed 's|.*/||'; fi
 }
 
 start_rank() {
@@ -256,21 +237,19 @@ start_rank() {
     device=$(device_of "$1")
     log=$(log_of "$device")
     mkdir -p "$(dirname "$log")"
-    if [[ $KIND == perf && -z $(value_of output_dir) ]]; then
-        rm -rf "$(model_folder_of "$device")"
-    fi
     (
         # shellcheck disable=SC2030
         export ASCEND_DEVICE_ID=$device
         if [[ $RANKS != 1 ]]; then export RANK_ID=$1; fi
-        exec setsid "$PYTHON" -u -m "estimator.$STAGE" "${FLAGS[@]}" "--output_dir=$(model_folder_of "$device")"
+        exec setsid "$PYTHON" -u -m "estimator.$STAGE" "${FLAGS[@]}" "--output_dir=$(model_folder)"
     ) > "$log" 2>&1 &                          # a process group of its own, so that what it starts can be ended, too
     PIDS[$1]=$!
     STATUS[$1]=running
     echo "$LAUNCHER: rank $1 on device $device: $log"
 }
 
-# Asks those that run to save a checkpoint and end; the second time, and after STOP_SECONDS, they are killed.
+# Asks those that run to save a checkpoint and end; the second time, and after STOP_SECONDS, they are killed. (Ranks but
+# the first wait to be killed: it needs them for the step that it saves.)
 stop_ranks() {
     local rank
     if [[ -n $STOPPED_WITH ]]; then
@@ -313,7 +292,7 @@ watch_ranks() {
                 stop_ranks "$status"
             fi
         done
-        if [[ -n $STOPPED_WITH ]] && (( SECONDS >= DEADLINE )); then kill_ranks; fi
+        if [[ -n $STOPPED_WITH && ${STATUS[0]} != running ]] || (( SECONDS >= DEADLINE )); then kill_ranks; fi
     done
     if [[ -n $STOPPED_WITH ]]; then kill_ranks; fi
     trap - EXIT
@@ -373,8 +352,11 @@ launch() {
     fi
 
     local rank log
-    if [[ $KIND == perf ]]; then remove_results; fi
-    PIDS=() STATUS=() STOPPED_WITH='' FAILED_RANK=''
+    if [[ $KIND == perf ]]; then
+        remove_results
+        [[ -n $(value_of output_dir) ]] || rm -rf "$(model_folder)"
+    fi
+    PIDS=() STATUS=() STOPPED_WITH='' FAILED_RANK='' DEADLINE=$(( 1 << 60 ))
     SECONDS=0
     trap kill_ranks EXIT
     trap 'stop_ranks 129' HUP
@@ -391,6 +373,6 @@ launch() {
         echo "$LAUNCHER: this run was at its end already; its results stay. $(grep '^Nothing to train: ' "$log")"
         return
     fi
-    "$PYTHON" "$HERE/train_results.py" --log "$log" --output_dir "$(model_folder_of "$(device_of 0)")" \
+    "$PYTHON" "$HERE/train_results.py" --log "$log" --output_dir "$(model_folder)" \
         --network "$(network "$STAGE")" --kind "$KIND" --rank_size "$RANKS" --seconds "$SECONDS"
 }

@@ -57,7 +57,7 @@ def write_results(config: ResultsConfig) -> None:
     with open(config.log, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
     lines = progress_lines(text)
-    fps = steady_pace(lines) * config.rank_size
+    fps = steady_pace(lines)
     if not fps:
         raise UserError("%s: no pace in it: lines of progress give one from the second on, in tenths of a record a second; "
                         "train more steps or give a smaller --log_steps" % config.log)

@@ -300,6 +300,19 @@ class TestAverage:
             "%s and %s are not of one model: a, b" % (one, other))
         assert not (tmp_path / "out.ckpt.index").exists()
 
+    def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
+        one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
+        for output in (one, str(tmp_path)):
+            assert message_of(checkpoints.average, [one], output).startswith("--output: %s is there already" % output)
+        assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
+
+    def test_values_of_another_dtype_are_refused(self, tmp_path):
+        half, _ = save(tmp_path / "half.ckpt", lambda: tf.get_variable("a", [3], tf.float16))
+        assert message_of(checkpoints.average, [half], str(tmp_path / "out.ckpt")) == (
+            "%s: wanted float32 values, but a is float16" % half)
+        tf.get_variable("a", [3])
+        assert "wanted float32 values" in message_of(checkpoints.make_plan, half, CONFIGS["postln"])
+
 
 class TestCommands:
 

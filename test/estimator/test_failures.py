@@ -40,8 +40,11 @@ def folder(tmp_path):
 @pytest.mark.parametrize("changes, message", [
     ({"input_ids": np.zeros(9, np.int64)}, "record 4: feature input_ids holds 9 values, wanted 8"),
     ({"segment_ids": None}, "record 4: feature segment_ids is missing"),
+    ({"masked_lm_positions": np.array([8, 0])}, r"record 4: feature masked_lm_positions must be in \[0, 8\), got 8"),
+    ({"input_ids": np.full(8, 1 << 32)}, r"record 4: feature input_ids must be in \[0, 20\), got 4294967296"),
+    ({"masked_lm_weights": np.full(2, np.nan, np.float32)}, r"record 4: feature masked_lm_weights must be in \[0, inf\), got nan"),
 ])
-def test_a_record_of_another_shape_is_named(folder, changes, message):
+def test_a_record_of_another_shape_or_range_is_named(folder, changes, message):
     values = [record_values(number) for number in range(10)]
     values[4] = {name: value for name, value in dict(values[4], **changes).items() if value is not None}
     rewrite_shard(folder, values)

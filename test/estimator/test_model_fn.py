@@ -165,18 +165,19 @@ def test_numbers_that_are_not_finite_stop_the_step_before_a_weight_is_changed():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("accumulation_steps, names", [(1, {"trust_ratio/bert/pooler/dense/kernel"}), (2, set())])
-def test_the_curves_of_a_training(tmp_path, accumulation_steps, names):
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_the_curves_of_a_training(tmp_path, accumulation_steps):
     training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2, accumulation_steps=accumulation_steps)
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, training)
     estimator = tf.estimator.Estimator(make_spec, str(tmp_path))
     batch = {name: array for name, array in pretraining_batch().items()}
     estimator.train(lambda: tf.data.Dataset.from_tensors(batch).repeat(), max_steps=4)
     path, = map(str, tmp_path.glob("events*"))
-    points = {(event.step, value.tag) for event in tf.train.summary_iterator(path) for value in event.summary.value}
+    points = {(event.step, value.tag): value.simple_value
+              for event in tf.train.summary_iterator(path) for value in event.summary.value}
     wanted = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sentence_order_loss", "sentence_order_accuracy",
-              "learning_rate", "gradient_norm"} | names
+              "learning_rate", "gradient_norm", "perplexity", "trust_ratio/bert/pooler/dense/kernel"}
     for step in (1, 2, 4):
-        assert {(step, name) for name in wanted} <= points
+        assert {(step, name) for name in wanted} <= set(points)
+        assert points[step, "trust_ratio/bert/pooler/dense/kernel"] > 0
     assert (4, "share_of_time_waiting_for_input") in points
-    assert bool(names) == any("trust_ratio" in name for _, name in points)

@@ -185,7 +185,8 @@ def test_pretraining_goes_on_from_a_released_checkpoint_with_its_heads(folder, c
     status, output, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
                                  "--num_train_steps", 2, "--optimizer", "lamb" if slots else "adamw")
     assert (status, errors) == (0, "")
-    assert "loaded %d variables from" % len(values) in output and said in output and " new:" not in output
+    weights = [name for name in values if not name.endswith(("/adam_m", "/adam_v"))]
+    assert "loaded %d variables from" % len(weights) in output and said in output and " new:" not in output
     start = tf.train.load_checkpoint(str(folder / "out" / "model.ckpt-0"))
     for name, value in values.items():
         np.testing.assert_array_equal(start.get_tensor(name), value, err_msg=name)

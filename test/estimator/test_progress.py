@@ -6,10 +6,11 @@ import tensorflow.compat.v1 as tf
 from estimator.progress import Pace, ProgressHook, time_waiting, pace_text, progress_line
 
 
-def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False):
+def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False, part_step=None):
     """The lines of a run in which the loss is the step it is computed at and each call advances the step."""
     written = []
-    pace = Pace(total_steps, every_steps, batch_size=4, batch_tokens=32, batches_per_call=steps_per_call)
+    pace = Pace(total_steps, every_steps, batch_size=4, batch_tokens=32, batches_per_call=steps_per_call, start_step=start_step)
+    start_step = start_step if part_step is None else part_step
     with tf.Graph().as_default():
         step = tf.get_variable("global_step", initializer=np.int64(start_step), trainable=False, use_resource=True,
                                collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
@@ -30,6 +31,14 @@ def test_lines_come_after_the_first_step_at_round_steps_and_at_the_end():
         ["step 1/7", "loss 0.0000", "lr 0.5"], ["step 3/7", "loss 1.5000", "lr 0.5"],
         ["step 6/7", "loss 4.0000", "lr 0.5"], ["step 7/7", "loss 6.0000", "lr 0.5"]]
     assert "left" not in found[0] and all(line.endswith("0:00 left") for line in found[1:])
+
+
+def test_a_later_part_of_a_run_has_no_line_of_its_first_step():
+    assert [line.split("  ")[:2] for line in lines(9, 3, part_step=4)] == [["step 6/9", "loss 4.5000"], ["step 9/9", "loss 7.0000"]]
+
+
+def test_the_calls_that_prepare_a_session_are_not_timed():
+    assert ["left" in line for line in lines(5, 1)] == [False, False, True, True, True]
 
 
 def test_a_resumed_run_counts_from_its_step():

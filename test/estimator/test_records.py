@@ -112,6 +112,9 @@ def test_files_of_another_length(tmp_path, tokenizer):
     ({"masked_lm_ids": np.array([20, 0])}, r"feature masked_lm_ids must be in \[0, 20\), got 20"),
     ({"input_ids": np.full(8, -1)}, r"feature input_ids must be in \[0, 20\), got -1"),
     ({"masked_lm_positions": np.array([8, 0])}, r"feature masked_lm_positions must be in \[0, 8\), got 8"),
+    ({"segment_ids": np.full(8, 2)}, r"feature segment_ids must be in \[0, 2\), got 2"),
+    ({"masked_lm_weights": np.array([-1, 0], np.float32)}, r"feature masked_lm_weights must be in \[0, inf\), got -1.0"),
+    ({"masked_lm_weights": np.array([np.nan, 0], np.float32)}, r"feature masked_lm_weights must be in \[0, inf\), got nan"),
 ])
 def test_check_all_finds_the_one_bad_record(tmp_path, changes, message):
     bad = {name: value for name, value in dict(record_values(2), **changes).items() if value is not None}

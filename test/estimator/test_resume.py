@@ -55,6 +55,15 @@ def test_the_same_run_goes_on_where_it_stopped(folder, description):
     assert resume.latest_step(folder) == 7
 
 
+def test_a_checkpoint_that_no_training_wrote(folder):
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable("weights", initializer=np.ones(10, np.float32))
+        session.run(tf.global_variables_initializer())
+        tf.train.Saver().save(session, folder + "/averaged")
+    with pytest.raises(UserError, match="averaged: no training wrote it, since it has no global_step: give it as --init_checkpoint"):
+        resume.latest_step(folder)
+
+
 def test_changes_are_listed_and_refused_unless_they_are_allowed(folder):
     flags = Flags(train_batch_size=16, log_steps=1, input_file=("elsewhere",))
     facts = dict(FACTS, **{"training data": "other.tsv (4567)"})

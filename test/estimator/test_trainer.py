@@ -10,6 +10,8 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import pretrain, trainer
+from estimator.pretrain import PretrainConfig
+from etl.command_line import UserError, parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -118,6 +120,20 @@ def test_accumulation_resumes_within_its_data(folder):
     assert_same(weights(folder, "accumulated_killed", 20), weights(folder, "accumulated", 20))
 
 
+def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
+    plan = pretrain.make_plan(parse("", "", PretrainConfig, flags_of(folder, "stopped_evaluation", num_train_steps=2)))
+    training = pretrain.make_training(plan)._replace(evaluate=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    assert trainer.evaluate(training) is False
+    assert "Stopped by SIGTERM while evaluating" in capsys.readouterr().out
+    assert not (folder / "stopped_evaluation").exists()
+
+
+def test_a_training_that_went_on_meanwhile_is_not_gone_over_again(folder, whole):
+    plan = pretrain.make_plan(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
+    with pytest.raises(UserError, match="--output_dir: another training went on in .*whole meanwhile: run the command again"):
+        trainer.train(pretrain.make_training(plan), start_step=50)
+
+
 def test_a_second_training_in_the_same_folder_is_refused(folder, capsys):
     with trainer.locked(str(folder / "taken")):
         assert pretrain.main(flags_of(folder, "taken")) == 1
@@ -131,6 +147,7 @@ def test_a_loss_that_explodes_leaves_the_last_good_checkpoint(folder, capsys):
     errors = capsys.readouterr().err
     assert re.search(r"error: training stopped after step \d+, before a weight was changed: .*loss \S*(nan|inf).*"
                      r"learning_rate", errors) and errors.count("\n") == 1
+    assert re.search(r"start again in another folder with --init_checkpoint, one of \S*model.ckpt-\d+", errors)
     step = int(re.search(r"after step (\d+)", errors).group(1))
     assert all(np.isfinite(value).all() for value in weights(folder, "exploded", step).values())
 
@@ -139,7 +156,7 @@ def test_what_was_half_written_goes_and_checkpoints_stay(tmp_path):
     (tmp_path / "model.ckpt-7_temp_0123").mkdir()
     (tmp_path / "model.ckpt-7_temp_0123" / "part").write_text("x")
     (tmp_path / "best").mkdir()
-    for name in ("model.ckpt-5.index", "run_config.json.tmp-99", "best/vocab.txt.tmp-99", "best/vocab.txt"):
+    for name in ("model.ckpt-5.index", "run_config.json.tmp-99", "graph.pbtxt.tmp0123", "best/vocab.txt.tmp-99", "best/vocab.txt"):
         (tmp_path / name).write_text("x")
     trainer.remove_half_written(str(tmp_path))
     assert sorted(os.listdir(str(tmp_path))) == ["best", "model.ckpt-5.index"]
