@@ -61,11 +61,14 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
-        ids, weights = features["masked_lm_ids"], features["masked_lm_weights"]
+        batch = _trimmed(features) if training.device.on_host else features        # a device wants static shapes
+        ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         gelu, dropout = _kernels(training, mode)
-        encoded = _encode(model, features, gelu, dropout)
-        masked_lm = heads.masked_lm(model, encoded, features["masked_lm_positions"], ids, weights, gelu)
+        encoded = modeling.encode(
+            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, gelu=gelu,
+            skip_padding=training.device.on_host, output_positions=heads.read_positions(batch["masked_lm_positions"]))
+        masked_lm = heads.masked_lm(model, encoded, None, ids, weights, gelu)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
             order = heads.sentence_order(model, encoded, order_labels)
@@ -140,6 +143,16 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
                                      new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
         checkpoints.check_data(checkpoint, plan.assignment_map)
         return plan.summary()
+
+
+def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    """A batch of records without the columns that are padding in all of them: [batch, up to the longest]."""
+    def columns(counted: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(tf.reduce_max(tf.cast(tf.where(counted > 0)[:, 1], tf.int32)) + 1, 1)
+    length, predictions = columns(features["input_mask"]), columns(features["masked_lm_weights"])
+    ends = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), length)
+    ends.update(dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions))
+    return {name: features[name][:, :end] for name, end in ends.items()}
 
 
 def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], gelu: modeling.Activation,

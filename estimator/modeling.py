@@ -56,6 +56,7 @@ class _Packing(NamedTuple):
     places: tf.Tensor                          # int32 [rows]: of each row in [batch · seq_length], ascending
     split: tf.Tensor                           # int32 [batch, heads, seq_length]: of [rows · heads], each place's part
     join: tf.Tensor                            # int32 [rows, heads]: of [batch · heads · seq_length], each row's parts
+    is_token: tf.Tensor                        # float [batch, 1, seq_length, 1]: 0 where the place is padding
 
 
 class _Outputs(NamedTuple):
@@ -277,7 +278,7 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
         if context.packing is None or outputs is not None:
             heads = tf.transpose(heads, [0, 2, 1, 3])
         else:
-            heads = tf.gather(tf.reshape(heads, [-1, config.head_size]), context.packing.join)
+            heads = _join_heads(context.packing, tf.reshape(heads, [-1, config.head_size]))
         joined = tf.reshape(heads, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
@@ -286,7 +287,25 @@ def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
     """[rows, hidden] -> [batch, heads, seq_length, head_size]; what stands at padding that is skipped means nothing."""
     if context.packing is None:
         return _transpose_heads(context, x, context.length)
-    return tf.gather(tf.reshape(x, [-1, context.config.head_size]), context.packing.split)
+    split, join = context.packing.split, context.packing.join
+
+    @tf.custom_gradient
+    def gather(parts: tf.Tensor) -> Any:       # the gradient of a gather is a slow sum; here each part goes to one place,
+        def gradient(grad: tf.Tensor) -> tf.Tensor:      # but for padding, whose gradient is 0
+            return tf.reshape(tf.gather(tf.reshape(grad, [-1, context.config.head_size]), join), tf.shape(parts))
+        return tf.gather(parts, split), gradient
+    return gather(tf.reshape(x, [-1, context.config.head_size]))
+
+
+def _join_heads(packing: _Packing, parts: tf.Tensor) -> tf.Tensor:
+    """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
+    @tf.custom_gradient
+    def gather(parts: tf.Tensor) -> Any:       # as above; padding was not gathered
+        def gradient(grad: tf.Tensor) -> tf.Tensor:
+            spread = tf.gather(tf.reshape(grad, [-1, grad.shape[-1].value]), packing.split) * packing.is_token
+            return tf.reshape(spread, tf.shape(parts))
+        return tf.gather(parts, packing.join), gradient
+    return gather(parts)
 
 
 def _transpose_heads(context: _Context, x: tf.Tensor, length: Dimension) -> tf.Tensor:
@@ -306,7 +325,7 @@ def _pack(config: AlbertConfig, input_mask: tf.Tensor) -> _Packing:
     split = row[:, tf.newaxis, :] * config.num_attention_heads + heads[:, tf.newaxis]
     sequence, position = places // length, places % length
     join = (sequence[:, tf.newaxis] * config.num_attention_heads + heads) * length + position[:, tf.newaxis]
-    return _Packing(places, split, join)
+    return _Packing(places, split, join, tf.cast(input_mask, tf.float32)[:, tf.newaxis, :, tf.newaxis])
 
 
 def _rows(context: _Context, x: tf.Tensor) -> tf.Tensor:
