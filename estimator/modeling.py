@@ -345,8 +345,9 @@ def _all_places(context: _Context, x: tf.Tensor) -> tf.Tensor:
 def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
     batch, count = dimensions(positions)
     rows = tf.reshape(positions + tf.range(batch)[:, tf.newaxis] * context.length, [-1])
-    if context.packing is not None:            # a place's row is the number of tokens before it
-        rows = tf.searchsorted(context.packing.places, rows)
+    if context.packing is not None:            # a place's row is the number of tokens before it; a row of padding alone,
+        last = tf.shape(context.packing.places)[0] - 1       # which only fills a batch, gets another's
+        rows = tf.minimum(tf.searchsorted(context.packing.places, rows), last)
     return _Outputs(rows, count)
 
 
