@@ -241,7 +241,7 @@ def make_training(plan: Plan) -> Any:
         batches(0)                             # refuses data that does not fill a batch before anything is written
     return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
-                    lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
+                    lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, data=plan.data)
 
 
 def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
