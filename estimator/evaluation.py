@@ -91,12 +91,12 @@ def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) 
     path = os.path.join(folder, prefix + PREDICTIONS_FILE)
     lines = [_prediction(task, example, label, row)
              for example, label, row in zip(part.examples, predicted_labels(task, outputs), outputs)]
-    files.write_text(path, _json_lines(lines))
+    files.write_text(path, json_lines(lines))
     if not part.name.startswith(TEST):
         return [path]
     table, submission = os.path.join(folder, part.name + "_results.tsv"), os.path.join(folder, submission_name(task, part))
     files.write_text(table, "".join("\t".join("%.6f" % value for value in row) + "\n" for row in outputs))
-    files.write_text(submission, _json_lines(submission_lines(task, part.examples, outputs)))
+    files.write_text(submission, json_lines(submission_lines(task, part.examples, outputs)))
     return [table, path, submission]
 
 
@@ -127,5 +127,6 @@ def _prediction(task: Task, example: Example, label: Any, row: np.ndarray) -> Di
     return found
 
 
-def _json_lines(values: Sequence[Any]) -> str:
+def json_lines(values: Sequence[Any]) -> str:
+    """One JSON object a line."""
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
