@@ -356,7 +356,7 @@ def report(plan: Plan, estimator: Any, checkpoint: str) -> Dict[str, Any]:
     """Evaluates the best checkpoint on all dev parts; writes results, predictions and the page."""
     from estimator import finetune_report, metrics, training_report
     folder, results, paths, sections = plan.config.output_dir, {}, [os.path.join(plan.config.output_dir, metrics.TEXT_FILE)], []
-    for name in sorted(part for part in plan.parts if part.startswith(DEV)):
+    for name in [part for part in plan.parts if part.startswith(DEV)]:
         found, outputs = evaluate_part(plan, estimator, name, checkpoint)
         results.update(found)
         paths += evaluation.write_predictions(folder, plan.task, plan.parts[name], outputs)
@@ -373,7 +373,7 @@ def predict(plan: Plan, estimator: Any, checkpoint: str) -> None:
     """Writes the predictions for all test examples, in the file's order."""
     from estimator import failures
     config = plan.config
-    for name in sorted(part for part in plan.parts if part.startswith(TEST)):
+    for name in [part for part in plan.parts if part.startswith(TEST)]:
         part = plan.parts[name]
         with failures.explained("--predict_batch_size %d" % config.predict_batch_size):
             outputs = evaluation.run_model(estimator, part.rows, config.predict_batch_size, plan.seq_length, checkpoint)

@@ -13,6 +13,7 @@ from etl.command_line import UserError
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 DEV_MISMATCHED, TEST_MISMATCHED = "dev_mismatched", "test_mismatched"
+PARTS = (TRAIN, DEV, DEV_MISMATCHED, TEST, TEST_MISMATCHED)
 
 GENERIC = ("sentence_pair", "single_sentence")  # tasks whose columns and labels flags may change
 
@@ -68,8 +69,8 @@ class Task:
 
     @property
     def parts(self) -> List[str]:
-        """The parts there are files for."""
-        return sorted({part for layout in self.layouts for part in layout.files})
+        """The parts there are files for, train first."""
+        return [part for part in PARTS if any(part in layout.files for layout in self.layouts)]
 
 
 def columns(text_a: str, text_b: Optional[str] = None, label: str = "label", id: str = "id") -> Reader:
