@@ -4,7 +4,7 @@ What is wrong with a file is a UserError that names file and line.
 """
 import csv
 import json
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from etl.command_line import UserError
 
@@ -81,12 +81,19 @@ def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
         raise UserError("%s: line %d: not CSV: %s" % (path, reader.line_num, error))
 
 
+def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
+    """Lines with their numbers, without their ends; only "\\n" ends one, since texts may hold other line separators.
+
+    Raises UserError, naming `place` and line, for bad UTF-8.
+    """
+    for number, line in enumerate(stream, 1):
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError("%s: line %d: not UTF-8: %s" % (place, number, error))
+        yield number, text.rstrip("\r\n")
+
+
 def _lines(path: str) -> Iterator[Tuple[int, str]]:
-    """Numbered lines; only "\\n" ends one, since texts may hold other line separators."""
     with open(path, "rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError("%s: line %d: not UTF-8: %s" % (path, number, error))
-            yield number, text.rstrip("\r\n")
+        yield from numbered_lines(stream, path)
