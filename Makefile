@@ -2,12 +2,13 @@
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
+# make bench-finetune DATA=path/to/afqmc TASK=afqmc   batches by length against padding all to 128: pace and accuracy
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl-memory clean
+.PHONY: help venv test quickstart bench-pretrain bench-finetune bench-etl-memory clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -37,6 +38,10 @@ quickstart: venv
 
 bench-pretrain: venv
 	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))
+
+bench-finetune: venv
+	$(PYTHON) test/benchmark/finetune_speed.py $(if $(DATA),--data '$(DATA)') $(if $(TASK),--task $(TASK)) \
+	    $(if $(CHECKPOINT),--init_checkpoint '$(CHECKPOINT)')
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')

@@ -4,6 +4,7 @@ A new task is an entry in TASKS. Its files are described as their distributors s
 one `columns(...)`, and a row that is more than that is one small function from a row to Examples.
 """
 import dataclasses
+import math
 import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -195,26 +196,30 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
 
 
 def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
-    """The examples of one part, without undecided ones; labels may be absent in test parts alone.
+    """The examples of one part, without undecided ones, whose number is told; labels may be absent in test parts alone.
 
     Raises UserError with file and line for a missing file or column, bad UTF-8, a wrong count of fields, a label the task
     does not have, an empty text, or a file without examples.
     """
     path, layout = find_file(task, data_dir, part)
     is_test = part.startswith(TEST)
-    examples = []
+    examples, num_undecided = [], 0
     for number, row in read_rows(path, layout.order, may_lack="label" if is_test else ""):
         try:
             for example in layout.read(row):
                 if example.label is None and not is_test:
                     raise ValueError("no label; there are: %s" % ", ".join(map(str, row)))
-                if example.label is None or example.label != task.undecided:
-                    _check(example, task)
-                    examples.append(example)
+                if example.label is not None and example.label == task.undecided:
+                    num_undecided += 1
+                    continue
+                _check(example, task)
+                examples.append(example)
         except ValueError as error:
             raise UserError("%s: line %d: %s" % (path, number, error))
     if not examples:
         raise UserError("%s: holds no example" % path)
+    if num_undecided:
+        print("%s: %d examples left out, whose label is %s: undecided" % (path, num_undecided, task.undecided))
     return examples
 
 
@@ -261,10 +266,15 @@ def _check(example: Example, task: Task) -> None:
     if example.label is None:
         return
     if task.is_regression:
-        try:
-            float(example.label)
-        except ValueError:
+        if not _is_number(example.label):
             raise ValueError("label must be a number, got %r" % example.label)
     elif example.label not in task.labels:
         shown = ", ".join(task.labels[:20]) + (", …" if len(task.labels) > 20 else "")
         raise ValueError("unknown label %r; task %s has %s" % (example.label, task.name, shown))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

@@ -79,6 +79,13 @@ def test_files_as_they_are_shipped(tmp_path, task, part, name, content, wanted):
     assert read(task, tmp_path, part) == wanted
 
 
+def test_undecided_examples_are_counted(tmp_path, capsys):
+    write(tmp_path, "dev.json", 2 * json_line(sentence1="天", sentence2="地", label="-") +
+          json_line(sentence1="日", sentence2="月", label="neutral"))
+    assert len(read("ocnli", tmp_path, "dev")) == 1
+    assert capsys.readouterr().out.endswith("dev.json: 2 examples left out, whose label is -: undecided\n")
+
+
 def test_every_task_was_tried():
     assert {task for task, *_ in SHIPPED} == set(TASKS)
     assert all(task.metric in scores.metrics_of(len(task.labels), task.choices) for task in TASKS.values())
@@ -138,9 +145,10 @@ def test_a_bad_line_is_named(tmp_path, task, name, line, message):
 
 
 def test_a_label_of_a_regression_is_a_number(tmp_path):
-    write(tmp_path, "train.tsv", "sentence1\tsentence2\tscore\na\tb\thigh\n")
-    with pytest.raises(UserError, match="train.tsv: line 2: label must be a number, got 'high'"):
-        read("sts-b", tmp_path)
+    for label in ("high", "nan"):
+        write(tmp_path, "train.tsv", "sentence1\tsentence2\tscore\na\tb\t%s\n" % label)
+        with pytest.raises(UserError, match="train.tsv: line 2: label must be a number, got '%s'" % label):
+            read("sts-b", tmp_path)
     write(tmp_path, "train.tsv", "sentence1\tscore\na\t1\n")
     with pytest.raises(UserError, match="train.tsv: line 2: no column sentence2; there are: sentence1, score"):
         read("sts-b", tmp_path)
