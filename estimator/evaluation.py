@@ -106,7 +106,7 @@ def submission_name(task: Task, part: Part) -> str:
 
 
 def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarray) -> List[Dict[str, Any]]:
-    """`{"id": 0, "label": "1"}` for each example; of several choices, one for each question, its label the best one's number."""
+    """`{"id": 0, "label": "1"}` for each example; of several choices one for each question, labelled by the best one."""
     labels = predicted_labels(task, outputs)
     if task.choices > 1:
         labels = [str(best) for best in outputs[:, 1].reshape(-1, task.choices).argmax(axis=1)]

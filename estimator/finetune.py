@@ -71,26 +71,22 @@ def finetune(config: FinetuneConfig) -> None:
 
 def finetune_seeds(config: FinetuneConfig) -> None:
     """One run for each seed, then mean and standard deviation of each number."""
-    cache_dir = config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
+    cache_dir = cache_dir_of(config)
     found: Dict[int, Dict[str, Any]] = {}
     for seed in config.seed_list():
         print("Seed %d" % seed)
-        results = finetune_once(dataclasses.replace(
-            config, seeds=None, random_seed=seed, cache_dir=cache_dir, output_dir=seed_folder(config, seed)))
+        folder = os.path.join(config.output_dir, "seed-%d" % seed)
+        results = finetune_once(dataclasses.replace(config, seeds=None, random_seed=seed, cache_dir=cache_dir,
+                                                    output_dir=folder))
         if results is None:                    # another rank's, or stopped by a signal
             return
         found[seed] = results
     names = [name for name in next(iter(found.values())) if all(name in results for results in found.values())]
+    text = "".join("%s = %s\n" % (name, scores.mean_and_deviation([results[name] for results in found.values()]))
+                   for name in sorted(names))
     path = os.path.join(config.output_dir, SEEDS_FILE)
-    files.write_text(path, "".join("%s = %s\n" % (name, scores.mean_and_deviation([results[name] for results in found.values()]))
-                                   for name in sorted(names)))
-    with open(path, encoding="utf-8") as stream:
-        print("Means and standard deviations over seeds %s:\n%s" % (config.seeds, stream.read()), end="")
-    print("Wrote %s" % path)
-
-
-def seed_folder(config: FinetuneConfig, seed: int) -> str:
-    return os.path.join(config.output_dir, "seed-%d" % seed)
+    files.write_text(path, text)
+    print("Means and standard deviations over seeds %s:\n%sWrote %s" % (config.seeds, text, path))
 
 
 def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
@@ -110,10 +106,9 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
         return None
     results = None
     with trainer.locked(config.output_dir):
-        if config.do_train:
-            save_encoded(plan)
-            if not trainer.train(training, plan.start_step):
-                return None
+        save_encoded(plan)
+        if config.do_train and not trainer.train(training, plan.start_step):
+            return None
         best = os.path.join(config.output_dir, best_checkpoint.FOLDER)
         if config.do_eval:
             if config.do_train or not os.path.isdir(best):
@@ -154,7 +149,8 @@ def make_plan(config: FinetuneConfig) -> Plan:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, folder.config, len(task.labels)))
     encoding = encoding_of(config, folder)
-    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir_of(config))) for part, found in examples.items()}
+    cache_dir = cache_dir_of(config)
+    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
     num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
     return Plan(config, task, parts, folder, facts, device, count_steps(config, device, num_rows, config.num_train_epochs),
                 steps_between_evaluations(config, device, num_rows), start_step, init_checkpoint)
@@ -206,7 +202,8 @@ def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) 
     except ValueError:
         weights = [-1.0]
     if any(not 0 <= weight < float("inf") for weight in weights):
-        raise UserError("--class_weights must be %s, or numbers of at least 0, got %s" % (BALANCED, " ".join(config.class_weights)))
+        raise UserError("--class_weights must be %s, or numbers of at least 0, got %s"
+                        % (BALANCED, " ".join(config.class_weights)))
     return weights
 
 
@@ -278,12 +275,13 @@ def cache_dir_of(config: FinetuneConfig) -> str:
 
 def save_encoded(plan: Plan) -> None:
     """Keeps the rows of all parts for the next run."""
+    encoding, cache_dir = encoding_of(plan.config, plan.folder), cache_dir_of(plan.config)
     for part in plan.parts.values():
-        encoded.save(part.rows, encoded.cache_path(part.examples, encoding_of(plan.config, plan.folder), cache_dir_of(plan.config)))
+        encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
 
 
-def started_from(config: FinetuneConfig, folder: ModelFolder, examples: Sequence[tasks.Example], init_checkpoint: Optional[str],
-                 device: npu.Device) -> Dict[str, str]:
+def started_from(config: FinetuneConfig, folder: ModelFolder, examples: Sequence[tasks.Example],
+                 init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model: its beginning and its examples."""
     key = os.path.basename(encoded.cache_path(examples, encoding_of(config, folder), ""))
     return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
@@ -355,7 +353,8 @@ def evaluate_part(plan: Plan, estimator: Any, part: str, checkpoint: str) -> Tup
 def report(plan: Plan, estimator: Any, checkpoint: str) -> Dict[str, Any]:
     """Evaluates the best checkpoint on all dev parts; writes results, predictions and the page."""
     from estimator import finetune_report, metrics, training_report
-    folder, results, paths, sections = plan.config.output_dir, {}, [os.path.join(plan.config.output_dir, metrics.TEXT_FILE)], []
+    folder = plan.config.output_dir
+    results, paths, sections = {}, [os.path.join(folder, metrics.TEXT_FILE)], []
     for name in [part for part in plan.parts if part.startswith(DEV)]:
         found, outputs = evaluate_part(plan, estimator, name, checkpoint)
         results.update(found)
@@ -363,7 +362,8 @@ def report(plan: Plan, estimator: Any, checkpoint: str) -> Dict[str, Any]:
         if name == DEV:
             sections = finetune_report.sections(plan.task, plan.parts[DEV], outputs)
     metrics.write_results(folder, results)
-    paths.append(training_report.write_report(folder, "Fine-tuning: %s" % plan.task.name, finetune_report.CHARTS, sections, "best"))
+    title = "Fine-tuning: %s" % plan.task.name
+    paths.append(training_report.write_report(folder, title, finetune_report.CHARTS, sections, "best"))
     print("Best checkpoint, step %d, %s" % (results["global_step"], evaluation.results_line(plan.task, results)))
     print("Wrote %s" % ", ".join(paths))
     return results

@@ -13,7 +13,8 @@ SAMPLE_TASK = "sentence_pair"
 CACHE_FOLDER = "encoded"
 BALANCED = "balanced"
 # Flags that a preset may set, with their values without one.
-DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5, "num_train_epochs": 3.0}
+DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5,
+            "num_train_epochs": 3.0}
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
 
@@ -29,9 +30,9 @@ class FinetuneConfig(TrainingFlags):
     preset: Optional[str] = flag(None, "settings that the makers of released weights published for this task; flags go first",
                                  tuple(PRESETS))
     task_name: Optional[str] = _preset_flag("task_name", "task", tuple(TASKS))
-    data_dir: Optional[str] = flag(None, "folder of train, dev and test files; without it, for sentence_pair, the shipped pairs")
-    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and label: role=name of a "
-                                    "column or JSON field, or its number from 1 on in files without a header")
+    data_dir: Optional[str] = flag(None, "folder of the task's files; without it, for sentence_pair, the shipped pairs")
+    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and label: role=name of "
+                                    "a column or JSON field, or its number from 1 on in files without a header")
     labels: Tuple[str, ...] = flag((), "their labels, by class index; without it 0 1")
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results")
     cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; without it %s/ in "
@@ -42,10 +43,10 @@ class FinetuneConfig(TrainingFlags):
     spm_model_file: Optional[str] = flag(None, "SentencePiece model in place of a vocabulary")
     do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
     max_seq_length: Optional[int] = _preset_flag("max_seq_length", "tokens of an example; longer ones are cut")
-    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens apart, and average their "
-                                     "predictions; tasks with one text")
-    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their longest; without it on the "
-                                             "NPU alone, which needs it")
+    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens apart, and average "
+                                     "their predictions; tasks with one text")
+    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their longest; without it on "
+                                             "the NPU alone, which needs it")
     do_predict: bool = flag(False, "predict the test file")
     train_batch_size: Optional[int] = _preset_flag("train_batch_size", "examples of a batch")
     eval_batch_size: int = flag(8, "examples of an evaluation step")
@@ -53,10 +54,11 @@ class FinetuneConfig(TrainingFlags):
     learning_rate: Optional[float] = _preset_flag("learning_rate", "highest learning rate")
     num_train_epochs: Optional[float] = _preset_flag("num_train_epochs", "times the training examples are seen")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
-    class_weights: Tuple[str, ...] = flag((), "how much an example of each class counts in training, by class index; or %s: the "
-                                          "rarer, the more" % BALANCED)
+    class_weights: Tuple[str, ...] = flag((), "how much an example of each class counts in training, by class index; or %s: "
+                                          "the rarer, the more" % BALANCED)
     eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it an epoch")
-    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; without it the task's",
+    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; without it the "
+                                      "task's",
                                       scores.METRICS)
     early_stopping: Optional[int] = flag(None, "end the training after so many evaluations without a better one")
     seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its own below "
@@ -65,10 +67,10 @@ class FinetuneConfig(TrainingFlags):
     def __post_init__(self) -> None:
         if self.preset:
             self._fill_in(PRESETS[self.preset]._asdict())
-        if self.do_train is not False and not (self.do_train is None and (self.do_eval or self.do_predict)):
-            self._fill_in(DEFAULTS)            # without training the model's folder says them
         self._fill_in({name: DEFAULTS[name] for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
         super().__post_init__()
+        if self.do_train:                      # else the model's folder says task and length
+            self._fill_in(DEFAULTS)
         self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size", "doc_stride",
                                 "eval_every", "early_stopping")
         if not self.num_train_epochs > 0:

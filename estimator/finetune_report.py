@@ -15,7 +15,8 @@ MAX_PAIRS, HARDEST = 30, 30
 
 CHARTS = (Chart("Loss; cross-entropy in nats, of a regression the squared error", ("loss",), "loss"),
           Chart("Accuracy", ("eval_accuracy",), "share", "majority_accuracy"),
-          Chart("F1, Matthews correlation, area under the ROC curve", ("eval_f1", "eval_matthews_correlation", "eval_roc_auc"), "value"),
+          Chart("F1, Matthews correlation, area under the ROC curve",
+                ("eval_f1", "eval_matthews_correlation", "eval_roc_auc"), "value"),
           Chart("Correlation", ("eval_pearson", "eval_spearman"), "value"),
           Chart("Learning rate", ("learning_rate",), "rate"),
           Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),

@@ -1,7 +1,7 @@
 """Records and rows → batches, of static shape but for rows that are padded to the longest of their batch.
 
-A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32. Batches to evaluate or
-predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
+A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32. Batches to
+evaluate or predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
 
 The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
 very batch that would have come next.

@@ -23,8 +23,8 @@ _OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predi
                   "seeds", "list_tasks")
 # Names of what is compared by its content, in `check_model` or among the facts.
 _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_checkpoint", "albert_config_file", "vocab_file",
-                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name", "columns", "labels",
-                        "doc_stride")
+                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name",
+                        "columns", "labels", "doc_stride")
 
 
 def check_model(folder: str, description: ModelFolder) -> None:

@@ -1,4 +1,4 @@
-"""Data files → rows: lines of columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its line's number.
+"""Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its line's number.
 
 What is wrong with a file is a UserError that names file and line.
 """

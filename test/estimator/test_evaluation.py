@@ -56,7 +56,8 @@ def test_numbers_are_named_by_part():
     mismatched = evaluation.score(PAIRS, part("dev_mismatched"), outputs)
     assert {"eval_accuracy_mismatched", "num_examples_mismatched"} < set(mismatched)
     assert evaluation.results_line(PAIRS, found) == (
-        "3 dev examples: eval_accuracy 0.6667 (majority class 0.6667)  eval_roc_auc 0.5000  eval_loss %.4f" % found["eval_loss"])
+        "3 dev examples: eval_accuracy 0.6667 (majority class 0.6667)  eval_roc_auc 0.5000  eval_loss %.4f"
+        % found["eval_loss"])
 
 
 def test_the_line_begins_with_the_tasks_own_metric():
@@ -83,7 +84,8 @@ def test_files_of_a_test_part(tmp_path):
 
 
 @pytest.mark.parametrize("task, name, wanted", [
-    ("wsc", "test", "cluewsc_predict.json"), ("ocnli", "test", "ocnli_50k_predict.json"), ("sts-b", "test", "sts_b_predict.json"),
+    ("wsc", "test", "cluewsc_predict.json"), ("ocnli", "test", "ocnli_50k_predict.json"),
+    ("sts-b", "test", "sts_b_predict.json"),
     ("mnli", "test_mismatched", "mismatched_mnli_predict.json")])
 def test_names_of_submissions(task, name, wanted):
     assert evaluation.submission_name(TASKS[task], part(name)) == wanted
@@ -92,6 +94,7 @@ def test_names_of_submissions(task, name, wanted):
 def test_a_submission_keeps_ids_and_answers_questions_with_several_choices():
     outputs = np.array([[.6, .4], [.8, .2], [.5, .5], [.1, .9]])
     examples = [Example("a", "b", None, number) for number in ("7", "7", "q9", "q9")]
-    assert evaluation.submission_lines(TASKS["copa"], examples, outputs) == [{"id": 7, "label": "0"}, {"id": "q9", "label": "1"}]
+    assert evaluation.submission_lines(TASKS["copa"], examples, outputs) == [
+        {"id": 7, "label": "0"}, {"id": "q9", "label": "1"}]
     plain = dataclasses.replace(TASKS["copa"], choices=1)
     assert evaluation.submission_lines(plain, examples, outputs)[3] == {"id": "q9", "label": "1"}

@@ -138,7 +138,8 @@ def test_several_seeds(inputs, capsys):
     flags = flags_of(inputs, "seeds") + ["--seeds", "1,2", "--do_train", "--do_eval"]
     status, output, errors = run(capsys, *flags)
     assert (status, errors) == (0, "")
-    found = [json.loads((inputs / "seeds" / ("seed-%d" % seed) / "eval_results.json").read_text())["eval_loss"] for seed in (1, 2)]
+    found = [json.loads((inputs / "seeds" / ("seed-%d" % seed) / "eval_results.json").read_text())["eval_loss"]
+             for seed in (1, 2)]
     text = (inputs / "seeds" / "seeds_results.txt").read_text(encoding="utf-8")
     assert "eval_loss = %.4f ± %.4f\n" % (np.mean(found), np.std(found, ddof=1)) in text and text in output
     assert found[0] != found[1] and len(list((inputs / "seeds" / "encoded").glob("*.npz"))) == 2
@@ -152,7 +153,8 @@ def test_early_stopping_goes_by_the_best_evaluation(inputs, capsys):
     assert (status, errors) == (0, "")
     evaluated = re.findall(r"^Step (\d+),", output, re.M)
     best = json.loads((inputs / "early" / "best" / "eval_results.json").read_text())["global_step"]
-    assert ("Stopped early after step %d of 15: no better eval_macro_f1 in 2 evaluations" % (best + 2) in output) == (best + 2 < 15)
+    said = "Stopped early after step %d of 15: no better eval_macro_f1 in 2 evaluations" % (best + 2)
+    assert (said in output) == (best + 2 < 15)
     assert int(evaluated[-1]) <= best + 2
 
 
@@ -160,10 +162,11 @@ def test_windows_weights_and_padding_to_one_length(inputs, capsys):
     folder = inputs / "single"
     folder.mkdir()
     for part, count in (("train", 16), ("dev", 5), ("test", 3)):
-        (folder / (part + ".tsv")).write_text("".join("%d\t%s\n" % (number % 2, "".join(WORDS)[number % 9:][:3 * (number % 5) + 1])
-                                                      for number in range(count)), encoding="utf-8")
+        texts = ["".join(WORDS)[number % 9:][:3 * (number % 5) + 1] for number in range(count)]
+        (folder / (part + ".tsv")).write_text("".join("%d\t%s\n" % (number % 2, text) for number, text in enumerate(texts)),
+                                              encoding="utf-8")
     status, output, errors = run(capsys, *flags_of(inputs, "windows"), "--data_dir", folder, "--task_name", "single_sentence",
-                                 "--doc_stride", 4, "--class_weights", "balanced", "--pad_to_max_length", "--layer_decay", "0.5",
+                                 "--doc_stride", 4, "--class_weights", "balanced", "--pad_to_max_length", "--layer_decay", 0.5,
                                  "--do_train", "--do_eval", "--do_predict", "--columns", "text_a=2", "label=1")
     assert (status, errors) == (0, "")
     assert len(json_lines(inputs / "windows" / "predictions.jsonl")) == 5

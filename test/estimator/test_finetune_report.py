@@ -10,8 +10,8 @@ from etl.report import page
 def part(labels):
     count = len(labels)
     return Part("dev", [Example("甲%d" % number, None if number else "乙", str(label)) for number, label in enumerate(labels)],
-                Rows(np.ones(count, np.int32), np.zeros(count, np.int32), np.arange(count + 1), np.arange(count, dtype=np.int32),
-                     np.array(labels)))
+                Rows(np.ones(count, np.int32), np.zeros(count, np.int32), np.arange(count + 1),
+                     np.arange(count, dtype=np.int32), np.array(labels)))
 
 
 def test_classes_and_hardest_examples():

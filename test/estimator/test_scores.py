@@ -85,4 +85,5 @@ def test_matthews_of_two_classes_is_their_correlation(pairs):
     labels, predictions = (np.array(column) % 2 for column in zip(*pairs))
     counts = scores.confusion_matrix(labels, predictions, 2)
     assert scores.matthews(counts) == pytest.approx(scores.pearson(labels, predictions), abs=1e-12)
-    assert counts.sum() == len(labels) and np.trace(counts) == pytest.approx(scores.accuracy(labels, predictions) * len(labels))
+    assert counts.sum() == len(labels)
+    assert np.trace(counts) == pytest.approx(scores.accuracy(labels, predictions) * len(labels))

@@ -69,7 +69,8 @@ SHIPPED = [
     ("mrpc", "train", "msr_paraphrase_train.txt", columns("Quality #1·ID #2·ID #1·String #2·String", **{
         "Quality": "1", "#1·String": 'a "b', "#2·String": "c"}).replace("·", " "), [Example('a "b', "c", "1")]),
     ("sts-b", "dev", "dev.tsv", columns("index genre filename year old_index source1 source2 sentence1 sentence2 score",
-                                        index="3", sentence1="a", sentence2="b", score="4.25"), [Example("a", "b", "4.25", "3")]),
+                                        index="3", sentence1="a", sentence2="b", score="4.25"),
+     [Example("a", "b", "4.25", "3")]),
 ]
 
 
@@ -96,7 +97,8 @@ def test_every_task_was_tried():
 @pytest.mark.parametrize("spans, wanted", [
     (((0, "小明"), (2, "他")), "_小明_[他]累"), (((2, "他"), (0, "小明")), "[小明]_他_累")])
 def test_marks_of_neighbours_do_not_cross(tmp_path, spans, wanted):
-    target = {"span%d_%s" % (number, key): value for number, span in enumerate(spans, 1) for key, value in zip(("index", "text"), span)}
+    target = {"span%d_%s" % (number, key): value for number, span in enumerate(spans, 1)
+              for key, value in zip(("index", "text"), span)}
     write(tmp_path, "dev.json", json_line(text="小明他累", label="false", target=target))
     assert read("wsc", tmp_path, "dev") == [Example(wanted, None, "false")]
 
@@ -135,7 +137,8 @@ def test_columns_and_labels_by_flag(tmp_path, given, name, content):
     ("csl", "train.json", json_line(keyword="天", abst="x", label="1"), "wanted a list of texts as keyword, got '天'"),
     ("copa", "train.json", json_line(question="why", label=0), "wanted cause or effect as question, got 'why'"),
     ("copa", "train.json", json_line(question="cause", label=2), "unknown label '2'; it must be 0 or 1"),
-    ("wsc", "train.json", json_line(text="天", target={"span1_text": "地", "span1_index": 0}), "target: span1 is '地' at 0, which"),
+    ("wsc", "train.json", json_line(text="天", target={"span1_text": "地", "span1_index": 0}),
+     "target: span1 is '地' at 0, which the text does not have there"),
     ("wsc", "train.json", json_line(text="天"), "target: span1 is None at None, which the text does not have there"),
 ])
 def test_a_bad_line_is_named(tmp_path, task, name, line, message):
