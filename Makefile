@@ -3,6 +3,7 @@
 # make venv         set up only: .venv with the pins of constraints.txt
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
+# make bench-finetune DATA=path/to/afqmc TASK=afqmc   batches by length against padding all to 128: pace and accuracy
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 # make bench-serving DATA=questions.tsv         an exported model against the plain graph padded to 128, tiny and base
 # make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
@@ -12,7 +13,8 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl bench-etl-memory bench-serving check-parity check-java check-segmenters clean
+.PHONY: help venv test quickstart bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving check-parity check-java \
+    check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -46,6 +48,10 @@ bench-pretrain: venv
 bench-etl: venv
 	$(PYTHON) test/benchmark/etl_speed.py $(if $(DATA),--data '$(DATA)') $(if $(VOCAB),--vocab_file $(VOCAB)) \
 	    $(if $(MEGABYTES),--megabytes $(MEGABYTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+bench-finetune: venv
+	$(PYTHON) test/benchmark/finetune_speed.py $(if $(DATA),--data '$(DATA)') $(if $(TASK),--task $(TASK)) \
+	    $(if $(CHECKPOINT),--init_checkpoint '$(CHECKPOINT)')
 
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')

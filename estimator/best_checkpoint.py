@@ -52,6 +52,14 @@ def is_better_lower(metric: str) -> bool:
     return metric.endswith("loss") or metric == "perplexity"
 
 
+def step_of_best(output_dir: str, metric: str) -> Optional[int]:
+    """The step of the checkpoint in `best/`; None when there is none that was judged by `metric`."""
+    folder = os.path.join(output_dir, FOLDER)
+    if _value_of_best(folder, metric) is None:
+        return None
+    return int(files.read_json(os.path.join(folder, metrics.JSON_FILE))["global_step"])
+
+
 def _value_of_best(folder: str, metric: str) -> Optional[float]:
     """The number that the checkpoint in `folder` reached; None when there is none, or it was never counted."""
     path = os.path.join(folder, metrics.JSON_FILE)

@@ -1,79 +1,60 @@
-"""Trains a classifier on labelled sentences or pairs, evaluates it and predicts with it.
+"""Trains a classifier or a regression on labelled sentences or pairs, evaluates it and predicts with it.
 
 Starts from a pretrained checkpoint, whose folder says config and vocabulary. Without flags it learns the shipped
-sentence pairs from what python -m estimator.pretrain wrote.
+sentence pairs from what python -m estimator.pretrain wrote. --list_tasks says which tasks and files it knows.
 
   python -m estimator.finetune --do_train=true --do_eval=true
-  python -m estimator.finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint albert_tiny_zh \\
-      --albert_config_file tiny --vocab_file vocab.txt --learning_rate 1e-4
+  python -m estimator.finetune --preset afqmc --data_dir afqmc --init_checkpoint albert_tiny_zh \\
+      --albert_config_file tiny --vocab_file vocab.txt --do_train --do_eval --do_predict
+  python -m estimator.finetune --task_name single_sentence --data_dir reviews --columns text_a=review label=stars \\
+      --labels 1 2 3 4 5 --seeds 1,2,3
+
+After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is the one that is evaluated
+last, that predicts and that python -m serving.export takes. A run that was cut off goes on when the command is repeated.
 """
 import dataclasses
-import json
+import math
 import os
-from dataclasses import dataclass
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import model_folder, npu, resume, tasks
+from estimator import best_checkpoint, encoded, evaluation, model_folder, npu, resume, scores, tasks
+from estimator.evaluation import Part
+from estimator.finetune_flags import BALANCED, CACHE_FOLDER, FinetuneConfig
 from estimator.model_folder import ModelFolder
+from estimator.presets import PRESETS
 from estimator.tasks import DEV, TASKS, TEST, TRAIN, Task
-from estimator.training_flags import TrainingFlags
 from etl import files
-from etl.command_line import UserError, flag, run
+from etl.command_line import UserError, run
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
 NO_CHECKPOINT = "none"
-SAMPLE_TASK = "sentence_pair"
-PROBABILITIES_FILE, PREDICTIONS_FILE = "test_results.tsv", "predictions.jsonl"
-
-_SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample")
-
-
-@dataclass(frozen=True)
-class FinetuneConfig(TrainingFlags):
-    """The flags of this command."""
-    task_name: str = flag(SAMPLE_TASK, "task", tuple(sorted(TASKS)))
-    data_dir: Optional[str] = flag(None, "folder of train, dev and test files; without it, for sentence_pair, the shipped pairs")
-    output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results")
-    init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values")
-    albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint")
-    vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint")
-    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
-    max_seq_length: int = flag(128, "tokens of an example; longer ones are cut")
-    do_predict: bool = flag(False, "predict the test file")
-    train_batch_size: int = flag(32, "examples of a batch")
-    eval_batch_size: int = flag(8, "examples of an evaluation step")
-    predict_batch_size: int = flag(8, "examples of a prediction step")
-    num_train_epochs: float = flag(3.0, "times the training examples are seen")
-    warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size")
-        if not self.num_train_epochs > 0:
-            raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
-        if self.data_dir is None:
-            if self.task_name != SAMPLE_TASK:
-                raise ValueError("data_dir must name the folder of %s; only %s has data that is shipped"
-                                 % (self.task_name, SAMPLE_TASK))
-            object.__setattr__(self, "data_dir", _SAMPLE)
-        if not 0 <= self.warmup_proportion <= 1:
-            raise ValueError("warmup_proportion must be in [0, 1], got %s" % self.warmup_proportion)
-        if not (self.do_train or self.do_eval or self.do_predict):
-            raise ValueError("do_train, do_eval and do_predict are all false: nothing to do")
+SEEDS_FILE = "seeds_results.txt"
+MOST_BEYOND = 0.02                             # the share of steps that may be added to end with a whole loop
 
 
 class Plan(NamedTuple):
     """All that is known before anything is written."""
+    config: FinetuneConfig                     # without gaps
     task: Task
-    examples: Dict[str, List[tasks.Example]]   # by part
-    arrays: Dict[str, Dict[str, Any]]          # by part, see tasks.encode_examples
+    parts: Dict[str, Part]                     # by name
     folder: ModelFolder
     facts: Dict[str, str]                      # see started_from; empty without training
     device: npu.Device
     num_train_steps: int
+    eval_every: Optional[int]                  # steps between evaluations
     start_step: int                            # of the latest checkpoint in the output folder
     init_checkpoint: Optional[str]             # prefix; None for random values, or without training
+
+    @property
+    def seq_length(self) -> Optional[int]:
+        """What all batches are padded to; None: each to its longest."""
+        pads = self.config.pad_to_max_length
+        return self.folder.max_seq_length if pads or (pads is None and not self.device.on_host) else None
+
+    @property
+    def best_metric(self) -> str:
+        return "eval_" + (self.config.best_metric or self.task.metric)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -81,39 +62,85 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Checks, trains, evaluates, predicts. Raises UserError for what the user can mend, before a file is written."""
+    """Lists the tasks, or trains: once, or once for each seed."""
+    if config.list_tasks:
+        print(tasks.describe_all())
+    elif config.seeds:
+        finetune_seeds(config)
+    else:
+        finetune_once(config)
+
+
+def finetune_seeds(config: FinetuneConfig) -> None:
+    """One run for each seed, then mean and standard deviation of each number."""
+    cache_dir = cache_dir_of(config)
+    found: Dict[int, Dict[str, Any]] = {}
+    for seed in config.seed_list():
+        print("Seed %d" % seed)
+        folder = os.path.join(config.output_dir, "seed-%d" % seed)
+        results = finetune_once(dataclasses.replace(config, seeds=None, random_seed=seed, cache_dir=cache_dir,
+                                                    output_dir=folder))
+        if results is None:                    # another rank's, or stopped by a signal
+            return
+        found[seed] = results
+    names = [name for name in next(iter(found.values())) if all(name in results for results in found.values())]
+    text = "".join("%s = %s\n" % (name, scores.mean_and_deviation([results[name] for results in found.values()]))
+                   for name in sorted(names))
+    path = os.path.join(config.output_dir, SEEDS_FILE)
+    files.write_text(path, text)
+    print("Means and standard deviations over seeds %s:\n%sWrote %s" % (config.seeds, text, path))
+
+
+def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
+    """Checks, trains, evaluates, predicts. Raises UserError for what the user can mend, before a file is written.
+
+    Returns:
+      The results of the best checkpoint; None without evaluation, on other ranks than the first, or after SIGTERM.
+    """
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import trainer
+    from estimator import checkpoints, trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
-    device = config.choose_device()
-    config = config.with_loop(device)
-    plan = make_plan(config, device)
-    training = make_training(config, plan)
+    plan = make_plan(config)
+    config, training = plan.config, make_training(plan)
     if not plan.device.world.is_first:
         if config.do_train:
             trainer.train(training, plan.start_step)
-        return
+        return None
+    results = None
     with trainer.locked(config.output_dir):
+        save_encoded(plan)
         if config.do_train and not trainer.train(training, plan.start_step):
-            return
-        if config.do_eval and not trainer.evaluate(training):
-            return
+            return None
+        best = os.path.join(config.output_dir, best_checkpoint.FOLDER)
+        if config.do_eval:
+            if (config.do_train or not os.path.isdir(best)) and not trainer.evaluate(training):
+                return None
+            results = report(plan, training.estimator, checkpoints.resolve(best))
         if config.do_predict:
-            predict(config, plan, training.estimator)
+            predict(plan, training.estimator, checkpoints.resolve(best if os.path.isdir(best) else config.output_dir))
     print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
+    return results
 
 
-def make_plan(config: FinetuneConfig, device: npu.Device) -> Plan:
+def make_plan(config: FinetuneConfig) -> Plan:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     files.require_folder(config.output_dir, "output_dir")
-    task = TASKS[config.task_name]
-    wanted = ((TRAIN, config.do_train), (DEV, config.do_eval), (TEST, config.do_predict))
-    examples = {part: tasks.read_examples(task, config.data_dir, part) for part, is_wanted in wanted if is_wanted}
+    device = config.choose_device()
+    finds_loop = config.iterations_per_loop is None
+    config = with_loop_and_model(config, device)
+    task = tasks.with_columns(TASKS[config.task_name], config.columns_by_role(), config.labels) \
+        if config.task_name in tasks.GENERIC else TASKS[config.task_name]
+    if config.preset:
+        print("Preset %s. Reported by the makers of the weights: %s" % (config.preset, PRESETS[config.preset].published))
+    wanted = [part for part in task.parts if (part == TRAIN and config.do_train) or (part.startswith(DEV) and config.do_eval)
+              or (part.startswith(TEST) and config.do_predict)]
+    examples = {part: tasks.read_examples(task, config.data_dir, part) for part in wanted}
+    check_flags(config, task, device, examples)
     init_checkpoint = find_init_checkpoint(config)
     folder = describe_model(config, task, init_checkpoint)
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    facts = started_from(config, task, init_checkpoint, device) if config.do_train else {}
+    facts = started_from(config, folder, examples[TRAIN], init_checkpoint, device) if config.do_train else {}
     resume.check_model(config.output_dir, folder)
     if config.do_train:
         for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
@@ -124,11 +151,65 @@ def make_plan(config: FinetuneConfig, device: npu.Device) -> Plan:
     if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint
         print(check_init_checkpoint(init_checkpoint, folder.config, len(task.labels)))
-    tokenizer = load_tokenizer(folder.tokenizer)
-    arrays = {part: tasks.encode_examples(found, tokenizer, config.max_seq_length, task.labels)
-              for part, found in examples.items()}
-    num_train_steps = count_steps(config, device, len(examples.get(TRAIN, ())))
-    return Plan(task, examples, arrays, folder, facts, device, num_train_steps, start_step, init_checkpoint)
+    encoding = encoding_of(config, folder)
+    cache_dir = cache_dir_of(config)
+    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
+    num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
+    if config.do_train and finds_loop:
+        config = dataclasses.replace(config, iterations_per_loop=fitting_loop(config, device, num_rows))
+    return Plan(config, task, parts, folder, facts, device, count_steps(config, device, num_rows, config.num_train_epochs),
+                steps_between_evaluations(config, device, num_rows), start_step, init_checkpoint)
+
+
+def with_loop_and_model(config: FinetuneConfig, device: npu.Device) -> FinetuneConfig:
+    """The same with the device's loop and, without training, with what the folder of the model says for lack of flags."""
+    config = config.with_loop(device)
+    if config.do_train:
+        return config
+    model = model_folder.read(config.output_dir)
+    if model.task not in TASKS:
+        raise UserError("--output_dir: %s holds a model of the task %s: only tasks of --list_tasks can be evaluated"
+                        % (config.output_dir, model.task))
+    task_name = config.task_name or model.task
+    labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
+    return dataclasses.replace(config, task_name=task_name, labels=labels,
+                               max_seq_length=config.max_seq_length or model.max_seq_length)
+
+
+def check_flags(config: FinetuneConfig, task: Task, device: npu.Device, examples: Dict[str, Any]) -> None:
+    """Raises UserError for flags that do not fit the task or the device."""
+    pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
+    if config.doc_stride and pairs:
+        raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
+    if config.doc_stride and config.doc_stride > config.max_seq_length - 2:
+        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are skipped; got %d"
+                        % (config.max_seq_length - 2, config.doc_stride))
+    if config.class_weights and task.is_regression:
+        raise UserError("--class_weights: %s has no classes" % task.name)
+    if config.class_weights not in ((), (BALANCED,)) and len(class_weights(config, task, [])) != len(task.labels):
+        raise UserError("--class_weights: task %s has %d labels, got %d weights"
+                        % (task.name, len(task.labels), len(config.class_weights)))
+    if config.best_metric and config.best_metric not in scores.metrics_of(len(task.labels), task.choices):
+        raise UserError("--best_metric: task %s has no %s" % (task.name, config.best_metric))
+    if config.early_stopping and device.world.size > 1:
+        raise UserError("--early_stopping works on one device, not on %d" % device.world.size)
+    if config.pad_to_max_length is False and not device.on_host:
+        raise UserError("--pad_to_max_length must not be false on the NPU: it needs static lengths")
+
+
+def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) -> List[float]:
+    """A weight for each class; [] where all count the same. Balanced: n / (classes · n of the class)."""
+    if config.class_weights == (BALANCED,):
+        counts = [max(1, list(label_ids).count(number)) for number in range(len(task.labels))]
+        return [len(label_ids) / (len(counts) * count) for count in counts]
+    try:
+        weights = [float(weight) for weight in config.class_weights]
+    except ValueError:
+        weights = [-1.0]
+    if any(not 0 <= weight < float("inf") for weight in weights):
+        raise UserError("--class_weights must be %s, or numbers of at least 0, got %s"
+                        % (BALANCED, " ".join(config.class_weights)))
+    return weights
 
 
 def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
@@ -152,9 +233,9 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
         beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
     else:
         beside = _read_beside(init_checkpoint) if init_checkpoint else None
-    if init_checkpoint and not beside and not (config.albert_config_file and config.vocab_file):
+    if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
         raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
-                        "--vocab_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
+                        "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
     if config.albert_config_file or not beside:
         model = albert_config.load(config.albert_config_file or "tiny")
     else:
@@ -173,94 +254,169 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
 
 def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:
     """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
-    tokenizer = beside.tokenizer if beside else TokenizerConfig(config.vocab_file or albert_config.vocab_path())
-    if beside and config.vocab_file:
+    given = config.spm_model_file or config.vocab_file
+    if beside:
+        tokenizer = beside.tokenizer
         ours = tokenizer.spm_model_file or tokenizer.vocab_file
-        if files.sha256_of_file(config.vocab_file) != files.sha256_of_file(ours):
-            raise UserError("--vocab_file: %s is not the vocabulary that the model was trained with, %s: leave the "
-                            "flag out" % (config.vocab_file, ours))
+        if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
+            raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
+                            % ("spm_model_file" if config.spm_model_file else "vocab_file", given, ours))
+    elif config.spm_model_file:
+        tokenizer = TokenizerConfig(spm_model_file=config.spm_model_file)
+    else:
+        tokenizer = TokenizerConfig(config.vocab_file or albert_config.vocab_path())
     if config.do_lower_case is None:
         return tokenizer
     return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
 
 
-def started_from(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
+def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> encoded.Encoding:
+    return encoded.Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
+
+
+def cache_dir_of(config: FinetuneConfig) -> str:
+    return config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
+
+
+def save_encoded(plan: Plan) -> None:
+    """Keeps the rows of all parts for the next run."""
+    encoding, cache_dir = encoding_of(plan.config, plan.folder), cache_dir_of(plan.config)
+    for part in plan.parts.values():
+        encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
+
+
+def started_from(config: FinetuneConfig, folder: ModelFolder, examples: Sequence[tasks.Example],
+                 init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:
     """What must be the same for a training to go on, beside the model: its beginning and its examples."""
-    path, _ = tasks.find_file(task, config.data_dir, TRAIN)
-    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": resume.file_fact(path),
+    key = os.path.basename(encoded.cache_path(examples, encoding_of(config, folder), ""))
+    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
             "number of devices": str(device.world.size)}
 
 
-def count_steps(config: FinetuneConfig, device: npu.Device, num_examples: int) -> int:
-    """Steps in all of the epochs: whole batches, and on the NPU whole loops."""
+def fitting_loop(config: FinetuneConfig, device: npu.Device, num_rows: int) -> int:
+    """Batches of a loop where none were asked for: as many as the device likes, but a divisor of the steps between
+    checkpoints, and so few that an epoch, and all epochs, are hardly longer in whole loops.
+    """
+    k = config.gradient_accumulation_steps
+    lengths = [steps_in(config, device, num_rows, epochs) for epochs in (1.0, config.num_train_epochs)]
+    for updates in range(max(1, device.loop(None, k) // k), 0, -1):
+        divides = all(interval % updates == 0 for interval in (config.save_checkpoints_steps, config.eval_every or 0))
+        if divides and all(-steps % updates <= MOST_BEYOND * steps for steps in lengths):
+            break
+    return updates * k
+
+
+def count_steps(config: FinetuneConfig, device: npu.Device, num_rows: int, epochs: float) -> int:
+    """Steps in so many epochs; on the NPU in whole loops, and so a few more.
+
+    Raises UserError when the loop that was asked for is too long for that.
+    """
     if config.do_train:
-        config.check_steps(device, "save_checkpoints_steps")
-    steps = int(num_examples * config.num_train_epochs
-                / (config.train_batch_size * device.world.size * config.gradient_accumulation_steps))
+        config.check_steps(device, "save_checkpoints_steps", "eval_every")
+    steps = steps_in(config, device, num_rows, epochs)
     updates = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)  # of a loop
-    return max(1, steps // updates) * updates
+    whole = math.ceil(steps / updates) * updates
+    if whole - steps > MOST_BEYOND * steps:
+        raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in whole loops: try %d, or "
+                        "leave the flag out" % (config.iterations_per_loop, epochs, steps, whole,
+                                                fitting_loop(config, device, num_rows)))
+    return whole
 
 
-def make_training(config: FinetuneConfig, plan: Plan) -> Any:
+def steps_in(config: FinetuneConfig, device: npu.Device, num_rows: int, epochs: float) -> int:
+    """Updates in so many epochs, at least one."""
+    rows = config.train_batch_size * device.world.size * config.gradient_accumulation_steps
+    return max(1, int(num_rows * epochs / rows))
+
+
+def steps_between_evaluations(config: FinetuneConfig, device: npu.Device, num_rows: int) -> Optional[int]:
+    """--eval_every, else the steps of an epoch, in whole loops; None without evaluation."""
+    if not config.do_eval:
+        return None
+    updates = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)
+    return config.eval_every or math.ceil(steps_in(config, device, num_rows, 1.0) / updates) * updates
+
+
+def make_training(plan: Plan) -> Any:
     """Puts together what `trainer` runs."""
     from estimator import input_fn
     from estimator.model_fn import classifier_model_fn
     from estimator.trainer import Training
+    config, rows = plan.config, plan.parts[TRAIN].rows if TRAIN in plan.parts else None
     numbers = config.training(plan.device, config.train_batch_size, plan.num_train_steps,
                               int(plan.num_train_steps * config.warmup_proportion), start_step=plan.start_step,
-                              init_checkpoint=None if plan.start_step else plan.init_checkpoint)
-    estimator = plan.device.make_estimator(classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels)),
+                              init_checkpoint=None if plan.start_step else plan.init_checkpoint,
+                              mean_length=float(rows.lengths.mean()) if rows else 0.0)
+    weights = class_weights(config, plan.task, rows.label_ids.tolist()) if rows else []
+    estimator = plan.device.make_estimator(classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels), weights),
                                            config.output_dir, config.run_options())
 
     def batches(done: int) -> Any:
-        return input_fn.train_on_arrays(plan.arrays[TRAIN], config.train_batch_size, config.random_seed, done,
-                                        plan.device.world)
+        return input_fn.train_on_rows(rows, config.train_batch_size, config.random_seed,
+                                      plan.num_train_steps * config.gradient_accumulation_steps, done, plan.seq_length,
+                                      plan.device.world)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written
     return Training("estimator.finetune", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, plan.num_train_steps,
-                    lambda: evaluate(config, plan, estimator), eval_every=None, best_metric="eval_accuracy")
+                    lambda: evaluate(plan, estimator), plan.eval_every, plan.best_metric, config.early_stopping)
 
 
-def evaluate(config: FinetuneConfig, plan: Plan, estimator: Any) -> Dict[str, Any]:
+def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on all dev examples."""
-    from estimator import failures, input_fn, metrics
-    with failures.explained("--eval_batch_size %d" % config.eval_batch_size):
-        found = estimator.evaluate(input_fn.evaluate_on_arrays(plan.arrays[DEV], config.eval_batch_size))
-    results = {name: value for name, value in found.items() if name != "loss"}   # a mean of batches, padding included
-    results["majority_accuracy"] = metrics.majority_accuracy(plan.arrays[DEV]["label_ids"])
-    metrics.write_results(config.output_dir, results)
-    print("Step %d, %d dev examples: eval_accuracy %.4f (majority class %.4f)  eval_loss %.4f"
-          % tuple(results[name] for name in ("global_step", "num_examples", "eval_accuracy", "majority_accuracy",
-                                             "eval_loss")))
-    print("Wrote %s" % os.path.join(config.output_dir, metrics.TEXT_FILE))
+    from estimator import checkpoints, metrics
+    checkpoint = checkpoints.resolve(plan.config.output_dir)
+    results, _ = evaluate_part(plan, estimator, DEV, checkpoint)
+    metrics.write_results(plan.config.output_dir, results)
+    metrics.write_curve_points(os.path.join(plan.config.output_dir, "eval"), results["global_step"],
+                               dict(results, loss=results["eval_loss"]))
+    print("Step %d, %s" % (results["global_step"], evaluation.results_line(plan.task, results)))
     return results
 
 
-def predict(config: FinetuneConfig, plan: Plan, estimator: Any) -> None:
-    """Writes the probabilities and the labels of all test examples, in the file's order."""
-    import numpy as np
-    from estimator import failures, input_fn, metrics
-    arrays, examples = plan.arrays[TEST], plan.examples[TEST]
-    with failures.explained("--predict_batch_size %d" % config.predict_batch_size):
-        found = estimator.predict(input_fn.evaluate_on_arrays(arrays, config.predict_batch_size))
-        probabilities = np.array([row["probabilities"] for row in found if row["is_real_example"]])
-    predictions = probabilities.argmax(axis=1)
-    write_predictions(config.output_dir, probabilities, [plan.task.labels[index] for index in predictions])
-    if all(example.label is not None for example in examples):
-        number = metrics.BY_NAME[plan.task.metric](arrays["label_ids"], predictions)
-        print("Test: %s %.4f of %d examples" % (plan.task.metric, number, len(examples)))
-    print("Wrote %s and %s" % tuple(os.path.join(config.output_dir, name)
-                                    for name in (PROBABILITIES_FILE, PREDICTIONS_FILE)))
+def evaluate_part(plan: Plan, estimator: Any, part: str, checkpoint: str) -> Tuple[Dict[str, Any], Any]:
+    """The numbers of a dev part, and the outputs they are of."""
+    import tensorflow.compat.v1 as tf
+    from estimator import failures
+    config, found = plan.config, plan.parts[part]
+    with failures.explained("--eval_batch_size %d" % config.eval_batch_size):
+        outputs = evaluation.run_model(estimator, found.rows, config.eval_batch_size, plan.seq_length, checkpoint)
+    step = int(tf.train.load_variable(checkpoint, "global_step"))
+    return dict(evaluation.score(plan.task, found, outputs), global_step=step), outputs
 
 
-def write_predictions(folder: str, probabilities: Any, labels: Sequence[str]) -> None:
-    """Writes a line of probabilities, by class index, for each example, and JSON lines as CLUE takes them."""
-    files.write_text(os.path.join(folder, PROBABILITIES_FILE),
-                     "".join("\t".join("%.6f" % value for value in row) + "\n" for row in probabilities))
-    files.write_text(os.path.join(folder, PREDICTIONS_FILE),
-                     "".join(json.dumps({"id": number, "label": label}, ensure_ascii=False) + "\n"
-                             for number, label in enumerate(labels)))
+def report(plan: Plan, estimator: Any, checkpoint: str) -> Dict[str, Any]:
+    """Evaluates the best checkpoint on all dev parts; writes results, predictions and the page."""
+    from estimator import finetune_report, metrics, training_report
+    folder = plan.config.output_dir
+    results, paths, sections = {}, [os.path.join(folder, metrics.TEXT_FILE)], []
+    for name in [part for part in plan.parts if part.startswith(DEV)]:
+        found, outputs = evaluate_part(plan, estimator, name, checkpoint)
+        results.update(found)
+        paths += evaluation.write_predictions(folder, plan.task, plan.parts[name], outputs)
+        if name == DEV:
+            sections = finetune_report.sections(plan.task, plan.parts[DEV], outputs)
+    metrics.write_results(folder, results)
+    title = "Fine-tuning: %s" % plan.task.name
+    paths.append(training_report.write_report(folder, title, finetune_report.CHARTS, sections, "best"))
+    print("Best checkpoint, step %d, %s" % (results["global_step"], evaluation.results_line(plan.task, results)))
+    print("Wrote %s" % ", ".join(paths))
+    return results
+
+
+def predict(plan: Plan, estimator: Any, checkpoint: str) -> None:
+    """Writes the predictions for all test examples, in the file's order."""
+    from estimator import failures
+    config = plan.config
+    for name in [part for part in plan.parts if part.startswith(TEST)]:
+        part = plan.parts[name]
+        with failures.explained("--predict_batch_size %d" % config.predict_batch_size):
+            outputs = evaluation.run_model(estimator, part.rows, config.predict_batch_size, plan.seq_length, checkpoint)
+        paths = evaluation.write_predictions(config.output_dir, plan.task, part, outputs)
+        if part.has_labels:
+            number = evaluation.score(plan.task, part._replace(name=DEV), outputs)["eval_" + plan.task.metric]
+            print("Test: %s %.4f of %d examples" % (plan.task.metric, number, len(part.examples)))
+        print("Wrote %s" % ", ".join(paths))
 
 
 def _read_beside(checkpoint: str) -> Optional[ModelFolder]:

@@ -35,6 +35,13 @@ class Classified(NamedTuple):
     logits: tf.Tensor                          # [batch, num_labels]
 
 
+class Regressed(NamedTuple):
+    """A regressing head's results; without labels both losses are None."""
+    loss: Optional[tf.Tensor]                  # scalar: mean squared error, by weight
+    per_example_loss: Optional[tf.Tensor]      # [batch]
+    predictions: tf.Tensor                     # float32 [batch]
+
+
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
     """All places that the heads read, for `modeling.encode`: [batch, 1 + num_predictions], the first token's and the masked."""
     return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
@@ -103,17 +110,20 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
       encoded: the encoder's output.
       num_labels: at least 2.
       labels: integers [batch], each in [0, num_labels); None when predicting.
-      weights: [batch], 1 for an example and 0 for one that only fills the batch; None means 1 throughout.
+      weights: [batch], how much each example counts: 0 for one that only fills the batch; None means 1 throughout.
       dropout: as in `modeling.encode`.
     """
-    x = encoded.pooled_output
-    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-        if config.ln_type == "preln":
-            x = modeling.layer_norm(x, "loss/LayerNorm")
-        if dropout is not None:
-            x = dropout(x, CLASSIFIER_DROPOUT, "classifier")
-        logits = _class_logits(config, x, num_labels)
-    return _classified(logits, labels, weights)
+    return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
+
+
+def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None,
+              weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Regressed:
+    """A number for each example; arguments as in `classifier`, but labels are float32 [batch]."""
+    predictions = tf.cast(_pooled_logits(config, encoded, 1, dropout)[:, 0], tf.float32)
+    if labels is None:
+        return Regressed(None, None, predictions)
+    losses = tf.square(predictions - labels)
+    return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
 def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
@@ -137,6 +147,17 @@ def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
         return tf.reduce_mean(values)
     weights = tf.cast(weights, values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+
+
+def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int, dropout: Optional[Dropout]) -> tf.Tensor:
+    """What a fine-tuned head computes: float [batch, num_labels]."""
+    x = encoded.pooled_output
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        if config.ln_type == "preln":
+            x = modeling.layer_norm(x, "loss/LayerNorm")
+        if dropout is not None:
+            x = dropout(x, CLASSIFIER_DROPOUT, "classifier")
+        return _class_logits(config, x, num_labels)
 
 
 def _class_logits(config: AlbertConfig, pooled: tf.Tensor, num_labels: int) -> tf.Tensor:

@@ -1,7 +1,7 @@
-"""Records and arrays → batches of static shape.
+"""Records and rows → batches, of static shape but for rows that are padded to the longest of their batch.
 
-A batch is a dict of features; every feature is int32 but masked_lm_weights, which is float32. Batches to evaluate or
-predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
+A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32. Batches to
+evaluate or predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
 
 The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
 very batch that would have come next.
@@ -11,6 +11,7 @@ from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from estimator.encoded import Batch, Rows
 from estimator.ranks import ALONE, World
 from estimator.records import PretrainingData, limits_of
 from etl.command_line import UserError
@@ -23,6 +24,7 @@ FILES_READ_AT_ONCE = 16                        # a group: its files are read in 
 SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
 PARSERS = 2                                    # batches that are parsed at once
 BATCHES_AHEAD = 2
+POOL_BATCHES = 64                              # batches whose rows are sorted by length together
 
 # AutoGraph reads a function's source file when the graph is built: a file edited during a long training would break the
 # evaluation after it. Ours are plain graph code and need no conversion.
@@ -65,32 +67,54 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     return input_fn
 
 
-def train_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int, seed: int, batches_done: int = 0,
-                    world: World = ALONE) -> InputFn:
-    """Batches of rows, without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as records are.
+def train_on_rows(rows: Rows, batch_size: int, seed: int, num_batches: int, batches_done: int = 0,
+                  seq_length: Optional[int] = None, world: World = ALONE) -> InputFn:
+    """The batches from `batches_done` up to `num_batches`; each epoch in an order of its own. Dealt out as records are.
 
     Args:
-      arrays: int32 [num_examples, ...] by feature.
+      rows: of a classifier.
+      batch_size: rows of a batch, on each device.
+      seed: of the order.
+      num_batches: of the whole run.
+      batches_done: where it goes on.
+      seq_length: what all rows are padded to. None: rows of similar length share a batch, which is padded to its longest;
+        the run sees the same rows as often.
+      world: the devices.
 
     Raises UserError when the rows do not fill one batch.
     """
-    num_examples = _num_rows(arrays)
-    if num_examples < batch_size * world.size:
+    num_rows = len(rows.lengths)
+    if num_rows < batch_size * world.size:
         raise UserError("--train_batch_size is %d%s, but there are only %d training examples"
-                        % (batch_size, _on_devices(world), num_examples))
+                        % (batch_size, _on_devices(world), num_rows))
 
-    def batches() -> Iterator[Dict[str, np.ndarray]]:
-        for rows in _training_rows(num_examples, batch_size * world.size, seed, batches_done):
-            yield {name: array[rows[world.rank::world.size]] for name, array in arrays.items()}
-    return lambda: _from_batches(batches, arrays, batch_size)
+    def batches() -> Iterator[Batch]:
+        if seq_length is None:
+            chosen = _rows_of_similar_length(rows.lengths, batch_size * world.size, seed, num_batches, batches_done)
+        else:
+            chosen = _training_rows(num_rows, batch_size * world.size, seed, batches_done)
+        for numbers in chosen:
+            yield rows.batch(numbers[world.rank::world.size], seq_length)
+    return lambda: _from_batches(batches, rows, batch_size, seq_length)
 
 
-def evaluate_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int) -> InputFn:
-    """Every row once, in order; for evaluation and for prediction."""
-    def batches() -> Iterator[Dict[str, np.ndarray]]:
-        for begin in range(0, _num_rows(arrays), batch_size):
-            yield {name: array[begin:begin + batch_size] for name, array in arrays.items()}
-    return lambda: _from_batches(batches, arrays, None).map(_filler(batch_size))
+def evaluation_order(rows: Rows, seq_length: Optional[int]) -> np.ndarray:
+    """The order in which `evaluate_on_rows` takes rows: as they are when all are padded to one length, else by length."""
+    return np.arange(len(rows.lengths)) if seq_length else np.argsort(rows.lengths, kind="stable")
+
+
+def evaluate_on_rows(rows: Rows, batch_size: int, seq_length: Optional[int] = None) -> InputFn:
+    """Every row once, by `evaluation_order`; `seq_length` as in `train_on_rows`."""
+    order = evaluation_order(rows, seq_length)
+
+    def batches() -> Iterator[Batch]:
+        for begin in range(0, len(order), batch_size):
+            batch = rows.batch(order[begin:begin + batch_size], seq_length)
+            batch["is_real_example"] = np.ones_like(batch["label_ids"], dtype=np.int32)
+            missing = batch_size - len(batch["label_ids"])
+            yield {name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), mode="constant")
+                   for name, array in batch.items()}
+    return lambda: _from_batches(batches, rows, batch_size, seq_length, is_real_example=np.int32)
 
 
 def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor, skip: tf.Tensor
@@ -151,12 +175,27 @@ def _filler(batch_size: int) -> Callable[[Features], Features]:
     return fill
 
 
-def _from_batches(batches: Callable[[], Iterator[Dict[str, np.ndarray]]], arrays: Dict[str, np.ndarray],
-                  batch_size: Optional[int]) -> tf.data.Dataset:
-    types = {name: tf.as_dtype(array.dtype) for name, array in arrays.items()}
-    shapes: Dict[str, Tuple[Optional[int], ...]] = {name: (batch_size,) + array.shape[1:]
-                                                    for name, array in arrays.items()}
+def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size: int, seq_length: Optional[int],
+                  **more: type) -> tf.data.Dataset:
+    """A dataset of what `batches` yields; `more` are types of further features that are one number a row."""
+    types = {name: tf.int32 for name in ("input_ids", "input_mask", "segment_ids")}
+    shapes = {name: tf.TensorShape([batch_size, seq_length]) for name in types}
+    for name, dtype in dict(more, label_ids=rows.label_ids.dtype).items():
+        types[name], shapes[name] = tf.as_dtype(dtype), tf.TensorShape([batch_size])
     return tf.data.Dataset.from_generator(batches, types, shapes).prefetch(BATCHES_AHEAD)
+
+
+def _rows_of_similar_length(lengths: np.ndarray, batch_size: int, seed: int, num_batches: int, batches_done: int
+                            ) -> Iterator[np.ndarray]:
+    """Row numbers as `_training_rows` has them, but each POOL_BATCHES batches are sorted by length and then shuffled."""
+    first_pool, skip = divmod(batches_done, POOL_BATCHES)
+    stream = _training_rows(len(lengths), batch_size, seed, first_pool * POOL_BATCHES)
+    for begin in range(first_pool * POOL_BATCHES, num_batches, POOL_BATCHES):
+        count = min(POOL_BATCHES, num_batches - begin)
+        pool = np.concatenate([next(stream) for _ in range(count)])
+        pool = pool[np.argsort(lengths[pool], kind="stable")].reshape(count, batch_size)
+        yield from pool[_random(seed, begin, 1).permutation(count)][skip:]
+        skip = 0
 
 
 def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: int) -> Iterator[np.ndarray]:
@@ -172,12 +211,12 @@ def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: 
 
 
 def _epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    return np.random.RandomState([seed & 0xFFFFFFFF, epoch]).permutation(num_examples)
+    return _random(seed, epoch).permutation(num_examples)
+
+
+def _random(seed: int, *numbers: int) -> np.random.RandomState:
+    return np.random.RandomState([seed & 0xFFFFFFFF, *numbers])
 
 
 def _on_devices(world: World) -> str:
     return "" if world.size == 1 else " on each of %d devices" % world.size
-
-
-def _num_rows(arrays: Dict[str, np.ndarray]) -> int:
-    return len(next(iter(arrays.values())))

@@ -1,11 +1,10 @@
-"""Numbers that say how good a model is: streaming ones in the graph, others over arrays; and where they are written.
+"""Numbers that say how good a pretrained model is, streaming ones in the graph; and where results are written.
 
 A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs nothing, so
 each number is a mean over all real examples, whatever the batch size.
 """
-import math
 import os
-from typing import Any, Callable, Dict, Mapping, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -31,46 +30,11 @@ def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Ten
             "sentence_order_loss": tf.metrics.mean(order.per_example_loss, is_real)}
 
 
-def classifier_metrics(classified: Classified, labels: tf.Tensor, is_real: tf.Tensor) -> Metrics:
-    """Accuracy and mean loss in nats; labels, is_real: int32 [batch]."""
-    return {"eval_accuracy": tf.metrics.accuracy(labels, classified.predictions, is_real),
-            "eval_loss": tf.metrics.mean(classified.per_example_loss, is_real)}
-
-
 def count(is_real: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
     """How many examples were seen: int32."""
     seen = tf.get_variable("num_examples", [], tf.int32, tf.zeros_initializer(), trainable=False,
                            collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
     return seen.read_value(), tf.assign_add(seen, tf.reduce_sum(is_real))
-
-
-def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of equal ones."""
-    return float(np.mean(labels == predictions))
-
-
-def f1(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Harmonic mean of precision and recall of class 1; 0 when nothing was found."""
-    hits = np.sum((labels == 1) & (predictions == 1))
-    return float(2 * hits / max(1, np.sum(labels == 1) + np.sum(predictions == 1)))
-
-
-def pearson(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Correlation of two arrays, in [-1, 1]; 0 when either is constant."""
-    x, y = labels - np.mean(labels), predictions - np.mean(predictions)
-    scale = math.sqrt(np.sum(x * x) * np.sum(y * y))
-    return float(np.sum(x * y) / scale) if scale else 0.0
-
-
-# By the names that `tasks` gives; each takes (labels, predictions) of shape [num_examples]. The correlation of two
-# binary arrays is Matthews'.
-BY_NAME: Dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
-    "accuracy": accuracy, "f1": f1, "matthews_correlation": pearson, "pearson": pearson}
-
-
-def majority_accuracy(labels: np.ndarray) -> float:
-    """Accuracy of naming the most frequent class, always; labels: int [num_examples]."""
-    return float(np.bincount(labels).max() / len(labels))
 
 
 def unigram_baseline(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple[float, float]:
@@ -92,3 +56,10 @@ def write_results(folder: str, results: Mapping[str, Any]) -> None:
     files.write_text(os.path.join(folder, TEXT_FILE),
                      "".join("%s = %s\n" % (name, plain[name]) for name in sorted(plain)))
     files.write_json(os.path.join(folder, JSON_FILE), plain)
+
+
+def write_curve_points(folder: str, step: int, results: Mapping[str, Any]) -> None:
+    """Writes the numbers of an evaluation into an event file, as points at `step`."""
+    with tf.Graph().as_default(), tf.summary.FileWriter(folder) as writer:
+        writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
+                                             for name, value in results.items()]), step)

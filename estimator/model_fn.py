@@ -1,6 +1,6 @@
 """What an Estimator runs: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -33,6 +33,7 @@ class TrainingConfig:
       iterations_per_loop: batches behind each call of the host.
       keep_checkpoint_max: newest checkpoints that are kept.
       device: where it runs.
+      mean_length: tokens of an example, where batches have no static length; to tell the pace.
     """
     optimizer: str
     learning_rate: float
@@ -49,6 +50,7 @@ class TrainingConfig:
     iterations_per_loop: int = 1
     keep_checkpoint_max: int = 5
     device: npu.Device = npu.Device()
+    mean_length: float = 0.0
 
 
 def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
@@ -89,31 +91,38 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
     return model_fn
 
 
-def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_labels: int) -> ModelFn:
-    """One of `num_labels` classes over the batches of `input_fn`.
+def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_labels: int,
+                        class_weights: Sequence[float] = ()) -> ModelFn:
+    """One of `num_labels` classes, or with 0 a number, over the batches of `input_fn`.
 
-    The function takes features of static shape and a mode; PREDICT gives probabilities, float [batch, num_labels], and
-    is_real_example, int32 [batch].
+    The function takes features, whose batch is of static size, and a mode, TRAIN or PREDICT, which gives probabilities, float
+    [batch, num_labels], in a regression the number, [batch, 1]; and is_real_example, int32 [batch].
+
+    Args:
+      model, training: as above.
+      num_labels: 0, or at least 2.
+      class_weights: how much an example of each class counts in training; (): all the same.
     """
     def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
                  ) -> tf.estimator.EstimatorSpec:
-        is_real = features.get("is_real_example")
         labels = features["label_ids"]
+        weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
 
         gelu, dropout = _kernels(training, mode)
-        encoded = _encode(model, features, gelu, dropout)
-        classified = heads.classifier(model, encoded, num_labels, labels, is_real, dropout)
+        encoded = modeling.encode(
+            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, gelu=gelu,
+            skip_padding=training.device.on_host, output_positions=tf.zeros_like(features["input_ids"][:, :1]))
+        found = _classifier(model, encoded, num_labels, labels, weights, dropout)
 
         if mode == tf.estimator.ModeKeys.TRAIN:
-            right = tf.cast(tf.equal(classified.predictions, labels), tf.float32)
-            shown = {"eval_accuracy": heads.weighted_mean(right, is_real)}
-            return _train_spec(model, training, features, classified.loss, {}, shown, config and config.model_dir,
+            shown = {}
+            if num_labels:
+                shown["eval_accuracy"] = tf.reduce_mean(tf.cast(tf.equal(found.predictions, labels), tf.float32))
+            return _train_spec(model, training, features, found.loss, {}, shown, config and config.model_dir,
                                heads.CLASSIFIER_PREFIXES)
-        if mode == tf.estimator.ModeKeys.EVAL:
-            numbers = dict(metrics.classifier_metrics(classified, labels, is_real), num_examples=metrics.count(is_real))
-            return tf.estimator.EstimatorSpec(mode, loss=classified.loss, eval_metric_ops=numbers)
-        return tf.estimator.EstimatorSpec(mode, predictions={"probabilities": classified.probabilities,
-                                                             "is_real_example": is_real})
+        outputs = found.probabilities if num_labels else found.predictions[:, tf.newaxis]
+        return tf.estimator.EstimatorSpec(mode, predictions={"outputs": outputs,
+                                                             "is_real_example": features["is_real_example"]})
     return model_fn
 
 
@@ -124,7 +133,7 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
     Args:
       checkpoint: prefix.
       model: the model's config.
-      num_labels: of the classifier to be trained; None for pretraining.
+      num_labels: of the classifier to be trained, 0 for a regression; None for pretraining.
       has_sentence_order: as in `pretraining_model_fn`.
       optimizer: the one whose moments are taken over where the file has them; None: none are.
     """
@@ -132,7 +141,7 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         anything = tf.zeros([1, 1], tf.int32)
         encoded = modeling.encode(model, anything)
         if num_labels is not None:
-            heads.classifier(model, encoded, num_labels)
+            _classifier(model, encoded, num_labels)
         else:
             heads.masked_lm_logits(model, encoded, anything)
             if has_sentence_order:
@@ -155,10 +164,13 @@ def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
     return {name: features[name][:, :end] for name, end in ends.items()}
 
 
-def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], gelu: modeling.Activation,
-            dropout: Optional[modeling.Dropout]) -> modeling.Encoded:
-    return modeling.encode(model, features["input_ids"], features["input_mask"], features["segment_ids"],
-                           dropout=dropout, gelu=gelu)
+def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
+                weights: Optional[tf.Tensor] = None, dropout: Optional[modeling.Dropout] = None
+                ) -> Union[heads.Classified, heads.Regressed]:
+    """The head of a fine-tuned model; num_labels 0 means a regression."""
+    if num_labels:
+        return heads.classifier(model, encoded, num_labels, labels, weights, dropout)
+    return heads.regressor(model, encoded, labels, weights, dropout)
 
 
 def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Activation, Optional[modeling.Dropout]]:
@@ -208,7 +220,8 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
     batch_size, seq_length = features["input_ids"].shape.as_list()
     batch_size *= device.world.size
-    pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_size * seq_length,
+    batch_tokens = int(batch_size * (seq_length or training.mean_length))
+    pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_tokens,
                 training.accumulation_steps, training.iterations_per_loop, training.start_step)
     progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
                             event_dir if device.world.is_first else None)

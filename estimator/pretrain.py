@@ -243,7 +243,7 @@ def make_training(plan: Plan) -> Any:
         baselines(plan.data)                   # and records without a prediction
     return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
-                    lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
+                    lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, data=plan.data)
 
 
 def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:

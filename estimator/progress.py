@@ -16,7 +16,7 @@ class Pace(NamedTuple):
     num_train_steps: int                       # updates in all
     log_steps: int                             # updates between lines
     batch_size: int                            # records of a batch
-    batch_tokens: int                          # tokens of a batch, padding included
+    batch_tokens: int                          # tokens of a batch, padding included where all have the same length
     accumulation_steps: int = 1                # batches behind an update
     batches_per_call: int = 1                  # more than 1 in an offloaded loop
     start_step: int = 0                        # where the command began; it may train in several parts

@@ -18,10 +18,12 @@ _MUST_NOT_CHANGE = ("optimizer", "loss_scale")
 # Free to change while a run goes on.
 _OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps",
                   "eval_every", "best_metric", "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir",
-                  "backend", "iterations_per_loop", "allow_changes", "npu_options")
+                  "backend", "iterations_per_loop", "allow_changes", "npu_options", "early_stopping", "preset", "cache_dir",
+                  "seeds", "list_tasks")
 # Names of what is compared by its content, in `check_model` or among the facts.
 _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_checkpoint", "albert_config_file", "vocab_file",
-                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name")
+                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name",
+                        "columns", "labels", "doc_stride")
 
 
 def check_model(folder: str, description: ModelFolder) -> None:

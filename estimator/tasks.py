@@ -1,18 +1,22 @@
-"""Labelled data by task: which files, which columns, which labels, and the numbers the task is judged by.
+"""Labelled data by task: which files, which columns, which labels, and the number the task is judged by.
 
-A new task is an entry in TASKS; a new shape of file is one small function from a line to an Example.
+A new task is an entry in TASKS. Its files are described as their distributors ship them; columns that have other names are
+one `columns(...)`, and a row that is more than that is one small function from a row to Examples.
 """
-import json
+import dataclasses
+import math
 import os
 from dataclasses import dataclass
-from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-import numpy as np
-
+from estimator.task_files import SUFFIXES, Row, read_rows
 from etl.command_line import UserError
-from etl.pairs import pack_pair
 
 TRAIN, DEV, TEST = "train", "dev", "test"
+DEV_MISMATCHED, TEST_MISMATCHED = "dev_mismatched", "test_mismatched"
+PARTS = (TRAIN, DEV, DEV_MISMATCHED, TEST, TEST_MISMATCHED)
+
+GENERIC = ("sentence_pair", "single_sentence")  # tasks whose columns and labels flags may change
 
 
 class Example(NamedTuple):
@@ -20,19 +24,23 @@ class Example(NamedTuple):
     text_a: str
     text_b: Optional[str]
     label: Optional[str]
+    id: Any = None                             # as the file has it, for a submission; None: the example's number
+
+
+Reader = Callable[[Row], List[Example]]
 
 
 class Layout(NamedTuple):
     """One shape of data file.
 
     Attributes:
-      suffix: of the file; its name is the part's: train, dev or test.
-      parse: a line → an Example; ValueError with the reason when it is none.
-      header: a first line that equals it is no example.
+      files: name by part.
+      read: a row → its examples, most often one; ValueError with the reason when it cannot.
+      order: see task_files.read_rows.
     """
-    suffix: str
-    parse: Callable[[str], Example]
-    header: Optional[str] = None
+    files: Mapping[str, str]
+    read: Reader
+    order: Optional[Tuple[str, ...]] = ()
 
 
 @dataclass(frozen=True)
@@ -41,126 +49,232 @@ class Task:
 
     Attributes:
       name: as --task_name takes it.
-      labels: by class index.
+      labels: by class index; () is a regression, whose labels are numbers.
       layouts: shapes its files may have; of each part the first that exists is read.
-      metric: a name in metrics.BY_NAME.
+      metric: what the best checkpoint is chosen by, a name in scores.METRICS.
+      undecided: a label that says its annotators could not agree; such examples are left out.
+      choices: examples in a row that belong to one question, of which the most likely one is the answer.
+      submission: name of the file of predictions, where it is not `<name>_predict.json`.
     """
     name: str
     labels: Tuple[str, ...]
     layouts: Tuple[Layout, ...]
     metric: str = "accuracy"
+    undecided: Optional[str] = None
+    choices: int = 1
+    submission: Optional[str] = None
+
+    @property
+    def is_regression(self) -> bool:
+        return not self.labels
+
+    @property
+    def parts(self) -> List[str]:
+        """The parts there are files for, train first."""
+        return [part for part in PARTS if any(part in layout.files for layout in self.layouts)]
 
 
-def pair_columns(line: str) -> Example:
-    """`text_a⇥text_b⇥label`, or without the label."""
-    fields = line.split("\t")
-    if len(fields) not in (2, 3):
-        raise ValueError("wanted text_a, text_b and label separated by tabs, got %d field(s)" % len(fields))
-    return Example(fields[0], fields[1], fields[2] if len(fields) == 3 else None)
+def columns(text_a: str, text_b: Optional[str] = None, label: str = "label", id: str = "id") -> Reader:
+    """A reader of rows whose columns, or JSON fields, have these names."""
+    def read(row: Row) -> List[Example]:
+        return [Example(_text(row, text_a), None if text_b is None else _text(row, text_b), _label(row, label), row.get(id))]
+    return read
 
 
-def single_columns(line: str) -> Example:
-    """`label⇥text_a`, or the text alone."""
-    fields = line.split("\t")
-    if len(fields) > 2:
-        raise ValueError("wanted label and text_a separated by a tab, got %d fields" % len(fields))
-    return Example(fields[-1], None, fields[0] if len(fields) == 2 else None)
+def _csl(row: Row) -> List[Example]:
+    """Do these keywords belong to this abstract?"""
+    keywords = row.get("keyword")
+    if not (isinstance(keywords, list) and all(isinstance(word, str) for word in keywords)):
+        raise ValueError("wanted a list of texts as keyword, got %r" % (keywords,))
+    return [Example(" ".join(keywords), _text(row, "abst"), _label(row), row.get("id"))]
 
 
-def pair_json(line: str) -> Example:
-    """`{"sentence1": …, "sentence2": …, "label": …}` as CLUE ships it; more fields are ignored."""
-    try:
-        fields = json.loads(line)
-    except ValueError as error:
-        raise ValueError("not JSON: %s" % error)
-    if not isinstance(fields, dict):
-        raise ValueError("wanted a JSON object, got %s" % type(fields).__name__)
-    for name in ("sentence1", "sentence2"):
-        if not isinstance(fields.get(name), str):
-            raise ValueError("wanted a text %s, got %r" % (name, fields.get(name)))
-    label = fields.get("label")
-    return Example(fields["sentence1"], fields["sentence2"], None if label is None else str(label))
+def _wsc(row: Row) -> List[Example]:
+    """Does the pronoun mean the noun? Both are marked: `_小明_说[他]累了`."""
+    text, target = _text(row, "text"), row.get("target")
+    spans = []
+    for name, (left, right) in (("span1", "__"), ("span2", "[]")):
+        found, begin = (target.get(name + "_text"), target.get(name + "_index")) if isinstance(target, dict) else (None, None)
+        if not (isinstance(found, str) and isinstance(begin, int) and text[begin:begin + len(found)] == found):
+            raise ValueError("target: %s is %r at %r, which the text does not have there" % (name, found, begin))
+        spans.append((begin, begin + len(found), left, right))
+    for begin, end, left, right in sorted(spans, reverse=True):     # from the back, so that places stay
+        text = text[:begin] + left + text[begin:end] + right + text[end:]
+    return [Example(text, None, _label(row), row.get("id"))]
 
 
-_PAIRS = Layout(".tsv", pair_columns, header="text_a\ttext_b\tlabel")
-_CLUE_PAIRS = Layout(".json", pair_json)
-_SINGLES = Layout(".tsv", single_columns, header="label\ttext_a")
+def _copa(row: Row) -> List[Example]:
+    """Which of two is the cause, or the effect? Each is an example, in the order of time; the right one's label is 1."""
+    question, right = row.get("question"), _label(row)
+    if question not in ("cause", "effect"):
+        raise ValueError("wanted cause or effect as question, got %r" % (question,))
+    if right not in (None, "0", "1"):
+        raise ValueError("unknown label %r; it must be 0 or 1" % right)
+    found = []
+    for number in (0, 1):
+        pair = [_text(row, "premise"), _text(row, "choice%d" % number)]
+        first, then = pair if question == "effect" else pair[::-1]
+        found.append(Example(first, then, None if right is None else str(int(right == str(number))), row.get("id")))
+    return found
+
+
+def _multinli_zh(row: Row) -> List[Example]:
+    """XNLI's training pairs, whose words are parted by blanks; `contradictory` is the label's name there."""
+    premise, hypothesis, label = _text(row, "premise"), _text(row, "hypo"), _label(row)
+    return [Example(premise.replace(" ", ""), hypothesis.replace(" ", ""),
+                    "contradiction" if label == "contradictory" else label)]
+
+
+def _xnli(row: Row) -> List[Example]:
+    """The Chinese ones of XNLI's fifteen languages."""
+    if _text(row, "language") != "zh":
+        return []
+    return columns("sentence1", "sentence2", "gold_label")(row)
+
+
+def _parts(pattern: str, **others: str) -> Dict[str, str]:
+    return dict({part: pattern % part for part in (TRAIN, DEV, TEST)}, **others)
+
+
+def _any_suffix(read: Reader, order: Optional[Tuple[str, ...]] = ()) -> Tuple[Layout, ...]:
+    return tuple(Layout(_parts("%s" + suffix), read, order) for suffix in SUFFIXES)
+
+
+_PAIR, _SINGLE = ("text_a", "text_b", "label"), ("label", "text_a")
+_PAIRS = _any_suffix(columns("text_a", "text_b"), _PAIR)
+_CLUE_PAIRS = (Layout(_parts("%s.json"), columns("sentence1", "sentence2")),)
+_OCNLI = tuple(Layout({TRAIN: "train.%s.json" % size}, columns("sentence1", "sentence2")) for size in ("50k", "30k", "10k"))
+
 _NO_YES = ("0", "1")
+_NLI = ("contradiction", "entailment", "neutral")
+_TNEWS = tuple(str(number) for number in range(100, 117) if number not in (105, 111))
 
 TASKS: Dict[str, Task] = {task.name: task for task in (
-    Task("sentence_pair", _NO_YES, (_PAIRS,)),
-    Task("lcqmc", _NO_YES, (_PAIRS,)),
-    Task("afqmc", _NO_YES, (_CLUE_PAIRS, _PAIRS)),
-    Task("single_sentence", _NO_YES, (_SINGLES,)),
-    Task("chnsenticorp", _NO_YES, (_SINGLES,)),
+    Task("sentence_pair", _NO_YES, _PAIRS),
+    Task("single_sentence", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
+    Task("lcqmc", _NO_YES, _PAIRS),
+    Task("bq", _NO_YES, _CLUE_PAIRS + _PAIRS),
+    Task("chnsenticorp", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
+    Task("xnli", _NLI, (Layout({TRAIN: "multinli.train.zh.tsv"}, _multinli_zh),
+                        Layout({DEV: "xnli.dev.tsv", TEST: "xnli.test.tsv"}, _xnli))),
+    # CLUE
+    Task("afqmc", _NO_YES, _CLUE_PAIRS + _PAIRS),
+    Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),)),
+    Task("iflytek", tuple(map(str, range(119))), (Layout(_parts("%s.json"), columns("sentence")),)),
+    Task("cmnli", _NLI, _CLUE_PAIRS, undecided="-"),
+    Task("ocnli", _NLI, _OCNLI + _CLUE_PAIRS, undecided="-", submission="ocnli_50k_predict.json"),
+    Task("csl", _NO_YES, (Layout(_parts("%s.json"), _csl),)),
+    Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc_predict.json"),
+    Task("copa", _NO_YES, (Layout(_parts("%s.json"), _copa),), metric="choice_accuracy", choices=2),
+    # GLUE
+    Task("cola", _NO_YES, (Layout({TRAIN: "train.tsv", DEV: "dev.tsv"}, columns("sentence"),
+                                  ("source", "label", "star", "sentence")),
+                           Layout({TEST: "test.tsv"}, columns("sentence", id="index"))), metric="matthews_correlation"),
+    Task("mnli", _NLI, (Layout({TRAIN: "train.tsv", DEV: "dev_matched.tsv", DEV_MISMATCHED: "dev_mismatched.tsv",
+                                TEST: "test_matched.tsv", TEST_MISMATCHED: "test_mismatched.tsv"},
+                               columns("sentence1", "sentence2", "gold_label", "index")),)),
+    Task("mrpc", _NO_YES, (Layout(_parts("%s.tsv"), columns("#1 String", "#2 String", "Quality", "index")),
+                           Layout({TRAIN: "msr_paraphrase_train.txt", TEST: "msr_paraphrase_test.txt"},
+                                  columns("#1 String", "#2 String", "Quality"))), metric="f1"),
+    Task("sts-b", (), (Layout(_parts("%s.tsv"), columns("sentence1", "sentence2", "score", "index")),), metric="pearson"),
 )}
 
 
-def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
-    """The examples of one part: "train", "dev" or "test"; labels may be absent in test alone.
+def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) -> Task:
+    """The same task on files whose columns have other names or numbers, with other labels.
 
-    Raises UserError with file and line for a missing file, bad UTF-8, a wrong count of fields, a label the task does
-    not have, an empty text, or a file without examples.
+    Args:
+      task: one of GENERIC.
+      given: name, or number from 1 on, by text_a, text_b, label; {}: as the task has them.
+      labels: by class index; (): as the task has them.
+    """
+    task = dataclasses.replace(task, labels=tuple(labels) or task.labels)
+    if not given:
+        return task
+    numbered = all(value.isdigit() for value in given.values())
+    return dataclasses.replace(task, layouts=_any_suffix(columns(**given), None if numbered else ()))
+
+
+def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
+    """The examples of one part, without undecided ones, whose number is told; labels may be absent in test parts alone.
+
+    Raises UserError with file and line for a missing file or column, bad UTF-8, a wrong count of fields, a label the task
+    does not have, an empty text, or a file without examples.
     """
     path, layout = find_file(task, data_dir, part)
-    examples = []
-    for number, line in _lines(path):
-        if number == 1 and line == layout.header:
-            continue
+    is_test = part.startswith(TEST)
+    examples, num_undecided = [], 0
+    for number, row in read_rows(path, layout.order, may_lack="label" if is_test else ""):
         try:
-            example = layout.parse(line)
-            _check(example, task, label_needed=part != TEST)
+            for example in layout.read(row):
+                if example.label is None and not is_test:
+                    raise ValueError("no label; there are: %s" % ", ".join(map(str, row)))
+                if example.label is not None and example.label == task.undecided:
+                    num_undecided += 1
+                    continue
+                _check(example, task)
+                examples.append(example)
         except ValueError as error:
             raise UserError("%s: line %d: %s" % (path, number, error))
-        examples.append(example)
     if not examples:
         raise UserError("%s: holds no example" % path)
+    if num_undecided:
+        print("%s: %d examples left out, whose label is %s: undecided" % (path, num_undecided, task.undecided))
     return examples
 
 
 def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
     """The file of one part and its shape. Raises UserError naming all it looked for."""
-    paths = [os.path.join(data_dir, part + layout.suffix) for layout in task.layouts]
-    for path, layout in zip(paths, task.layouts):
+    layouts = [layout for layout in task.layouts if part in layout.files]
+    paths = [os.path.join(data_dir, layout.files[part]) for layout in layouts]
+    for path, layout in zip(paths, layouts):
         if os.path.isfile(path):
             return path, layout
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(paths)))
 
 
-def encode_examples(examples: Sequence[Example], tokenizer, max_seq_length: int,
-                    labels: Sequence[str]) -> Dict[str, np.ndarray]:
-    """The examples as arrays: input_ids, input_mask, segment_ids int32 [n, max_seq_length], label_ids int32 [n].
-
-    Padding is 0; where an example has no label, its label id is 0, too, and means nothing.
-    """
-    index = {label: number for number, label in enumerate(labels)}
-    input_ids, input_mask, segment_ids = np.zeros((3, len(examples), max_seq_length), dtype=np.int32)
-    for row, example in enumerate(examples):
-        packed = pack_pair(tokenizer, example.text_a, example.text_b, max_seq_length)
-        length = len(packed.input_ids)
-        input_ids[row, :length] = packed.input_ids
-        input_mask[row, :length] = 1
-        segment_ids[row, :length] = packed.segment_ids
-    label_ids = np.array([0 if example.label is None else index[example.label] for example in examples], np.int32)
-    return {"input_ids": input_ids, "input_mask": input_mask, "segment_ids": segment_ids, "label_ids": label_ids}
+def describe_all() -> str:
+    """A line for each task: name, labels, metric, files of the first layout."""
+    lines = []
+    for task in TASKS.values():
+        labels = "a number" if task.is_regression else (", ".join(task.labels) if len(task.labels) < 6
+                                                        else "%d labels" % len(task.labels))
+        files = sorted({name for layout in task.layouts for name in layout.files.values()})
+        shown = files if len(files) < 7 else ["train, dev, test with one of %s" % " ".join(SUFFIXES)]
+        lines.append("%-16s %-36s %-21s %s" % (task.name, labels, task.metric, ", ".join(shown)))
+    return "\n".join(lines)
 
 
-def _lines(path: str) -> Iterator[Tuple[int, str]]:
-    """Numbered lines; only "\\n" ends one, since texts may hold other line separators."""
-    with open(path, "rb") as stream:
-        for number, line in enumerate(stream, 1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError("%s: line %d: not UTF-8: %s" % (path, number, error))
-            yield number, text.rstrip("\r\n")
+def _text(row: Row, name: str) -> str:
+    if name not in row:
+        raise ValueError("no column %s; there are: %s" % (name, ", ".join(map(str, row))))
+    if not isinstance(row[name], str):
+        raise ValueError("wanted a text %s, got %r" % (name, row[name]))
+    return row[name]
 
 
-def _check(example: Example, task: Task, label_needed: bool) -> None:
+def _label(row: Row, name: str = "label") -> Optional[str]:
+    """JSON's numbers and booleans are labels by the way they are written there."""
+    label = row.get(name)
+    return None if label is None else str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _check(example: Example, task: Task) -> None:
     for name, text in (("text_a", example.text_a), ("text_b", example.text_b)):
         if text is not None and not text.strip():
             raise ValueError("%s is empty" % name)
-    if example.label is None and label_needed:
-        raise ValueError("no label")
-    if example.label is not None and example.label not in task.labels:
-        raise ValueError("unknown label %r; task %s has %s" % (example.label, task.name, ", ".join(task.labels)))
+    if example.label is None:
+        return
+    if task.is_regression:
+        if not _is_number(example.label):
+            raise ValueError("label must be a number, got %r" % example.label)
+    elif example.label not in task.labels:
+        shown = ", ".join(task.labels[:20]) + (", …" if len(task.labels) > 20 else "")
+        raise ValueError("unknown label %r; task %s has %s" % (example.label, task.name, shown))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False

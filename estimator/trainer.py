@@ -43,6 +43,7 @@ class Training(NamedTuple):
     evaluate: Callable[[], Results]            # of the newest checkpoint; writes the results and says them
     eval_every: Optional[int]                  # steps between evaluations; None: at the end alone
     best_metric: str
+    patience: Optional[int] = None             # evaluations without a better one after which the training ends
     data: Optional[PretrainingData] = None     # the records that are read, to name the one that is damaged
 
 
@@ -75,7 +76,7 @@ def train(training: Training, start_step: int) -> bool:
         if training.eval_every and 0 < step < last and step % training.eval_every == 0 and world.is_first:
             if not evaluate(training):         # the run before may have been cut off between checkpoint and evaluation
                 stop.set()
-        while step < last and not stop.is_set():
+        while step < last and not (stop.is_set() or _out_of_patience(training, step)):
             end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
             training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
                                      hooks=[_StopHook(stop)])
@@ -88,6 +89,9 @@ def train(training: Training, start_step: int) -> bool:
     if stop.is_set() and step < last:
         print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there" % (step, last))
         return False
+    if step < last:
+        print("Stopped early after step %d of %d: no better %s in %d evaluations"
+              % (step, last, training.best_metric, training.patience))
     print("Trained %d steps in %s; checkpoints in %s" % (step - start_step, clock(time.time() - begin), flags.output_dir))
     return True
 
@@ -109,6 +113,14 @@ def evaluate(training: Training) -> bool:
     if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
         print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
     return True
+
+
+def _out_of_patience(training: Training, step: int) -> bool:
+    """Whether the best evaluation is `patience` ones ago; from the files alone, so that a resumed run knows it, too."""
+    if not (training.patience and training.eval_every):
+        return False
+    best_step = best_checkpoint.step_of_best(training.flags.output_dir, training.best_metric)
+    return best_step is not None and step - best_step >= training.patience * training.eval_every
 
 
 def remove_half_written(output_dir: str) -> None:

@@ -24,15 +24,24 @@ class Chart(NamedTuple):
     log_y: bool = False
 
 
-def write_report(output_dir: str, title: str, charts: Sequence[Chart]) -> str:
-    """Writes the page from what lies in `output_dir`: event files, run_config.json and eval_results.json. Returns its path."""
+def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections: Sequence[Section] = (),
+                 evaluated: str = "newest") -> str:
+    """Writes the page from what lies in `output_dir`: event files, run_config.json and eval_results.json. Returns its path.
+
+    Args:
+      output_dir: the training's folder.
+      title: of the page.
+      charts: those of them are drawn whose curves there are.
+      sections: more, to stand below the curves.
+      evaluated: which checkpoint the results are of.
+    """
     train, held_out = read_curves(output_dir), read_curves(os.path.join(output_dir, "eval"))
     results = _read_if_there(os.path.join(output_dir, "eval_results.json"))
     run = _read_if_there(os.path.join(output_dir, resume.RUN_FILE))
     figures = [_figure(chart, train, held_out, results) for chart in charts]
-    sections = [Section("Evaluation of the newest checkpoint", [facts(
+    sections = [Section("Evaluation of the %s checkpoint" % evaluated, [facts(
                     [(name.replace("_", " "), value) for name, value in sorted(results.items())])] if results else ["None yet."]),
-                Section("Curves", [beside(*[figure for figure in figures if figure])]),
+                Section("Curves", [beside(*[figure for figure in figures if figure])]), *sections,
                 Section("How it was made", [run.get("command", ""), table(["what", "value"], sorted(
                     list(run.get("facts", {}).items()) + list(run.get("versions", {}).items())))])]
     path = os.path.join(output_dir, FILE)

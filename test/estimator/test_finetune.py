@@ -8,7 +8,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import finetune, model_fn, model_folder, npu
+from estimator import finetune, model_fn, model_folder, npu, scores, training_report
 from estimator.model_fn import TrainingConfig
 from estimator.model_folder import ModelFolder
 from etl.command_line import UserError
@@ -47,6 +47,10 @@ def write_pretrained(folder):
         tf.train.Saver().save(session, str(folder / "model.ckpt-9"))
 
 
+def json_lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
 def flags_of(folder, output_dir="out"):
     return ["--data_dir", str(folder / "task"), "--init_checkpoint", str(folder / "pretrained"), "--output_dir",
             str(folder / output_dir), "--max_seq_length", "8", "--train_batch_size", "8", "--eval_batch_size", "4",
@@ -66,24 +70,38 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(inputs):
     """The same folder after one run that trains, evaluates and predicts."""
-    assert finetune.main(flags_of(inputs) + ["--do_train", "--do_eval", "--do_predict"]) == 0
+    assert finetune.main(flags_of(inputs) + ["--do_train", "--do_eval", "--do_predict", "--eval_every", "3"]) == 0
     return inputs
 
 
 def test_every_dev_example_is_evaluated(trained):
     results = json.loads((trained / "out" / "eval_results.json").read_text())
-    assert sorted(results) == ["eval_accuracy", "eval_loss", "global_step", "majority_accuracy", "num_examples"]
-    assert (results["global_step"], results["num_examples"]) == (5, 7)
+    assert set(results) == {"eval_" + name for name in scores.metrics_of(2)} | {
+        "global_step", "majority_accuracy", "num_examples"}
+    assert results["num_examples"] == 7 and "num_examples = 7\n" in (trained / "out" / "eval_results.txt").read_text()
     assert results["eval_accuracy"] * 7 == pytest.approx(round(results["eval_accuracy"] * 7))
     assert results["majority_accuracy"] == pytest.approx(4 / 7)
 
 
-def test_every_test_example_is_predicted_in_order(trained):
+def test_every_example_is_predicted_in_order(trained):
     rows = [[float(value) for value in line.split("\t")]
             for line in (trained / "out" / "test_results.tsv").read_text().splitlines()]
     assert np.array(rows).shape == (5, 2) and np.sum(rows, axis=1) == pytest.approx(np.ones(5), abs=1e-5)
-    found = [json.loads(line) for line in (trained / "out" / "predictions.jsonl").read_text().splitlines()]
-    assert found == [{"id": number, "label": str(int(np.argmax(row)))} for number, row in enumerate(rows)]
+    assert json_lines(trained / "out" / "sentence_pair_predict.json") == [
+        {"id": number, "label": str(int(np.argmax(row)))} for number, row in enumerate(rows)]
+    for name, count in (("test_predictions.jsonl", 5), ("predictions.jsonl", 7)):
+        found = json_lines(trained / "out" / name)
+        assert [(row["text_a"], row["gold"]) for row in found] == [
+            (WORDS[number], str(1 - number % 2)) for number in range(count)]
+        assert all(sum(row["probabilities"].values()) == pytest.approx(1, abs=1e-5) for row in found)
+
+
+def test_the_best_checkpoint_is_what_is_reported(trained):
+    best = json.loads((trained / "out" / "best" / "eval_results.json").read_text())
+    assert json.loads((trained / "out" / "eval_results.json").read_text()) == pytest.approx(best, abs=1e-6)
+    page = (trained / "out" / "training_report.html").read_text(encoding="utf-8")
+    assert all(heading in page for heading in ("Evaluation of the best checkpoint", "Curves", "Classes", "Hardest examples"))
+    assert [step for step, _ in training_report.read_curves(str(trained / "out" / "eval"))["eval_roc_auc"]] == [3, 5]
 
 
 def test_the_model_folder_says_all_that_serving_needs(trained):
@@ -95,19 +113,85 @@ def test_the_model_folder_says_all_that_serving_needs(trained):
 
 
 def test_without_training_the_folder_is_enough(trained, capsys):
-    flags = ["--data_dir", trained / "task", "--output_dir", trained / "out", "--max_seq_length", 8,
-             "--do_train", "false", "--optimizer", "lamb"]          # the last is of no account here
-    before = (trained / "out" / "eval_results.json").read_text()
+    flags = ["--data_dir", trained / "task", "--output_dir", trained / "out", "--do_eval", "--optimizer", "lamb"]
+    before = json.loads((trained / "out" / "eval_results.json").read_text())
+    status, output, errors = run(capsys, *flags)           # the optimizer is of no account here
+    assert (status, errors) == (0, "")
+    assert "Best checkpoint, step %d, 7 dev examples: eval_accuracy" % before["global_step"] in output
+    assert "Next: python -m serving.export --checkpoint_dir %s" % (trained / "out") in output
+    assert json.loads((trained / "out" / "eval_results.json").read_text()) == pytest.approx(before, abs=1e-6)
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--task_name", "lcqmc"], "out holds a model whose task is sentence_pair, not lcqmc"),
+    (["--labels", "0", "1", "2"], r"out holds a model whose labels is \('0', '1'\), not \('0', '1', '2'\)"),
+    (["--vocab_file", "{other}"], "is not the vocabulary that the model was trained with"),
+])
+def test_another_head_or_vocabulary_is_refused_without_training(trained, tmp_path, capsys, flags, message):
+    (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
+    flags = [flag.format(other=tmp_path / "other.txt") for flag in flags]
+    status, _, errors = run(capsys, "--data_dir", trained / "task", "--output_dir", trained / "out", "--do_eval", *flags)
+    assert status == 1 and errors.count("\n") == 1 and re.search(message, errors), errors
+
+
+def test_several_seeds(inputs, capsys):
+    flags = flags_of(inputs, "seeds") + ["--seeds", "1,2", "--do_train", "--do_eval"]
     status, output, errors = run(capsys, *flags)
     assert (status, errors) == (0, "")
-    assert "Step 5, 7 dev examples: eval_accuracy" in output
-    assert "Next: python -m serving.export --checkpoint_dir %s" % (trained / "out") in output
-    after = (trained / "out" / "eval_results.json").read_text()
-    assert json.loads(after) == pytest.approx(json.loads(before), abs=1e-6)
+    found = [json.loads((inputs / "seeds" / ("seed-%d" % seed) / "eval_results.json").read_text())["eval_loss"]
+             for seed in (1, 2)]
+    text = (inputs / "seeds" / "seeds_results.txt").read_text(encoding="utf-8")
+    assert "eval_loss = %.4f ± %.4f\n" % (np.mean(found), np.std(found, ddof=1)) in text and text in output
+    assert found[0] != found[1] and len(list((inputs / "seeds" / "encoded").glob("*.npz"))) == 2
+    assert "Nothing to train" in run(capsys, *flags)[1]
+
+
+def test_early_stopping_goes_by_the_best_evaluation(inputs, capsys):
+    flags = flags_of(inputs, "early") + ["--early_stopping", "2", "--eval_every", "1", "--learning_rate", "1e-9",
+                                         "--best_metric", "macro_f1", "--num_train_epochs", "3"]
+    status, output, errors = run(capsys, *flags, "--do_train", "--do_eval")
+    assert (status, errors) == (0, "")
+    evaluated = re.findall(r"^Step (\d+),", output, re.M)
+    best = json.loads((inputs / "early" / "best" / "eval_results.json").read_text())["global_step"]
+    said = "Stopped early after step %d of 15: no better eval_macro_f1 in 2 evaluations" % (best + 2)
+    assert (said in output) == (best + 2 < 15)
+    assert int(evaluated[-1]) <= best + 2
+
+
+def test_windows_weights_and_padding_to_one_length(inputs, capsys):
+    folder = inputs / "single"
+    folder.mkdir()
+    for part, count in (("train", 16), ("dev", 5), ("test", 3)):
+        texts = ["".join(WORDS)[number % 9:][:3 * (number % 5) + 1] for number in range(count)]
+        (folder / (part + ".tsv")).write_text("".join("%d\t%s\n" % (number % 2, text) for number, text in enumerate(texts)),
+                                              encoding="utf-8")
+    status, output, errors = run(capsys, *flags_of(inputs, "windows"), "--data_dir", folder, "--task_name", "single_sentence",
+                                 "--doc_stride", 4, "--class_weights", "balanced", "--pad_to_max_length", "--layer_decay", 0.5,
+                                 "--do_train", "--do_eval", "--do_predict", "--columns", "text_a=2", "label=1")
+    assert (status, errors) == (0, "")
+    assert len(json_lines(inputs / "windows" / "predictions.jsonl")) == 5
+    assert len((inputs / "windows" / "test_results.tsv").read_text().splitlines()) == 3
+
+
+def test_a_regression(inputs, capsys):
+    folder = inputs / "numbers"
+    folder.mkdir()
+    for part, count in (("train", 16), ("dev", 5), ("test", 3)):
+        (folder / (part + ".tsv")).write_text("sentence1\tsentence2\tscore\n" + "".join(
+            "%s\t%s\t%.1f\n" % (WORDS[number % 15], WORDS[number % 4], number / 4) for number in range(count))
+            if part != "test" else "index\tsentence1\tsentence2\n7\t天\t地\n", encoding="utf-8")
+    status, output, errors = run(capsys, *flags_of(inputs, "regression"), "--data_dir", folder, "--task_name", "sts-b",
+                                 "--do_train", "--do_eval", "--do_predict")
+    assert (status, errors) == (0, "") and "5 dev examples: eval_pearson" in output
+    row, = json_lines(inputs / "regression" / "sts_b_predict.json")
+    assert row["id"] == 7 and isinstance(row["label"], float)
+    assert model_folder.read(str(inputs / "regression")).labels == ()
 
 
 @pytest.mark.parametrize("flags, message", [
     (["--task_name", "lcqmc"], "out holds a model whose task is sentence_pair, not lcqmc: give another folder"),
+    (["--labels", "1", "0"], "out holds a model whose labels is .*'0', '1'.*, not .*'1', '0'"),
+    (["--learning_rate", "0.02"], "out holds another run: learning_rate was 0.01, is now 0.02"),
     (["--max_seq_length", 12], "out holds a model whose max_seq_length is 8, not 12"),
     (["--init_checkpoint", "none", "--albert_config_file", "{config}", "--vocab_file", "{vocabulary}",
       "--do_lower_case", "false"],
@@ -125,7 +209,12 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
 @pytest.mark.parametrize("flags, message", [
     (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no such file or folder: run python -m estimator"),
     (["--data_dir", "nowhere"], "task sentence_pair: no such file: nowhere/train.tsv"),
-    (["--task_name", "chnsenticorp"], "train.tsv: line 1: wanted label and text_a separated by a tab, got 3 fields"),
+    (["--task_name", "chnsenticorp"], r"train.tsv: line 1: wanted 2 field\(s\): label, text_a; got 3"),
+    (["--doc_stride", 4], "--doc_stride is for tasks with one text; sentence_pair has pairs"),
+    (["--class_weights", "1", "2", "3"], "--class_weights: task sentence_pair has 2 labels, got 3 weights"),
+    (["--class_weights", "1", "-2"], "--class_weights must be balanced, or numbers of at least 0, got 1 -2"),
+    (["--best_metric", "pearson"], "--best_metric: task sentence_pair has no pearson"),
+    (["--spm_model_file", "{config}"], "--spm_model_file: .* is not the vocabulary that the model was trained with"),
     (["--max_seq_length", 17], r"--max_seq_length must be in \[3, 16\], .*; got 17"),
     (["--max_seq_length", 2], r"--max_seq_length must be in \[3, 16\], .*; got 2"),
     (["--train_batch_size", 41], "--train_batch_size is 41, but there are only 40 training examples"),
@@ -134,7 +223,8 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(inputs, capsys, flags, message):
-    status, _, errors = run(capsys, *flags_of(inputs, "unused"), *flags)
+    config = tiny_training.write_config(inputs / "config.json")
+    status, _, errors = run(capsys, *flags_of(inputs, "unused"), *[str(flag).format(config=config) for flag in flags])
     assert status == 1 and errors.count("\n") == 1
     assert re.search("^estimator.finetune: error: .*" + message, errors), errors
     assert not (inputs / "unused").exists()
@@ -168,20 +258,22 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
 
 
 def test_steps_are_whole_batches_of_all_epochs(inputs):
-    assert finetune.count_steps(config_of(inputs, num_train_epochs=3.0), npu.Device(), 396) == 37
-    assert finetune.count_steps(config_of(inputs, num_train_epochs=0.01), npu.Device(), 396) == 1
-    assert finetune.count_steps(config_of(inputs, iterations_per_loop=10), npu.Device("npu"), 396) == 30
+    assert finetune.count_steps(config_of(inputs), npu.Device(), 396, 3.0) == 37
+    assert finetune.count_steps(config_of(inputs), npu.Device(), 396, 0.01) == 1
+    with pytest.raises(UserError, match="--iterations_per_loop is 10, but --num_train_epochs 3 are 37 steps, and 40 in whole "
+                                        "loops: try 1, or leave the flag out"):
+        finetune.count_steps(config_of(inputs, iterations_per_loop=10), npu.Device("npu"), 396, 3.0)
 
 
-@pytest.mark.parametrize("flags, message", [
-    (["--warmup_proportion", "1.5"], "warmup_proportion must be in [0, 1], got 1.5"),
-    (["--num_train_epochs", "0"], "num_train_epochs must be above 0, got 0.0"),
-    (["--do_train=false", "--do_eval=false"], "nothing to do"),
-    (["--task_name", "tnews2"], "invalid choice: 'tnews2'"),
-    (["--epochs", "3"], "unrecognized arguments: --epochs"),
-])
-def test_a_flag_out_of_range_ends_before_anything_is_read(flags, message, capsys):
-    with pytest.raises(SystemExit) as stop:
-        finetune.main(flags)
-    errors = capsys.readouterr().err
-    assert stop.value.code == 2 and message in errors and errors.count("\n") == 1
+@pytest.mark.parametrize("num_rows, loop, steps", [(32 * 12, 4, 36), (32 * 10, 10, 30), (32 * 7461, 100, 22400), (32 * 37, 1, 111)])
+def test_a_loop_that_was_not_asked_for_fits_the_epochs(inputs, num_rows, loop, steps):
+    config, device = config_of(inputs), npu.Device("npu")
+    assert finetune.fitting_loop(config, device, num_rows) == loop
+    config = dataclasses.replace(config, iterations_per_loop=loop)
+    assert finetune.count_steps(config, device, num_rows, 3.0) == steps
+    assert finetune.steps_between_evaluations(config, device, num_rows) % loop == 0
+
+
+def test_the_tasks_are_listed(capsys):
+    status, output, errors = run(capsys, "--list_tasks")
+    assert (status, errors) == (0, "") and output.startswith("sentence_pair ") and "iflytek " in output

@@ -4,6 +4,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import input_fn, records
+from estimator.encoded import Rows
 from estimator.ranks import World
 from etl.command_line import UserError
 
@@ -13,8 +14,8 @@ def data(tmp_path):
     return records.from_build(tiny_training.write_build(tmp_path / "data", num_train=20, num_eval=5, num_shards=3))
 
 
-def batches(make_dataset, count=None, graph_seed=None):
-    """The first `count` batches (None: all) as dicts of arrays; checks that their static shapes are true."""
+def batches(make_dataset, count=None, graph_seed=None, fixed=True):
+    """The first `count` batches (None: all) as dicts of arrays; checks that static shapes are true, and full where `fixed`."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(graph_seed)
         iterator = tf.data.make_initializable_iterator(make_dataset())
@@ -27,7 +28,8 @@ def batches(make_dataset, count=None, graph_seed=None):
             except tf.errors.OutOfRangeError:
                 break
         for name, tensor in batch.items():
-            assert tensor.shape.as_list() == list(found[0][name].shape)
+            assert not fixed or tensor.shape.as_list() == list(found[0][name].shape)
+            assert tensor.shape.is_compatible_with(found[0][name].shape)
         return found
 
 
@@ -90,30 +92,60 @@ def test_every_held_out_record_counts_and_the_tail_is_marked(data):
     assert [batch["masked_lm_weights"].sum() for batch in found] == [3, 2]
 
 
-def test_arrays_are_shuffled_by_epoch_and_resume():
-    arrays = {"input_ids": np.arange(20, dtype=np.int32).reshape(10, 2), "label_ids": np.arange(10, dtype=np.int32)}
-    whole = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5), 10)
-    order = np.concatenate([batch["label_ids"] for batch in whole])
-    for epoch in range(4):
-        assert sorted(order[epoch * 10:epoch * 10 + 10]) == list(range(10))
-    assert order[:10].tolist() != order[10:20].tolist()
-    assert all((batch["input_ids"][:, 0] == 2 * batch["label_ids"]).all() for batch in whole)
-    for batches_done in (1, 4, 5):
-        resumed, = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5, batches_done=batches_done), 1)
-        assert resumed["label_ids"].tolist() == order[batches_done * 4:batches_done * 4 + 4].tolist()
+def rows_of(lengths):
+    """Rows that can be told by their label, which is their number; each repeats its number + 5."""
+    count = len(lengths)
+    return Rows(np.repeat(np.arange(count) + 5, lengths).astype(np.int32), np.zeros(sum(lengths), np.int32),
+                np.cumsum([0] + list(lengths)), np.arange(count, dtype=np.int32), np.arange(count, dtype=np.int32))
 
 
-def test_every_row_of_the_arrays_is_evaluated_in_order():
-    arrays = {"input_ids": np.arange(10, dtype=np.int32).reshape(5, 2), "label_ids": np.arange(5, dtype=np.int32)}
-    found = batches(input_fn.evaluate_on_arrays(arrays, batch_size=3))
-    assert [batch["label_ids"].tolist() for batch in found] == [[0, 1, 2], [3, 4, 0]]
+def labels(found):
+    return np.concatenate([batch["label_ids"] for batch in found]).tolist()
+
+
+@pytest.mark.parametrize("seq_length", [4, None])
+def test_rows_are_shuffled_by_epoch_and_resume(seq_length):
+    rows = rows_of([2, 3, 4, 2, 3, 4, 2, 3, 4, 1])
+    whole = batches(input_fn.train_on_rows(rows, 4, seed=5, num_batches=10, seq_length=seq_length), 10, fixed=bool(seq_length))
+    assert sorted(labels(whole)) == sorted(list(range(10)) * 4)
+    assert all((batch["input_ids"].max(axis=1) == batch["label_ids"] + 5).all() for batch in whole)
+    for batches_done in (1, 4, 9):
+        resumed, = batches(input_fn.train_on_rows(rows, 4, 5, 10, batches_done, seq_length), 1, fixed=bool(seq_length))
+        assert resumed["label_ids"].tolist() == whole[batches_done]["label_ids"].tolist()
+
+
+def test_rows_padded_to_one_length_come_epoch_by_epoch():
+    found = labels(batches(input_fn.train_on_rows(rows_of([2] * 10), 4, seed=5, num_batches=10, seq_length=4), 10))
+    assert sorted(found[:10]) == sorted(found[10:20]) == list(range(10)) and found[:10] != found[10:20]
+
+
+@pytest.mark.parametrize("batches_done", [3, input_fn.POOL_BATCHES, input_fn.POOL_BATCHES + 5])
+def test_rows_of_similar_length_share_a_batch(batches_done):
+    rng = np.random.RandomState(0)
+    rows, count = rows_of(rng.randint(1, 30, 400).tolist()), input_fn.POOL_BATCHES + 10
+    whole = batches(input_fn.train_on_rows(rows, 8, seed=1, num_batches=count), fixed=False)
+    assert len(whole) == count
+    padding = [1 - batch["input_mask"].mean() for batch in whole]
+    assert np.mean(padding) < 0.06 and all(batch["input_mask"][:, -1].any() for batch in whole)
+    lengths = [batch["input_ids"].shape[1] for batch in whole]
+    assert sorted(lengths[:20]) != lengths[:20]                       # short and long ones take turns
+    resumed = batches(input_fn.train_on_rows(rows, 8, 1, count, batches_done), 1, fixed=False)
+    assert labels(resumed) == whole[batches_done]["label_ids"].tolist()
+
+
+@pytest.mark.parametrize("seq_length, wanted", [(3, [[5, 0, 0], [6, 6, 6], [7, 7, 0]]), (None, [[5, 0], [7, 7], [8, 8]])])
+def test_every_row_is_evaluated_and_the_tail_is_marked(seq_length, wanted):
+    rows = rows_of([1, 3, 2, 2, 3])
+    found = batches(input_fn.evaluate_on_rows(rows, 3, seq_length), fixed=bool(seq_length))
+    assert found[0]["input_ids"].tolist() == wanted
     assert [batch["is_real_example"].tolist() for batch in found] == [[1, 1, 1], [1, 1, 0]]
-    assert found[1]["input_ids"].tolist() == [[6, 7], [8, 9], [0, 0]]
+    assert found[1]["input_ids"][2].tolist() == [0] * 3
+    assert labels(found)[:5] == input_fn.evaluation_order(rows, seq_length).tolist()
 
 
 def test_fewer_rows_than_a_batch_names_both_numbers():
     with pytest.raises(UserError, match="--train_batch_size is 4, but there are only 3 training examples"):
-        input_fn.train_on_arrays({"label_ids": np.zeros(3, np.int32)}, batch_size=4, seed=1)
+        input_fn.train_on_rows(rows_of([1] * 3), batch_size=4, seed=1, num_batches=1)
 
 
 @pytest.mark.parametrize("batches_done", [0, 3])
@@ -122,11 +154,11 @@ def test_two_ranks_share_every_batch_of_the_double_size(data, batches_done):
     whole = words(batches(input_fn.train_on_records(data, 4, 1, batches_done), 12))
     ranks = [words(batches(input_fn.train_on_records(data, 2, 1, batches_done, World(rank, 2)), 12)) for rank in (0, 1)]
     assert [sorted(first + second) for first, second in zip(*ranks)] == [sorted(batch) for batch in whole]
-    arrays = {"input_ids": np.arange(20, dtype=np.int32)[:, None]}
-    whole = batches(input_fn.train_on_arrays(arrays, 4, 1, batches_done), 12)
-    ranks = [batches(input_fn.train_on_arrays(arrays, 2, 1, batches_done, World(rank, 2)), 12) for rank in (0, 1)]
+    rows = rows_of([2] * 20)
+    whole = batches(input_fn.train_on_rows(rows, 4, 1, 12, batches_done, 2), 9)
+    ranks = [batches(input_fn.train_on_rows(rows, 2, 1, 12, batches_done, 2, World(rank, 2)), 9) for rank in (0, 1)]
     for both, first, second in zip(whole, *ranks):
-        assert sorted(both["input_ids"].ravel()) == sorted(np.concatenate([first["input_ids"], second["input_ids"]]).ravel())
+        assert sorted(labels([both])) == sorted(labels([first, second]))
 
 
 def test_every_rank_needs_a_batch(data):

@@ -69,6 +69,14 @@ def test_classifier_loss_falls():
     assert losses[-1] < 0.3 * losses[0]
 
 
+def test_regression_loss_falls():
+    lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
+    batch = classifier_batch()
+    batch["label_ids"] = 3 * batch["label_ids"].astype(np.float32)
+    losses = train(model_fn.classifier_model_fn(lively, dataclasses.replace(TRAINING, num_train_steps=60), 0), batch, 60)
+    assert losses[-1] < 0.3 * losses[0]
+
+
 def test_without_sentence_order_its_head_is_not_built():
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING, has_sentence_order=False)
     with tf.Graph().as_default():
@@ -78,12 +86,9 @@ def test_without_sentence_order_its_head_is_not_built():
     assert train(make_spec, pretraining_batch(), steps=1)[0] == pytest.approx(np.log(20), abs=0.05)
 
 
-@pytest.mark.parametrize("make_spec, batch", [
-    (model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING), pretraining_batch),
-    (model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 2), classifier_batch),
-])
-def test_padding_changes_no_metric(make_spec, batch):
-    whole, first, rest = batch(), batch(num_real=5), batch()
+def test_padding_changes_no_metric():
+    make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING)
+    whole, first, rest = pretraining_batch(), pretraining_batch(num_real=5), pretraining_batch()
     for name, array in rest.items():
         rest[name] = np.concatenate([array[5:], np.zeros_like(array[:5])])
     in_one, in_two = evaluate(make_spec, [whole]), evaluate(make_spec, [first, rest])
@@ -91,15 +96,26 @@ def test_padding_changes_no_metric(make_spec, batch):
     assert in_two == pytest.approx(in_one, abs=1e-6)
 
 
-def test_prediction_gives_probabilities_by_example():
-    make_spec = model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, 3)
+@pytest.mark.parametrize("num_labels, width", [(3, 3), (0, 1)])
+def test_prediction_gives_outputs_by_example(num_labels, width):
+    make_spec = model_fn.classifier_model_fn(tiny_training.CONFIG, TRAINING, num_labels)
+    batch = classifier_batch(5)
+    batch["label_ids"] = batch["label_ids"].astype(np.int32 if num_labels else np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
-        spec = make_spec({name: tf.constant(array) for name, array in classifier_batch(5).items()}, PREDICT)
+        spec = make_spec({name: tf.constant(array) for name, array in batch.items()}, PREDICT)
         session.run(tf.global_variables_initializer())
         found = session.run(spec.predictions)
-    assert found["probabilities"].shape == (8, 3)
-    assert found["probabilities"].sum(axis=1) == pytest.approx(np.ones(8))
+    assert found["outputs"].shape == (8, width)
+    assert not num_labels or found["outputs"].sum(axis=1) == pytest.approx(np.ones(8))
     assert found["is_real_example"].tolist() == [1] * 5 + [0] * 3
+
+
+def test_a_class_that_weighs_nothing_does_not_count():
+    lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
+    batch = classifier_batch()
+    all_alike = dict(batch, input_ids=np.repeat(batch["input_ids"][1:2], 8, axis=0))  # so the text says nothing
+    losses = train(model_fn.classifier_model_fn(lively, TRAINING, 2, class_weights=(3.0, 0.0)), all_alike)
+    assert losses[-1] < 0.1                                                           # class 0 is always right
 
 
 @pytest.fixture
