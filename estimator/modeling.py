@@ -278,7 +278,7 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
         if context.packing is None or outputs is not None:
             heads = tf.transpose(heads, [0, 2, 1, 3])
         else:
-            heads = _join_heads(context.packing, tf.reshape(heads, [-1, config.head_size]))
+            heads = _join_heads(context, tf.reshape(heads, [-1, config.head_size]))
         joined = tf.reshape(heads, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
@@ -288,23 +288,29 @@ def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
     if context.packing is None:
         return _transpose_heads(context, x, context.length)
     split, join = context.packing.split, context.packing.join
-
-    @tf.custom_gradient
-    def gather(parts: tf.Tensor) -> Any:       # the gradient of a gather is a slow sum; here each part goes to one place,
-        def gradient(grad: tf.Tensor) -> tf.Tensor:      # but for padding, whose gradient is 0
-            return tf.reshape(tf.gather(tf.reshape(grad, [-1, context.config.head_size]), join), tf.shape(parts))
-        return tf.gather(parts, split), gradient
-    return gather(tf.reshape(x, [-1, context.config.head_size]))
+    return _gather_once(context, tf.reshape(x, [-1, context.config.head_size]), split, lambda grad: tf.gather(grad, join))
 
 
-def _join_heads(packing: _Packing, parts: tf.Tensor) -> tf.Tensor:
+def _join_heads(context: _Context, parts: tf.Tensor) -> tf.Tensor:
     """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
+    split, is_token = context.packing.split, context.packing.is_token
+    return _gather_once(context, parts, context.packing.join, lambda grad: tf.gather(grad, split) * is_token)
+
+
+def _gather_once(context: _Context, parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
+    """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0.
+
+    So the gradient is a gather, too, which `spread` does, and not the slow sum that a gather's gradient is. Only for
+    training: the graph would hold a number that differs from process to process, and an export must not.
+    """
+    if context.dropout is None:
+        return tf.gather(parts, indices)
+
     @tf.custom_gradient
-    def gather(parts: tf.Tensor) -> Any:       # as above; padding was not gathered
+    def gather(parts: tf.Tensor) -> Any:
         def gradient(grad: tf.Tensor) -> tf.Tensor:
-            spread = tf.gather(tf.reshape(grad, [-1, grad.shape[-1].value]), packing.split) * packing.is_token
-            return tf.reshape(spread, tf.shape(parts))
-        return tf.gather(parts, packing.join), gradient
+            return tf.reshape(spread(tf.reshape(grad, [-1, context.config.head_size])), tf.shape(parts))
+        return tf.gather(parts, indices), gradient
     return gather(parts)
 
 
@@ -344,7 +350,7 @@ def _all_places(context: _Context, x: tf.Tensor) -> tf.Tensor:
 
 def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
     batch, count = dimensions(positions)
-    rows = tf.reshape(positions + tf.range(batch)[:, tf.newaxis] * context.length, [-1])
+    rows = tf.reshape(tf.cast(positions, tf.int32) + tf.range(batch)[:, tf.newaxis] * context.length, [-1])
     if context.packing is not None:            # a place's row is the number of tokens before it; a row of padding alone,
         last = tf.shape(context.packing.places)[0] - 1       # which only fills a batch, gets another's
         rows = tf.minimum(tf.searchsorted(context.packing.places, rows), last)
