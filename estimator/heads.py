@@ -109,6 +109,19 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
     return _classified(logits, labels, weights)
 
 
+def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None, has_sentence_order: bool = True) -> None:
+    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, or, where that is None, with the
+    heads of pretraining."""
+    anything = tf.zeros([1, 1], tf.int32)
+    encoded = modeling.encode(config, anything)
+    if num_labels is not None:
+        classifier(config, encoded, num_labels)
+        return
+    masked_lm_logits(config, encoded, anything)
+    if has_sentence_order:
+        sentence_order(config, encoded)
+
+
 def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Picks the vectors at `positions` from each sequence.
 
