@@ -17,7 +17,7 @@ from etl.pairs import pack_pair
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
 TOLERANCE = 1e-5
-SEQ_LENGTH, POSITIONS = 24, ((1, 2, 5), (1, 3, 4), (2, 1, 7))
+SEQ_LENGTH = 24
 TEXTS = (("手机没信号怎么办", "手机搜不到网络怎么处理？"), ("今天天气不错", ""), ("BERT与ALBERT，2019年", "Café 100%"))
 LABELS = ("相同", "不同", "其他")
 SHIPPED = ("tiny_google", "small_google", "tiny_google_fast", "base_google_fast", "bert_config")
@@ -39,21 +39,21 @@ def cases():
 
 
 def batch(tokenizer):
-    """Ids, mask and segments of TEXTS, padded: int32 [3, SEQ_LENGTH] each."""
+    """Ids, mask and segments of TEXTS, padded, int32 [3, SEQ_LENGTH] each, and some positions, int32 [3, 3]."""
     arrays = np.zeros((3, len(TEXTS), SEQ_LENGTH), np.int32)
     for row, (text_a, text_b) in enumerate(TEXTS):
         packed = pack_pair(tokenizer, text_a, text_b or None, SEQ_LENGTH)
         length = len(packed.input_ids)
         arrays[0, row, :length], arrays[1, row, :length], arrays[2, row, :length] = packed.input_ids, 1, packed.segment_ids
-    return dict(zip(("input_ids", "input_mask", "segment_ids"), arrays))
+    return dict(zip(("input_ids", "input_mask", "segment_ids"), arrays), positions=np.array([[1, 2, 5], [1, 3, 4], [2, 1, 7]]))
 
 
 def logits_of(config, num_labels, features):
-    """Tensors in the default graph: the classifier's logits, or the masked LM's at POSITIONS and the sentence order's."""
+    """Tensors in the default graph: the classifier's logits, or the masked LM's at the positions and the sentence order's."""
     encoded = modeling.encode(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")))
     if num_labels:
         return {"logits": heads.classifier(config, encoded, num_labels).logits}
-    return {"prediction_logits": heads.masked_lm_logits(config, encoded, tf.constant(POSITIONS)),
+    return {"prediction_logits": heads.masked_lm_logits(config, encoded, tf.constant(features["positions"])),
             "order_logits": heads.sentence_order(config, encoded).logits}
 
 
@@ -77,7 +77,7 @@ def write(folder):
             set_random_values(session, config.hidden_size)
             tf.train.Saver().save(session, checkpoint, write_meta_graph=False, write_state=False)
             found = session.run(logits)
-        np.savez(os.path.join(place, "batch.npz"), positions=np.array(POSITIONS), **features, **found)
+        np.savez(os.path.join(place, "batch.npz"), **features, **found)
         if checkpoints.main(["to_transformers", "--checkpoint", os.path.dirname(checkpoint),
                              "--output_dir", os.path.join(place, "transformers")]):
             sys.exit(1)
