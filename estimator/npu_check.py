@@ -167,7 +167,7 @@ def memory_faults(needed: int, limit: float) -> List[Any]:
     from estimator.step_graph import Fault
     if needed <= limit:
         return []
-    return [Fault("parameters, gradients, optimizer and accumulation need %.1f GB of %.1f" % (needed / GIGA, limit / GIGA), (),
+    return [Fault("parameters, gradients, optimizer and accumulation need %.3g GB of %.3g" % (needed / GIGA, limit / GIGA), (),
                   "take a smaller model, or --gradient_accumulation_steps 1, which keeps no sums")]
 
 

@@ -7,6 +7,7 @@ import re
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import op_def_registry
 
 from estimator import npu
 
@@ -45,10 +46,10 @@ def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
     graph, found = todo[0].graph, set()
     while todo:
         op = todo.pop()
-        if op not in found:
-            found.add(op)
+        if op.name not in found:               # names, since some of TensorFlow's functions return an op in a wrapper
+            found.add(op.name)
             todo.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
-    return [op for op in graph.get_operations() if op in found]
+    return [op for op in graph.get_operations() if op.name in found]
 
 
 def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
@@ -118,15 +119,16 @@ def _nodes(ops: Sequence[tf.Operation]) -> Iterator[Tuple[str, Any]]:
     nodes = [(op.name, op.node_def) for op in ops]
     for name, node in nodes:                   # which grows meanwhile
         yield name, node
-        for attr in node.attr.values():
-            for function in [attr.func] + list(attr.list.func):
-                called = functions.pop(function.name, None) if node.op != "OneShotIterator" else None
-                nodes.extend(("%s/%s" % (name, inner.name), inner) for inner in (called.node_def if called else ()))
+        called = [node.op] + [function.name for attr in node.attr.values() for function in [attr.func] + list(attr.list.func)]
+        for function in (functions.pop(function, None) for function in called if node.op != "OneShotIterator"):
+            nodes.extend(("%s/%s" % (name, inner.name), inner) for inner in (function.node_def if function else ()))
 
 
 def _has_strings(node: Any) -> bool:
-    string = tf.string.as_datatype_enum
-    return any(attr.type == string or string in attr.list.type for attr in node.attr.values())
+    string, definition = tf.string.as_datatype_enum, op_def_registry.get_registered_ops().get(node.op)
+    arguments = list(definition.input_arg) + list(definition.output_arg) if definition else []
+    return any(attr.type == string or string in attr.list.type for attr in node.attr.values()) or any(
+        argument.type == string for argument in arguments)
 
 
 def _is_folded(op: tf.Operation) -> bool:

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import function
 
 from estimator import step_graph
-from tensorflow.python.framework import function
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +72,7 @@ def plant_dynamic_shape():
     (lambda: tf.timestamp(name="planted"), "reads from or writes to the host inside the loop", "planted"),
     (lambda: tf.summary.scalar("planted", 1.0), "reads from or writes to the host inside the loop", "planted"),
     (lambda: tf.debugging.Assert(tf.reduce_all(batch() > 0), ["no"], name="planted"),
-     "reads from or writes to the host inside the loop", "planted/Assert/AssertGuard/Assert"),
+     "reads from or writes to the host inside the loop", "planted/Assert"),
 ])
 def test_a_planted_fault_is_found(plant, what, place):
     found = faults(plant())
@@ -94,7 +94,7 @@ def test_every_fault_says_what_to_change():
 def test_the_devices_kernels_are_counted_by_their_names_without_their_gradients():
     x = tf.get_variable("x", [2])
     y = tf.sin(tf.sin(x, name="layer/npu_gelu"), name="layer/npu_gelu")
-    ops = step_graph.step_ops(tf.gradients(y, x))
+    ops = step_graph.step_ops(tf.gradients(y, x) + [y])
     assert step_graph.kernels_of(ops) == {"npu_gelu": ["layer/npu_gelu", "layer/npu_gelu_1"], "npu_dropout": []}
     assert step_graph.kernel_faults(ops, {"npu_gelu": 2, "npu_dropout": 0}) == []
     found, = step_graph.kernel_faults(ops, {"npu_gelu": 3, "npu_dropout": 0})
