@@ -1,7 +1,7 @@
 # make quickstart   set up, then the whole road on the shipped sample: text → samples → pretraining → fine-tuning → export → answer
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
-# make check-transformers   our logits against those of Hugging Face's transformers, both ways, in an environment of its own (3 GB)
+# make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 

@@ -385,11 +385,13 @@ def _to_transformers(config: ToTransformersConfig) -> None:
     if os.path.exists(os.path.join(beside, model_folder.DESCRIPTION_FILE)):
         for name in ("albert_config_file", "vocab_file"):
             if getattr(config, name):
-                raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out" % (name, beside))
+                raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
+                                % (name, beside))
         description = model_folder.read(beside)
     elif config.albert_config_file and config.vocab_file:
         model = albert_config.load(config.albert_config_file)
-        description = ModelFolder(model, TokenizerConfig(config.vocab_file, config.do_lower_case), model.max_position_embeddings)
+        tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case)
+        description = ModelFolder(model, tokenizer, model.max_position_embeddings)
     else:
         raise UserError("--checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and --vocab_file"
                         % (checkpoint, model_folder.DESCRIPTION_FILE))

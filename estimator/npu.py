@@ -197,7 +197,7 @@ class PlannedDevice(Device):
 
 def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
                 environment: Mapping[str, str] = os.environ) -> Device:
-    """The NPU that a command would get by the options and the environment: a PlannedDevice where npu_bridge cannot be imported.
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not to be had.
 
     Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
     """

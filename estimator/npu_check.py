@@ -21,6 +21,7 @@ from etl.command_line import UserError, flag, run
 
 GIGA, TERA = 1e9, 1e12
 MEMORY_GB, TFLOPS = 32.0, 256.0                # of an Ascend 910, its float16 rate as published; both can be given
+PLACES_SHOWN = 5
 MEMORY_OF_THE_UPDATE = ("parameters", "gradients", "optimizer", "accumulation")
 
 ONLY_A_DEVICE_CAN_TELL = (
@@ -65,7 +66,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     if argv[:1] == ["finetune"]:
         return run("estimator.npu_check finetune", __doc__, FinetuneCheck, check_finetuning, argv[1:])
-    return run("estimator.npu_check", __doc__, PretrainCheck, check_pretraining, argv[1:] if argv[:1] == ["pretrain"] else argv)
+    flags = argv[1:] if argv[:1] == ["pretrain"] else argv
+    return run("estimator.npu_check", __doc__, PretrainCheck, check_pretraining, flags)
 
 
 def check_pretraining(config: PretrainCheck) -> int:
@@ -139,7 +141,8 @@ def make_report(training: Any, wanted: Mapping[str, int]) -> Dict[str, Any]:
     needed = sum(memory[name] for name in MEMORY_OF_THE_UPDATE)
     faults += memory_faults(needed, flags.memory_gb * GIGA)
     return {
-        "device": str(device), "precision": device.options.run_arguments(), "model": dataclasses.asdict(training.folder.config),
+        "device": str(device), "run_arguments": device.options.run_arguments(),
+        "model": dataclasses.asdict(training.folder.config),
         "parameters": memory["parameters"] // 4, "ops": len(ops),
         "faults": [fault._asdict() for fault in faults],
         "kernels": {name: len(names) for name, names in step_graph.kernels_of(ops).items()},
@@ -149,7 +152,8 @@ def make_report(training: Any, wanted: Mapping[str, int]) -> Dict[str, Any]:
         "memory_bytes": memory, "memory_of_the_update_bytes": needed, "memory_limit_bytes": int(flags.memory_gb * GIGA),
         "matmul_flops": flops, "tflops": flags.tflops,
         "seconds_of_a_batch_at_least": sum(flops.values()) / (flags.tflops * TERA),
-        "records_of_a_batch": features["input_ids"].shape.as_list()[0], "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
+        "records_of_a_batch": features["input_ids"].shape.as_list()[0],
+        "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
         "not_checked": not_checked, "only_a_device_can_tell": list(ONLY_A_DEVICE_CAN_TELL)}
 
 
@@ -177,7 +181,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     total_flops, seconds = sum(flops.values()), report["seconds_of_a_batch_at_least"]
     half = memory["activations"] / 2
     lines = ["", "Graph of one batch: {:,} ops, {:,} parameters".format(report["ops"], report["parameters"]),
-             "  told to the device: " + ", ".join("%s %s" % pair for pair in sorted(report["precision"].items())),
+             "  told to the device: " + ", ".join("%s %s" % pair for pair in sorted(report["run_arguments"].items())),
              "Loops: {batches:,} batches ({num_train_steps:,} steps of {batches_of_a_step}) in {loops:,} loops of "
              "{batches_of_a_loop}; a checkpoint every {loops_between_checkpoints:,} loops and at the end".format(**loop),
              "Memory of {:.1f} GB: {:.2f} for the update ({})".format(
@@ -198,9 +202,10 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     lines += ["Not checked: " + text for text in report["not_checked"]]
     lines += ["Only a device can tell: " + text for text in report["only_a_device_can_tell"]]
     for fault in report["faults"]:
-        places = fault["places"]
-        more = " and %d more" % (len(places) - 5) if len(places) > 5 else ""
-        lines.append("WOULD FAIL: %s%s: %s" % (fault["what"], ": " + ", ".join(places[:5]) + more if places else "", fault["change"]))
+        places = list(fault["places"][:PLACES_SHOWN])
+        more = len(fault["places"]) - len(places)
+        places += ["and %d more" % more] if more else []
+        lines.append("WOULD FAIL: " + ": ".join(filter(None, [fault["what"], ", ".join(places), fault["change"]])))
     return lines + ["Nothing found that would fail" if not report["faults"] else "%d faults" % len(report["faults"])]
 
 

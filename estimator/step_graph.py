@@ -33,8 +33,8 @@ _OFF_THE_DEVICE = (
      "do it between the loops, in a hook, or in input_fn"),
 )
 _STRINGS = "works on strings in the step", "turn text into ids in input_fn, which runs on the host"
-_DYNAMIC = ("has a shape that only the run knows", "give input_fn's batches static shapes (drop_remainder) and the op sizes that "
-            "the config knows")
+_DYNAMIC = ("has a shape that only the run knows",
+            "give input_fn's batches static shapes (drop_remainder) and the op sizes that the config knows")
 _VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")       # of a tensor that lies there anyway
 _STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # there anyway, too
 _PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
@@ -66,7 +66,7 @@ def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
 
 
 def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
-    """Names of the ops that are the device's own gelu and dropout, without their gradients, by npu.GELU_OP and npu.DROPOUT_OP."""
+    """Names of the ops that are the device's own gelu and dropout, gradients left out, by npu.GELU_OP and npu.DROPOUT_OP."""
     return {kernel: [op.name for op in ops if re.fullmatch(kernel + r"(_\d+)?", op.name.split("/")[-1])]
             for kernel in (npu.GELU_OP, npu.DROPOUT_OP)}
 

@@ -45,11 +45,13 @@ _FIXED = {"position_embedding_type": "absolute", "layer_norm_eps": modeling.LAYE
 
 _LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "output_weights": "weight", "output_bias": "bias"}
 _ALBERT_SCOPES = {
-    "bert/pooler/dense": "albert.pooler", "cls/predictions": "predictions", "cls/predictions/transform/dense": "predictions.dense",
+    "bert/pooler/dense": "albert.pooler", "cls/predictions": "predictions",
+    "cls/predictions/transform/dense": "predictions.dense",
     "cls/predictions/transform/LayerNorm": "predictions.LayerNorm", "cls/seq_relationship": "sop_classifier.classifier"}
 _ALBERT_LAYER = {
     "attention_1/self/query": "attention.query", "attention_1/self/key": "attention.key",
-    "attention_1/self/value": "attention.value", "attention_1/output/dense": "attention.dense", "LayerNorm": "attention.LayerNorm",
+    "attention_1/self/value": "attention.value", "attention_1/output/dense": "attention.dense",
+    "LayerNorm": "attention.LayerNorm",
     "ffn_1/intermediate/dense": "ffn", "ffn_1/intermediate/output/dense": "ffn_output", "LayerNorm_1": "full_layer_layer_norm"}
 _ALBERT_LAYER_SCOPE = re.compile(r"bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/(.*)")
 _MAPPING = "albert.encoder.embedding_hidden_mapping_in."
@@ -123,7 +125,8 @@ def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Map
     complaints = [(set(theirs.values()) - set(weights), "missing"), (set(weights) - set(theirs.values()), "unknown here"),
                   ({theirs[name] for name in values if values[name].shape != tuple(shapes[name])}, "of another shape")]
     if any(names for names, _ in complaints):
-        raise UserError("; ".join("%d %s: %s" % (len(names), what, ", ".join(sorted(names))) for names, what in complaints if names))
+        raise UserError("; ".join("%d %s: %s" % (len(names), what, ", ".join(sorted(names)))
+                                  for names, what in complaints if names))
     return values
 
 
@@ -259,7 +262,7 @@ def _our_config(fields: Any) -> AlbertConfig:
     family, classes = _FAMILY[fields["model_type"]], fields.get("architectures")
     wanted = [_CLASS[family] + PRETRAINING, _CLASS[family] + CLASSIFICATION]
     if not (isinstance(classes, list) and len(classes) == 1 and classes[0] in wanted):
-        raise UserError("architectures must be one of %s, got %s; save the model as one of them" % (", ".join(wanted), classes))
+        raise UserError("architectures must be one of %s, got %s" % (", ".join(wanted), classes))
     for name, value in _FIXED.items():
         if fields.get(name, value) != value:
             raise UserError("%s must be %s, got %s" % (name, value, fields[name]))
@@ -273,7 +276,7 @@ def _our_config(fields: Any) -> AlbertConfig:
 
 
 def _labels(fields: Mapping[str, Any]) -> Any:
-    by_number = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})     # what two labels are called by default is left out
+    by_number = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})     # what two are called by default is left out
     if not isinstance(by_number, dict) or sorted(by_number) != sorted(str(number) for number in range(len(by_number))):
         raise UserError("id2label must name the labels 0, 1, … of the classes, got %s" % by_number)
     return tuple(by_number[str(number)] for number in range(len(by_number)))

@@ -119,7 +119,8 @@ def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_che
 
 @pytest.mark.parametrize("generation", ["H", "M"])
 def test_the_check_finds_the_devices_kernels_and_its_one_entry_in_the_session(folder, generation):
-    flags = dict(pretraining(folder, "checked"), iterations_per_loop=5, loss_scale="dynamic", report_file=folder / "report.json")
+    flags = dict(pretraining(folder, "checked"), iterations_per_loop=5, loss_scale="dynamic",
+                 report_file=folder / "report.json")
     run = Run(folder, "estimator.npu_check", generation, flags).wait()
     report = json.loads((folder / "report.json").read_text())
     assert (report["faults"], report["not_checked"]) == ([], [])

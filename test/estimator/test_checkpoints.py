@@ -366,7 +366,8 @@ class TestTransformers:
         """A model folder with random values; returns its values by name and its config."""
         config = dataclasses.replace(tiny_models.CONFIGS[kind], vocab_size=len(tiny_training.TOKENS), inner_group_num=None)
         vocabulary = tiny_training.write_vocabulary(folder / "vocabulary.txt")
-        model_folder.write(str(folder), ModelFolder(config, TokenizerConfig(vocabulary, do_lower_case=False), 10, None, labels))
+        tokenizer = TokenizerConfig(vocabulary, do_lower_case=False)
+        model_folder.write(str(folder), ModelFolder(config, tokenizer, 10, None, labels))
         return save(folder / "model.ckpt", lambda: heads.declare_variables(config, len(labels) or None))[1], config
 
     @pytest.mark.parametrize("labels", [(), ("好", "坏", "平")])
@@ -388,7 +389,8 @@ class TestTransformers:
 
     def test_the_fast_variant_comes_back_with_whole_matrices_and_the_same_logits(self, tmp_path):
         values, config = self.make(tmp_path / "ours", "google_fast")
-        checkpoints.to_transformers(str(tmp_path / "ours" / "model.ckpt"), model_folder.read(str(tmp_path / "ours")), str(tmp_path / "there"))
+        description = model_folder.read(str(tmp_path / "ours"))
+        checkpoints.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
         checkpoints.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
         whole = model_folder.read(str(tmp_path / "back")).config
         assert whole == dataclasses.replace(config, num_ffn_groups=1, inner_group_num=1)
@@ -396,7 +398,8 @@ class TestTransformers:
         for folder, model in (("ours", config), ("back", whole)):
             with tf.Graph().as_default(), tiny_models.session() as session:
                 batch = {name: value % 20 for name, value in tiny_models.batch().items()}
-                encoded = modeling.encode(model, *(tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")))
+                inputs = [tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")]
+                encoded = modeling.encode(model, *inputs)
                 checkpoints.load(checkpoints.make_plan(str(tmp_path / folder / "model.ckpt"), model))
                 session.run(tf.global_variables_initializer())
                 outputs.append(session.run(encoded.sequence_output))
@@ -410,7 +413,8 @@ class TestTransformers:
         assert "beside %s there is no model.json" % (tmp_path / "ours" / "model.ckpt") in capsys.readouterr().err
         assert checkpoints.main(flags + ["--albert_config_file", str(tmp_path / "ours" / "albert_config.json"),
                                          "--vocab_file", str(tmp_path / "ours" / "vocab.txt")]) == 0
-        assert capsys.readouterr().out == "Wrote %s: transformers.AlbertForPreTraining.from_pretrained takes it\n" % (tmp_path / "there")
+        assert capsys.readouterr().out == ("Wrote %s: transformers.AlbertForPreTraining.from_pretrained takes it\n"
+                                           % (tmp_path / "there"))
 
     @pytest.mark.parametrize("kind, spoil, message", [
         ("postln", lambda folder: None, "the albert_zh family .* has no counterpart in transformers"),
@@ -421,7 +425,8 @@ class TestTransformers:
         self.make(tmp_path / "ours", kind)
         spoil(tmp_path)
         before = sorted(os.listdir(str(tmp_path)))
-        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", str(tmp_path / "there")]) == 1
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"),
+                                 "--output_dir", str(tmp_path / "there")]) == 1
         errors = capsys.readouterr().err
         assert re.search("^estimator.checkpoints to_transformers: error: .*" + message, errors) and errors.count("\n") == 1
         assert sorted(os.listdir(str(tmp_path))) == before and not (tmp_path / "there" / "config.json").exists()

@@ -45,7 +45,7 @@ def test_integers_are_left_out(tmp_path):
     (b"", "no safetensors file, or a damaged one of 0 bytes"),
     (b"no such format at all", "no safetensors file, or a damaged one of 21 bytes"),
     (content([1]), "no safetensors file"),
-    (content({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(7)), "data from 0 to 8 lie outside the file"),
+    (content({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(7)), "data from 0 to 8 lie outside"),
     (content({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), "cannot reshape"),
     (content({"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)), "wanted float32 values, got F16"),
 ])

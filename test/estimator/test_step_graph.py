@@ -66,7 +66,7 @@ def plant_dynamic_shape():
     (plant_one_shot_iterator, "one-shot iterator, which ends the process in a loop", "OneShotIterator"),
     (plant_table, "hash table in the step", "hash_table"),
     (lambda: tf.string_to_number(tf.strings.join(["1", "2"], name="planted")), "works on strings in the step", "planted"),
-    (lambda: tf.identity(batch((2, 0))[tf.argmax(batch()[0]):], name="planted"), "has a shape that only the run knows", "planted"),
+    (lambda: tf.identity(batch()[tf.argmax(batch()[0]):], name="planted"), "has a shape that only the run knows", "planted"),
     (plant_dynamic_shape, "has a shape that only the run knows", "boolean_mask/GatherV2"),
     (lambda: tf.placeholder(tf.float32, [2], name="planted"), "reads from or writes to the host inside the loop", "planted"),
     (lambda: tf.timestamp(name="planted"), "reads from or writes to the host inside the loop", "planted"),

@@ -55,7 +55,8 @@ def test_kernels_are_transposed_and_tables_are_not():
     found = transformers_layout.to_theirs(BERT, {"bert/pooler/dense/kernel": kernel, "bert/embeddings/word_embeddings": table})
     np.testing.assert_array_equal(found["bert.pooler.dense.weight"], [[0, 3], [1, 4], [2, 5]])
     np.testing.assert_array_equal(found["bert.embeddings.word_embeddings.weight"], table)
-    back = transformers_layout.to_ours(BERT, found, {"bert/pooler/dense/kernel": (2, 3), "bert/embeddings/word_embeddings": (2, 2)})
+    shapes = {"bert/pooler/dense/kernel": (2, 3), "bert/embeddings/word_embeddings": (2, 2)}
+    back = transformers_layout.to_ours(BERT, found, shapes)
     np.testing.assert_array_equal(back["bert/pooler/dense/kernel"], kernel)
 
 
@@ -103,7 +104,8 @@ def test_second_copies_are_no_weights_of_their_own_and_may_be_the_only_ones():
 
 
 def test_older_names_of_a_normalization():
-    found = transformers_layout.to_ours(BERT, {"bert.embeddings.LayerNorm.gamma": np.ones(2)}, {"bert/embeddings/LayerNorm/gamma": (2,)})
+    shapes = {"bert/embeddings/LayerNorm/gamma": (2,)}
+    found = transformers_layout.to_ours(BERT, {"bert.embeddings.LayerNorm.gamma": np.ones(2)}, shapes)
     np.testing.assert_array_equal(found["bert/embeddings/LayerNorm/gamma"], [1, 1])
 
 
@@ -140,15 +142,16 @@ def folder(tmp_path):
 def test_a_description_is_read(folder):
     description, notes = transformers_layout.read_description(folder())
     assert description.config == AlbertConfig(
-        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24, max_position_embeddings=12,
-        attention_probs_dropout_prob=0.1, embedding_size=6, num_hidden_groups=1, inner_group_num=2)
+        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
+        max_position_embeddings=12, attention_probs_dropout_prob=0.1, embedding_size=6, num_hidden_groups=1, inner_group_num=2)
     assert (description.max_seq_length, description.labels, description.tokenizer.do_lower_case, notes) == (12, (), True, [])
 
 
 def test_labels_and_the_exact_gelu(folder, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 10}')
     description, notes = transformers_layout.read_description(folder(
-        architectures=["AlbertForSequenceClassification"], hidden_act="gelu", id2label={"1": "坏", "0": "好"}, finetuning_task="x"))
+        architectures=["AlbertForSequenceClassification"], hidden_act="gelu", id2label={"1": "坏", "0": "好"},
+        finetuning_task="x"))
     assert (description.task, description.labels, description.max_seq_length) == ("x", ("好", "坏"), 10)
     assert not description.tokenizer.do_lower_case
     assert len(notes) == 1 and notes[0].startswith("hidden_act is gelu, x Φ(x), there")
@@ -165,7 +168,7 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
     (dict(embedding_size=None), "config.json: missing field embedding_size"),
     (dict(hidden_size=17), "config.json: hidden_size must be a multiple of num_attention_heads"),
     (dict(vocab_size=21), "vocab_size is 21 in the config, but the vocabulary .* has 20 entries"),
-    (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}), "config.json: id2label must name the labels"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}), "id2label must name the labels"),
 ])
 def test_a_description_without_a_place_here(folder, changes, message):
     with pytest.raises(UserError, match=message):

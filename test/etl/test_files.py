@@ -4,8 +4,8 @@ import os
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, expand, fingerprint, read_json, require_file, require_folder, sha256_of_file, write_json,
-                       write_text)
+from etl.files import (atomic_folder, atomic_write, expand, fingerprint, read_json, require_file, require_folder,
+                       sha256_of_file, write_json, write_text)
 
 
 @pytest.fixture

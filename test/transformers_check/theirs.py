@@ -20,7 +20,8 @@ MODELS = {
     "albert_pretraining": ("AlbertForPreTraining", "AlbertConfig", ALBERT),
     "albert_two_labels": ("AlbertForSequenceClassification", "AlbertConfig", ALBERT),
     "albert_named_labels": ("AlbertForSequenceClassification", "AlbertConfig",
-                            dict(ALBERT, hidden_act="relu", id2label={0: "好", 1: "中", 2: "差"}, label2id={"好": 0, "中": 1, "差": 2})),
+                            dict(ALBERT, hidden_act="relu", id2label={0: "好", 1: "中", 2: "差"},
+                                 label2id={"好": 0, "中": 1, "差": 2})),
     "bert_pretraining": ("BertForPreTraining", "BertConfig", SIZES),
     "bert_two_labels": ("BertForSequenceClassification", "BertConfig", dict(SIZES, hidden_act="silu")),
 }
@@ -30,8 +31,7 @@ def logits_of(model, batch):
     """As arrays: `logits`, or `prediction_logits` at the batch's positions and `order_logits`."""
     model.eval()
     with torch.no_grad():
-        found = model(input_ids=torch.tensor(batch["input_ids"]).long(), attention_mask=torch.tensor(batch["input_mask"]).long(),
-                      token_type_ids=torch.tensor(batch["segment_ids"]).long())
+        found = model(*(torch.tensor(batch[name]).long() for name in ("input_ids", "input_mask", "segment_ids")))
     if "logits" in found:
         return {"logits": found.logits.numpy()}
     order = found.sop_logits if "sop_logits" in found else found.seq_relationship_logits
@@ -51,7 +51,8 @@ def check(folder):
         tokens = transformers.AutoTokenizer.from_pretrained(place, use_fast=False)
         for row, (text_a, text_b) in enumerate(TEXTS):
             ids = tokens(text_a, text_b or None, padding="max_length", max_length=batch["input_ids"].shape[1])
-            if ids["input_ids"] != batch["input_ids"][row].tolist() or ids["token_type_ids"] != batch["segment_ids"][row].tolist():
+            wanted = (batch["input_ids"][row].tolist(), batch["segment_ids"][row].tolist())
+            if (ids["input_ids"], ids["token_type_ids"]) != wanted:
                 sys.exit("%s: other token ids: %s, %s" % (name, text_a, ids))
         for head, values in logits_of(model, batch).items():
             difference = np.abs(values - batch[head]).max()
@@ -67,7 +68,8 @@ def write(folder):
     columns = np.arange(16)[np.newaxis]
     mask = (columns < lengths).astype(np.int32)
     batch = {"input_ids": rng.randint(5, VOCAB_SIZE, mask.shape).astype(np.int32) * mask, "input_mask": mask,
-             "segment_ids": ((columns >= lengths // 2) * mask).astype(np.int32), "positions": np.array([[1, 15], [0, 9], [3, 4]])}
+             "segment_ids": ((columns >= lengths // 2) * mask).astype(np.int32),
+             "positions": np.array([[1, 15], [0, 9], [3, 4]])}
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [chr(0x4e00 + index) for index in range(VOCAB_SIZE - 5)]
     torch.manual_seed(3)
     for name, (model_class, config_class, fields) in MODELS.items():
