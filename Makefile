@@ -42,7 +42,8 @@ check-transformers: venv
 	    for python in python3.10 python3.9 python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.{10,9,8}.*/bin/python; do \
 	        "$$python" -c '' 2>/dev/null && break; \
 	    done; \
-	    rm -rf $(TRANSFORMERS) && "$$python" -m venv $(TRANSFORMERS) && \
+	    rm -rf $(TRANSFORMERS); \
+	    "$$python" -m venv $(TRANSFORMERS) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
 	    $(TRANSFORMERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 	        -r test/transformers_check/requirements.txt && touch $(TRANSFORMERS)/complete; \
 	fi

@@ -206,7 +206,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
         more = len(fault["places"]) - len(places)
         places += ["and %d more" % more] if more else []
         lines.append("WOULD FAIL: " + ": ".join(filter(None, [fault["what"], ", ".join(places), fault["change"]])))
-    return lines + ["Nothing found that would fail" if not report["faults"] else "%d faults" % len(report["faults"])]
+    return lines + ["Nothing found that would fail" if not report["faults"] else "Faults: %d" % len(report["faults"])]
 
 
 def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> Any:

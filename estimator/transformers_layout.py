@@ -164,10 +164,8 @@ def write(folder: str, description: ModelFolder, values: Values) -> str:
         fields.update(id2label={str(number): label for number, label in enumerate(labels)},
                       label2id={label: number for number, label in enumerate(labels)}, finetuning_task=description.task)
     safetensors.write(os.path.join(folder, WEIGHTS_FILE), to_theirs(config, values))
-    if tokenizer.spm_model_file:
-        shutil.copyfile(tokenizer.spm_model_file, os.path.join(folder, SPM_FILE))
-    else:
-        shutil.copyfile(tokenizer.vocab_file, os.path.join(folder, VOCAB_FILE))
+    source, name = (tokenizer.spm_model_file, SPM_FILE) if tokenizer.spm_model_file else (tokenizer.vocab_file, VOCAB_FILE)
+    shutil.copyfile(source, os.path.join(folder, name))
     files.write_json(os.path.join(folder, TOKENIZER_FILE), {
         "do_lower_case": tokenizer.do_lower_case, "model_max_length": description.max_seq_length,
         "tokenizer_class": tokenizer_class})
@@ -187,7 +185,7 @@ def read_description(folder: str) -> Tuple[ModelFolder, List[str]]:
     fields = files.read_json(path)
     try:
         config = _our_config(fields)
-        labels = _labels(fields) if fields["architectures"][0].endswith(CLASSIFICATION) else ()
+        labels: Tuple[str, ...] = _labels(fields) if fields["architectures"][0].endswith(CLASSIFICATION) else ()
     except (UserError, albert_config.ConfigError) as error:
         raise UserError("%s: %s" % (path, error))
     require_counterpart(config)
@@ -275,14 +273,14 @@ def _our_config(fields: Any) -> AlbertConfig:
     return albert_config.from_dict(dict({name: fields[name] for name in names}, hidden_act=_ACTIVATIONS[fields["hidden_act"]]))
 
 
-def _labels(fields: Mapping[str, Any]) -> Any:
+def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
     by_number = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})     # what two are called by default is left out
     if not isinstance(by_number, dict) or sorted(by_number) != sorted(str(number) for number in range(len(by_number))):
         raise UserError("id2label must name the labels 0, 1, … of the classes, got %s" % by_number)
     return tuple(by_number[str(number)] for number in range(len(by_number)))
 
 
-def _tokenizer(folder: str, config: AlbertConfig) -> Any:
+def _tokenizer(folder: str, config: AlbertConfig) -> Tuple[TokenizerConfig, int]:
     """The tokenizer, which reads the vocabulary in `folder`, and the longest sequence."""
     path = os.path.join(folder, TOKENIZER_FILE)
     fields = files.read_json(path) if os.path.isfile(path) else {}
