@@ -3,13 +3,18 @@
 # make venv         set up only: .venv with the pins of constraints.txt
 # make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
+# make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
+# make bench-serving DATA=questions.tsv         an exported model against the plain graph padded to 128, tiny and base
+# make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
+# make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
+# make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
 
-.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl-memory clean
+.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-etl-memory bench-serving check-parity check-java check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -55,8 +60,24 @@ check-transformers: venv
 bench-pretrain: venv
 	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))
 
+bench-etl: venv
+	$(PYTHON) test/benchmark/etl_speed.py $(if $(DATA),--data '$(DATA)') $(if $(VOCAB),--vocab_file $(VOCAB)) \
+	    $(if $(MEGABYTES),--megabytes $(MEGABYTES)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
 bench-etl-memory: venv
 	$(PYTHON) test/benchmark/etl_memory.py $(if $(DATA),--data '$(DATA)')
+
+bench-serving: venv
+	$(PYTHON) test/benchmark/serving_speed.py $(if $(DATA),--data '$(DATA)')
+
+check-parity: venv
+	$(PYTHON) test/checks/parity.py $(if $(DATA),--data '$(DATA)')
+
+check-java: venv
+	$(PYTHON) test/checks/java.py $(if $(DATA),--data '$(DATA)')
+
+check-segmenters: venv
+	$(PYTHON) test/benchmark/segmenters.py $(if $(DATA),--data '$(DATA)')
 
 clean:
 	rm -rf output build dist *.egg-info

@@ -1,7 +1,7 @@
 """Packaging. Requirements are loose on purpose: Ascend hosts carry their own TensorFlow 1.15; constraints.txt holds the verified pins."""
 from setuptools import setup
 
-ETL = ["apache-beam>=2.48,<2.49", "jieba>=0.42.1"]
+ETL = ["apache-beam>=2.48,<2.49", "jieba>=0.42.1,<0.43", "rjieba==0.1.11"]
 SERVE = ["starlette>=0.29,<0.30", "uvicorn[standard]>=0.22,<0.23", "grpcio>=1.48", "tensorflow-serving-api>=1.15,<1.16",
          "prometheus-client>=0.17,<0.18"]
 TEST = ["pytest>=7.4,<8", "hypothesis>=6.79,<7", "pytest-timeout>=2.1", "pytest-xdist>=3.5,<4", "httpx>=0.24,<0.25"]

@@ -8,6 +8,7 @@
   python -m estimator.checkpoints from_transformers --input_dir bert-base-chinese --output_dir output/bert
 """
 import contextlib
+import glob
 import os
 import re
 import sys
@@ -30,6 +31,7 @@ from etl.tokenization import TokenizerConfig
 Shape = Tuple[int, ...]
 
 CONVERTED_NAME = "model.ckpt"
+_OF_THE_TRAINING = ("global_step", "loss_scale", "good_steps", "bad_steps")    # the last three keep a dynamic loss scale
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
 
@@ -69,14 +71,41 @@ class LoadPlan(NamedTuple):
         return "\n".join((line,) + self.notes)
 
 
-class WeightsSaver(tf.train.Saver):
-    """Saves variables and no graph: a training graph may hold a device's own ops, which stock TensorFlow cannot read."""
+class TidyHook(tf.train.SessionRunHook):
+    """Keeps nothing of a checkpoint but its weights, and no more checkpoints than wanted.
 
-    def __init__(self, keep_checkpoint_max: int) -> None:
-        super().__init__(sharded=True, max_to_keep=keep_checkpoint_max, defer_build=True, save_relative_paths=True)
+    NPUEstimator's own hook saves with a Saver of its own, which writes the training graph, too: it holds the device's
+    ops, which stock TensorFlow cannot read. Its older release keeps five checkpoints, whatever it is told. This hook
+    comes after it.
+    """
 
-    def save(self, *args: Any, **kwargs: Any) -> Optional[str]:
-        return super().save(*args, **dict(kwargs, write_meta_graph=False))
+    def __init__(self, folder: str, keep_checkpoint_max: int) -> None:
+        self._folder, self._most = folder, keep_checkpoint_max
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._tidy()
+
+    def end(self, session: tf.Session) -> None:
+        self._tidy()
+
+    def _tidy(self) -> None:
+        graphs = [os.path.join(self._folder, name) for name in os.listdir(self._folder)
+                  if name.endswith(".meta") or name == "graph.pbtxt"]
+        if not graphs:                         # nothing was saved since
+            return
+        for path in graphs:
+            os.remove(path)
+        steps = {int(match.group(1)) for match in (re.fullmatch(r"model\.ckpt-(\d+)\.index", name)
+                                                   for name in os.listdir(self._folder)) if match}
+        newest = os.path.basename(_listed_in(self._folder)[-1])
+        kept = [name for name in map("model.ckpt-%d".__mod__, sorted(steps)) if name != newest][1 - self._most:] + [newest]
+        files.write_text(os.path.join(self._folder, STATE_FILE), "".join(
+            '%s: "%s"\n' % pair for pair in [("model_checkpoint_path", newest)] + [("all_model_checkpoint_paths", name)
+                                                                                   for name in kept]))
+        for step in steps:
+            if "model.ckpt-%d" % step not in kept:
+                for path in glob.glob(os.path.join(glob.escape(self._folder), "model.ckpt-%d.*" % step)):
+                    os.remove(path)
 
 
 def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
@@ -136,14 +165,16 @@ def read_shapes(checkpoint: str) -> Dict[str, Shape]:
 
 def identify(shapes: Dict[str, Shape]) -> Identity:
     """What kind of model the variables belong to. Raises UserError when they are no encoder of any family."""
-    def shape_of(ending: str) -> Shape:
+    def shape_of(ending: str, ranks: Sequence[int] = (2,)) -> Shape:
         for name in sorted(shapes):
             if name.startswith("bert/") and name.endswith(ending):
+                if len(shapes[name]) not in ranks:
+                    raise UserError("%s has the shape %s, wanted %d dimensions" % (name, list(shapes[name]), ranks[0]))
                 return shapes[name]
         raise UserError("neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
     vocab_size, embedding_size = shape_of("embeddings/word_embeddings")
     hidden_size = shape_of("/self/query/kernel")[0]
-    intermediate = shape_of("intermediate/dense/kernel")
+    intermediate = shape_of("intermediate/dense/kernel", (2, 3))
     num_ffn_groups = intermediate[2] if len(intermediate) == 3 else 1
     scope = re.compile(r"bert/encoder/(layer_shared|layer_\d+|transformer/group_\d+/inner_group_\d+)/")
     scopes = {match.group(1) for match in map(scope.match, shapes) if match}
@@ -215,6 +246,18 @@ def load(plan: LoadPlan) -> None:
     tf.train.init_from_checkpoint(plan.checkpoint, plan.assignment_map)
 
 
+def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
+    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of just those.
+
+    Raises UserError as `make_plan` and `check_data` do.
+    """
+    plan = make_plan(checkpoint, config)
+    check_data(checkpoint, plan.assignment_map)
+    saver = tf.train.Saver(plan.assignment_map)
+    saver.restore(session, checkpoint)
+    return saver
+
+
 def check_data(checkpoint: str, names: Iterable[str]) -> None:
     """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
     reader = _open(checkpoint)
@@ -232,7 +275,8 @@ def average(checkpoints: Sequence[str], output: str) -> None:
 
     Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at `output` already.
     """
-    if os.path.isdir(output) or os.path.exists(output + ".index"):
+    folder, name = os.path.split(os.path.abspath(output))
+    if os.path.isdir(output) or os.path.exists(os.path.join(folder, name + ".index")):
         raise UserError("--output: %s is there already: name a prefix, such as averaged/model.ckpt, that is free" % output)
     for checkpoint in checkpoints:
         _require_float32(checkpoint)
@@ -433,7 +477,7 @@ def _open(checkpoint: str) -> Any:
 
 def _require_float32(checkpoint: str) -> None:
     odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(_open(checkpoint).get_variable_to_dtype_map().items())
-           if dtype != tf.float32 and name != "global_step"]
+           if dtype != tf.float32 and name not in _OF_THE_TRAINING]
     if odd:
         raise UserError("%s: wanted float32 values, but %s" % (checkpoint, _listed(odd, 3)))
 
@@ -463,7 +507,7 @@ def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig
 
 
 def _is_weight(name: str) -> bool:
-    return name != "global_step" and not name.endswith(SLOT_SUFFIXES)
+    return name not in _OF_THE_TRAINING and not name.endswith(SLOT_SUFFIXES)
 
 
 def _listed(value: Any, most: int = 20) -> str:

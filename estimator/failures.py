@@ -49,7 +49,8 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
         raise
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):      # TensorFlow has one class for memory and for disks
-            raise UserError("no space left on the disk of --output_dir; the last whole checkpoint is kept")
+            kept = checkpoints.kept_in(output_dir) if output_dir else []
+            raise UserError("no space left on the disk of --output_dir" + ("; %s is whole" % kept[-1] if kept else ""))
         raise UserError("out of memory: %s is too large for this device; lower it" % batch_size_flag)
     except tf.train.NanLossDuringTrainingError:
         raise UserError("the loss is no longer a number: " + _WHAT_TO_DO + _go_back(output_dir))

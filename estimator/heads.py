@@ -35,14 +35,20 @@ class Classified(NamedTuple):
     logits: tf.Tensor                          # [batch, num_labels]
 
 
-def masked_lm(config: AlbertConfig, encoded: Encoded, positions: tf.Tensor, ids: tf.Tensor, weights: tf.Tensor,
+def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
+    """All places that the heads read, for `modeling.encode`: [batch, 1 + num_predictions], the first token's and the masked."""
+    return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
+
+
+def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor, weights: tf.Tensor,
               gelu: Activation = modeling.gelu) -> MaskedLm:
     """Predicts the tokens that were masked.
 
     Args:
       config: the encoder's.
       encoded: the encoder's output.
-      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding.
+      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding. None: the encoder's
+        output is at `read_positions` alone.
       ids: integers [batch, num_predictions]: the tokens that stood there.
       weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
       gelu: as in `modeling.encode`.
@@ -52,16 +58,17 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: tf.Tensor, ids:
     return MaskedLm(weighted_mean(losses, weights), losses, _most_likely(logits), logits)
 
 
-def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: tf.Tensor,
+def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor],
                      gelu: Activation = modeling.gelu) -> tf.Tensor:
-    """Scores of every token at `positions`: float [batch, num_predictions, vocab].
+    """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
 
     The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
     transforms to the table's width.
     """
     width = config.embedding_size if config.family == "google" else config.hidden_size
-    batch, num_predictions = modeling.dimensions(positions)
-    x = tf.reshape(gather_positions(encoded.sequence_output, positions), [-1, config.hidden_size])
+    x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(encoded.sequence_output, positions)
+    batch, num_predictions, _ = modeling.dimensions(x)
+    x = tf.reshape(x, [-1, config.hidden_size])
     with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("transform"):
             x = modeling.dense(x, width, "dense", config.initializer_range, modeling.activation(config, gelu))

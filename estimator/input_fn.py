@@ -23,7 +23,6 @@ FILES_READ_AT_ONCE = 16                        # a group: its files are read in 
 SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
 PARSERS = 2                                    # batches that are parsed at once
 BATCHES_AHEAD = 2
-READ_BATCH = 1024                              # records at a time, where only a label is wanted
 
 # AutoGraph reads a function's source file when the graph is built: a file edited during a long training would break the
 # evaluation after it. Ours are plain graph code and need no conversion.
@@ -94,24 +93,6 @@ def evaluate_on_arrays(arrays: Dict[str, np.ndarray], batch_size: int) -> InputF
     return lambda: _from_batches(batches, arrays, None).map(_filler(batch_size))
 
 
-def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) -> np.ndarray:
-    """How often each token is a label of the masked LM in the first `max_records` records: int64 [vocab_size]."""
-    names = ("masked_lm_ids", "masked_lm_weights")
-    counts = np.zeros(data.vocab_size, dtype=np.int64)
-    with tf.Graph().as_default(), tf.Session() as session:
-        batches = tf.data.TFRecordDataset(list(paths)).take(max_records).batch(READ_BATCH).map(_parser(data, names))
-        iterator = tf.data.make_initializable_iterator(batches)     # an NPU runs no other kind
-        batch = iterator.get_next()
-        session.run(iterator.initializer)
-        while True:
-            try:
-                values = session.run(batch)
-            except tf.errors.OutOfRangeError:
-                return counts
-            labels = values["masked_lm_ids"][values["masked_lm_weights"] > 0]
-            counts += np.bincount(labels, minlength=data.vocab_size)
-
-
 def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor, skip: tf.Tensor
                       ) -> tf.data.Dataset:
     """One epoch of serialized records, but for the first `skip`: files in a random order, in groups that are read at
@@ -137,12 +118,12 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
     return tf.data.Dataset.zip((groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
 
 
-def _parser(data: PretrainingData, names: Sequence[str] = ()) -> Callable[[tf.Tensor], Features]:
-    """Serialized records → their features, or those of `names`, checked: a value out of range is an InvalidArgumentError,
-    since a gather beyond a row's end would read another row's without a word.
+def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
+    """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a gather beyond a
+    row's end would read another row's without a word.
     """
     spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
-            for feature in data.features if not names or feature.name in names}
+            for feature in data.features}
     limits = limits_of(data.features, data.vocab_size)
 
     @_graph_code

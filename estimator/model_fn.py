@@ -61,11 +61,14 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
-        ids, weights = features["masked_lm_ids"], features["masked_lm_weights"]
+        batch = _trimmed(features) if training.device.on_host else features        # a device wants static shapes
+        ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         gelu, dropout = _kernels(training, mode)
-        encoded = _encode(model, features, gelu, dropout)
-        masked_lm = heads.masked_lm(model, encoded, features["masked_lm_positions"], ids, weights, gelu)
+        encoded = modeling.encode(
+            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, gelu=gelu,
+            skip_padding=training.device.on_host, output_positions=heads.read_positions(batch["masked_lm_positions"]))
+        masked_lm = heads.masked_lm(model, encoded, None, ids, weights, gelu)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
             order = heads.sentence_order(model, encoded, order_labels)
@@ -135,6 +138,16 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         return plan.summary()
 
 
+def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    """A batch of records without the columns that are padding in all of them: [batch, up to the longest]."""
+    def columns(counted: tf.Tensor) -> tf.Tensor:
+        return tf.maximum(tf.reduce_max(tf.cast(tf.where(counted > 0)[:, 1], tf.int32)) + 1, 1)
+    length, predictions = columns(features["input_mask"]), columns(features["masked_lm_weights"])
+    ends = dict.fromkeys(("input_ids", "input_mask", "segment_ids"), length)
+    ends.update(dict.fromkeys(("masked_lm_positions", "masked_lm_ids", "masked_lm_weights"), predictions))
+    return {name: features[name][:, :end] for name, end in ends.items()}
+
+
 def _encode(model: AlbertConfig, features: Mapping[str, tf.Tensor], gelu: modeling.Activation,
             dropout: Optional[modeling.Dropout]) -> modeling.Encoded:
     return modeling.encode(model, features["input_ids"], features["input_mask"], features["segment_ids"],
@@ -181,8 +194,6 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     if training.init_checkpoint:
         checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
-    if not device.on_host:                     # older releases keep five checkpoints, whatever they are told
-        tf.add_to_collection(tf.GraphKeys.SAVERS, checkpoints.WeightsSaver(training.keep_checkpoint_max))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()
@@ -194,5 +205,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                 training.accumulation_steps, training.iterations_per_loop, training.start_step)
     progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
                             event_dir if device.world.is_first else None)
+    tidy = [] if device.on_host or not device.world.is_first else [
+        checkpoints.TidyHook(event_dir, training.keep_checkpoint_max)]
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
-                                      training_hooks=[progress])
+                                      training_hooks=[progress] + tidy)

@@ -23,7 +23,7 @@ MASKED_SCORE = -10000.0                                  # added to the attentio
 
 class Encoded(NamedTuple):
     """What the heads read."""
-    sequence_output: tf.Tensor                 # [batch, seq_length, hidden]: the last layer
+    sequence_output: tf.Tensor                 # [batch, seq_length, hidden]: the last layer; or [batch, outputs, hidden]
     pooled_output: tf.Tensor                   # [batch, hidden]: tanh of a dense layer over the first position
     all_layers: Tuple[tf.Tensor, ...]          # [batch, seq_length, hidden] each; the last is sequence_output
     attention_probs: Tuple[tf.Tensor, ...]     # [batch, heads, seq_length, seq_length] each; empty unless asked for
@@ -46,8 +46,23 @@ class _Context(NamedTuple):
     batch: Dimension
     length: Dimension
     mask_scores: Optional[tf.Tensor]           # [batch, 1, 1, seq_length]; None: no padding
+    packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
     dropout: Optional[Dropout]
     act: Activation
+
+
+class _Packing(NamedTuple):
+    """How the rows of tokens alone and the places of a padded batch find each other."""
+    places: tf.Tensor                          # int32 [rows]: of each row in [batch · seq_length], ascending
+    split: tf.Tensor                           # int32 [batch, heads, seq_length]: of [rows · heads], each place's part
+    join: tf.Tensor                            # int32 [rows, heads]: of [batch · heads · seq_length], each row's parts
+    is_token: tf.Tensor                        # float [batch, 1, seq_length, 1]: 0 where the place is padding
+
+
+class _Outputs(NamedTuple):
+    """The places for which a layer is computed where not all are wanted."""
+    rows: tf.Tensor                            # int32 [batch · count]: among the rows of the layer's input
+    count: Dimension                           # of each sequence
 
 
 _BERT_NAMES = _LayerNames("attention", "attention/output/LayerNorm",
@@ -91,7 +106,8 @@ def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
 
 def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
            segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
-           gelu: Activation = gelu, with_attention_probs: bool = False) -> Encoded:
+           gelu: Activation = gelu, with_attention_probs: bool = False, skip_padding: bool = False,
+           output_positions: Optional[tf.Tensor] = None) -> Encoded:
     """Builds the encoder below the variable scope "bert". A second call in one graph shares the variables.
 
     Args:
@@ -102,19 +118,27 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
       dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
       gelu: what "gelu" as hidden_act means.
       with_attention_probs: whether to return each layer's attention.
+      skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All else stays the
+        same, to rounding; it pays where rows are much shorter than the longest.
+      output_positions: int32 [batch, outputs], of tokens, where the last layer is wanted, the first of each row 0;
+        nothing but keys and values is computed elsewhere. None means everywhere.
 
     Raises:
       ValueError: the sequence is longer than max_position_embeddings. A length that only the run knows is checked
         there: InvalidArgumentError.
     """
     batch, length = dimensions(input_ids)
+    if skip_padding and input_mask is None:
+        raise ValueError("skip_padding needs an input_mask")
     context = _Context(config, batch, _check_length(length, config.max_position_embeddings),
-                       None if input_mask is None else _mask_scores(input_mask), dropout, activation(config, gelu))
+                       None if input_mask is None else _mask_scores(input_mask),
+                       _pack(config, input_mask) if skip_padding else None, dropout, activation(config, gelu))
+    outputs = None if output_positions is None else _find_outputs(context, output_positions)
     with tf.variable_scope("bert", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("embeddings"):
             hidden, table, projection = _embed(context, input_ids, segment_ids)
         with tf.variable_scope("encoder"):
-            layers, probs = _transform(context, hidden)
+            layers, probs = _transform(context, hidden, outputs)
         with tf.variable_scope("pooler"):
             pooled = dense(layers[-1][:, 0], config.hidden_size, "dense", config.initializer_range, tf.tanh)
     return Encoded(layers[-1], pooled, tuple(layers), tuple(probs) if with_attention_probs else (), table, projection)
@@ -170,50 +194,59 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
     """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own.
 
     Returns:
-      float [batch · seq_length, width], the table of words, and its projection in the albert_zh family.
+      float [rows, width], the table of words, and its projection in the albert_zh family.
     """
     config = context.config
     table_width = config.embedding_size or config.hidden_size
     table = _table(config, "word_embeddings", config.vocab_size, table_width)
-    x, projection = tf.gather(table, tf.reshape(input_ids, [-1])), None
+    x, projection = tf.gather(table, _rows(context, input_ids)), None
     if config.family == "albert_zh":
         projection = _table(config, "word_embeddings_2", table_width, config.hidden_size)
         x = tf.matmul(x, projection)
     width = x.shape[-1].value
     segments = _table(config, "token_type_embeddings", config.type_vocab_size, width)
     positions = _table(config, "position_embeddings", config.max_position_embeddings, width)
-    x += segments[0] if segment_ids is None else _look_up_few(segments, segment_ids)
-    x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
+    x += segments[0] if segment_ids is None else _look_up_few(segments, _rows(context, segment_ids))
+    if context.packing is None:
+        x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
+    else:
+        x += tf.gather(positions, context.packing.places % context.length)
     x = layer_norm(tf.reshape(x, [-1, width]))
     return _drop(context, x, config.hidden_dropout_prob, "embeddings"), table, projection
 
 
-def _transform(context: _Context, x: tf.Tensor) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
+def _transform(context: _Context, x: tf.Tensor,
+               outputs: Optional[_Outputs]) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
     """All layers, one above the other: their outputs [batch, seq_length, hidden] and their attention probabilities.
 
-    Between them go rows, [batch · seq_length, hidden], so that no product has to be reshaped.
+    Between them go rows, [rows, hidden], so that no product has to be reshaped: of all positions, or of the tokens alone.
     """
     config = context.config
+    inner_layers = config.inner_group_num or 1
     if config.family == "google" and config.embedding_size != config.hidden_size:
         x = dense(x, config.hidden_size, "embedding_hidden_mapping_in", config.initializer_range)
     layers, probs = [], []
     for layer in range(config.num_hidden_layers):
-        for inner in range(config.inner_group_num or 1):
+        for inner in range(inner_layers):
+            is_last = layer == config.num_hidden_layers - 1 and inner == inner_layers - 1
+            wanted = outputs if is_last else None
             with tf.variable_scope(layer_scope(config, layer, inner)):
-                x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner))
-            layers.append(tf.reshape(x, [context.batch, context.length, config.hidden_size]))
+                x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner), wanted)
+            layers.append(_all_places(context, x) if wanted is None else
+                          tf.reshape(x, [context.batch, wanted.count, config.hidden_size]))
             probs.append(attention_probs)
     return layers, probs
 
 
-def _layer(context: _Context, x: tf.Tensor, place: str) -> Tuple[tf.Tensor, tf.Tensor]:
+def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, tf.Tensor]:
     """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before the block."""
     config = context.config
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
     pre = config.ln_type == "preln"
 
     block_input = layer_norm(x, names.attention_norm) if pre else x
-    attended, probs = _attend(context, block_input, names.attention, place)
+    attended, probs = _attend(context, block_input, names.attention, place, outputs)
+    x = x if outputs is None else tf.gather(x, outputs.rows)
     x = x + _drop(context, attended, config.hidden_dropout_prob, place + "attention_output")
     x = x if pre else layer_norm(x, names.attention_norm)
 
@@ -224,28 +257,98 @@ def _layer(context: _Context, x: tf.Tensor, place: str) -> Tuple[tf.Tensor, tf.T
     return (x if pre else layer_norm(x, names.output_norm)), probs
 
 
-def _attend(context: _Context, x: tf.Tensor, scope: str, place: str) -> Tuple[tf.Tensor, tf.Tensor]:
+def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
+            outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, tf.Tensor]:
     """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities."""
     config = context.config
+
+    def project(rows, name):
+        return dense(rows, config.hidden_size, "self/" + name, config.initializer_range)
+
     with tf.variable_scope(scope):
-        query, key, value = (
-            _split_heads(context, dense(x, config.hidden_size, "self/" + name, config.initializer_range))
-            for name in ("query", "key", "value"))
+        query = (_split_heads(context, project(x, "query")) if outputs is None else
+                 _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.count))
+        key, value = (_split_heads(context, project(x, name)) for name in ("key", "value"))
         scores = tf.matmul(query * (1.0 / math.sqrt(config.head_size)), key, transpose_b=True)
         if context.mask_scores is not None:
             scores += context.mask_scores
         probs = tf.nn.softmax(scores)
         dropped = _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs")
-        heads = tf.transpose(tf.matmul(dropped, value), [0, 2, 1, 3])
+        heads = tf.matmul(dropped, value)
+        if context.packing is None or outputs is not None:
+            heads = tf.transpose(heads, [0, 2, 1, 3])
+        else:
+            heads = _join_heads(context.packing, tf.reshape(heads, [-1, config.head_size]))
         joined = tf.reshape(heads, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
 
 def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[batch · seq_length, hidden] -> [batch, heads, seq_length, head_size]."""
+    """[rows, hidden] -> [batch, heads, seq_length, head_size]; what stands at padding that is skipped means nothing."""
+    if context.packing is None:
+        return _transpose_heads(context, x, context.length)
+    split, join = context.packing.split, context.packing.join
+
+    @tf.custom_gradient
+    def gather(parts: tf.Tensor) -> Any:       # the gradient of a gather is a slow sum; here each part goes to one place,
+        def gradient(grad: tf.Tensor) -> tf.Tensor:      # but for padding, whose gradient is 0
+            return tf.reshape(tf.gather(tf.reshape(grad, [-1, context.config.head_size]), join), tf.shape(parts))
+        return tf.gather(parts, split), gradient
+    return gather(tf.reshape(x, [-1, context.config.head_size]))
+
+
+def _join_heads(packing: _Packing, parts: tf.Tensor) -> tf.Tensor:
+    """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
+    @tf.custom_gradient
+    def gather(parts: tf.Tensor) -> Any:       # as above; padding was not gathered
+        def gradient(grad: tf.Tensor) -> tf.Tensor:
+            spread = tf.gather(tf.reshape(grad, [-1, grad.shape[-1].value]), packing.split) * packing.is_token
+            return tf.reshape(spread, tf.shape(parts))
+        return tf.gather(parts, packing.join), gradient
+    return gather(parts)
+
+
+def _transpose_heads(context: _Context, x: tf.Tensor, length: Dimension) -> tf.Tensor:
+    """[batch · length, hidden] -> [batch, heads, length, head_size]."""
     config = context.config
-    x = tf.reshape(x, [context.batch, context.length, config.num_attention_heads, config.head_size])
+    x = tf.reshape(x, [context.batch, length, config.num_attention_heads, config.head_size])
     return tf.transpose(x, [0, 2, 1, 3])
+
+
+def _pack(config: AlbertConfig, input_mask: tf.Tensor) -> _Packing:
+    """Numbers rows and places once for all layers: a gather by them splits or joins heads and skips padding in one pass."""
+    heads = tf.range(config.num_attention_heads)
+    length = dimensions(input_mask)[1]
+    is_token = tf.reshape(input_mask, [-1]) > 0
+    places = tf.cast(tf.where(is_token)[:, 0], tf.int32)
+    row = tf.reshape(tf.maximum(tf.cumsum(tf.cast(is_token, tf.int32)) - 1, 0), tf.shape(input_mask))
+    split = row[:, tf.newaxis, :] * config.num_attention_heads + heads[:, tf.newaxis]
+    sequence, position = places // length, places % length
+    join = (sequence[:, tf.newaxis] * config.num_attention_heads + heads) * length + position[:, tf.newaxis]
+    return _Packing(places, split, join, tf.cast(input_mask, tf.float32)[:, tf.newaxis, :, tf.newaxis])
+
+
+def _rows(context: _Context, x: tf.Tensor) -> tf.Tensor:
+    """[batch, seq_length] -> [rows]."""
+    x = tf.reshape(x, [-1])
+    return x if context.packing is None else tf.gather(x, context.packing.places)
+
+
+def _all_places(context: _Context, x: tf.Tensor) -> tf.Tensor:
+    """[rows, width] -> [batch, seq_length, width], 0 at padding that was skipped."""
+    shape = [context.batch, context.length, x.shape[-1].value]
+    if context.packing is not None:
+        x = tf.scatter_nd(context.packing.places[:, tf.newaxis], x, [shape[0] * shape[1], shape[2]])
+    return tf.reshape(x, shape)
+
+
+def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
+    batch, count = dimensions(positions)
+    rows = tf.reshape(positions + tf.range(batch)[:, tf.newaxis] * context.length, [-1])
+    if context.packing is not None:            # a place's row is the number of tokens before it; a row of padding alone,
+        last = tf.shape(context.packing.places)[0] - 1       # which only fills a batch, gets another's
+        rows = tf.minimum(tf.searchsorted(context.packing.places, rows), last)
+    return _Outputs(rows, count)
 
 
 def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
@@ -274,11 +377,11 @@ def _table(config: AlbertConfig, name: str, rows: int, width: int) -> tf.Variabl
 
 
 def _look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """[batch, seq_length] -> [batch · seq_length, width] of a table of few rows.
+    """[rows] -> [rows, width] of a table of few rows.
 
     By a product: a gather's gradient would add every token into the same two rows, one after the other.
     """
-    return tf.matmul(tf.one_hot(tf.reshape(ids, [-1]), table.shape[0].value, dtype=tf.float32), table)
+    return tf.matmul(tf.one_hot(ids, table.shape[0].value, dtype=tf.float32), table)
 
 
 def _drop(context: _Context, x: tf.Tensor, rate: float, place: str) -> tf.Tensor:

@@ -67,7 +67,7 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
         return CPU, "%s is installed, but none of %s is set" % (_PACKAGE, ", ".join(_DEVICE_VARIABLES))
     try:
         _bridge()
-    except (ImportError, OSError, AttributeError) as error:    # its native libraries, most often
+    except Exception as error:                 # its native libraries, most often; TensorFlow has errors of its own for them
         if requested == NPU:
             raise UserError("--backend npu: %s is installed, but importing it fails: %s" % (_PACKAGE, error))
         return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
@@ -115,7 +115,7 @@ class Device(NamedTuple):
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
         bridge = _bridge()
-        os.environ.setdefault("RANK_SIZE", "1")    # older releases demand what newer ones assume
+        os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"    # older releases demand what newer ones assume
         config = bridge.NPURunConfig(session_config=npu_session_config(), **self.run_arguments(model_dir, options))
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
         complaints = session_complaints(estimator.config.session_config)
@@ -169,7 +169,8 @@ class Device(NamedTuple):
             return optimizer
         bridge, is_distributed = _bridge(), self.world.size > 1
         if is_distributed:
-            optimizer = bridge.NPUDistributedOptimizer(optimizer=optimizer)
+            name = _arguments(bridge.NPUDistributedOptimizer)[0]        # not the same in all releases
+            optimizer = bridge.NPUDistributedOptimizer(**{name: optimizer})
         if loss_scale_manager is not None:
             optimizer = bridge.NPULossScaleOptimizer(opt=optimizer, loss_scale_manager=loss_scale_manager,
                                                      is_distributed=is_distributed)

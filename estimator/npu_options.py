@@ -37,8 +37,19 @@ _REFUSED = {"session_config": "the trainer makes it", "distribute": "devices fin
             "dynamic_inputs_shape_range": "all shapes are static", "dynamic_graph_execute_mode": "all shapes are static"}
 _ALLOWED: Dict[str, Sequence[Any]] = {
     "precision_mode_v2": ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16"),
-    "graph_run_mode": (0, 1), "local_rank_id": tuple(range(8)), "dump_mode": ("input", "output", "all"),
+    "graph_run_mode": (1,), "local_rank_id": tuple(range(8)), "dump_mode": ("input", "output", "all"),
     "dump_debug_mode": ("aicore_overflow", "atomic_overflow", "all")}
+# What the package's Python takes without a look, and its native side does not survive.
+_KINDS: Dict[str, type] = dict(
+    dict.fromkeys(("enable_data_pre_proc", "enable_reduce_precision", "variable_format_optimize", "mix_compile_mode",
+                   "hcom_parallel", "is_tailing_optimization", "enable_compress_weight", "hcom_multi_mode",
+                   "enable_profiling", "enable_dump", "enable_dump_debug"), bool),
+    **dict.fromkeys(("op_debug_level", "enable_exception_dump", "enable_small_channel", "deterministic", "hccl_timeout",
+                     "session_device_id"), int),
+    **dict.fromkeys(("jit_compile", "op_compiler_cache_mode", "op_compiler_cache_dir", "debug_dir", "work_path",
+                     "auto_tune_mode", "mstune_mode", "aoe_mode", "fusion_switch_file", "optypelist_for_implmode",
+                     "buffer_optimize", "HCCL_algorithm", "op_precision_mode", "profiling_options", "dump_path"), str))
+_KIND_NAMES = {bool: "true or false", int: "an integer", str: "a string"}
 _IMPLEMENTATIONS = ("high_precision", "high_performance")
 _NEWER_IMPLEMENTATIONS = ("high_precision_for_all", "high_performance_for_all")
 _NESTED = ("profiling_config", "dump_config")
@@ -179,6 +190,9 @@ def _check_dump(value: Mapping[str, Any]) -> None:
 
 
 def _check_value(name: str, value: Any, is_known: Callable[[str], bool]) -> None:
+    kind = _KINDS.get(name)
+    if kind is not None and value is not None and type(value) is not kind:     # True is an int to isinstance
+        raise UserError("%s: %s must be %s, got %s" % (OPTIONS_FLAG, name, _KIND_NAMES[kind], json.dumps(value)))
     allowed = _ALLOWED.get(name)
     if name == "op_select_implmode":
         allowed = _IMPLEMENTATIONS + (_NEWER_IMPLEMENTATIONS if is_known("precision_mode_v2") else ())

@@ -40,7 +40,7 @@ def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta
 
 def lamb_trust_ratio(param: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
     """‖w‖ / ‖update‖ for one variable, 1 where either is 0 (arXiv 1904.00962, algorithm 2, with φ(z) = z)."""
-    param_norm, update_norm = tf.norm(param), tf.norm(update)
+    param_norm, update_norm = (tf.sqrt(2.0 * tf.nn.l2_loss(x)) for x in (param, update))     # one pass each
     both = tf.logical_and(param_norm > 0, update_norm > 0)
     return tf.where(both, tf.math.divide_no_nan(param_norm, update_norm), tf.ones_like(param_norm))
 

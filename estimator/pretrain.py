@@ -25,7 +25,7 @@ from etl import files
 from etl.command_line import UserError, flag, run
 from etl.tokenization import TokenizerConfig
 
-BASELINE_RECORDS = 100000                      # as many are read, at most, to count labels
+BASELINE_RECORDS = 20000                       # as many are read, at most, to count labels
 
 # Published for ALBERT (Lan et al. 2019, section 4.1); with less data than so many batches, a run of this size makes no sense.
 PUBLISHED_BATCH_SIZE, PUBLISHED_STEPS, PUBLISHED_BATCHES = 4096, 125000, 100
@@ -239,6 +239,8 @@ def make_training(plan: Plan) -> Any:
         return input_fn.train_on_records(plan.data, config.train_batch_size, config.random_seed, done, plan.device.world)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written
+    if config.do_eval and plan.device.world.is_first:
+        baselines(plan.data)                   # and records without a prediction
     return Training("estimator.pretrain", config, plan.facts, plan.folder, plan.device, estimator, batches,
                     "--train_batch_size %d" % config.train_batch_size, config.num_train_steps,
                     lambda: evaluate(plan, estimator), config.eval_every, config.best_metric, plan.data)
@@ -262,12 +264,12 @@ def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
 @functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
 def baselines(data: PretrainingData) -> Dict[str, float]:
     """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
-    from estimator import input_fn, metrics
-    train_counts = input_fn.label_counts(data.train_files, data, BASELINE_RECORDS)
-    eval_counts = input_fn.label_counts(data.eval_files, data, BASELINE_RECORDS)
-    if not (train_counts.any() and eval_counts.any()):
-        raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % data.source)
-    cross_entropy, accuracy = metrics.unigram_baseline(train_counts, eval_counts)
+    from estimator import metrics
+    counts = [records.label_counts(paths, data, BASELINE_RECORDS) for paths in (data.train_files, data.eval_files)]
+    for paths, found in zip((data.train_files, data.eval_files), counts):
+        if not found.any():
+            raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % ", ".join(paths))
+    cross_entropy, accuracy = metrics.unigram_baseline(*counts)
     return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
             "uniform_cross_entropy": math.log(data.vocab_size)}
 

@@ -109,7 +109,7 @@ class ProgressHook(tf.train.SessionRunHook):
                           tokens_per_second=batches * self._pace.batch_tokens / seconds)
             if self._time_waiting is not None:
                 points["share_of_time_waiting_for_input"] = self._waited / seconds
-            batches_left = (self._pace.num_train_steps - step) * self._pace.accumulation_steps
+            batches_left = max(0, self._pace.num_train_steps - step) * self._pace.accumulation_steps
             text += "  " + pace_text(points, batches_left * seconds / batches)
         if self._skipped:
             text += "  %d updates overflowed" % self._skipped

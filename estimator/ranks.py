@@ -26,6 +26,9 @@ def read_world(environment: Mapping[str, str]) -> World:
 
     Raises UserError that names all variables that are missing, or the one that does not fit.
     """
+    for name in ("ASCEND_DEVICE_ID", "DEVICE_ID"):
+        if environment.get(name) and _integer(environment, name) < 0:
+            raise UserError("%s must be a device's number, from 0 on, got %s" % (name, environment[name]))
     table = environment.get("RANK_TABLE_FILE")
     if not table:
         if environment.get("RANK_SIZE", "1") not in ("", "1"):
@@ -39,7 +42,6 @@ def read_world(environment: Mapping[str, str]) -> World:
     if not os.path.isfile(table):
         raise UserError("RANK_TABLE_FILE: %s: no such file" % table)
     size, rank = _integer(environment, "RANK_SIZE"), _integer(environment, "RANK_ID")
-    _integer(environment, "ASCEND_DEVICE_ID")
     if size < 1:
         raise UserError("RANK_SIZE must be at least 1, got %d" % size)
     if not 0 <= rank < size:

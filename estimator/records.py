@@ -3,10 +3,11 @@
 Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and TFRecord files of
 older tools, which say nothing: their lengths and vocabulary come by flag and are held against the records.
 """
+import itertools
 import math
 import os
 from dataclasses import dataclass
-from typing import Dict, Iterator, Optional, Sequence, Tuple
+from typing import Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -118,8 +119,20 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
         vocab_size=vocab_size)
 
 
-def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, place: str) -> None:
-    """Raises UserError, beginning with `place`, for the first feature that is missing, of a wrong length or range."""
+def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) -> np.ndarray:
+    """How often each token is a label of the masked LM in the first `max_records` records: int64 [vocab_size]."""
+    counts = np.zeros(data.vocab_size, dtype=np.int64)
+    records = (found for path in paths for found in _records(path))
+    for place, record in itertools.islice(records, max_records):
+        values = check_record(record, data.features, data.vocab_size, place)
+        np.add.at(counts, values["masked_lm_ids"][values["masked_lm_weights"] > 0], 1)
+    return counts
+
+
+def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, place: str) -> Mapping[str, np.ndarray]:
+    """The values of a record. Raises UserError, beginning with `place`, for the first feature that is missing, of a wrong
+    length or range.
+    """
     limits = limits_of(features, vocab_size)
     try:
         values = examples.decode_example(record)
@@ -139,6 +152,7 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
             wrong = array[~((array >= 0) & (array < limit))]
         if len(wrong):
             raise UserError("%s: feature %s must be in [0, %s), got %s" % (place, feature.name, limit, wrong[0]))
+    return values
 
 
 def limits_of(features: Sequence[Feature], vocab_size: int) -> Dict[str, float]:

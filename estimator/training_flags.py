@@ -107,6 +107,7 @@ class TrainingFlags:
         if self.scale_lr_by_batch:
             rate = schedules.scaled_learning_rate(rate, batch_size * device.world.size * self.gradient_accumulation_steps,
                                                   self.scale_lr_by_batch)
+            print("--scale_lr_by_batch %d: the highest learning rate is %g" % (self.scale_lr_by_batch, rate))
         return TrainingConfig(
             optimizer=self.optimizer, learning_rate=rate, num_train_steps=num_train_steps, num_warmup_steps=num_warmup_steps,
             random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,

@@ -13,9 +13,11 @@ import time
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
-from etl import manifest
-from etl.chunks import REASONS_SHOWN, build_chunk, read_markers
+from etl import build_report, manifest
+from etl.chunks import REASONS_SHOWN, build_chunk, histograms_path, read_markers
 from etl.command_line import UserError, run
+from etl.files import read_json
+from etl.histograms import sum_histograms
 from etl.instances import PARTS
 from etl.pipeline import RunnerConfig, run_map
 from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
@@ -47,7 +49,8 @@ def build(config: BuildConfig) -> None:
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
         drop_other_builds(plan)
         _merge(config, plan, [Extent(*extent) for marker in markers for extent in marker["extents"]])
-        result = publish(config, plan, counters)
+        histograms = sum_histograms(read_json(histograms_path(plan.job.work_dir, index)) for index in range(len(plan.ranges)))
+        result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
 
 
@@ -134,8 +137,9 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
         rows.append(("unusable documents", os.path.join(config.output_dir, DEAD_LETTERS)))
     for name, value in rows:
         print("  %-26s %s" % (name, value))
-    print("Wrote %s\nNext: python -m estimator.pretrain --input_file %s" % (
-        os.path.join(config.output_dir, manifest.FILE_NAME), config.output_dir))
+    print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s" % (
+        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, build_report.FILE_NAME),
+        config.output_dir))
 
 
 if __name__ == "__main__":

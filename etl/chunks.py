@@ -4,29 +4,33 @@ The marker is written last. A chunk whose marker exists is done, so a job that w
 counters work the same on every runner.
 """
 import functools
+import itertools
 import json
 import os
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from etl.command_line import UserError
 from etl.documents import Document
-from etl.examples import encode_example, pad_instance
+from etl.draws import rng_for
+from etl.examples import encode_examples, instance_features
 from etl.files import read_json, write_json, write_text
-from etl.instances import (PARTS, DrawSegment, Instance, InstanceConfig, instances_from_document, part_of,
+from etl.histograms import Histograms
+from etl.instances import (PARTS, DrawSegment, InstanceConfig, Instances, mask_pairs, part_of, segment_pairs,
                            tokenize_document)
 from etl.masking import KEPT, MASKED, PERMUTED, RANDOM
 from etl.random_segments import RandomSegments, pool_path
-from etl.segments import TokenizedDocument
-from etl.shards import Sample, sample_key, write_runs
+from etl.segments import SegmentPair
+from etl.shards import Sample, sample_key, seeds_of, write_runs
 from etl.sources import BadRecord, FileRange, line_number, read_documents
 from etl.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
 from etl.words import load_segmenter
 
 REASONS_SHOWN = 3
+SAMPLES_AT_ONCE = 64                           # that NumPy masks in one go: many for its speed, few for the caches
 
 # Counters of what happened to predicted tokens, by the kind's number.
 _KIND_NAMES = [name + "_predictions" for _, name in sorted(
@@ -42,6 +46,7 @@ class ChunkJob:
       eval_fraction: share of documents, by hash of their text, that go to the eval shards.
       keep_duplicates: False gives repeated documents the same samples, so that the merge can drop them.
       stop_at_bad_records: True raises for the first chunk that meets one; False puts them into dead letters.
+      word_share: share of documents whose words are counted for the report.
     """
     work_dir: str
     tokenizer: TokenizerConfig
@@ -51,9 +56,11 @@ class ChunkJob:
     input_format: str = "text"
     text_field: str = "text"
     user_dict: Optional[str] = None
+    segmenter: str = "auto"
     token_boundary: bool = False
     keep_duplicates: bool = True
     stop_at_bad_records: bool = True
+    word_share: float = 1.0
 
 
 class Worker:
@@ -61,7 +68,7 @@ class Worker:
 
     def __init__(self, job: ChunkJob) -> None:
         self.tokenizer = load_tokenizer(job.tokenizer)
-        self.segmenter = load_segmenter(job.user_dict)
+        self.segmenter = load_segmenter(job.user_dict, job.segmenter)
         self.pools: Dict[str, RandomSegments] = {}
         if job.instances.sentence_objective == "next":
             self.pools = {part: RandomSegments(pool_path(job.work_dir, part), self.tokenizer, self.segmenter,
@@ -89,6 +96,11 @@ def dead_letters_path(work_dir: str, index: int) -> str:
     return os.path.join(work_dir, "dead_letters", "%06d.jsonl" % index)
 
 
+def histograms_path(work_dir: str, index: int) -> str:
+    """The histograms of chunk `index`."""
+    return os.path.join(work_dir, "histograms", "%06d.json" % index)
+
+
 def read_markers(work_dir: str, count: int) -> List[Dict[str, Any]]:
     """The markers of all finished chunks among `count`, in order."""
     paths = (marker_path(work_dir, index) for index in range(count))
@@ -104,15 +116,15 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
     marker = marker_path(job.work_dir, index)
     if os.path.exists(marker):
         return
-    counters: Counter = Counter()
-    bad_records: List[BadRecord] = []
+    counters, bad_records, histograms = tally = _Tally(Counter(), [], Histograms(job.word_share))
     prefix = os.path.join(job.work_dir, "runs", "%06d" % index)
-    extents = list(write_runs(_samples(job, file_range, counters, bad_records), prefix, dict(job.num_shards)))
+    extents = list(write_runs(_samples(job, file_range, tally), prefix, dict(job.num_shards)))
     if bad_records:
         write_text(dead_letters_path(job.work_dir, index), "".join(
             json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason}, ensure_ascii=False) + "\n"
             for bad in bad_records))
     counters["bad_records"] = len(bad_records)
+    write_json(histograms_path(job.work_dir, index), histograms.to_json())
     size = (file_range.end or os.path.getsize(file_range.path)) - file_range.begin
     write_json(marker, {"extents": extents, "counters": counters, "bytes": size,
                         "bad_records": [describe_bad_record(bad) for bad in bad_records[:REASONS_SHOWN]]})
@@ -123,47 +135,55 @@ def describe_bad_record(bad: BadRecord) -> str:
     return "%s: line %d: %s" % (bad.path, line_number(bad.path, bad.offset), bad.reason)
 
 
-def _samples(job: ChunkJob, file_range: FileRange, counters: Counter, bad_records: List[BadRecord]) -> Iterator[Sample]:
-    worker = load_worker(job)
+class _Tally(NamedTuple):
+    """What is counted on the way."""
+    counters: Counter
+    bad_records: List[BadRecord]
+    histograms: Histograms
+
+
+def _samples(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Sample]:
+    pairs = _keyed_pairs(job, file_range, tally)
+    for batch in iter(lambda: list(itertools.islice(pairs, SAMPLES_AT_ONCE)), []):
+        parts, keys, found = zip(*batch)
+        instances = mask_pairs(found, seeds_of(keys), job.instances, load_worker(job).vocabulary)
+        _count(instances, tally)
+        yield from map(Sample, parts, keys, encode_examples(instance_features(instances, job.token_boundary)))
+
+
+def _keyed_pairs(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Tuple[str, bytes, SegmentPair]]:
+    """(part, sample key, segments) of every sample."""
+    worker, counters, seed = load_worker(job), tally.counters, job.instances.random_seed
     for document in read_documents(file_range, job.input_format, job.text_field):
         if isinstance(document, BadRecord):
             if job.stop_at_bad_records:
                 raise UserError(describe_bad_record(document))
-            bad_records.append(document)
+            tally.bad_records.append(document)
             continue
         tokenized = tokenize_document(document, worker.tokenizer, worker.segmenter)
-        counters.update(
-            documents=1, sentences=len(document.sentences), words=int(tokenized.word_starts.sum()),
-            tokens=len(tokenized.ids), unknown_tokens=int((tokenized.ids == worker.vocabulary.unk).sum()))
-        yield from _document_samples(job, document, tokenized, worker, counters)
+        tally.histograms.add_document(document, tokenized, worker.tokenizer)
+        identity: Tuple[object, ...] = (document.identity,)
+        if job.keep_duplicates:
+            identity += (document.file_index, document.offset)
+        part = part_of(document, seed, job.eval_fraction)
+        copies = 1 if part == "eval" else job.instances.dupe_factor    # a held-out document is measured once, not ten times
+        samples = 0
+        for samples, pair in enumerate(segment_pairs(tokenized, copies, job.instances, rng_for(seed, identity),
+                                                     worker.draw_segment_for(document, part)), 1):
+            yield part, sample_key((seed, identity, samples), document.file_index, document.offset), pair
+        for name, count in (
+                ("documents", 1), ("sentences", len(document.sentences)), ("words", int(tokenized.word_starts.sum())),
+                ("tokens", len(tokenized.ids)), ("unknown_tokens", int((tokenized.ids == worker.vocabulary.unk).sum())),
+                (part + "_documents", 1), (part + "_samples", samples), ("documents_too_short", int(not samples))):
+            counters[name] += count
 
 
-def _document_samples(job: ChunkJob, document: Document, tokenized: TokenizedDocument, worker: Worker,
-                      counters: Counter) -> Iterator[Sample]:
-    config = job.instances
-    identity: Tuple[object, ...] = (document.identity,)
-    if job.keep_duplicates:
-        identity += (document.file_index, document.offset)
-    part = part_of(document, config.random_seed, job.eval_fraction)
-    draw_segment = worker.draw_segment_for(document, part)
-    samples = 0
-    for copy in range(1 if part == "eval" else config.dupe_factor):    # a held-out document is measured once, not ten times
-        instances = instances_from_document(tokenized, identity, copy, config, worker.vocabulary, draw_segment)
-        for number, instance in enumerate(instances):
-            key = sample_key((config.random_seed, identity, copy, number), document.file_index, document.offset)
-            record = encode_example(pad_instance(instance, config.max_seq_length, config.max_predictions_per_seq,
-                                                 job.token_boundary))
-            _count(instance, counters)
-            samples += 1
-            yield Sample(part, key, record)
-    counters.update({part + "_documents": 1, part + "_samples": samples, "documents_too_short": int(not samples)})
-
-
-def _count(instance: Instance, counters: Counter) -> None:
-    counters.update(sample_tokens=len(instance.input_ids), predictions=len(instance.masked_lm_ids),
-                    label_1_samples=instance.label)
-    for name, count in zip(_KIND_NAMES, np.bincount(instance.masked_lm_kinds, minlength=len(_KIND_NAMES)).tolist()):
-        counters[name] += count
+def _count(instances: Instances, tally: _Tally) -> None:
+    is_slot = np.arange(instances.masked_lm_kinds.shape[1]) < instances.num_predictions[:, None]
+    kinds = np.bincount(instances.masked_lm_kinds[is_slot], minlength=len(_KIND_NAMES))
+    tally.counters.update(sample_tokens=int(instances.lengths.sum()), predictions=int(is_slot.sum()),
+                          label_1_samples=int(instances.labels.sum()), **dict(zip(_KIND_NAMES, kinds.tolist())))
+    tally.histograms.add_samples(instances)
 
 
 @functools.lru_cache(maxsize=1)

@@ -3,15 +3,15 @@
 TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the bytes
 themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
-import contextlib
+import functools
 import struct
-from typing import IO, Dict, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
 
 import google_crc32c
 import numpy as np
 
 from etl.command_line import UserError
-from etl.instances import Instance
+from etl.instances import Instances
 
 INT64, FLOAT = "int64", "float32"
 
@@ -48,38 +48,39 @@ def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
     return tuple(features)
 
 
-def pad_instance(instance: Instance, max_seq_length: int, max_predictions_per_seq: int,
-                 with_token_boundary: bool = False) -> Dict[str, np.ndarray]:
-    """The values of `pretraining_features`, padded with 0: {name: bool, int32 or float32 array}."""
-    length, predictions = len(instance.input_ids), len(instance.masked_lm_ids)
-    real, second = np.zeros((2, max_seq_length), dtype=bool)
-    real[:length] = True
-    second[instance.first_length:length] = True
+def instance_features(instances: Instances, with_token_boundary: bool = False) -> Dict[str, np.ndarray]:
+    """The values of `pretraining_features`: {name: bool, int32 or float32 array [samples, length]}."""
+    places = np.arange(instances.input_ids.shape[1])
+    slots = np.arange(instances.masked_lm_ids.shape[1])
+    input_mask = places < instances.lengths[:, None]
     values = {
-        "input_ids": _padded(instance.input_ids, max_seq_length),
-        "input_mask": real,
-        "segment_ids": second,
-        "masked_lm_positions": _padded(instance.masked_lm_positions, max_predictions_per_seq),
-        "masked_lm_ids": _padded(instance.masked_lm_ids, max_predictions_per_seq),
-        "masked_lm_weights": _padded(np.ones(predictions, np.float32), max_predictions_per_seq),
-        "next_sentence_labels": np.array([instance.label == 1]),
+        "input_ids": instances.input_ids,
+        "input_mask": input_mask,
+        "segment_ids": input_mask & (places >= instances.first_lengths[:, None]),
+        "masked_lm_positions": instances.masked_lm_positions,
+        "masked_lm_ids": instances.masked_lm_ids,
+        "masked_lm_weights": (slots < instances.num_predictions[:, None]).astype(np.float32),
+        "next_sentence_labels": instances.labels[:, None] == 1,
     }
     if with_token_boundary:
-        values["token_boundary"] = _padded(instance.word_starts, max_seq_length)
+        values["token_boundary"] = instances.word_starts
     return values
 
 
-def encode_example(values: Dict[str, np.ndarray]) -> bytes:
-    """Serializes a tf.train.Example: bool and integer arrays become Int64List, float arrays FloatList. Equal values, equal bytes."""
-    parts = []
+def encode_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
+    """Serializes a tf.train.Example for each row: bool and integer arrays become Int64List, float arrays FloatList.
+
+    Equal values, equal bytes.
+
+    Args:
+      values: {name: [examples, length]}.
+    """
+    columns: List[Iterable[bytes]] = []
     for name in sorted(values):
         array = values[name]
-        if array.dtype.kind == "f":
-            feature = _field(2, _field(1, array.astype("<f4").tobytes()))    # Feature.float_list { packed value }
-        else:
-            feature = _field(3, _field(1, _packed_varints(array)))           # Feature.int64_list { packed value }
-        parts.append(_field(1, _field(1, name.encode("utf-8")) + _field(2, feature)))
-    return _field(1, b"".join(parts))
+        kind, payloads = (2, _rows(array.astype("<f4"))) if array.dtype.kind == "f" else (3, _packed_varints(array))
+        columns += [[_entry_header(name, kind, len(payload)) for payload in payloads], payloads]
+    return [_field(1, b"".join(parts)) for parts in zip(*columns)]
 
 
 def decode_example(record: bytes) -> Dict[str, np.ndarray]:
@@ -152,20 +153,40 @@ _VARINT_BYTES[np.arange(3) < _VARINT_LENGTHS[:, None] - 1] |= 0x80
 _VARINT_COUNTS = np.arange(3) < _VARINT_LENGTHS[:, None]
 
 
-def _packed_varints(array: np.ndarray) -> bytes:
+def _packed_varints(array: np.ndarray) -> List[bytes]:
+    """The numbers of each row as varints."""
     if array.dtype == bool:
-        return array.tobytes()
-    if array.dtype == np.int32:
-        with contextlib.suppress(IndexError):  # a negative number becomes a place that the table does not have
-            places = array.view(np.uint32)
-            return _VARINT_BYTES[places][_VARINT_COUNTS[places]].tobytes()
-    return b"".join(map(_varint, array.tolist()))
+        return _rows(array)
+    if array.dtype == np.int32 and array.size and 0 <= array.min() and array.max() < _TABLE_SIZE:
+        counts = np.take(_VARINT_COUNTS, array, axis=0)
+        ends = np.cumsum(counts.sum(axis=(1, 2))).tolist()
+        packed = np.take(_VARINT_BYTES, array, axis=0)[counts].tobytes()
+        return [packed[begin:end] for begin, end in zip([0] + ends, ends)]
+    return [b"".join(map(_varint, row)) for row in array.tolist()]
+
+
+def _rows(array: np.ndarray) -> List[bytes]:
+    """The bytes of each row."""
+    packed, size = array.tobytes(), array[:1].nbytes
+    return [packed[index * size:(index + 1) * size] for index in range(len(array))]
+
+
+@functools.lru_cache(1 << 14)
+def _entry_header(name: str, kind: int, length: int) -> bytes:
+    """What stands before a feature's numbers in the map of features, when these take so many bytes."""
+    numbers = _header(1, length)               # FloatList or Int64List { packed value }
+    feature = _header(kind, len(numbers) + length) + numbers
+    entry = _field(1, name.encode("utf-8")) + _header(2, len(feature) + length) + feature
+    return _header(1, len(entry) + length) + entry
 
 
 def _field(number: int, payload: bytes) -> bytes:
     """A length-delimited protocol buffer field."""
-    length = len(payload)
-    return bytes((number << 3 | 2,)) + (_varint(length) if length > 0x7F else bytes((length,))) + payload
+    return _header(number, len(payload)) + payload
+
+
+def _header(number: int, length: int) -> bytes:
+    return bytes((number << 3 | 2,)) + _varint(length)
 
 
 def _read_varint(data: bytes, at: int) -> Tuple[int, int]:

@@ -1,13 +1,14 @@
-"""Documents → samples: one function that names every decision in its order, and the settings it takes."""
-import hashlib
+"""Documents → samples: two functions that name every decision in its order, and the settings they take."""
+import functools
 from dataclasses import dataclass
-from typing import Callable, Iterator, NamedTuple, Optional, Tuple
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
 from etl.documents import Document
-from etl.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements, choose_words, find_words,
-                         num_to_predict)
+from etl.draws import rng_for, uniforms
+from etl.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements, choose_runs, choose_words,
+                         find_words, num_to_predict)
 from etl.segments import SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack, split_and_swap
 from etl.tokenization import Vocabulary
 from etl.words import Segmenter, mark_word_starts
@@ -16,6 +17,8 @@ PARTS = ("train", "eval")
 MASKINGS = ("whole_word", "ngram", "token")
 SENTENCE_OBJECTIVES = ("order", "next", "none")
 LABELS = ("plain", "albert_zh")
+# By sentence objective: what the labels 0 and 1 say of the second segment.
+LABEL_MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
 # (rng, most tokens) -> (int32 token ids, bool word starts) of another document, or None when there is none.
 DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
@@ -74,30 +77,28 @@ class InstanceConfig:
         return self.budget // 3
 
 
-class Instance(NamedTuple):
-    """One sample, not yet padded.
+class Instances(NamedTuple):
+    """Samples, padded with 0 to max_seq_length tokens and max_predictions_per_seq predictions.
 
     Attributes:
-      input_ids: int32 [length], masked.
-      word_starts: bool [length]; [CLS] and [SEP] count as words.
-      first_length: tokens of `[CLS] a [SEP]`; the rest is the second segment.
-      masked_lm_positions, masked_lm_ids: int32 [predictions], ascending positions, and what stood there.
-      masked_lm_kinds: int8 [predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
-      label: 1 when the segments are swapped, or the second is random.
+      input_ids: int32 [samples, tokens], masked.
+      word_starts: bool [samples, tokens]; [CLS] and [SEP] count as words.
+      lengths: int32 [samples], tokens that are no padding.
+      first_lengths: int32 [samples], tokens of `[CLS] a [SEP]`; the rest is the second segment.
+      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and what stood there.
+      masked_lm_kinds: int8 [samples, predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
+      num_predictions: int32 [samples], predictions that are no padding.
+      labels: int32 [samples], 1 when the segments are swapped, or the second is random.
     """
     input_ids: np.ndarray
     word_starts: np.ndarray
-    first_length: int
+    lengths: np.ndarray
+    first_lengths: np.ndarray
     masked_lm_positions: np.ndarray
     masked_lm_ids: np.ndarray
     masked_lm_kinds: np.ndarray
-    label: int
-
-
-def rng_for(seed: int, *parts: object) -> np.random.Generator:
-    """Random numbers that depend on the seed and on what they are for, never on who asks or when."""
-    digest = hashlib.blake2b(repr((seed,) + parts).encode("utf-8"), digest_size=16).digest()
-    return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+    num_predictions: np.ndarray
+    labels: np.ndarray
 
 
 def part_of(document: Document, seed: int, eval_fraction: float) -> str:
@@ -110,83 +111,99 @@ def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> To
 
     They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
     """
-    ids, word_starts, sentence_starts, length = [], [], [], 0
-    for sentence in document.sentences:
-        encoding = tokenizer.encode(sentence)
-        if not len(encoding.ids):              # nothing but control characters
-            continue
-        ids.append(encoding.ids)
-        starts = mark_word_starts(encoding.offsets, segmenter.word_offsets(sentence)) & tokenizer.may_begin_word(encoding.ids)
-        starts[0] = True
-        word_starts.append(starts)
-        sentence_starts.append(length)
-        length += len(encoding.ids)
-    return TokenizedDocument(np.concatenate(ids) if ids else np.zeros(0, np.int32),
-                             np.concatenate(word_starts) if ids else np.zeros(0, bool),
-                             np.array(sentence_starts, dtype=np.int32))
+    encoding = tokenizer.encode_sentences(document.sentences)
+    begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
+    sentence_starts = np.unique(np.searchsorted(encoding.offsets, begins))[:-1]    # one of control characters only is none
+    word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
+    word_starts &= tokenizer.may_begin_word(encoding.ids)
+    word_starts[sentence_starts] = True
+    return TokenizedDocument(encoding.ids, word_starts, sentence_starts.astype(np.int32))
 
 
-def instances_from_document(document: TokenizedDocument, identity: Tuple[object, ...], copy: int,
-                            config: InstanceConfig, vocabulary: Vocabulary,
-                            draw_segment: Optional[DrawSegment] = None) -> Iterator[Instance]:
-    """The samples of one copy of a document, in reading order; none when it is too short for two segments.
+def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,
+                  draw_segment: Optional[DrawSegment] = None) -> Iterator[SegmentPair]:
+    """The segments of a document's samples, copy after copy in reading order; none when it is too short for two.
 
     Args:
-      identity: what the random numbers depend on besides the seed and the copy.
       draw_segment: gives text of another document; wanted by the objective "next" alone.
     """
-    rng = rng_for(config.random_seed, identity, copy)
-    for pair in _segment_pairs(document, config, rng, draw_segment):
-        yield mask_pair(pair, config, vocabulary, rng)
-
-
-def mask_pair(pair: SegmentPair, config: InstanceConfig, vocabulary: Vocabulary, rng: np.random.Generator) -> Instance:
-    """Joins the segments as `[CLS] a [SEP] b [SEP]` and masks them."""
-    first_length = len(pair.a_ids) + 2
-    length = first_length + (len(pair.b_ids) + 1 if len(pair.b_ids) else 0)
-    token_ids, word_starts = np.full(length, vocabulary.sep, np.int32), np.ones(length, bool)
-    token_ids[0] = vocabulary.cls
-    token_ids[1:first_length - 1], word_starts[1:first_length - 1] = pair.a_ids, pair.a_word_starts
-    if len(pair.b_ids):
-        token_ids[first_length:-1], word_starts[first_length:-1] = pair.b_ids, pair.b_word_starts
-    words = _maskable_words(pair, first_length, config.masking)
-    limit = _limit(words, len(token_ids), config)
-    ngram = config.ngram if config.masking == "ngram" else 1
-    positions = choose_words(words, limit, rng, ngram)
-    replacements, kinds = choose_replacements(token_ids[positions], vocabulary.mask, vocabulary.replaceable_ids, rng)
-    if config.do_permutation:
-        room = min(limit, config.max_predictions_per_seq - len(positions))
-        permuted = choose_words(words, room, rng, ngram, taken_positions=positions)
-        order = np.argsort(np.concatenate([positions, permuted]))
-        positions = np.concatenate([positions, permuted])[order]
-        replacements = np.concatenate([replacements, choose_permutation(token_ids[permuted], rng)])[order]
-        kinds = np.concatenate([kinds, np.full(len(permuted), PERMUTED, np.int8)])[order]
-    labels = token_ids[positions]
-    if config.masked_lm_labels == "albert_zh":
-        labels = np.where(word_starts[positions], labels, vocabulary.continued_ids[labels])
-    return Instance(apply_mask(token_ids, positions, replacements), word_starts, first_length, positions, labels, kinds,
-                    pair.label)
-
-
-def _segment_pairs(document: TokenizedDocument, config: InstanceConfig, rng: np.random.Generator,
-                   draw_segment: Optional[DrawSegment]) -> Iterator[SegmentPair]:
     budget = config.budget
     document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
-    shortened = rng.random() < config.short_seq_prob
-    target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
-    for chunk in pack(document, target, budget):
-        if config.sentence_objective == "none":
-            yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
-            continue
-        split = choose_split(chunk, document.word_starts, rng.random())
-        draw = rng.random()
-        if not split:
-            continue
-        if config.sentence_objective == "order":
-            yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
-        elif draw_segment:
-            yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
-                                   draw_segment)
+    packed = functools.lru_cache(2)(functools.partial(pack, document, budget=budget))    # most copies have the same target
+    for _ in range(copies):
+        shortened = rng.random() < config.short_seq_prob
+        target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
+        for chunk in packed(target):
+            if config.sentence_objective == "none":
+                yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
+                continue
+            split = choose_split(chunk, document.word_starts, rng.random())
+            draw = rng.random()
+            if not split:
+                continue
+            if config.sentence_objective == "order":
+                yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
+            elif draw_segment:
+                yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
+                                       draw_segment)
+
+
+def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: InstanceConfig, vocabulary: Vocabulary) -> Instances:
+    """Joins the segments of each pair as `[CLS] a [SEP] b [SEP]` and masks them.
+
+    Args:
+      seeds: uint64 [pairs], what each sample's random numbers depend on.
+    """
+    first_lengths = np.array([len(pair.a_ids) + 2 for pair in pairs], np.int32)
+    lengths = first_lengths + np.array([len(pair.b_ids) + (len(pair.b_ids) > 0) for pair in pairs], np.int32)
+    places = np.arange(config.max_seq_length)
+    is_sep = (places == first_lengths[:, None] - 1) | (places == lengths[:, None] - 1)
+    is_text = (places > 0) & (places < lengths[:, None]) & ~is_sep
+    token_ids, word_starts = np.zeros(is_text.shape, np.int32), is_sep.copy()
+    token_ids[is_text] = np.concatenate([ids for pair in pairs for ids in (pair.a_ids, pair.b_ids)])
+    word_starts[is_text] = np.concatenate([starts for pair in pairs for starts in (pair.a_word_starts, pair.b_word_starts)])
+    token_ids[is_sep] = vocabulary.sep
+    token_ids[:, 0], word_starts[:, 0] = vocabulary.cls, True
+    words = find_words(is_text if config.masking == "token" else word_starts, is_text)    # "token": each is a word of its own
+    limits = _limits(words, lengths, config)
+
+    def draw(purpose: int, places: np.ndarray) -> np.ndarray:
+        samples, positions = np.divmod(places, config.max_seq_length)
+        return uniforms(seeds[samples], purpose * config.max_seq_length + positions)
+
+    def choose(purpose: int, limits: np.ndarray, is_taken: Optional[np.ndarray] = None) -> np.ndarray:
+        runs = choose_runs(draw(purpose + 1, words.begins), config.ngram) if config.masking == "ngram" else None
+        return choose_words(words, limits, draw(purpose, words.begins), runs, is_taken)
+
+    is_chosen = choose(0, limits)
+    is_predicted = words.tokens_of(is_chosen)
+    places = np.flatnonzero(is_predicted)
+    kinds = np.zeros(token_ids.shape, np.int8)
+    replacements, kinds[is_predicted] = choose_replacements(
+        token_ids[is_predicted], vocabulary.mask, vocabulary.replaceable_ids, draw(2, places), draw(3, places))
+    replaced = apply_mask(token_ids, is_predicted, replacements)
+    if config.do_permutation:
+        is_permuted = words.tokens_of(choose(4, np.minimum(limits, config.max_predictions_per_seq - is_predicted.sum(axis=1)),
+                                             is_chosen))
+        moved = choose_permutation(token_ids[is_permuted], np.nonzero(is_permuted)[0], draw(6, np.flatnonzero(is_permuted)))
+        replaced, kinds[is_permuted] = apply_mask(replaced, is_permuted, moved), PERMUTED
+        is_predicted |= is_permuted
+    labels = token_ids[is_predicted]
+    if config.masked_lm_labels == "albert_zh":
+        labels = np.where(word_starts[is_predicted], labels, vocabulary.continued_ids[labels])
+    num_predictions = is_predicted.sum(axis=1, dtype=np.int32)
+    slots = np.arange(config.max_predictions_per_seq) < num_predictions[:, None]
+    return Instances(
+        replaced, word_starts, lengths, first_lengths, _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
+        _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
+        np.array([pair.label for pair in pairs], np.int32))
+
+
+def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Zeros of the shape of `slots`, with `values` where it is True."""
+    filled = np.zeros(slots.shape, values.dtype)
+    filled[slots] = values
+    return filled
 
 
 def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator, draw_segment: DrawSegment
@@ -203,17 +220,11 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
             yield SegmentPair(*half, *other, label=1)
 
 
-def _maskable_words(pair: SegmentPair, first_length: int, masking: str) -> Words:
-    starts = [pair.a_word_starts, pair.b_word_starts]
-    if masking == "token":                     # each token is a word of its own
-        starts = [np.ones_like(segment) for segment in starts]
-    return find_words((1, starts[0]), (first_length, starts[1]))
-
-
-def _limit(words: Words, num_tokens: int, config: InstanceConfig) -> int:
-    """Most tokens to mask; a short sample of long words predicts one of them all the same."""
-    limit = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
-    return max(limit, min(int(words.lengths.min()), config.max_predictions_per_seq))
+def _limits(words: Words, num_tokens: np.ndarray, config: InstanceConfig) -> np.ndarray:
+    """Most tokens to mask in each sample; a short sample of long words predicts one of them all the same."""
+    limits = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
+    shortest = np.minimum.reduceat(words.lengths, np.searchsorted(words.samples, np.arange(len(num_tokens))))
+    return np.maximum(limits, np.minimum(shortest, config.max_predictions_per_seq))
 
 
 def _require(holds: bool, field: str, got: object, wanted: str) -> None:

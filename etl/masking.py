@@ -1,5 +1,5 @@
-"""Which tokens are predicted, and what stands in their place. Choosing uses the random numbers; applying does not."""
-from typing import List, NamedTuple, Sequence, Tuple
+"""Which tokens are predicted, and what stands in their place. Choosing takes random numbers; applying does not."""
+from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -8,103 +8,116 @@ KEPT, MASKED, RANDOM, PERMUTED = 0, 1, 2, 3
 
 
 class Words(NamedTuple):
-    """The words of a sample, segment after segment; special tokens are in none.
+    """The words of several samples, in the order of their tokens; special tokens are in none.
 
     Attributes:
-      positions: int32 [tokens], where each token stands in the sample.
-      lengths: int32 [words], tokens of each word, in the same order.
-      segment_ends: int32 [words], the index behind the last word of the segment that the word is in.
+      shape: (samples, max_seq_length) of the arrays they are words of.
+      begins: int64 [words], where each word begins in the flattened array.
+      lengths: int64 [words], tokens of each.
+      samples: int64 [words], the sample that each is in.
+      segment_ends: int64 [words], the index behind the last word of the segment that each is in.
     """
-    positions: np.ndarray
+    shape: Tuple[int, int]
+    begins: np.ndarray
     lengths: np.ndarray
+    samples: np.ndarray
     segment_ends: np.ndarray
 
+    def tokens_of(self, chosen: np.ndarray) -> np.ndarray:
+        """The tokens of the words that are True in `chosen`: bool [samples, max_seq_length]."""
+        edges = np.zeros(self.shape[0] * self.shape[1] + 1, np.int8)
+        edges[self.begins[chosen]] = 1
+        edges[(self.begins + self.lengths)[chosen]] -= 1
+        return np.cumsum(edges[:-1], dtype=np.int8).view(bool).reshape(self.shape)
 
-def num_to_predict(num_tokens: int, masked_lm_prob: float, max_predictions: int) -> int:
+
+def num_to_predict(num_tokens: np.ndarray, masked_lm_prob: float, max_predictions: int) -> np.ndarray:
     """How many tokens to predict: the given share, at least 1, at most `max_predictions` (Devlin et al. 2018, data code)."""
-    return min(max_predictions, max(1, int(round(num_tokens * masked_lm_prob))))
+    return np.clip(np.rint(num_tokens * masked_lm_prob), 1, max_predictions).astype(np.int32)
 
 
-def find_words(*segments: Tuple[int, np.ndarray]) -> Words:
-    """The words of segments, each given as (position of its first token, bool word starts). A segment begins a word."""
-    positions, lengths, segment_ends, count = [], [], [], 0
-    for begin, word_starts in segments:
-        if not len(word_starts):
-            continue
-        begins = np.flatnonzero(word_starts)
-        if not len(begins) or begins[0]:
-            begins = np.append(0, begins)
-        count += len(begins)
-        positions.append(np.arange(begin, begin + len(word_starts), dtype=np.int32))
-        lengths.append(begins[1:] - begins[:-1])
-        lengths.append([len(word_starts) - begins[-1]])
-        segment_ends.append(np.full(len(begins), count, dtype=np.int32))
-    return Words(np.concatenate(positions), np.concatenate(lengths), np.concatenate(segment_ends))
+def find_words(word_starts: np.ndarray, is_text: np.ndarray) -> Words:
+    """The words of samples: bool [samples, max_seq_length] both; False in `is_text` parts segments and is in no word."""
+    begins_segment = is_text.copy()
+    begins_segment[:, 1:] &= ~is_text[:, :-1]
+    places = np.flatnonzero(word_starts | begins_segment | ~is_text)
+    holds_word = is_text.ravel()[places]
+    begins = places[holds_word]
+    segments = np.cumsum(begins_segment.ravel()[begins])
+    return Words(is_text.shape, begins, np.diff(np.append(places, is_text.size))[holds_word], begins // is_text.shape[1],
+                 np.searchsorted(segments, segments, side="right"))
 
 
-def choose_words(words: Words, limit: int, rng: np.random.Generator, ngram: int = 1,
-                 taken_positions: Sequence[int] = ()) -> np.ndarray:
-    """Draws whole words, in runs of up to `ngram` inside one segment, until `limit` tokens are reached.
+def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Optional[np.ndarray] = None,
+                 is_taken: Optional[np.ndarray] = None) -> np.ndarray:
+    """Takes whole words in the order of their draws, in runs inside one segment, until each sample's limit is reached.
 
-    A run of k words is drawn with p(k) ∝ 1/k (ALBERT, Lan et al. 2019, section 4.1: n-gram masking); one that would pass the
-    limit or meet a chosen word is shortened from its end, and left out when nothing remains.
+    A run that would pass the limit or meet a chosen word is shortened from its end, and left out when nothing remains.
 
     Args:
-      limit: most tokens to choose.
-      ngram: longest run.
-      taken_positions: words that begin at one of these are not chosen.
+      limits: int [samples], most tokens to choose.
+      draws: uniform [words].
+      runs: int [words], length of the run that begins with each word; all 1 if left out.
+      is_taken: bool [words], those that are not to be chosen.
 
     Returns:
-      int32 [predictions], ascending positions, at most `limit`; empty when every word is longer than `limit`.
+      bool [words]; none where every word of a sample is longer than its limit.
     """
-    lengths, segment_ends = words.lengths.tolist(), words.segment_ends.tolist()
-    order = np.argsort(rng.random(len(lengths)), kind="stable").tolist()
-    runs = _draw_runs(len(lengths), ngram, rng) if ngram > 1 else [1] * len(lengths)
-    taken = [False] * len(lengths)
-    used = list(taken)
-    if len(taken_positions):
-        used = np.isin(words.positions[np.cumsum(words.lengths) - words.lengths], taken_positions).tolist()
-    room = limit
-    for first, run in zip(order, runs):
-        for index in range(first, min(first + run, segment_ends[first])):
-            if taken[index] or used[index] or lengths[index] > room:
+    ends_of_runs = np.minimum(np.arange(len(draws)) + (1 if runs is None else runs), words.segment_ends).tolist()
+    closed = [False] * len(draws) if is_taken is None else is_taken.tolist()
+    lengths = words.lengths.tolist()
+    chosen: List[int] = []
+    ends = np.searchsorted(words.samples, np.arange(words.shape[0]), side="right").tolist()
+    for begin, end, room in zip([0] + ends, ends, limits.tolist()):
+        for first in (begin + np.argsort(draws[begin:end])).tolist():
+            index, run_end = first, ends_of_runs[first]
+            while index < run_end and not closed[index] and lengths[index] <= room:
+                closed[index] = True
+                chosen.append(index)
+                room -= lengths[index]
+                index += 1
+            if not room:
                 break
-            taken[index] = True
-            room -= lengths[index]
-        if not room:
-            break
-    return words.positions[np.repeat(np.array(taken, dtype=bool), words.lengths)]
+    is_chosen = np.zeros(len(draws), dtype=bool)
+    is_chosen[chosen] = True
+    return is_chosen
 
 
-def _draw_runs(count: int, ngram: int, rng: np.random.Generator) -> List[int]:
+def choose_runs(draws: np.ndarray, ngram: int) -> np.ndarray:
+    """Lengths of runs of words, 1 to `ngram`, with p(k) ∝ 1/k (ALBERT, Lan et al. 2019, section 4.1: n-gram masking)."""
     shares = np.cumsum([1.0 / k for k in range(1, ngram + 1)])
-    return (1 + np.searchsorted(shares / shares[-1], rng.random(count), side="right")).tolist()
+    return 1 + np.searchsorted(shares / shares[-1], draws, side="right")
 
 
-def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np.ndarray,
-                        rng: np.random.Generator) -> Tuple[np.ndarray, np.ndarray]:
+def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np.ndarray, kind_draws: np.ndarray,
+                        id_draws: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
     """For each predicted token on its own: 80 % [MASK], 10 % itself, 10 % a random token (Devlin et al. 2018, 3.1).
 
     Args:
       token_ids: int32 [predictions], the tokens to be predicted.
       replaceable_ids: int32, what a random replacement may be: never special or unused tokens.
+      kind_draws, id_draws: uniform [predictions].
 
     Returns:
       (int32 [predictions] what stands there instead, int8 [predictions] KEPT, MASKED or RANDOM).
     """
-    draws = rng.random(len(token_ids))
-    kinds = np.where(draws < 0.8, MASKED, np.where(draws < 0.9, KEPT, RANDOM)).astype(np.int8)
-    random_ids = replaceable_ids[(rng.random(len(token_ids)) * len(replaceable_ids)).astype(np.int64)]
+    kinds = np.where(kind_draws < 0.8, MASKED, np.where(kind_draws < 0.9, KEPT, RANDOM)).astype(np.int8)
+    random_ids = replaceable_ids[(id_draws * len(replaceable_ids)).astype(np.int64)]
     return np.where(kinds == MASKED, np.int32(mask_id), np.where(kinds == KEPT, token_ids, random_ids)), kinds
 
 
-def choose_permutation(token_ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The same tokens in a random order (ALBERT's data code, do_permutation); int32, same shape."""
-    return token_ids[np.argsort(rng.random(len(token_ids)), kind="stable")]
+def choose_permutation(token_ids: np.ndarray, samples: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The same tokens in a random order inside each sample (ALBERT's data code, do_permutation); int32, same shape.
+
+    Args:
+      samples: int [tokens], ascending, the sample that each token is in.
+      draws: uniform [tokens].
+    """
+    return token_ids[np.lexsort((draws, samples))]
 
 
-def apply_mask(token_ids: np.ndarray, positions: np.ndarray, replacements: np.ndarray) -> np.ndarray:
-    """A copy of `token_ids` with `replacements` at `positions`; int32, same shape."""
+def apply_mask(token_ids: np.ndarray, is_predicted: np.ndarray, replacements: np.ndarray) -> np.ndarray:
+    """A copy of `token_ids` with `replacements`, one for each token that is True in `is_predicted`; int32, same shape."""
     masked = token_ids.copy()
-    masked[positions] = replacements
+    masked[is_predicted] = replacements
     return masked

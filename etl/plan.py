@@ -15,10 +15,11 @@ from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
 from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
-from etl.words import load_segmenter
+from etl.words import SEGMENTERS, load_segmenter
 
 SHARD_BYTES = 256 << 20
 RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how many shards are made by default
+WORD_BYTES = 4 << 20                           # of text whose words are counted for the report
 COMPRESSION = 4                                # guessed, for the same purpose
 PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
 
@@ -43,6 +44,8 @@ class BuildConfig:
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
     user_dict: Optional[str] = flag(None, "further words for jieba, in its own format")
+    segmenter: str = flag("auto", "what finds the words: the same ones, but rjieba helps to find them several times as fast. "
+                          "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
     max_seq_length: int = flag(_DEFAULTS.max_seq_length, "tokens of a sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
         None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length")
@@ -152,16 +155,17 @@ def make_plan(config: BuildConfig) -> Plan:
                         "released checkpoint" % config.vocab_file)
     if not len(vocabulary.replaceable_ids):
         raise UserError("%s: holds special tokens only" % (config.spm_model_file or config.vocab_file))
-    if config.user_dict:
-        load_segmenter(config.user_dict)       # what is wrong with it is said here, not in a worker
+    if config.user_dict or config.segmenter != "auto":
+        load_segmenter(config.user_dict, config.segmenter)    # what is wrong with it is said here, not in a worker
     ranges = plan_ranges(paths, config.range_bytes)
     text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1) for entry in inputs)
     record_bytes = text_bytes * RECORD_BYTES_PER_TEXT_BYTE
     num_train = config.num_shards or 1 + int(record_bytes * config.dupe_factor / SHARD_BYTES)
     num_eval = 1 + int(record_bytes * config.eval_fraction / SHARD_BYTES) if config.eval_fraction else 0
     job = ChunkJob("", config.tokenizer_config, config.instances, (("train", num_train), ("eval", num_eval)),
-                   config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.token_boundary,
-                   keep_duplicates=config.duplicates == "keep")
+                   config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.segmenter,
+                   config.token_boundary, keep_duplicates=config.duplicates == "keep",
+                   word_share=min(1.0, WORD_BYTES / max(1, text_bytes)))
     vocab_path = config.spm_model_file or config.vocab_file
     files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
     files += [str(os.stat(path).st_mtime_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
@@ -211,5 +215,6 @@ def drop_other_builds(plan: Plan) -> None:
 def versions() -> Dict[str, str]:
     """Versions of all that can change a byte of the result."""
     import pkg_resources
-    names = ("apache-beam", "jieba", "numpy", "google-crc32c", "sentencepiece")
-    return dict({name: pkg_resources.get_distribution(name).version for name in names}, python=platform.python_version())
+    names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
+    installed = {name: pkg_resources.working_set.by_key.get(name) for name in names}    # rjieba need not be
+    return dict({name: found.version for name, found in installed.items() if found}, python=platform.python_version())

@@ -5,9 +5,9 @@ import hashlib
 import os
 import shutil
 from collections import Counter
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping
 
-from etl import manifest
+from etl import build_report, manifest
 from etl.command_line import UserError
 from etl.chunks import dead_letters_path
 from etl.examples import decode_example, pretraining_features, read_frames
@@ -20,7 +20,7 @@ from etl.tokenization import load_tokenizer
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
 
-def publish(config: BuildConfig, plan: Plan, counters: Counter) -> manifest.Manifest:
+def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapping[str, Counter]) -> manifest.Manifest:
     """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
 
     What an earlier build left goes just before: a build that fails leaves it untouched.
@@ -52,6 +52,8 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter) -> manifest.Mani
         tokenizer=dataclasses.replace(job.tokenizer, **{field: vocab_name}), vocab_size=plan.vocab_size,
         vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.token_boundary),
         flags=dataclasses.asdict(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
+    opened = dataclasses.replace(job.tokenizer, **{field: os.path.join(out, vocab_name)})
+    build_report.write_report(out, dataclasses.replace(result, tokenizer=opened), histograms)
     manifest.write(out, result)
     shutil.rmtree(os.path.join(out, WORK_FOLDER))
     return result
@@ -111,7 +113,7 @@ def _remove_old(folder: str, nothing_moved: bool) -> None:
 
     When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """
-    names = [manifest.FILE_NAME, DEAD_LETTERS]
+    names = [manifest.FILE_NAME, build_report.FILE_NAME, DEAD_LETTERS]
     if nothing_moved:
         names += _shards_in(folder)
     for name in names:

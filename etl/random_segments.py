@@ -12,8 +12,9 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from etl.documents import Document
+from etl.draws import rng_for
 from etl.files import read_json, write_json
-from etl.instances import PARTS, part_of, rng_for, tokenize_document
+from etl.instances import PARTS, part_of, tokenize_document
 from etl.segments import TokenizedDocument, break_giant_words
 from etl.sources import FileRange, read_documents, read_documents_at
 

@@ -12,8 +12,10 @@ import os
 import struct
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
+import numpy as np
+
 from etl.examples import frame
-from etl.files import atomic_write, write_json
+from etl.files import atomic_write, free_range, write_json
 from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
@@ -54,6 +56,12 @@ def sample_key(parts: Tuple[object, ...], file_index: int, offset: int) -> bytes
     return hashlib.blake2b(repr(parts).encode("utf-8"), digest_size=_HASH_BYTES).digest() + _ORIGIN.pack(file_index, offset)
 
 
+def seeds_of(keys: Sequence[bytes]) -> np.ndarray:
+    """What the random numbers of samples depend on: uint64 [samples], the half of each hash that least decides its place."""
+    hashes = b"".join(key[_HASH_BYTES // 2:_HASH_BYTES] for key in keys)
+    return np.frombuffer(hashes, dtype="<u8")
+
+
 def shard_of(key: bytes, num_shards: int) -> int:
     """The shard of a key: shards cut the space of hashes into equal intervals."""
     return int.from_bytes(key[:_HASH_BYTES], "big") * num_shards >> (8 * _HASH_BYTES)
@@ -86,12 +94,17 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
 
 def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
                 task: Tuple[str, int, Sequence[Extent]]) -> None:
-    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already."""
+    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
+
+    Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
+    """
     part, index, extents = task
     path = shard_path(work_dir, part, index, num_shards[part])
     if not os.path.exists(path + ".json"):
         merged = merge_shard(extents, path, keep_duplicates)
         write_json(path + ".json", {"shard": merged.shard, "dropped": merged.dropped})
+        for extent in extents:
+            free_range(extent.path, extent.offset, extent.bytes)
 
 
 def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:

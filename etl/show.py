@@ -17,11 +17,10 @@ from etl import manifest
 from etl.command_line import UserError, flag, run
 from etl.examples import decode_example, read_frames
 from etl.files import expand
+from etl.instances import LABEL_MEANINGS
 from etl.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
 
 Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
-# By sentence objective: what the labels 0 and 1 say of the second segment.
-MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optio
     starts = values["token_boundary"][:length] if "token_boundary" in values else tokenizer.may_begin_word(ids)
     second = int(values["segment_ids"][:length].sum())
     label = int(values["next_sentence_labels"][0])
-    meaning = " (%s)" % MEANINGS[objective][label] if objective in MEANINGS else ""
+    meaning = " (%s)" % LABEL_MEANINGS[objective][label] if objective in LABEL_MEANINGS else ""
     lines = ["  %d tokens, %d predicted, sentence label %d%s" % (length, predicted.sum(), label, meaning)]
     places = set(values["masked_lm_positions"][predicted].tolist())
     for name, begin, end in (("A", 0, length - second), ("B", length - second, length)):

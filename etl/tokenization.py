@@ -6,10 +6,13 @@ SentencePiece uses a trained model; its pieces say by a leading ▁ where a word
 
 The same functions build the tokenizer inside the served graph, so training and serving cannot drift apart.
 """
+import functools
+import itertools
 import re
+import sys
 import unicodedata
 from dataclasses import dataclass
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,6 +22,7 @@ PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
 MAX_CHARS_PER_WORD = 200                       # a longer word is [UNK], as in BERT
 
+_BASIC_PLANE = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000)]))
 _NEVER_TEXT = re.compile(r"\[unused\d+\]|<unused_?\d+>|<[STst]>|</s>|<pad>|<unk>|\[[A-Z]{3,4}\]")
 _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on remembered units
 
@@ -29,8 +33,9 @@ _HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
 # White space as BERT splits at it: category Zs, tab, line ends. Other control characters vanish without splitting.
 WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # What stands between white space and Han characters is normalized as one string: lower-casing looks at its context.
+_WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
-_RUNS = re.compile("([%s]+)|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))       # the same, Han characters in a row taken together
+_IN_WORD, _BLANK = -1, -2                       # in a tokenizer's table: characters that are no token by themselves
 
 
 @dataclass(frozen=True)
@@ -117,24 +122,19 @@ class WordPieceTokenizer:
         self.vocabulary = vocabulary
         self.do_lower_case = do_lower_case
         self._memo: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {}
-        # Compatibility forms stand for others once accents are stripped; the rest of Han stands for itself.
-        forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
-        self._han_ids = {token: index for token, index in vocabulary.ids.items() if len(token) == 1 and is_han(token)}
-        self._han_ids.update({form: self._encode_unit(form)[0][0] for form in forms})
+        self._char_ids = self._ids_of_characters()
         self._continues = np.array([token.startswith("##") for token in vocabulary.tokens])
 
     def encode(self, text: str) -> Encoding:
         """Token ids of a text and where each begins. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
+        char_ids = self._char_ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+        offsets_alone = np.flatnonzero(char_ids >= 0)
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], char_ids == _IN_WORD, [0])))).tolist()
         ids: List[int] = []
         offsets: List[int] = []
-        memo, han_id = self._memo, self._han_ids.get
-        for run in _RUNS.finditer(text):
-            string, begin = run.group(), run.start()
-            if run.lastindex:
-                unk = self.vocabulary.unk
-                ids += [han_id(char, unk) for char in string]
-                offsets += range(begin, run.end())
-                continue
+        memo = self._memo
+        for begin, end in zip(edges[::2], edges[1::2]):
+            string = text[begin:end]
             found = memo.get(string)
             if found is None:
                 found = self._encode_unit(string)
@@ -144,7 +144,28 @@ class WordPieceTokenizer:
                     memo[string] = found
             ids += found[0]
             offsets += [begin + offset for offset in found[1]]
-        return Encoding(np.array(ids, dtype=np.int32), np.array(offsets, dtype=np.int32))
+        all_offsets = np.concatenate((offsets_alone, offsets)).astype(np.int32)
+        order = np.argsort(all_offsets, kind="stable")
+        return Encoding(np.concatenate((char_ids[offsets_alone], ids)).astype(np.int32)[order], all_offsets[order])
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
+        """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
+        return self.encode("\n".join(sentences))
+
+    def _ids_of_characters(self) -> np.ndarray:
+        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD or _BLANK."""
+        ids = self.vocabulary.ids
+        table = np.full(sys.maxunicode + 1, _IN_WORD, np.int32)
+        for first, last in HAN_RANGES:
+            table[first:last + 1] = self.vocabulary.unk
+        # Compatibility forms stand for others once accents are stripped; the rest of Han stands for itself.
+        forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
+        found = {token: index for token, index in ids.items() if len(token) == 1 and is_han(token)}
+        found.update({form: self._encode_unit(form)[0][0] for form in forms})
+        found.update({char: ids.get(char, self.vocabulary.unk) for char in _punctuation_alone()})
+        found.update(dict.fromkeys(_WHITE_SPACE.findall(_BASIC_PLANE), _BLANK))
+        table[[ord(char) for char in found]] = list(found.values())
+        return table
 
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
         """Which tokens of a text may begin a word, bool [tokens]: all but those that continue one (`caf ##e`)."""
@@ -214,6 +235,13 @@ class SentencePieceTokenizer:
         offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0) for piece in pieces]
         return Encoding(ids, np.array(offsets, dtype=np.int32))
 
+    def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
+        """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
+        encodings = [self.encode(sentence) for sentence in sentences]
+        begins = itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]])
+        offsets = [encoding.offsets + begin for encoding, begin in zip(encodings, begins)]
+        return Encoding(np.concatenate([encoding.ids for encoding in encodings]), np.concatenate(offsets).astype(np.int32))
+
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
         """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
         return may_begin_word_by_blanks(self._behind_blank[ids], self._holds_han[ids])
@@ -235,6 +263,13 @@ def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) ->
     """
     between = np.cumsum(behind_blank)
     return behind_blank | (np.bincount(between, weights=holds_han) > 0)[between]
+
+
+@functools.lru_cache(maxsize=1)
+def _punctuation_alone() -> Tuple[str, ...]:
+    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final before it."""
+    return tuple(char for char in _BASIC_PLANE if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
+                 and ("AΣ%sA" % char).lower() == "aς%sa" % char)
 
 
 def load_tokenizer(config: TokenizerConfig):

@@ -5,21 +5,25 @@ from typing import Any, Dict, Mapping
 from etl import files
 from etl.command_line import UserError
 
-MODEL_FILE, DESCRIPTION_FILE = "saved_model.pb", os.path.join("assets", "model.json")
+MODEL_FILE = "saved_model.pb"
+EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
+CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 
 
 class SavedModel:
     """One version of an exported model. Raises UserError when files are missing or damaged.
 
+    session_config, a tf.ConfigProto, says how many threads answer; without it, one for each core.
+
     Attributes:
       labels: list of str, by class index.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, session_config: Any = None) -> None:
         import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
         tf.logging.set_verbosity(tf.logging.ERROR)
-        self.labels = files.read_json(os.path.join(folder, DESCRIPTION_FILE))["labels"]
-        self._session = tf.Session(graph=tf.Graph())
+        self.labels = files.read_json(os.path.join(folder, CARD_FILE))["labels"]
+        self._session = tf.Session(graph=tf.Graph(), config=session_config)
         try:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
@@ -28,7 +32,9 @@ class SavedModel:
         self._signatures = loaded.signature_def
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
-        """Arrays by the signature's output names, of arrays by its input names."""
+        """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
+        if signature not in self._signatures:
+            raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self._signatures))))
         definition = self._signatures[signature]
         feed = {definition.inputs[name].name: value for name, value in inputs.items()}
         return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)

@@ -37,7 +37,10 @@ class Run:
             stderr=subprocess.PIPE, env={name: value for name, value in dict(variables, **environment).items() if value})
 
     def wait(self, status=0):
-        self.output, self.errors = self.process.communicate(timeout=200)
+        try:
+            self.output, self.errors = self.process.communicate(timeout=600)
+        finally:
+            self.process.kill()
         assert self.process.returncode == status, self.output + self.errors
         return self
 
@@ -63,7 +66,7 @@ def folder(tmp_path_factory):
 def pretraining(folder, output_dir, **changes):
     """Flags. All but the first run start from the values of the first: random ones depend on the ops before them."""
     if output_dir != "plain":
-        changes["init_checkpoint"] = folder / "plain" / "model.ckpt-0"
+        changes.setdefault("init_checkpoint", folder / "plain" / "model.ckpt-0")
     return dict(dict(input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
                      train_batch_size=8, eval_batch_size=4, num_train_steps=20, num_warmup_steps=2, learning_rate=0.002,
                      optimizer="adamw", save_checkpoints_steps=10, log_steps=1, do_train="true", do_eval="true"), **changes)
@@ -84,6 +87,10 @@ def losses_by_step(output_dir):
 def weights(output_dir, step):
     reader = tf.train.load_checkpoint(str(output_dir / ("model.ckpt-%d" % step)))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def model_weights(output_dir):
+    return [name for name in weights(output_dir, 20) if not name.endswith(("_m", "_v", "global_step"))]
 
 
 @pytest.fixture(scope="module")
@@ -135,15 +142,25 @@ def tags(output_dir):
 
 
 def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
-    pretrain(folder, "H", "for_plain", backend="npu", iterations_per_loop=5, keep_checkpoint_max=2, do_eval="false")
+    pretrain(folder, "H", "for_plain", backend="npu", iterations_per_loop=5, keep_checkpoint_max=2, do_eval="false",
+             save_checkpoints_steps=5)
     assert sorted(path.name for path in (folder / "for_plain").glob("model.ckpt*")) == [
-        "model.ckpt-%d.%s" % (step, kind) for step in (10, 20) for kind in ("data-00000-of-00001", "index")]   # no graph
+        "model.ckpt-%d.%s" % (step, kind) for step in (15, 20) for kind in ("data-00000-of-00001", "index")]   # no graph
     found, wanted = weights(folder / "for_plain", 20), weights(folder / "plain", 20)
     assert sorted(found) == sorted(wanted)
     for name in wanted:
         np.testing.assert_allclose(found[name], wanted[name], atol=2e-4, err_msg=name)
+    assert not (folder / "for_plain" / "graph.pbtxt").exists()       # it would hold the device's ops
     run = pretrain(folder, "H", "for_plain", backend="cpu", do_train="false")
     assert "Step 20, 5 records held out" in run.output
+
+
+def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
+    changes = dict(num_train_steps=5, iterations_per_loop=5, save_checkpoints_steps=5, do_eval="false")
+    pretrain(folder, "M", "scaled", backend="npu", loss_scale="dynamic", **changes)
+    run = pretrain(folder, "M", "from_scaled", backend="cpu", init_checkpoint=folder / "scaled",
+                   **dict(changes, iterations_per_loop=1))
+    assert "loaded %d variables from" % len(model_weights(folder / "plain")) in run.output and " unused" not in run.output
 
 
 @pytest.mark.parametrize("generation, changes, environment, message", [

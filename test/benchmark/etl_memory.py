@@ -3,7 +3,8 @@
   python test/benchmark/etl_memory.py --data 'corpus/*.txt' --megabytes 30 100 300
 
 Repeats the text until it has the size asked for, builds with dupe_factor 10 and two processes, and prints a row for
-each size: peak resident memory (sum over all processes, shared pages counted once each), disk, time.
+each size: peak resident memory (sum over all processes, shared pages counted once each), the most disk that runs took, and
+all work at once, records, time.
 """
 import argparse
 import glob
@@ -25,8 +26,8 @@ def main() -> None:
     parser.add_argument("--flags", default="--dupe_factor 10 --direct_num_workers 2", help="of etl.build_pretrain")
     arguments = parser.parse_args()
     text = b"\n\n".join(open(path, "rb").read().strip(b"\n") for path in sorted(glob.glob(arguments.data)))
-    print("etl.build_pretrain %s\n%8s %14s %12s %12s %8s %8s" % (
-        arguments.flags, "MB text", "peak memory MB", "MB work", "MB records", "minutes", "KB/s"))
+    print("etl.build_pretrain %s\n%8s %14s %12s %12s %12s %8s %8s" % (
+        arguments.flags, "MB text", "peak memory MB", "MB runs", "MB work", "MB records", "minutes", "KB/s"))
     for megabytes in arguments.megabytes:
         with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
             measure(text, megabytes, arguments.flags, folder)
@@ -41,16 +42,17 @@ def measure(text: bytes, megabytes: int, flags: str, folder: str) -> None:
     log = open(os.path.join(folder, "log"), "w")
     build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain", "--input_file", corpus, "--output_dir", out]
                              + flags.split(), cwd=ROOT, stdout=log, stderr=log)
-    memory = work = 0
+    memory = work = runs = 0
     while build.poll() is None:
         memory, work = max(memory, tree_memory(build.pid)), max(work, folder_size(os.path.join(out, ".work")))
+        runs = max([runs] + [folder_size(path) for path in glob.glob(os.path.join(out, ".work", "*", "runs"))])
         time.sleep(POLL_SECONDS)
     if build.returncode:
         raise SystemExit(open(log.name).read()[-2000:])
     seconds = time.time() - begin
-    print("%8d %14.0f %12.0f %12.0f %8.1f %8.0f" % (
-        megabytes, memory / 1e6, work / 1e6, folder_size(out) / 1e6, seconds / 60, os.path.getsize(corpus) / seconds / 1e3),
-        flush=True)
+    print("%8d %14.0f %12.0f %12.0f %12.0f %8.1f %8.0f" % (
+        megabytes, memory / 1e6, runs / 1e6, work / 1e6, folder_size(out) / 1e6, seconds / 60,
+        os.path.getsize(corpus) / seconds / 1e3), flush=True)
     shutil.rmtree(out)
 
 
@@ -82,11 +84,12 @@ def proportional_set_size(process: int) -> int:
 
 
 def folder_size(folder: str) -> int:
+    """Bytes on disk: less than the files' sizes where parts of them were freed."""
     sizes = 0
     for path, _, names in os.walk(folder):
         for name in names:
             try:
-                sizes += os.path.getsize(os.path.join(path, name))
+                sizes += 512 * os.stat(os.path.join(path, name)).st_blocks
             except OSError:                    # moved while we looked
                 pass
     return sizes

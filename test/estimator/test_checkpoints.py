@@ -149,6 +149,18 @@ class TestPlan:
             np.testing.assert_array_equal(value, values[name].astype(np.float32))
         assert plan.new == () and set(plan.unused) == set(values) - set(loaded)
 
+    def test_a_session_gets_the_files_values_and_a_saver_of_just_those(self, tmp_path):
+        prefix, values = save_pretrained(tmp_path, "postln")
+        encode("postln")
+        tf.get_variable("global_step", [], trainable=False)
+        with tiny_models.session() as session:
+            saver = checkpoints.restore(session, prefix, CONFIGS["postln"])
+            again = saver.save(session, str(tmp_path / "again"), write_state=False, write_meta_graph=False)
+        reader = tf.train.load_checkpoint(again)
+        assert set(reader.get_variable_to_shape_map()) == {name for name in values if name.startswith("bert/")}
+        for name in reader.get_variable_to_shape_map():
+            np.testing.assert_array_equal(reader.get_tensor(name), values[name].astype(np.float32))
+
     def test_a_missing_variable_is_an_error_that_names_it(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         heads.sentence_order(CONFIGS["postln"], encode("postln"))
@@ -283,6 +295,14 @@ class TestDamage:
         assert message_of(checkpoints.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
 
 
+@pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)), ("bert/embeddings/position_embeddings", ())])
+def test_a_variable_of_another_rank_is_named(name, shape):
+    shapes = {"bert/embeddings/word_embeddings": (7, 6), "bert/encoder/layer_shared/attention/self/query/kernel": (4, 4),
+              "bert/encoder/layer_shared/intermediate/dense/kernel": (4, 8), "bert/embeddings/token_type_embeddings": (2, 4)}
+    assert message_of(checkpoints.identify, dict(shapes, **{name: shape})) == (
+        "%s has the shape %s, wanted 2 dimensions" % (name, list(shape)))
+
+
 class TestAverage:
 
     def test_means_without_slots_and_step(self, tmp_path):
@@ -306,7 +326,7 @@ class TestAverage:
 
     def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
-        for output in (one, str(tmp_path)):
+        for output in (one, one + "/", str(tmp_path)):
             assert message_of(checkpoints.average, [one], output).startswith("--output: %s is there already" % output)
         assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
 

@@ -76,7 +76,7 @@ def test_other_errors_pass(folder):
 
 
 def test_a_full_disk_is_told_from_full_memory():
-    with pytest.raises(UserError, match="no space left on the disk of --output_dir"):
+    with pytest.raises(UserError, match="no space left on the disk of --output_dir$"):
         with failures.explained("--train_batch_size 5"):
             raise tf.errors.ResourceExhaustedError(None, None, "out/model.ckpt-7; No space left on device")
 

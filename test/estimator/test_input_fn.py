@@ -90,12 +90,6 @@ def test_every_held_out_record_counts_and_the_tail_is_marked(data):
     assert [batch["masked_lm_weights"].sum() for batch in found] == [3, 2]
 
 
-def test_label_counts_leave_padding_out_and_are_bounded(data):
-    counts = input_fn.label_counts(data.train_files, data, max_records=1000)
-    assert counts.tolist() == [0] * 5 + [2] * 5 + [1] * 10
-    assert input_fn.label_counts(data.train_files, data, max_records=6).sum() == 6
-
-
 def test_arrays_are_shuffled_by_epoch_and_resume():
     arrays = {"input_ids": np.arange(20, dtype=np.int32).reshape(10, 2), "label_ids": np.arange(10, dtype=np.int32)}
     whole = batches(input_fn.train_on_arrays(arrays, batch_size=4, seed=5), 10)

@@ -238,6 +238,67 @@ class TestForward:
                 session.run(pooled, {ids: np.zeros([1, 13])})
 
 
+class TestLessWork:
+
+    @pytest.mark.parametrize("kind", sorted(tiny_models.CONFIGS))
+    @pytest.mark.parametrize("known", [True, False], ids=["known shape", "unknown shape"])
+    def test_skipping_padding_changes_nothing_else(self, kind, known):
+        config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
+        shape = [3, 10] if known else [None, None]
+        fed = {name: tf.placeholder(tf.int32, shape) for name in features}
+        plain, packed = modeling.encode(config, **fed), modeling.encode(config, **fed, skip_padding=True)
+        assert packed.sequence_output.shape.as_list() == plain.sequence_output.shape.as_list() == shape + [16]
+        with tiny_models.session() as session:
+            tiny_models.set_random_values(session)
+            results = session.run([plain.all_layers, packed.all_layers, plain.pooled_output, packed.pooled_output],
+                                  {fed[name]: value for name, value in features.items()})
+        tokens = features["input_mask"] == 1
+        for layer, packed_layer in zip(*results[:2]):
+            np.testing.assert_allclose(packed_layer[tokens], layer[tokens], rtol=0, atol=1e-5)
+            assert not packed_layer[~tokens].any()
+        np.testing.assert_allclose(*results[2:], rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", sorted(tiny_models.CONFIGS))
+    @pytest.mark.parametrize("skip_padding", [False, True])
+    def test_last_layer_at_few_positions(self, kind, skip_padding):
+        config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
+        positions = np.array([[0, 9, 4], [0, 1, 2], [0, 0, 3]], np.int32)
+        plain = encode(config, features)
+        few = encode(config, features, skip_padding=skip_padding, output_positions=tf.constant(positions))
+        wanted = heads.gather_positions(plain.sequence_output, positions)
+        assert few.sequence_output.shape.as_list() == [3, 3, 16]
+        with tiny_models.session() as session:
+            tiny_models.set_random_values(session)
+            for pair in ((few.sequence_output, wanted), (few.pooled_output, plain.pooled_output),
+                         (few.all_layers[0][:, 0], plain.all_layers[0][:, 0])):
+                np.testing.assert_allclose(*session.run(list(pair)), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["postln", "google_fast"])
+    def test_gradients_are_the_same(self, kind):
+        config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
+        first = tf.zeros([3, 1], tf.int32)
+        plain, less = encode(config, features), encode(config, features, skip_padding=True, output_positions=first)
+        variables = tf.trainable_variables()
+        found = [[tf.convert_to_tensor(gradient) for gradient in tf.gradients(encoded.pooled_output, variables)]
+                 for encoded in (plain, less)]
+        with tiny_models.session() as session:
+            tiny_models.set_random_values(session)
+            for gradient, other in zip(*session.run(found)):
+                np.testing.assert_allclose(other, gradient, rtol=0, atol=1e-4)
+
+    def test_batch_of_none(self):
+        ids = tf.placeholder(tf.int32, [None, None])
+        encoded = modeling.encode(tiny_models.CONFIGS["postln"], ids, ids, skip_padding=True,
+                                  output_positions=tf.zeros([tf.shape(ids)[0], 1], tf.int32))
+        with tiny_models.session() as session:
+            tiny_models.set_random_values(session)
+            assert session.run(encoded.pooled_output, {ids: np.zeros([0, 2])}).shape == (0, 16)
+
+    def test_skipping_padding_needs_a_mask(self):
+        with pytest.raises(ValueError, match="skip_padding needs an input_mask"):
+            modeling.encode(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32), skip_padding=True)
+
+
 class TestActivations:
 
     @pytest.mark.parametrize("name", ["gelu", "swish"])

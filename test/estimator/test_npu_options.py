@@ -8,7 +8,7 @@ from etl.command_line import UserError
 
 OLD = ("op_select_implmode", "graph_run_mode", "local_rank_id", "mix_compile_mode", "profiling_config", "dump_config",
        "precision_mode", "graph_memory_max_size")
-NEW = OLD + ("modify_mixlist", "precision_mode_v2")
+NEW = OLD + ("modify_mixlist", "precision_mode_v2", "jit_compile", "deterministic", "enable_data_pre_proc")
 NESTED = {"profiling_config": ("enable_profiling", "profiling_options"),
           "dump_config": ("enable_dump", "dump_path", "dump_step", "dump_mode", "enable_dump_debug", "dump_debug_mode")}
 
@@ -39,7 +39,10 @@ def test_what_is_good_passes_on_both_generations(tmp_path):
     (dict(platform={"dynamic_input": True}), NEW, "dynamic_input cannot be set: all shapes are static"),
     (dict(platform={"op_select_implmode": "high_precision_for_all"}), OLD,
      "must be one of high_precision, high_performance, got"),
-    (dict(platform={"graph_run_mode": 2}), NEW, "graph_run_mode must be one of 0, 1, got 2"),
+    (dict(platform={"graph_run_mode": 2}), NEW, "graph_run_mode must be one of 1, got 2"),
+    (dict(platform={"jit_compile": True}), NEW, "jit_compile must be a string, got true"),
+    (dict(platform={"deterministic": True}), NEW, "deterministic must be an integer, got true"),
+    (dict(platform={"enable_data_pre_proc": "false"}), NEW, 'enable_data_pre_proc must be true or false, got "false"'),
     (dict(platform={"local_rank_id": 8}), NEW, "local_rank_id must be one of"),
     (dict(platform={"mix_compile_mode": True}), NEW, "mix_compile_mode needs --iterations_per_loop 1, got 100"),
     (dict(platform={"graph_memory_max_size": {}}), NEW, "graph_memory_max_size must be a string, a number"),

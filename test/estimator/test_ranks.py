@@ -28,6 +28,8 @@ def test_the_place_among_the_devices(environment):
     ({"RANK_ID": "8"}, r"RANK_ID must be in \[0, 8\), since RANK_SIZE is 8; got 8"),
     ({"RANK_SIZE": "0"}, "RANK_SIZE must be at least 1, got 0"),
     ({"RANK_SIZE": "two"}, "RANK_SIZE must be an integer, got 'two'"),
+    ({"ASCEND_DEVICE_ID": "x"}, "ASCEND_DEVICE_ID must be an integer, got 'x'"),
+    ({"RANK_TABLE_FILE": "", "DEVICE_ID": "-3"}, "DEVICE_ID must be a device's number, from 0 on, got -3"),
     ({"RANK_TABLE_FILE": "gone.json"}, "RANK_TABLE_FILE: gone.json: no such file"),
 ])
 def test_what_is_missing_or_wrong_is_named(environment, changes, message):

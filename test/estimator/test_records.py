@@ -125,6 +125,12 @@ def test_check_all_finds_the_one_bad_record(tmp_path, changes, message):
         records.check_all(paths, FEATURES, vocab_size=20)
 
 
+def test_label_counts_leave_padding_out_and_are_bounded(build):
+    data = records.from_build(build)
+    assert records.label_counts(data.train_files, data, max_records=1000).tolist() == [0] * 5 + [2] * 5 + [1] * 10
+    assert records.label_counts(data.train_files, data, max_records=6).sum() == 6
+
+
 def test_a_record_that_is_no_example():
     with pytest.raises(UserError, match="here: not a serialized tf.train.Example"):
         records.check_record(b"\xff\xff", FEATURES, 20, "here")

@@ -60,8 +60,8 @@ def write(path, content):
 
 def test_files_of_a_build(built, vocab_file):
     files = files_of(built)
-    assert sorted(files) == ["eval/tf_examples-00000-of-00001.tfrecord", "manifest.json", "tf_examples-00000-of-00002.tfrecord",
-                             "tf_examples-00001-of-00002.tfrecord", "vocab.txt"]
+    assert sorted(files) == ["eval/tf_examples-00000-of-00001.tfrecord", "manifest.json", "report.html",
+                             "tf_examples-00000-of-00002.tfrecord", "tf_examples-00001-of-00002.tfrecord", "vocab.txt"]
     assert files["vocab.txt"] == open(vocab_file, "rb").read()
     assert not os.path.exists(os.path.join(built, ".work"))
 
@@ -95,7 +95,8 @@ def test_report(flags, capsys, out):
     assert "Building samples from 2 files (0.0 MB) with 1 process\n" in captured.out
     for row in ("documents ", "sentences, words, tokens ", "padding ", "predicted tokens ", "swapped ", "shards "):
         assert "  " + row in captured.out
-    assert captured.out.endswith("Wrote %s/manifest.json\nNext: python -m estimator.pretrain --input_file %s\n" % (out, out))
+    assert captured.out.endswith("Wrote %s/manifest.json\nLook at %s/report.html\nNext: python -m estimator.pretrain "
+                                 "--input_file %s\n" % (out, out, out))
 
 
 def test_ranges_do_not_change_a_byte(flags, built, out):
@@ -106,6 +107,12 @@ def test_ranges_do_not_change_a_byte(flags, built, out):
 @pytest.mark.parametrize("workers", ["2", "3"])
 def test_worker_processes_do_not_change_a_byte(flags, built, out, workers):
     assert main(flags + ["--range_bytes", "300", "--direct_num_workers", workers]) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+@pytest.mark.parametrize("segmenter", ["jieba", "rjieba"])
+def test_the_segmenter_does_not_change_a_byte(flags, built, out, segmenter):
+    assert main(flags + ["--segmenter", segmenter]) == 0
     assert shards_of(out) == shards_of(built)
 
 
@@ -126,7 +133,8 @@ def test_shards_of_an_earlier_build_disappear(flags, built, out):
         os.makedirs(os.path.dirname(os.path.join(out, name)), exist_ok=True)
         open(os.path.join(out, name), "w").close()
     assert main(flags + ["--num_shards", "1", "--eval_fraction", "0"]) == 0
-    assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "tf_examples-00000-of-00001.tfrecord", "vocab.txt"]
+    assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "report.html", "tf_examples-00000-of-00001.tfrecord",
+                                     "vocab.txt"]
     assert sorted(os.listdir(out)) == sorted(files_of(out))            # no empty folders
 
 

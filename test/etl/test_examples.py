@@ -7,19 +7,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.command_line import UserError
-from etl.examples import (Feature, decode_example, encode_example, frame, pad_instance, pretraining_features, read_frames)
-from etl.instances import Instance
+from etl.examples import (Feature, decode_example, encode_examples, frame, instance_features, pretraining_features,
+                          read_frames)
+from etl.instances import Instances
 from etl.masking import KEPT, MASKED
 
-INSTANCE = Instance(input_ids=np.array([2, 9, 4, 3, 11, 3], np.int32), word_starts=np.array([1, 1, 0, 1, 1, 1], bool),
-                    first_length=4, masked_lm_positions=np.array([2, 4], np.int32), masked_lm_ids=np.array([10, 11], np.int32),
-                    masked_lm_kinds=np.array([MASKED, KEPT], np.int8), label=1)
+INSTANCES = Instances(
+    input_ids=np.array([[2, 9, 4, 3, 11, 3, 0, 0], [2, 9, 9, 9, 3, 8, 8, 3]], np.int32),
+    word_starts=np.array([[1, 1, 0, 1, 1, 1, 0, 0], [1] * 8], bool), lengths=np.array([6, 8], np.int32),
+    first_lengths=np.array([4, 5], np.int32), masked_lm_positions=np.array([[2, 4, 0], [1, 2, 6]], np.int32),
+    masked_lm_ids=np.array([[10, 11, 0], [9, 300, 20000]], np.int32),
+    masked_lm_kinds=np.array([[MASKED, KEPT, 0], [MASKED] * 3], np.int8), num_predictions=np.array([2, 3], np.int32),
+    labels=np.array([1, 0], np.int32))
 VALUES = {"b": np.array([0, 1, -1, 1 << 40, -(1 << 63), (1 << 63) - 1]), "a": np.array([0.5, -2.0], np.float32),
           "空": np.array([], np.int64)}
 ARRAYS = st.one_of(
     st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=6).map(lambda items: np.array(items, np.int64)),
     st.lists(st.integers(0, 40000), max_size=6).map(lambda items: np.array(items, np.int32)),
     st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=6).map(lambda items: np.array(items, np.float32)))
+
+
+def encode_example(values):
+    record, = encode_examples({name: array[None] for name, array in values.items()})
+    return record
 
 
 def frames_of(data, path="x.tfrecord"):
@@ -34,27 +44,27 @@ def test_features_of_a_pretraining_record():
     assert pretraining_features(128, 20, True) == features + (Feature("token_boundary", "int64", 128),)
 
 
-def test_pad_instance():
-    values = {name: array.tolist() for name, array in pad_instance(INSTANCE, 8, 3, True).items()}
+def test_instance_features():
+    values = {name: array.tolist() for name, array in instance_features(INSTANCES, True).items()}
     assert values == {
-        "input_ids": [2, 9, 4, 3, 11, 3, 0, 0], "input_mask": [1, 1, 1, 1, 1, 1, 0, 0], "segment_ids": [0, 0, 0, 0, 1, 1, 0, 0],
-        "masked_lm_positions": [2, 4, 0], "masked_lm_ids": [10, 11, 0], "masked_lm_weights": [1.0, 1.0, 0.0],
-        "next_sentence_labels": [1], "token_boundary": [1, 1, 0, 1, 1, 1, 0, 0]}
+        "input_ids": [[2, 9, 4, 3, 11, 3, 0, 0], [2, 9, 9, 9, 3, 8, 8, 3]],
+        "input_mask": [[1, 1, 1, 1, 1, 1, 0, 0], [1] * 8], "segment_ids": [[0, 0, 0, 0, 1, 1, 0, 0], [0, 0, 0, 0, 0, 1, 1, 1]],
+        "masked_lm_positions": [[2, 4, 0], [1, 2, 6]], "masked_lm_ids": [[10, 11, 0], [9, 300, 20000]],
+        "masked_lm_weights": [[1.0, 1.0, 0.0], [1.0] * 3], "next_sentence_labels": [[1], [0]],
+        "token_boundary": [[1, 1, 0, 1, 1, 1, 0, 0], [1] * 8]}
+    assert "token_boundary" not in instance_features(INSTANCES)
 
 
-def test_exactly_full():
-    values = pad_instance(INSTANCE, 6, 2)
-    assert values["input_ids"].tolist() == INSTANCE.input_ids.tolist()
-    assert values["input_mask"].tolist() == [1] * 6
-    assert values["masked_lm_weights"].tolist() == [1.0, 1.0]
-    assert "token_boundary" not in values
+def test_values_are_the_features():
+    for record in encode_examples(instance_features(INSTANCES, True)):
+        assert {name: (str(array.dtype), len(array)) for name, array in decode_example(record).items()} == {
+            feature.name: (feature.dtype, feature.length) for feature in pretraining_features(8, 3, True)}
 
 
-def test_padded_values_are_the_features():
-    features = pretraining_features(8, 3, True)
-    decoded = decode_example(encode_example(pad_instance(INSTANCE, 8, 3, True)))
-    assert {name: (str(array.dtype), len(array)) for name, array in decoded.items()} == {
-        feature.name: (feature.dtype, feature.length) for feature in features}
+def test_rows_do_not_depend_on_their_neighbours():
+    values = instance_features(INSTANCES)
+    assert encode_examples(values) == [record for row in (slice(0, 1), slice(1, 2))
+                                       for record in encode_examples({name: array[row] for name, array in values.items()})]
 
 
 def test_tensorflow_reads_what_we_write(tmp_path):
@@ -67,7 +77,7 @@ def test_tensorflow_reads_what_we_write(tmp_path):
     assert list(parsed["a"].float_list.value) == [0.5, -2.0]
     assert list(parsed["空"].int64_list.value) == []
 
-    records = [encode_example(pad_instance(INSTANCE, length, 3)) for length in (8, 300)]
+    records = encode_examples(instance_features(INSTANCES))
     (tmp_path / "x.tfrecord").write_bytes(b"".join(map(frame, records)))
     with tf.Graph().as_default(), tf.Session() as session:
         dataset = tf.data.TFRecordDataset(str(tmp_path / "x.tfrecord"))
@@ -83,7 +93,7 @@ def test_tensorflow_reads_what_we_write(tmp_path):
     assert decoded["x"].tolist() == [3, -4] and decoded["y"].tolist() == [0.25]
 
 
-@given(st.dictionaries(st.text(max_size=5), ARRAYS, max_size=4))
+@given(st.dictionaries(st.text(max_size=5), ARRAYS, min_size=1, max_size=4))
 def test_decoding_undoes_encoding(values):
     decoded = decode_example(encode_example(values))
     assert sorted(decoded) == sorted(values)

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, expand, fingerprint, read_json, require_file, require_folder,
+from etl.files import (atomic_folder, atomic_write, expand, fingerprint, free_range, read_json, require_file, require_folder,
                        sha256_of_file, write_json, write_text)
 
 
@@ -170,3 +170,15 @@ def test_expand_says_what_is_missing(folder, patterns, message):
     with pytest.raises(UserError) as error:
         expand(patterns, "input_file")
     assert str(error.value) == message
+
+
+def test_free_range_keeps_what_lies_around(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"a" * (3 << 20))
+    before = path.stat()
+    free_range(str(path), 1 << 20, 1 << 20)
+    after = path.stat()
+    content = path.read_bytes()
+    assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
+    assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
+    assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can

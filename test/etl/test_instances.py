@@ -1,4 +1,5 @@
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.documents import Document
-from etl.instances import InstanceConfig, instances_from_document, rng_for, tokenize_document
+from etl.draws import rng_for
+from etl.instances import InstanceConfig, mask_pairs, segment_pairs, tokenize_document
 from etl.masking import KEPT, MASKED, PERMUTED, RANDOM
 from etl.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer, is_han
 from etl.words import load_segmenter
@@ -26,8 +28,32 @@ def tokenized(document, tokenizer):
     return tokenize_document(document, tokenizer, load_segmenter())
 
 
+class Instance(NamedTuple):
+    """A sample of `Instances`, without its padding."""
+    input_ids: np.ndarray
+    word_starts: np.ndarray
+    first_length: int
+    masked_lm_positions: np.ndarray
+    masked_lm_ids: np.ndarray
+    masked_lm_kinds: np.ndarray
+    label: int
+
+
+def instances_from_document(document, identity, copy, config, vocabulary, draw_segment=None):
+    """The samples of one copy of a document."""
+    pairs = list(segment_pairs(document, 1, config, rng_for(config.random_seed, identity, copy), draw_segment))
+    if not pairs:
+        return []
+    seeds = rng_for(config.random_seed, identity, copy, "mask").integers(1 << 62, size=len(pairs), dtype=np.uint64)
+    found = mask_pairs(pairs, seeds, config, vocabulary)
+    assert not found.input_ids[np.arange(config.max_seq_length) >= found.lengths[:, None]].any()
+    assert not found.masked_lm_ids[np.arange(config.max_predictions_per_seq) >= found.num_predictions[:, None]].any()
+    return [Instance(ids[:length], starts[:length], first_length, positions[:count], labels[:count], kinds[:count], label)
+            for ids, starts, length, first_length, positions, labels, kinds, count, label in zip(*found)]
+
+
 def instances(document, tokenizer, config=CONFIG, copy=0, identity=("poem",)):
-    return list(instances_from_document(tokenized(document, tokenizer), identity, copy, config, tokenizer.vocabulary))
+    return instances_from_document(tokenized(document, tokenizer), identity, copy, config, tokenizer.vocabulary)
 
 
 def original(instance):
@@ -237,11 +263,20 @@ def test_without_another_document_all_pairs_are_true(tokenizer):
     assert samples and not any(sample.label for sample in samples)
 
 
-def test_rng_depends_on_all_its_parts_and_their_places():
-    draws = {parts: rng_for(1, *parts).random() for parts in [(), ("a",), ("a", 0), ("a", 1), (0, "a"), (b"a", 0)]}
-    assert len(set(draws.values())) == len(draws)
-    assert rng_for(1, "a", 0).random() == draws["a", 0]
-    assert rng_for(2, "a", 0).random() != draws["a", 0]
+def test_further_copies_come_behind(tokenizer):
+    document = tokenized(POEM, tokenizer)
+    one, three = (list(segment_pairs(document, copies, CONFIG, rng_for(1))) for copies in (1, 3))
+    assert len(three) > len(one) and all(map(same, one, three))
+
+
+def test_a_sample_does_not_depend_on_its_neighbours(tokenizer):
+    config = dataclasses.replace(CONFIG, masking="ngram", do_permutation=True, max_predictions_per_seq=9)
+    pairs = list(segment_pairs(tokenized(POEM, tokenizer), 5, config, rng_for(1)))
+    seeds = np.arange(len(pairs), dtype=np.uint64)
+    together = mask_pairs(pairs, seeds, config, tokenizer.vocabulary)
+    for row, pair in enumerate(pairs):
+        alone = mask_pairs([pair], seeds[row:row + 1], config, tokenizer.vocabulary)
+        assert all(np.array_equal(one[0], several[row]) for one, several in zip(alone, together))
 
 
 @pytest.mark.parametrize("changes, message", [

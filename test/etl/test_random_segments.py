@@ -4,7 +4,8 @@ import pytest
 from etl import random_segments
 from etl.documents import Document
 from etl.files import read_json
-from etl.instances import part_of, rng_for
+from etl.draws import rng_for
+from etl.instances import part_of
 from etl.random_segments import RandomSegments, collect_candidates, pool_path, write_pools
 from etl.sources import plan_ranges
 from etl.words import load_segmenter

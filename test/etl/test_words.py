@@ -1,12 +1,25 @@
+import functools
+import sys
+
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.command_line import UserError
-from etl.words import Segmenter, load_segmenter, mark_word_starts
+from etl.words import FastSegmenter, Segmenter, load_segmenter, mark_word_starts
 
 TEXT = st.text(st.sampled_from("我爱北京天安门中华人民共和国研究生命起源，。！ab12. -%\t\u3000\u2028\0😀é"), max_size=30)
+
+
+@functools.lru_cache(None)
+def segmenter():
+    return Segmenter()
+
+
+@functools.lru_cache(None)
+def fast_segmenter():
+    return FastSegmenter()
 
 
 def words_of(sentence, segmenter=None):
@@ -32,6 +45,50 @@ def test_offsets_are_positions():
 
 def test_empty_sentence_has_no_words():
     assert load_segmenter().word_offsets("").tolist() == []
+
+
+FUZZ = st.lists(st.one_of(
+    TEXT, st.text("我爱北京天安门研究生命起源常在较陡峭aB1.-%+#&_", max_size=20), st.text("的一是在不了有和人这中大为上个国我以要他", max_size=12),
+    st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FD8), max_size=6), st.text(max_size=5),
+    st.sampled_from(["T恤", "卡拉OK", "C++", "AT&T", "1.5%", "小S", "阿Q", "4S店", "江南Style", "\r\n", "㐀", "鿖", "１２"]),
+), max_size=8).map("".join)
+
+
+@settings(max_examples=1500)
+@given(FUZZ)
+@example("常在较陡峭的礁岸")                      # the HMM's two best ways are a ten-millionth apart
+@example("究研a")
+def test_both_segmenters_find_the_same_words(sentence):
+    assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
+
+
+@pytest.mark.parametrize("sentence", ["aB3-" * 5000, "爱1-" * 5000, "龘靐齉爩" * 5000, "我爱北京" * 5000, "a." * 200 + "在"])
+def test_long_blocks(sentence):
+    assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
+
+
+@pytest.mark.parametrize("user_dict, name, kind", [
+    (None, "auto", FastSegmenter), (None, "rjieba", FastSegmenter), (None, "jieba", Segmenter), ("d", "auto", Segmenter),
+    ("d", "jieba", Segmenter)])
+def test_choice_of_the_segmenter(tmp_path, user_dict, name, kind):
+    (tmp_path / "d").write_text("云计算平台 9 n\n", encoding="utf-8")
+    assert type(load_segmenter(user_dict and str(tmp_path / "d"), name)) is kind
+
+
+def test_rjieba_takes_no_user_dictionary(tmp_path):
+    with pytest.raises(UserError) as error:
+        load_segmenter("d", "rjieba")
+    assert str(error.value) == "--segmenter rjieba takes no --user_dict; use jieba or auto"
+
+
+def test_without_rjieba(monkeypatch):
+    monkeypatch.setitem(sys.modules, "rjieba", None)
+    load_segmenter.cache_clear()
+    assert type(load_segmenter()) is Segmenter
+    with pytest.raises(UserError) as error:
+        load_segmenter(name="rjieba")
+    assert str(error.value) == "--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11"
+    load_segmenter.cache_clear()
 
 
 @given(TEXT)

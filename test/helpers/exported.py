@@ -1,8 +1,10 @@
-"""A tiny classifier as fine-tuning leaves it: freshly initialized, with checkpoint and description."""
+"""A classifier as fine-tuning leaves it: freshly initialized, with checkpoint and description."""
+import dataclasses
 import os
 
 import tensorflow.compat.v1 as tf
 
+import albert_config
 from albert_config import AlbertConfig
 from estimator import heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
@@ -15,16 +17,30 @@ CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=
 
 
 def make_classifier(folder: str, leave_out: str = "") -> None:
-    """Writes a model folder; the checkpoint lacks the variable `leave_out`."""
+    """Writes a tiny model's folder; the checkpoint lacks the variable `leave_out`."""
     os.makedirs(folder, exist_ok=True)
     vocab_file = os.path.join(folder, "vocab.txt")
     with open(vocab_file, "wb") as stream:
         stream.write(("\n".join(TOKENS) + "\n").encode("utf-8"))
-    model_folder.write(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS))
+    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS), leave_out)
+
+
+def make_shipped_classifier(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:
+    """Writes a folder of a shipped config and the shipped vocabulary; values so large that answers to two texts differ."""
+    config = albert_config.load(config_name)
+    config = dataclasses.replace(config, initializer_range=config.hidden_size ** -0.5)
+    model = ModelFolder(config, TokenizerConfig(albert_config.vocab_path()), max_seq_length, "sentence_pair", ("0", "1"))
+    write_model(folder, model)
+    return model
+
+
+def write_model(folder: str, model: ModelFolder, leave_out: str = "") -> None:
+    """Writes the description and a checkpoint of random values, always the same."""
+    model_folder.write(folder, model)
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
         ids = tf.placeholder(tf.int32, [None, None])
-        heads.classifier(CONFIG, modeling.encode(CONFIG, ids), len(LABELS))
+        heads.classifier(model.config, modeling.encode(model.config, ids), len(model.labels))
         step = tf.train.get_or_create_global_step()
         session.run(tf.global_variables_initializer())
         saved = [variable for variable in tf.global_variables() if variable.op.name != leave_out]

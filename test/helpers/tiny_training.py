@@ -6,7 +6,7 @@ import numpy as np
 
 from albert_config import AlbertConfig
 from etl import files, manifest
-from etl.examples import encode_example, frame, pretraining_features
+from etl.examples import encode_examples, frame, pretraining_features
 from etl.manifest import Manifest, Shard
 from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
@@ -52,7 +52,7 @@ def write_records(path, values):
     os.makedirs(os.path.dirname(str(path)), exist_ok=True)
     with open(str(path), "wb") as stream:
         for record in values:
-            stream.write(frame(encode_example(record)))
+            stream.writelines(map(frame, encode_examples({name: array[None] for name, array in record.items()})))
     return str(path)
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -7,73 +8,52 @@ import sys
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from exported import CONFIG, LABELS, make_classifier
+from exported import CONFIG, LABELS, make_classifier, write_model
 
 import serving.graph_tokenization
-from estimator import model_folder
-from etl import pairs
-from etl.tokenization import load_tokenizer
+from estimator.model_folder import ModelFolder
+from etl.command_line import UserError
+from etl.tokenization import TokenizerConfig
 from serving.export import main
 from serving.saved_model import SavedModel
 
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory):
-    """A fine-tuned model's folder, and the folder of the version exported from it."""
-    root = tmp_path_factory.mktemp("export")
-    checkpoint_dir, output_dir = str(root / "finetune"), str(root / "export")
-    make_classifier(checkpoint_dir)
-    assert main(["--checkpoint_dir", checkpoint_dir, "--output_dir", output_dir, "--version", "7"]) == 0
-    return checkpoint_dir, os.path.join(output_dir, "7")
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
 @pytest.fixture
-def checkpoint_dir(folders, tmp_path):
+def checkpoint_dir(finetuned, tmp_path):
     """A copy of the model's folder to spoil."""
-    return shutil.copytree(folders[0], str(tmp_path / "finetune"))
+    return shutil.copytree(finetuned, str(tmp_path / "finetune"))
 
 
-def test_holds_all_that_serving_needs(folders):
-    version = folders[1]
+def test_holds_all_that_serving_needs(version):
     assert os.listdir(os.path.dirname(version)) == ["7"]
-    assert sorted(os.listdir(version)) == ["assets", "saved_model.pb", "variables"]
-    assert sorted(os.listdir(os.path.join(version, "assets"))) == ["albert_config.json", "model.json", "vocab.txt"]
-    with open(os.path.join(version, "assets", "model.json"), encoding="utf-8") as stream:
-        assert json.load(stream)["labels"] == list(LABELS)
+    assert sorted(os.listdir(version)) == ["assets.extra", "saved_model.pb", "variables"]
+    assert sorted(os.listdir(os.path.join(version, "assets.extra"))) == [
+        "labels.txt", "model_card.json", "tf_serving_warmup_requests", "vocab.txt"]
 
 
-def test_text_gives_what_its_ids_give(folders):
-    checkpoint_dir, version = folders
-    model, saved = model_folder.read(checkpoint_dir), SavedModel(version)
-    questions = [("北京ABC", "北京"), ("你好", ""), ("", ""), ("京" * 40, "好" * 40)]
-    found = saved.run({"text_a": [a for a, _ in questions], "text_b": [b for _, b in questions]})
-    assert found["probabilities"].shape == found["logits"].shape == (4, 3)
-    assert [label.decode("utf-8") for label in found["label"]] == [LABELS[i] for i in found["logits"].argmax(axis=1)]
-    for row, (text_a, text_b) in enumerate(questions):
-        packed = pairs.pack_pair(load_tokenizer(model.tokenizer), text_a, text_b, model.max_seq_length)
-        ids = {"input_ids": [packed.input_ids], "input_mask": [[1] * len(packed.input_ids)],
-               "segment_ids": [packed.segment_ids]}
-        np.testing.assert_allclose(saved.run(ids, "predict_ids")["logits"][0], found["logits"][row], rtol=0, atol=1e-5)
+def test_the_same_export_gives_the_same_bytes(finetuned, version, tmp_path):
+    assert main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--version", "1"]) == 0
+    for folder, _, names in os.walk(version):
+        for name in names:
+            path = os.path.join(folder, name)
+            with open(path, "rb") as one, open(path.replace(version, str(tmp_path / "1")), "rb") as other:
+                assert one.read() == other.read(), name
 
 
-def test_values_are_those_of_the_checkpoint(folders):
-    checkpoint_dir, version = folders
+def test_values_are_those_of_the_checkpoint(finetuned, version):
     ours = tf.train.load_checkpoint(os.path.join(version, "variables", "variables"))
-    trained = tf.train.load_checkpoint(tf.train.latest_checkpoint(checkpoint_dir))
+    trained = tf.train.load_checkpoint(tf.train.latest_checkpoint(finetuned))
     names = set(ours.get_variable_to_shape_map())
     assert names == set(trained.get_variable_to_shape_map()) - {"global_step"}
     for name in names:
         np.testing.assert_array_equal(ours.get_tensor(name), trained.get_tensor(name))
 
 
-def test_empty_batch(folders):
-    found = SavedModel(folders[1]).run({"text_a": [], "text_b": []})
-    assert found["probabilities"].shape == (0, 3) and found["label"].shape == (0,)
-
-
-def test_graph_holds_no_path_of_this_machine(folders):
-    with open(os.path.join(folders[1], "saved_model.pb"), "rb") as stream:
-        assert folders[0].encode() not in stream.read()
+def test_graph_holds_no_path_of_this_machine(finetuned, version):
+    with open(os.path.join(version, "saved_model.pb"), "rb") as stream:
+        assert os.path.dirname(finetuned).encode() not in stream.read()
 
 
 def saved_model_cli(*arguments, **environment):
@@ -82,17 +62,18 @@ def saved_model_cli(*arguments, **environment):
                           stderr=subprocess.PIPE, check=True).stdout.decode("utf-8")
 
 
-def test_stock_tool_shows_both_signatures(folders):
-    shown = saved_model_cli("show", "--dir", folders[1], "--all")
-    for name in ("serving_default", "predict_ids", "text_a", "input_mask", "probabilities", "logits", "label"):
+def test_stock_tool_shows_every_signature(version):
+    shown = saved_model_cli("show", "--dir", version, "--all")
+    for name in ("serving_default", "predict_ids", "classify", "examples", "encode", "embed", "text_a", "input_mask",
+                 "probabilities", "logits", "label", "classes", "scores", "pooled", "mean"):
         assert "['%s']" % name in shown
 
 
-def test_stock_tool_runs_it_in_the_c_locale(folders):
+def test_stock_tool_runs_it_in_the_c_locale(version):
     text = str("北京".encode("utf-8"))
-    shown = saved_model_cli("run", "--dir", folders[1], "--tag_set", "serve", "--signature_def", "serving_default",
+    shown = saved_model_cli("run", "--dir", version, "--tag_set", "serve", "--signature_def", "serving_default",
                             "--input_exprs", "text_a=[%s];text_b=[b'']" % text, LC_ALL="C")
-    wanted = SavedModel(folders[1]).run({"text_a": ["北京"], "text_b": [""]})
+    wanted = SavedModel(version).run({"text_a": ["北京"], "text_b": [""]})
     assert "%.4f" % wanted["probabilities"][0, 0] in shown and str(wanted["label"][0]) in shown
 
 
@@ -101,27 +82,23 @@ def failure(capsys, *arguments):
     return capsys.readouterr().err
 
 
-def test_next_command_and_default_version(folders, tmp_path, capsys):
-    assert main(["--checkpoint_dir", folders[0], "--output_dir", str(tmp_path)]) == 0
-    version, = os.listdir(str(tmp_path))
-    assert int(version) > 1500000000
-    assert "Next: python -m serving.predict --model_dir %s --text_a" % tmp_path in capsys.readouterr().out
-
-
-def test_best_checkpoint_goes_first(checkpoint_dir, tmp_path, capsys):
-    best = os.path.join(checkpoint_dir, "best")
+def test_best_checkpoint_default_version_and_next_command(checkpoint_dir, tmp_path, capsys):
+    best, output_dir = os.path.join(checkpoint_dir, "best"), str(tmp_path / "export")
     os.mkdir(best)
     for name in os.listdir(checkpoint_dir):
         if name.startswith("model.ckpt") or name == "checkpoint":
             shutil.move(os.path.join(checkpoint_dir, name), best)
-    assert main(["--checkpoint_dir", checkpoint_dir, "--output_dir", str(tmp_path / "export")]) == 0
-    assert "Exported %s" % best in capsys.readouterr().out
+    assert main(["--checkpoint_dir", checkpoint_dir, "--output_dir", output_dir]) == 0
+    said, (version,) = capsys.readouterr().out, os.listdir(output_dir)
+    assert int(version) > 1500000000
+    assert "Exported %s" % best in said
+    assert "Next: python -m serving.predict --model_dir %s --text_a" % output_dir in said
 
 
-def test_version_that_exists_is_refused(folders, capsys):
-    output_dir = os.path.dirname(folders[1])
-    message = failure(capsys, "--checkpoint_dir", folders[0], "--output_dir", output_dir, "--version", "7")
-    assert "--version: %s exists" % folders[1] in message
+def test_version_that_exists_is_refused(finetuned, version, capsys):
+    output_dir = os.path.dirname(version)
+    message = failure(capsys, "--checkpoint_dir", finetuned, "--output_dir", output_dir, "--version", "7")
+    assert "--version: %s exists" % version in message
 
 
 def test_folder_without_a_model(tmp_path, capsys):
@@ -142,16 +119,53 @@ def test_missing_variable_is_named_and_nothing_stays(checkpoint_dir, tmp_path, c
     make_classifier(checkpoint_dir, leave_out="output_bias")
     output_dir = str(tmp_path / "export")
     assert "output_bias" in failure(capsys, "--checkpoint_dir", checkpoint_dir, "--output_dir", output_dir)
-    assert not os.path.exists(output_dir) or os.listdir(output_dir) == []
-
-
-def test_model_whose_texts_differ_is_not_written(folders, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(serving.graph_tokenization, "MAX_CHARS_PER_WORD", 100)
-    output_dir = str(tmp_path / "export")
-    message = failure(capsys, "--checkpoint_dir", folders[0], "--output_dir", output_dir)
-    assert "tokenizes 1 texts otherwise than Python, 'x" in message
     assert not os.path.exists(output_dir)
 
 
-def test_config_reaches_the_graph(folders):
-    assert model_folder.read(os.path.join(folders[1], "assets")).config == CONFIG
+def test_model_whose_texts_differ_is_not_written(finetuned, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(serving.graph_tokenization, "MAX_CHARS_PER_WORD", 100)
+    output_dir = str(tmp_path / "export")
+    message = failure(capsys, "--checkpoint_dir", finetuned, "--output_dir", output_dir)
+    assert "tokenizes 1 of the texts checked otherwise than Python, 'x" in message
+    assert not os.path.exists(output_dir)
+
+
+@pytest.fixture(scope="module")
+def sentencepiece_model(tmp_path_factory):
+    """A fine-tuned model's folder with a SentencePiece vocabulary."""
+    root = tmp_path_factory.mktemp("spm")
+    spm_model_file, folder = str(root / "spm.model"), str(root / "finetune")
+    subprocess.run([sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2500", "--model", "sentencepiece",
+                    "--input_file", os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file],
+                   cwd=ROOT, check=True)       # not in this process: the library's trainer and TensorFlow crash each other
+    tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
+    config = dataclasses.replace(CONFIG, vocab_size=2500)
+    write_model(folder, ModelFolder(config, tokenizer, 32, "sentence_pair", LABELS))
+    return folder
+
+
+def test_sentencepiece_models_take_ids_alone(sentencepiece_model, tmp_path, capsys):
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--version", "1"]) == 0
+    said = capsys.readouterr().out
+    assert "A SentencePiece vocabulary cannot run inside the graph: the model takes ids alone" in said
+    assert "Next: saved_model_cli show --all --dir %s/1\n" % tmp_path in said
+    assert "spm.model" in os.listdir(str(tmp_path / "1" / "assets.extra"))
+    with pytest.raises(UserError, match="no signature serving_default, only predict_ids"):
+        SavedModel(str(tmp_path / "1")).run({"text_a": ["x"], "text_b": [""]})
+
+
+def test_sentencepiece_models_have_an_ascend_kit(sentencepiece_model, tmp_path):
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--format", "ascend"]) == 0
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--version", "-1"], "version must be at least 0, got -1"),
+    (["--lengths", "64"], "lengths is for --format ascend alone"),
+    (["--format", "ascend", "--batch_sizes", "0"], "batch_sizes must be at least 1, got 0"),
+    (["--format", "ascend", "--lengths", "2"], "lengths must be at least 3, got 2"),
+])
+def test_bad_flags(arguments, message, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(arguments)
+    assert exit.value.code == 2
+    assert message in capsys.readouterr().err

@@ -5,21 +5,17 @@ import subprocess
 import sys
 
 import pytest
-from exported import LABELS, make_classifier
+from exported import LABELS
 
 from etl.command_line import UserError
-from serving import export
 from serving.predict import Question, find_version, main, read_questions
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
-@pytest.fixture(scope="module")
-def model_dir(tmp_path_factory):
-    root = tmp_path_factory.mktemp("predict")
-    make_classifier(str(root / "finetune"))
-    assert export.main(["--checkpoint_dir", str(root / "finetune"), "--output_dir", str(root / "export")]) == 0
-    return str(root / "export")
+@pytest.fixture
+def model_dir(version):
+    return os.path.dirname(version)
 
 
 @pytest.fixture

@@ -3,19 +3,10 @@ import shutil
 
 import numpy as np
 import pytest
-from exported import LABELS, make_classifier
+from exported import LABELS
 
 from etl.command_line import UserError
-from serving import export
 from serving.saved_model import SavedModel
-
-
-@pytest.fixture(scope="module")
-def version(tmp_path_factory):
-    root = tmp_path_factory.mktemp("saved_model")
-    make_classifier(str(root / "finetune"))
-    assert export.main(["--checkpoint_dir", str(root / "finetune"), "--output_dir", str(root), "--version", "1"]) == 0
-    return str(root / "1")
 
 
 def test_runs_a_signature_by_names(version):
@@ -26,8 +17,13 @@ def test_runs_a_signature_by_names(version):
     np.testing.assert_allclose(found["probabilities"].sum(axis=1), [1], rtol=1e-6)
 
 
+def test_unknown_signature_names_those_there_are(version):
+    with pytest.raises(UserError, match="no signature serving, only classify, embed, encode, examples, predict_ids, serv"):
+        SavedModel(version).run({}, "serving")
+
+
 @pytest.mark.parametrize("path, message", [
-    ("assets/model.json", "model.json: no such file"),
+    ("assets.extra/model_card.json", "model_card.json: no such file"),
     ("variables/variables.data-00000-of-00001", "not a whole model"),
 ])
 def test_missing_file_is_a_user_error(version, tmp_path, path, message):

@@ -57,7 +57,8 @@ def _train_spec(spec, hooks, model_dir, config):
         hooks.append(npu_hook.NPUBroadcastGlobalVariablesHook(0, stand_in.rank_id()))
     if config.save_checkpoints_steps or config.save_checkpoints_secs:
         hooks.append(npu_hook.NPUCheckpointSaverHook(model_dir, save_secs=config.save_checkpoints_secs,
-                                                     save_steps=config.save_checkpoints_steps))
+                                                     save_steps=config.save_checkpoints_steps,
+                                                     saver=tf.train.Saver(max_to_keep=5)))
     if loop > 1:
         spec = spec._replace(train_op=tf.group(spec.train_op, name="IterationOp"))
     hooks.append(npu_hook.SetIterationsVarHook(loop, spec.train_op, spec.loss))

@@ -25,7 +25,7 @@ class ExponentialUpdateLossScaleManager:
         self._incr_every, self._decr_every = incr_every_n_steps, decr_every_n_nan_or_inf
         self._incr_ratio, self._decr_ratio = incr_ratio, decr_ratio
         self._scale = _variable("loss_scale", float(init_loss_scale))
-        self._good, self._bad = _variable("num_good_steps", 0), _variable("num_bad_steps", 0)
+        self._good, self._bad = _variable("good_steps", 0), _variable("bad_steps", 0)
         stand_in.record("dynamic_loss_scale", [init_loss_scale, incr_every_n_steps])
 
     def get_loss_scale(self):

@@ -1,0 +1,123 @@
+"""An exported model against the plain graph padded to 128, both from raw text to probabilities, in one process.
+
+  python test/benchmark/serving_speed.py --data dev.tsv --configs tiny base
+
+Weights are random: they do not change the time. The questions are the first two columns of a tab-separated file. Rounds
+alternate between both graphs over the same questions; times are medians in ms, ratios those of the medians: of the wall
+clock's, and of the process's CPU time, which other work on the machine disturbs less. Then: what share of our time the
+tokenizer takes, the largest difference between probabilities, and the time of one million characters without a blank.
+"""
+import argparse
+import itertools
+import os
+import sys
+import tempfile
+import time
+from typing import Any, Dict, List, Tuple
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path[:0] = [ROOT, os.path.join(ROOT, "test", "helpers")]
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator import checkpoints, heads, modeling
+from estimator.model_folder import ModelFolder
+from etl.tokenization import load_tokenizer
+from exported import make_shipped_classifier
+from serving import export
+from serving.graph_tokenization import GraphTokenizer
+from serving.saved_model import SavedModel
+
+PADDED = 128
+TOLERANCE = 1e-5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
+    parser.add_argument("--configs", nargs="+", default=["tiny", "base"], help="of the models")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 128])
+    parser.add_argument("--questions", type=int, default=160, help="of each batch size, in at least 3 and at most 100 rounds")
+    parser.add_argument("--threads", type=int, default=1, help="within an operation, and operations at once")
+    arguments = parser.parse_args()
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    questions = read_questions(arguments.data)
+    threads = tf.ConfigProto(intra_op_parallelism_threads=arguments.threads,
+                             inter_op_parallelism_threads=arguments.threads)
+    failed = False
+    for name in arguments.configs:
+        with tempfile.TemporaryDirectory() as folder:
+            finetuned = os.path.join(folder, "finetune")
+            model = make_shipped_classifier(finetuned, name, PADDED)
+            if export.main(["--checkpoint_dir", finetuned, "--output_dir", folder, "--version", "1"]):
+                return 1
+            exported = SavedModel(os.path.join(folder, "1"), threads)
+            plain = Plain(model, checkpoints.resolve(finetuned), threads)
+        print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
+            name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
+        for batch_size in arguments.batch_sizes:
+            failed |= compare(exported, plain, questions, batch_size, arguments.questions)
+        for kind, text in (("Han and Latin in turn", "字x" * 500000), ("one word", "x" * 1000000)):
+            (wall, _), _ = measure(lambda: exported.run({"text_a": [text], "text_b": [""]}))
+            print("a million characters without a blank, %s: %.0f ms" % (kind, wall), flush=True)
+    return int(failed)
+
+
+def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, wanted: int) -> bool:
+    """Prints a row; returns whether the probabilities differ."""
+    taken = itertools.cycle(questions)
+    times: Dict[str, List[Tuple[float, float]]] = {"plain": [], "exported": [], "tokenizer": []}
+    difference = 0.0
+    for number in range(1 + max(3, min(100, wanted // batch_size))):        # the first round is not counted
+        texts_a, texts_b = zip(*itertools.islice(taken, batch_size))
+        inputs = {"text_a": texts_a, "text_b": texts_b}
+        runs = {"plain": lambda: plain.run(inputs), "exported": lambda: exported.run(inputs)["probabilities"],
+                "tokenizer": lambda: exported.run(inputs, "encode")}
+        found = {}
+        for name, run in runs.items():
+            spent, found[name] = measure(run)
+            if number:
+                times[name].append(spent)
+        difference = max(difference, float(np.abs(found["plain"] - found["exported"]).max()))
+    plain_ms, exported_ms, tokenizer_ms = (np.median(times[name], axis=0) for name in ("plain", "exported", "tokenizer"))
+    wall_ratio, cpu_ratio = plain_ms / exported_ms
+    print("%10d %12.1f %12.1f %8.2f %10.2f %11.0f%% %14.1e" % (
+        batch_size, plain_ms[0], exported_ms[0], wall_ratio, cpu_ratio, 100 * tokenizer_ms[1] / exported_ms[1], difference),
+        flush=True)
+    return difference > TOLERANCE
+
+
+class Plain:
+    """Raw text to probabilities with nothing left out: every row padded to 128, all layers for every position."""
+
+    def __init__(self, model: ModelFolder, checkpoint: str, threads: tf.ConfigProto) -> None:
+        self._session = tf.Session(graph=tf.Graph(), config=threads)
+        with self._session.graph.as_default():
+            self._texts = {name: tf.placeholder(tf.string, [None]) for name in ("text_a", "text_b")}
+            packed = GraphTokenizer(load_tokenizer(model.tokenizer)).pack_pair(max_seq_length=PADDED, **self._texts)
+            ids = [tf.pad(tensor, [[0, 0], [0, PADDED - tf.shape(tensor)[1]]]) for tensor in packed]
+            encoded = modeling.encode(model.config, *ids)
+            self._probabilities = heads.classifier(model.config, encoded, len(model.labels)).probabilities
+            checkpoints.restore(self._session, checkpoint, model.config)
+
+    def run(self, inputs: Dict[str, Any]) -> np.ndarray:
+        return self._session.run(self._probabilities, {self._texts[name]: value for name, value in inputs.items()})
+
+
+def read_questions(path: str) -> List[Tuple[str, str]]:
+    with open(path, encoding="utf-8") as stream:
+        rows = [line.rstrip("\n").split("\t") for line in stream]
+    return [(row[0], row[1]) for row in rows if len(row) > 1 and row[0] != "text_a"]
+
+
+def measure(run: Any) -> Tuple[Tuple[float, float], Any]:
+    """((wall, CPU) in ms, result)."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    found = run()
+    return (1000 * (time.perf_counter() - wall), 1000 * (time.process_time() - cpu)), found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

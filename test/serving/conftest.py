@@ -1,0 +1,22 @@
+import os
+
+import pytest
+from exported import make_classifier
+
+from serving import export
+
+
+@pytest.fixture(scope="session")
+def finetuned(tmp_path_factory):
+    """A fine-tuned model's folder. Copy it before you spoil it."""
+    folder = str(tmp_path_factory.mktemp("serving") / "finetune")
+    make_classifier(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def version(finetuned):
+    """The folder of version 7 exported from `finetuned`. Copy it before you spoil it."""
+    output_dir = os.path.join(os.path.dirname(finetuned), "export")
+    assert export.main(["--checkpoint_dir", finetuned, "--output_dir", output_dir, "--version", "7"]) == 0
+    return os.path.join(output_dir, "7")
