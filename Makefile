@@ -1,6 +1,7 @@
 # make quickstart   set up, then the whole road on the shipped sample: text → samples → pretraining → fine-tuning → export → answer
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
+# make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
 # make bench-finetune DATA=path/to/afqmc TASK=afqmc   batches by length against padding all to 128: pace and accuracy
@@ -12,9 +13,10 @@
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
+TRANSFORMERS := .venv-transformers
 
-.PHONY: help venv test quickstart bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving check-parity check-java \
-    check-segmenters clean
+.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving check-parity \
+    check-java check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -41,6 +43,21 @@ quickstart: venv
 	$(PYTHON) -m estimator.finetune --do_train=true --do_eval=true --learning_rate 0.0003 --num_train_epochs 10 --log_steps 50
 	$(PYTHON) -m serving.export
 	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
+
+check-transformers: venv
+	@if [ ! -e $(TRANSFORMERS)/complete ]; then \
+	    for python in python3.10 python3.9 python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.{10,9,8}.*/bin/python; do \
+	        "$$python" -c '' 2>/dev/null && break; \
+	    done; \
+	    rm -rf $(TRANSFORMERS); \
+	    "$$python" -m venv $(TRANSFORMERS) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
+	    $(TRANSFORMERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+	        -r test/transformers_check/requirements.txt && touch $(TRANSFORMERS)/complete; \
+	fi
+	rm -rf output/check_transformers
+	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py write output/check_transformers
+	$(TRANSFORMERS)/bin/python test/transformers_check/theirs.py output/check_transformers
+	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py check output/check_transformers
 
 bench-pretrain: venv
 	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))

@@ -4,6 +4,8 @@
   python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5
   python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
       --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
+  python -m estimator.checkpoints to_transformers --checkpoint output/finetune --output_dir output/transformers
+  python -m estimator.checkpoints from_transformers --input_dir bert-base-chinese --output_dir output/bert
 """
 import contextlib
 import glob
@@ -19,14 +21,16 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import modeling
-from estimator.model_folder import STATE_FILE
+from estimator import heads, model_folder, modeling, transformers_layout
+from estimator.model_folder import STATE_FILE, ModelFolder
 from estimator.optimizers import SLOT_SUFFIXES
 from etl import files
 from etl.command_line import UserError, flag, run
+from etl.tokenization import TokenizerConfig
 
 Shape = Tuple[int, ...]
 
+CONVERTED_NAME = "model.ckpt"
 _OF_THE_TRAINING = ("global_step", "loss_scale", "good_steps", "bad_steps")    # the last three keep a dynamic loss scale
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
@@ -286,18 +290,64 @@ def average(checkpoints: Sequence[str], output: str) -> None:
     for checkpoint in checkpoints:
         check_data(checkpoint, names)
     readers = [_open(checkpoint) for checkpoint in checkpoints]
+    write(output, {name: np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names},
+          "output")
+
+
+def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
+    """Writes variables by name, as float32, under `prefix`; the files appear when all are whole.
+
+    Raises UserError, naming the flag, when they cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(prefix))
     os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".average-", dir=folder) as temporary, tf.Graph().as_default(), tf.Session() as session:
-        values = [tf.placeholder(tf.float32, shapes[0][name]) for name in names]
-        save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=names,
-                                 shape_and_slices=[""] * len(names), tensors=values)
-        means = (np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names)
+    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary, tf.Graph().as_default(), \
+            tf.Session() as session:
+        inputs = [tf.placeholder(tf.float32, value.shape) for value in values.values()]
+        save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=list(values),
+                                 shape_and_slices=[""] * len(values), tensors=inputs)
         try:
-            session.run(save, dict(zip(values, means)))
+            session.run(save, dict(zip(inputs, values.values())))
         except tf.errors.OpError as error:     # a full disk, most likely
-            raise UserError("--output: %s: %s" % (output, _first_line(error)))
-        for part in sorted(os.listdir(temporary)):               # the data, then the index that says it is whole
-            os.replace(os.path.join(temporary, part), os.path.join(folder, part))
+            raise UserError("--%s: %s: %s" % (flag_name, prefix, _first_line(error)))
+        for file in sorted(os.listdir(temporary)):               # the data, then the index that says it is whole
+            os.replace(os.path.join(temporary, file), os.path.join(folder, file))
+
+
+def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) -> str:
+    """Writes a checkpoint in transformers' layout and returns the name of the class that it is for there.
+
+    A classifier where the checkpoint has one, else a pretrained model with both heads.
+
+    Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks a variable or is
+    damaged, and a folder that is there already.
+    """
+    config = description.config
+    transformers_layout.require_counterpart(config)
+    with tf.Graph().as_default():
+        heads.declare_variables(config, read_shapes(checkpoint).get("output_weights", (None,))[0])
+        names = list(make_plan(checkpoint, config).assignment_map)
+    check_data(checkpoint, names)
+    reader = _open(checkpoint)
+    with files.atomic_folder(output_dir, "output_dir") as folder:
+        return transformers_layout.write(folder, description, {name: reader.get_tensor(name) for name in names})
+
+
+def from_transformers(input_dir: str, output_dir: str) -> List[str]:
+    """Writes a model of transformers as a model folder and returns what the user should know, a line each.
+
+    Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged weights, and a
+    folder that is there already.
+    """
+    description, notes = transformers_layout.read_description(input_dir)
+    with tf.Graph().as_default():
+        heads.declare_variables(description.config, len(description.labels) or None)
+        shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.trainable_variables()}
+    values = transformers_layout.read_weights(input_dir, description.config, shapes)
+    with files.atomic_folder(output_dir, "output_dir") as folder:
+        write(os.path.join(folder, CONVERTED_NAME), values, "output_dir")
+        model_folder.write(folder, description)
+    return notes
 
 
 def describe(checkpoint: str) -> str:
@@ -327,12 +377,31 @@ class AverageConfig:
     output: str = flag("", "prefix of the checkpoint to write", required=True)
 
 
+@dataclass(frozen=True)
+class ToTransformersConfig:
+    """The flags of `to_transformers`."""
+    checkpoint: str = flag("", "checkpoint, or folder of one, of plain BERT or Google's family", required=True)
+    output_dir: str = flag("", "new folder for config.json, model.safetensors and the vocabulary", required=True)
+    albert_config_file: Optional[str] = flag(None, "config by name or file, where none stands beside the checkpoint")
+    vocab_file: Optional[str] = flag(None, "vocabulary, where none stands beside the checkpoint")
+    do_lower_case: bool = flag(True, "whether that one is of lower-cased text")
+
+
+@dataclass(frozen=True)
+class FromTransformersConfig:
+    """The flags of `from_transformers`."""
+    input_dir: str = flag("", "folder with config.json, model.safetensors and the vocabulary", required=True)
+    output_dir: str = flag("", "new model folder", required=True)
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
-    if argv[:1] == ["inspect"]:
-        return run("estimator.checkpoints inspect", __doc__, InspectConfig, _inspect, argv[1:])
-    if argv[:1] == ["average"]:
-        return run("estimator.checkpoints average", __doc__, AverageConfig, _average, argv[1:])
+    commands = {"inspect": (InspectConfig, _inspect), "average": (AverageConfig, _average),
+                "to_transformers": (ToTransformersConfig, _to_transformers),
+                "from_transformers": (FromTransformersConfig, _from_transformers)}
+    if argv and argv[0] in commands:
+        config_class, command = commands[argv[0]]
+        return run("estimator.checkpoints " + argv[0], __doc__, config_class, command, argv[1:])
     asked = argv[:1] in (["--help"], ["-h"])
     with contextlib.suppress(BrokenPipeError):   # `head` has seen enough
         print(__doc__, file=sys.stdout if asked else sys.stderr, flush=True)
@@ -352,6 +421,32 @@ def _average(config: AverageConfig) -> None:
         raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
     average(found, config.output)
     print("%s: mean of %d checkpoints: %s" % (config.output, len(found), ", ".join(map(os.path.basename, found))))
+
+
+def _to_transformers(config: ToTransformersConfig) -> None:
+    checkpoint = resolve(config.checkpoint, "checkpoint")
+    beside = os.path.dirname(checkpoint)
+    if os.path.exists(os.path.join(beside, model_folder.DESCRIPTION_FILE)):
+        for name in ("albert_config_file", "vocab_file"):
+            if getattr(config, name):
+                raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
+                                % (name, beside))
+        description = model_folder.read(beside)
+    elif config.albert_config_file and config.vocab_file:
+        model = albert_config.load(config.albert_config_file)
+        tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case)
+        description = ModelFolder(model, tokenizer, model.max_position_embeddings)
+    else:
+        raise UserError("--checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and --vocab_file"
+                        % (checkpoint, model_folder.DESCRIPTION_FILE))
+    class_name = to_transformers(checkpoint, description, config.output_dir)
+    print("Wrote %s: transformers.%s.from_pretrained takes it" % (config.output_dir, class_name))
+
+
+def _from_transformers(config: FromTransformersConfig) -> None:
+    for note in from_transformers(config.input_dir, config.output_dir):
+        print("Note: " + note)
+    print("Wrote %s: --init_checkpoint takes it" % config.output_dir)
 
 
 def _listed_in(folder: str) -> List[str]:

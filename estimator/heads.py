@@ -126,6 +126,19 @@ def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor
     return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
+def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None, has_sentence_order: bool = True) -> None:
+    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor where that is 0, or,
+    where it is None, with the heads of pretraining."""
+    anything = tf.zeros([1, 1], tf.int32)
+    encoded = modeling.encode(config, anything)
+    if num_labels is not None:
+        classifier(config, encoded, num_labels) if num_labels else regressor(config, encoded)
+        return
+    masked_lm_logits(config, encoded, anything)
+    if has_sentence_order:
+        sentence_order(config, encoded)
+
+
 def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     """Picks the vectors at `positions` from each sequence.
 

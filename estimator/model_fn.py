@@ -138,14 +138,7 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
       optimizer: the one whose moments are taken over where the file has them; None: none are.
     """
     with tf.Graph().as_default():
-        anything = tf.zeros([1, 1], tf.int32)
-        encoded = modeling.encode(model, anything)
-        if num_labels is not None:
-            _classifier(model, encoded, num_labels)
-        else:
-            heads.masked_lm_logits(model, encoded, anything)
-            if has_sentence_order:
-                heads.sentence_order(model, encoded)
+        heads.declare_variables(model, num_labels, has_sentence_order)
         if optimizer:
             optimizers.make_optimizer(optimizer, model, learning_rate=0.0).make_slots(tf.trainable_variables())
         plan = checkpoints.make_plan(checkpoint, model, with_slots=bool(optimizer),

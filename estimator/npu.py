@@ -9,7 +9,7 @@ import inspect
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from estimator import npu_options, ranks
 from estimator.npu_options import NpuOptions
@@ -23,6 +23,8 @@ INCREASE_LOSS_SCALE_EVERY = 1000               # updates without an overflow
 
 NO_SUMMARIES = 0                               # the progress hook writes them: it counts steps, not calls of the host
 NO_CHECKPOINTS = 0                             # None would mean every 100 steps on the NPU
+
+GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's kernels are called in a graph
 
 _PACKAGE = "npu_bridge"
 _DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
@@ -116,7 +118,9 @@ class Device(NamedTuple):
         os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"    # older releases demand what newer ones assume
         config = bridge.NPURunConfig(session_config=npu_session_config(), **self.run_arguments(model_dir, options))
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
-        _require_one_optimizer(estimator.config.session_config)
+        complaints = session_complaints(estimator.config.session_config)
+        if complaints:
+            raise RuntimeError("; ".join(complaints))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -139,11 +143,12 @@ class Device(NamedTuple):
         bridge = _bridge()
 
         def gelu(x: Any) -> Any:
-            return bridge.npu_unary_ops.gelu(features=x, name=None)
+            return bridge.npu_unary_ops.gelu(features=x, name=GELU_OP)
 
         def dropout(x: Any, rate: float, place: str) -> Any:
             digest = hashlib.sha256(("%d %d %s" % (seed, self.world.rank, place)).encode("utf-8")).digest()
-            return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate, seed=int.from_bytes(digest[:4], "little") >> 1)
+            return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate, seed=int.from_bytes(digest[:4], "little") >> 1,
+                                          name=DROPOUT_OP)
         return gelu, dropout
 
     def loss_scale_manager(self) -> Any:
@@ -170,6 +175,40 @@ class Device(NamedTuple):
             optimizer = bridge.NPULossScaleOptimizer(opt=optimizer, loss_scale_manager=loss_scale_manager,
                                                      is_distributed=is_distributed)
         return optimizer
+
+
+class PlannedDevice(Device):
+    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator, kernels and optimizers.
+
+    For looking at a training graph; nothing is trained on it.
+    """
+
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
+        return Device(CPU).make_estimator(model_fn, model_dir, options)
+
+    def training_kernels(self, seed: int) -> None:
+        return None
+
+    def loss_scale_manager(self) -> None:
+        return None
+
+    def wrap(self, optimizer: Any, loss_scale_manager: Any = None) -> Any:
+        return optimizer
+
+
+def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
+                environment: Mapping[str, str] = os.environ) -> Device:
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not to be had.
+
+    Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
+    """
+    name, reason = choose_backend(AUTO, dict(environment, ASCEND_DEVICE_ID="0"))
+    if name == NPU:
+        return choose_device(NPU, options, iterations_per_loop, environment)
+    device = PlannedDevice(NPU, "planned: %s" % reason, ranks.read_world(environment), options)
+    nested = {argument: list(value) for argument, value in options.platform.items() if isinstance(value, dict)}
+    npu_options.check_options(options, lambda argument: True, nested, device.loop(iterations_per_loop))
+    return device
 
 
 def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Optional[int] = None,
@@ -228,17 +267,30 @@ def npu_session_config() -> Any:
     return config
 
 
+def optimizer_entries(session_config: Any) -> List[Dict[str, Any]]:
+    """What each NpuOptimizer in a session's config carries, by name."""
+    entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers if entry.name == _OPTIMIZER]
+    return [{name: value.s.decode() if value.WhichOneof("value") == "s" else getattr(value, value.WhichOneof("value"))
+             for name, value in entry.parameter_map.items()} for entry in entries]
+
+
+def session_complaints(session_config: Any) -> List[str]:
+    """What is wrong with a session's config for an NPU; an empty list where nothing is."""
+    rewrites, entries = session_config.graph_options.rewrite_options, optimizer_entries(session_config)
+    complaints = []
+    if len(entries) != 1:
+        complaints.append("the session must hold one %s, but it holds %d" % (_OPTIMIZER, len(entries)))
+    if not all(entry.get(_ON_THE_DEVICE) for entry in entries):
+        complaints.append("%s must be true in %s" % (_ON_THE_DEVICE, _OPTIMIZER))
+    return complaints + ["%s must be off in the session's rewrites" % name for name in ("remapping", "memory_optimization")
+                         if getattr(rewrites, name) != rewrites.OFF]
+
+
 def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
     """What a RunConfig of either backend takes."""
     return {"model_dir": model_dir, "tf_random_seed": options.random_seed, "save_summary_steps": NO_SUMMARIES,
             "save_checkpoints_steps": options.save_checkpoints_steps, "keep_checkpoint_max": options.keep_checkpoint_max,
             "log_step_count_steps": None}
-
-
-def _require_one_optimizer(session_config: Any) -> None:
-    found = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers if entry.name == _OPTIMIZER]
-    if len(found) != 1 or not found[0].parameter_map[_ON_THE_DEVICE].b:
-        raise RuntimeError("the session must hold one %s with %s, but it holds %d" % (_OPTIMIZER, _ON_THE_DEVICE, len(found)))
 
 
 def _arguments(function: Callable[..., Any]) -> Tuple[str, ...]:

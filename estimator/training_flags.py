@@ -72,11 +72,14 @@ class TrainingFlags:
             if value is not None and value < 1:
                 raise ValueError("%s must be at least 1, got %s" % (name, value))
 
+    def device_options(self) -> NpuOptions:
+        """What an NPU is told. Raises UserError for an options file that is none."""
+        return NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value, self.npu_kernels,
+                          npu_options.read_platform_options(self.npu_options))
+
     def choose_device(self) -> npu.Device:
         """The device by the flags and the environment. Raises UserError for what does not fit it."""
-        options = NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value, self.npu_kernels,
-                             npu_options.read_platform_options(self.npu_options))
-        device = npu.choose_device(self.backend, options, self.iterations_per_loop)
+        device = npu.choose_device(self.backend, self.device_options(), self.iterations_per_loop)
         ignored = [name for name in _FOR_THE_NPU if getattr(self, name) not in (None, "none")]
         if device.name == npu.CPU and ignored:
             print("Of no account on the CPU: %s" % " ".join("--" + name for name in ignored))

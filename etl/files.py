@@ -6,6 +6,7 @@ import glob
 import hashlib
 import json
 import os
+import shutil
 from typing import IO, Any, Dict, Iterator, List, Sequence
 
 from etl.command_line import UserError
@@ -31,6 +32,24 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
         if isinstance(error, OSError) and error.errno and not error.filename:
             error.filename = path              # "No space left on device" does not say where
         raise
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
+    """Gives a new neighbour of `path` to write into; it takes the final name only when the block ends well.
+
+    Raises UserError naming the flag when there is something at `path` already. On any error the neighbour is removed.
+    """
+    if os.path.lexists(path):
+        raise UserError("--%s: %s is there already: name a folder that is new" % (flag_name, path))
+    require_folder(path, flag_name)
+    temporary = "%s.tmp-%d" % (os.path.normpath(path), os.getpid())
+    os.makedirs(temporary)
+    try:
+        yield temporary
+        os.rename(temporary, path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextlib.contextmanager

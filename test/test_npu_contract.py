@@ -124,6 +124,18 @@ def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_che
     np.testing.assert_allclose(again.noted("loss"), plain[0][10:], rtol=1e-4)
 
 
+@pytest.mark.parametrize("generation", ["H", "M"])
+def test_the_check_finds_the_devices_kernels_and_its_one_entry_in_the_session(folder, generation):
+    flags = dict(pretraining(folder, "checked"), iterations_per_loop=5, loss_scale="dynamic",
+                 report_file=folder / "report.json")
+    run = Run(folder, "estimator.npu_check", generation, flags).wait()
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["faults"], report["not_checked"]) == ([], [])
+    assert report["kernels"] == report["kernels_wanted"] == {"npu_gelu": 2, "npu_dropout": 0}
+    assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
+    assert "Nothing found that would fail" in run.output and not (folder / "checked").exists()
+
+
 def tags(output_dir):
     return {value.tag for path in output_dir.glob("events*") for event in tf.train.summary_iterator(str(path))
             for value in event.summary.value}

@@ -1,5 +1,6 @@
 import dataclasses
 import os
+import re
 
 import numpy as np
 import pytest
@@ -7,8 +8,11 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 import tiny_models
-from estimator import checkpoints, heads, modeling, optimizers
+import tiny_training
+from estimator import checkpoints, heads, model_folder, modeling, optimizers
+from estimator.model_folder import ModelFolder
 from etl.command_line import UserError
+from etl.tokenization import TokenizerConfig
 
 CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=1) for kind, config in tiny_models.CONFIGS.items()
            if config.num_hidden_groups is None}
@@ -372,6 +376,80 @@ class TestCommands:
     def test_without_a_command_it_says_how(self, capsys):
         assert checkpoints.main([]) == 2
         assert "python -m estimator.checkpoints inspect" in capsys.readouterr().err
+
+
+class TestTransformers:
+    """Both ways through the commands; the values and the logits against transformers itself are `make check-transformers`."""
+
+    @staticmethod
+    def make(folder, kind, labels=()):
+        """A model folder with random values; returns its values by name and its config."""
+        config = dataclasses.replace(tiny_models.CONFIGS[kind], vocab_size=len(tiny_training.TOKENS), inner_group_num=None)
+        vocabulary = tiny_training.write_vocabulary(folder / "vocabulary.txt")
+        tokenizer = TokenizerConfig(vocabulary, do_lower_case=False)
+        model_folder.write(str(folder), ModelFolder(config, tokenizer, 10, None, labels))
+        return save(folder / "model.ckpt", lambda: heads.declare_variables(config, len(labels) or None))[1], config
+
+    @pytest.mark.parametrize("labels", [(), ("好", "坏", "平")])
+    @pytest.mark.parametrize("kind", ["google", "google_wide", "bert"])
+    def test_there_and_back(self, tmp_path, kind, labels):
+        values, config = self.make(tmp_path / "ours", kind, labels)
+        there, back = str(tmp_path / "there"), str(tmp_path / "back")
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", there]) == 0
+        assert sorted(os.listdir(there)) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+        assert checkpoints.main(["from_transformers", "--input_dir", there, "--output_dir", back]) == 0
+        description = model_folder.read(back)
+        assert (description.config, description.labels) == (dataclasses.replace(
+            config, inner_group_num=1 if config.family == "google" else None), labels)
+        assert (description.max_seq_length, description.tokenizer.do_lower_case) == (10, False)
+        reader = tf.train.load_checkpoint(checkpoints.resolve(back))
+        assert set(reader.get_variable_to_shape_map()) == set(values)
+        for name, value in values.items():
+            np.testing.assert_array_equal(reader.get_tensor(name), value.astype(np.float32), err_msg=name)
+
+    def test_the_fast_variant_comes_back_with_whole_matrices_and_the_same_logits(self, tmp_path):
+        values, config = self.make(tmp_path / "ours", "google_fast")
+        description = model_folder.read(str(tmp_path / "ours"))
+        checkpoints.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
+        checkpoints.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
+        whole = model_folder.read(str(tmp_path / "back")).config
+        assert whole == dataclasses.replace(config, num_ffn_groups=1, inner_group_num=1)
+        outputs = []
+        for folder, model in (("ours", config), ("back", whole)):
+            with tf.Graph().as_default(), tiny_models.session() as session:
+                batch = {name: value % 20 for name, value in tiny_models.batch().items()}
+                inputs = [tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")]
+                encoded = modeling.encode(model, *inputs)
+                checkpoints.load(checkpoints.make_plan(str(tmp_path / folder / "model.ckpt"), model))
+                session.run(tf.global_variables_initializer())
+                outputs.append(session.run(encoded.sequence_output))
+        np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+
+    def test_a_checkpoint_without_a_description_takes_flags(self, tmp_path, capsys):
+        self.make(tmp_path / "ours", "google")
+        (tmp_path / "ours" / "model.json").unlink()
+        flags = ["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", str(tmp_path / "there")]
+        assert checkpoints.main(flags) == 1
+        assert "beside %s there is no model.json" % (tmp_path / "ours" / "model.ckpt") in capsys.readouterr().err
+        assert checkpoints.main(flags + ["--albert_config_file", str(tmp_path / "ours" / "albert_config.json"),
+                                         "--vocab_file", str(tmp_path / "ours" / "vocab.txt")]) == 0
+        assert capsys.readouterr().out == ("Wrote %s: transformers.AlbertForPreTraining.from_pretrained takes it\n"
+                                           % (tmp_path / "there"))
+
+    @pytest.mark.parametrize("kind, spoil, message", [
+        ("postln", lambda folder: None, "the albert_zh family .* has no counterpart in transformers"),
+        ("bert", lambda folder: (folder / "there").mkdir(), "--output_dir: .*there is there already"),
+        ("bert", lambda folder: (folder / "ours" / "model.ckpt.data-00000-of-00001").write_bytes(b""), "damaged"),
+    ])
+    def test_what_fails_leaves_nothing(self, tmp_path, capsys, kind, spoil, message):
+        self.make(tmp_path / "ours", kind)
+        spoil(tmp_path)
+        before = sorted(os.listdir(str(tmp_path)))
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"),
+                                 "--output_dir", str(tmp_path / "there")]) == 1
+        errors = capsys.readouterr().err
+        assert re.search("^estimator.checkpoints to_transformers: error: .*" + message, errors) and errors.count("\n") == 1
+        assert sorted(os.listdir(str(tmp_path))) == before and not (tmp_path / "there" / "config.json").exists()
 
 
 def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path):

@@ -93,7 +93,7 @@ def test_padding_changes_no_metric():
         rest[name] = np.concatenate([array[5:], np.zeros_like(array[:5])])
     in_one, in_two = evaluate(make_spec, [whole]), evaluate(make_spec, [first, rest])
     assert in_one["num_examples"] == in_two["num_examples"] == 8
-    assert in_two == pytest.approx(in_one, abs=1e-6)
+    assert in_two == pytest.approx(in_one, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("num_labels, width", [(3, 3), (0, 1)])

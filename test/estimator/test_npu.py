@@ -7,6 +7,7 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from estimator import npu
 from estimator.npu import Device, RunOptions, choose_backend
+from estimator.npu_options import NpuOptions
 from etl.command_line import UserError
 
 OPTIONS = RunOptions(save_checkpoints_steps=20, keep_checkpoint_max=3, random_seed=7, iterations_per_loop=5)
@@ -72,3 +73,58 @@ def test_the_cpu_gets_a_plain_estimator(tmp_path):
     config = estimator.config
     assert (config.save_checkpoints_steps, config.keep_checkpoint_max, config.tf_random_seed) == (20, 3, 7)
     assert Device().training_kernels(1) is None and Device().wrap("rule") == "rule"
+
+
+def test_a_planned_device_has_an_npus_loops_and_plain_tensorflows_parts():
+    device = npu.plan_device(NpuOptions(loss_scale="dynamic"), None, {})
+    assert str(device) == "npu (planned: npu_bridge is not installed)"
+    assert (device.loop(None), device.on_host) == (100, False)
+    assert (device.training_kernels(1), device.loss_scale_manager()) == (None, None)
+    assert device.wrap("rule") == "rule"
+
+
+@pytest.mark.parametrize("platform, message", [
+    ({"iterations_per_loop": 3}, "give the flag --iterations_per_loop instead"),
+    ({"graph_run_mode": 7}, "graph_run_mode must be one of .*, got 7"),
+    ({"dump_config": {"dump_path": "/no/such/folder"}}, "dump_path must be an existing directory")])
+def test_a_planned_device_is_told_no_nonsense_either(platform, message):
+    with pytest.raises(UserError, match=message):
+        npu.plan_device(NpuOptions(platform=platform), None, {})
+
+
+def plain(config):
+    pass
+
+
+def add_entry(config, on_the_device=True):
+    entry = config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
+    entry.parameter_map["use_off_line"].b = on_the_device
+    entry.parameter_map["precision_mode"].s = b"allow_mix_precision"
+
+
+def add_two(config):
+    add_entry(config)
+    add_entry(config)
+
+
+def allow_remapping(config):
+    add_entry(config)
+    config.graph_options.rewrite_options.remapping = RewriterConfig.DEFAULT
+
+
+@pytest.mark.parametrize("change, complaints", [
+    (add_entry, []),
+    (plain, ["the session must hold one NpuOptimizer, but it holds 0"]),
+    (add_two, ["the session must hold one NpuOptimizer, but it holds 2"]),
+    (lambda config: add_entry(config, False), ["use_off_line must be true in NpuOptimizer"]),
+    (allow_remapping, ["remapping must be off in the session's rewrites"])])
+def test_a_session_config_is_looked_at(change, complaints):
+    config = npu.npu_session_config()
+    change(config)
+    assert npu.session_complaints(config) == complaints
+
+
+def test_what_the_entry_carries():
+    config = npu.npu_session_config()
+    add_entry(config)
+    assert npu.optimizer_entries(config) == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]

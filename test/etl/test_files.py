@@ -4,8 +4,8 @@ import os
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_write, expand, fingerprint, free_range, read_json, require_file, require_folder, sha256_of_file,
-                       write_json, write_text)
+from etl.files import (atomic_folder, atomic_write, expand, fingerprint, free_range, read_json, require_file, require_folder,
+                       sha256_of_file, write_json, write_text)
 
 
 @pytest.fixture
@@ -45,6 +45,25 @@ def test_failed_sync_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left"):
         write_text(str(tmp_path / "y.txt"), "abc")
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_atomic_folder(tmp_path):
+    path = str(tmp_path / "a" / "b")
+    with atomic_folder(path, "output_dir") as folder:
+        write_json(os.path.join(folder, "x.json"), 1)
+        assert not os.path.exists(path)
+    assert os.listdir(str(tmp_path / "a")) == ["b"] and os.listdir(path) == ["x.json"]
+    with pytest.raises(UserError, match="--output_dir: .* is there already: name a folder that is new"):
+        with atomic_folder(path, "output_dir"):
+            pass
+
+
+def test_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError):
+        with atomic_folder(str(tmp_path / "b"), "output_dir") as folder:
+            write_json(os.path.join(folder, "x.json"), 1)
+            raise KeyError()
     assert os.listdir(str(tmp_path)) == []
 
 

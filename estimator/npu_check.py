@@ -1,0 +1,228 @@
+"""Says, without an NPU, whether a training would run on one: looks at the graph that would be sent there.
+
+Takes the flags of the trainer and builds the graph as the trainer does, but runs nothing and writes nothing.
+
+  python -m estimator.npu_check --albert_config_file xlarge --train_batch_size 4
+  python -m estimator.npu_check finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint none --report_file report.json
+
+The first word is pretrain, which may be left out, or finetune. Exit status 1 means that something would fail; what, where
+and what to change is said. Where npu_bridge cannot be imported the graph holds plain TensorFlow's gelu, dropout and
+optimizers instead of the device's.
+"""
+import dataclasses
+import sys
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence
+
+from albert_config import AlbertConfig
+from estimator import finetune, npu, pretrain
+from etl import files
+from etl.command_line import UserError, flag, run
+
+GIGA, TERA = 1e9, 1e12
+MEMORY_GB, TFLOPS = 32.0, 256.0                # of an Ascend 910, its float16 rate as published; both can be given
+PLACES_SHOWN = 5
+MEMORY_OF_THE_UPDATE = ("parameters", "gradients", "optimizer", "accumulation")
+
+ONLY_A_DEVICE_CAN_TELL = (
+    "whether its compiler has every op in these types and shapes",
+    "what its compiler fuses and needs besides, that is the peak of its memory",
+    "float16: accuracy, overflows, the right loss scale",
+    "what its own gelu and dropout compute",
+    "the time of a step and of the collective operations between devices")
+
+
+@dataclass(frozen=True)
+class CheckFlags:
+    """What this command has beside the trainer's flags, which stand behind it among the bases."""
+    memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes")
+    tflops: float = flag(TFLOPS, "rate of a device's matrix products, 10^12 operations a second")
+    report_file: Optional[str] = flag(None, "JSON file for the report")
+
+    def __post_init__(self: Any) -> None:
+        super().__post_init__()
+        if not (self.memory_gb > 0 and self.tflops > 0):
+            raise ValueError("memory_gb and tflops must be above 0, got %g and %g" % (self.memory_gb, self.tflops))
+        if self.backend == npu.CPU:
+            raise ValueError("backend is cpu, but this command looks at what an NPU would run")
+        if not self.do_train:
+            raise ValueError("do_train is false: only a training graph is looked at")
+
+    def choose_device(self: Any) -> npu.Device:
+        return npu.plan_device(self.device_options(), self.iterations_per_loop)
+
+
+@dataclass(frozen=True)
+class PretrainCheck(CheckFlags, pretrain.PretrainConfig):
+    """The flags of `pretrain`."""
+
+
+@dataclass(frozen=True)
+class FinetuneCheck(CheckFlags, finetune.FinetuneConfig):
+    """The flags of `finetune`."""
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if argv[:1] == ["finetune"]:
+        return run("estimator.npu_check finetune", __doc__, FinetuneCheck, check_finetuning, argv[1:])
+    flags = argv[1:] if argv[:1] == ["pretrain"] else argv
+    return run("estimator.npu_check", __doc__, PretrainCheck, check_pretraining, flags)
+
+
+def check_pretraining(config: PretrainCheck) -> int:
+    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
+    _be_quiet()
+    training = pretrain.make_training(pretrain.make_plan(config))
+    return report_on(training, kernels_wanted(training.folder.config, has_masked_lm=True))
+
+
+def check_finetuning(config: FinetuneCheck) -> int:
+    """Reports on the training graph of `finetune`; 1 when something would fail. Raises UserError as the trainer does."""
+    _be_quiet()
+    training = finetune.make_training(finetune.make_plan(config))
+    return report_on(training, kernels_wanted(training.folder.config, has_masked_lm=False))
+
+
+def kernels_wanted(model: AlbertConfig, has_masked_lm: bool) -> Dict[str, int]:
+    """How many of the device's kernels a training graph holds: one gelu for each layer and for the masked LM's transform; one
+    dropout for the embeddings, three for each layer, one for a classifier."""
+    layers = model.num_hidden_layers * (model.inner_group_num or 1)
+    hidden, attention = model.hidden_dropout_prob > 0, model.attention_probs_dropout_prob > 0
+    return {npu.GELU_OP: (layers + has_masked_lm) * (model.hidden_act == "gelu"),
+            npu.DROPOUT_OP: (1 + 2 * layers) * hidden + layers * attention + (not has_masked_lm)}
+
+
+def report_on(training: Any, wanted: Mapping[str, int]) -> int:
+    """Builds the graphs of a `trainer.Training`, says the report and writes it where the flags want it."""
+    report = make_report(training, wanted)
+    print("\n".join(lines_of(report)))
+    if training.flags.report_file:
+        files.write_json(training.flags.report_file, report)
+        print("Wrote %s" % training.flags.report_file)
+    return 1 if report["faults"] else 0
+
+
+def make_report(training: Any, wanted: Mapping[str, int]) -> Dict[str, Any]:
+    """All that is found, as JSON has it; bytes, operations and seconds.
+
+    Args:
+      training: a `trainer.Training`.
+      wanted: see `kernels_wanted`.
+    """
+    import tensorflow.compat.v1 as tf
+    from estimator import step_graph
+    flags, device = training.flags, training.device
+    is_planned = isinstance(device, npu.PlannedDevice)
+    with tf.Graph().as_default() as graph:
+        features = tf.data.make_initializable_iterator(training.batches(0)()).get_next()
+        tf.train.get_or_create_global_step()
+        spec = _call_model_fn(training.estimator, features, tf.estimator.ModeKeys.TRAIN)
+        ops = step_graph.step_ops([spec.train_op, spec.loss])
+        memory, flops = step_graph.memory_of(graph, ops), step_graph.flops_of(ops)
+    faults, not_checked = step_graph.faults_of(ops), []
+    with tf.Graph().as_default() as export_graph:
+        modes = tf.estimator.ModeKeys
+        _call_model_fn(training.estimator, _placeholders(features), modes.EVAL if training.data else modes.PREDICT)
+    faults += step_graph.export_faults(export_graph)
+    session: Optional[List[Dict[str, Any]]] = None
+    if is_planned:
+        not_checked = ["the device's gelu and dropout, its loss scale and the sum over devices: the graph holds plain "
+                       "TensorFlow's instead (%s)" % device.reason,
+                       "the session's NpuOptimizer, which NPUEstimator adds"]
+    else:
+        session_config = training.estimator.config.session_config
+        session = npu.optimizer_entries(session_config)
+        faults += [step_graph.Fault(complaint, (), "leave the session to Device.make_estimator")
+                   for complaint in npu.session_complaints(session_config)]
+        if device.options.kernels:
+            faults += step_graph.kernel_faults(ops, wanted)
+    needed = sum(memory[name] for name in MEMORY_OF_THE_UPDATE)
+    faults += memory_faults(needed, flags.memory_gb * GIGA)
+    return {
+        "device": str(device), "run_arguments": device.options.run_arguments(),
+        "model": dataclasses.asdict(training.folder.config),
+        "parameters": memory["parameters"] // 4, "ops": len(ops),
+        "faults": [fault._asdict() for fault in faults],
+        "kernels": {name: len(names) for name, names in step_graph.kernels_of(ops).items()},
+        "kernels_wanted": dict(wanted), "npu_optimizers": session,
+        "loop": loops_of(training.num_train_steps, flags.save_checkpoints_steps, flags.iterations_per_loop,
+                         flags.gradient_accumulation_steps),
+        "memory_bytes": memory, "memory_of_the_update_bytes": needed, "memory_limit_bytes": int(flags.memory_gb * GIGA),
+        "matmul_flops": flops, "tflops": flags.tflops,
+        "seconds_of_a_batch_at_least": sum(flops.values()) / (flags.tflops * TERA),
+        "records_of_a_batch": features["input_ids"].shape.as_list()[0],
+        "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
+        "not_checked": not_checked, "only_a_device_can_tell": list(ONLY_A_DEVICE_CAN_TELL)}
+
+
+def loops_of(num_train_steps: int, save_checkpoints_steps: int, iterations_per_loop: int, accumulation_steps: int
+             ) -> Dict[str, int]:
+    """What becomes of a training in loops; the trainer has refused numbers that do not end with a whole one."""
+    batches = num_train_steps * accumulation_steps
+    return {"num_train_steps": num_train_steps, "batches_of_a_step": accumulation_steps, "batches": batches,
+            "batches_of_a_loop": iterations_per_loop, "loops": batches // iterations_per_loop,
+            "loops_between_checkpoints": save_checkpoints_steps * accumulation_steps // iterations_per_loop}
+
+
+def memory_faults(needed: int, limit: float) -> List[Any]:
+    """A fault when the update alone, in bytes, does not fit."""
+    from estimator.step_graph import Fault
+    if needed <= limit:
+        return []
+    return [Fault("parameters, gradients, optimizer and accumulation need %.3g GB of %.3g" % (needed / GIGA, limit / GIGA), (),
+                  "take a smaller model, or --gradient_accumulation_steps 1, which keeps no sums")]
+
+
+def lines_of(report: Mapping[str, Any]) -> List[str]:
+    """The report as text."""
+    memory, flops, loop = report["memory_bytes"], report["matmul_flops"], report["loop"]
+    total_flops, seconds = sum(flops.values()), report["seconds_of_a_batch_at_least"]
+    half = memory["activations"] / 2
+    lines = ["", "Graph of one batch: {:,} ops, {:,} parameters".format(report["ops"], report["parameters"]),
+             "  told to the device: " + ", ".join("%s %s" % pair for pair in sorted(report["run_arguments"].items())),
+             "Loops: {batches:,} batches ({num_train_steps:,} steps of {batches_of_a_step}) in {loops:,} loops of "
+             "{batches_of_a_loop}; a checkpoint every {loops_between_checkpoints:,} loops and at the end".format(**loop),
+             "Memory of {:.1f} GB: {:.2f} for the update ({})".format(
+                 report["memory_limit_bytes"] / GIGA, report["memory_of_the_update_bytes"] / GIGA,
+                 ", ".join("%s %.2f" % (name, memory[name] / GIGA) for name in MEMORY_OF_THE_UPDATE)),
+             "  activations that the backward pass reads: %.2f GB in float32, %.2f in float16; fused ops keep less"
+             % (memory["activations"] / GIGA, half / GIGA)]
+    if report["memory_of_the_update_bytes"] + half > report["memory_limit_bytes"]:
+        lines.append("  that may not fit: a smaller --train_batch_size with --gradient_accumulation_steps keeps less")
+    lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s at least %.3g s, "
+                 "at most %.0f records/s" % (total_flops, flops["forward"], flops["backward"], report["tflops"], seconds,
+                                             report["records_of_a_batch"] / seconds))
+    if report["npu_optimizers"] is not None:
+        lines.append("Session: " + "; ".join("NpuOptimizer with " + ", ".join("%s %s" % pair for pair in sorted(entry.items()))
+                                             for entry in report["npu_optimizers"]))
+        lines.append("The device's kernels: " + ", ".join("%s %d (at least %d)" % (name, count, report["kernels_wanted"][name])
+                                                          for name, count in report["kernels"].items()))
+    lines += ["Not checked: " + text for text in report["not_checked"]]
+    lines += ["Only a device can tell: " + text for text in report["only_a_device_can_tell"]]
+    for fault in report["faults"]:
+        places = list(fault["places"][:PLACES_SHOWN])
+        more = len(fault["places"]) - len(places)
+        places += ["and %d more" % more] if more else []
+        lines.append("WOULD FAIL: " + ": ".join(filter(None, [fault["what"], ", ".join(places), fault["change"]])))
+    return lines + ["Nothing found that would fail" if not report["faults"] else "Faults: %d" % len(report["faults"])]
+
+
+def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> Any:
+    return estimator.model_fn(features, None, mode, estimator.config)
+
+
+def _placeholders(features: Mapping[str, Any]) -> Dict[str, Any]:
+    """Batches to evaluate, of the same shapes."""
+    import tensorflow.compat.v1 as tf
+    made = {name: tf.placeholder(value.dtype, value.shape) for name, value in features.items()}
+    return dict(made, is_real_example=tf.placeholder(tf.int32, features["input_ids"].shape[:1]))
+
+
+def _be_quiet() -> None:
+    import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
+    tf.logging.set_verbosity(tf.logging.ERROR)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,119 @@
+import dataclasses
+import json
+
+import pytest
+
+import albert_config
+import tiny_training
+from estimator import npu, npu_check
+
+TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return tiny_training.write_build(tmp_path_factory.mktemp("npu_check") / "data", num_train=20, num_eval=0)
+
+
+@pytest.fixture
+def check(data, tmp_path, capsys):
+    """Runs the command on a config; gives the exit status, the text and the report."""
+    def run(config=tiny_training.CONFIG, **flags):
+        report = tmp_path / "report.json"
+        given = dict(dict(albert_config_file=tiny_training.write_config(tmp_path / "config.json", config), input_file=data,
+                          output_dir=tmp_path / "out", train_batch_size=4, num_train_steps=200, num_warmup_steps=10,
+                          save_checkpoints_steps=100, do_train="true", report_file=report), **flags)
+        status = npu_check.main([word for name, value in given.items() for word in ("--" + name, str(value))])
+        assert not (tmp_path / "out").exists()
+        said = capsys.readouterr()
+        return status, said.out + said.err, json.loads(report.read_text()) if report.exists() else None
+    return run
+
+
+def one_layer(name):
+    """A shipped config with the tests' vocabulary and one layer; all others are like it."""
+    config = albert_config.load(name)
+    return dataclasses.replace(config, num_hidden_layers=1, num_hidden_groups=config.num_hidden_groups and 1, **TINIER)
+
+
+@pytest.mark.parametrize("name", albert_config.shipped_names())
+def test_shipped_configs_have_no_fault(check, name):
+    status, text, report = check(one_layer(name), optimizer="lamb")
+    assert (status, report["faults"]) == (0, []), text
+    assert "Nothing found that would fail" in text
+
+
+def test_the_report(check):
+    status, text, report = check(memory_gb=1, tflops=0.001)
+    assert status == 0 and "lamb" in text                              # the trainer's own defaults
+    assert report["device"] == "npu (planned: npu_bridge is not installed)"
+    assert report["loop"] == {"num_train_steps": 200, "batches_of_a_step": 1, "batches": 200, "batches_of_a_loop": 100,
+                              "loops": 2, "loops_between_checkpoints": 1}
+    assert "Loops: 200 batches (200 steps of 1) in 2 loops of 100; a checkpoint every 1 loops and at the end" in text
+    memory, parameters = report["memory_bytes"], report["parameters"]
+    assert memory["parameters"] == memory["gradients"] == 4 * parameters
+    assert memory["optimizer"] == 8 * parameters + 8                   # two moments, and global_step
+    assert (memory["accumulation"], report["memory_limit_bytes"]) == (0, 10 ** 9)
+    assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
+    assert "Not checked: the device's gelu and dropout" in text        # the graph holds ours
+    assert "Only a device can tell: whether its compiler has every op" in text
+
+
+def test_gradient_accumulation(check):
+    status, _, report = check(gradient_accumulation_steps=4, optimizer="adamw")
+    assert (status, report["faults"]) == (0, [])
+    assert (report["loop"]["batches"], report["loop"]["loops"]) == (800, 8)
+    assert report["memory_bytes"]["accumulation"] == report["memory_bytes"]["parameters"] + 8     # and a count
+
+
+def test_fine_tuning(tmp_path, capsys):
+    status = npu_check.main(["finetune", "--init_checkpoint", "none", "--output_dir", str(tmp_path / "out"),
+                             "--albert_config_file", "mini", "--max_seq_length", "16"])
+    text = capsys.readouterr().out
+    assert status == 0 and "Nothing found that would fail" in text and not (tmp_path / "out").exists()
+
+
+def test_memory_that_does_not_suffice_is_a_fault(check):
+    status, text, report = check(memory_gb=0.00001)
+    assert status == 1
+    assert [fault["what"] for fault in report["faults"]] == [
+        "parameters, gradients, optimizer and accumulation need 5.54e-05 GB of 1e-05"]
+    assert "WOULD FAIL" in text and "take a smaller model" in text
+
+
+def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
+    import tensorflow.compat.v1 as tf
+    from estimator import modeling
+
+    def call_python(x):
+        return tf.ensure_shape(tf.py_func(lambda y: y, [x], tf.float32, name="planted"), x.shape)
+    monkeypatch.setattr(modeling, "gelu", call_python)
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: calls back into Python: bert" in text and "/planted" in text
+
+
+@pytest.mark.parametrize("flags, message", [
+    (dict(num_train_steps=250),
+     "--num_train_steps must be a multiple of --iterations_per_loop, which is 100; got 250, try 200 or 300"),
+    (dict(save_checkpoints_steps=30), "--save_checkpoints_steps must be a multiple of --iterations_per_loop"),
+    (dict(train_batch_size=64), "--train_batch_size is 64, but"),
+])
+def test_what_the_trainer_refuses_is_refused_here(check, flags, message):
+    status, text, report = check(**flags)
+    assert status == 1 and message in text and report is None
+
+
+@pytest.mark.parametrize("flags, message", [
+    (["--backend", "cpu"], "backend is cpu"), (["--do_eval", "true"], "do_train is false"),
+    (["--tflops", "0"], "memory_gb and tflops must be above 0")])
+def test_flags_that_contradict_the_command(capsys, flags, message):
+    with pytest.raises(SystemExit):
+        npu_check.main(flags)
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
+    ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13), ("base_google_fast", False, 0, 38)])
+def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
+    found = npu_check.kernels_wanted(albert_config.load(name), has_masked_lm)
+    assert found == {npu.GELU_OP: gelus, npu.DROPOUT_OP: dropouts}
