@@ -11,11 +11,10 @@ import time
 from typing import Any, Coroutine, NamedTuple
 
 import grpc
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
 from serving import openapi, rest
@@ -54,12 +53,13 @@ class HttpApp:
                        Route(path + ":classify", self.classify, methods=["POST"]),
                        Route(path + "/metadata", self.get_metadata, methods=["GET"]),
                        Route(path, self.get_status, methods=["GET"])]
-        self._router = Starlette(routes=routes, exception_handlers={HTTPException: _refuse_route, RequestError: _refuse})
+        self._router = Router(routes)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request within the time limit, names it, counts it and logs it."""
         if scope["type"] != "http":            # the server asks for no other
             return
+        scope["app"] = self                    # makes the router raise what it does not know
         start = time.perf_counter()
         request_id = request_id_from(dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
         status = 0                             # none was sent
@@ -72,15 +72,26 @@ class HttpApp:
             await send(message)
 
         try:
-            await asyncio.wait_for(self._router(scope, receive, send_named), self._limits.timeout_seconds)
+            await asyncio.wait_for(self._respond(scope, receive, send_named), self._limits.timeout_seconds)
         except asyncio.TimeoutError:
             if not status:
-                late = RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s" % self._limits.timeout_seconds)
-                await _json(rest.error_response(str(late)), late.http_status)(scope, receive, send_named)
+                await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
+                                            % self._limits.timeout_seconds))(scope, receive, send_named)
         finally:
             method = getattr(scope.get("endpoint"), "__name__", "unknown")
-            self._monitor.count("rest", method, status, time.perf_counter() - start, request_id, path=scope["path"],
+            self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
                                 client="%s:%d" % tuple(scope["client"] or ("", 0)))
+
+    async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._router(scope, receive, send)
+        except RequestError as error:
+            await _refusal(error)(scope, receive, send)
+        except HTTPException:
+            # As TensorFlow Serving: 400 for what its interface does not know; 404 elsewhere.
+            message = "Malformed request: %s %s" % (scope["method"], scope["path"])
+            status = 400 if scope["path"].startswith("/v1/") else 404
+            await _json(rest.error_response(message), status)(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
         body = await self._body(request)
@@ -178,12 +189,5 @@ def _json(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-async def _refuse(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestError)
+def _refusal(error: RequestError) -> Response:
     return _json(rest.error_response(str(error)), error.http_status)
-
-
-async def _refuse_route(request: Request, error: Exception) -> Response:
-    """As TensorFlow Serving: 400 for what its interface does not know; 404 elsewhere."""
-    message = "Malformed request: %s %s" % (request.method, request.url.path)
-    return _json(rest.error_response(message), 400 if request.url.path.startswith("/v1/") else 404)

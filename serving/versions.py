@@ -118,6 +118,8 @@ class Versions:
         self._set_state(number, State.LOADING)
         try:
             model = await asyncio.get_event_loop().run_in_executor(self._thread, self._load, folder)
+        except asyncio.CancelledError:         # the server is ending
+            raise
         except Exception as error:             # whatever is wrong with its files: the old version must go on
             self._broken[number] = files
             self._monitor.load_failures.inc()
