@@ -5,6 +5,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow_serving.apis import model_pb2
 
+from serving import messages
 from serving.batching import Arrays, Batcher, Work
 from serving.errors import invalid
 from serving.versions import ServedVersion, Versions
@@ -49,12 +50,14 @@ class Inference:
     async def predict(self, target: Target, inputs: Arrays) -> Arrays:
         """Arrays by output name, for arrays by input name."""
         num_rows = check_inputs(target.signature, inputs, self._limits)
-        name = target.spec.signature_name
+        model, name = target.version.model, target.spec.signature_name
+        for alias, info in target.signature.inputs.items():
+            if info.name in model.example_tensors:
+                inputs = {**inputs, alias: np.array([messages.safe_example(item) for item in inputs[alias]], dtype=object)}
         shapes = tuple(array.shape[1:] for array in inputs.values())
         key = (target.version.number, name, tuple(inputs), shapes) if is_batchable(target.signature) else object()
         with target.version.in_use():
-            return await self._batcher.submit(
-                Work(key, lambda joined: target.version.model.run(joined, name), inputs, num_rows))
+            return await self._batcher.submit(Work(key, lambda joined: model.run(joined, name), inputs, num_rows))
 
     async def classify(self, target: Target, examples: List[bytes]) -> Arrays:
         """classes and scores [examples, labels], for serialized tf.Examples."""

@@ -21,6 +21,7 @@ class SavedModel:
       labels: those labels.
       signatures: SignatureDefs by name.
       vocabulary: tokens by id; empty for a vocabulary that is no vocab.txt.
+      example_tensors: names of the tensors that the graph parses tf.Examples from.
     """
 
     def __init__(self, folder: str, session_config: Any = None) -> None:
@@ -36,6 +37,8 @@ class SavedModel:
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
+        self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
+                                if operation.type == "ParseExample"}
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
         """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""

@@ -67,7 +67,7 @@ def test_status_and_metadata(with_client):
     ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
     ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400, 'Serving signature name: "x" not found in signature def'),
     ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "as many rows as each other"),
-    ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Can't parse serialized Example"),
+    ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Could not parse example input of 1 bytes"),
     ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}', 400, "Was: tensorflow/serving/predict"),
     ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404, "Servable not found for request: Latest(other)"),
     ("POST", "/v1/models/albert/versions/8:predict", b'{"inputs": 1}', 404, "Servable not found for request: Specific(albert, 8)"),
