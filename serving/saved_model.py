@@ -1,6 +1,6 @@
 """An exported model, loaded: it needs TensorFlow and none of the code that made it."""
 import os
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from etl import files
 from etl.command_line import UserError
@@ -47,6 +47,11 @@ class SavedModel:
         definition = self.signatures[signature]
         feed = {definition.inputs[name].name: value for name, value in inputs.items()}
         return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)
+
+    def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
+        """By label, for each text_a and text_b."""
+        found = self.run({"text_a": [text_a for text_a, _ in pairs], "text_b": [text_b or "" for _, text_b in pairs]})
+        return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
 
     def close(self) -> None:
         """Frees the weights; `run` works no longer."""

@@ -44,6 +44,12 @@ class Process:
         return self._process.returncode, out.decode(), err.decode()
 
 
+def predict(*flags):
+    out = subprocess.run([sys.executable, "-m", "serving.predict", "--text_a", "北京", "--text_b", "你好", *flags], cwd=ROOT,
+                         stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(out.decode("utf-8"))
+
+
 def ask_until(process, stop):
     """Asks without a pause until `stop` is set; returns the statuses."""
     statuses = []
@@ -68,6 +74,11 @@ def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(["北京"]))
             found = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
             assert found.model_spec.version.value == 7
+
+        # The other command, with and without the server.
+        answers = [predict("--server", "http://127.0.0.1:%d" % process.rest_port), predict("--model_dir", str(tmp_path))]
+        assert answers[0]["label"] == answers[1]["label"]
+        assert answers[0]["probabilities"] == pytest.approx(answers[1]["probabilities"], abs=1e-5)
 
         statuses, stop = [], threading.Event()
         asking = threading.Thread(target=lambda: statuses.extend(ask_until(process, stop)))
