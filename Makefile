@@ -4,7 +4,7 @@
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 # make bench-serving DATA=questions.tsv         an exported model against the plain graph padded to 128, tiny and base
-# make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's over every code point and more (20 minutes)
+# make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
 # make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
 
 SHELL := /bin/bash

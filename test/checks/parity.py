@@ -41,7 +41,8 @@ REORDERED_CLASSES = (9, 216, 226)              # combining classes that a vocabu
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=[os.path.join(ROOT, "etl", "sample", "*.txt"),
-                                                      os.path.join(ROOT, "estimator", "sample", "*.tsv")], help="text files, globs")
+                                                      os.path.join(ROOT, "estimator", "sample", "*.tsv")],
+                        help="text files, globs")
     parser.add_argument("--vocab_file", default=albert_config.vocab_path())
     parser.add_argument("--random_texts", type=int, default=100000, help="of each kind, vocabulary and case")
     arguments = parser.parse_args()
@@ -105,9 +106,10 @@ def code_points(every: bool) -> Iterator[str]:
 
 def random_strings(vocabulary: Vocabulary, count: int) -> Iterator[str]:
     rng = random.Random(SEED)
-    known = [char for char in set("".join(vocabulary.tokens[:5000]))]
-    pools = [sorted(known), ASSIGNED, "abcxyz ABCΣσς", "中文字。，！ ", " \t\n\u3000\u00a0\u2028", "\u0301\u0323\u0345\u302e\u302f\u093f",
-             "\x00\x01\ufffd\u200b\u200d\ufeff\u00ad", "ＡＢｃ１２！。", "👍🏽👨\u200d👩🇨🇳", "각힣한\u1100\u1161\u11a8", "0123456789.,-_@#$%^&*"]
+    known = set("".join(vocabulary.tokens[:5000]))
+    pools = [sorted(known), ASSIGNED, "abcxyz ABCΣσς", "中文字。，！ ", " \t\n\u3000\u00a0\u2028",
+             "\u0301\u0323\u0345\u302e\u302f\u093f", "\x00\x01\ufffd\u200b\u200d\ufeff\u00ad", "ＡＢｃ１２！。",
+             "👍🏽👨\u200d👩🇨🇳", "각힣한\u1100\u1161\u11a8", "0123456789.,-_@#$%^&*"]
     for _ in range(count):
         mixed = rng.sample(pools, rng.randint(1, 3))
         yield "".join(rng.choice(rng.choice(mixed)) for _ in range(rng.randint(0, 24)))

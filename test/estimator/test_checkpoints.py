@@ -145,6 +145,18 @@ class TestPlan:
             np.testing.assert_array_equal(value, values[name].astype(np.float32))
         assert plan.new == () and set(plan.unused) == set(values) - set(loaded)
 
+    def test_a_session_gets_the_files_values_and_a_saver_of_just_those(self, tmp_path):
+        prefix, values = save_pretrained(tmp_path, "postln")
+        encode("postln")
+        tf.get_variable("global_step", [], trainable=False)
+        with tiny_models.session() as session:
+            saver = checkpoints.restore(session, prefix, CONFIGS["postln"])
+            again = saver.save(session, str(tmp_path / "again"), write_state=False, write_meta_graph=False)
+        reader = tf.train.load_checkpoint(again)
+        assert set(reader.get_variable_to_shape_map()) == {name for name in values if name.startswith("bert/")}
+        for name in reader.get_variable_to_shape_map():
+            np.testing.assert_array_equal(reader.get_tensor(name), values[name].astype(np.float32))
+
     def test_a_missing_variable_is_an_error_that_names_it(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         heads.sentence_order(CONFIGS["postln"], encode("postln"))

@@ -135,10 +135,12 @@ def sentencepiece_model(tmp_path_factory):
     """A fine-tuned model's folder with a SentencePiece vocabulary."""
     root = tmp_path_factory.mktemp("spm")
     spm_model_file, folder = str(root / "spm.model"), str(root / "finetune")
-    subprocess.run([sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2000", "--model", "sentencepiece", "--input_file",
-                    os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2500", "--model", "sentencepiece",
+                    "--input_file", os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file],
+                   cwd=ROOT, check=True)       # not in this process: the library's trainer and TensorFlow crash each other
     tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
-    write_model(folder, ModelFolder(dataclasses.replace(CONFIG, vocab_size=2000), tokenizer, 32, "sentence_pair", LABELS))
+    config = dataclasses.replace(CONFIG, vocab_size=2500)
+    write_model(folder, ModelFolder(config, tokenizer, 32, "sentence_pair", LABELS))
     return folder
 
 

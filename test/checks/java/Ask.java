@@ -8,7 +8,7 @@ import org.tensorflow.TensorFlow;
 import org.tensorflow.framework.MetaGraphDef;
 import org.tensorflow.framework.SignatureDef;
 
-/** Sends all lines of a file (text_a, tab, text_b) to an exported model as one batch; prints label and probabilities of each. */
+/** Sends all lines of a file (text_a, tab, text_b) to a model as one batch; prints label and probabilities of each. */
 public class Ask {
   public static void main(String[] arguments) throws Exception {
     List<String> lines = Files.readAllLines(Paths.get(arguments[1]), StandardCharsets.UTF_8);
