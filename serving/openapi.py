@@ -28,6 +28,10 @@ def _schema(properties: Dict[str, Any], *required: str) -> Dict[str, Any]:
     return {"type": "object", "properties": properties, "required": list(required or properties)}
 
 
+def _closed(schema: Dict[str, Any]) -> Dict[str, Any]:
+    return {**schema, "additionalProperties": False}
+
+
 def _string() -> Dict[str, Any]:
     return {"type": "string"}
 
@@ -58,22 +62,23 @@ ERRORS = {400: "The request does not fit", 404: "There is no such model or versi
           503: "The queue is full, or the server is ending", 504: "It took too long"}
 VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
+EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
+SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}
 SCHEMAS: Dict[str, Any] = {
     "Error": _schema({"error": _string()}),
-    "Text": {"oneOf": [_string(), _schema({"b64": {"type": "string", "format": "byte"}})]},
+    "Text": {"oneOf": [_string(), _closed(_schema({"b64": {"type": "string", "format": "byte"}}))]},
     "PredictRequest": {"oneOf": [
-        _schema({"signature_name": {"type": "string", "enum": ["serving_default", "encode", "embed"]},
-                 "instances": {"type": "array", "minItems": 1, "items": {
-                     **_schema({"text_a": _ref("Text"), "text_b": _ref("Text")}), "additionalProperties": False}}},
+        _schema({"signature_name": SIGNATURE,
+                 "instances": {"type": "array", "minItems": 1, "items": _closed(_schema({"text_a": _ref("Text"), "text_b": _ref("Text")}))}},
                 "instances"),
-        _schema({"signature_name": {"type": "string", "enum": ["serving_default", "encode", "embed"]},
+        _schema({"signature_name": SIGNATURE,
                  "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})}, "inputs")]},
     "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {"type": "object"}}}),
                                   _schema({"outputs": {"type": "object"}})]},
     "ClassifyRequest": _schema({
         "signature_name": {"type": "string", "enum": ["classify"]},
-        "context": {"type": "object"},
-        "examples": {"type": "array", "minItems": 1, "items": _schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a")}},
+        "context": {key: value for key, value in EXAMPLE.items() if key != "required"},
+        "examples": {"type": "array", "minItems": 1, "items": EXAMPLE}},
         "signature_name", "examples"),
     "ClassifyResponse": _schema({"results": {"type": "array", "items": {"type": "array", "items": {
         "type": "array", "minItems": 2, "maxItems": 2, "items": {"oneOf": [_string(), {"type": "number"}]}}}}}),
