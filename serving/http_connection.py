@@ -1,4 +1,5 @@
-"""An HTTP connection that ends by itself: one whose client sends a request's head too slowly, too long or not at all."""
+"""An HTTP connection that ends by itself when its client sends a request's head too slowly, too long or not at all, or does
+not read its answer."""
 import asyncio
 from typing import Any, Optional
 
@@ -6,13 +7,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10
 MAX_HEAD_BYTES = 65536
+READ_SECONDS = 30                              # for a client whose buffers are full
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's, with limits for the head; body and answer have those of `http_app`, and so has the time between requests."""
+    """uvicorn's, with these limits; `http_app` limits the body and the whole time, uvicorn the time between requests."""
 
     _head_timer: Optional[asyncio.TimerHandle] = None          # runs while a head is awaited
     _head_bytes = 0
+    _read_timer: Optional[asyncio.TimerHandle] = None          # runs while the client must read
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -31,18 +34,32 @@ class HttpConnection(HttpToolsProtocol):
             self._await_head()
 
     def on_headers_complete(self) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
         super().on_headers_complete()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._read_timer = self.loop.call_later(READ_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._stop_read_timer()
+
     def connection_lost(self, exc: Optional[Exception]) -> None:
-        self._stop_timer()
+        self._stop_head_timer()
+        self._stop_read_timer()
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
         self._head_bytes = 0
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
 
-    def _stop_timer(self) -> None:
+    def _stop_head_timer(self) -> None:
         if self._head_timer:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer:
+            self._read_timer.cancel()
+            self._read_timer = None

@@ -68,11 +68,9 @@ SCHEMAS: Dict[str, Any] = {
     "Error": _schema({"error": _string()}),
     "Text": {"oneOf": [_string(), _closed(_schema({"b64": {"type": "string", "format": "byte"}}))]},
     "PredictRequest": {"oneOf": [
-        _schema({"signature_name": SIGNATURE,
-                 "instances": {"type": "array", "minItems": 1, "items": _closed(_schema({"text_a": _ref("Text"), "text_b": _ref("Text")}))}},
-                "instances"),
-        _schema({"signature_name": SIGNATURE,
-                 "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})}, "inputs")]},
+        _schema({"signature_name": SIGNATURE, "instances": {"type": "array", "minItems": 1, "items": _closed(
+            _schema({"text_a": _ref("Text"), "text_b": _ref("Text")}))}}, "instances"),
+        _schema({"signature_name": SIGNATURE, "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})}, "inputs")]},
     "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {"type": "object"}}}),
                                   _schema({"outputs": {"type": "object"}})]},
     "ClassifyRequest": _schema({

@@ -97,7 +97,8 @@ async def serve_at(config: ServerConfig, rest_socket: socket.socket) -> None:
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
     rest_server = uvicorn.Server(uvicorn.Config(
         app, http=HttpConnection, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=config.drain_seconds))
+        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=config.drain_seconds))
     rest_server.install_signal_handlers = lambda: None         # ours end both servers
     bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
     grpc_server = GrpcServer(inference, monitor, config.host, config.port, config.max_body_bytes)

@@ -109,7 +109,8 @@ async def measure(batched: "Server", plain: "Server", bodies: List[bytes], argum
 
 
 def export(config: str, folder: str) -> None:
-    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")]))
+    code = os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])
+    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", PYTHONPATH=code)
     finetuned = os.path.join(folder, "finetune")
     subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, config], check=True, env=environment)
     subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir",

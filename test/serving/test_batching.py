@@ -46,7 +46,7 @@ async def answers_of(tasks):
 def test_what_comes_while_the_model_is_busy_runs_together():
     async def ask():
         model, batcher = Model(), Batcher(4, 100, 1, Monitor())
-        tasks = await submit_all(batcher, [work(model, 1), work(model, 2), work(model, 3, 4), work(model, 5, 6), work(model, 7)])
+        tasks = await submit_all(batcher, [work(model, *values) for values in ([1], [2], [3, 4], [5, 6], [7])])
         model.may_go_on.set()
         assert await answers_of(tasks) == [[2], [4], [6, 8], [10, 12], [14]]
         assert model.batches == [[1], [2, 3, 4, 7], [5, 6]]
@@ -56,7 +56,7 @@ def test_what_comes_while_the_model_is_busy_runs_together():
 def test_other_keys_run_apart():
     async def ask():
         model, batcher = Model(), Batcher(4, 100, 1, Monitor())
-        tasks = await submit_all(batcher, [work(model, 1), work(model, 2, key="a"), work(model, 3, key="b"), work(model, 4, key="a")])
+        tasks = await submit_all(batcher, [work(model, value, key=key) for value, key in enumerate("xaba", 1)])
         model.may_go_on.set()
         await answers_of(tasks)
         assert model.batches == [[1], [2, 4], [3]]

@@ -7,13 +7,15 @@ from served import run
 from serving import http_connection
 from serving.http_connection import HttpConnection
 
+LARGE = 20000000
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 async def app(scope, receive, send):
     await asyncio.sleep(0.1)
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
-    await send({"type": "http.response.body", "body": b"ok"})
+    body = b"ok" if scope["path"] == "/" else bytes(LARGE)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
 
 
 @pytest.fixture
@@ -72,4 +74,15 @@ def test_a_head_without_end(with_connection, monkeypatch):
         writer.write(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20000)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
+    with_connection(ask)
+
+
+def test_an_answer_that_is_not_read(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "READ_SECONDS", 0.05)
+
+    async def ask(reader, writer):
+        writer.write(REQUEST.replace(b"/ ", b"/large "))
+        await asyncio.sleep(0.5)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(LARGE)
     with_connection(ask)

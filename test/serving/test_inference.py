@@ -26,7 +26,8 @@ def signatures(saved_model):
 
 
 def test_inputs_that_fit(signatures):
-    assert check_inputs(signatures["serving_default"], {"text_a": texts(b"x" * 6, b""), "text_b": texts(b"", b"")}, LIMITS) == 2
+    pairs = {"text_a": texts(b"x" * 6, b""), "text_b": texts(b"", b"")}
+    assert check_inputs(signatures["serving_default"], pairs, LIMITS) == 2
     assert check_inputs(signatures["predict_ids"], {name: ids([2, 3]) for name in ("input_ids", "input_mask", "segment_ids")},
                         LIMITS) == 1
     assert check_inputs(signatures["classify"], {"inputs": texts()}, LIMITS) == 0
@@ -59,7 +60,7 @@ def test_signatures_by_name_and_method(saved_model, version):
         assert inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify"), CLASSIFY_METHOD)
         with pytest.raises(RequestError, match='Serving signature name: "x" not found in signature def'):
             inference.find(model_pb2.ModelSpec(name="albert", signature_name="x"))
-        with pytest.raises(RequestError, match="method_name to be tensorflow/serving/classify. Was: tensorflow/serving/predict"):
+        with pytest.raises(RequestError, match="to be tensorflow/serving/classify. Was: tensorflow/serving/predict"):
             inference.find(model_pb2.ModelSpec(name="albert"), CLASSIFY_METHOD)
     run(find())
 

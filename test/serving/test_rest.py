@@ -38,7 +38,7 @@ def test_predict_inputs(request_, wanted, found):
     ({"instances": {}}, PAIR, "a list with an element, got Object"),
     ({"instances": ["x"]}, PAIR, "expecting list of objects as multiple input tensors required: text_a, text_b"),
     ({"instances": [{"text_a": "x", "text_b": ""}, "x"]}, PAIR, "all objects or all plain values"),
-    ({"instances": [{"text_a": "x"}]}, PAIR, "element: 0 of 'instances' list: its keys are text_a, keys must be equal to: text_a,t"),
+    ({"instances": [{"text_a": "x"}]}, PAIR, "element: 0 of 'instances' list: its keys are text_a, keys must be equal to: "),
     ({"inputs": ["x"]}, PAIR, "expecting an object as multiple input tensors required: text_a, text_b"),
     ({"inputs": {"text_a": ["x"]}}, PAIR, "Missing named input: text_b in 'inputs' object."),
     ({"inputs": [1]}, {"text": TEXT}, "input text: JSON Value: Number is not of expected type: string"),

@@ -27,8 +27,8 @@ class Process:
 
     def __init__(self, base_path, *flags):
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", "--model_base_path", str(base_path), "--port", "0", "--rest_api_port", "0",
-             *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            [sys.executable, "-m", "serving.server", "--model_base_path", str(base_path), "--port", "0",
+             "--rest_api_port", "0", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         ports = re.search(rb"http://127\.0\.0\.1:(\d+), gRPC at 127\.0\.0\.1:(\d+)", self._process.stdout.readline())
         self.rest_port, self.grpc_port = map(int, ports.groups())
 
@@ -119,7 +119,8 @@ def test_what_was_asked_before_the_end_is_answered(version, tmp_path):
     process = Process(tmp_path, "--max_text_bytes", "1000000")
     with socket.create_connection(("127.0.0.1", process.rest_port)) as connection:
         body = json.dumps({"inputs": {"text_a": ["北" * 300000], "text_b": [""]}}).encode()
-        connection.sendall(b"POST /v1/models/albert:predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
+        head = b"POST /v1/models/albert:predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        connection.sendall(head + body)
         wait_until(lambda: process.ask("/healthz"))
         ended = process.end()
         assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"

@@ -88,7 +88,8 @@ def test_what_is_not_there(versions, asked, code, message):
 
 
 @pytest.mark.parametrize("asked, message", [
-    (spec("other"), "Could not find any versions of model other"), (spec(version=8), "Could not find version 8 of model albert")])
+    (spec("other"), "Could not find any versions of model other"),
+    (spec(version=8), "Could not find version 8 of model albert")])
 def test_no_state(versions, asked, message):
     run(versions.load_first())
     with pytest.raises(RequestError, match=message):
