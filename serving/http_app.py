@@ -26,7 +26,6 @@ PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html"
 # The page may load nothing but what it holds and this server's answers.
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                                            "connect-src 'self'; img-src data:"}
-CLIENT_GONE = RequestError(grpc.StatusCode.CANCELLED, "The client has closed the connection")
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
@@ -57,8 +56,6 @@ class HttpApp:
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request within the time limit, names it, counts it and logs it."""
-        if scope["type"] != "http":            # the server asks for no other
-            return
         scope["app"] = self                    # makes the router raise what it does not know
         start = time.perf_counter()
         request_id = request_id_from(dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
@@ -157,7 +154,7 @@ class HttpApp:
                 if len(body) > self._limits.max_body_bytes:
                     raise too_large
         except ClientDisconnect:
-            raise CLIENT_GONE
+            raise _client_gone()
         return bytes(body)
 
 
@@ -168,7 +165,7 @@ async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, byte
     try:
         await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
         if not answering.done():
-            raise CLIENT_GONE
+            raise _client_gone()
         return answering.result()
     finally:
         answering.cancel()
@@ -183,6 +180,10 @@ def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
             raise invalid("Failed to convert version: %s to numeric." % version)
         spec.version.value = int(version)
     return spec
+
+
+def _client_gone() -> RequestError:
+    return RequestError(grpc.StatusCode.CANCELLED, "The client has closed the connection")
 
 
 def _json(body: bytes, status: int = 200) -> Response:

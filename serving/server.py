@@ -23,6 +23,7 @@ from typing import Any, Callable, Optional, Sequence
 from etl.command_line import UserError, flag, run
 
 MAX_CONNECTIONS = 1000                         # of REST; requests on further ones are refused
+IDLE_SECONDS = 75                              # a REST connection may stay open between two requests
 
 
 @dataclass(frozen=True)
@@ -64,27 +65,27 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
-    try:                                       # takes two seconds: --help need not wait
+    try:
         import uvloop
-        from serving import grpc_service, http_app, http_connection
+        uvloop.install()
+        asyncio.run(serve_until_told(config))
     except ImportError as error:
         raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
-    rest_socket = bind(config.host, config.rest_api_port, "rest_api_port")
-    uvloop.install()
-    asyncio.run(serve_at(config, rest_socket))
 
 
-async def serve_at(config: ServerConfig, rest_socket: socket.socket) -> None:
-    """Serves REST at `rest_socket` and gRPC at the configured port."""
+async def serve_until_told(config: ServerConfig) -> None:
+    """Starts both interfaces, and ends them when the process is told to."""
+    import grpc                                # all of these take two seconds: --help need not wait
     import uvicorn
     from serving.batching import Batcher
+    from serving.grpc_service import GrpcServer
     from serving.http_app import HttpApp, HttpLimits
     from serving.http_connection import HttpConnection
-    from serving.grpc_service import GrpcServer
     from serving.inference import Inference, Limits
     from serving.monitoring import Monitor
     from serving.versions import Versions
 
+    rest_socket = bind(config.host, config.rest_api_port, "rest_api_port")
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_event_loop().add_signal_handler(number, ending.set)
@@ -97,10 +98,11 @@ async def serve_at(config: ServerConfig, rest_socket: socket.socket) -> None:
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
     rest_server = uvicorn.Server(uvicorn.Config(
         app, http=HttpConnection, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS,
+        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=config.drain_seconds))
     rest_server.install_signal_handlers = lambda: None         # ours end both servers
     bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
+    grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
     grpc_server = GrpcServer(inference, monitor, config.host, config.port, config.max_body_bytes)
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))

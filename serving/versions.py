@@ -76,11 +76,14 @@ class Versions:
         """Goes on until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            await self.look()
+            try:
+                await self.look()
+            except OSError as error:           # the folder went while it was read, say
+                LOG.error("%s: %s", self._base_path, one_line(error))
 
     async def look(self) -> bool:
         """Loads the version that should serve, if it is another one than does; returns whether it tried to."""
-        found = versions_in(self._base_path)
+        found = await asyncio.get_event_loop().run_in_executor(self._thread, versions_in, self._base_path)
         for number in [*self._broken]:
             if found.get(number, ("", None))[1] != self._broken[number]:
                 del self._broken[number]

@@ -142,13 +142,18 @@ class Connection:
     """One kept-alive connection, one request at a time."""
 
     async def open(self, port: int) -> "Connection":
+        self._port = port
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
         return self
 
     async def ask(self, request: bytes) -> int:
         """The status of the answer."""
         self._writer.write(request)
-        head = await self._reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:    # the server has closed it for being idle
+            await self.open(self._port)
+            return await self.ask(request)
         await self._reader.readexactly(int(re.search(rb"content-length: (\d+)", head).group(1)))
         return int(head[9:12])
 
@@ -177,16 +182,19 @@ async def open_loop(port: int, bodies: List[bytes], rate: float, seconds: float,
     """Asks at random times, `rate` a second, whether or not the server keeps up; the memory of `watched` 20 times."""
     rng = random.Random(0)
     answers: List[Tuple[int, float]] = []
-    free = [await Connection().open(port) for _ in range(MAX_CONNECTIONS)]
+    free: List[Connection] = []
+    num_open = 0
     start = next_time = time.perf_counter()
     watch_times = [start + seconds * part / 20 for part in range(1, 21)] if watched else []
     pending = set()
 
     async def ask(due: float) -> None:
-        if not free:
+        nonlocal num_open
+        if not free and num_open == MAX_CONNECTIONS:
             answers.append((0, 0.0))
             return
-        connection = free.pop()
+        num_open += not free
+        connection = free.pop() if free else await Connection().open(port)
         status = await connection.ask(rng.choice(bodies))
         answers.append((status, time.perf_counter() - due))
         free.append(connection)

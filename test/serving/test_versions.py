@@ -145,6 +145,21 @@ def test_a_version_that_is_removed_gives_way_to_the_one_before(base_path, versio
     run(look())
 
 
+def test_looking_goes_on_after_an_error(base_path, versions, monkeypatch, caplog):
+    async def look():
+        await versions.load_first()
+        with monkeypatch.context() as broken:
+            broken.setattr("serving.versions.versions_in", lambda path: os.listdir("missing"))
+            looking = asyncio.ensure_future(versions.look_every(0.01))
+            await asyncio.sleep(0.1)
+        add(base_path, 8)
+        while versions.find(spec()).number == 7:
+            await asyncio.sleep(0.01)
+        looking.cancel()
+    run(look())
+    assert "No such file or directory: missing" in caplog.text
+
+
 def test_the_first_is_the_newest_that_can_be_loaded(base_path, versions):
     add(base_path, 8, "bad")
     run(versions.load_first())
