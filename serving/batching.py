@@ -15,9 +15,8 @@ import tensorflow.compat.v1 as tf
 
 from serving import errors
 from serving.errors import RequestError
+from serving.messages import Arrays
 from serving.monitoring import Monitor
-
-Arrays = Dict[str, np.ndarray]
 
 
 class Work(NamedTuple):
@@ -53,10 +52,7 @@ class Batcher:
 
     async def submit(self, work: Work) -> Arrays:
         """What `work` gives. Raises RequestError: UNAVAILABLE when the queue is full, or what the graph says of the inputs."""
-        if self._queued_rows + work.num_rows > self._max_enqueued_rows:
-            self._monitor.rejections.labels("queue_full").inc()
-            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
-                               % self._queued_rows)
+        self.require_room(work.num_rows)
         waiting = _Waiting(work)
         self._queue[waiting] = None
         self._count_queued(work.num_rows)
@@ -69,6 +65,13 @@ class Batcher:
                 del self._queue[waiting]
                 self._count_queued(-work.num_rows)
             raise
+
+    def require_room(self, num_rows: int) -> None:
+        """Raises RequestError when so many rows more may not wait."""
+        if self._queued_rows + num_rows > self._max_enqueued_rows:
+            self._monitor.rejections.labels("queue_full").inc()
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
+                               % self._queued_rows)
 
     def _start_batches(self) -> None:
         while self._free_threads and self._queue:

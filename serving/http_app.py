@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Coroutine, NamedTuple
+from typing import Any, Callable, Coroutine, NamedTuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -91,23 +91,19 @@ class HttpApp:
             await _json(rest.error_response(message), status)(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        body = await self._body(request)
-
-        async def answer() -> bytes:
+        async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)))
             found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs))
             return rest.predict_response(asked, found)
-        return _json(await _unless_client_goes(request, answer()))
+        return await self._answered(request, answer)
 
     async def classify(self, request: Request) -> Response:
-        body = await self._body(request)
-
-        async def answer() -> bytes:
+        async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
             return rest.classify_response(await self._inference.classify(target, rest.classify_examples(asked)))
-        return _json(await _unless_client_goes(request, answer()))
+        return await self._answered(request, answer)
 
     async def get_status(self, request: Request) -> Response:
         return _json(rest.status_response(self._inference.versions.status(_spec(request))))
@@ -140,6 +136,11 @@ class HttpApp:
 
     async def get_metrics(self, request: Request) -> Response:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
+
+    async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
+        self._inference.require_room()         # first of all: under too much load, what is refused must cost little
+        body = await self._body(request)
+        return _json(await _unless_client_goes(request, answer(body)))
 
     async def _body(self, request: Request) -> bytes:
         """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""

@@ -6,8 +6,9 @@ import tensorflow.compat.v1 as tf
 from tensorflow_serving.apis import model_pb2
 
 from serving import messages
-from serving.batching import Arrays, Batcher, Work
+from serving.batching import Batcher, Work
 from serving.errors import invalid
+from serving.messages import Arrays
 from serving.versions import ServedVersion, Versions
 
 DEFAULT_SIGNATURE = tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -46,6 +47,10 @@ class Inference:
         full = model_pb2.ModelSpec(name=spec.name, signature_name=name)
         full.version.value = version.number
         return Target(version, full, signature)
+
+    def require_room(self) -> None:
+        """Refuses a request of which nothing has been read yet, when it would find the queue full."""
+        self._batcher.require_room(1)
 
     async def predict(self, target: Target, inputs: Arrays) -> Arrays:
         """Arrays by output name, for arrays by input name."""

@@ -18,8 +18,8 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from serving import errors, messages
+from serving.messages import Arrays
 
-Arrays = Dict[str, np.ndarray]
 INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = "instances", "inputs", "examples", "context", "signature_name"
 BYTES_SUFFIX = "_bytes"                        # outputs so named are bytes, others of type string are text
 _INTEGERS = (tf.int32.as_datatype_enum, tf.int64.as_datatype_enum)

@@ -7,6 +7,7 @@ change. When the newest is removed, the one before it serves again; when all are
 import asyncio
 import concurrent.futures
 import contextlib
+import gc
 import logging
 import os
 import re
@@ -50,6 +51,7 @@ class ServedVersion:
     async def close_when_idle(self) -> None:
         await self._idle.wait()
         self.model.close()
+        gc.collect()                           # graphs are full of cycles: else memory grows for some versions more
 
 
 class Versions:

@@ -8,11 +8,13 @@ from serving import http_connection
 from serving.http_connection import HttpConnection
 
 LARGE = 20000000
+bodies = []                                    # of all requests
 REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 async def app(scope, receive, send):
     await asyncio.sleep(0.1)
+    bodies.append((await receive())["body"])
     body = b"ok" if scope["path"] == "/" else bytes(LARGE)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -85,4 +87,15 @@ def test_an_answer_that_is_not_read(with_connection, monkeypatch):
         await asyncio.sleep(0.5)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(LARGE)
+    with_connection(ask)
+
+
+def test_a_request_that_would_rather_speak_another_protocol(with_connection):
+    async def ask(reader, writer):
+        for body in (b"one", b"two"):
+            writer.write(b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 3\r\nUpgr")
+            await asyncio.sleep(0.01)
+            writer.write(b"ade: h2c\r\nHTTP2-Settings: AAEA\r\n\r\n" + body)
+            assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+            assert bodies[-1] == body
     with_connection(ask)
