@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from typing import Any, Dict, List, NamedTuple, Tuple
+from typing import Any, List, NamedTuple, Tuple
 
 import numpy as np
 import uvloop
