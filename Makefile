@@ -10,13 +10,16 @@
 # make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
 # make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
 # make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
+# make bench-server DATA=questions.tsv          load on the server: throughput with and without batching, a soak, overload (15 minutes)
+# make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
+# make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
 
-.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving check-parity \
-    check-java check-segmenters clean
+.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving bench-server \
+    check-parity check-java check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -84,6 +87,18 @@ check-java: venv
 
 check-segmenters: venv
 	$(PYTHON) test/benchmark/segmenters.py $(if $(DATA),--data '$(DATA)')
+
+bench-server: venv
+	$(PYTHON) test/benchmark/server_load.py $(if $(DATA),--data '$(DATA)')
+
+check-page: venv
+	$(PYTHON) test/checks/page.py
+
+check-rest: venv .venv-schemathesis/bin/schemathesis
+	$(PYTHON) test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis
+
+.venv-schemathesis/bin/schemathesis:
+	python3 -m venv .venv-schemathesis && .venv-schemathesis/bin/python -m pip install --quiet schemathesis==4.32.5
 
 clean:
 	rm -rf output build dist *.egg-info

@@ -2,8 +2,8 @@
 from setuptools import setup
 
 ETL = ["apache-beam>=2.48,<2.49", "jieba>=0.42.1,<0.43", "rjieba==0.1.11"]
-SERVE = ["starlette>=0.29,<0.30", "uvicorn[standard]>=0.22,<0.23", "grpcio>=1.48", "tensorflow-serving-api>=1.15,<1.16",
-         "prometheus-client>=0.17,<0.18"]
+SERVE = ["starlette>=0.29,<0.30", "uvicorn[standard]>=0.22,<0.23", "grpcio>=1.48", "grpcio-health-checking>=1.48,<1.49",
+         "tensorflow-serving-api>=1.15,<1.16", "prometheus-client>=0.17,<0.18", "orjson>=3.9,<3.10"]
 TEST = ["pytest>=7.4,<8", "hypothesis>=6.79,<7", "pytest-timeout>=2.1", "pytest-xdist>=3.5,<4", "httpx>=0.24,<0.25"]
 
 setup(
@@ -13,7 +13,8 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.7,<3.8",
     packages=["albert_config", "etl", "estimator", "serving"],
-    package_data={"albert_config": ["*.json", "vocab.txt"], "etl": ["sample/*.txt"], "estimator": ["sample/*.tsv"]},
+    package_data={"albert_config": ["*.json", "vocab.txt"], "etl": ["sample/*.txt"], "estimator": ["sample/*.tsv"],
+                  "serving": ["page.html"]},
     install_requires=["tensorflow>=1.15,<1.16", "numpy>=1.17,<1.20", "protobuf>=3.8,<3.21", "google-crc32c>=1.3",
                       "sentencepiece>=0.1.99"],
     extras_require={"etl": ETL, "serve": SERVE, "test": TEST, "all": ETL + SERVE + TEST},

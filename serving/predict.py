@@ -1,7 +1,8 @@
-"""Asks an exported model, and writes one JSON object a line.
+"""Asks an exported model, or a server that has it loaded, and writes one JSON object a line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
+  python -m serving.predict --server http://127.0.0.1:8501 < pairs.tsv > answers.jsonl
 
 A line of standard input is text_a, or text_a, a tab and text_b. A line of output:
 
@@ -9,11 +10,13 @@ A line of standard input is text_a, or text_a, a tab and text_b. A line of outpu
 """
 import json
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from etl.command_line import UserError, flag, run
+from serving.rest_client import RestClient
 from serving.saved_model import MODEL_FILE, SavedModel
 
 
@@ -21,11 +24,17 @@ from serving.saved_model import MODEL_FILE, SavedModel
 class PredictConfig:
     """The flags of this command."""
     model_dir: str = flag("output/export", "folder of versions, of which the newest answers, or one version's folder")
+    server: Optional[str] = flag(None, "address of serving.server's REST interface, or TensorFlow Serving's, to ask instead")
+    model_name: Optional[str] = flag(None, "with --server: what the model is called there; without it albert")
     text_a: Optional[str] = flag(None, "the text, or the first of a pair; without it standard input is read")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
     batch_size: int = flag(32, "lines that are answered at once")
 
     def __post_init__(self):
+        if self.server and not re.match("https?://[^/]", self.server):
+            raise ValueError("server must be as http://127.0.0.1:8501, got %s" % self.server)
+        if self.model_name and not self.server:
+            raise ValueError("model_name is given without server")
         if self.batch_size < 1:
             raise ValueError("batch_size must be at least 1, got %d" % self.batch_size)
         if self.text_b is not None and self.text_a is None:
@@ -48,12 +57,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def predict(config: PredictConfig) -> None:
     """Answers the flags' question, or those of standard input batch by batch."""
-    model = SavedModel(find_version(config.model_dir))
+    if config.server:
+        ask = RestClient(config.server, config.model_name or "albert").probabilities
+    else:
+        ask = SavedModel(find_version(config.model_dir)).probabilities
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
     for batch in _batches(questions, config.batch_size):
-        for found in answer(model, batch):
-            line = json.dumps(found, ensure_ascii=False) + "\n"
+        for question, probabilities in zip(batch, ask(batch)):
+            line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
             sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale says
         sys.stdout.buffer.flush()
 
@@ -84,13 +96,10 @@ def read_questions(lines: IO[bytes]) -> Iterator[Question]:
         yield Question(fields[0], fields[1] if len(fields) == 2 else None)
 
 
-def answer(model: SavedModel, questions: Sequence[Question]) -> List[Dict[str, Any]]:
-    """One JSON object for each question."""
-    found = model.run({"text_a": [question.text_a for question in questions],
-                       "text_b": [question.text_b or "" for question in questions]})
-    return [{"text_a": question.text_a, "text_b": question.text_b, "label": label.decode("utf-8"),
-             "probabilities": {name: round(float(p), 6) for name, p in zip(model.labels, probabilities)}}
-            for question, label, probabilities in zip(questions, found["label"], found["probabilities"])]
+def answer(question: Question, probabilities: Dict[str, float]) -> Dict[str, Any]:
+    """The JSON object of a question and its probabilities by label."""
+    return {"text_a": question.text_a, "text_b": question.text_b, "label": max(probabilities, key=probabilities.__getitem__),
+            "probabilities": {label: round(probability, 6) for label, probability in probabilities.items()}}
 
 
 def _batches(questions: Iterable[Question], size: int) -> Iterator[List[Question]]:

@@ -1,12 +1,13 @@
 """An exported model, loaded: it needs TensorFlow and none of the code that made it."""
 import os
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from etl import files
 from etl.command_line import UserError
 
 MODEL_FILE = "saved_model.pb"
 EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
+VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
 CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 
 
@@ -16,25 +17,49 @@ class SavedModel:
     session_config, a tf.ConfigProto, says how many threads answer; without it, one for each core.
 
     Attributes:
-      labels: list of str, by class index.
+      card: the model card, a dict; its labels are by class index.
+      labels: those labels.
+      signatures: SignatureDefs by name.
+      vocabulary: tokens by id; empty for a vocabulary that is no vocab.txt.
+      example_tensors: names of the tensors that the graph parses tf.Examples from.
     """
 
     def __init__(self, folder: str, session_config: Any = None) -> None:
         import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
         tf.logging.set_verbosity(tf.logging.ERROR)
-        self.labels = files.read_json(os.path.join(folder, CARD_FILE))["labels"]
+        self.card = files.read_json(os.path.join(folder, CARD_FILE))
+        self.labels = self.card["labels"]
+        self.vocabulary = _read_vocabulary(os.path.join(folder, VOCABULARY_FILE))
         self._session = tf.Session(graph=tf.Graph(), config=session_config)
         try:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
-        self._signatures = loaded.signature_def
+        self.signatures: Dict[str, Any] = dict(loaded.signature_def)
+        self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
+                                if operation.type == "ParseExample"}
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
         """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
-        if signature not in self._signatures:
-            raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self._signatures))))
-        definition = self._signatures[signature]
+        if signature not in self.signatures:
+            raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self.signatures))))
+        definition = self.signatures[signature]
         feed = {definition.inputs[name].name: value for name, value in inputs.items()}
         return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)
+
+    def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
+        """By label, for each text_a and text_b."""
+        found = self.run({"text_a": [text_a for text_a, _ in pairs], "text_b": [text_b or "" for _, text_b in pairs]})
+        return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
+
+    def close(self) -> None:
+        """Frees the weights; `run` works no longer."""
+        self._session.close()
+
+
+def _read_vocabulary(path: str) -> List[str]:
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8", newline="\n") as stream:
+        return [line.rstrip("\r\n") for line in stream]

@@ -4,6 +4,7 @@ import pytest
 from exported import make_classifier
 
 from serving import export
+from serving.saved_model import SavedModel
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +21,9 @@ def version(finetuned):
     output_dir = os.path.join(os.path.dirname(finetuned), "export")
     assert export.main(["--checkpoint_dir", finetuned, "--output_dir", output_dir, "--version", "7"]) == 0
     return os.path.join(output_dir, "7")
+
+
+@pytest.fixture(scope="session")
+def saved_model(version):
+    """Version 7, loaded. Do not close it."""
+    return SavedModel(version)

@@ -89,6 +89,8 @@ def test_no_version_names_the_command_to_run(tmp_path, name):
 
 @pytest.mark.parametrize("arguments, message", [
     (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
+    (["--server", "localhost:8501"], "server must be as http://127.0.0.1:8501, got localhost:8501"),
+    (["--model_name", "x"], "model_name is given without server"),
     (["--text_b", "好"], "text_b is given without text_a"),
     (["--text_a", "\udce5"], "text_a is not UTF-8"),
 ])

@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from exported import LABELS
+from exported import LABELS, TOKENS
 
 from etl.command_line import UserError
 from serving.saved_model import SavedModel
@@ -11,7 +11,9 @@ from serving.saved_model import SavedModel
 
 def test_runs_a_signature_by_names(version):
     saved = SavedModel(version)
-    assert saved.labels == list(LABELS)
+    assert saved.labels == saved.card["labels"] == list(LABELS)
+    assert saved.vocabulary == TOKENS
+    assert saved.example_tensors == {saved.signatures["examples"].inputs["examples"].name}
     found = saved.run({"input_ids": [[2, 3]], "input_mask": [[1, 1]], "segment_ids": [[0, 0]]}, "predict_ids")
     assert sorted(found) == ["label", "logits", "probabilities"]
     np.testing.assert_allclose(found["probabilities"].sum(axis=1), [1], rtol=1e-6)

@@ -1,0 +1,100 @@
+"""One request, whichever interface it came by: its version and signature, whether its inputs fit, its place in a batch."""
+from typing import Any, Dict, List, NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+from tensorflow_serving.apis import model_pb2
+
+from serving import messages
+from serving.batching import Batcher, Work
+from serving.errors import invalid
+from serving.messages import Arrays
+from serving.versions import ServedVersion, Versions
+
+DEFAULT_SIGNATURE = tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+CLASSIFY_METHOD = tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME
+
+
+class Limits(NamedTuple):
+    """What one request may ask for."""
+    max_batch_size: int                        # rows
+    max_text_bytes: int                        # of each string
+
+
+class Target(NamedTuple):
+    """What a request is for; spec says name, version and signature in full."""
+    version: ServedVersion
+    spec: model_pb2.ModelSpec
+    signature: Any                             # SignatureDef
+
+
+class Inference:
+    """Answers requests for the versions of one model. All methods raise RequestError."""
+
+    def __init__(self, versions: Versions, batcher: Batcher, limits: Limits) -> None:
+        self.versions = versions
+        self._batcher, self._limits = batcher, limits
+
+    def find(self, spec: model_pb2.ModelSpec, method: str = "") -> Target:
+        """The version and signature that `spec` names; `method`, if given, is what the signature must be made for."""
+        version = self.versions.find(spec)
+        name = spec.signature_name or DEFAULT_SIGNATURE
+        signature = version.model.signatures.get(name)
+        if signature is None:
+            raise invalid('Serving signature name: "%s" not found in signature def' % name)
+        if method and signature.method_name != method:
+            raise invalid("Expected signature method_name to be %s. Was: %s" % (method, signature.method_name))
+        full = model_pb2.ModelSpec(name=spec.name, signature_name=name)
+        full.version.value = version.number
+        return Target(version, full, signature)
+
+    def require_room(self) -> None:
+        """Refuses a request of which nothing has been read yet, when it would find the queue full."""
+        self._batcher.require_room(1)
+
+    async def predict(self, target: Target, inputs: Arrays) -> Arrays:
+        """Arrays by output name, for arrays by input name."""
+        num_rows = check_inputs(target.signature, inputs, self._limits)
+        model, name = target.version.model, target.spec.signature_name
+        for alias, info in target.signature.inputs.items():
+            if info.name in model.example_tensors:
+                inputs = {**inputs, alias: np.array([messages.safe_example(item) for item in inputs[alias]], dtype=object)}
+        shapes = tuple(array.shape[1:] for array in inputs.values())
+        key = (target.version.number, name, tuple(inputs), shapes) if is_batchable(target.signature) else object()
+        with target.version.in_use():
+            return await self._batcher.submit(Work(key, lambda joined: model.run(joined, name), inputs, num_rows))
+
+    async def classify(self, target: Target, examples: List[bytes]) -> Arrays:
+        """classes and scores [examples, labels], for serialized tf.Examples."""
+        return await self.predict(target, {"inputs": np.array(examples, dtype=object)})
+
+
+def check_inputs(signature: Any, inputs: Arrays, limits: Limits) -> int:
+    """Whether `inputs` are what `signature` takes; returns how many rows they have."""
+    if inputs.keys() != signature.inputs.keys():
+        raise invalid("input size does not match signature: got %s, wanted %s"
+                      % (", ".join(sorted(inputs)) or "none", ", ".join(sorted(signature.inputs))))
+    for name, array in inputs.items():
+        info = signature.inputs[name]
+        dtype, shape = tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape)
+        if tf.as_dtype(array.dtype) != dtype:
+            raise invalid("input %s: its type must be %s, got %s" % (name, dtype.name, tf.as_dtype(array.dtype).name))
+        if not shape.is_compatible_with(array.shape):
+            raise invalid("input %s: its shape must be %s, got %s" % (name, shape, list(array.shape)))
+        if dtype == tf.string and max(map(len, array.flat), default=0) > limits.max_text_bytes:
+            raise invalid("input %s: a text must have at most %d bytes, got %d"
+                          % (name, limits.max_text_bytes, max(map(len, array.flat))))
+    (num_rows, *others) = {len(array) for array in inputs.values()}
+    if others:
+        raise invalid("all inputs must have as many rows as each other, got %s" % ", ".join(
+            "%s: %d" % (name, len(array)) for name, array in sorted(inputs.items())))
+    if num_rows > limits.max_batch_size:
+        raise invalid("a request must have at most %d rows, got %d" % (limits.max_batch_size, num_rows))
+    return num_rows
+
+
+def is_batchable(signature: Any) -> bool:
+    """Whether rows get the same outputs in any batch: not so where an output is as long as the batch's longest row."""
+    shapes: Dict[str, tf.TensorShape] = {name: tf.TensorShape(info.tensor_shape)
+                                         for name, info in signature.outputs.items()}
+    return all(shape.rank and shape[1:].is_fully_defined() for shape in shapes.values())

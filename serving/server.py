@@ -1,0 +1,148 @@
+"""Serves exported models by TensorFlow Serving's interfaces: gRPC, and REST with a page to try the model at /.
+
+  python -m serving.server
+  python -m serving.server --model_base_path output/lcqmc_export --model_name lcqmc --host 0.0.0.0
+
+The newest version in --model_base_path answers; one that appears later takes over without a failed request. What is asked
+while the model is busy runs together. SIGTERM and Ctrl-C answer what has been asked, then end the server.
+
+  curl -d '{"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}' \\
+      http://127.0.0.1:8501/v1/models/albert:predict
+
+  /v1/models/NAME                       state, :predict, :classify, /metadata, as TensorFlow Serving
+  /healthz, /readyz                     for whatever restarts the process, or sends it requests
+  /monitoring/prometheus/metrics        latencies, batch sizes, queue, rejections, versions, memory
+  /openapi.json                         the description of the REST interface
+"""
+import asyncio
+import signal
+import socket
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Sequence
+
+from etl.command_line import UserError, flag, run
+
+MAX_CONNECTIONS = 1000                         # of REST; requests on further ones are refused
+IDLE_SECONDS = 75                              # a REST connection may stay open between two requests
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """The flags of this command; those that TensorFlow Serving has, too, have its names."""
+    model_base_path: str = flag("output/export", "folder of versions, as serving.export writes them")
+    model_name: str = flag("albert", "name of the model in requests")
+    port: int = flag(8500, "for gRPC; 0 for any free one")
+    rest_api_port: int = flag(8501, "for REST and the page; 0 for any free one")
+    host: str = flag("127.0.0.1", "address to listen at; others than this machine reach 0.0.0.0")
+    rest_api_timeout_in_ms: int = flag(30000, "longest time of a REST request, from its head to the end of its answer")
+    file_system_poll_wait_seconds: int = flag(1, "between two looks for new versions")
+    enable_batching: bool = flag(True, "whether what is asked while the model is busy runs together")
+    max_batch_size: int = flag(32, "rows of a batch, and of a request")
+    max_enqueued_batches: int = flag(8, "batches that may wait; a request beyond them is refused at once")
+    num_batch_threads: int = flag(1, "batches that run at once")
+    tensorflow_intra_op_parallelism: int = flag(0, "threads within an operation; 0 for one for each core")
+    tensorflow_inter_op_parallelism: int = flag(0, "operations that run at once; 0 for one for each core")
+    max_text_bytes: int = flag(65536, "of each text; what is beyond max_seq_length tokens is read, then left out")
+    max_body_bytes: int = flag(4194304, "of each request")
+    drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
+    access_log: bool = flag(True, "whether each request is a JSON line on standard output")
+
+    def __post_init__(self):
+        for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
+                            ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 1),
+                            ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),
+                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("drain_seconds", 0)):
+            if getattr(self, name) < least:
+                raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
+        for name in ("port", "rest_api_port"):
+            if getattr(self, name) > 65535:
+                raise ValueError("%s must be at most 65535, got %d" % (name, getattr(self, name)))
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    return run("serving.server", __doc__, ServerConfig, serve, argv)
+
+
+def serve(config: ServerConfig) -> None:
+    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
+    try:
+        import uvloop
+        uvloop.install()
+        asyncio.run(serve_until_told(config))
+    except ImportError as error:
+        raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
+
+
+async def serve_until_told(config: ServerConfig) -> None:
+    """Starts both interfaces, and ends them when the process is told to."""
+    import grpc                                # all of these take two seconds: --help need not wait
+    import uvicorn
+    from serving.batching import Batcher
+    from serving.grpc_service import GrpcServer
+    from serving.http_app import HttpApp, HttpLimits
+    from serving.http_connection import HttpConnection
+    from serving.inference import Inference, Limits
+    from serving.monitoring import Monitor
+    from serving.versions import Versions
+
+    rest_socket = bind(config.host, config.rest_api_port, "rest_api_port")
+    ending = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_event_loop().add_signal_handler(number, ending.set)
+    monitor = Monitor(config.access_log)
+    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor)
+    await versions.load_first()
+    batcher = Batcher(config.max_batch_size if config.enable_batching else 1,
+                      config.max_enqueued_batches * config.max_batch_size, config.num_batch_threads, monitor)
+    inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
+    app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
+    rest_server = uvicorn.Server(uvicorn.Config(
+        app, http=HttpConnection, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
+        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=config.drain_seconds))
+    rest_server.install_signal_handlers = lambda: None         # ours end both servers
+    bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
+    grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
+    grpc_server = GrpcServer(inference, monitor, config.host, config.port, config.max_body_bytes)
+    await grpc_server.start()
+    looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
+    serving = asyncio.ensure_future(rest_server.serve([rest_socket]))
+    print("Serving %s: REST and page at http://%s:%d, gRPC at %s:%d" % (
+        config.model_name, config.host, rest_socket.getsockname()[1], config.host, grpc_server.port), flush=True)
+    await ending.wait()
+    print("Ending: what has been asked is answered first", flush=True)
+    looking.cancel()
+    app.draining = rest_server.should_exit = True
+    await asyncio.gather(grpc_server.stop(config.drain_seconds), serving)
+
+
+def model_loader(config: ServerConfig) -> Callable[[str], Any]:
+    """What makes a warmed-up model of a version's folder."""
+    import tensorflow.compat.v1 as tf
+    from serving import warmup
+    from serving.saved_model import SavedModel
+    threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
+                             inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
+
+    def load(folder: str) -> SavedModel:
+        model = SavedModel(folder, threads)
+        warmup.replay(folder, model)
+        return model
+    return load
+
+
+def bind(host: str, port: int, name: str) -> socket.socket:
+    """A listening socket. Raises UserError, naming the flag, when there can be none."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+        return listening
+    except OSError as error:
+        raise UserError("--%s: %s:%d: %s" % (name, host, port, error.strerror or error))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,231 @@
+"""Load on the server, from a generator in a process of its own, over loopback, with questions of a file in random order.
+
+  python test/benchmark/server_load.py --data dev.tsv --config tiny
+
+1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against the server and against the same
+   server without batching, in turns.
+2. Open loop at 80 % of that capacity for --soak_seconds: errors, latency, the server's memory.
+3. Open loop at 3 times the capacity: how many are answered, how quickly the rest is refused, and how it is afterwards.
+
+Weights are random: they do not change the time. Everything ends by itself.
+"""
+import argparse
+import asyncio
+import collections
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from typing import Any, List, NamedTuple, Tuple
+
+import numpy as np
+import uvloop
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+CLIENTS = (1, 8, 32, 128)
+ROUNDS = 3
+MAX_CONNECTIONS = 512                          # of the open loop
+MODEL_NAME = "albert"
+MAKE_MODEL = "import sys; from exported import make_shipped_classifier; make_shipped_classifier(*sys.argv[1:])"
+
+
+class Load(NamedTuple):
+    """What became of the requests of one run: (status, seconds) of each; 0 for those that no connection was free for."""
+    seconds: float
+    answers: List[Tuple[int, float]]
+
+    def latencies(self, *statuses: int) -> np.ndarray:
+        """Milliseconds, of the requests that got one of `statuses`."""
+        return np.array([1000 * seconds for status, seconds in self.answers if status in statuses])
+
+    def rate(self) -> float:
+        """Answers with status 200 a second."""
+        return len(self.latencies(200)) / self.seconds
+
+    def describe(self) -> str:
+        counts = collections.Counter(status for status, _ in self.answers)
+        text = "%7.1f answers/s, p50 %7.1f ms, p99 %7.1f ms" % (self.rate(), *np.percentile(self.latencies(200), [50, 99]))
+        others = ", ".join("%d × %s" % (count, status) for status, count in sorted(counts.items()) if status != 200)
+        return text + ("; " + others if others else "")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
+    parser.add_argument("--config", default="tiny", help="of the model")
+    parser.add_argument("--seconds", type=float, default=5, help="of each closed-loop round")
+    parser.add_argument("--soak_seconds", type=float, default=600)
+    parser.add_argument("--overload_seconds", type=float, default=20)
+    arguments = parser.parse_args()
+    uvloop.install()
+    bodies = read_bodies(arguments.data)
+    with tempfile.TemporaryDirectory() as folder:
+        export(arguments.config, folder)
+        batched, plain = Server(folder), Server(folder, "--enable_batching", "false")
+        try:
+            asyncio.run(measure(batched, plain, bodies, arguments))
+        finally:
+            for server in (batched, plain):
+                server.stop()
+    return 0
+
+
+async def measure(batched: "Server", plain: "Server", bodies: List[bytes], arguments: Any) -> None:
+    """Prints everything."""
+    await closed_loop(batched.port, bodies, 8, 2)                # warms up
+    await closed_loop(plain.port, bodies, 8, 2)
+    capacity = 0.0
+    print("%s, %d questions, closed loop, medians of %d rounds of %g s\n%8s %12s %8s %8s %14s %8s %8s %9s %9s" % (
+        arguments.config, len(bodies), ROUNDS, arguments.seconds, "clients", "batched/s", "p50 ms", "p99 ms",
+        "unbatched/s", "p50 ms", "p99 ms", "rate", "p99"))
+    for clients in CLIENTS:
+        rounds: List[List[List[float]]] = [[], []]             # of each server
+        for _ in range(ROUNDS):
+            for server, numbers in zip((batched, plain), rounds):
+                load = await closed_loop(server.port, bodies, clients, arguments.seconds)
+                assert all(status == 200 for status, _ in load.answers), "not every request was answered"
+                numbers.append([load.rate(), *np.percentile(load.latencies(200), [50, 99])])
+        ours, theirs = (np.median(numbers, axis=0) for numbers in rounds)
+        print("%8d %12.1f %8.1f %8.1f %14.1f %8.1f %8.1f %8.2f× %8.2f×" % (
+            clients, *ours, *theirs, ours[0] / theirs[0], ours[2] / theirs[2]), flush=True)
+        capacity = max(capacity, ours[0])
+    plain.stop()
+    memory = batched.memory()
+    soak = await open_loop(batched.port, bodies, 0.8 * capacity, arguments.soak_seconds, batched)
+    print("open loop, 80 %% of %.1f/s, %g s: %s" % (capacity, arguments.soak_seconds, soak.describe()))
+    print("  memory before %.0f MB; then %s" % (memory, " ".join("%.0f" % value for value in batched.memories)), flush=True)
+    overload = await open_loop(batched.port, bodies, 3 * capacity, arguments.overload_seconds)
+    print("open loop, 3 × %.1f/s, %g s: %s" % (capacity, arguments.overload_seconds, overload.describe()))
+    print("  %.0f %% of capacity; refused within p50 %.1f ms, p99 %.1f ms" % (
+        100 * overload.rate() / capacity, *np.percentile(overload.latencies(503), [50, 99])))
+    after = await closed_loop(batched.port, bodies, 1, 5)
+    print("one client right after: %s" % after.describe(), flush=True)
+
+
+def export(config: str, folder: str) -> None:
+    code = os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])
+    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", PYTHONPATH=code)
+    finetuned = os.path.join(folder, "finetune")
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, config], check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir",
+                    os.path.join(folder, "export"), "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+class Server:
+    """A server in a process of its own, at any free ports."""
+
+    def __init__(self, folder: str, *flags: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serving.server", "--model_base_path", os.path.join(folder, "export"), "--port", "0",
+             "--rest_api_port", "0", "--access_log", "false", *flags], cwd=ROOT, stdout=subprocess.PIPE)
+        self.port = int(re.search(rb"http://127\.0\.0\.1:(\d+)", self._process.stdout.readline()).group(1))
+        self.memories: List[float] = []
+
+    def memory(self) -> float:
+        """Resident megabytes, by its own metrics."""
+        url = "http://127.0.0.1:%d/monitoring/prometheus/metrics" % self.port
+        with urllib.request.urlopen(url) as answer:
+            return float(re.search(rb"^process_resident_memory_bytes (\S+)", answer.read(), re.M).group(1)) / 1e6
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGTERM)
+        self._process.wait()
+
+
+class Connection:
+    """One kept-alive connection, one request at a time."""
+
+    async def open(self, port: int) -> "Connection":
+        self._port = port
+        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
+        return self
+
+    async def ask(self, request: bytes) -> int:
+        """The status of the answer."""
+        self._writer.write(request)
+        try:
+            head = await self._reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:    # the server has closed it for being idle
+            await self.open(self._port)
+            return await self.ask(request)
+        await self._reader.readexactly(int(re.search(rb"content-length: (\d+)", head).group(1)))
+        return int(head[9:12])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+async def closed_loop(port: int, bodies: List[bytes], clients: int, seconds: float) -> Load:
+    """Each client asks again as soon as it is answered."""
+    answers: List[Tuple[int, float]] = []
+    start = time.perf_counter()
+
+    async def client(seed: int) -> None:
+        rng = random.Random(seed)
+        connection = await Connection().open(port)
+        while time.perf_counter() < start + seconds:
+            asked = time.perf_counter()
+            status = await connection.ask(rng.choice(bodies))
+            answers.append((status, time.perf_counter() - asked))
+        connection.close()
+    await asyncio.gather(*[client(number) for number in range(clients)])
+    return Load(time.perf_counter() - start, answers)
+
+
+async def open_loop(port: int, bodies: List[bytes], rate: float, seconds: float, watched: Any = None) -> Load:
+    """Asks at random times, `rate` a second, whether or not the server keeps up; the memory of `watched` 20 times."""
+    rng = random.Random(0)
+    answers: List[Tuple[int, float]] = []
+    free: List[Connection] = []
+    num_open = 0
+    start = next_time = time.perf_counter()
+    watch_times = [start + seconds * part / 20 for part in range(1, 21)] if watched else []
+    pending = set()
+
+    async def ask(due: float) -> None:
+        nonlocal num_open
+        if not free and num_open == MAX_CONNECTIONS:
+            answers.append((0, 0.0))
+            return
+        num_open += not free
+        connection = free.pop() if free else await Connection().open(port)
+        status = await connection.ask(rng.choice(bodies))
+        answers.append((status, time.perf_counter() - due))
+        free.append(connection)
+    while next_time < start + seconds:
+        await asyncio.sleep(max(0.0, next_time - time.perf_counter()))
+        task = asyncio.ensure_future(ask(next_time))
+        pending.add(task)
+        task.add_done_callback(pending.discard)
+        next_time += rng.expovariate(rate)
+        if watch_times and time.perf_counter() > watch_times[0]:
+            watch_times.pop(0)
+            watched.memories.append(await asyncio.get_event_loop().run_in_executor(None, watched.memory))
+    spent = time.perf_counter() - start
+    await asyncio.gather(*pending)
+    for connection in free:
+        connection.close()
+    return Load(spent, answers)
+
+
+def read_bodies(path: str) -> List[bytes]:
+    """A whole HTTP request for each pair of the file's first two columns."""
+    with open(path, encoding="utf-8") as stream:
+        rows = [line.rstrip("\n").split("\t") for line in stream]
+    found = []
+    for row in rows:
+        if len(row) > 1 and row[0] != "text_a":
+            body = json.dumps({"instances": [{"text_a": row[0], "text_b": row[1]}]}, ensure_ascii=False).encode("utf-8")
+            found.append(b"POST /v1/models/%s:predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+                         b"content-length: %d\r\n\r\n%s" % (MODEL_NAME.encode(), len(body), body))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

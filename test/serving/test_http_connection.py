@@ -1,0 +1,101 @@
+import asyncio
+
+import pytest
+import uvicorn
+from served import run
+
+from serving import http_connection
+from serving.http_connection import HttpConnection
+
+LARGE = 20000000
+bodies = []                                    # of all requests
+REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+async def app(scope, receive, send):
+    await asyncio.sleep(0.1)
+    bodies.append((await receive())["body"])
+    body = b"ok" if scope["path"] == "/" else bytes(LARGE)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture
+def with_connection(monkeypatch):
+    """Runs a coroutine function of a connection's two streams; a head may take 0.05 s."""
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.05)
+
+    def serve(ask):
+        async def session():
+            config = uvicorn.Config(app, http=HttpConnection, ws="none", lifespan="off", log_config=None)
+            config.load()
+            state = uvicorn.Server(config).server_state
+            server = await asyncio.get_event_loop().create_server(
+                lambda: HttpConnection(config, state, {}), "127.0.0.1", 0)
+            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            await ask(reader, writer)
+            writer.close()
+            server.close()
+        run(session())
+    return serve
+
+
+async def answer(reader):
+    return (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[0], await reader.readexactly(2)
+
+
+def test_an_answer_may_take_longer_than_a_head(with_connection):
+    async def ask(reader, writer):
+        for _ in range(2):
+            writer.write(REQUEST)
+            assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+    with_connection(ask)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\nhost:", REQUEST[:-1]])
+def test_a_head_that_does_not_come(with_connection, sent):
+    async def ask(reader, writer):
+        writer.write(sent)
+        assert await reader.read() == b""
+    with_connection(ask)
+
+
+def test_a_second_head_that_does_not_come(with_connection):
+    async def ask(reader, writer):
+        writer.write(REQUEST)
+        await answer(reader)
+        writer.write(b"GET")
+        assert await reader.read() == b""
+    with_connection(ask)
+
+
+def test_a_head_without_end(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 30)
+
+    async def ask(reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20000)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(1)
+    with_connection(ask)
+
+
+def test_an_answer_that_is_not_read(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "READ_SECONDS", 0.05)
+
+    async def ask(reader, writer):
+        writer.write(REQUEST.replace(b"/ ", b"/large "))
+        await asyncio.sleep(0.5)
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(LARGE)
+    with_connection(ask)
+
+
+def test_a_request_that_would_rather_speak_another_protocol(with_connection):
+    async def ask(reader, writer):
+        for body in (b"one", b"two"):
+            writer.write(b"POST / HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 3\r\nUpgr")
+            await asyncio.sleep(0.01)
+            writer.write(b"ade: h2c\r\nHTTP2-Settings: AAEA\r\n\r\n" + body)
+            assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+            assert bodies[-1] == body
+    with_connection(ask)

@@ -1,0 +1,56 @@
+import http.server
+import json
+import threading
+
+import pytest
+
+from etl.command_line import UserError
+from serving.rest_client import RestClient
+
+
+@pytest.fixture
+def server():
+    """A server with the status and the body of its next answers; what it was asked."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        status, body, asked = 200, b"{}", []
+
+        def do_POST(self):
+            self.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])).decode())))
+            self.send_response(self.status)
+            self.end_headers()
+            self.wfile.write(self.body)
+
+        def log_message(self, *arguments):
+            pass
+    Handler.asked = []
+    listening = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    Handler.url = "http://127.0.0.1:%d" % listening.server_port
+    yield Handler
+    listening.shutdown()
+    listening.server_close()
+
+
+def test_probabilities_by_label(server):
+    server.body = b'{"results": [[["no", 0.25], ["yes", 0.75]], [["no", 1.0], ["yes", 0]]]}'
+    found = RestClient(server.url + "/", "a b").probabilities([("北", None), ("京", "好")])
+    assert found == [{"no": 0.25, "yes": 0.75}, {"no": 1.0, "yes": 0}]
+    assert server.asked == [("/v1/models/a%20b:classify", {"signature_name": "classify", "examples": [
+        {"text_a": "北", "text_b": ""}, {"text_a": "京", "text_b": "好"}]})]
+
+
+@pytest.mark.parametrize("status, body, message", [
+    (404, b'{"error": "Servable not found"}', ":classify: 404: Servable not found"),
+    (502, b"<html>", ":classify: 502: <html>"),
+    (200, b"<html>", "no answer of TensorFlow Serving's"),
+    (200, b"{}", "no answer of TensorFlow Serving's: 'results'"),
+])
+def test_what_goes_wrong_there(server, status, body, message):
+    server.status, server.body = status, body
+    with pytest.raises(UserError, match="--server: http.*" + message):
+        RestClient(server.url, "albert").probabilities([("x", None)])
+
+
+def test_no_server():
+    with pytest.raises(UserError, match="--server: http://127.0.0.1:1/v1/models/albert:classify: Connection refused"):
+        RestClient("http://127.0.0.1:1", "albert").probabilities([("x", None)])

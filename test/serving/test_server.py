@@ -1,0 +1,162 @@
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import grpc
+import pytest
+import tensorflow.compat.v1 as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+from etl.command_line import UserError
+from serving.server import bind, main
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+class Process:
+    """A server of the versions in `base_path`."""
+
+    def __init__(self, base_path, *flags):
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "serving.server", "--model_base_path", str(base_path), "--port", "0",
+             "--rest_api_port", "0", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        ports = re.search(rb"http://127\.0\.0\.1:(\d+), gRPC at 127\.0\.0\.1:(\d+)", self._process.stdout.readline())
+        self.rest_port, self.grpc_port = map(int, ports.groups())
+
+    def ask(self, path, body=None):
+        data = None if body is None else json.dumps(body).encode()
+        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest_port, path), data, timeout=30) as answer:
+            return json.loads(answer.read().decode())
+
+    def end(self):
+        """Its exit status, what it wrote, and its errors, after SIGTERM."""
+        self._process.send_signal(signal.SIGTERM)
+        out, err = self._process.communicate(timeout=60)
+        return self._process.returncode, out.decode(), err.decode()
+
+
+def predict(*flags):
+    out = subprocess.run([sys.executable, "-m", "serving.predict", "--text_a", "北京", "--text_b", "你好", *flags], cwd=ROOT,
+                         stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(out.decode("utf-8"))
+
+
+def ask_until(process, stop):
+    """Asks without a pause until `stop` is set; returns the statuses."""
+    statuses = []
+    while not stop.is_set():
+        try:
+            process.ask("/v1/models/albert:predict", {"instances": [{"text_a": "北京", "text_b": ""}]})
+            statuses.append(200)
+        except urllib.error.HTTPError as error:
+            statuses.append(error.code)
+    return statuses
+
+
+def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
+    shutil.copytree(version, str(tmp_path / "7"))
+    process = Process(tmp_path, "--access_log", "false")
+    try:
+        # The official stubs over a plain channel.
+        with grpc.insecure_channel("127.0.0.1:%d" % process.grpc_port) as channel:
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = "albert"
+            for name in ("text_a", "text_b"):
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(["北京"]))
+            found = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+            assert found.model_spec.version.value == 7
+
+        # The other command, with and without the server.
+        answers = [predict("--server", "http://127.0.0.1:%d" % process.rest_port), predict("--model_dir", str(tmp_path))]
+        assert answers[0]["label"] == answers[1]["label"]
+        assert answers[0]["probabilities"] == pytest.approx(answers[1]["probabilities"], abs=1e-5)
+
+        statuses, stop = [], threading.Event()
+        asking = threading.Thread(target=lambda: statuses.extend(ask_until(process, stop)))
+        asking.start()
+        os.mkdir(str(tmp_path / "8"))          # half copied
+        shutil.copy(str(tmp_path / "7" / "saved_model.pb"), str(tmp_path / "8"))
+        wait_until(lambda: process.ask("/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "END")
+        shutil.rmtree(str(tmp_path / "8"))
+        shutil.copytree(version, str(tmp_path / "8"))
+        wait_until(lambda: process.ask("/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "AVAILABLE")
+        shutil.rmtree(str(tmp_path / "7"))
+        shutil.rmtree(str(tmp_path / "8"))
+        process.ask("/readyz")
+        stop.set()
+        asking.join()
+        assert set(statuses) == {200}
+    finally:
+        status, out, err = process.end()
+    assert status == 0
+    assert out == "Ending: what has been asked is answered first\n"
+    assert "version 8 cannot be served" in err and "version 8 serves, version 7 drains" in err and "Traceback" not in err
+
+
+def wait_until(is_so):
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            if is_so():
+                return
+        except urllib.error.HTTPError:
+            pass
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+def test_what_was_asked_before_the_end_is_answered(version, tmp_path):
+    shutil.copytree(version, str(tmp_path / "7"))
+    process = Process(tmp_path, "--max_text_bytes", "1000000")
+    with socket.create_connection(("127.0.0.1", process.rest_port)) as connection:
+        body = json.dumps({"inputs": {"text_a": ["北" * 300000], "text_b": [""]}}).encode()
+        head = b"POST /v1/models/albert:predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+        connection.sendall(head + body)
+        wait_until(lambda: process.ask("/healthz"))
+        ended = process.end()
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
+    assert ended[0] == 0
+    lines = [json.loads(line) for line in ended[1].splitlines() if line.startswith("{")]
+    assert {"predict", "get_health"} == {line["method"] for line in lines}
+
+
+@pytest.mark.parametrize("flag", ["port", "rest_api_port"])
+def test_a_port_that_is_taken(version, flag, capsys):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match="--%s: 127.0.0.1:%d: Address already in use" % (flag, port)):
+            bind("127.0.0.1", port, flag)
+
+
+def test_a_host_that_does_not_exist():
+    with pytest.raises(UserError, match="--rest_api_port: no.such.host.invalid:0: "):
+        bind("no.such.host.invalid", 0, "rest_api_port")
+
+
+def test_no_model_is_one_line(tmp_path):
+    found = subprocess.run([sys.executable, "-m", "serving.server", "--model_base_path", str(tmp_path), "--port", "0",
+                            "--rest_api_port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert found.returncode == 1
+    assert found.stderr.decode() == ("serving.server: error: --model_base_path: %s: no exported model here: run python -m "
+                                     "serving.export first\n" % tmp_path)
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--port", "65536"], "port must be at most 65535, got 65536"),
+    (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
+])
+def test_bad_flags(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert message in capsys.readouterr().err
