@@ -60,10 +60,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def embed(config: EmbedConfig) -> None:
     """Writes the vector of each text. Raises UserError before anything is written for what does not fit."""
     import numpy as np
-    from estimator import checkpoints
+    from estimator import checkpoint_files
     if config.output_file:
         files.require_file(config.output_file, "output_file")
-    checkpoint = checkpoints.resolve(config.checkpoint_dir, "checkpoint_dir")
+    checkpoint = checkpoint_files.resolve(config.checkpoint_dir, "checkpoint_dir")
     model = describe_model(config, checkpoint)
     to_vectors = load(config, model, checkpoint)
     if config.output_file is None:
@@ -114,12 +114,12 @@ def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
     """A function from texts to their vectors, float32 [texts, hidden]; its session stays open."""
     import numpy as np
     import tensorflow.compat.v1 as tf
-    from estimator import checkpoints, modeling
+    from estimator import checkpoint_files, modeling
     with tf.Graph().as_default():
         inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in ("input_ids", "input_mask", "segment_ids")}
         vectors = pool(modeling.encode(model.config, **inputs), inputs["input_mask"], config.pooling, config.layer)
-        plan = checkpoints.make_plan(checkpoint, model.config)
-        checkpoints.check_data(checkpoint, plan.assignment_map)
+        plan = checkpoint_files.make_plan(checkpoint, model.config)
+        checkpoint_files.check_data(checkpoint, plan.assignment_map)
         session = tf.Session()
         tf.train.Saver(plan.assignment_map).restore(session, checkpoint)
 

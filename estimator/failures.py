@@ -5,7 +5,7 @@ from typing import Iterator, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoints, records
+from estimator import checkpoint_files, records
 from estimator.records import PretrainingData
 from etl.command_line import UserError
 
@@ -49,7 +49,7 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
         raise
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):      # TensorFlow has one class for memory and for disks
-            kept = checkpoints.kept_in(output_dir) if output_dir else []
+            kept = checkpoint_files.kept_in(output_dir) if output_dir else []
             raise UserError("no space left on the disk of --output_dir" + ("; %s is whole" % kept[-1] if kept else ""))
         raise UserError("out of memory: %s is too large for this device; lower it" % batch_size_flag)
     except tf.train.NanLossDuringTrainingError:
@@ -58,7 +58,7 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
 
 def _go_back(output_dir: Optional[str]) -> str:
     """The weights of the newest checkpoint may be finite and lost all the same: says from where one may go on."""
-    kept = checkpoints.kept_in(output_dir) if output_dir else []
+    kept = checkpoint_files.kept_in(output_dir) if output_dir else []
     if not kept:
         return ""
     return "; start again in another folder with --init_checkpoint, one of %s, from before the loss rose" % ", ".join(kept)

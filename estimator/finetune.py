@@ -18,7 +18,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import best_checkpoint, encoded, evaluation, model_folder, npu, resume, scores, tasks
+from estimator import encoded, evaluation, model_folder, npu, resume, scores, tasks
 from estimator.evaluation import Part
 from estimator.finetune_flags import BALANCED, CACHE_FOLDER, FinetuneConfig
 from estimator.model_folder import ModelFolder
@@ -98,7 +98,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
       The results of the best checkpoint; None without evaluation, on other ranks than the first, or after SIGTERM.
     """
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import checkpoints, trainer
+    from estimator import best_checkpoint, checkpoint_files, trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     config, training = plan.config, make_training(plan)
@@ -115,9 +115,9 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
         if config.do_eval:
             if (config.do_train or not os.path.isdir(best)) and not trainer.evaluate(training):
                 return None
-            results = report(plan, training.estimator, checkpoints.resolve(best))
+            results = report(plan, training.estimator, checkpoint_files.resolve(best))
         if config.do_predict:
-            predict(plan, training.estimator, checkpoints.resolve(best if os.path.isdir(best) else config.output_dir))
+            predict(plan, training.estimator, checkpoint_files.resolve(best if os.path.isdir(best) else config.output_dir))
     print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
     return results
 
@@ -219,8 +219,8 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
     if not (os.path.exists(config.init_checkpoint) or os.path.exists(config.init_checkpoint + ".index")):
         raise UserError("--init_checkpoint: %s: no such file or folder: run python -m estimator.pretrain first, give a "
                         "checkpoint, or %s to start from random values" % (config.init_checkpoint, NO_CHECKPOINT))
-    from estimator import checkpoints
-    return checkpoints.resolve(config.init_checkpoint)
+    from estimator import checkpoint_files
+    return checkpoint_files.resolve(config.init_checkpoint)
 
 
 def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
@@ -364,8 +364,8 @@ def make_training(plan: Plan) -> Any:
 
 def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on all dev examples."""
-    from estimator import checkpoints, metrics
-    checkpoint = checkpoints.resolve(plan.config.output_dir)
+    from estimator import checkpoint_files, metrics
+    checkpoint = checkpoint_files.resolve(plan.config.output_dir)
     results, _ = evaluate_part(plan, estimator, DEV, checkpoint)
     metrics.write_results(plan.config.output_dir, results)
     metrics.write_curve_points(os.path.join(plan.config.output_dir, "eval"), results["global_step"],

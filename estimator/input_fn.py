@@ -6,7 +6,7 @@ evaluate or predict hold is_real_example, too: the last one is filled up with ze
 The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
 very batch that would have come next.
 """
-from typing import Callable, Dict, Iterator, Optional, Sequence, Tuple
+from typing import Callable, Dict, Iterator, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -15,7 +15,7 @@ from estimator.encoded import Batch, Rows
 from estimator.ranks import ALONE, World
 from estimator.records import PretrainingData, limits_of
 from etl.command_line import UserError
-from etl.examples import FLOAT, Feature
+from etl.examples import FLOAT
 
 Features = Dict[str, tf.Tensor]
 InputFn = Callable[[], tf.data.Dataset]

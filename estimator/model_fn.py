@@ -5,7 +5,7 @@ from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import checkpoints, failures, heads, metrics, modeling, npu, optimizers, schedules
+from estimator import checkpoint_files, failures, heads, metrics, modeling, npu, optimizers, schedules
 from estimator.progress import Pace, ProgressHook, time_waiting
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
@@ -141,9 +141,9 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         heads.declare_variables(model, num_labels, has_sentence_order)
         if optimizer:
             optimizers.make_optimizer(optimizer, model, learning_rate=0.0).make_slots(tf.trainable_variables())
-        plan = checkpoints.make_plan(checkpoint, model, with_slots=bool(optimizer),
+        plan = checkpoint_files.make_plan(checkpoint, model, with_slots=bool(optimizer),
                                      new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
-        checkpoints.check_data(checkpoint, plan.assignment_map)
+        checkpoint_files.check_data(checkpoint, plan.assignment_map)
         return plan.summary()
 
 
@@ -188,7 +188,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
       losses: the parts of `loss` by name, to be shown beside it as means.
       shown: further scalars for the curves, looked at every `log_steps`.
       event_dir: for the curves; None: no event file.
-      new_prefixes: as in `checkpoints.make_plan`. A head that is new has no moments either, and the others' moments
+      new_prefixes: as in `checkpoint_files.make_plan`. A head that is new has no moments either, and the others' moments
         are of another task: without such prefixes, and only then, the file's moments are taken over.
     """
     step = tf.train.get_or_create_global_step()
@@ -204,7 +204,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                                        check=check if device.on_host else None,
                                        wrap=lambda rule: device.wrap(rule, loss_scale))
     if training.init_checkpoint:
-        checkpoints.load(checkpoints.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
+        checkpoint_files.load(checkpoint_files.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
@@ -219,6 +219,6 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
                             event_dir if device.world.is_first else None)
     tidy = [] if device.on_host or not device.world.is_first else [
-        checkpoints.TidyHook(event_dir, training.keep_checkpoint_max)]
+        checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max)]
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress] + tidy)

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from albert_config import AlbertConfig
 from estimator import finetune, npu, pretrain
 from etl import files
-from etl.command_line import UserError, flag, run
+from etl.command_line import flag, run
 
 GIGA, TERA = 1e9, 1e12
 MEMORY_GB, TFLOPS = 32.0, 256.0                # of an Ascend 910, its float16 rate as published; both can be given

@@ -212,8 +212,8 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     """The prefix of --init_checkpoint, None for random values."""
     if not (config.do_train and config.init_checkpoint):
         return None
-    from estimator import checkpoints          # TensorFlow takes two seconds to import: --help need not wait
-    return checkpoints.resolve(config.init_checkpoint)
+    from estimator import checkpoint_files # TensorFlow takes two seconds to import: --help need not wait
+    return checkpoint_files.resolve(config.init_checkpoint)
 
 
 def facts_of(data: PretrainingData, init_checkpoint: Optional[str], device: npu.Device) -> Dict[str, str]:

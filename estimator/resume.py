@@ -76,14 +76,14 @@ def latest_step(folder: str, check_data: bool = True) -> int:
     if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)):
         return 0
     import tensorflow.compat.v1 as tf          # here and below: --help need not wait for it
-    from estimator import checkpoints
-    prefix = checkpoints.resolve(folder, "output_dir")
-    shapes = checkpoints.read_shapes(prefix)
+    from estimator import checkpoint_files
+    prefix = checkpoint_files.resolve(folder, "output_dir")
+    shapes = checkpoint_files.read_shapes(prefix)
     if "global_step" not in shapes:
         raise UserError("--output_dir: %s: no training wrote it, since it has no global_step: give it as --init_checkpoint, "
                         "and another folder" % prefix)
     if check_data:
-        checkpoints.check_data(prefix, shapes)
+        checkpoint_files.check_data(prefix, shapes)
     return int(tf.train.load_variable(prefix, "global_step"))
 
 

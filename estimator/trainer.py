@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Mapping, Named
 
 import tensorflow.compat.v1 as tf
 
-from estimator import best_checkpoint, checkpoints, failures, metrics, model_folder, npu, resume
+from estimator import best_checkpoint, checkpoint_files, failures, metrics, model_folder, npu, resume
 from estimator.input_fn import InputFn
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
@@ -109,7 +109,7 @@ def evaluate(training: Training) -> bool:
     except _Stopped:
         print("Stopped by SIGTERM while evaluating; the same command goes on from there")
         return False
-    checkpoint = checkpoints.resolve(output_dir, "output_dir")
+    checkpoint = checkpoint_files.resolve(output_dir, "output_dir")
     if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
         print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
     return True

@@ -101,7 +101,7 @@ class TrainingFlags:
 
     def training(self, device: npu.Device, batch_size: int, num_train_steps: int, num_warmup_steps: int, **more: Any) -> Any:
         """The `model_fn.TrainingConfig` of a run; `more` are its further fields."""
-        from estimator import schedules        # here: --help need not wait for TensorFlow
+        from estimator import schedules # here: --help need not wait for TensorFlow
         from estimator.model_fn import TrainingConfig
         rate = self.learning_rate
         if self.scale_lr_by_batch:

@@ -14,7 +14,7 @@ from typing import Any, Dict, Iterator, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoints
+from estimator import checkpoint_files
 from estimator.model_folder import ModelFolder
 from estimator.tasks import Example
 from etl import files
@@ -71,7 +71,7 @@ def freeze(model: ModelFolder, checkpoint: str, batch_size: int, length: int) ->
         answer = signatures.answer(model, skip_padding=False, **ids)
         for name in OUTPUTS:
             tf.identity(getattr(answer, name), name)
-        checkpoints.restore(session, checkpoint, model.config)
+        checkpoint_files.restore(session, checkpoint, model.config)
         return tf.graph_util.convert_variables_to_constants(session, graph.as_graph_def(), list(OUTPUTS))
 
 

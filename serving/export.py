@@ -74,13 +74,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def export(config: ExportConfig) -> None:
     """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import checkpoints
+    from estimator import checkpoint_files
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
     model = read_model(config.checkpoint_dir)
     best = os.path.join(config.checkpoint_dir, BEST)
-    checkpoint = checkpoints.resolve(best if os.path.isdir(best) else config.checkpoint_dir, "checkpoint_dir")
+    checkpoint = checkpoint_files.resolve(best if os.path.isdir(best) else config.checkpoint_dir, "checkpoint_dir")
     version = str(int(time.time()) if config.version is None else config.version)
     destination = os.path.join(output_dir, version)
     if os.path.exists(destination):
@@ -115,7 +115,7 @@ def write_saved_model(config: ExportConfig, folder: str, model: ModelFolder, che
     that are not those of the trained model.
     """
     import tensorflow.compat.v1 as tf
-    from estimator import checkpoints
+    from estimator import checkpoint_files
     from serving import model_card, reference, signatures, warmup
     tokenizer = load_tokenizer(model.tokenizer)
     takes_text = not model.tokenizer.spm_model_file
@@ -124,7 +124,7 @@ def write_saved_model(config: ExportConfig, folder: str, model: ModelFolder, che
     twin = make_twin(model, tokenizer) if takes_text else None
     with tf.Graph().as_default() as graph, tf.Session() as session:
         definitions = signatures.build(model, twin)
-        saver = checkpoints.restore(session, checkpoint, model.config)
+        saver = checkpoint_files.restore(session, checkpoint, model.config)
         for name in CONTROL_FLOW_NOTES:
             graph.clear_collection(name)
         builder = tf.saved_model.Builder(folder)

@@ -4,7 +4,7 @@ from typing import Any, Dict, Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoints, heads, modeling, tasks
+from estimator import checkpoint_files, heads, modeling, tasks
 from estimator.model_folder import ModelFolder
 from estimator.tasks import Example
 from etl.command_line import UserError
@@ -24,7 +24,7 @@ def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = modeling.encode(model.config, **{name: tf.constant(array) for name, array in ids.items()})
         found = heads.classifier(model.config, encoded, len(model.labels)).probabilities
-        checkpoints.restore(session, checkpoint, model.config)
+        checkpoint_files.restore(session, checkpoint, model.config)
         return session.run(found)
 
 

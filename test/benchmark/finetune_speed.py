@@ -10,7 +10,7 @@ import contextlib
 import io
 import os
 import time
-from typing import List, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -91,7 +91,7 @@ def measure(arguments: argparse.Namespace, data: str, seed: int, pad: bool) -> M
         plan = finetune.make_plan(config)
         estimator, rows = finetune.make_training(plan).estimator, plan.parts[tasks.DEV].rows
         begin = time.time()
-        evaluation.run_model(estimator, rows, config.eval_batch_size, plan.seq_length, trainer.checkpoints.resolve(output))
+        evaluation.run_model(estimator, rows, config.eval_batch_size, plan.seq_length, trainer.checkpoint_files.resolve(output))
     seconds = time.time() - begin
     paces = [pace for _, pace in training_report.read_curves(output)["examples_per_second"]]
     return Measured(1 / np.mean(1 / np.array(paces)), len(plan.parts[tasks.DEV].examples) / seconds, results["eval_accuracy"])

@@ -22,7 +22,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoints, heads, modeling
+from estimator import checkpoint_files, heads, modeling
 from estimator.model_folder import ModelFolder
 from etl.tokenization import load_tokenizer
 from exported import make_shipped_classifier
@@ -54,7 +54,7 @@ def main() -> int:
             if export.main(["--checkpoint_dir", finetuned, "--output_dir", folder, "--version", "1"]):
                 return 1
             exported = SavedModel(os.path.join(folder, "1"), threads)
-            plain = Plain(model, checkpoints.resolve(finetuned), threads)
+            plain = Plain(model, checkpoint_files.resolve(finetuned), threads)
         print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
             name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
         for batch_size in arguments.batch_sizes:
@@ -100,7 +100,7 @@ class Plain:
             ids = [tf.pad(tensor, [[0, 0], [0, PADDED - tf.shape(tensor)[1]]]) for tensor in packed]
             encoded = modeling.encode(model.config, *ids)
             self._probabilities = heads.classifier(model.config, encoded, len(model.labels)).probabilities
-            checkpoints.restore(self._session, checkpoint, model.config)
+            checkpoint_files.restore(self._session, checkpoint, model.config)
 
     def run(self, inputs: Dict[str, Any]) -> np.ndarray:
         return self._session.run(self._probabilities, {self._texts[name]: value for name, value in inputs.items()})

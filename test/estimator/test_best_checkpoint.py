@@ -4,7 +4,7 @@ import os
 import pytest
 
 import tiny_training
-from estimator import best_checkpoint, checkpoints, model_folder
+from estimator import best_checkpoint, checkpoint_files, model_folder
 from estimator.best_checkpoint import keep_if_best
 from estimator.model_folder import ModelFolder
 from etl.tokenization import TokenizerConfig
@@ -26,7 +26,7 @@ def keep(tmp_path):
 def test_the_best_replaces_the_one_before(keep, tmp_path):
     assert [keep(1, 5.0), keep(2, 4.0), keep(3, 4.5), keep(4, 4.0)] == [True, True, False, True]
     best = tmp_path / "best"
-    assert checkpoints.resolve(str(best)) == str(best / "model.ckpt-4")
+    assert checkpoint_files.resolve(str(best)) == str(best / "model.ckpt-4")
     assert (best / "model.ckpt-4.index").read_text() == "4"
     assert sorted(os.listdir(str(best))) == [
         "albert_config.json", "checkpoint", "eval_results.json", "eval_results.txt", "model.ckpt-4.data-00000-of-00001",
@@ -45,7 +45,7 @@ def test_copying_that_was_cut_off_leaves_the_one_before(keep, tmp_path, monkeypa
     monkeypatch.setattr(best_checkpoint.metrics, "write_results", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         keep(2, 4.0)
-    assert checkpoints.resolve(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-1")
+    assert checkpoint_files.resolve(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-1")
 
 
 @pytest.mark.parametrize("metric, lower", [("masked_lm_loss", True), ("perplexity", True), ("masked_lm_accuracy", False),

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import albert_config
 import tiny_models
 import tiny_training
-from estimator import checkpoints, heads, model_folder, modeling, optimizers
+from estimator import checkpoint_files, checkpoints, heads, model_folder, modeling, optimizers
 from estimator.model_folder import ModelFolder
 from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
@@ -69,27 +69,27 @@ class TestResolve:
     def test_a_prefix_or_any_of_its_files(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt-7", lambda: tf.get_variable("a", []))
         for ending in ("", ".index", ".meta", ".data-00000-of-00001"):
-            assert checkpoints.resolve(prefix + ending) == prefix
+            assert checkpoint_files.resolve(prefix + ending) == prefix
 
     def test_a_folders_latest_wins_even_where_the_folder_was_moved(self, tmp_path):
         touch(tmp_path, "model.ckpt-1", "model.ckpt-2", "albert_model.ckpt")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "/elsewhere/model.ckpt-2"\n')
-        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
+        assert checkpoint_files.resolve(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
 
     @pytest.mark.parametrize("name", ["albert_model.ckpt", "bert_model.ckpt"])
     def test_a_released_name(self, tmp_path, name):
         touch(tmp_path, name, "other.ckpt")
-        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / name)
+        assert checkpoint_files.resolve(str(tmp_path)) == str(tmp_path / name)
 
     def test_a_released_name_where_the_checkpoint_file_is_stale(self, tmp_path):
         touch(tmp_path, "albert_model.ckpt")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-125000"\n')
-        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "albert_model.ckpt")
+        assert checkpoint_files.resolve(str(tmp_path)) == str(tmp_path / "albert_model.ckpt")
 
     def test_a_newest_that_is_gone_is_an_error_and_no_older_one_takes_its_place(self, tmp_path):
         touch(tmp_path, "model.ckpt-0")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-12"\n')
-        assert message_of(checkpoints.resolve, str(tmp_path)) == (
+        assert message_of(checkpoint_files.resolve, str(tmp_path)) == (
             "--init_checkpoint: %s names model.ckpt-12 as the newest, which is not there: restore it, or name another "
             "checkpoint" % (tmp_path / "checkpoint"))
 
@@ -97,24 +97,24 @@ class TestResolve:
     def test_a_damaged_list_of_checkpoints(self, tmp_path, content):
         touch(tmp_path, "model.ckpt-12")
         (tmp_path / "checkpoint").write_text(content)
-        assert "checkpoint: names no checkpoint: it is empty or damaged" in message_of(checkpoints.resolve, str(tmp_path))
+        assert "checkpoint: names no checkpoint: it is empty or damaged" in message_of(checkpoint_files.resolve, str(tmp_path))
 
     def test_the_only_one(self, tmp_path):
         touch(tmp_path, "best.ckpt-31")
-        assert checkpoints.resolve(str(tmp_path)) == str(tmp_path / "best.ckpt-31")
+        assert checkpoint_files.resolve(str(tmp_path)) == str(tmp_path / "best.ckpt-31")
 
     def test_several_without_a_word_which(self, tmp_path):
         touch(tmp_path, "a.ckpt", "b.ckpt")
-        assert message_of(checkpoints.resolve, str(tmp_path)) == (
+        assert message_of(checkpoint_files.resolve, str(tmp_path)) == (
             "--init_checkpoint: %s: several checkpoints and no file that says which: name one of a.ckpt, b.ckpt"
             % tmp_path)
 
     def test_nothing_there(self, tmp_path):
-        assert message_of(checkpoints.resolve, str(tmp_path), "model_dir") == (
+        assert message_of(checkpoint_files.resolve, str(tmp_path), "model_dir") == (
             "--model_dir: %s: no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
             % tmp_path)
         missing = str(tmp_path / "missing.ckpt")
-        assert message_of(checkpoints.resolve, missing) == (
+        assert message_of(checkpoint_files.resolve, missing) == (
             "--init_checkpoint: %s: no checkpoint there; looked for %s.index" % (missing, missing))
 
 
@@ -123,15 +123,15 @@ class TestIdentify:
     @pytest.mark.parametrize("kind", sorted(CONFIGS))
     def test_a_checkpoint_is_what_its_config_says(self, tmp_path, kind):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode(kind))
-        assert checkpoints.identify(checkpoints.read_shapes(prefix)) == checkpoints.identity_of(CONFIGS[kind])
+        assert checkpoint_files.identify(checkpoint_files.read_shapes(prefix)) == checkpoint_files.identity_of(CONFIGS[kind])
 
     @pytest.mark.parametrize("name", albert_config.shipped_names())
     def test_the_shipped_configs_can_be_told_apart(self, name):
-        assert checkpoints.fitting_configs(checkpoints.identity_of(albert_config.load(name))) == [name]
+        assert checkpoint_files.fitting_configs(checkpoint_files.identity_of(albert_config.load(name))) == [name]
 
     def test_other_checkpoints_are_refused(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [2]))
-        assert message_of(checkpoints.identify, checkpoints.read_shapes(prefix)) == (
+        assert message_of(checkpoint_files.identify, checkpoint_files.read_shapes(prefix)) == (
             "neither an ALBERT nor a BERT checkpoint: no variable bert/...embeddings/word_embeddings")
 
 
@@ -141,8 +141,8 @@ class TestPlan:
     def test_the_encoder_gets_the_files_values(self, tmp_path, kind):
         prefix, values = save_pretrained(tmp_path, kind)
         encode(kind)
-        plan = checkpoints.make_plan(prefix, CONFIGS[kind])
-        checkpoints.load(plan)
+        plan = checkpoint_files.make_plan(prefix, CONFIGS[kind])
+        checkpoint_files.load(plan)
         loaded = initial_values()
         assert set(loaded) == {name for name in values if name.startswith("bert/")} == set(plan.assignment_map)
         for name, value in loaded.items():
@@ -154,7 +154,7 @@ class TestPlan:
         encode("postln")
         tf.get_variable("global_step", [], trainable=False)
         with tiny_models.session() as session:
-            saver = checkpoints.restore(session, prefix, CONFIGS["postln"])
+            saver = checkpoint_files.restore(session, prefix, CONFIGS["postln"])
             again = saver.save(session, str(tmp_path / "again"), write_state=False, write_meta_graph=False)
         reader = tf.train.load_checkpoint(again)
         assert set(reader.get_variable_to_shape_map()) == {name for name in values if name.startswith("bert/")}
@@ -164,7 +164,7 @@ class TestPlan:
     def test_a_missing_variable_is_an_error_that_names_it(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         heads.sentence_order(CONFIGS["postln"], encode("postln"))
-        assert message_of(checkpoints.make_plan, prefix, CONFIGS["postln"]) == (
+        assert message_of(checkpoint_files.make_plan, prefix, CONFIGS["postln"]) == (
             "%s does not fit the model: 2 missing: cls/seq_relationship/output_bias, "
             "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs that fit it: none"
             % prefix)
@@ -173,14 +173,14 @@ class TestPlan:
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=3))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
-        message = message_of(checkpoints.make_plan, prefix, CONFIGS["postln"])
+        message = message_of(checkpoint_files.make_plan, prefix, CONFIGS["postln"])
         assert ("2 of another shape: output_bias is [3], wanted [4], "
                 "output_weights is [3, 16], wanted [4, 16].") in message
 
     def test_a_head_that_is_new_by_intent_starts_anew(self, tmp_path):
         prefix, _ = save_pretrained(tmp_path, "preln")
         heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4)
-        plan = checkpoints.make_plan(prefix, CONFIGS["preln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        plan = checkpoint_files.make_plan(prefix, CONFIGS["preln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
         assert plan.new == ("loss/LayerNorm/beta", "loss/LayerNorm/gamma", "output_bias", "output_weights")
         assert plan.summary() == (
             "loaded 24 variables from %s; 4 new: loss/LayerNorm/beta, loss/LayerNorm/gamma, output_bias, "
@@ -193,14 +193,14 @@ class TestPlan:
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
-        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
         assert plan.new == () and plan.unused == ()
 
     def test_another_family_is_named_with_the_config_that_fits(self, tmp_path):
         mini = albert_config.load("mini")
         prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.encode(mini, tf.zeros([1, 4], tf.int32)))
         encode("google")
-        message = message_of(checkpoints.make_plan, prefix, CONFIGS["google"])
+        message = message_of(checkpoint_files.make_plan, prefix, CONFIGS["google"])
         assert "family is albert_zh, wanted google; vocab_size is 21128, wanted 37;" in message
         assert "layer_scopes is layer_shared, wanted transformer/group_0/inner_group_0, " in message
         assert message.endswith("It is of the albert_zh family; shipped configs that fit it: mini")
@@ -209,19 +209,19 @@ class TestPlan:
         deep, shallow = dataclasses.replace(CONFIGS["bert"], num_hidden_layers=2), CONFIGS["bert"]
         prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.encode(deep, tf.zeros([1, 4], tf.int32)))
         encode("bert")
-        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoints.make_plan, prefix, shallow)
+        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoint_files.make_plan, prefix, shallow)
 
     def test_a_pre_ln_classifier_does_not_load_as_post_ln(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
         assert "it is a pre-LN model, and ln_type in the config is postln" in message_of(
-            checkpoints.make_plan, prefix, CONFIGS["postln"])
+            checkpoint_files.make_plan, prefix, CONFIGS["postln"])
 
     def test_a_missing_ln_type_is_noted(self, tmp_path):
         prefix, _ = save_pretrained(tmp_path, "postln")
         encode("postln")
-        plan = checkpoints.make_plan(prefix, dataclasses.replace(CONFIGS["postln"], ln_type=None))
+        plan = checkpoint_files.make_plan(prefix, dataclasses.replace(CONFIGS["postln"], ln_type=None))
         assert plan.notes == ("ln_type is not in the config: post-LN is assumed",)
         assert plan.summary().endswith("\nln_type is not in the config: post-LN is assumed")
 
@@ -238,8 +238,8 @@ class TestSlots:
     def test_they_are_resumed_when_asked_for(self, tmp_path):
         prefix, values = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
         self.build("lamb")
-        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], with_slots=True)
-        checkpoints.load(plan)
+        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        checkpoint_files.load(plan)
         loaded = initial_values()
         assert len(plan.assignment_map) == 24 + 6 and plan.unused == ()
         assert plan.notes == ("6 of 6 optimizer slots are in the file; the others start at 0",)
@@ -250,12 +250,12 @@ class TestSlots:
     def test_they_are_left_out_otherwise(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
         self.build("lamb")
-        assert len(checkpoints.make_plan(prefix, CONFIGS["postln"]).assignment_map) == 24
+        assert len(checkpoint_files.make_plan(prefix, CONFIGS["postln"]).assignment_map) == 24
 
     def test_those_of_another_optimizer_are_not_taken(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("adam"))
         self.build("lamb")
-        plan = checkpoints.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], with_slots=True)
         assert plan.notes == ("0 of 6 optimizer slots are in the file; the others start at 0",)
 
 
@@ -270,15 +270,15 @@ class TestDamage:
     def test_a_file_that_is_cut_off(self, tmp_path, ending, size, message):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [100]))
         os.truncate(prefix + ending, size)
-        assert message_of(checkpoints.check_data, prefix, ["a"]).startswith(prefix + ": " + message)
+        assert message_of(checkpoint_files.check_data, prefix, ["a"]).startswith(prefix + ": " + message)
 
     def test_loading_looks_for_it(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         os.truncate(prefix + ".data-00000-of-00001", 3000)
         encode("postln")
-        plan = checkpoints.make_plan(prefix, CONFIGS["postln"])
+        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"])
         assert "/attention/output/dense/kernel cannot be read: Read less bytes than requested" in message_of(
-            checkpoints.load, plan)
+            checkpoint_files.load, plan)
 
     def test_a_byte_that_was_altered(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [100]))
@@ -286,20 +286,20 @@ class TestDamage:
             stream.seek(50)
             stream.write(b"\xff")
         assert "damaged: a cannot be read: Checksum does not match" in message_of(
-            checkpoints.check_data, prefix, ["a"])
+            checkpoint_files.check_data, prefix, ["a"])
 
     def test_values_that_are_not_finite(self, tmp_path):
         with tf.Graph().as_default(), tiny_models.session() as session:
             session.run(tf.get_variable("a", initializer=tf.constant([1.0, np.nan])).initializer)
             prefix = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-        assert message_of(checkpoints.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
+        assert message_of(checkpoint_files.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
 
 
 @pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)), ("bert/embeddings/position_embeddings", ())])
 def test_a_variable_of_another_rank_is_named(name, shape):
     shapes = {"bert/embeddings/word_embeddings": (7, 6), "bert/encoder/layer_shared/attention/self/query/kernel": (4, 4),
               "bert/encoder/layer_shared/intermediate/dense/kernel": (4, 8), "bert/embeddings/token_type_embeddings": (2, 4)}
-    assert message_of(checkpoints.identify, dict(shapes, **{name: shape})) == (
+    assert message_of(checkpoint_files.identify, dict(shapes, **{name: shape})) == (
         "%s has the shape %s, wanted 2 dimensions" % (name, list(shape)))
 
 
@@ -312,30 +312,30 @@ class TestAverage:
             tf.train.get_or_create_global_step()
         saved = [save(tmp_path / ("model.ckpt-%d" % seed), build, seed) for seed in (1, 2)]
         output = str(tmp_path / "averaged" / "model.ckpt")
-        checkpoints.average([prefix for prefix, _ in saved], output)
-        assert checkpoints.read_shapes(output) == {"a": (3,)}
+        checkpoint_files.average([prefix for prefix, _ in saved], output)
+        assert checkpoint_files.read_shapes(output) == {"a": (3,)}
         mean = (saved[0][1]["a"] + saved[1][1]["a"]) / 2
         np.testing.assert_allclose(tf.train.load_variable(output, "a"), mean, rtol=1e-6)
 
     def test_different_models_are_refused(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: (tf.get_variable("a", [3]), tf.get_variable("b", [2])))
         other, _ = save(tmp_path / "other.ckpt", lambda: tf.get_variable("a", [4]))
-        assert message_of(checkpoints.average, [one, other], str(tmp_path / "out.ckpt")) == (
+        assert message_of(checkpoint_files.average, [one, other], str(tmp_path / "out.ckpt")) == (
             "%s and %s are not of one model: a, b" % (one, other))
         assert not (tmp_path / "out.ckpt.index").exists()
 
     def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
         for output in (one, one + "/", str(tmp_path)):
-            assert message_of(checkpoints.average, [one], output).startswith("--output: %s is there already" % output)
+            assert message_of(checkpoint_files.average, [one], output).startswith("--output: %s is there already" % output)
         assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
 
     def test_values_of_another_dtype_are_refused(self, tmp_path):
         half, _ = save(tmp_path / "half.ckpt", lambda: tf.get_variable("a", [3], tf.float16))
-        assert message_of(checkpoints.average, [half], str(tmp_path / "out.ckpt")) == (
+        assert message_of(checkpoint_files.average, [half], str(tmp_path / "out.ckpt")) == (
             "%s: wanted float32 values, but a is float16" % half)
         tf.get_variable("a", [3])
-        assert "wanted float32 values" in message_of(checkpoints.make_plan, half, CONFIGS["postln"])
+        assert "wanted float32 values" in message_of(checkpoint_files.make_plan, half, CONFIGS["postln"])
 
 
 class TestCommands:
@@ -402,7 +402,7 @@ class TestTransformers:
         assert (description.config, description.labels) == (dataclasses.replace(
             config, inner_group_num=1 if config.family == "google" else None), labels)
         assert (description.max_seq_length, description.tokenizer.do_lower_case) == (10, False)
-        reader = tf.train.load_checkpoint(checkpoints.resolve(back))
+        reader = tf.train.load_checkpoint(checkpoint_files.resolve(back))
         assert set(reader.get_variable_to_shape_map()) == set(values)
         for name, value in values.items():
             np.testing.assert_array_equal(reader.get_tensor(name), value.astype(np.float32), err_msg=name)
@@ -410,8 +410,8 @@ class TestTransformers:
     def test_the_fast_variant_comes_back_with_whole_matrices_and_the_same_logits(self, tmp_path):
         values, config = self.make(tmp_path / "ours", "google_fast")
         description = model_folder.read(str(tmp_path / "ours"))
-        checkpoints.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
-        checkpoints.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
+        checkpoint_files.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
+        checkpoint_files.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
         whole = model_folder.read(str(tmp_path / "back")).config
         assert whole == dataclasses.replace(config, num_ffn_groups=1, inner_group_num=1)
         outputs = []
@@ -420,7 +420,7 @@ class TestTransformers:
                 batch = {name: value % 20 for name, value in tiny_models.batch().items()}
                 inputs = [tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")]
                 encoded = modeling.encode(model, *inputs)
-                checkpoints.load(checkpoints.make_plan(str(tmp_path / folder / "model.ckpt"), model))
+                checkpoint_files.load(checkpoint_files.make_plan(str(tmp_path / folder / "model.ckpt"), model))
                 session.run(tf.global_variables_initializer())
                 outputs.append(session.run(encoded.sequence_output))
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)

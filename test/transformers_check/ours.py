@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import albert_config
-from estimator import checkpoints, heads, model_folder, modeling
+from estimator import checkpoint_files, checkpoints, heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
 from etl.pairs import pack_pair
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -94,7 +94,7 @@ def check(folder):
         features = dict(np.load(os.path.join(place, "batch.npz")))
         with tf.Graph().as_default(), tf.Session() as session:
             logits = logits_of(description.config, len(description.labels), features)
-            checkpoints.load(checkpoints.make_plan(checkpoints.resolve(os.path.join(place, "checkpoint")), description.config))
+            checkpoint_files.load(checkpoint_files.make_plan(checkpoint_files.resolve(os.path.join(place, "checkpoint")), description.config))
             session.run(tf.global_variables_initializer())
             found = session.run(logits)
         for head, values in found.items():

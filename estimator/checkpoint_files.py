@@ -1,0 +1,425 @@
+"""Checkpoints: find one, tell what it is, and load it completely or not at all; average some; give and take those of
+Hugging Face's transformers."""
+import glob
+import os
+import re
+import tempfile
+from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import albert_config
+from albert_config import AlbertConfig
+from estimator import heads, model_folder, modeling, transformers_layout
+from estimator.model_folder import STATE_FILE, ModelFolder
+from estimator.optimizers import SLOT_SUFFIXES
+from etl import files
+from etl.command_line import UserError
+
+Shape = Tuple[int, ...]
+
+CONVERTED_NAME = "model.ckpt"
+_OF_THE_TRAINING = ("global_step", "loss_scale", "good_steps", "bad_steps")    # the last three keep a dynamic loss scale
+RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
+
+
+class Identity(NamedTuple):
+    """What the names and shapes of its variables tell about a model. They cannot tell pre-LN from post-LN."""
+    family: str                                # as AlbertConfig.family
+    vocab_size: int
+    embedding_size: int                        # plain BERT: its hidden_size
+    hidden_size: int
+    intermediate_size: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    num_ffn_groups: int
+    layer_scopes: Tuple[str, ...]              # of the layers that have weights of their own, sorted
+
+    def differences(self, wanted: "Identity") -> List[str]:
+        """One phrase for each field in which the two differ, such as "hidden_size is 312, wanted 768"."""
+        return ["%s is %s, wanted %s" % (field, _listed(got, 2), _listed(want, 2))
+                for field, got, want in zip(self._fields, self, wanted) if got != want]
+
+
+class LoadPlan(NamedTuple):
+    """What will be loaded from where; `load` carries it out."""
+    checkpoint: str                            # prefix of the files
+    assignment_map: Dict[str, tf.Variable]     # variables of the graph by the names in the file
+    new: Tuple[str, ...]                       # variables of the graph that start anew
+    unused: Tuple[str, ...]                    # names in the file that the graph does not want; slots do not count
+    notes: Tuple[str, ...]                     # what the user should know, a line each
+
+    def summary(self) -> str:
+        """One line for the log, and one for each note."""
+        loaded = sum(_is_weight(name) for name in self.assignment_map)
+        line = "loaded %d variables from %s" % (loaded, self.checkpoint)
+        for what, names in (("new", self.new), ("unused", self.unused)):
+            if names:
+                line += "; %d %s: %s" % (len(names), what, _listed(names))
+        return "\n".join((line,) + self.notes)
+
+
+class TidyHook(tf.train.SessionRunHook):
+    """Keeps nothing of a checkpoint but its weights, and no more checkpoints than wanted.
+
+    NPUEstimator's own hook saves with a Saver of its own, which writes the training graph, too: it holds the device's
+    ops, which stock TensorFlow cannot read. Its older release keeps five checkpoints, whatever it is told. This hook
+    comes after it.
+    """
+
+    def __init__(self, folder: str, keep_checkpoint_max: int) -> None:
+        self._folder, self._most = folder, keep_checkpoint_max
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        self._tidy()
+
+    def end(self, session: tf.Session) -> None:
+        self._tidy()
+
+    def _tidy(self) -> None:
+        graphs = [os.path.join(self._folder, name) for name in os.listdir(self._folder)
+                  if name.endswith(".meta") or name == "graph.pbtxt"]
+        if not graphs:                         # nothing was saved since
+            return
+        for path in graphs:
+            os.remove(path)
+        steps = {int(match.group(1)) for match in (re.fullmatch(r"model\.ckpt-(\d+)\.index", name)
+                                                   for name in os.listdir(self._folder)) if match}
+        newest = os.path.basename(_listed_in(self._folder)[-1])
+        kept = [name for name in map("model.ckpt-%d".__mod__, sorted(steps)) if name != newest][1 - self._most:] + [newest]
+        files.write_text(os.path.join(self._folder, STATE_FILE), "".join(
+            '%s: "%s"\n' % pair for pair in [("model_checkpoint_path", newest)] + [("all_model_checkpoint_paths", name)
+                                                                                   for name in kept]))
+        for step in steps:
+            if "model.ckpt-%d" % step not in kept:
+                for path in glob.glob(os.path.join(glob.escape(self._folder), "model.ckpt-%d.*" % step)):
+                    os.remove(path)
+
+
+def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
+    """The prefix of the checkpoint that `path` means.
+
+    Args:
+      path: a prefix, one of the files of a checkpoint, or a folder: its latest checkpoint by its `checkpoint` file,
+        else a released name, else the only checkpoint in it.
+      flag_name: where the path comes from, for the message.
+
+    Raises:
+      UserError: nothing there, or several without a word which; names what was looked for.
+    """
+    prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
+    if not os.path.isdir(path):
+        if os.path.isfile(prefix + ".index"):
+            return prefix
+        raise UserError("--%s: %s: no checkpoint there; looked for %s.index" % (flag_name, path, prefix))
+    listed = _listed_in(path)
+    if listed and os.path.isfile(listed[-1] + ".index"):
+        return listed[-1]
+    for name in RELEASED_NAMES:                # released folders may hold a stale `checkpoint` file
+        if os.path.isfile(os.path.join(path, name + ".index")):
+            return os.path.join(path, name)
+    if listed:
+        raise UserError("--%s: %s names %s as the newest, which is not there: restore it, or name another checkpoint"
+                        % (flag_name, os.path.join(path, STATE_FILE), os.path.basename(listed[-1])))
+    found = sorted(name[:-len(".index")] for name in os.listdir(path) if name.endswith(".index"))
+    if len(found) == 1:
+        return os.path.join(path, found[0])
+    if found:
+        raise UserError("--%s: %s: several checkpoints and no file that says which: name one of %s"
+                        % (flag_name, path, ", ".join(found)))
+    raise UserError("--%s: %s: no checkpoint there; looked for %s"
+                    % (flag_name, path, ", ".join(name + ".index" for name in RELEASED_NAMES + ("*",))))
+
+
+def newest(folder: str, count: int) -> List[str]:
+    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there are fewer."""
+    prefixes = kept_in(folder)
+    if not 1 <= count <= len(prefixes):
+        raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
+                        % (folder, len(prefixes), count))
+    return prefixes[-count:]
+
+
+def kept_in(folder: str) -> List[str]:
+    """Prefixes of the checkpoints that a training keeps in `folder`, oldest first."""
+    return [prefix for prefix in _listed_in(folder) if os.path.isfile(prefix + ".index")]
+
+
+def read_shapes(checkpoint: str) -> Dict[str, Shape]:
+    """Shapes of all variables in a checkpoint, by name. Raises UserError when its index cannot be read."""
+    reader = _open(checkpoint)
+    return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
+
+
+def identify(shapes: Dict[str, Shape]) -> Identity:
+    """What kind of model the variables belong to. Raises UserError when they are no encoder of any family."""
+    def shape_of(ending: str, ranks: Sequence[int] = (2,)) -> Shape:
+        for name in sorted(shapes):
+            if name.startswith("bert/") and name.endswith(ending):
+                if len(shapes[name]) not in ranks:
+                    raise UserError("%s has the shape %s, wanted %d dimensions" % (name, list(shapes[name]), ranks[0]))
+                return shapes[name]
+        raise UserError("neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
+    vocab_size, embedding_size = shape_of("embeddings/word_embeddings")
+    hidden_size = shape_of("/self/query/kernel")[0]
+    intermediate = shape_of("intermediate/dense/kernel", (2, 3))
+    num_ffn_groups = intermediate[2] if len(intermediate) == 3 else 1
+    scope = re.compile(r"bert/encoder/(layer_shared|layer_\d+|transformer/group_\d+/inner_group_\d+)/")
+    scopes = {match.group(1) for match in map(scope.match, shapes) if match}
+    if "bert/embeddings/word_embeddings_2" in shapes:
+        family = "albert_zh"
+    else:
+        family = "google" if any(name.startswith("transformer/") for name in scopes) else "bert"
+    return Identity(family, vocab_size, embedding_size, hidden_size, intermediate[1] * num_ffn_groups,
+                    shape_of("embeddings/position_embeddings")[0], shape_of("embeddings/token_type_embeddings")[0],
+                    num_ffn_groups, tuple(sorted(scopes)))
+
+
+def identity_of(config: AlbertConfig) -> Identity:
+    """What `identify` says of a checkpoint of this model."""
+    scopes = {modeling.layer_scope(config, layer, inner) for layer in range(config.num_hidden_layers)
+              for inner in range(config.inner_group_num or 1)}
+    return Identity(config.family, config.vocab_size, config.embedding_size or config.hidden_size, config.hidden_size,
+                    config.intermediate_size, config.max_position_embeddings, config.type_vocab_size,
+                    config.num_ffn_groups, tuple(sorted(scopes)))
+
+
+def fitting_configs(identity: Identity) -> List[str]:
+    """Names of the shipped configs whose checkpoints look like this."""
+    return [name for name in albert_config.shipped_names() if identity_of(albert_config.load(name)) == identity]
+
+
+def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
+              with_slots: bool = False) -> LoadPlan:
+    """Compares the graph's trainable variables with a checkpoint.
+
+    Args:
+      checkpoint: prefix, from `resolve`.
+      config: the model's, whose variables are in the default graph.
+      new_prefixes: beginnings of the names that may be missing from the file or have another shape there, since their
+        head is new by intent (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
+      with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a training.
+        Call this after the train op is built.
+
+    Raises:
+      UserError: the file cannot be read, or a variable is missing or has another shape; says which, what the
+        checkpoint is instead, and which shipped config fits it.
+    """
+    shapes = read_shapes(checkpoint)
+    _require_float32(checkpoint)
+    wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
+    may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
+    fitting = {name for name, variable in wanted.items() if shapes.get(name) == tuple(variable.shape.as_list())}
+    _require_fit(checkpoint, shapes, config, {name: wanted[name] for name in set(wanted) - fitting - may_be_new})
+
+    assignment_map = {name: wanted[name] for name in sorted(fitting)}
+    notes = []
+    if config.family == "albert_zh" and config.ln_type is None:
+        notes.append("ln_type is not in the config: post-LN is assumed")
+    if with_slots:
+        slots = {variable.op.name: variable for variable in tf.global_variables()
+                 if variable.op.name.endswith(SLOT_SUFFIXES)}
+        kept = {name: variable for name, variable in slots.items()
+                if shapes.get(name) == tuple(variable.shape.as_list())}
+        assignment_map.update(kept)
+        notes.append("%d of %d optimizer slots are in the file; the others start at 0" % (len(kept), len(slots)))
+    unused = (name for name in shapes if name not in assignment_map and _is_weight(name))
+    return LoadPlan(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
+                    tuple(notes))
+
+
+def load(plan: LoadPlan) -> None:
+    """Makes the variables' initializers read the checkpoint. Raises UserError when its data are damaged."""
+    check_data(plan.checkpoint, plan.assignment_map)
+    tf.train.init_from_checkpoint(plan.checkpoint, plan.assignment_map)
+
+
+def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
+    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of just those.
+
+    Raises UserError as `make_plan` and `check_data` do.
+    """
+    plan = make_plan(checkpoint, config)
+    check_data(checkpoint, plan.assignment_map)
+    saver = tf.train.Saver(plan.assignment_map)
+    saver.restore(session, checkpoint)
+    return saver
+
+
+def check_data(checkpoint: str, names: Iterable[str]) -> None:
+    """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
+    reader = _open(checkpoint)
+    for name in names:
+        try:
+            value = reader.get_tensor(name)
+        except tf.errors.OpError as error:
+            raise UserError("%s: damaged: %s cannot be read: %s" % (checkpoint, name, _first_line(error)))
+        if not np.isfinite(value).all():
+            raise UserError("%s: %s holds values that are not finite" % (checkpoint, name))
+
+
+def average(checkpoints: Sequence[str], output: str) -> None:
+    """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and global_step.
+
+    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at `output` already.
+    """
+    folder, name = os.path.split(os.path.abspath(output))
+    if os.path.isdir(output) or os.path.exists(os.path.join(folder, name + ".index")):
+        raise UserError("--output: %s is there already: name a prefix, such as averaged/model.ckpt, that is free" % output)
+    for checkpoint in checkpoints:
+        _require_float32(checkpoint)
+    shapes = [{name: shape for name, shape in read_shapes(checkpoint).items() if _is_weight(name)}
+              for checkpoint in checkpoints]
+    for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
+        odd = sorted({name for name, _ in set(shapes[0].items()) ^ set(other.items())})
+        if odd:
+            raise UserError("%s and %s are not of one model: %s" % (checkpoints[0], checkpoint, _listed(odd)))
+    names = sorted(shapes[0])
+    for checkpoint in checkpoints:
+        check_data(checkpoint, names)
+    readers = [_open(checkpoint) for checkpoint in checkpoints]
+    write(output, {name: np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names},
+          "output")
+
+
+def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
+    """Writes variables by name, as float32, under `prefix`; the files appear when all are whole.
+
+    Raises UserError, naming the flag, when they cannot be written.
+    """
+    folder, name = os.path.split(os.path.abspath(prefix))
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary, tf.Graph().as_default(), \
+            tf.Session() as session:
+        inputs = [tf.placeholder(tf.float32, value.shape) for value in values.values()]
+        save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=list(values),
+                                 shape_and_slices=[""] * len(values), tensors=inputs)
+        try:
+            session.run(save, dict(zip(inputs, values.values())))
+        except tf.errors.OpError as error:     # a full disk, most likely
+            raise UserError("--%s: %s: %s" % (flag_name, prefix, _first_line(error)))
+        for file in sorted(os.listdir(temporary)):               # the data, then the index that says it is whole
+            os.replace(os.path.join(temporary, file), os.path.join(folder, file))
+
+
+def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) -> str:
+    """Writes a checkpoint in transformers' layout and returns the name of the class that it is for there.
+
+    A classifier where the checkpoint has one, else a pretrained model with both heads.
+
+    Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks a variable or is
+    damaged, and a folder that is there already.
+    """
+    config = description.config
+    transformers_layout.require_counterpart(config)
+    with tf.Graph().as_default():
+        heads.declare_variables(config, read_shapes(checkpoint).get("output_weights", (None,))[0])
+        names = list(make_plan(checkpoint, config).assignment_map)
+    check_data(checkpoint, names)
+    reader = _open(checkpoint)
+    with files.atomic_folder(output_dir, "output_dir") as folder:
+        return transformers_layout.write(folder, description, {name: reader.get_tensor(name) for name in names})
+
+
+def from_transformers(input_dir: str, output_dir: str) -> List[str]:
+    """Writes a model of transformers as a model folder and returns what the user should know, a line each.
+
+    Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged weights, and a
+    folder that is there already.
+    """
+    description, notes = transformers_layout.read_description(input_dir)
+    with tf.Graph().as_default():
+        heads.declare_variables(description.config, len(description.labels) or None)
+        shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.trainable_variables()}
+    values = transformers_layout.read_weights(input_dir, description.config, shapes)
+    with files.atomic_folder(output_dir, "output_dir") as folder:
+        write(os.path.join(folder, CONVERTED_NAME), values, "output_dir")
+        model_folder.write(folder, description)
+    return notes
+
+
+def describe(checkpoint: str) -> str:
+    """What a checkpoint holds: its model, its size, and each variable with its shape."""
+    shapes = read_shapes(checkpoint)
+    identity = identify(shapes)
+    weights = [name for name in sorted(shapes) if _is_weight(name)]
+    lines = [checkpoint, "shipped configs that fit: " + (", ".join(fitting_configs(identity)) or "none")]
+    lines += ["%s: %s" % (field, _listed(value)) for field, value in zip(identity._fields, identity)]
+    lines.append("%d variables with %d parameters, %d optimizer slots" % (
+        len(weights), sum(int(np.prod(shapes[name])) for name in weights),
+        sum(name.endswith(SLOT_SUFFIXES) for name in shapes)))
+    return "\n".join(lines + ["  %s %s" % (name, list(shapes[name])) for name in weights])
+
+
+def _listed_in(folder: str) -> List[str]:
+    """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. No prefix where
+    there is no such file.
+
+    Raises UserError when the file lists nothing.
+    """
+    path = os.path.join(folder, STATE_FILE)
+    if not os.path.isfile(path):
+        return []
+    try:
+        state = tf.train.get_checkpoint_state(folder)
+    except ValueError:                         # it has no model_checkpoint_path
+        state = None
+    if state is None:
+        raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint" % path)
+    names = [name for name in state.all_model_checkpoint_paths if name != state.model_checkpoint_path]
+    return [os.path.join(folder, os.path.basename(name)) for name in names + [state.model_checkpoint_path]]   # wherever it was moved
+
+
+def _open(checkpoint: str) -> Any:
+    try:
+        return tf.train.NewCheckpointReader(checkpoint)
+    except tf.errors.OpError as error:
+        raise UserError("%s: not a checkpoint, or a damaged one: %s" % (checkpoint, _first_line(error)))
+
+
+def _require_float32(checkpoint: str) -> None:
+    odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(_open(checkpoint).get_variable_to_dtype_map().items())
+           if dtype != tf.float32 and name not in _OF_THE_TRAINING]
+    if odd:
+        raise UserError("%s: wanted float32 values, but %s" % (checkpoint, _listed(odd, 3)))
+
+
+def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,
+                 lacking: Dict[str, tf.Variable]) -> None:
+    """Raises UserError for `lacking` variables, or when the checkpoint is of another model."""
+    try:
+        identity = identify(shapes)
+    except UserError as error:
+        raise UserError("%s: %s" % (checkpoint, error))
+    complaints = identity.differences(identity_of(config))
+    if config.ln_type != "preln" and any(name.startswith("loss/LayerNorm/") for name in shapes):
+        complaints.append("it is a pre-LN model, and ln_type in the config is %s" % config.ln_type)
+    most = 3 if complaints else len(lacking)   # of another model nearly every variable is wrong
+    missing = sorted(name for name in lacking if name not in shapes)
+    misshapen = ["%s is %s, wanted %s" % (name, list(shapes[name]), lacking[name].shape.as_list())
+                 for name in sorted(lacking) if name in shapes]
+    if missing:
+        complaints.append("%d missing: %s" % (len(missing), _listed(missing, most)))
+    if misshapen:
+        complaints.append("%d of another shape: %s" % (len(misshapen), _listed(misshapen, most)))
+    if complaints:
+        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs that fit it: %s"
+                        % (checkpoint, "; ".join(complaints), identity.family,
+                           ", ".join(fitting_configs(identity)) or "none"))
+
+
+def _is_weight(name: str) -> bool:
+    return name not in _OF_THE_TRAINING and not name.endswith(SLOT_SUFFIXES)
+
+
+def _listed(value: Any, most: int = 20) -> str:
+    """The value; of a sequence at most so many items, and how many more there are."""
+    if not isinstance(value, (tuple, list)):
+        return str(value)
+    more = len(value) - most
+    return ", ".join(value[:most]) + (" and %d more" % more if more > 0 else "")
+
+
+def _first_line(error: tf.errors.OpError) -> str:
+    return (error.message or str(error)).split("\n")[0]
