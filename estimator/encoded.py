@@ -7,6 +7,7 @@ have another name.
 import hashlib
 import json
 import os
+import zipfile
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -72,7 +73,7 @@ def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> R
         try:
             with np.load(path) as arrays:
                 return Rows(**arrays)
-        except (OSError, ValueError, TypeError, EOFError) as error:
+        except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError("%s: cannot be read, remove it: %s" % (path, error))
     return make_rows(examples, encoding)
 

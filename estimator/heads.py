@@ -174,8 +174,7 @@ def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int, drop
 
 
 def _class_logits(config: AlbertConfig, pooled: tf.Tensor, num_labels: int) -> tf.Tensor:
-    weights = tf.get_variable("output_weights", [num_labels, config.hidden_size],
-                              initializer=modeling.truncated_normal(config.initializer_range))
+    weights = modeling.random_variable("output_weights", [num_labels, config.hidden_size], config.initializer_range)
     bias = tf.get_variable("output_bias", [num_labels], initializer=tf.zeros_initializer())
     return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 

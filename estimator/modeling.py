@@ -7,7 +7,7 @@ section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device
 """
 import hashlib
 import math
-from typing import Any, Callable, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -148,7 +148,7 @@ def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,
           act: Optional[Activation] = None) -> tf.Tensor:
     """x · kernel + bias: float [rows, width] -> [rows, units]; variables `scope`/{kernel, bias}."""
     with tf.variable_scope(scope):
-        kernel = tf.get_variable("kernel", [x.shape[-1].value, units], initializer=truncated_normal(initializer_range))
+        kernel = random_variable("kernel", [x.shape[-1].value, units], initializer_range)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
         y = tf.nn.bias_add(tf.matmul(x, kernel), bias)
         return y if act is None else act(y)
@@ -167,9 +167,12 @@ def layer_norm(x: tf.Tensor, scope: str = "LayerNorm") -> tf.Tensor:
         return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
 
 
-def truncated_normal(initializer_range: float) -> Any:
-    """Initializer of every kernel and table."""
-    return tf.truncated_normal_initializer(stddev=initializer_range)
+def random_variable(name: str, shape: Sequence[int], initializer_range: float) -> tf.Variable:
+    """A kernel or table. Its first values follow from the graph's seed and its own name, whatever else the graph holds: so
+    that devices, batches and heads may differ and begin alike."""
+    place = "%s/%s" % (tf.get_variable_scope().name, name)
+    seed = int.from_bytes(hashlib.sha256(place.encode("utf-8")).digest()[:4], "little") >> 1
+    return tf.get_variable(name, shape, initializer=tf.truncated_normal_initializer(stddev=initializer_range, seed=seed))
 
 
 def dimensions(x: tf.Tensor) -> List[Dimension]:
@@ -369,8 +372,7 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
         return dense(x, units, scope, config.initializer_range, act)
     width = x.shape[-1].value
     with tf.variable_scope(scope):
-        kernel = tf.get_variable("kernel", [width // groups, units // groups, groups],
-                                 initializer=truncated_normal(config.initializer_range))
+        kernel = random_variable("kernel", [width // groups, units // groups, groups], config.initializer_range)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
         by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
         y = tf.transpose(tf.matmul(by_group, tf.transpose(kernel, [2, 0, 1])), [1, 0, 2])
@@ -379,7 +381,7 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
 
 
 def _table(config: AlbertConfig, name: str, rows: int, width: int) -> tf.Variable:
-    return tf.get_variable(name, [rows, width], initializer=truncated_normal(config.initializer_range))
+    return random_variable(name, [rows, width], config.initializer_range)
 
 
 def _look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:

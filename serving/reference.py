@@ -4,10 +4,11 @@ from typing import Any, Dict, Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoint_files, heads, modeling, tasks
+from estimator import checkpoint_files, heads, modeling
 from estimator.model_folder import ModelFolder
 from estimator.tasks import Example
 from etl.command_line import UserError
+from etl.pairs import pack_pair
 from serving.signatures import IDS
 
 TOLERANCE = 1e-4                               # between probabilities that were summed up in another order
@@ -15,8 +16,13 @@ TOLERANCE = 1e-4                               # between probabilities that were
 
 def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str, np.ndarray]:
     """input_ids, input_mask, segment_ids, int32 [samples, length], padded with 0."""
-    arrays = tasks.encode_examples(samples, tokenizer, length, labels=())
-    return {name: arrays[name] for name in IDS}
+    found = {name: np.zeros((len(samples), length), np.int32) for name in IDS}
+    for row, sample in enumerate(samples):
+        packed = pack_pair(tokenizer, sample.text_a, sample.text_b, length)
+        tokens = len(packed.input_ids)
+        for name, values in zip(IDS, (packed.input_ids, 1, packed.segment_ids)):
+            found[name][row, :tokens] = values
+    return found
 
 
 def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:

@@ -125,4 +125,4 @@ def _dense(config: AlbertConfig, x: tf.Tensor, units: int, name: str) -> tf.Tens
 
 
 def _variable(config: AlbertConfig, name: str, shape) -> tf.Variable:
-    return tf.get_variable(name, shape, initializer=modeling.truncated_normal(config.initializer_range))
+    return modeling.random_variable(name, shape, config.initializer_range)
