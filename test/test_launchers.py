@@ -27,7 +27,7 @@ ENVIRONMENT = {name: value for name, value in os.environ.items()
 
 # Says what it was given, then does what the environment asks for.
 STAND_IN = """#!/bin/bash
-[[ $1 == -u ]] || exec {python} "$@"
+[[ $1 == -u ]] || exec "{python}" "$@"
 for argument in "$@"; do echo "argument $argument"; out=${{argument#--output_dir=}}; done
 echo "process $$ RANK_ID=${{RANK_ID-none}} RANK_SIZE=$RANK_SIZE RANK_TABLE_FILE=${{RANK_TABLE_FILE-none}} \\
 ASCEND_DEVICE_ID=$ASCEND_DEVICE_ID JOB_ID=$JOB_ID"
@@ -118,7 +118,7 @@ def flags_given(repository, config_class, device=0):
 def trained(tmp_path_factory):
     """A repository, and beside it records with and without a manifest, a config, pairs, and a model of full pretraining."""
     folder = tmp_path_factory.mktemp("launchers")
-    repository = make_repository(folder / "repository", '#!/bin/sh\nexec %s "$@"\n' % sys.executable)
+    repository = make_repository(folder / "repository", '#!/bin/sh\nexec "%s" "$@"\n' % sys.executable)
     tiny_training.write_build(folder / "build")
     shutil.copytree(str(folder / "build"), str(folder / "records"))
     (folder / "records" / "manifest.json").unlink()

@@ -28,7 +28,7 @@ class Run:
 
     def __init__(self, folder, command, generation, flags, **environment):
         self.record = folder / ("record-%s-%d" % (flags["output_dir"].name, len(list(folder.glob("record-*")))))
-        variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""),
+        variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""), "LC_ALL": "C.UTF-8",
                      "PYTHONPATH": STAND_IN, "NPU_STAND_IN_GENERATION": generation,
                      "NPU_STAND_IN_RECORD": str(self.record), "JOB_ID": "1", "ASCEND_DEVICE_ID": "0"}
         words = [word for name, value in flags.items() for word in ("--" + name, str(value))]
