@@ -16,6 +16,7 @@ import logging
 import math
 import os
 import sys
+import warnings
 from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from albert_config import ConfigError
@@ -84,6 +85,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
 def quiet_libraries() -> None:
     """Keeps TensorFlow's and jieba's chatter off the console; must come before either is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")   # of a gather among rows of any number; they fit
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
 
