@@ -39,8 +39,7 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
         with open(path, "rb") as source, files.atomic_write(os.path.join(folder, os.path.basename(path))) as copy:
             shutil.copyfileobj(source, copy)
     metrics.write_results(folder, results)
-    files.write_text(os.path.join(folder, STATE_FILE),
-                     'model_checkpoint_path: "%s"\nall_model_checkpoint_paths: "%s"\n' % (name, name))
+    model_folder.write_state(folder, [name])
     for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*")):
         if not os.path.basename(path).startswith(name + "."):
             os.remove(path)

@@ -88,9 +88,7 @@ class TidyHook(tf.train.SessionRunHook):
                                                    for name in os.listdir(self._folder)) if match}
         newest = os.path.basename(_listed_in(self._folder)[-1])
         kept = [name for name in map("model.ckpt-%d".__mod__, sorted(steps)) if name != newest][1 - self._most:] + [newest]
-        files.write_text(os.path.join(self._folder, STATE_FILE), "".join(
-            '%s: "%s"\n' % pair for pair in [("model_checkpoint_path", newest)] + [("all_model_checkpoint_paths", name)
-                                                                                   for name in kept]))
+        model_folder.write_state(self._folder, kept)
         for step in steps:
             if "model.ckpt-%d" % step not in kept:
                 for path in glob.glob(os.path.join(glob.escape(self._folder), "model.ckpt-%d.*" % step)):

@@ -14,7 +14,7 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
-from typing import Any, Callable, Iterable, List, Optional, Sequence
+from typing import Any, Callable, Iterable, Optional, Sequence
 
 import albert_config
 from estimator import encoded, model_folder
@@ -23,6 +23,7 @@ from estimator.model_folder import ModelFolder
 from estimator.task_files import numbered_lines
 from estimator.tasks import Example
 from etl import files
+from etl.batches import in_batches
 from etl.command_line import UserError, flag, run
 from etl.tokenization import TokenizerConfig
 
@@ -67,14 +68,14 @@ def embed(config: EmbedConfig) -> None:
     model = describe_model(config, checkpoint)
     to_vectors = load(config, model, checkpoint)
     if config.output_file is None:
-        for texts in chunks(read_texts(config.input_file)):
+        for texts in in_batches(read_texts(config.input_file), CHUNK):
             sys.stdout.buffer.write(lines_of(texts, to_vectors(texts)).encode("utf-8"))    # whatever the locale says
             sys.stdout.buffer.flush()
         return
     count = 0
     with files.atomic_write(config.output_file) as stream:
         found = []
-        for texts in chunks(read_texts(config.input_file)):
+        for texts in in_batches(read_texts(config.input_file), CHUNK):
             vectors = to_vectors(texts)
             count += len(texts)
             if config.output_file.endswith(".jsonl"):
@@ -163,18 +164,6 @@ def read_texts(path: Optional[str]) -> Iterable[str]:
             if not text.strip():
                 raise UserError("%s: line %d: the text is empty" % (place, number))
             yield text
-
-
-def chunks(texts: Iterable[str]) -> Iterable[List[str]]:
-    """Up to CHUNK texts at a time."""
-    chunk: List[str] = []
-    for text in texts:
-        chunk.append(text)
-        if len(chunk) == CHUNK:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk
 
 
 def lines_of(texts: Sequence[str], vectors: Any) -> str:

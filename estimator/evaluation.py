@@ -16,7 +16,7 @@ from estimator.encoded import Rows
 from estimator.tasks import DEV, TEST, Example, Task
 from etl import files
 
-PREDICTIONS_FILE, RESULTS_FILE = "predictions.jsonl", "test_results.tsv"
+PREDICTIONS_FILE = "predictions.jsonl"
 
 
 class Part(NamedTuple):

@@ -314,8 +314,7 @@ def count_steps(config: FinetuneConfig, device: npu.Device, num_rows: int, epoch
     if config.do_train:
         config.check_steps(device, "save_checkpoints_steps", "eval_every")
     steps = steps_in(config, device, num_rows, epochs)
-    updates = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)  # of a loop
-    whole = math.ceil(steps / updates) * updates
+    whole = in_whole_loops(config, steps)
     if whole - steps > MOST_BEYOND * steps:
         raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in whole loops: try %d, or "
                         "leave the flag out" % (config.iterations_per_loop, epochs, steps, whole,
@@ -329,12 +328,16 @@ def steps_in(config: FinetuneConfig, device: npu.Device, num_rows: int, epochs: 
     return max(1, int(num_rows * epochs / rows))
 
 
+def in_whole_loops(config: FinetuneConfig, steps: int) -> int:
+    """So many steps, or a few more, that end with a loop."""
+    return math.ceil(steps / config.updates_per_loop) * config.updates_per_loop
+
+
 def steps_between_evaluations(config: FinetuneConfig, device: npu.Device, num_rows: int) -> Optional[int]:
     """--eval_every, else the steps of an epoch, in whole loops; None without evaluation."""
     if not config.do_eval:
         return None
-    updates = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)
-    return config.eval_every or math.ceil(steps_in(config, device, num_rows, 1.0) / updates) * updates
+    return config.eval_every or in_whole_loops(config, steps_in(config, device, num_rows, 1.0))
 
 
 def make_training(plan: Plan) -> Any:

@@ -11,7 +11,7 @@ model.json is written last: a folder that has it is whole.
 import os
 import shutil
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, Mapping, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
@@ -67,6 +67,12 @@ def write(folder: str, description: ModelFolder) -> None:
         "labels": list(description.labels) or None,
         "data_manifest_sha256": description.data_manifest_sha256,
     })
+
+
+def write_state(folder: str, names: Sequence[str]) -> None:
+    """Writes TensorFlow's list of the checkpoints in `folder`, by name, the newest last."""
+    files.write_text(os.path.join(folder, STATE_FILE), 'model_checkpoint_path: "%s"\n' % names[-1] + "".join(
+        'all_model_checkpoint_paths: "%s"\n' % name for name in names))
 
 
 def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:

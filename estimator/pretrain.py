@@ -156,8 +156,7 @@ def with_sizes(config: PretrainConfig, num_records: int, num_devices: int = 1) -
     is_large = num_records >= PUBLISHED_BATCHES * PUBLISHED_BATCH_SIZE
     batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE // num_devices if is_large
                                              else min(SMALL_BATCH_SIZE, max(1, num_records // num_devices)))
-    loop = max(1, (config.iterations_per_loop or 1) // config.gradient_accumulation_steps)     # in updates
-    few = max(1, SMALL_EPOCHS * num_records // (batch_size * num_devices) // loop) * loop
+    few = max(1, SMALL_EPOCHS * num_records // (batch_size * num_devices) // config.updates_per_loop) * config.updates_per_loop
     steps = config.num_train_steps or (PUBLISHED_STEPS if is_large else few)
     warmup = steps // WARMUP_SHARE if config.num_warmup_steps is None else config.num_warmup_steps
     if warmup > steps:

@@ -90,6 +90,11 @@ class TrainingFlags:
         loop = device.loop(self.iterations_per_loop, self.gradient_accumulation_steps)
         return dataclasses.replace(self, iterations_per_loop=loop)
 
+    @property
+    def updates_per_loop(self) -> int:
+        """Updates between two calls of the host."""
+        return max(1, (self.iterations_per_loop or 1) // self.gradient_accumulation_steps)
+
     def run_options(self) -> npu.RunOptions:
         return npu.RunOptions(self.save_checkpoints_steps, self.keep_checkpoint_max, self.random_seed,
                               self.iterations_per_loop or 1)

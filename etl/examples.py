@@ -124,12 +124,6 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
         number += 1
 
 
-def _padded(values: np.ndarray, length: int) -> np.ndarray:
-    padded = np.zeros(length, dtype=values.dtype)
-    padded[:len(values)] = values
-    return padded
-
-
 def _masked_crc(data: bytes) -> int:
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF

@@ -13,8 +13,9 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence
 
+from etl.batches import in_batches
 from etl.command_line import UserError, flag, run
 from serving.rest_client import RestClient
 from serving.saved_model import MODEL_FILE, SavedModel
@@ -63,7 +64,7 @@ def predict(config: PredictConfig) -> None:
         ask = SavedModel(find_version(config.model_dir)).probabilities
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
-    for batch in _batches(questions, config.batch_size):
+    for batch in in_batches(questions, config.batch_size):
         for question, probabilities in zip(batch, ask(batch)):
             line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
             sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale says
@@ -100,17 +101,6 @@ def answer(question: Question, probabilities: Dict[str, float]) -> Dict[str, Any
     """The JSON object of a question and its probabilities by label."""
     return {"text_a": question.text_a, "text_b": question.text_b, "label": max(probabilities, key=probabilities.__getitem__),
             "probabilities": {label: round(probability, 6) for label, probability in probabilities.items()}}
-
-
-def _batches(questions: Iterable[Question], size: int) -> Iterator[List[Question]]:
-    batch: List[Question] = []
-    for question in questions:
-        batch.append(question)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _require_unicode(name: str, text: str) -> None:

@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import pretrained
 import tiny_training
-from estimator import model_fn, model_folder
-from estimator.model_fn import TrainingConfig
-from estimator.model_folder import ModelFolder
-from etl.tokenization import TokenizerConfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAND_IN = os.path.join(ROOT, "test", "npu_stand_in")
@@ -230,20 +227,8 @@ def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more
     assert len(list((folder / name).glob("events*"))) == 1
 
 
-def write_pretrained(folder):
-    vocabulary = tiny_training.write_vocabulary(folder.parent / "vocab.txt")
-    model_folder.write(str(folder), ModelFolder(tiny_training.CONFIG, TokenizerConfig(vocabulary, do_lower_case=False), 8))
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(1)
-        record = {name: tf.constant(values[None]) for name, values in tiny_training.record_values(0).items()}
-        model_fn.pretraining_model_fn(tiny_training.CONFIG, TrainingConfig("adamw", 0.1, 1, 0, 1))(
-            dict(record, is_real_example=tf.ones([1], tf.int32)), tf.estimator.ModeKeys.EVAL)
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(session, str(folder / "model.ckpt-9"))
-
-
 def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(folder):
-    write_pretrained(folder / "pretrained")
+    pretrained.write_pretrained(folder / "pretrained")
 
     def finetune(generation, output_dir, **changes):
         flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained", output_dir=folder / output_dir,

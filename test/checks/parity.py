@@ -14,7 +14,7 @@ import random
 import sys
 import time
 import unicodedata
-from typing import Callable, Dict, Iterable, Iterator, List, Tuple
+from typing import Callable, Dict, Iterable, Iterator, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
@@ -24,6 +24,7 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 from etl import files
+from etl.batches import in_batches
 from etl.command_line import UserError
 from etl.tokenization import MAX_CHARS_PER_WORD, SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer, load_vocabulary
 from serving.parity import TRICKY_TEXTS, Parity, Text
@@ -69,7 +70,7 @@ def main() -> int:
                     Parity(tokenizer, length).differing_pairs) for length in PAIR_LENGTHS]
         for kind, texts, differing in checks:
             begin, compared, found = time.time(), 0, []
-            for chunk in chunks(texts()):
+            for chunk in in_batches(texts(), TEXTS_AT_ONCE):
                 compared += len(chunk)
                 found += differing(chunk)
             print("%-12s %-6s %-20s %10d %10d %8.1f" % (name, "lower" if lower else "cased", kind, compared, len(found),
@@ -140,11 +141,6 @@ def pairs(vocabulary: Vocabulary, count: int) -> Iterator[Tuple[Text, Text]]:
     rng = random.Random(SEED + 3)
     for text_a, text_b in zip(texts, texts):
         yield text_a * rng.choice((1, 1, 5)), rng.choice((b"", b"\xff", text_b, text_b * 5))
-
-
-def chunks(items: Iterable) -> Iterator[List]:
-    items = iter(items)
-    return iter(lambda: list(itertools.islice(items, TEXTS_AT_ONCE)), [])
 
 
 if __name__ == "__main__":

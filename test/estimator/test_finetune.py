@@ -5,12 +5,10 @@ import re
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 
+import pretrained
 import tiny_training
-from estimator import finetune, model_fn, model_folder, npu, scores, training_report
-from estimator.model_fn import TrainingConfig
-from estimator.model_folder import ModelFolder
+from estimator import finetune, model_folder, npu, scores, training_report
 from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
 
@@ -33,20 +31,6 @@ def write_task(folder):
         (folder / (part + ".tsv")).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
-def write_pretrained(folder):
-    """A model folder as estimator.pretrain leaves it, untrained."""
-    vocabulary = tiny_training.write_vocabulary(folder.parent / "vocab.txt")
-    model_folder.write(str(folder), ModelFolder(tiny_training.CONFIG, TokenizerConfig(vocabulary, do_lower_case=False),
-                                                max_seq_length=8, data_manifest_sha256="ab" * 32))
-    with tf.Graph().as_default(), tf.Session() as session:
-        tf.set_random_seed(1)
-        record = {name: tf.constant(values[None]) for name, values in tiny_training.record_values(0).items()}
-        model_fn.pretraining_model_fn(tiny_training.CONFIG, TrainingConfig("adamw", 0.1, 1, 0, 1))(
-            dict(record, is_real_example=tf.ones([1], tf.int32)), tf.estimator.ModeKeys.EVAL)
-        session.run(tf.global_variables_initializer())
-        tf.train.Saver().save(session, str(folder / "model.ckpt-9"))
-
-
 def json_lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
@@ -63,7 +47,7 @@ def inputs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("inputs")
     write_task(folder / "task")
     (folder / "pretrained").mkdir()
-    write_pretrained(folder / "pretrained")
+    pretrained.write_pretrained(folder / "pretrained")
     return folder
 
 
