@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator import modeling
-from estimator.modeling import Activation, Dropout, Encoded
+from estimator.modeling import Dropout, Encoded, Kernels
 
 CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, whatever the config's own rates are
 
@@ -48,7 +48,7 @@ def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
 
 
 def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor, weights: tf.Tensor,
-              gelu: Activation = modeling.gelu) -> MaskedLm:
+              kernels: Kernels = modeling.STOCK) -> MaskedLm:
     """Predicts the tokens that were masked.
 
     Args:
@@ -58,15 +58,15 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Ten
         output is at `read_positions` alone.
       ids: integers [batch, num_predictions]: the tokens that stood there.
       weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
-      gelu: as in `modeling.encode`.
+      kernels: as in `modeling.encode`.
     """
-    logits = masked_lm_logits(config, encoded, positions, gelu)
+    logits = masked_lm_logits(config, encoded, positions, kernels)
     losses = _cross_entropy(ids, logits)
     return MaskedLm(weighted_mean(losses, weights), losses, _most_likely(logits), logits)
 
 
 def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor],
-                     gelu: Activation = modeling.gelu) -> tf.Tensor:
+                     kernels: Kernels = modeling.STOCK) -> tf.Tensor:
     """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
 
     The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
@@ -78,8 +78,8 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
     x = tf.reshape(x, [-1, config.hidden_size])
     with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("transform"):
-            x = modeling.dense(x, width, "dense", config.initializer_range, modeling.activation(config, gelu))
-            x = modeling.layer_norm(x)
+            x = modeling.dense(x, width, "dense", config.initializer_range, modeling.activation(config, kernels))
+            x = modeling.layer_norm(x, kernels=kernels)
         if encoded.embedding_projection is not None:
             x = tf.matmul(x, encoded.embedding_projection, transpose_b=True)
         bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())

@@ -5,7 +5,7 @@ from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import checkpoint_files, failures, heads, metrics, modeling, npu, optimizers, schedules
+from estimator import checkpoint_files, failures, heads, host_kernels, metrics, modeling, npu, optimizers, schedules
 from estimator.progress import Pace, ProgressHook, time_waiting
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
@@ -66,11 +66,11 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
         batch = _trimmed(features) if training.device.on_host else features        # a device wants static shapes
         ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
-        gelu, dropout = _kernels(training, mode)
+        kernels, dropout = _kernels(training, mode)
         encoded = modeling.encode(
-            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, gelu=gelu,
+            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, kernels=kernels,
             skip_padding=training.device.on_host, output_positions=heads.read_positions(batch["masked_lm_positions"]))
-        masked_lm = heads.masked_lm(model, encoded, None, ids, weights, gelu)
+        masked_lm = heads.masked_lm(model, encoded, None, ids, weights, kernels)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
             order = heads.sentence_order(model, encoded, order_labels)
@@ -108,9 +108,9 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
         labels = features["label_ids"]
         weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
 
-        gelu, dropout = _kernels(training, mode)
+        kernels, dropout = _kernels(training, mode)
         encoded = modeling.encode(
-            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, gelu=gelu,
+            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, kernels=kernels,
             skip_padding=training.device.on_host, output_positions=tf.zeros_like(features["input_ids"][:, :1]))
         found = _classifier(model, encoded, num_labels, labels, weights, dropout)
 
@@ -166,15 +166,17 @@ def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
     return heads.regressor(model, encoded, labels, weights, dropout)
 
 
-def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Activation, Optional[modeling.Dropout]]:
-    """(gelu, dropout): the device's own in training graphs alone, so that every other graph is stock TensorFlow."""
+def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Kernels, Optional[modeling.Dropout]]:
+    """(kernels, dropout): the backend's own in training graphs alone, so that every other graph is stock TensorFlow."""
     if mode != tf.estimator.ModeKeys.TRAIN:
-        return modeling.gelu, None
+        return modeling.STOCK, None
     own = training.device.training_kernels(training.random_seed)
     if own is not None:
-        return own
+        gelu, dropout = own
+        return modeling.STOCK._replace(gelu=gelu), dropout
     seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
-    return modeling.gelu, modeling.stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
+    dropout = modeling.stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
+    return host_kernels.KERNELS if training.device.on_host else modeling.STOCK, dropout
 
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
@@ -194,8 +196,9 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     step = tf.train.get_or_create_global_step()
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
                                             training.num_warmup_steps, training.poly_power, training.lr_schedule)
-    optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate, layer_decay=training.layer_decay)
     losses, device = dict(losses, loss=loss), training.device
+    optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate, layer_decay=training.layer_decay,
+                                          fused=device.on_host)
     loss_scale = device.loss_scale_manager()
 
     def check(norm: tf.Tensor) -> tf.Operation:

@@ -18,6 +18,7 @@ Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]   # (x, rate, name of the
 Dimension = Union[int, tf.Tensor]                        # a static size, or a scalar where only the run knows it
 
 LAYER_NORM_EPSILON = 1e-12
+GELU_LINEAR, GELU_CUBIC = 1.5957691216, 0.0713548163      # 2 sqrt(2 / pi), and that times 0.044715
 MASKED_SCORE = -10000.0                                  # added to the attention scores of padding
 
 
@@ -27,7 +28,7 @@ class Encoded(NamedTuple):
     pooled_output: tf.Tensor                   # [batch, hidden]: tanh of a dense layer over the first position
     all_layers: Tuple[tf.Tensor, ...]          # [batch, seq_length, hidden] each; the last is sequence_output
     attention_probs: Tuple[tf.Tensor, ...]     # [batch, heads, seq_length, seq_length] each; empty unless asked for
-    embedding_table: tf.Variable               # [vocab, embedding]; plain BERT: [vocab, hidden]
+    embedding_table: tf.Tensor                 # [vocab, embedding]; plain BERT: [vocab, hidden]
     embedding_projection: Optional[tf.Variable]  # [embedding, hidden] in the albert_zh family, else None
 
 
@@ -48,7 +49,7 @@ class _Context(NamedTuple):
     mask_scores: Optional[tf.Tensor]           # [batch, 1, 1, seq_length]; None: no padding
     packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
     dropout: Optional[Dropout]
-    act: Activation
+    kernels: "Kernels"
 
 
 class _Packing(NamedTuple):
@@ -76,7 +77,7 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
     0.5 (1 + tanh u) equals sigmoid(2u), which saves two passes over the widest tensor of the model.
     """
-    return x * tf.sigmoid(x * (1.5957691216 + 0.0713548163 * x * x))   # 2 sqrt(2 / pi), and that times 0.044715
+    return x * tf.sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x))
 
 
 def swish(x: tf.Tensor) -> tf.Tensor:
@@ -84,9 +85,41 @@ def swish(x: tf.Tensor) -> tf.Tensor:
     return x * tf.sigmoid(x)
 
 
-def activation(config: AlbertConfig, gelu: Activation = gelu) -> Activation:
-    """The function that `config.hidden_act` names; `gelu` may be replaced by a device's own kernel."""
-    return {"gelu": gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}[config.hidden_act]
+def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """Layer normalization of the last axis (arXiv 1607.06450, section 3).
+
+    Composed of the two ops that graph compilers look for when they fuse a layer normalization.
+    """
+    mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+
+
+def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Rows [ids, width] of a table [vocab, width], and the table, for a head to multiply by."""
+    return tf.gather(table, ids), table
+
+
+def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
+    """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0; `spread` does the opposite:
+    gradients of what was gathered, [all, width], to those of `parts`."""
+    del spread
+    return tf.gather(parts, indices)
+
+
+class Kernels(NamedTuple):
+    """What a backend may compute its own way in training."""
+    gelu: Activation = gelu
+    normalize: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = normalize
+    look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
+    gather_once: Callable[[tf.Tensor, tf.Tensor, Activation], tf.Tensor] = gather_once
+
+
+STOCK = Kernels()
+
+
+def activation(config: AlbertConfig, kernels: Kernels = STOCK) -> Activation:
+    """The function that `config.hidden_act` names."""
+    return {"gelu": kernels.gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}[config.hidden_act]
 
 
 def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
@@ -106,7 +139,7 @@ def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
 
 def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
            segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
-           gelu: Activation = gelu, with_attention_probs: bool = False, skip_padding: bool = False,
+           kernels: Kernels = STOCK, with_attention_probs: bool = False, skip_padding: bool = False,
            output_positions: Optional[tf.Tensor] = None) -> Encoded:
     """Builds the encoder below the variable scope "bert". A second call in one graph shares the variables.
 
@@ -116,7 +149,7 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
       input_mask: [batch, seq_length], 1 for a token and 0 for padding; None means that there is no padding.
       segment_ids: integers [batch, seq_length], each in [0, type_vocab_size); None means 0 throughout.
       dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
-      gelu: what "gelu" as hidden_act means.
+      kernels: the backend's.
       with_attention_probs: whether to return each layer's attention.
       skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All else stays the
         same, to rounding; it pays where rows are much shorter than the longest.
@@ -132,7 +165,7 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
         raise ValueError("skip_padding needs an input_mask")
     context = _Context(config, batch, _check_length(length, config.max_position_embeddings),
                        None if input_mask is None else _mask_scores(input_mask),
-                       _pack(config, input_mask) if skip_padding else None, dropout, activation(config, gelu))
+                       _pack(config, input_mask) if skip_padding else None, dropout, kernels)
     outputs = None if output_positions is None else _find_outputs(context, output_positions)
     with tf.variable_scope("bert", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("embeddings"):
@@ -154,17 +187,13 @@ def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,
         return y if act is None else act(y)
 
 
-def layer_norm(x: tf.Tensor, scope: str = "LayerNorm") -> tf.Tensor:
-    """Normalizes the last axis (arXiv 1607.06450, section 3); variables `scope`/{beta, gamma}.
-
-    Composed of the two ops that graph compilers look for when they fuse a layer normalization.
-    """
+def layer_norm(x: tf.Tensor, scope: str = "LayerNorm", kernels: Kernels = STOCK) -> tf.Tensor:
+    """Normalizes rows, float [rows, width]; variables `scope`/{beta, gamma}."""
     width = x.shape[-1].value
     with tf.variable_scope(scope):
         beta = tf.get_variable("beta", [width], initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", [width], initializer=tf.ones_initializer())
-        mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
-        return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
+        return kernels.normalize(x, gamma, beta)
 
 
 def random_variable(name: str, shape: Sequence[int], initializer_range: float) -> tf.Variable:
@@ -193,7 +222,7 @@ def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
 
 
 def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Tensor]
-           ) -> Tuple[tf.Tensor, tf.Variable, Optional[tf.Variable]]:
+           ) -> Tuple[tf.Tensor, tf.Tensor, Optional[tf.Variable]]:
     """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own.
 
     Returns:
@@ -202,7 +231,8 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
     config = context.config
     table_width = config.embedding_size or config.hidden_size
     table = _table(config, "word_embeddings", config.vocab_size, table_width)
-    x, projection = tf.gather(table, _rows(context, input_ids)), None
+    x, table = context.kernels.look_up(table, _rows(context, input_ids))
+    projection = None
     if config.family == "albert_zh":
         projection = _table(config, "word_embeddings_2", table_width, config.hidden_size)
         x = tf.matmul(x, projection)
@@ -214,7 +244,7 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
         x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
     else:
         x += tf.gather(positions, context.packing.places % context.length)
-    x = layer_norm(tf.reshape(x, [-1, width]))
+    x = layer_norm(tf.reshape(x, [-1, width]), kernels=context.kernels)
     return _drop(context, x, config.hidden_dropout_prob, "embeddings"), table, projection
 
 
@@ -247,17 +277,21 @@ def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outpu
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
     pre = config.ln_type == "preln"
 
-    block_input = layer_norm(x, names.attention_norm) if pre else x
+    def normalized(rows: tf.Tensor, scope: str) -> tf.Tensor:
+        return layer_norm(rows, scope, context.kernels)
+
+    block_input = normalized(x, names.attention_norm) if pre else x
     attended, probs = _attend(context, block_input, names.attention, place, outputs)
     x = x if outputs is None else tf.gather(x, outputs.rows)
     x = x + _drop(context, attended, config.hidden_dropout_prob, place + "attention_output")
-    x = x if pre else layer_norm(x, names.attention_norm)
+    x = x if pre else normalized(x, names.attention_norm)
 
-    block_input = layer_norm(x, names.output_norm) if pre else x
-    widened = _feed_forward(config, block_input, config.intermediate_size, names.intermediate, context.act)
+    block_input = normalized(x, names.output_norm) if pre else x
+    widened = _feed_forward(config, block_input, config.intermediate_size, names.intermediate,
+                            activation(config, context.kernels))
     narrowed = _feed_forward(config, widened, config.hidden_size, names.output)
     x = x + _drop(context, narrowed, config.hidden_dropout_prob, place + "output")
-    return (x if pre else layer_norm(x, names.output_norm)), probs
+    return (x if pre else normalized(x, names.output_norm)), probs
 
 
 def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
@@ -291,30 +325,14 @@ def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
     if context.packing is None:
         return _transpose_heads(context, x, context.length)
     split, join = context.packing.split, context.packing.join
-    return _gather_once(context, tf.reshape(x, [-1, context.config.head_size]), split, lambda grad: tf.gather(grad, join))
+    parts = tf.reshape(x, [-1, context.config.head_size])
+    return context.kernels.gather_once(parts, split, lambda grad: tf.gather(grad, join))
 
 
 def _join_heads(context: _Context, parts: tf.Tensor) -> tf.Tensor:
     """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
     split, is_token = context.packing.split, context.packing.is_token
-    return _gather_once(context, parts, context.packing.join, lambda grad: tf.gather(grad, split) * is_token)
-
-
-def _gather_once(context: _Context, parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
-    """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0.
-
-    So the gradient is a gather, too, which `spread` does, and not the slow sum that a gather's gradient is. Only for
-    training: the graph would hold a number that differs from process to process, and an export must not.
-    """
-    if context.dropout is None:
-        return tf.gather(parts, indices)
-
-    @tf.custom_gradient
-    def gather(parts: tf.Tensor) -> Any:
-        def gradient(grad: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(spread(tf.reshape(grad, [-1, context.config.head_size])), tf.shape(parts))
-        return tf.gather(parts, indices), gradient
-    return gather(parts)
+    return context.kernels.gather_once(parts, context.packing.join, lambda grad: tf.gather(grad, split) * is_token)
 
 
 def _transpose_heads(context: _Context, x: tf.Tensor, length: Dimension) -> tf.Tensor:

@@ -114,7 +114,7 @@ class TestMaskedLm:
     def test_gelu_can_be_replaced_by_a_kernel(self):
         calls = []
         heads.masked_lm_logits(tiny_models.CONFIGS["postln"], stand_in("postln"), tf.zeros([1, 2], tf.int32),
-                               gelu=lambda x: calls.append(x.shape.as_list()) or x)
+                               kernels=modeling.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
         assert calls == [[2, 16]]
 
 

@@ -312,11 +312,11 @@ class TestActivations:
     def test_gelu_can_be_replaced_by_a_kernel(self):
         config, features = tiny_models.CONFIGS["postln"], tiny_models.batch()
         calls = []
-        encode(config, features, gelu=lambda x: calls.append(x.shape.as_list()) or x)
+        encode(config, features, kernels=modeling.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
         assert calls == [[30, 24]] * 2
 
     def test_a_replaced_gelu_leaves_other_activations_alone(self):
-        assert modeling.activation(tiny_models.CONFIGS["google_fast"], gelu=None) is modeling.swish
+        assert modeling.activation(tiny_models.CONFIGS["google_fast"], modeling.Kernels(gelu=None)) is modeling.swish
 
 
 class TestDropout:

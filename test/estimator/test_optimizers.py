@@ -77,6 +77,9 @@ class TestRules:
         (optimizers.AdamW(0.05), set()),
         (optimizers.Lamb(0.05), set(NAMES)),
         (optimizers.Lamb(0.05, adapt_all=False), DECAYED),
+        (optimizers.AdamW(0.05, fused=True), set()),
+        (optimizers.Lamb(0.05, fused=True), set(NAMES)),
+        (optimizers.Lamb(0.05, adapt_all=False, fused=True), DECAYED),
     ])
     def test_ten_steps_equal_the_numpy_twin(self, rule, adapted, use_resource):
         values, variables = three_variables(use_resource)
@@ -91,8 +94,22 @@ class TestRules:
                 session.run(step, dict(zip(grads, drawn)))
                 for twin, grad in zip(twins, drawn):
                     twin.step(grad)
+            # The fused kernel takes 1 − β₂ in float32, which is 5e-5 too large.
             for got, twin in zip(session.run(variables), twins):
-                np.testing.assert_allclose(got, twin.w, rtol=0, atol=1e-5)
+                np.testing.assert_allclose(got, twin.w, rtol=0, atol=2e-5)
+            for variable, twin in zip(variables, twins):
+                m, v = session.run([rule.get_slot(variable, "m"), rule.get_slot(variable, "v")])
+                np.testing.assert_allclose(m, twin.m, rtol=0, atol=1e-6)
+                np.testing.assert_allclose(v, twin.v, rtol=1e-4)
+
+    def test_fused_kernels_do_the_arithmetic_where_they_are_asked_for(self):
+        _, variables = three_variables()
+        pairs = [(tf.zeros_like(variable), variable) for variable in variables]
+        for fused in (False, True):
+            before = len(tf.get_default_graph().get_operations())
+            optimizers.Lamb(0.05, fused=fused, slot_prefix="fused" if fused else "plain").apply_gradients(pairs)
+            types = [op.type for op in tf.get_default_graph().get_operations()[before:]]
+            assert types.count("ApplyAdam") == types.count("ApplyGradientDescent") == 3 * fused
 
     @pytest.mark.parametrize("name, kind, suffix", [
         ("adamw", "postln", "adam"), ("lamb", "postln", "lamb"), ("lamb", "google", "adam"), ("lamb", "bert", "adam")])

@@ -1,0 +1,60 @@
+"""What a CPU computes its own way in training: the same functions as stock TensorFlow's, with gradients written by hand.
+
+TensorFlow 1.15 derives a gradient op by op, and each op is a pass over memory. These take fewer passes. Only training
+graphs hold them: a gradient written by hand bears a number that differs from process to process, and an export must not.
+"""
+from typing import Any, Callable
+
+import tensorflow.compat.v1 as tf
+
+from estimator import modeling
+from estimator.modeling import Kernels
+
+
+@tf.custom_gradient
+def gelu(x: tf.Tensor) -> Any:
+    """`modeling.gelu`: x · s with s = sigmoid(u), u = x · p; u' = 3 p − 2 · (p at 0)."""
+    factor = modeling.GELU_LINEAR + modeling.GELU_CUBIC * x * x
+    gate = tf.sigmoid(x * factor)
+
+    def gradient(grad: tf.Tensor) -> tf.Tensor:
+        slope = 3.0 * factor - 2.0 * modeling.GELU_LINEAR
+        return grad * gate + tf.raw_ops.SigmoidGrad(y=gate, dy=grad * x) * slope
+    return x * gate, gradient
+
+
+@tf.custom_gradient
+def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+    """Layer normalization of rows [rows, width]; the gradient's means over a row are products with gamma."""
+    width = x.shape[-1].value
+    centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + modeling.LAYER_NORM_EPSILON)
+    normalized = centered * inverse
+
+    def gradient(grad: tf.Tensor) -> Any:
+        along = grad * normalized
+        column = gamma[:, tf.newaxis] / width
+        mean, slope = tf.matmul(grad, column), tf.matmul(along, column)
+        return (grad * gamma - mean - normalized * slope) * inverse, tf.reduce_sum(along, axis=0), tf.reduce_sum(grad, axis=0)
+    return tf.nn.bias_add(normalized * gamma, beta), gradient
+
+
+@tf.custom_gradient
+def look_up(table: tf.Tensor, ids: tf.Tensor) -> Any:
+    """Rows of a table that a head multiplies by, too: the rows' gradients are added into the product's, in place."""
+    def gradient(rows_grad: tf.Tensor, table_grad: tf.Tensor) -> Any:
+        return tf.tensor_scatter_nd_add(table_grad, ids[:, tf.newaxis], rows_grad), None
+    return (tf.gather(table, ids), tf.identity(table)), gradient
+
+
+def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """As `modeling.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow makes of it."""
+    @tf.custom_gradient
+    def gather(parts: tf.Tensor) -> Any:
+        def gradient(grad: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(spread(tf.reshape(grad, [-1, parts.shape[-1].value])), tf.shape(parts))
+        return tf.gather(parts, indices), gradient
+    return gather(parts)
+
+
+KERNELS = Kernels(gelu, normalize, look_up, gather_once)
