@@ -63,22 +63,43 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
     Returns:
       bool [words]; none where every word of a sample is longer than its limit.
     """
-    ends_of_runs = np.minimum(np.arange(len(draws)) + (1 if runs is None else runs), words.segment_ends).tolist()
-    closed = [False] * len(draws) if is_taken is None else is_taken.tolist()
-    lengths = words.lengths.tolist()
+    order = np.argsort((words.samples << 46) | (draws * 2.0 ** 46).astype(np.int64), kind="stable")    # sample by sample
+    if is_taken is not None:
+        order = order[~is_taken[order]]
+    return _choose_single(words, limits, order) if runs is None else _choose_runs(words, limits, order, runs, is_taken)
+
+
+def _choose_single(words: Words, limits: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Words one by one. In each sample all go at once up to the first that does not fit; that one is out, and so on."""
+    is_chosen = np.zeros(len(words.begins), dtype=bool)
+    room = limits.copy()
+    while True:
+        order = order[words.lengths[order] <= room[words.samples[order]]]
+        if not len(order):
+            return is_chosen
+        samples, totals = words.samples[order], np.cumsum(words.lengths[order])
+        begins = np.searchsorted(samples, samples)             # of each word's sample
+        fits = totals - np.append(0, totals)[begins] <= room[samples]
+        chosen, order = order[fits], order[~fits]
+        is_chosen[chosen] = True
+        room -= np.bincount(words.samples[chosen], words.lengths[chosen], len(room)).astype(room.dtype)
+
+
+def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.ndarray, is_taken: Optional[np.ndarray]
+                 ) -> np.ndarray:
+    """Runs of words one by one, since each may meet another."""
+    ends_of_runs = np.minimum(np.arange(len(runs)) + runs, words.segment_ends).tolist()
+    closed = [False] * len(runs) if is_taken is None else is_taken.tolist()
+    lengths, room = words.lengths.tolist(), limits.tolist()
     chosen: List[int] = []
-    ends = np.searchsorted(words.samples, np.arange(words.shape[0]), side="right").tolist()
-    for begin, end, room in zip([0] + ends, ends, limits.tolist()):
-        for first in (begin + np.argsort(draws[begin:end])).tolist():
-            index, run_end = first, ends_of_runs[first]
-            while index < run_end and not closed[index] and lengths[index] <= room:
-                closed[index] = True
-                chosen.append(index)
-                room -= lengths[index]
-                index += 1
-            if not room:
-                break
-    is_chosen = np.zeros(len(draws), dtype=bool)
+    for sample, first in zip(words.samples[order].tolist(), order.tolist()):
+        index = first
+        while index < ends_of_runs[first] and not closed[index] and lengths[index] <= room[sample]:
+            closed[index] = True
+            chosen.append(index)
+            room[sample] -= lengths[index]
+            index += 1
+    is_chosen = np.zeros(len(runs), dtype=bool)
     is_chosen[chosen] = True
     return is_chosen
 

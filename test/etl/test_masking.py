@@ -90,6 +90,16 @@ def test_whole_words_within_the_limits(samples, limit, ngram, seed):
         assert alone.tolist() == is_chosen[own].tolist()
 
 
+@given(st.lists(SEGMENTS, min_size=1, max_size=3), st.integers(1, 30), st.integers(0, 1 << 30))
+def test_single_words_equal_runs_of_one(samples, limit, seed):
+    words = words_from(*samples, max_seq_length=130)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    draws, is_taken, ones = rng.random(len(words.begins)), rng.random(len(words.begins)) < 0.2, np.ones(len(words.begins), int)
+    limits = np.arange(limit, limit + len(samples))
+    for taken in (None, is_taken):
+        assert choose_words(words, limits, draws, None, taken).tolist() == choose_words(words, limits, draws, ones, taken).tolist()
+
+
 def test_no_word_fits():
     assert chosen(words_from([[3, 3]]), 2, [0.1, 0.2]) == []
 
