@@ -348,8 +348,7 @@ def make_training(plan: Plan) -> Any:
     config, rows = plan.config, plan.parts[TRAIN].rows if TRAIN in plan.parts else None
     numbers = config.training(plan.device, config.train_batch_size, plan.num_train_steps,
                               int(plan.num_train_steps * config.warmup_proportion), start_step=plan.start_step,
-                              init_checkpoint=None if plan.start_step else plan.init_checkpoint,
-                              mean_length=float(rows.lengths.mean()) if rows else 0.0)
+                              init_checkpoint=None if plan.start_step else plan.init_checkpoint)
     weights = class_weights(config, plan.task, rows.label_ids.tolist()) if rows else []
     estimator = plan.device.make_estimator(classifier_model_fn(plan.folder.config, numbers, len(plan.task.labels), weights),
                                            config.output_dir, config.run_options())

@@ -5,8 +5,8 @@ from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import checkpoint_files, failures, heads, host_kernels, metrics, modeling, npu, optimizers, schedules
-from estimator.progress import Pace, ProgressHook, time_waiting
+from estimator import checkpoint_files, failures, flops, heads, host_kernels, metrics, modeling, npu, optimizers, schedules
+from estimator.progress import Pace, ProgressHook, host_measures
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
 RunConfig = tf.estimator.RunConfig
@@ -33,7 +33,7 @@ class TrainingConfig:
       iterations_per_loop: batches behind each call of the host.
       keep_checkpoint_max: newest checkpoints that are kept.
       device: where it runs.
-      mean_length: tokens of an example, where batches have no static length; to tell the pace.
+      peak_flops: operations a second that a device can do; None: the share that is reached is not told.
     """
     optimizer: str
     learning_rate: float
@@ -50,7 +50,7 @@ class TrainingConfig:
     iterations_per_loop: int = 1
     keep_checkpoint_max: int = 5
     device: npu.Device = npu.Device()
-    mean_length: float = 0.0
+    peak_flops: Optional[float] = None
 
 
 def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
@@ -214,14 +214,21 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
         shown["loss_scale"] = loss_scale.get_loss_scale()
     else:                                      # a loss scale's wrapper updates now and then, out of reach
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
-    batch_size, seq_length = features["input_ids"].shape.as_list()
-    batch_size *= device.world.size
-    batch_tokens = int(batch_size * (seq_length or training.mean_length))
-    pace = Pace(training.num_train_steps, training.log_steps, batch_size, batch_tokens,
-                training.accumulation_steps, training.iterations_per_loop, training.start_step)
-    progress = ProgressHook(losses, shown, pace, time_waiting(features) if device.on_host else None,
+    progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features) if device.on_host else {},
                             event_dir if device.world.is_first else None)
     tidy = [] if device.on_host or not device.world.is_first else [
         checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max)]
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress] + tidy)
+
+
+def _pace(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor]) -> Pace:
+    """Sizes of a step on all devices. Records have as many predictions for each token as a full one has room for."""
+    world, (batch_size, seq_length) = training.device.world, features["input_ids"].shape.as_list()
+    slots = features["masked_lm_ids"].shape[1].value / seq_length if "masked_lm_ids" in features else 0.0
+
+    def flops_of(tokens: float) -> float:
+        return flops.training_flops(model, batch_size * world.size, tokens, slots * tokens)
+    return Pace(training.num_train_steps, training.log_steps, batch_size * world.size,
+                batch_size * world.size * (seq_length or 0), training.accumulation_steps, training.iterations_per_loop,
+                training.start_step, flops_of, training.peak_flops and training.peak_flops * world.size)

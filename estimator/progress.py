@@ -16,17 +16,20 @@ class Pace(NamedTuple):
     num_train_steps: int                       # updates in all
     log_steps: int                             # updates between lines
     batch_size: int                            # records of a batch
-    batch_tokens: int                          # tokens of a batch, padding included where all have the same length
+    batch_tokens: float                        # tokens of a batch, padding included; unless they are measured
     accumulation_steps: int = 1                # batches behind an update
     batches_per_call: int = 1                  # more than 1 in an offloaded loop
     start_step: int = 0                        # where the command began; it may train in several parts
+    flops_of: Callable[[float], float] = lambda tokens: 0.0    # operations of a batch of so many tokens
+    peak_flops: Optional[float] = None         # operations a second that the devices can do
 
 
-def time_waiting(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-    """How long a step waits for its batch, float64 in seconds; for `ProgressHook`."""
+def host_measures(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
+    """What a step on the host tells of its batch, for `ProgressHook`: how long it waited for it, float64 in seconds, and its
+    tokens without padding."""
     begin = tf.timestamp()
     with tf.control_dependencies([begin, next(iter(features.values()))]):
-        return tf.timestamp() - begin
+        return {"seconds_waiting": tf.timestamp() - begin, "tokens": tf.reduce_sum(features["input_mask"])}
 
 
 class ProgressHook(tf.train.SessionRunHook):
@@ -37,27 +40,27 @@ class ProgressHook(tf.train.SessionRunHook):
     """
 
     def __init__(self, losses: Mapping[str, tf.Tensor], shown: Mapping[str, tf.Tensor], pace: Pace,
-                 time_waiting: Optional[tf.Tensor] = None, event_dir: Optional[str] = None,
+                 measures: Mapping[str, tf.Tensor] = {}, event_dir: Optional[str] = None,
                  write: Callable[[str], Any] = functools.partial(print, flush=True)) -> None:
         """
         Args:
           losses: scalars by name; their means are shown.
           shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the line, too.
           pace: sizes and intervals.
-          time_waiting: see the function of that name; None: the time spent waiting is not told.
+          measures: see `host_measures`; without them the time spent waiting is not told.
           event_dir: where the curves go; None: nowhere.
           write: takes each line.
         """
         self._losses, self._shown = dict(losses), dict(shown)
         self._pace = pace
-        self._time_waiting = time_waiting
+        self._measures = dict(measures)
         self._event_dir = event_dir
         self._write = write
         self._first_step = self._batches = 0   # batches since this training began at that step
         self._skipped = 0                      # updates of these batches that overflowed, as far as is known
         self._sums: Dict[str, float] = {}      # since the line before, as are the two below
         self._calls = 0
-        self._waited = 0.0                     # since the pace begins
+        self._measured: Dict[str, float] = {}  # sums since the pace begins
         self._timed: Optional[Tuple[int, float]] = None  # batches and time where the pace begins
 
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
@@ -66,20 +69,18 @@ class ProgressHook(tf.train.SessionRunHook):
             self._writer().add_session_log(tf.SessionLog(status=tf.SessionLog.START), self._first_step)
 
     def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
-        wanted: Dict[str, Any] = {"losses": self._losses}
+        wanted: Dict[str, Any] = {"losses": self._losses, "measures": self._measures}
         if self._batches == 0 or self._is_due(self._batches, self._batches + self._pace.batches_per_call):
             wanted["shown"] = self._shown
-        if self._time_waiting is not None:
-            wanted["time_waiting"] = self._time_waiting
         return tf.train.SessionRunArgs(wanted)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         found = run_values.results
         before, self._batches = self._batches, self._batches + self._pace.batches_per_call
         self._calls += 1
-        self._waited += found.get("time_waiting", 0.0)
-        for name, value in found["losses"].items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value)
+        for sums, values in ((self._sums, found["losses"]), (self._measured, found["measures"])):
+            for name, value in values.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
         if self._is_due(before, self._batches):
             step = int(run_context.session.run(tf.train.get_global_step()))
             self._skipped = self._first_step + self._batches // self._pace.accumulation_steps - step
@@ -105,10 +106,14 @@ class ProgressHook(tf.train.SessionRunHook):
         if self._timed is not None:
             batches, begin = self._batches - self._timed[0], self._timed[1]
             seconds = max(1e-9, time.time() - begin)
-            points.update(examples_per_second=batches * self._pace.batch_size / seconds,
-                          tokens_per_second=batches * self._pace.batch_tokens / seconds)
-            if self._time_waiting is not None:
-                points["share_of_time_waiting_for_input"] = self._waited / seconds
+            tokens = self._measured.get("tokens", batches * self._pace.batch_tokens)
+            flops = batches * self._pace.flops_of(tokens / batches)
+            points.update(examples_per_second=batches * self._pace.batch_size / seconds, tokens_per_second=tokens / seconds,
+                          model_flops_per_second=flops / seconds)
+            if self._pace.peak_flops:
+                points["share_of_peak"] = flops / seconds / self._pace.peak_flops
+            if "seconds_waiting" in self._measured:
+                points["share_of_time_waiting_for_input"] = self._measured["seconds_waiting"] / seconds
             batches_left = max(0, self._pace.num_train_steps - step) * self._pace.accumulation_steps
             text += "  " + pace_text(points, batches_left * seconds / batches)
         if self._skipped:
@@ -125,7 +130,7 @@ class ProgressHook(tf.train.SessionRunHook):
     def _time_from_here(self) -> None:
         calls = self._batches // self._pace.batches_per_call
         if calls >= CALLS_THAT_PREPARE or self._pace.batches_per_call > 1:
-            self._timed, self._waited = (self._batches, time.time()), 0.0
+            self._timed, self._measured = (self._batches, time.time()), {}
 
     def _writer(self) -> tf.summary.FileWriter:
         return tf.summary.FileWriterCache.get(self._event_dir)
@@ -139,8 +144,12 @@ def progress_line(step: int, total_steps: int, losses: Mapping[str, float], lear
 
 
 def pace_text(points: Mapping[str, float], seconds_left: float) -> str:
-    """`12.3 examples/s  1574 tokens/s  waiting 0.1%  5:21 left`."""
-    text = "%.1f examples/s  %.0f tokens/s" % (points["examples_per_second"], points["tokens_per_second"])
+    """`12.3 examples/s  1574 tokens/s  85.2 GFLOP/s (60% of the peak)  waiting 0.1%  5:21 left`."""
+    text = "%.1f examples/s  %.0f tokens/s  " % (points["examples_per_second"], points["tokens_per_second"])
+    rate = points["model_flops_per_second"]
+    text += "%.1f TFLOP/s" % (rate / 1e12) if rate >= 1e12 else "%.1f GFLOP/s" % (rate / 1e9)
+    if "share_of_peak" in points:
+        text += " (%.0f%% of the peak)" % (100 * points["share_of_peak"])
     if "share_of_time_waiting_for_input" in points:
         text += "  waiting %.1f%%" % (100 * points["share_of_time_waiting_for_input"])
     return "%s  %s left" % (text, clock(seconds_left))

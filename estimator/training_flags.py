@@ -35,6 +35,8 @@ class TrainingFlags:
     keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
     iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there")
     log_steps: int = flag(100, "steps between lines of progress and points of the curves")
+    device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix products can do at best, such "
+                                               "as 256 for an Ascend 910 in float16; the log then tells the share that is reached")
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
     allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before")
     backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
@@ -60,6 +62,8 @@ class TrainingFlags:
             raise ValueError("loss_scale_value is %g, but loss_scale is none" % self.loss_scale_value)
         if self.loss_scale_value is not None and self.loss_scale_value < 1:
             raise ValueError("loss_scale_value must be at least 1, got %g" % self.loss_scale_value)
+        if self.device_peak_tflops is not None and not self.device_peak_tflops > 0:
+            raise ValueError("device_peak_tflops must be above 0, got %s" % self.device_peak_tflops)
         if not self.learning_rate > 0:
             raise ValueError("learning_rate must be above 0, got %s" % self.learning_rate)
         if not 0 < self.layer_decay <= 1:
@@ -118,4 +122,4 @@ class TrainingFlags:
             random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,
             accumulation_steps=self.gradient_accumulation_steps, log_steps=self.log_steps,
             iterations_per_loop=self.iterations_per_loop or 1, keep_checkpoint_max=self.keep_checkpoint_max, device=device,
-            **more)
+            peak_flops=self.device_peak_tflops and self.device_peak_tflops * 1e12, **more)

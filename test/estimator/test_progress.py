@@ -1,9 +1,10 @@
 import re
 
 import numpy as np
+import pytest
 import tensorflow.compat.v1 as tf
 
-from estimator.progress import Pace, ProgressHook, time_waiting, pace_text, progress_line
+from estimator.progress import Pace, ProgressHook, host_measures, pace_text, progress_line
 
 
 def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False, part_step=None):
@@ -18,7 +19,7 @@ def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False,
         with tf.control_dependencies([loss]):
             train_op = step.assign_add(steps_per_call)
         hook = ProgressHook({"loss": loss}, {"learning_rate": tf.constant(0.5)}, pace,
-                            time_waiting({"x": loss}) if ready else None, write=written.append)
+                            host_measures({"input_mask": tf.ones([2, 3], tf.int32)}) if ready else {}, write=written.append)
         with tf.train.SingularMonitoredSession([hook]) as session:
             for _ in range(start_step, total_steps, steps_per_call):
                 session.run(train_op)
@@ -52,14 +53,32 @@ def test_a_call_may_stand_for_several_steps():
 def test_texts():
     assert progress_line(20, 100, {"masked_lm_loss": 8.5, "loss": 9.12345}, 0.00012) == (
         "step 20/100  loss 9.1235  masked_lm_loss 8.5000  lr 0.00012")
-    points = {"examples_per_second": 16.0, "tokens_per_second": 2048.0}
-    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  10:00 left"
-    points["share_of_time_waiting_for_input"] = 0.0123
-    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  waiting 1.2%  10:00 left"
+    points = {"examples_per_second": 16.0, "tokens_per_second": 2048.0, "model_flops_per_second": 8.25e10}
+    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  82.5 GFLOP/s  10:00 left"
+    points.update(share_of_time_waiting_for_input=0.0123, share_of_peak=0.415, model_flops_per_second=1.06e14)
+    assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  106.0 TFLOP/s (42% of the peak)  waiting 1.2%  10:00 left"
 
 
 def test_the_time_spent_waiting_is_told():
     assert all(re.search(r"waiting \d+\.\d%", line) for line in lines(7, 3, ready=True)[1:])
+
+
+def test_tokens_are_those_that_are_measured(tmp_path):
+    """6 of a batch's 32; operations follow from them."""
+    pace = Pace(4, 4, batch_size=2, batch_tokens=32, flops_of=lambda tokens: 100 * tokens, peak_flops=1e4)
+    with tf.Graph().as_default():
+        measures = host_measures({"input_mask": tf.constant([[1, 1, 1, 1, 0], [1, 1, 0, 0, 0]])})
+        step = tf.train.get_or_create_global_step()
+        train_op = tf.assign_add(step, 1)
+        hook = ProgressHook({"loss": tf.constant(0.0)}, {"learning_rate": tf.constant(0.5)}, pace, measures, str(tmp_path), list)
+        with tf.train.SingularMonitoredSession([hook]) as session:
+            for _ in range(4):
+                session.run(train_op)
+    found = {value.tag: value.simple_value for path in tmp_path.iterdir() for event in tf.train.summary_iterator(str(path))
+             for value in event.summary.value}
+    assert found["tokens_per_second"] == pytest.approx(3 * found["examples_per_second"])
+    assert found["model_flops_per_second"] == pytest.approx(100 * found["tokens_per_second"])
+    assert found["share_of_peak"] == pytest.approx(found["model_flops_per_second"] / 1e4)
 
 
 def test_batches_behind_an_update_count_once():
