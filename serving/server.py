@@ -15,6 +15,7 @@ while the model is busy runs together. SIGTERM and Ctrl-C answer what has been a
   /openapi.json                         the description of the REST interface
 """
 import asyncio
+import os
 import signal
 import socket
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from typing import Any, Callable, Optional, Sequence
 from etl.command_line import UserError, flag, run
 
 MAX_CONNECTIONS = 1000                         # of REST; requests on further ones are refused
+UNBATCHED_FOR_EACH_CORE = 4                    # as TensorFlow Serving's --rest_api_num_threads
 IDLE_SECONDS = 75                              # a REST connection may stay open between two requests
 
 
@@ -36,7 +38,8 @@ class ServerConfig:
     host: str = flag("127.0.0.1", "address to listen at; others than this machine reach 0.0.0.0")
     rest_api_timeout_in_ms: int = flag(30000, "longest time of a REST request, from its head to the end of its answer")
     file_system_poll_wait_seconds: int = flag(1, "between two looks for new versions")
-    enable_batching: bool = flag(True, "whether what is asked while the model is busy runs together")
+    enable_batching: bool = flag(True, "whether what is asked while the model is busy runs together; without it each request "
+                                 "runs when it comes, at most %d for each core at once" % UNBATCHED_FOR_EACH_CORE)
     max_batch_size: int = flag(32, "rows of a batch, and of a request")
     max_enqueued_batches: int = flag(8, "batches that may wait; a request beyond them is refused at once")
     num_batch_threads: int = flag(1, "batches that run at once")
@@ -92,8 +95,9 @@ async def serve_until_told(config: ServerConfig) -> None:
     monitor = Monitor(config.access_log)
     versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor)
     await versions.load_first()
-    batcher = Batcher(config.max_batch_size if config.enable_batching else 1,
-                      config.max_enqueued_batches * config.max_batch_size, config.num_batch_threads, monitor)
+    batch_size, threads = ((config.max_batch_size, config.num_batch_threads) if config.enable_batching else
+                           (1, UNBATCHED_FOR_EACH_CORE * (os.cpu_count() or 1)))
+    batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
     inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
     rest_server = uvicorn.Server(uvicorn.Config(

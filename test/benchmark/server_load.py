@@ -2,8 +2,9 @@
 
   python test/benchmark/server_load.py --data dev.tsv --config tiny
 
-1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against the server and against the same
-   server without batching, in turns.
+1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against three servers in turns: ours, the
+   same without batching, where each request runs when it comes, as in TensorFlow Serving without it, and the same with
+   requests run one after the other.
 2. Open loop at 80 % of that capacity for --soak_seconds: errors, latency, the server's memory.
 3. Open loop at 3 times the capacity: how many are answered, how quickly the rest is refused, and how it is afterwards.
 
@@ -32,6 +33,7 @@ CLIENTS = (1, 8, 32, 128)
 ROUNDS = 3
 MAX_CONNECTIONS = 512                          # of the open loop
 MODEL_NAME = "albert"
+SERVERS = {"batching": (), "as they come": ("--enable_batching", "false"), "one by one": ("--max_batch_size", "1", "--max_enqueued_batches", "256")}
 MAKE_MODEL = "import sys; from exported import make_shipped_classifier; make_shipped_classifier(*sys.argv[1:])"
 
 
@@ -67,35 +69,39 @@ def main() -> int:
     bodies = read_bodies(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
         export(arguments.config, folder)
-        batched, plain = Server(folder), Server(folder, "--enable_batching", "false")
+        servers = [Server(folder, *flags) for flags in SERVERS.values()]
         try:
-            asyncio.run(measure(batched, plain, bodies, arguments))
+            asyncio.run(measure(servers, bodies, arguments))
         finally:
-            for server in (batched, plain):
+            for server in servers:
                 server.stop()
     return 0
 
 
-async def measure(batched: "Server", plain: "Server", bodies: List[bytes], arguments: Any) -> None:
+async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) -> None:
     """Prints everything."""
-    await closed_loop(batched.port, bodies, 8, 2)                # warms up
-    await closed_loop(plain.port, bodies, 8, 2)
+    for server in servers:
+        await closed_loop(server.port, bodies, 8, 2)             # warms up
     capacity = 0.0
-    print("%s, %d questions, closed loop, medians of %d rounds of %g s\n%8s %12s %8s %8s %14s %8s %8s %9s %9s" % (
-        arguments.config, len(bodies), ROUNDS, arguments.seconds, "clients", "batched/s", "p50 ms", "p99 ms",
-        "unbatched/s", "p50 ms", "p99 ms", "rate", "p99"))
+    print("%s, %d questions, closed loop, medians of %d rounds of %g s" % (
+        arguments.config, len(bodies), ROUNDS, arguments.seconds))
+    print("%8s %-18s %10s %8s %8s %18s %12s" % ("clients", "server", "answers/s", "p50 ms", "p99 ms", "batching's rate", "its p99"))
     for clients in CLIENTS:
-        rounds: List[List[List[float]]] = [[], []]             # of each server
+        rounds: List[List[List[float]]] = [[] for _ in servers]
         for _ in range(ROUNDS):
-            for server, numbers in zip((batched, plain), rounds):
+            for server, numbers in zip(servers, rounds):
                 load = await closed_loop(server.port, bodies, clients, arguments.seconds)
                 assert all(status == 200 for status, _ in load.answers), "not every request was answered"
                 numbers.append([load.rate(), *np.percentile(load.latencies(200), [50, 99])])
-        ours, theirs = (np.median(numbers, axis=0) for numbers in rounds)
-        print("%8d %12.1f %8.1f %8.1f %14.1f %8.1f %8.1f %8.2f× %8.2f×" % (
-            clients, *ours, *theirs, ours[0] / theirs[0], ours[2] / theirs[2]), flush=True)
+        ours = np.median(rounds[0], axis=0)
+        for name, numbers in zip(SERVERS, rounds):
+            theirs = np.median(numbers, axis=0)
+            print("%8d %-18s %10.1f %8.1f %8.1f %17.2f× %11.2f×" % (
+                clients, name, *theirs, ours[0] / theirs[0], ours[2] / theirs[2]), flush=True)
         capacity = max(capacity, ours[0])
-    plain.stop()
+    batched = servers[0]
+    for server in servers[1:]:
+        server.stop()
     memory = batched.memory()
     soak = await open_loop(batched.port, bodies, 0.8 * capacity, arguments.soak_seconds, batched)
     print("open loop, 80 %% of %.1f/s, %g s: %s" % (capacity, arguments.soak_seconds, soak.describe()))
