@@ -111,7 +111,8 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
         kernels, dropout = _kernels(training, mode)
         encoded = modeling.encode(
             model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, kernels=kernels,
-            skip_padding=training.device.on_host, output_positions=tf.zeros_like(features["input_ids"][:, :1]))
+            skip_padding=features["input_ids"].shape[1].value is None,     # else all shapes are to be static
+            output_positions=tf.zeros_like(features["input_ids"][:, :1]))
         found = _classifier(model, encoded, num_labels, labels, weights, dropout)
 
         if mode == tf.estimator.ModeKeys.TRAIN:

@@ -33,7 +33,7 @@ class Measured(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample"), help="folder of train and dev")
-    parser.add_argument("--task", default="sentence_pair", help="as --task_name of estimator.finetune; of pairs")
+    parser.add_argument("--task", default="sentence_pair", help="as --task_name of estimator.finetune; one of classes")
     parser.add_argument("--init_checkpoint", default=finetune.NO_CHECKPOINT, help="checkpoint to start from")
     parser.add_argument("--config", help="config; without it the one beside the checkpoint, or tiny")
     parser.add_argument("--max_seq_length", type=int, default=128, help="tokens of an example")
@@ -48,8 +48,14 @@ def main() -> None:
         raise SystemExit("%s exists: remove it, or give another --output" % arguments.output)
     quiet_libraries()
     data = os.path.join(arguments.output, "data")
-    sizes = [write_part(arguments, data, part) for part in (tasks.TRAIN, tasks.DEV)]
-    print("%s: %d examples to train on, %d dev, batches of %d" % (arguments.data, *sizes, arguments.batch_size))
+    examples = {part: tasks.read_examples(tasks.TASKS[arguments.task], arguments.data, part)[:limit] for part, limit in (
+        (tasks.TRAIN, arguments.train_examples), (tasks.DEV, arguments.dev_examples))}
+    arguments.generic_task = "single_sentence" if examples[tasks.TRAIN][0].text_b is None else "sentence_pair"
+    for part, found in examples.items():
+        files.write_text(os.path.join(data, part + ".jsonl"), evaluation.json_lines([
+            {"text_a": example.text_a, "text_b": example.text_b, "label": example.label} for example in found]))
+    print("%s: %d examples to train on, %d dev, batches of %d" % (
+        arguments.data, *map(len, examples.values()), arguments.batch_size))
     print("%6s %-16s %20s %22s %14s" % ("seed", "batches", "training, examples/s", "evaluation, examples/s", "dev accuracy"))
     found = {way: [] for way in WAYS}
     for number, seed in enumerate(map(int, arguments.seeds.split(","))):
@@ -69,20 +75,11 @@ def name_of(way: str, arguments: argparse.Namespace) -> str:
     return way % arguments.max_seq_length if "%" in way else way
 
 
-def write_part(arguments: argparse.Namespace, data: str, part: str) -> int:
-    """Writes the first examples of a part as a file of sentence_pair, and says how many."""
-    count = getattr(arguments, part + "_examples")
-    examples = tasks.read_examples(tasks.TASKS[arguments.task], arguments.data, part)[:count]
-    files.write_text(os.path.join(data, part + ".jsonl"), (
-        evaluation.json_lines([{"text_a": example.text_a, "text_b": example.text_b, "label": example.label}
-                               for example in examples])))
-    return len(examples)
-
-
 def measure(arguments: argparse.Namespace, data: str, seed: int, pad: bool) -> Measured:
     output = os.path.join(arguments.output, "%s-%d" % ("padded" if pad else "by_length", seed))
     config = FinetuneConfig(
-        data_dir=data, output_dir=output, cache_dir=os.path.join(arguments.output, "encoded"), random_seed=seed,
+        task_name=arguments.generic_task, data_dir=data, output_dir=output,
+        cache_dir=os.path.join(arguments.output, "encoded"), random_seed=seed,
         init_checkpoint=arguments.init_checkpoint, albert_config_file=arguments.config, pad_to_max_length=pad,
         max_seq_length=arguments.max_seq_length, train_batch_size=arguments.batch_size, eval_batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate, num_train_epochs=1, log_steps=5, do_train=True, do_eval=True)
