@@ -53,7 +53,9 @@ class GraphTokenizer:
 
     def tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of each text, int32 [batch, (n)]. texts: string [batch] in UTF-8; invalid bytes are left out."""
-        return self._tokenize(_decode(texts))
+        code_points = _decode(texts)
+        ids, rows = self._tokenize(code_points)
+        return tf.RaggedTensor.from_value_rowids(ids, rows, nrows=code_points.nrows(), validate=False)
 
     def pack_pair(self, text_a: tf.Tensor, text_b: tf.Tensor,
                   max_seq_length: int) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -71,27 +73,33 @@ class GraphTokenizer:
         one_for_each = tf.debugging.assert_equal(tf.size(text_a), tf.size(text_b),
                                                  message="text_a and text_b must have as many elements as each other")
         with tf.control_dependencies([one_for_each]):
-            batch = tf.size(text_a, out_type=tf.int64)
+            batch = tf.size(text_a)
         code_points = _decode(tf.concat([text_a, text_b], axis=0))
-        has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int64)            # more than the " " of _decode
-        tokens = self._tokenize(code_points)
-        starts, lengths = tokens.row_starts(), tokens.row_lengths()
+        has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int32)            # more than the " " of _decode
+        ids, texts = self._tokenize(code_points)
+        lengths = tf.math.unsorted_segment_sum(tf.ones_like(ids), texts, 2 * batch)
         budget = max_seq_length - 2 - has_b                                         # from here as pairs.truncate_pair
         kept_b = tf.minimum(lengths[batch:], tf.maximum(budget - lengths[:batch], budget // 2))
         kept_a = tf.minimum(lengths[:batch], budget - kept_b)
-        segment_a, segment_b = (tf.gather(tokens.values, tf.ragged.range(start, start + kept))
-                                for start, kept in ((starts[:batch], kept_a), (starts[batch:], kept_b)))
-        cls, sep = (tf.fill([batch, 1], token) for token in (self._vocabulary.cls, self._vocabulary.sep))
-        last_sep = tf.RaggedTensor.from_row_lengths(tf.fill([tf.reduce_sum(has_b)], self._vocabulary.sep), has_b,
-                                                       validate=False)
-        packed = tf.concat([cls, segment_a, sep, segment_b, last_sep], axis=1)
-        shortest = tf.constant([[self._vocabulary.cls, self._vocabulary.sep]])      # gives a batch of 0 its columns
-        input_ids = tf.concat([packed, shortest], axis=0).to_tensor(self._vocabulary.pad)[:-1]
-        input_mask, in_segment_a = (tf.sequence_mask(lengths, tf.shape(input_ids)[1], dtype=tf.int32)
-                                    for lengths in (packed.row_lengths(), kept_a + 2))
-        return input_ids, input_mask, input_mask - in_segment_a
+        ends_a = kept_a + 2                                                         # behind [CLS] a [SEP]
+        ends = ends_a + kept_b + has_b
+        longest = tf.maximum(tf.reduce_max(ends), 2)                                # 2: for a batch of 0
 
-    def _tokenize(self, code_points: tf.RaggedTensor) -> tf.RaggedTensor:
+        # Both texts of a row lie in it one behind the other: a token's place is its text's begin, and its number there.
+        rows = tf.range(batch) * longest
+        begins = tf.concat([rows + 1, rows + ends_a], axis=0)
+        places = tf.range(tf.size(ids)) + tf.gather(begins - tf.cumsum(lengths, exclusive=True), texts)
+        kept = places < tf.gather(begins + tf.concat([kept_a, kept_b], axis=0), texts)
+        cls, sep = tf.fill([batch], self._vocabulary.cls), tf.fill([2 * batch], self._vocabulary.sep)
+        places = tf.concat([tf.boolean_mask(places, kept), rows, rows + ends_a - 1, rows + ends - 1], axis=0)
+        input_ids = tf.tensor_scatter_nd_update(
+            tf.fill([batch * longest], self._vocabulary.pad), places[:, tf.newaxis],
+            tf.concat([tf.boolean_mask(ids, kept), cls, sep], axis=0))
+        input_mask, in_segment_a = (tf.cast(tf.range(longest) < end[:, tf.newaxis], tf.int32) for end in (ends, ends_a))
+        return tf.reshape(input_ids, [batch, longest]), input_mask, input_mask - in_segment_a
+
+    def _tokenize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
+        """Token ids of all texts, int32 [n], and the text each is from, int64 [n]."""
         with tf.name_scope("tokenize"):
             symbols, texts = self._normalize(code_points)
             alone = tf.gather(self._symbols.stands_alone, symbols)
@@ -107,8 +115,7 @@ class GraphTokenizer:
             unk = tf.where_v2(starts, self._vocabulary.unk, NO_TOKEN)
             ids = tf.where_v2(alone, tf.gather(self._symbols.ids, symbols), tf.where_v2(unknown, unk, pieces))
             kept = ids > NO_TOKEN
-            return tf.RaggedTensor.from_value_rowids(tf.boolean_mask(ids, kept), tf.boolean_mask(texts, kept),
-                                                     nrows=code_points.nrows(), validate=False)
+            return tf.boolean_mask(ids, kept), tf.boolean_mask(texts, kept)
 
     def _normalize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
         """Symbols, int32 [n], and the text each is from, int64 [n]. The last symbol of each text is SPACE."""

@@ -3,9 +3,10 @@
   python test/benchmark/serving_speed.py --data dev.tsv --configs tiny base
 
 Weights are random: they do not change the time. The questions are the first two columns of a tab-separated file. Rounds
-alternate between both graphs over the same questions; times are medians in ms, ratios those of the medians: of the wall
-clock's, and of the process's CPU time, which other work on the machine disturbs less. Then: what share of our time the
-tokenizer takes, the largest difference between probabilities, and the time of one million characters without a blank.
+alternate between both graphs over the same questions, several batches in a row, as a server would get them; times are
+medians in ms, ratios those of the medians: of the wall clock's, and of the process's CPU time, which other work on the
+machine disturbs less. Then: what share of our time the tokenizer takes, the largest difference between probabilities, and
+the time of one million characters without a blank.
 """
 import argparse
 import itertools
@@ -32,6 +33,7 @@ from serving.saved_model import SavedModel
 
 PADDED = 128
 TOLERANCE = 1e-5
+BLOCK_QUESTIONS = 64                           # of a round, at least two batches
 
 
 def main() -> int:
@@ -39,7 +41,7 @@ def main() -> int:
     parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
     parser.add_argument("--configs", nargs="+", default=["tiny", "base"], help="of the models")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 128])
-    parser.add_argument("--questions", type=int, default=160, help="of each batch size, in at least 3 and at most 100 rounds")
+    parser.add_argument("--rounds", type=int, default=3, help="of each batch size")
     parser.add_argument("--threads", type=int, default=1, help="within an operation, and operations at once")
     arguments = parser.parse_args()
     tf.logging.set_verbosity(tf.logging.ERROR)
@@ -58,29 +60,29 @@ def main() -> int:
         print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
             name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
         for batch_size in arguments.batch_sizes:
-            failed |= compare(exported, plain, questions, batch_size, arguments.questions)
+            failed |= compare(exported, plain, questions, batch_size, arguments.rounds)
         for kind, text in (("Han and Latin in turn", "字x" * 500000), ("one word", "x" * 1000000)):
             (wall, _), _ = measure(lambda: exported.run({"text_a": [text], "text_b": [""]}))
             print("a million characters without a blank, %s: %.0f ms" % (kind, wall), flush=True)
     return int(failed)
 
 
-def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, wanted: int) -> bool:
+def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, rounds: int) -> bool:
     """Prints a row; returns whether the probabilities differ."""
     taken = itertools.cycle(questions)
-    times: Dict[str, List[Tuple[float, float]]] = {"plain": [], "exported": [], "tokenizer": []}
+    runs = {"plain": plain.run, "exported": lambda inputs: exported.run(inputs)["probabilities"],
+            "tokenizer": lambda inputs: exported.run(inputs, "encode")}
+    times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in runs}
     difference = 0.0
-    for number in range(1 + max(3, min(100, wanted // batch_size))):        # the first round is not counted
-        texts_a, texts_b = zip(*itertools.islice(taken, batch_size))
-        inputs = {"text_a": texts_a, "text_b": texts_b}
-        runs = {"plain": lambda: plain.run(inputs), "exported": lambda: exported.run(inputs)["probabilities"],
-                "tokenizer": lambda: exported.run(inputs, "encode")}
+    for number in range(rounds):
+        batches = [dict(zip(("text_a", "text_b"), zip(*itertools.islice(taken, batch_size))))
+                   for _ in range(1 + max(2, BLOCK_QUESTIONS // batch_size))]
         found = {}
-        for name, run in runs.items():
-            spent, found[name] = measure(run)
-            if number:
-                times[name].append(spent)
-        difference = max(difference, float(np.abs(found["plain"] - found["exported"]).max()))
+        for name in list(runs)[::1 if number % 2 else -1]:
+            measured = [measure(lambda: runs[name](inputs)) for inputs in batches]
+            times[name] += [spent for spent, _ in measured[1:]]         # the first finds the processor's caches full of another's
+            found[name] = [result for _, result in measured]
+        difference = max([difference] + [float(np.abs(one - other).max()) for one, other in zip(found["plain"], found["exported"])])
     plain_ms, exported_ms, tokenizer_ms = (np.median(times[name], axis=0) for name in ("plain", "exported", "tokenizer"))
     wall_ratio, cpu_ratio = plain_ms / exported_ms
     print("%10d %12.1f %12.1f %8.2f %10.2f %11.0f%% %14.1e" % (
