@@ -11,27 +11,27 @@ the time of one million characters without a blank.
 import argparse
 import itertools
 import os
+import subprocess
 import sys
 import tempfile
 import time
 from typing import Any, Dict, List, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-sys.path[:0] = [ROOT, os.path.join(ROOT, "test", "helpers")]
+sys.path.insert(0, ROOT)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoint_files, heads, modeling
+from estimator import checkpoint_files, heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
 from etl.tokenization import load_tokenizer
-from exported import make_shipped_classifier
-from serving import export
 from serving.graph_tokenization import GraphTokenizer
 from serving.saved_model import SavedModel
 
 PADDED = 128
+MAKE_MODEL = "import sys; from exported import make_shipped_classifier as make; make(*sys.argv[1:3], int(sys.argv[3]))"
 TOLERANCE = 1e-5
 BLOCK_QUESTIONS = 64                           # of a round, at least two batches
 
@@ -52,11 +52,13 @@ def main() -> int:
     for name in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
             finetuned = os.path.join(folder, "finetune")
-            model = make_shipped_classifier(finetuned, name, PADDED)
-            if export.main(["--checkpoint_dir", finetuned, "--output_dir", folder, "--version", "1"]):
-                return 1
+            # Not in this process: a server that loads a model has not exported it before.
+            subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, name, str(PADDED)], check=True,
+                           env=dict(os.environ, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])))
+            subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", folder,
+                            "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
             exported = SavedModel(os.path.join(folder, "1"), threads)
-            plain = Plain(model, checkpoint_files.resolve(finetuned), threads)
+            plain = Plain(model_folder.read(finetuned), checkpoint_files.resolve(finetuned), threads)
         print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
             name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
         for batch_size in arguments.batch_sizes:
