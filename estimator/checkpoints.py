@@ -41,7 +41,7 @@ class ToTransformersConfig:
     output_dir: str = flag("", "new folder for config.json, model.safetensors and the vocabulary", required=True)
     albert_config_file: Optional[str] = flag(None, "config by name or file, where none stands beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary, where none stands beside the checkpoint")
-    do_lower_case: bool = flag(True, "whether that one is of lower-cased text")
+    do_lower_case: Optional[bool] = flag(None, "whether that one is of lower-cased text; without it true")
 
 
 @dataclass(frozen=True)
@@ -87,14 +87,14 @@ def _to_transformers(config: ToTransformersConfig) -> None:
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     beside = os.path.dirname(checkpoint)
     if os.path.exists(os.path.join(beside, model_folder.DESCRIPTION_FILE)):
-        for name in ("albert_config_file", "vocab_file"):
-            if getattr(config, name):
+        for name in ("albert_config_file", "vocab_file", "do_lower_case"):
+            if getattr(config, name) is not None:
                 raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
                                 % (name, beside))
         description = model_folder.read(beside)
     elif config.albert_config_file and config.vocab_file:
         model = albert_config.load(config.albert_config_file)
-        tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case)
+        tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case is not False)
         description = ModelFolder(model, tokenizer, model.max_position_embeddings)
     else:
         raise UserError("--checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and --vocab_file"

@@ -120,7 +120,7 @@ class Device(NamedTuple):
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
         complaints = session_complaints(estimator.config.session_config)
         if complaints:
-            raise RuntimeError("; ".join(complaints))
+            raise UserError("--backend npu: the installed npu_bridge makes an unfit session: %s" % "; ".join(complaints))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -178,16 +178,31 @@ class Device(NamedTuple):
 
 
 class PlannedDevice(Device):
-    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator, kernels and optimizers.
+    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator and optimizers.
 
-    For looking at a training graph; nothing is trained on it.
+    For looking at a training graph; nothing is trained on it. Where the device's kernels would stand there are plain
+    TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
     """
 
     def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
-        return Device(CPU).make_estimator(model_fn, model_dir, options)
+        import tensorflow.compat.v1 as tf
+        session_config = npu_session_config()
+        entry = session_config.graph_options.rewrite_options.custom_optimizers.add(name=_OPTIMIZER)
+        entry.parameter_map[_ON_THE_DEVICE].b = True
+        for name, value in self.options.run_arguments().items():
+            if name in ("precision_mode", "precision_mode_v2", "modify_mixlist") and value is not None:
+                entry.parameter_map[name].s = value.encode("utf-8")
+        config = tf.estimator.RunConfig(session_config=session_config, **_run_arguments(model_dir, options))
+        return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
 
-    def training_kernels(self, seed: int) -> None:
-        return None
+    def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
+        if not self.options.kernels:
+            return None
+        import tensorflow.compat.v1 as tf
+        from estimator import modeling
+        drop = modeling.stateless_dropout(seed, 0)
+        return (lambda x: tf.identity(modeling.STOCK.gelu(x), name=GELU_OP),
+                lambda x, rate, place: tf.identity(drop(x, rate, place), name=DROPOUT_OP))
 
     def loss_scale_manager(self) -> None:
         return None

@@ -19,6 +19,7 @@ PRECISION_MODES = OLD_PRECISION_MODES + ("cube_fp16in_fp32out", "allow_mix_preci
                                          "allow_fp32_to_bf16")
 MIXED_PRECISION_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
                          "mixed_float16", "mixed_bfloat16")
+HALF_PRECISION_MODES = MIXED_PRECISION_MODES + ("force_fp16", "fp16")      # of whose tensors most take two bytes a value
 
 FIRST_RELEASE = {"modify_mixlist": "r1.5.0", "precision_mode_v2": "r1.13.0"}
 OPTIONS_FLAG = "--npu_options"
@@ -88,6 +89,12 @@ class NpuOptions:
         if self.modify_mixlist:
             arguments["modify_mixlist"] = self.modify_mixlist
         return arguments
+
+    @property
+    def is_half_precision(self) -> bool:
+        """Whether most tensors take two bytes a value."""
+        arguments = self.run_arguments()
+        return (arguments.get("precision_mode_v2") or arguments.get("precision_mode")) in HALF_PRECISION_MODES
 
 
 def read_platform_options(path: Optional[str]) -> Dict[str, Any]:

@@ -3,6 +3,8 @@
   plain BERT        BertForPreTraining, BertForSequenceClassification
   Google's family   AlbertForPreTraining, AlbertForSequenceClassification
 
+A model that calls itself …ForMaskedLM is taken, too, if its file holds the pooler and the other head; bert-base-chinese does.
+
 The same numbers under other names: a dense layer's weight lies transposed, the output matrix of the masked LM is the
 embedding table and is not stored twice. What has no place there is written out, see `written_out`, and a model without a
 projection between embeddings and layers, since both have one width, gets the identity. The albert_zh family has no
@@ -22,6 +24,7 @@ from estimator import heads, modeling, safetensors
 from estimator.model_folder import ModelFolder
 from etl import files
 from etl.command_line import UserError
+from etl.pairs import MIN_SEQ_LENGTH
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
 Values = Dict[str, np.ndarray]
@@ -30,6 +33,7 @@ Shape = Tuple[int, ...]
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer_config.json"
 VOCAB_FILE, SPM_FILE = "vocab.txt", "spiece.model"
 PRETRAINING, CLASSIFICATION = "ForPreTraining", "ForSequenceClassification"
+MASKED_LM = "ForMaskedLM"                      # what released models say that have both heads
 ERF_GELU = "gelu"                              # x Φ(x); ours is the tanh approximation of it
 
 _CLASS = {"bert": "Bert", "google": "Albert"}  # by family
@@ -200,9 +204,12 @@ def read_weights(folder: str, config: AlbertConfig, shapes: Mapping[str, Shape])
     """Reads the weights as the variables that have these shapes. Raises UserError when they are not these, or damaged."""
     path = os.path.join(folder, WEIGHTS_FILE)
     if not os.path.isfile(path):
-        raise UserError("%s: no such file: in transformers, model.save_pretrained(folder, safe_serialization=True) writes it"
-                        % path)
+        raise UserError('%s: no such file: in transformers, model.save_pretrained(folder, safe_serialization=True, '
+                        'max_shard_size="100GB") writes it, in one piece' % path)
     weights = safetensors.read(path)
+    odd = sorted(name for name, value in weights.items() if not np.isfinite(value).all())
+    if odd:
+        raise UserError("%s: values that are not finite in %s" % (path, ", ".join(odd)))
     try:
         return to_ours(config, weights, shapes)
     except UserError as error:
@@ -258,7 +265,7 @@ def _our_config(fields: Any) -> AlbertConfig:
         raise UserError("model_type must be one of %s, got %r"
                         % (", ".join(_FAMILY), fields.get("model_type") if isinstance(fields, dict) else fields))
     family, classes = _FAMILY[fields["model_type"]], fields.get("architectures")
-    wanted = [_CLASS[family] + PRETRAINING, _CLASS[family] + CLASSIFICATION]
+    wanted = [_CLASS[family] + purpose for purpose in (PRETRAINING, MASKED_LM, CLASSIFICATION)]
     if not (isinstance(classes, list) and len(classes) == 1 and classes[0] in wanted):
         raise UserError("architectures must be one of %s, got %s" % (", ".join(wanted), classes))
     for name, value in _FIXED.items():
@@ -277,14 +284,25 @@ def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
     by_number = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})     # what two are called by default is left out
     if not isinstance(by_number, dict) or sorted(by_number) != sorted(str(number) for number in range(len(by_number))):
         raise UserError("id2label must name the labels 0, 1, … of the classes, got %s" % by_number)
-    return tuple(by_number[str(number)] for number in range(len(by_number)))
+    labels = tuple(by_number[str(number)] for number in range(len(by_number)))
+    if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
+        raise UserError("id2label must give each class a name of its own, got %s" % by_number)
+    return labels
 
 
 def _tokenizer(folder: str, config: AlbertConfig) -> Tuple[TokenizerConfig, int]:
     """The tokenizer, which reads the vocabulary in `folder`, and the longest sequence."""
     path = os.path.join(folder, TOKENIZER_FILE)
     fields = files.read_json(path) if os.path.isfile(path) else {}
+    if not isinstance(fields, dict):
+        raise UserError("%s: must be a JSON object, got %s" % (path, type(fields).__name__))
     do_lower_case = fields.get("do_lower_case", True)
+    if not isinstance(do_lower_case, bool):
+        raise UserError("%s: do_lower_case must be true or false, got %r" % (path, do_lower_case))
+    longest = config.max_position_embeddings
+    max_seq_length = fields.get("model_max_length") or longest           # where nobody knew, it is 10^30
+    if not isinstance(max_seq_length, (int, float)) or max_seq_length < MIN_SEQ_LENGTH:
+        raise UserError("%s: model_max_length must be at least %d, got %r" % (path, MIN_SEQ_LENGTH, max_seq_length))
     vocabulary = {name: os.path.join(folder, name) for name in (VOCAB_FILE, SPM_FILE)}
     if os.path.isfile(vocabulary[VOCAB_FILE]):
         tokenizer = TokenizerConfig(vocabulary[VOCAB_FILE], do_lower_case)
@@ -293,7 +311,7 @@ def _tokenizer(folder: str, config: AlbertConfig) -> Tuple[TokenizerConfig, int]
     else:
         raise UserError("%s: no vocabulary: neither %s nor %s is there" % (folder, VOCAB_FILE, SPM_FILE))
     _require_vocabulary(tokenizer, config)
-    return tokenizer, min(fields.get("model_max_length") or config.max_position_embeddings, config.max_position_embeddings)
+    return tokenizer, int(min(max_seq_length, longest))
 
 
 def _require_vocabulary(tokenizer: TokenizerConfig, config: AlbertConfig) -> None:

@@ -436,6 +436,13 @@ class TestTransformers:
         assert capsys.readouterr().out == ("Wrote %s: transformers.AlbertForPreTraining.from_pretrained takes it\n"
                                            % (tmp_path / "there"))
 
+    @pytest.mark.parametrize("flag", [["--do_lower_case", "false"], ["--vocab_file", "vocab.txt"]])
+    def test_what_a_description_says_no_flag_says_otherwise(self, tmp_path, capsys, flag):
+        self.make(tmp_path / "ours", "google")
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", str(tmp_path / "there")]
+                                + flag) == 1
+        assert flag[0] + " is for checkpoints without a description" in capsys.readouterr().err
+
     @pytest.mark.parametrize("kind, spoil, message", [
         ("postln", lambda folder: None, "the albert_zh family .* has no counterpart in transformers"),
         ("bert", lambda folder: (folder / "there").mkdir(), "--output_dir: .*there is there already"),

@@ -1,11 +1,12 @@
 import subprocess
 import sys
+import types
 
 import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from estimator import npu
+from estimator import modeling, npu
 from estimator.npu import Device, RunOptions, choose_backend
 from estimator.npu_options import NpuOptions
 from etl.command_line import UserError
@@ -79,8 +80,35 @@ def test_a_planned_device_has_an_npus_loops_and_plain_tensorflows_parts():
     device = npu.plan_device(NpuOptions(loss_scale="dynamic"), None, {})
     assert str(device) == "npu (planned: npu_bridge is not installed)"
     assert (device.loop(None), device.on_host) == (100, False)
-    assert (device.training_kernels(1), device.loss_scale_manager()) == (None, None)
-    assert device.wrap("rule") == "rule"
+    assert device.loss_scale_manager() is None and device.wrap("rule") == "rule"
+
+
+def test_a_planned_devices_kernels_are_plain_tensorflows_under_the_names_of_the_devices():
+    with tf.Graph().as_default(), tf.Session() as session:
+        gelu, dropout = npu.plan_device(NpuOptions(), None, {}).training_kernels(1)
+        x = tf.constant([[-1.0, 0.5, 2.0]])
+        assert (gelu(x).op.name, dropout(x, 0.5, "place").op.name) == ("npu_gelu", "npu_dropout")
+        assert session.run(gelu(x) - modeling.gelu(x)).tolist() == [[0, 0, 0]]
+    assert npu.plan_device(NpuOptions(kernels=False), None, {}).training_kernels(1) is None
+
+
+@pytest.mark.parametrize("options, carried", [
+    (NpuOptions(precision_mode="force_fp16"), {"precision_mode": "force_fp16"}),
+    (NpuOptions(platform={"precision_mode_v2": "mixed_float16", "deterministic": 1}), {"precision_mode_v2": "mixed_float16"})])
+def test_a_planned_devices_session_holds_one_entry(tmp_path, options, carried):
+    estimator = npu.plan_device(options, None, {}).make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
+    assert npu.session_complaints(estimator.config.session_config) == []
+    assert npu.optimizer_entries(estimator.config.session_config) == [dict(carried, use_off_line=True)]
+
+
+def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
+    made = types.SimpleNamespace(config=types.SimpleNamespace(session_config=npu.npu_session_config()))
+    bridge = types.SimpleNamespace(NPURunConfig=lambda **arguments: None, NPUEstimator=lambda **arguments: made,
+                                   ProfilingConfig=None, DumpConfig=None)
+    monkeypatch.setattr(npu, "_bridge", lambda: bridge)
+    monkeypatch.setenv("RANK_SIZE", "1")
+    with pytest.raises(UserError, match="the installed npu_bridge makes an unfit session: .* but it holds 0"):
+        Device("npu").make_estimator(None, "folder", OPTIONS)
 
 
 @pytest.mark.parametrize("platform, message", [

@@ -1,11 +1,12 @@
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 import albert_config
 import tiny_training
-from estimator import npu, npu_check
+from estimator import npu, npu_check, pretrain
 
 TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
 
@@ -55,7 +56,10 @@ def test_the_report(check):
     assert memory["optimizer"] == 8 * parameters + 8                   # two moments, and global_step
     assert (memory["accumulation"], report["memory_limit_bytes"]) == (0, 10 ** 9)
     assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
-    assert "Not checked: the device's gelu and dropout" in text        # the graph holds ours
+    assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
+    assert "Session: NpuOptimizer with precision_mode allow_mix_precision, use_off_line True" in text
+    assert report["kernels"] == report["kernels_wanted"] == {npu.GELU_OP: 2, npu.DROPOUT_OP: 0}
+    assert "Not checked: npu_bridge's own gelu and dropout" in text    # the graph holds ours under their names
     assert "Only a device can tell: whether its compiler has every op" in text
 
 
@@ -81,6 +85,18 @@ def test_memory_that_does_not_suffice_is_a_fault(check):
     assert "WOULD FAIL" in text and "take a smaller model" in text
 
 
+@pytest.mark.parametrize("flags, is_warned", [({}, False), (dict(precision_mode="force_fp32"), True)])
+def test_what_is_kept_for_the_backward_pass_takes_two_bytes_a_value_or_four(check, flags, is_warned):
+    _, _, report = check()
+    memory = report["memory_of_the_update_bytes"] + 0.75 * report["memory_bytes"]["activations"]
+    status, text, _ = check(memory_gb=memory / 1e9, **flags)
+    assert status == 0 and ("that may not fit" in text) == is_warned
+
+
+def plant(monkeypatch, module, name, change):
+    monkeypatch.setattr(module, name, change(getattr(module, name)))
+
+
 def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
     import tensorflow.compat.v1 as tf
     from estimator import modeling
@@ -90,6 +106,72 @@ def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
     monkeypatch.setattr(modeling, "STOCK", modeling.Kernels(gelu=call_python))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: calls back into Python: bert" in text and "/planted" in text
+
+
+def test_a_fault_in_what_a_line_of_progress_shows(check, monkeypatch):
+    import tensorflow.compat.v1 as tf
+    from estimator import model_fn
+
+    def with_more_shown(make):
+        def make_spec(*given):
+            shown = dict(given[5], planted=tf.py_func(lambda: np.float32(1), [], tf.float32, name="planted"))
+            return make(*given[:5], shown, *given[6:])
+        return make_spec
+    plant(monkeypatch, model_fn, "_train_spec", with_more_shown)
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: calls back into Python: planted" in text
+
+
+def batches_changed(monkeypatch, change):
+    """The batches of the training are `change` of its Dataset."""
+    plant(monkeypatch, pretrain, "make_training", lambda make: lambda plan: make(plan)._replace(
+        batches=lambda done: lambda: change(make(plan).batches(done)())))
+
+
+def test_batches_whose_size_only_the_run_knows(check, monkeypatch):
+    import tensorflow.compat.v1 as tf
+    batches_changed(monkeypatch, lambda data: data.apply(tf.data.experimental.unbatch()).batch(4))
+    status, text, report = check()
+    assert status == 1 and report is None
+    assert "input_fn's batches have shapes that only the run knows" in text and "input_ids (?, 8)" in text
+    assert "drop_remainder" in text and text.count("Traceback") == 0
+
+
+def test_batches_of_a_one_shot_iterator(check, monkeypatch):
+    import tensorflow.compat.v1 as tf
+    batches_changed(monkeypatch, lambda data: tf.data.make_one_shot_iterator(data).get_next())
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: one-shot iterator, which ends the process in a loop: OneShotIterator" in text
+
+
+def test_a_layer_without_the_devices_gelu(check, monkeypatch):
+    from estimator import modeling
+    plant(monkeypatch, modeling, "encode", lambda encode: lambda *given, **more: encode(
+        *given, **dict(more, kernels=modeling.STOCK)))
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: npu_gelu: 1 in the training graph, wanted 2" in text
+
+
+def test_the_devices_kernels_in_the_graph_to_be_exported(check, monkeypatch):
+    from estimator import model_fn
+    plant(monkeypatch, model_fn, "_kernels", lambda kernels: lambda training, mode: kernels(training, "train"))
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: only a device can load it, but it is in the graph to be exported: bert" in text
+
+
+def test_an_entry_of_our_own_in_the_session_would_be_a_second_one(check, monkeypatch):
+    def with_entry(make):
+        config = make()
+        config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
+        return config
+    plant(monkeypatch, npu, "npu_session_config", lambda make: lambda: with_entry(make))
+    status, text, _ = check()
+    assert status == 1 and "WOULD FAIL: the session must hold one NpuOptimizer, but it holds 2" in text
+
+
+def test_without_the_devices_kernels_none_is_wanted(check):
+    status, text, report = check(npu_kernels="false")
+    assert (status, report["kernels"], report["kernels_wanted"]) == (0, *[{npu.GELU_OP: 0, npu.DROPOUT_OP: 0}] * 2), text
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -115,5 +197,5 @@ def test_flags_that_contradict_the_command(capsys, flags, message):
 @pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
     ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13), ("base_google_fast", False, 0, 38)])
 def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
-    found = npu_check.kernels_wanted(albert_config.load(name), has_masked_lm)
+    found = npu_check.kernels_wanted(albert_config.load(name), True, has_masked_lm)
     assert found == {npu.GELU_OP: gelus, npu.DROPOUT_OP: dropouts}

@@ -81,3 +81,11 @@ def test_an_options_file(tmp_path):
         npu_options.read_platform_options(str(path))
     with pytest.raises(UserError, match="--npu_options: gone.json: no such file"):
         npu_options.read_platform_options("gone.json")
+
+
+@pytest.mark.parametrize("options, is_half", [
+    (NpuOptions(), True), (NpuOptions(precision_mode="force_fp32"), False), (NpuOptions(precision_mode="force_fp16"), True),
+    (NpuOptions(platform={"precision_mode_v2": "origin"}), False), (NpuOptions(platform={"precision_mode_v2": "fp16"}), True),
+    (NpuOptions(platform={"precision_mode_v2": None}), False)])
+def test_whether_values_take_two_bytes(options, is_half):
+    assert options.is_half_precision == is_half

@@ -8,7 +8,7 @@ import albert_config
 import tiny_models
 import tiny_training
 from albert_config import AlbertConfig
-from estimator import transformers_layout
+from estimator import safetensors, transformers_layout
 from etl.command_line import UserError
 
 GOOGLE, BERT = tiny_models.CONFIGS["google"], tiny_models.CONFIGS["bert"]
@@ -161,18 +161,49 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
 
 @pytest.mark.parametrize("changes, message", [
     (dict(model_type="roberta"), "config.json: model_type must be one of bert, albert, got 'roberta'"),
-    (dict(architectures=["AlbertForMaskedLM"]), "config.json: architectures must be one of AlbertForPreTraining, "
-     r"AlbertForSequenceClassification, got \['AlbertForMaskedLM'\]"),
+    (dict(architectures=["AlbertModel"]), "config.json: architectures must be one of AlbertForPreTraining, "
+     r"AlbertForMaskedLM, AlbertForSequenceClassification, got \['AlbertModel'\]"),
     (dict(layer_norm_eps=1e-5), "config.json: layer_norm_eps must be 1e-12, got 1e-05"),
     (dict(hidden_act="mish"), "config.json: hidden_act must be one of .*, got mish"),
     (dict(embedding_size=None), "config.json: missing field embedding_size"),
     (dict(hidden_size=17), "config.json: hidden_size must be a multiple of num_attention_heads"),
     (dict(vocab_size=21), "vocab_size is 21 in the config, but the vocabulary .* has 20 entries"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}), "id2label must name the labels"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "a"}), "a name of its own"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": 3, "1": 4}), "a name of its own"),
 ])
 def test_a_description_without_a_place_here(folder, changes, message):
     with pytest.raises(UserError, match=message):
         transformers_layout.read_description(folder(**changes))
+
+
+@pytest.mark.parametrize("written, message", [
+    ("[]", "must be a JSON object, got list"),
+    ('{"do_lower_case": "no"}', "do_lower_case must be true or false, got 'no'"),
+    ('{"model_max_length": "10"}', "model_max_length must be at least 3, got '10'"),
+    ('{"model_max_length": 2}', "model_max_length must be at least 3, got 2"),
+])
+def test_a_tokenizers_description_that_is_none(folder, tmp_path, written, message):
+    (tmp_path / "tokenizer_config.json").write_text(written)
+    with pytest.raises(UserError, match="tokenizer_config.json: " + message):
+        transformers_layout.read_description(folder())
+
+
+@pytest.mark.parametrize("written", ['{"model_max_length": 1000000000000000019884624838656}', '{"model_max_length": 1e30}',
+                                     '{"model_max_length": null}'])
+def test_no_text_is_longer_than_there_are_positions(folder, tmp_path, written):
+    (tmp_path / "tokenizer_config.json").write_text(written)
+    assert transformers_layout.read_description(folder())[0].max_seq_length == 12
+
+
+def test_a_masked_lm_is_a_pretrained_model(folder):
+    assert transformers_layout.read_description(folder(architectures=["AlbertForMaskedLM"]))[0].labels == ()
+
+
+def test_values_that_are_not_finite(folder, tmp_path):
+    safetensors.write(str(tmp_path / "model.safetensors"), {"bert.a": np.array([1, np.nan], np.float32)})
+    with pytest.raises(UserError, match="model.safetensors: values that are not finite in bert.a"):
+        transformers_layout.read_weights(folder(), GOOGLE, {})
 
 
 def test_what_is_not_there(folder, tmp_path):
