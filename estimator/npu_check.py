@@ -40,13 +40,12 @@ ONLY_A_DEVICE_CAN_TELL = (
 class CheckFlags:
     """What this command has beside the trainer's flags, which stand behind it among the bases."""
     memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes")
-    tflops: float = flag(TFLOPS, "rate of a device's matrix products, 10^12 operations a second")
     report_file: Optional[str] = flag(None, "JSON file for the report")
 
     def __post_init__(self: Any) -> None:
         super().__post_init__()
-        if not (self.memory_gb > 0 and self.tflops > 0):
-            raise ValueError("memory_gb and tflops must be above 0, got %g and %g" % (self.memory_gb, self.tflops))
+        if not self.memory_gb > 0:
+            raise ValueError("memory_gb must be above 0, got %g" % self.memory_gb)
         if self.backend == npu.CPU:
             raise ValueError("backend is cpu, but this command looks at what an NPU would run")
         if not self.do_train:
@@ -120,6 +119,7 @@ def make_report(training: Any, wanted: Mapping[str, int]) -> Dict[str, Any]:
     from estimator import step_graph
     from estimator.progress import ProgressHook
     flags, device = training.flags, training.device
+    peak = flags.device_peak_tflops or TFLOPS
     with tf.Graph().as_default() as graph:
         batches = training.batches(0)()
         features = batches if isinstance(batches, Mapping) else tf.data.make_initializable_iterator(batches).get_next()
@@ -149,8 +149,8 @@ def make_report(training: Any, wanted: Mapping[str, int]) -> Dict[str, Any]:
         "loop": loops_of(training.num_train_steps, flags.save_checkpoints_steps, flags.iterations_per_loop,
                          flags.gradient_accumulation_steps),
         "memory_bytes": memory, "memory_of_the_update_bytes": needed, "memory_limit_bytes": int(flags.memory_gb * GIGA),
-        "matmul_flops": flops, "tflops": flags.tflops,
-        "seconds_of_a_batch_at_least": sum(flops.values()) / (flags.tflops * TERA),
+        "matmul_flops": flops, "peak_tflops": peak,
+        "seconds_of_a_batch_at_least": sum(flops.values()) / (peak * TERA),
         "records_of_a_batch": features["input_ids"].shape.as_list()[0],
         "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
         "activations_are_half_precision": device.options.is_half_precision,
@@ -194,7 +194,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     if report["memory_of_the_update_bytes"] + kept > report["memory_limit_bytes"]:
         lines.append("  that may not fit: a smaller --train_batch_size with --gradient_accumulation_steps keeps less")
     lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s at least %.3g s, "
-                 "at most %.0f records/s" % (total_flops, flops["forward"], flops["backward"], report["tflops"], seconds,
+                 "at most %.0f records/s" % (total_flops, flops["forward"], flops["backward"], report["peak_tflops"], seconds,
                                              report["records_of_a_batch"] / seconds))
     entries = ["NpuOptimizer with " + ", ".join("%s %s" % pair for pair in sorted(entry.items()))
                for entry in report["npu_optimizers"]]

@@ -45,7 +45,7 @@ def test_shipped_configs_have_no_fault(check, name):
 
 
 def test_the_report(check):
-    status, text, report = check(memory_gb=1, tflops=0.001)
+    status, text, report = check(memory_gb=1, device_peak_tflops=0.001)
     assert status == 0 and "lamb" in text                              # the trainer's own defaults
     assert report["device"] == "npu (planned: npu_bridge is not installed)"
     assert report["loop"] == {"num_train_steps": 200, "batches_of_a_step": 1, "batches": 200, "batches_of_a_loop": 100,
@@ -187,7 +187,7 @@ def test_what_the_trainer_refuses_is_refused_here(check, flags, message):
 
 @pytest.mark.parametrize("flags, message", [
     (["--backend", "cpu"], "backend is cpu"), (["--do_eval", "true"], "do_train is false"),
-    (["--tflops", "0"], "memory_gb and tflops must be above 0")])
+    (["--memory_gb", "0"], "memory_gb must be above 0")])
 def test_flags_that_contradict_the_command(capsys, flags, message):
     with pytest.raises(SystemExit):
         npu_check.main(flags)
