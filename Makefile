@@ -4,7 +4,7 @@
 # make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
-# make bench-finetune DATA=path/to/afqmc TASK=afqmc   batches by length against padding all to 128: pace and accuracy
+# make bench-finetune DATA=path/to/afqmc TASK=afqmc   rows padded to the longest of their batch against all to 128: pace, accuracy
 # make bench-etl-memory DATA='corpus/*.txt'   peak memory of the sample builder at 30, 100 and 300 MB of text (an hour)
 # make bench-serving DATA=questions.tsv         an exported model against the plain graph padded to 128, tiny and base
 # make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)

@@ -354,8 +354,7 @@ def make_training(plan: Plan) -> Any:
                                            config.output_dir, config.run_options())
 
     def batches(done: int) -> Any:
-        return input_fn.train_on_rows(rows, config.train_batch_size, config.random_seed,
-                                      plan.num_train_steps * config.gradient_accumulation_steps, done, plan.seq_length,
+        return input_fn.train_on_rows(rows, config.train_batch_size, config.random_seed, done, plan.seq_length,
                                       plan.device.world)
     if config.do_train:
         batches(0)                             # refuses data that does not fill a batch before anything is written

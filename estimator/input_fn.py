@@ -24,7 +24,6 @@ FILES_READ_AT_ONCE = 16                        # a group: its files are read in 
 SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
 PARSERS = 2                                    # batches that are parsed at once
 BATCHES_AHEAD = 2
-POOL_BATCHES = 64                              # batches whose rows are sorted by length together
 
 # AutoGraph reads a function's source file when the graph is built: a file edited during a long training would break the
 # evaluation after it. Ours are plain graph code and need no conversion.
@@ -67,18 +66,18 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     return input_fn
 
 
-def train_on_rows(rows: Rows, batch_size: int, seed: int, num_batches: int, batches_done: int = 0,
-                  seq_length: Optional[int] = None, world: World = ALONE) -> InputFn:
-    """The batches from `batches_done` up to `num_batches`; each epoch in an order of its own. Dealt out as records are.
+def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0, seq_length: Optional[int] = None,
+                  world: World = ALONE) -> InputFn:
+    """Batches without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as records are.
+
+    Rows of a batch are chosen whatever their length: batches of similar length would often be of one class.
 
     Args:
       rows: of a classifier.
       batch_size: rows of a batch, on each device.
       seed: of the order.
-      num_batches: of the whole run.
       batches_done: where it goes on.
-      seq_length: what all rows are padded to. None: rows of similar length share a batch, which is padded to its longest;
-        the run sees the same rows as often.
+      seq_length: what all rows are padded to. None: to the longest of their batch.
       world: the devices.
 
     Raises UserError when the rows do not fill one batch.
@@ -89,11 +88,7 @@ def train_on_rows(rows: Rows, batch_size: int, seed: int, num_batches: int, batc
                         % (batch_size, _on_devices(world), num_rows))
 
     def batches() -> Iterator[Batch]:
-        if seq_length is None:
-            chosen = _rows_of_similar_length(rows.lengths, batch_size * world.size, seed, num_batches, batches_done)
-        else:
-            chosen = _training_rows(num_rows, batch_size * world.size, seed, batches_done)
-        for numbers in chosen:
+        for numbers in _training_rows(num_rows, batch_size * world.size, seed, batches_done):
             yield rows.batch(numbers[world.rank::world.size], seq_length)
     return lambda: _from_batches(batches, rows, batch_size, seq_length)
 
@@ -183,19 +178,6 @@ def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size
     for name, dtype in dict(more, label_ids=rows.label_ids.dtype).items():
         types[name], shapes[name] = tf.as_dtype(dtype), tf.TensorShape([batch_size])
     return tf.data.Dataset.from_generator(batches, types, shapes).prefetch(BATCHES_AHEAD)
-
-
-def _rows_of_similar_length(lengths: np.ndarray, batch_size: int, seed: int, num_batches: int, batches_done: int
-                            ) -> Iterator[np.ndarray]:
-    """Row numbers as `_training_rows` has them, but each POOL_BATCHES batches are sorted by length and then shuffled."""
-    first_pool, skip = divmod(batches_done, POOL_BATCHES)
-    stream = _training_rows(len(lengths), batch_size, seed, first_pool * POOL_BATCHES)
-    for begin in range(first_pool * POOL_BATCHES, num_batches, POOL_BATCHES):
-        count = min(POOL_BATCHES, num_batches - begin)
-        pool = np.concatenate([next(stream) for _ in range(count)])
-        pool = pool[np.argsort(lengths[pool], kind="stable")].reshape(count, batch_size)
-        yield from pool[_random(seed, begin, 1).permutation(count)][skip:]
-        skip = 0
 
 
 def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: int) -> Iterator[np.ndarray]:

@@ -20,7 +20,7 @@ from etl import files
 from etl.command_line import quiet_libraries
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-WAYS = {"padded to %d": True, "by length": False}
+WAYS = {"padded to %d": True, "to the longest": False}
 
 
 class Measured(NamedTuple):
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--config", help="config; without it the one beside the checkpoint, or tiny")
     parser.add_argument("--max_seq_length", type=int, default=128, help="tokens of an example")
     parser.add_argument("--train_examples", type=int, default=1600, help="at most; of the file's beginning")
-    parser.add_argument("--dev_examples", type=int, default=2000, help="at most; of the file's beginning")
+    parser.add_argument("--dev_examples", type=int, default=5000, help="at most; of the file's beginning")
     parser.add_argument("--batch_size", type=int, default=32, help="of training and of evaluation")
     parser.add_argument("--learning_rate", type=float, default=1e-4, help="highest learning rate")
     parser.add_argument("--seeds", default="1,2,3", help="one run each way for each")
@@ -67,8 +67,8 @@ def main() -> None:
     for way, runs in found.items():
         print("%6s %-16s %20.1f %22.1f %22s" % ("median", name_of(way, arguments), *medians[way][:2],
                                                 scores.mean_and_deviation([run.accuracy for run in runs])))
-    padded, by_length = (medians[way] for way in WAYS)
-    print("By length: training %.2f times as fast, evaluation and prediction %.2f times" % tuple(by_length[:2] / padded[:2]))
+    padded, longest = (medians[way] for way in WAYS)
+    print("To the longest: training %.2f times as fast, evaluation and prediction %.2f times" % tuple(longest[:2] / padded[:2]))
 
 
 def name_of(way: str, arguments: argparse.Namespace) -> str:
@@ -76,7 +76,7 @@ def name_of(way: str, arguments: argparse.Namespace) -> str:
 
 
 def measure(arguments: argparse.Namespace, data: str, seed: int, pad: bool) -> Measured:
-    output = os.path.join(arguments.output, "%s-%d" % ("padded" if pad else "by_length", seed))
+    output = os.path.join(arguments.output, "%s-%d" % ("padded" if pad else "longest", seed))
     config = FinetuneConfig(
         task_name=arguments.generic_task, data_dir=data, output_dir=output,
         cache_dir=os.path.join(arguments.output, "encoded"), random_seed=seed,

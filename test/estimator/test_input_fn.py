@@ -106,31 +106,28 @@ def labels(found):
 @pytest.mark.parametrize("seq_length", [4, None])
 def test_rows_are_shuffled_by_epoch_and_resume(seq_length):
     rows = rows_of([2, 3, 4, 2, 3, 4, 2, 3, 4, 1])
-    whole = batches(input_fn.train_on_rows(rows, 4, seed=5, num_batches=10, seq_length=seq_length), 10, fixed=bool(seq_length))
+    whole = batches(input_fn.train_on_rows(rows, 4, seed=5, seq_length=seq_length), 10, fixed=bool(seq_length))
     assert sorted(labels(whole)) == sorted(list(range(10)) * 4)
     assert all((batch["input_ids"].max(axis=1) == batch["label_ids"] + 5).all() for batch in whole)
     for batches_done in (1, 4, 9):
-        resumed, = batches(input_fn.train_on_rows(rows, 4, 5, 10, batches_done, seq_length), 1, fixed=bool(seq_length))
+        resumed, = batches(input_fn.train_on_rows(rows, 4, 5, batches_done, seq_length), 1, fixed=bool(seq_length))
         assert resumed["label_ids"].tolist() == whole[batches_done]["label_ids"].tolist()
 
 
 def test_rows_padded_to_one_length_come_epoch_by_epoch():
-    found = labels(batches(input_fn.train_on_rows(rows_of([2] * 10), 4, seed=5, num_batches=10, seq_length=4), 10))
+    found = labels(batches(input_fn.train_on_rows(rows_of([2] * 10), 4, seed=5, seq_length=4), 10))
     assert sorted(found[:10]) == sorted(found[10:20]) == list(range(10)) and found[:10] != found[10:20]
 
 
-@pytest.mark.parametrize("batches_done", [3, input_fn.POOL_BATCHES, input_fn.POOL_BATCHES + 5])
-def test_rows_of_similar_length_share_a_batch(batches_done):
-    rng = np.random.RandomState(0)
-    rows, count = rows_of(rng.randint(1, 30, 400).tolist()), input_fn.POOL_BATCHES + 10
-    whole = batches(input_fn.train_on_rows(rows, 8, seed=1, num_batches=count), fixed=False)
-    assert len(whole) == count
-    padding = [1 - batch["input_mask"].mean() for batch in whole]
-    assert np.mean(padding) < 0.06 and all(batch["input_mask"][:, -1].any() for batch in whole)
-    lengths = [batch["input_ids"].shape[1] for batch in whole]
-    assert sorted(lengths[:20]) != lengths[:20]                       # short and long ones take turns
-    resumed = batches(input_fn.train_on_rows(rows, 8, 1, count, batches_done), 1, fixed=False)
-    assert labels(resumed) == whole[batches_done]["label_ids"].tolist()
+def test_both_ways_of_padding_train_on_the_same_batches():
+    rows = rows_of(np.random.RandomState(0).randint(1, 30, 40).tolist())
+    padded, short = (batches(input_fn.train_on_rows(rows, 8, seed=1, seq_length=length), 12, fixed=bool(length))
+                     for length in (30, None))
+    assert labels(padded) == labels(short)
+    for one, other in zip(padded, short):
+        width = other["input_ids"].shape[1]
+        assert other["input_mask"][:, -1].any() and one["input_mask"][:, width:].sum() == 0
+        assert one["input_ids"][:, :width].tolist() == other["input_ids"].tolist()
 
 
 @pytest.mark.parametrize("seq_length, wanted", [(3, [[5, 0, 0], [6, 6, 6], [7, 7, 0]]), (None, [[5, 0], [7, 7], [8, 8]])])
@@ -145,7 +142,7 @@ def test_every_row_is_evaluated_and_the_tail_is_marked(seq_length, wanted):
 
 def test_fewer_rows_than_a_batch_names_both_numbers():
     with pytest.raises(UserError, match="--train_batch_size is 4, but there are only 3 training examples"):
-        input_fn.train_on_rows(rows_of([1] * 3), batch_size=4, seed=1, num_batches=1)
+        input_fn.train_on_rows(rows_of([1] * 3), batch_size=4, seed=1)
 
 
 @pytest.mark.parametrize("batches_done", [0, 3])
@@ -155,8 +152,8 @@ def test_two_ranks_share_every_batch_of_the_double_size(data, batches_done):
     ranks = [words(batches(input_fn.train_on_records(data, 2, 1, batches_done, World(rank, 2)), 12)) for rank in (0, 1)]
     assert [sorted(first + second) for first, second in zip(*ranks)] == [sorted(batch) for batch in whole]
     rows = rows_of([2] * 20)
-    whole = batches(input_fn.train_on_rows(rows, 4, 1, 12, batches_done, 2), 9)
-    ranks = [batches(input_fn.train_on_rows(rows, 2, 1, 12, batches_done, 2, World(rank, 2)), 9) for rank in (0, 1)]
+    whole = batches(input_fn.train_on_rows(rows, 4, 1, batches_done, 2), 9)
+    ranks = [batches(input_fn.train_on_rows(rows, 2, 1, batches_done, 2, World(rank, 2)), 9) for rank in (0, 1)]
     for both, first, second in zip(whole, *ranks):
         assert sorted(labels([both])) == sorted(labels([first, second]))
 
