@@ -165,7 +165,7 @@ def _read_extent(extent: Extent) -> Iterator[Tuple[bytes, bytes]]:
             header = stream.read(_KEY_BYTES + _LENGTH.size)
             length = _LENGTH.unpack(header[_KEY_BYTES:])[0] if len(header) == _KEY_BYTES + _LENGTH.size else -1
             record = stream.read(max(0, length))
-            if len(record) != length:
+            if len(record) != length or not any(header):    # zeros: another host has merged this, and given it back to the disk
                 raise OSError("%s: run file cut off" % extent.path)
             yield header[:_KEY_BYTES], record
 

@@ -141,6 +141,14 @@ def test_full_disk_while_merging_to_runs_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path / "out")) == []
 
 
+def test_run_whose_part_was_given_back_meanwhile(tmp_path):
+    extent, = runs_of([Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)], tmp_path, 1)
+    with open(extent.path, "wb") as stream:
+        stream.write(b"\0" * extent.bytes)
+    with pytest.raises(OSError, match="run file cut off"):
+        merge_shard([extent], str(tmp_path / "x"), keep_duplicates=True)
+
+
 @pytest.mark.parametrize("cut", [1, 8, 9, 12, 13, 39, 40])
 def test_run_that_was_cut_off(tmp_path, cut):
     samples = [Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)]
