@@ -75,7 +75,8 @@ def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List
         run_map("CollectRandomSegments", collect, ranges, runner)
         await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
         write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
-    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan)):
+    seen: Dict[int, Tuple[int, int]] = {}
+    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
         await_files(marker_path(job.work_dir, index) for index, _ in ranges)
     return read_markers(job.work_dir, len(ranges))
@@ -110,10 +111,13 @@ def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> No
                         % (documents, counters["documents_too_short"], counters["eval_documents"]))
 
 
-def _chunks_done(plan: Plan) -> Tuple[int, str]:
-    markers = read_markers(plan.job.work_dir, len(plan.ranges))
-    samples = sum(marker["counters"].get(part + "_samples", 0) for marker in markers for part in PARTS)
-    return sum(marker["bytes"] for marker in markers), "{:,} samples".format(samples)
+def _chunks_done(plan: Plan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
+    """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
+    for index in set(range(len(plan.ranges))) - set(seen):
+        if os.path.exists(marker_path(plan.job.work_dir, index)):
+            marker = read_json(marker_path(plan.job.work_dir, index))
+            seen[index] = marker["bytes"], sum(marker["counters"].get(part + "_samples", 0) for part in PARTS)
+    return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))
 
 
 def _shards_done(plan: Plan) -> Tuple[int, str]:

@@ -14,13 +14,12 @@ from typing import Any, Optional, Tuple
 from etl.command_line import UserError, one_line
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "PortableRunner")
-ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS", "DOCKER")
+ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")     # not Beam's DOCKER: its containers see no shared folder
 FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 has a job server for
 PATIENCE_SECONDS = 10.0
 ADDRESS = re.compile(r"([^/:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
 
-_CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its own", "DOCKER": "the image of the workers",
-            "PROCESS": "the program that starts a worker"}
+_CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its own", "PROCESS": "path of etl-worker on each host"}
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ class BuildConfig:
     job_endpoint: Optional[str] = flag(None, "HOST:PORT of a job server that runs already, instead of flink_master")
     environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
                                            "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
-    environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker; DOCKER: an image")
+    environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
     verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
 
     def __post_init__(self):

@@ -5,7 +5,7 @@
 Starts one job manager and two task managers of Flink 1.16.3, in a network of its own that is nothing but loopback and among
 processes of its own (Linux's unshare), so that the usual ports are free, nobody else reaches them, and all ends with this
 command. Builds with one process, then on the cluster: workers started by task managers, by a pool and by the command; two at
-work and four; one task manager killed in the middle, and the same command again; a user's mistake. Prints a row for each
+work and four; one task manager killed in the middle, and the same command again; Ctrl-C, and another runner goes on; a user's mistake. Prints a row for each
 and ends with status 1 where a byte differs or a process is left.
 """
 import argparse
@@ -47,7 +47,7 @@ SETTINGS = {
     "taskmanager.memory.managed.size": "64m", "taskmanager.memory.network.min": "64m", "taskmanager.memory.network.max": "64m",
     "taskmanager.memory.framework.heap.size": "128m", "taskmanager.memory.framework.off-heap.size": "128m",
     "taskmanager.memory.jvm-metaspace.size": "256m", "taskmanager.memory.jvm-overhead.min": "192m",
-    "taskmanager.memory.jvm-overhead.max": "192m", "heartbeat.interval": 2000, "heartbeat.timeout": 10000,
+    "taskmanager.memory.jvm-overhead.max": "192m",
     "cluster.evenly-spread-out-slots": "true"}
 OVERVIEW = "http://127.0.0.1:8081/overview"
 ALONE = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
@@ -87,7 +87,7 @@ def job_server_jar(folder):
                               "-DoutputDirectory=" + os.path.dirname(jar)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         if run.returncode:
             lines = [line for line in run.stdout.decode("utf-8", "replace").splitlines() if "ERROR" in line]
-            print("Maven: %s" % re.sub(r"\x1b\[\d*m", "", lines[0] if lines else "failed"))
+            print("Maven, asked for %s: %s" % (JOB_SERVER, re.sub(r"\x1b\[\d*m", "", lines[0] if lines else "failed")))
             jar = os.path.join(folder, "job_server", "parts.jar")
     if not os.path.exists(jar):
         parts = os.path.join(os.path.dirname(jar), "parts")
@@ -194,7 +194,8 @@ class Builder:
         with open(os.path.join(self._folder, name + ".out"), "wb") as out, open(os.path.join(self._folder, name + ".err"), "wb") as err:
             return subprocess.Popen([sys.executable, "-m", "etl.build_pretrain", "--input_file", self.corpus, "--output_dir",
                                      os.path.join(self._folder, name), "--num_shards", "3"] + list(flags), cwd=ROOT,
-                                    env=environment, stdout=out, stderr=err)
+                                    env=environment, stdout=out, stderr=err,
+                                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
 
     def build(self, name, *flags):
         """Seconds that it took; what went wrong ends the check."""
@@ -259,8 +260,9 @@ def check(builder, cluster, jar):
     for name, flags in (("process_2", flink + process + ["--parallelism", "2"]), ("process_4", flink + process + ["--parallelism", "4"]),
                         ("pool_4", server + pool + ["--parallelism", "4"]), ("loopback_2", server + ["--parallelism", "2"])):
         seconds = builder.build(name, *flags)
-        failed += report(name, " ".join(flag for flag in flags if flag != jar), seconds, builder, wanted)
+        failed += report(name, " ".join(flags).replace(ROOT + os.sep, ""), seconds, builder, wanted)
     failed += kill_a_task_manager(builder, cluster, wanted, flink + process + ["--parallelism", "2"])
+    failed += interrupt(builder, wanted, server + pool + ["--parallelism", "2"])
     failed += mistake(builder, server + pool + ["--parallelism", "2"])
     return int(failed > 0)
 
@@ -295,6 +297,22 @@ def kill_a_task_manager(builder, cluster, wanted, flags):
     cluster.start_task_manager("task_manager_2")
     cluster.await_task_managers(2)
     return len(left) + (report("killed", "", time.time() - begin, builder, wanted) if status == 0 else 1)
+
+
+def interrupt(builder, wanted, flags):
+    """Ctrl-C takes the job back from the cluster; another runner goes on with what is done."""
+    build = builder.start("interrupted", "--max_bad_fraction", "0.01", *flags)
+    while builder.finished("interrupted") < 3:
+        assert build.poll() is None, builder.said("interrupted")
+        time.sleep(0.1)
+    build.send_signal(signal.SIGINT)
+    status, last, begin = build.wait(), builder.said("interrupted")[-1], time.time()
+    while overview().get("jobs-running") and time.time() - begin < 60:
+        time.sleep(0.2)
+    running = overview().get("jobs-running")
+    print("Ctrl-C: status %d: %s; jobs that run %.0f s later: %s" % (status, last, time.time() - begin, running), flush=True)
+    seconds = builder.build("interrupted", "--runner", "DirectRunner")
+    return int(status != 130 or running != 0) + report("interrupted", "then the DirectRunner", seconds, builder, wanted)
 
 
 def mistake(builder, flags):

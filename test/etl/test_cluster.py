@@ -33,7 +33,7 @@ PORTABLE = {"runner": "PortableRunner", "parallelism": 4, "job_endpoint": "10.0.
     (dict(FLINK, parallelism=0), "runner FlinkRunner needs parallelism of at least 1, the number of ranges at work at once, got 0"),
     (dict(FLINK, environment_type="EXTERNAL"),
      "environment_type EXTERNAL needs environment_config: HOST:PORT of the worker pools, as each host sees its own"),
-    (dict(FLINK, environment_type="PROCESS"), "environment_type PROCESS needs environment_config: the program that starts a worker"),
+    (dict(FLINK, environment_type="PROCESS"), "environment_type PROCESS needs environment_config: path of etl-worker on each host"),
     (dict(FLINK, environment_config="x"), "environment_type LOOPBACK has no use for environment_config, got x"),
 ])
 def test_bad_flags(flags, message):
