@@ -27,7 +27,7 @@ from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folde
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
 from etl.random_segments import candidates_path, collect_candidates, write_pools
-from etl.shards import Extent, shard_path, write_shard
+from etl.shards import Extent, shard_path, write_extents, write_shard
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # below this, merging is done before worker processes would have started
 
@@ -85,15 +85,12 @@ def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List
 def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
     """Sorted runs to shards."""
     job, total = plan.job, sum(extent.bytes for extent in extents)
-    tasks: Dict[Tuple[str, int], List[Extent]] = {
-        (part, index): [] for part, count in job.num_shards for index in range(count)}
-    for extent in extents:
-        tasks[extent.part, extent.shard].append(extent)
+    shards = write_extents(job.work_dir, dict(job.num_shards), extents)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
     if total <= MERGE_IN_PROCESS_BYTES:
         runner = RunnerConfig("DirectRunner", 1)
     with progress("shards", total, lambda: _shards_done(plan)):
-        run_map("MergeShards", write, [(part, index, found) for (part, index), found in tasks.items()], runner)
+        run_map("MergeShards", write, shards, runner)
         await_files(path + ".json" for path in _shard_paths(plan))
 
 

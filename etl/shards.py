@@ -15,7 +15,7 @@ from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tup
 import numpy as np
 
 from etl.examples import frame
-from etl.files import atomic_write, free_range, write_json
+from etl.files import atomic_write, free_range, read_json, write_json
 from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
@@ -92,15 +92,28 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
     return os.path.join(work_dir, "shards", shard_name(part, index, num_shards))
 
 
-def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
-                task: Tuple[str, int, Sequence[Extent]]) -> None:
+def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[Extent]) -> List[Tuple[str, int]]:
+    """Leaves a file for each shard that says where its samples are, for `write_shard`; returns (part, number) of all shards.
+
+    There may be millions of extents: too much to travel through an engine.
+    """
+    found: Dict[Tuple[str, int], List[Extent]] = {(part, index): [] for part, count in num_shards.items() for index in range(count)}
+    for extent in extents:
+        found[extent.part, extent.shard].append(extent)
+    for (part, index), its_extents in found.items():
+        write_json(shard_path(work_dir, part, index, num_shards[part]) + ".extents", its_extents)
+    return list(found)
+
+
+def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool, shard: Tuple[str, int]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
 
     Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
     """
-    part, index, extents = task
+    part, index = shard
     path = shard_path(work_dir, part, index, num_shards[part])
     if not os.path.exists(path + ".json"):
+        extents = [Extent(*extent) for extent in read_json(path + ".extents")]
         merged = merge_shard(extents, path, keep_duplicates)
         write_json(path + ".json", {"shard": merged.shard, "dropped": merged.dropped})
         for extent in extents:
