@@ -176,6 +176,7 @@ def answer() -> None:
         if config.options and started:         # a job on a cluster does not end with who submitted it
             with contextlib.suppress(Exception):
                 started[0].cancel()
+                logging.info("The command has gone: its job is cancelled")
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
