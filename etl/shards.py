@@ -10,6 +10,7 @@ import heapq
 import itertools
 import os
 import struct
+import uuid
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
@@ -133,7 +134,7 @@ def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan
         try:
             level = list(extents)
             while len(level) > fan_in:
-                level = [_merge_to_run(level[at:at + fan_in], "%s.merge-%d" % (path, len(temporary)), temporary)
+                level = [_merge_to_run(level[at:at + fan_in], "%s.merge-%s" % (path, uuid.uuid4().hex), temporary)
                          for at in range(0, len(level), fan_in)]
             digest, records, size, dropped = hashlib.sha256(), 0, 0, 0
             for _, group in itertools.groupby(_merged(level), key=lambda pair: pair[0][:_HASH_BYTES]):
