@@ -12,7 +12,7 @@
 # make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
 # make bench-server DATA=questions.tsv          load on the server: throughput with and without batching, a soak, overload (15 minutes)
 # make check-flink DATA='corpus/*.txt'         the sample builder on a Flink cluster of two task managers, started here: the same bytes;
-#     Linux (unshare), Java 11 or newer, Maven, 1 GB of downloads into .venv-flink (15 minutes)
+#     Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
 # make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
 # make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
 

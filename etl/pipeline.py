@@ -167,7 +167,8 @@ def answer() -> None:
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                              # what anything prints goes to the log
     request = pickle.load(sys.stdin.buffer)
-    config, started = request[-1], []          # type: RunnerConfig, List[Any]
+    config: RunnerConfig = request[-1]
+    started: List[Any] = []
     if config.options:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
