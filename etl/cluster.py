@@ -17,6 +17,7 @@ RUNNERS = ("DirectRunner", "FlinkRunner", "PortableRunner")
 ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")     # not Beam's DOCKER: its containers see no shared folder
 FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 has a job server for
 PATIENCE_SECONDS = 10.0
+JOB_SERVER_SECONDS = 86400                     # a busy one may think long; with Beam's own, it is the limit of a whole job
 ADDRESS = re.compile(r"([^/:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
 
 _CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its own", "PROCESS": "path of etl-worker on each host"}
@@ -81,7 +82,7 @@ class ClusterConfig:
         given = {"job_endpoint": self.job_endpoint, "flink_master": self.flink_master, "flink_version": flink_version,
                  "flink_job_server_jar": self.flink_job_server_jar, "parallelism": self.parallelism,
                  "sdk_worker_parallelism": self.parallelism, "environment_type": self.environment,
-                 "environment_config": environment_config}
+                 "environment_config": environment_config, "job_server_timeout": JOB_SERVER_SECONDS}
         return tuple("--%s=%s" % (name, value) for name, value in given.items() if value is not None)
 
 

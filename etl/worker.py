@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 from etl.cluster import ADDRESS
 from etl.command_line import UserError, flag, run
@@ -77,33 +77,25 @@ class Pool:
     """Worker processes of this host, and the server that task managers ask for them."""
 
     def __init__(self) -> None:
-        self._workers: Dict[str, List["subprocess.Popen[bytes]"]] = {}
+        self._workers: List["subprocess.Popen[bytes]"] = []
         self._lock = threading.Lock()
         self.server: Any = None
         self.port = 0
 
-    def start(self, request: Any) -> None:
-        """Starts a worker. Task managers number theirs alike, so two on one host may use the same name."""
-        command = [sys.executable, "-m", "etl.worker", "--id", request.worker_id, "--provision_endpoint",
-                   request.provision_endpoint.url]
+    def start(self, worker_id: str, provision_endpoint: str) -> None:
+        """Starts a worker, which ends when its task manager hangs up."""
+        command = [sys.executable, "-m", "etl.worker", "--id", worker_id, "--provision_endpoint", provision_endpoint]
         with self._lock:
-            self._workers.setdefault(request.worker_id, []).append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
-
-    def stop_worker(self, worker_id: str) -> None:
-        """Ends a worker that is at work still. Where two have the name, each goes when its own task manager hangs up."""
-        with self._lock:
-            alive = [worker for worker in self._workers.pop(worker_id, []) if worker.poll() is None]
-            if len(alive) == 1:
-                _end(alive)
-            elif alive:
-                self._workers[worker_id] = alive
+            self._workers = [worker for worker in self._workers if worker.poll() is None]    # leaves no zombies
+            self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
 
     def stop(self) -> None:
         """Ends the server and all workers."""
         self.server.stop(None)
         with self._lock:
-            _end([worker for workers in self._workers.values() for worker in workers])
-            self._workers.clear()
+            for worker in self._workers:
+                worker.kill()                  # what it leaves is a temporary file; a range without a marker is done anew
+                worker.wait()
 
 
 def start_pool(address: str) -> Pool:
@@ -118,13 +110,13 @@ def start_pool(address: str) -> Pool:
 
         def StartWorker(self, request: Any, context: Any) -> Any:
             try:
-                pool.start(request)
+                pool.start(request.worker_id, request.provision_endpoint.url)
             except OSError as error:
                 return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
             return beam_fn_api_pb2.StartWorkerResponse()
 
         def StopWorker(self, request: Any, context: Any) -> Any:
-            pool.stop_worker(request.worker_id)
+            """Does nothing: task managers number their workers alike, so the name may be that of another one's."""
             return beam_fn_api_pb2.StopWorkerResponse()
 
     # Without so_reuseport 0, a second pool on the port would take half of the first one's requests.
@@ -139,12 +131,6 @@ def start_pool(address: str) -> Pool:
     pool.server = server
     server.start()
     return pool
-
-
-def _end(workers: Sequence["subprocess.Popen[bytes]"]) -> None:
-    for worker in workers:
-        worker.kill()                          # what it leaves is a temporary file; a range without a marker is done anew
-        worker.wait()
 
 
 if __name__ == "__main__":

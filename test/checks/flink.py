@@ -260,14 +260,18 @@ def check(builder, cluster, jar):
     process = ["--environment_type", "PROCESS", "--environment_config", WORKER]
     pool = ["--environment_type", "EXTERNAL", "--environment_config", "127.0.0.1:50000"]
     failed = 0
-    for name, flags in (("process_2", flink + process + ["--parallelism", "2"]), ("pool_4", server + pool + ["--parallelism", "4"]),
-                        ("loopback_2", server + ["--parallelism", "2"])):
-        seconds = builder.build(name, *flags)
-        failed += report(name, " ".join(flags).replace(ROOT + os.sep, ""), seconds, builder, wanted)
+    failed += on_the_cluster("process_2", flink + process + ["--parallelism", "2"], builder, wanted)
     failed += kill_a_task_manager(builder, cluster, wanted, flink + process + ["--parallelism", "2"])
-    failed += interrupt(builder, wanted, server + pool + ["--parallelism", "2"])
     failed += mistake(builder, server + pool + ["--parallelism", "2"])
+    failed += interrupt(builder, wanted, flink + process + ["--parallelism", "2"])
+    failed += on_the_cluster("pool_4", server + pool + ["--parallelism", "4"], builder, wanted)
+    failed += on_the_cluster("loopback_2", server + ["--parallelism", "2"], builder, wanted)
     return int(failed > 0)
+
+
+def on_the_cluster(name, flags, builder, wanted):
+    seconds = builder.build(name, *flags)
+    return report(name, " ".join(flags).replace(ROOT + os.sep, ""), seconds, builder, wanted)
 
 
 def report(name, what, seconds, builder, wanted):

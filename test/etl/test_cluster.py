@@ -45,10 +45,10 @@ def test_bad_flags(flags, message):
 @pytest.mark.parametrize("flags, options", [
     ({"runner": "DirectRunner"}, ()),
     (FLINK, ("--flink_master=10.0.0.1:8081", "--flink_version=1.15", "--parallelism=4", "--sdk_worker_parallelism=4",
-             "--environment_type=LOOPBACK")),
+             "--environment_type=LOOPBACK", "--job_server_timeout=86400")),
     (dict(FLINK, flink_job_server_jar="x.jar", environment_type="EXTERNAL", environment_config="127.0.0.1:50000"),
      ("--flink_master=10.0.0.1:8081", "--flink_version=1.15", "--flink_job_server_jar=x.jar", "--parallelism=4",
-      "--sdk_worker_parallelism=4", "--environment_type=EXTERNAL", "--environment_config=127.0.0.1:50000")),
+      "--sdk_worker_parallelism=4", "--environment_type=EXTERNAL", "--environment_config=127.0.0.1:50000", "--job_server_timeout=86400")),
 ])
 def test_beams_options(flags, options):
     assert ClusterConfig(**flags).beam_options("1.15") == options
@@ -57,7 +57,7 @@ def test_beams_options(flags, options):
 def test_beams_options_without_a_version():
     options = ClusterConfig(**dict(PORTABLE, environment_type="PROCESS", environment_config="/with blank/etl-worker")).beam_options(None)
     assert options == ("--job_endpoint=10.0.0.1:8099", "--parallelism=4", "--sdk_worker_parallelism=4",
-                       "--environment_type=PROCESS", '--environment_config={"command": "/with blank/etl-worker"}')
+                       "--environment_type=PROCESS", '--environment_config={"command": "/with blank/etl-worker"}', "--job_server_timeout=86400")
 
 
 def test_place():

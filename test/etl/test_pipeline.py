@@ -149,7 +149,7 @@ def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
 @pytest.fixture
 def engine(tmp_path, job_service):
     return RunnerConfig("PortableRunner", 1, str(tmp_path / "workers.log"),
-                        ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK", "--job_server_timeout=20"), str(tmp_path))
+                        ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK", "--job_server_timeout=200"), str(tmp_path))
 
 
 def test_every_element_is_seen_by_an_engine(tmp_path, engine, capfd):
