@@ -4,9 +4,9 @@
 
 Starts one job manager and two task managers of Flink 1.16.3, in a network of its own that is nothing but loopback and among
 processes of its own (Linux's unshare), so that the usual ports are free, nobody else reaches them, and all ends with this
-command. Builds with one process, then on the cluster: workers started by task managers, by a pool and by the command; two at
-work and four; one task manager killed in the middle, and the same command again; Ctrl-C, and another runner goes on; a user's mistake. Prints a row for each
-and ends with status 1 where a byte differs or a process is left.
+command. Builds with the DirectRunner, then on the cluster: workers started by task managers, by a pool and by the command; two at
+work and four; one task manager killed in the middle, and the same command again; Ctrl-C, and another runner goes on; a user's
+mistake. Prints a row for each and ends with status 1 where a byte differs or a process is left.
 """
 import argparse
 import glob
