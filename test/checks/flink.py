@@ -33,6 +33,7 @@ CORPUS_BYTES = 20 * 10 ** 6
 BUILD_FLAGS = ["--num_shards", "3", "--dupe_factor", "7"]     # enough for merging to be done on the cluster, too
 BAD_DOCUMENT = b"ab\xff\n\n"
 SLOTS = 2                                      # of each task manager
+PATIENCE_SECONDS = 900                         # for task managers to come or go, on a busy machine
 WORKER = os.path.join(os.path.dirname(sys.executable), "etl-worker")
 # Java 17 hides from both, Flink and Beam, what they look into.
 OPENED = ("lang", "lang.invoke", "lang.reflect", "util", "util.concurrent", "util.concurrent.atomic", "util.concurrent.locks",
@@ -160,7 +161,7 @@ class Cluster:
         self._processes.pop(name).wait()
 
     def await_task_managers(self, count):
-        deadline = time.time() + 120
+        deadline = time.time() + PATIENCE_SECONDS
         while overview().get("taskmanagers") != count:
             dead = [name for name, process in self._processes.items() if process.poll() is not None]
             assert not dead and time.time() < deadline, "%s, not %d task managers; ended: %s" % (overview(), count, dead)
