@@ -11,6 +11,8 @@
 # make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
 # make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
 # make bench-server DATA=questions.tsv          load on the server: throughput with and without batching, a soak, overload (15 minutes)
+# make check-flink DATA='corpus/*.txt'         the sample builder on a Flink cluster of two task managers, started here: the same bytes;
+#     Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
 # make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
 # make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
 
@@ -19,7 +21,7 @@ PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
 
 .PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving bench-server \
-    check-parity check-java check-page check-rest check-segmenters clean
+    check-parity check-java check-flink check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -90,6 +92,14 @@ check-segmenters: venv
 
 bench-server: venv
 	$(PYTHON) test/benchmark/server_load.py $(if $(DATA),--data '$(DATA)')
+
+check-flink: venv .venv-flink/complete
+	$(PYTHON) test/checks/flink.py --flink .venv-flink $(if $(DATA),--data '$(DATA)')
+
+# apache-flink is the package of this and of much that nobody needs here.
+.venv-flink/complete:
+	rm -rf .venv-flink && $(PYTHON) -m venv .venv-flink
+	.venv-flink/bin/python -m pip install --quiet --disable-pip-version-check --no-deps apache-flink-libraries==1.16.3 && touch $@
 
 check-page: venv
 	$(PYTHON) test/checks/page.py

@@ -17,5 +17,6 @@ setup(
                   "serving": ["page.html"]},
     install_requires=["tensorflow>=1.15,<1.16", "numpy>=1.17,<1.20", "protobuf>=3.8,<3.21", "google-crc32c>=1.3",
                       "sentencepiece>=0.1.99"],
+    entry_points={"console_scripts": ["etl-worker = etl.worker:main"]},
     extras_require={"etl": ETL, "serve": SERVE, "test": TEST, "all": ETL + SERVE + TEST},
 )

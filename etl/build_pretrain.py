@@ -5,6 +5,8 @@ same bytes, whatever the runner and the number of workers. A build that was inte
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
+  python -m etl.build_pretrain --runner FlinkRunner --flink_master 10.0.0.1:8081 --parallelism 64 --environment_type EXTERNAL \
+      --environment_config 127.0.0.1:50000 --input_file '/shared/corpus/*.txt' --output_dir /shared/out
   python -m etl.build_pretrain --input_file news.jsonl.gz --input_format jsonl --text_field body --masking ngram
 """
 import functools
@@ -14,17 +16,18 @@ from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from etl import build_report, manifest
-from etl.chunks import REASONS_SHOWN, build_chunk, histograms_path, read_markers
+from etl.chunks import REASONS_SHOWN, build_chunk, histograms_path, marker_path, read_markers
+from etl.cluster import reach
 from etl.command_line import UserError, run
-from etl.files import read_json
+from etl.files import await_files, read_json
 from etl.histograms import sum_histograms
 from etl.instances import PARTS
 from etl.pipeline import RunnerConfig, run_map
 from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
-from etl.random_segments import collect_candidates, write_pools
-from etl.shards import Extent, shard_path, write_shard
+from etl.random_segments import candidates_path, collect_candidates, write_pools
+from etl.shards import Extent, shard_path, write_extents, write_shard
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # below this, merging is done before worker processes would have started
 
@@ -40,45 +43,55 @@ def build(config: BuildConfig) -> None:
         return
     begin = time.time()
     plan = make_plan(config)
-    print("Building samples from %d file%s (%.1f MB) with %d process%s"
-          % (len(plan.inputs), "s" * (len(plan.inputs) > 1), plan.input_bytes / 1e6, plan.num_workers,
-             "es" * (plan.num_workers > 1)))
+    runner = _runner(config, plan)
+    print("Building samples from %d file%s (%.1f MB) %s"
+          % (len(plan.inputs), "s" * (len(plan.inputs) > 1), plan.input_bytes / 1e6,
+             "on " + config.cluster.place if runner.options else
+             "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
     with work_folder(plan):
-        markers = _build_chunks(config, plan)
+        markers = _build_chunks(config, plan, runner)
         counters = sum((Counter(marker["counters"]) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
         drop_other_builds(plan)
-        _merge(config, plan, [Extent(*extent) for marker in markers for extent in marker["extents"]])
+        _merge(plan, runner, [Extent(*extent) for marker in markers for extent in marker["extents"]])
         histograms = sum_histograms(read_json(histograms_path(plan.job.work_dir, index)) for index in range(len(plan.ranges)))
         result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
 
 
-def _build_chunks(config: BuildConfig, plan: Plan) -> List[Dict[str, Any]]:
+def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:
+    """Where to run; raises UserError when nobody answers there."""
+    if config.runner == "DirectRunner":
+        return RunnerConfig(config.runner, plan.num_workers, plan.log_path)
+    return RunnerConfig(config.runner, 1, plan.log_path, config.cluster.beam_options(reach(config.cluster)), plan.job.work_dir)
+
+
+def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List[Dict[str, Any]]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
     job, ranges = plan.job, list(enumerate(plan.ranges))
-    runner = RunnerConfig(config.runner, plan.num_workers, plan.log_path)
     if config.sentence_objective == "next":
         collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, config.eval_fraction, job.input_format,
                                     job.text_field)
         run_map("CollectRandomSegments", collect, ranges, runner)
+        await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
         write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
-    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan)):
+    seen: Dict[int, Tuple[int, int]] = {}
+    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
+        await_files(marker_path(job.work_dir, index) for index, _ in ranges)
     return read_markers(job.work_dir, len(ranges))
 
 
-def _merge(config: BuildConfig, plan: Plan, extents: Sequence[Extent]) -> None:
+def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
     """Sorted runs to shards."""
     job, total = plan.job, sum(extent.bytes for extent in extents)
-    tasks: Dict[Tuple[str, int], List[Extent]] = {
-        (part, index): [] for part, count in job.num_shards for index in range(count)}
-    for extent in extents:
-        tasks[extent.part, extent.shard].append(extent)
+    shards = write_extents(job.work_dir, dict(job.num_shards), extents)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    runner = RunnerConfig(config.runner, plan.num_workers if total > MERGE_IN_PROCESS_BYTES else 1, plan.log_path)
+    if total <= MERGE_IN_PROCESS_BYTES:
+        runner = RunnerConfig("DirectRunner", 1)
     with progress("shards", total, lambda: _shards_done(plan)):
-        run_map("MergeShards", write, [(part, index, found) for (part, index), found in tasks.items()], runner)
+        run_map("MergeShards", write, shards, runner)
+        await_files(path + ".json" for path in _shard_paths(plan))
 
 
 def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> None:
@@ -95,17 +108,22 @@ def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> No
                         % (documents, counters["documents_too_short"], counters["eval_documents"]))
 
 
-def _chunks_done(plan: Plan) -> Tuple[int, str]:
-    markers = read_markers(plan.job.work_dir, len(plan.ranges))
-    samples = sum(marker["counters"].get(part + "_samples", 0) for marker in markers for part in PARTS)
-    return sum(marker["bytes"] for marker in markers), "{:,} samples".format(samples)
+def _chunks_done(plan: Plan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
+    """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
+    for index in set(range(len(plan.ranges))) - set(seen):
+        if os.path.exists(marker_path(plan.job.work_dir, index)):
+            marker = read_json(marker_path(plan.job.work_dir, index))
+            seen[index] = marker["bytes"], sum(marker["counters"].get(part + "_samples", 0) for part in PARTS)
+    return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))
 
 
 def _shards_done(plan: Plan) -> Tuple[int, str]:
-    paths = [shard_path(plan.job.work_dir, part, index, count)
-             for part, count in plan.job.num_shards for index in range(count)]
-    sizes = [os.path.getsize(path) for path in paths if os.path.exists(path)]
+    sizes = [os.path.getsize(path) for path in _shard_paths(plan) if os.path.exists(path)]
     return sum(sizes), "%d shards" % len(sizes)
+
+
+def _shard_paths(plan: Plan) -> List[str]:
+    return [shard_path(plan.job.work_dir, part, index, count) for part, count in plan.job.num_shards for index in range(count)]
 
 
 def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> None:

@@ -7,6 +7,8 @@ import functools
 import itertools
 import json
 import os
+import platform
+import socket
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -47,6 +49,7 @@ class ChunkJob:
       keep_duplicates: False gives repeated documents the same samples, so that the merge can drop them.
       stop_at_bad_records: True raises for the first chunk that meets one; False puts them into dead letters.
       word_share: share of documents whose words are counted for the report.
+      versions: what `versions` says where the build was planned; a worker that differs would make other samples.
     """
     work_dir: str
     tokenizer: TokenizerConfig
@@ -61,12 +64,14 @@ class ChunkJob:
     keep_duplicates: bool = True
     stop_at_bad_records: bool = True
     word_share: float = 1.0
+    versions: Tuple[Tuple[str, str], ...] = ()
 
 
 class Worker:
     """What a process loads once: tokenizer, segmenter, and the pools of random segments where the objective wants one."""
 
     def __init__(self, job: ChunkJob) -> None:
+        _require_versions(job)
         self.tokenizer = load_tokenizer(job.tokenizer)
         self.segmenter = load_segmenter(job.user_dict, job.segmenter)
         self.pools: Dict[str, RandomSegments] = {}
@@ -184,6 +189,22 @@ def _count(instances: Instances, tally: _Tally) -> None:
     tally.counters.update(sample_tokens=int(instances.lengths.sum()), predictions=int(is_slot.sum()),
                           label_1_samples=int(instances.labels.sum()), **dict(zip(_KIND_NAMES, kinds.tolist())))
     tally.histograms.add_samples(instances)
+
+
+def versions() -> Dict[str, str]:
+    """Versions of all that can change a byte of the result."""
+    import pkg_resources
+    names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
+    installed = {name: pkg_resources.working_set.by_key.get(name) for name in names}    # rjieba need not be
+    return dict({name: found.version for name, found in installed.items() if found}, python=platform.python_version())
+
+
+def _require_versions(job: ChunkJob) -> None:
+    here = versions()
+    for name, wanted in job.versions:
+        if here.get(name) != wanted:
+            raise UserError("the worker on host %s has %s %s, the command %s: every host must have the same"
+                            % (socket.gethostname(), name, here.get(name), wanted))
 
 
 @functools.lru_cache(maxsize=1)

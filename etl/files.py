@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import shutil
-from typing import IO, Any, Dict, Iterator, List, Sequence
+import time
+import uuid
+from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 
 from etl.command_line import UserError
 
@@ -19,7 +21,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = "%s.tmp-%d" % (path, os.getpid())
+    temporary = "%s.tmp-%s" % (path, uuid.uuid4().hex)    # on a cluster two hosts may be at the same file, with the same process id
     try:
         with open(temporary, "wb") as stream:
             yield stream
@@ -77,6 +79,22 @@ def free_range(path: str, offset: int, length: int) -> None:
     if fallocate:
         with open(path, "r+b") as stream:
             fallocate(stream.fileno(), keep_size | punch_hole, ctypes.c_int64(offset), ctypes.c_int64(length))
+
+
+def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
+    """Returns when all are there. Raises OSError for one that does not come.
+
+    A shared file system (NFS) may show what another host has written only when its cache of names is a minute old.
+    """
+    deadline = time.time() + seconds
+    for path in paths:
+        while not os.path.exists(path):
+            if time.time() > deadline:
+                raise OSError("%s: a worker has finished it, but it is not there: must be on a file system that all hosts share"
+                              % path)
+            with contextlib.suppress(OSError):
+                os.listdir(os.path.dirname(path))    # has the folder looked up anew
+            time.sleep(0.5)
 
 
 def write_text(path: str, text: str) -> None:

@@ -3,10 +3,11 @@
 Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md). So the graph is
 Create → Reshuffle → Map, and there is nothing for a runner to hold in memory.
 
-With several workers, Beam runs in a process of its own, and this one only watches it: whatever Beam's threads and workers
-say goes to a log, and all of them can be ended at once, when a worker dies (Beam would wait for it forever) or the user has
-had enough.
+With several workers or on a cluster, Beam runs in a process of its own, and this one only watches it: whatever Beam's threads
+and workers say goes to a log, and all of them can be ended at once, when a worker dies (Beam would wait for it forever) or the
+user has had enough.
 """
+import contextlib
 import functools
 import glob
 import logging
@@ -16,62 +17,88 @@ import re
 import select
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
 
 from etl.command_line import UserError, one_line
+from etl.worker import start_pool
 
 POLL_SECONDS = 1.0
 GRACE_POLLS = 5                                # workers also go when a pipeline ends well, just before it says so
 START_SECONDS = 60.0
+CANCEL_SECONDS = 15.0                          # for an engine to take back a job whose command has gone
+
+MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
 
 _MARK = re.compile("<etl (UserError|OSError)>(.*?)</etl>", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """Which Beam runner, how many processes when it is the DirectRunner, and where these write what they have to say."""
+    """Which Beam runner, and where it writes what it has to say.
+
+    Attributes:
+      num_workers: processes, of the DirectRunner.
+      options: Beam's flags for the engine; there are none for the DirectRunner, and always some for others.
+      shared_folder: a folder, made by this command, that every worker must see.
+    """
     runner: str
     num_workers: int
     log_path: str = os.devnull
+    options: Tuple[str, ...] = ()
+    shared_folder: Optional[str] = None
 
 
 def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> None:
     """Calls `function` (of an importable module, with picklable arguments) once or more for each element.
 
-    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died.
+    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died or an engine gave up.
     """
     if not elements:
         return
-    if config.num_workers > 1:
+    if config.num_workers > 1 or config.options:
         error = _run_apart((label, function, elements, config))
     else:
         logging.getLogger("apache_beam").setLevel(logging.CRITICAL)   # failures come back as exceptions; the rest is noise
         error = _run(label, function, elements, config)
     if error is not None:                      # each runner wraps what a worker raised in a class of its own
         marked = _MARK.search(str(error))
+        if not marked and config.options:
+            raise OSError("the job failed: %s. The same command goes on where this one stopped. What Beam said: %s"
+                          % (one_line(error)[:MESSAGE_CHARS], config.log_path))
         if not marked:
             raise error
         raise {"UserError": UserError, "OSError": OSError}[marked.group(1)](marked.group(2))
 
 
-def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> Optional[Exception]:
-    """Runs the pipeline in this process. Returns the error, if there is one."""
+def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig,
+         started: Optional[List[Any]] = None) -> Optional[Exception]:
+    """Runs the pipeline in this process. Returns the error, if there is one; puts what can cancel the job into `started`."""
     import apache_beam as beam                 # a second and 50 MB, which a process that only watches need not spend
     from apache_beam.options.pipeline_options import PipelineOptions
-    options = PipelineOptions(flags=[], direct_num_workers=config.num_workers)
     pickled = [pickle.dumps(element) for element in elements]    # Beam's own coders refuse file names that are not UTF-8
     try:
-        pipeline = beam.Pipeline(config.runner if config.num_workers == 1 else _process_runner(options), options)
+        if config.options:
+            flags = list(config.options) + ["--job_name=" + label]
+            if "--environment_type=LOOPBACK" in flags:    # Beam's own has one process for all, and listens to the whole net
+                flags += ["--environment_type=EXTERNAL", "--environment_config=127.0.0.1:%d" % start_pool("127.0.0.1:0").port]
+            options = PipelineOptions(flags=flags)
+        else:
+            options = PipelineOptions(flags=[], direct_num_workers=config.num_workers)
+        pipeline = beam.Pipeline(_process_runner(options) if config.num_workers > 1 else config.runner, options)
         _ = (pipeline
              | "List " + label >> beam.Create(pickled, reshuffle=False)
              | "Spread " + label >> beam.Reshuffle()
-             | label >> beam.Map(functools.partial(_call, function)))
-        pipeline.run().wait_until_finish()
+             | label >> beam.Map(functools.partial(_call, function, config.shared_folder)))
+        result = pipeline.run()
+        if started is not None:
+            started.append(result)
+        result.wait_until_finish()
     except Exception as error:
         if str(error).startswith("KeyboardInterrupt"):    # Beam gives Ctrl-C a class of its own
             raise KeyboardInterrupt from None
@@ -79,13 +106,18 @@ def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], c
     return None
 
 
-def _call(function: Callable[[Any], None], pickled_element: bytes) -> None:
+def _call(function: Callable[[Any], None], shared_folder: Optional[str], pickled_element: bytes) -> None:
     """Calls the function for its effect on files. All but our own mistakes is marked: only text comes back from a worker."""
     try:
+        if shared_folder and not os.path.isdir(shared_folder):    # else a worker would make one of its own, on its own disk
+            raise UserError("--output_dir: %s is not there for the worker on host %s; it must be on a file system that all "
+                            "hosts share, under the same path" % (shared_folder, socket.gethostname()))
         function(pickle.loads(pickled_element))
     except (UserError, OSError) as error:
         kind = "UserError" if isinstance(error, UserError) else "OSError"
         message = one_line(error).encode("utf-8", "backslashreplace").decode("utf-8")    # a name in it need not be UTF-8
+        if shared_folder and kind == "OSError":
+            message += " (on host %s)" % socket.gethostname()
         raise RuntimeError("<etl %s>%s</etl>" % (kind, message)) from None
 
 
@@ -110,12 +142,21 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
     try:
         pickle.dump(request, process.stdin)    # the pipe stays open: its end tells the process that this one is gone
         process.stdin.flush()
-        _watch(process, log_path)
+        if request[-1].options:
+            select.select([process.stdout], [], [])    # workers are the engine's to watch
+        else:
+            _watch(process, log_path)
         message = pickle.load(process.stdout)
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
         raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
                       "stopped. What it said: %s" % log_path)
+    except KeyboardInterrupt:
+        if request[-1].options:
+            process.stdin.close()              # tells it to cancel the job, and to go
+            process.stdin = None
+            select.select([process.stdout], [], [], CANCEL_SECONDS)
+        raise
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
@@ -126,14 +167,22 @@ def answer() -> None:
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                              # what anything prints goes to the log
     request = pickle.load(sys.stdin.buffer)
+    config: RunnerConfig = request[-1]
+    started: List[Any] = []
+    if config.options:
+        logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
+        if config.options and started:         # a job on a cluster does not end with who submitted it
+            with contextlib.suppress(Exception):
+                started[0].cancel()
+                logging.info("The command has gone: its job is cancelled")
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     with reply:
-        error = _run(*request)
+        error = _run(*request, started)
         pickle.dump(None if error is None else str(error), reply)
 
 

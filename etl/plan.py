@@ -3,13 +3,13 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import platform
 import shutil
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 import albert_config
-from etl.chunks import ChunkJob
+from etl.chunks import ChunkJob, versions
+from etl.cluster import ENVIRONMENTS, RUNNERS, ClusterConfig
 from etl.command_line import UserError, flag
 from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
@@ -69,9 +69,17 @@ class BuildConfig:
     num_shards: Optional[int] = flag(None, "training shards; without it one for about every 256 MB")
     range_bytes: Optional[int] = flag(
         None, "bytes of input a worker takes at a time; without it 1/64 of the input, within 1 and 64 MiB")
-    runner: str = flag("DirectRunner", "Beam runner", ("DirectRunner",))
+    runner: str = flag("DirectRunner", "DirectRunner: this machine; FlinkRunner: a Flink cluster; PortableRunner: any engine with a "
+                       "job server of Beam's", RUNNERS)
     direct_num_workers: int = flag(0, "processes of the DirectRunner; 0: one for each core, if the input is large enough")
     direct_running_mode: Optional[str] = flag(None, "in_memory or multi_processing; without it, by the number of workers")
+    parallelism: Optional[int] = flag(None, "ranges at work at once on a cluster, each in a process of its own")
+    flink_master: Optional[str] = flag(None, "HOST:PORT of a Flink cluster's web page; Beam's job server is started here, with java")
+    flink_job_server_jar: Optional[str] = flag(None, "that job server; without it Beam fetches the one for the cluster's version")
+    job_endpoint: Optional[str] = flag(None, "HOST:PORT of a job server that runs already, instead of flink_master")
+    environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
+                                           "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
+    environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
     verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
 
     def __post_init__(self):
@@ -96,6 +104,10 @@ class BuildConfig:
         if self.direct_running_mode == "in_memory" and self.direct_num_workers > 1:
             raise ValueError("direct_running_mode in_memory has one worker, got direct_num_workers %d"
                              % self.direct_num_workers)
+        if self.runner != "DirectRunner" and (self.direct_num_workers or self.direct_running_mode):
+            raise ValueError("direct_num_workers and direct_running_mode are for DirectRunner, got runner %s; use parallelism"
+                             % self.runner)
+        self.cluster                           # checks its flags
         if "://" in self.output_dir:
             raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
                              % self.output_dir)
@@ -110,6 +122,11 @@ class BuildConfig:
         if self.max_predictions_per_seq is None:
             values["max_predictions_per_seq"] = max(1, int(round(self.masked_lm_prob * self.max_seq_length)))
         return InstanceConfig(**values)
+
+    @property
+    def cluster(self) -> ClusterConfig:
+        """The part of the flags that says where all is run."""
+        return ClusterConfig(**{field.name: getattr(self, field.name) for field in dataclasses.fields(ClusterConfig)})
 
     @property
     def tokenizer_config(self) -> TokenizerConfig:
@@ -164,18 +181,20 @@ def make_plan(config: BuildConfig) -> Plan:
     num_eval = 1 + int(record_bytes * config.eval_fraction / SHARD_BYTES) if config.eval_fraction else 0
     job = ChunkJob("", config.tokenizer_config, config.instances, (("train", num_train), ("eval", num_eval)),
                    config.eval_fraction, config.input_format, config.text_field, config.user_dict, config.segmenter,
-                   config.token_boundary, keep_duplicates=config.duplicates == "keep",
+                   config.token_boundary, keep_duplicates=config.duplicates == "keep", versions=tuple(sorted(versions().items())),
                    word_share=min(1.0, WORD_BYTES / max(1, text_bytes)))
     vocab_path = config.spm_model_file or config.vocab_file
     files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
     files += [str(os.stat(path).st_mtime_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
-    name = hashlib.sha256(repr((job, ranges, inputs, files, versions())).encode("utf-8", "surrogateescape")).hexdigest()
+    name = hashlib.sha256(repr((job, ranges, inputs, files, job.versions)).encode("utf-8", "surrogateescape")).hexdigest()
     work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name[:16])
     if config.direct_running_mode:
         workers = config.direct_num_workers or (1 if config.direct_running_mode == "in_memory" else os.cpu_count() or 1)
     else:
         workers = config.direct_num_workers or (os.cpu_count() or 1 if text_bytes > PARALLEL_BYTES else 1)
     job = dataclasses.replace(job, work_dir=work_dir, stop_at_bad_records=not config.max_bad_fraction)
+    if config.runner != "DirectRunner":        # workers elsewhere stand in other folders
+        job, ranges, workers = _absolute(job), [entry._replace(path=os.path.abspath(entry.path)) for entry in ranges], 1
     return Plan(job, ranges, inputs, input_bytes, vocab_path, len(vocabulary), workers)
 
 
@@ -212,9 +231,8 @@ def drop_other_builds(plan: Plan) -> None:
         shutil.rmtree(os.path.join(parent, other))
 
 
-def versions() -> Dict[str, str]:
-    """Versions of all that can change a byte of the result."""
-    import pkg_resources
-    names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
-    installed = {name: pkg_resources.working_set.by_key.get(name) for name in names}    # rjieba need not be
-    return dict({name: found.version for name, found in installed.items() if found}, python=platform.python_version())
+def _absolute(job: ChunkJob) -> ChunkJob:
+    """The same job, whatever the folder one stands in."""
+    names = {name: os.path.abspath(path) for name, path in vars(job.tokenizer).items() if name.endswith("_file") and path}
+    return dataclasses.replace(job, tokenizer=dataclasses.replace(job.tokenizer, **names),
+                               user_dict=job.user_dict and os.path.abspath(job.user_dict))

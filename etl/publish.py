@@ -9,11 +9,11 @@ from typing import Any, Dict, List, Mapping
 
 from etl import build_report, manifest
 from etl.command_line import UserError
-from etl.chunks import dead_letters_path
+from etl.chunks import dead_letters_path, versions
 from etl.examples import decode_example, pretraining_features, read_frames
 from etl.files import atomic_write, read_json, sha256_of_file
 from etl.instances import PARTS
-from etl.plan import WORK_FOLDER, BuildConfig, Plan, versions
+from etl.plan import WORK_FOLDER, BuildConfig, Plan
 from etl.shards import shard_name, shard_path
 from etl.tokenization import load_tokenizer
 

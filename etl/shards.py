@@ -10,12 +10,13 @@ import heapq
 import itertools
 import os
 import struct
+import uuid
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from etl.examples import frame
-from etl.files import atomic_write, free_range, write_json
+from etl.files import atomic_write, free_range, read_json, write_json
 from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
@@ -92,15 +93,28 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
     return os.path.join(work_dir, "shards", shard_name(part, index, num_shards))
 
 
-def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
-                task: Tuple[str, int, Sequence[Extent]]) -> None:
+def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[Extent]) -> List[Tuple[str, int]]:
+    """Leaves a file for each shard that says where its samples are, for `write_shard`; returns (part, number) of all shards.
+
+    There may be millions of extents: too much to travel through an engine.
+    """
+    found: Dict[Tuple[str, int], List[Extent]] = {(part, index): [] for part, count in num_shards.items() for index in range(count)}
+    for extent in extents:
+        found[extent.part, extent.shard].append(extent)
+    for (part, index), its_extents in found.items():
+        write_json(shard_path(work_dir, part, index, num_shards[part]) + ".extents", its_extents)
+    return list(found)
+
+
+def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool, shard: Tuple[str, int]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
 
     Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
     """
-    part, index, extents = task
+    part, index = shard
     path = shard_path(work_dir, part, index, num_shards[part])
     if not os.path.exists(path + ".json"):
+        extents = [Extent(*extent) for extent in read_json(path + ".extents")]
         merged = merge_shard(extents, path, keep_duplicates)
         write_json(path + ".json", {"shard": merged.shard, "dropped": merged.dropped})
         for extent in extents:
@@ -120,7 +134,7 @@ def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan
         try:
             level = list(extents)
             while len(level) > fan_in:
-                level = [_merge_to_run(level[at:at + fan_in], "%s.merge-%d" % (path, len(temporary)), temporary)
+                level = [_merge_to_run(level[at:at + fan_in], "%s.merge-%s" % (path, uuid.uuid4().hex), temporary)
                          for at in range(0, len(level), fan_in)]
             digest, records, size, dropped = hashlib.sha256(), 0, 0, 0
             for _, group in itertools.groupby(_merged(level), key=lambda pair: pair[0][:_HASH_BYTES]):
@@ -165,7 +179,7 @@ def _read_extent(extent: Extent) -> Iterator[Tuple[bytes, bytes]]:
             header = stream.read(_KEY_BYTES + _LENGTH.size)
             length = _LENGTH.unpack(header[_KEY_BYTES:])[0] if len(header) == _KEY_BYTES + _LENGTH.size else -1
             record = stream.read(max(0, length))
-            if len(record) != length:
+            if len(record) != length or not any(header):    # zeros: another host has merged this, and given it back to the disk
                 raise OSError("%s: run file cut off" % extent.path)
             yield header[:_KEY_BYTES], record
 

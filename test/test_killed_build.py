@@ -12,6 +12,7 @@ import time
 import pytest
 
 from etl.build_pretrain import main
+from job_service import job_service
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SAMPLE = os.path.join(ROOT, "etl", "sample", "*.txt")
@@ -34,9 +35,9 @@ def undisturbed(tmp_path_factory):
     return hashes(folder, "out")
 
 
-def start(folder, workers=2):
+def start(folder, workers=2, engine=()):
     """Starts a build, and waits until it has finished a few chunks and is at work on others."""
-    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", workers), cwd=ROOT,
+    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", workers) + list(engine), cwd=ROOT,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     while len(glob.glob(str(folder / "out" / ".work" / "*" / "chunks" / "*.json"))) < 3:
@@ -46,12 +47,13 @@ def start(folder, workers=2):
 
 
 def workers_of(process):
-    """Processes below `process` that run Beam's worker."""
+    """Processes below `process` that run a worker of Beam's or ours."""
     parent_of = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         with contextlib.suppress(OSError), open(path) as stream:
             parent_of[int(path.split("/")[2])] = int(stream.read().rsplit(")", 1)[1].split()[1])
-    return [child for child in parent_of if is_below(child, process, parent_of) and "sdk_worker_main" in command_of(child)]
+    return [child for child in parent_of if is_below(child, process, parent_of) and
+            ("sdk_worker_main" in command_of(child) or "etl.worker" in command_of(child))]
 
 
 def is_below(child, process, parent_of):
@@ -103,6 +105,24 @@ def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_pat
     assert build.returncode == status
     assert_one_line(errors, line)
     await_the_end_of(processes)
+    assert main(flags(tmp_path, "out", 1)) == 0
+    assert hashes(tmp_path, "out") == undisturbed
+
+
+@pytest.mark.parametrize("end, status, line", [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -signal.SIGKILL, None)])
+def test_a_build_on_an_engine_that_ends_takes_its_job_back_and_another_runner_goes_on(tmp_path, undisturbed, end, status, line):
+    with job_service(str(tmp_path)) as address:
+        build = start(tmp_path, 0, ["--runner", "PortableRunner", "--job_endpoint", address, "--parallelism", "1"])
+        processes = workers_of(build.pid)
+        build.send_signal(end)
+        _, errors = build.communicate(timeout=60)
+        assert build.returncode == status
+        assert_one_line(errors, line)
+        assert processes
+        await_the_end_of(processes)
+    log_path, = glob.glob(str(tmp_path / "out" / ".work" / "*" / "workers.log"))
+    with open(log_path) as log:
+        assert "The command has gone: its job is cancelled" in log.read()
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed
 

@@ -4,6 +4,7 @@ from hypothesis import settings
 
 from etl import build_pretrain
 from etl.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
+from job_service import job_service as start_job_service
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)
 settings.load_profile("steady")
@@ -52,3 +53,10 @@ def built(tmp_path_factory, corpus, vocab_file):
     folder = str(tmp_path_factory.mktemp("built"))
     assert build_pretrain.main(["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", folder] + BUILD_FLAGS) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def job_service(tmp_path_factory):
+    """Where an engine answers."""
+    with start_job_service(str(tmp_path_factory.mktemp("job_service"))) as address:
+        yield address

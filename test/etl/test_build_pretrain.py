@@ -2,13 +2,15 @@ import bz2
 import gzip
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 
-from etl import build_pretrain, manifest, publish
+from etl import build_pretrain, manifest, plan, publish
 from etl.build_pretrain import main
 from etl.examples import decode_example, read_frames
 from etl.tokenization import is_han
@@ -108,6 +110,56 @@ def test_ranges_do_not_change_a_byte(flags, built, out):
 def test_worker_processes_do_not_change_a_byte(flags, built, out, workers):
     assert main(flags + ["--range_bytes", "300", "--direct_num_workers", workers]) == 0
     assert shards_of(out) == shards_of(built)
+
+
+@pytest.fixture
+def engine(job_service):
+    return ["--runner", "PortableRunner", "--job_endpoint", job_service, "--parallelism", "2"]
+
+
+def test_an_engine_does_not_change_a_byte(flags, built, out, engine, monkeypatch, capsys):
+    monkeypatch.setattr(build_pretrain, "MERGE_IN_PROCESS_BYTES", 0)
+    assert main(flags + engine + ["--range_bytes", "300"]) == 0
+    assert shards_of(out) == shards_of(built)
+    assert "(0.0 MB) on PortableRunner at %s, parallelism 2\n" % engine[3] in capsys.readouterr().out
+    assert manifest.read(out).counters == manifest.read(built).counters and not os.path.exists(os.path.join(out, ".work"))
+
+
+def test_an_engines_workers_stand_in_other_folders(flags, corpus, vocab_file, built, out, engine, monkeypatch):
+    monkeypatch.chdir(os.path.dirname(corpus))
+    argv = ["--input_file", "a.txt", "b.txt"] + flags[2:] + ["--vocab_file", os.path.relpath(vocab_file), "--output_dir", os.path.relpath(out)]
+    assert main(argv + engine + ["--sentence_objective", "next"]) == 0
+    found = shards_of(out)
+    assert main(argv + ["--sentence_objective", "next"]) == 0
+    assert found == shards_of(out)
+
+
+def test_a_bad_document_ends_a_build_on_an_engine_with_one_line(flags, tmp_path, out, engine, capsys):
+    path = write(tmp_path / "bad.txt", BAD_UTF8)
+    argv = flags + ["--input_file", path, "--eval_fraction", "0"] + engine
+    assert error_of(capsys, argv) == "%s: line 4: not UTF-8: invalid start byte at byte 0xff" % path
+    assert not os.path.exists(out)
+    assert main(argv + ["--max_bad_fraction", "0.05"]) == 0
+    assert json.loads(files_of(out)["dead_letters/bad_records.jsonl"].decode("utf-8"))["offset"] == 35
+
+
+def test_a_worker_with_other_libraries_is_refused(flags, out, engine, capsys, monkeypatch):
+    monkeypatch.setattr(plan, "versions", lambda: {"jieba": "0.0.1"})
+    message = error_of(capsys, flags + engine)
+    assert re.fullmatch("the worker on host .* has jieba 0.42.1, the command 0.0.1: every host must have the same", message)
+    assert not os.path.exists(out)
+
+
+@pytest.mark.parametrize("runner, flag, thing", [
+    ("FlinkRunner", "flink_master", "Flink"), ("FlinkRunner", "job_endpoint", "job server"), ("PortableRunner", "job_endpoint", "job server")])
+def test_an_engine_that_does_not_answer(flags, out, capsys, monkeypatch, runner, flag, thing):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        address = "127.0.0.1:%d" % nobody.getsockname()[1]
+        message = error_of(capsys, flags + ["--runner", runner, "--" + flag, address, "--parallelism", "2"])
+    assert message == "--%s: no %s answers at %s: Connection refused" % (flag, thing, address)
+    assert not os.path.exists(out)
 
 
 @pytest.mark.parametrize("segmenter", ["jieba", "rjieba"])
@@ -282,7 +334,12 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
     (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2"),
     (["--masked_lm_prob", "inf"], "argument --masked_lm_prob: wants a number, got 'inf'"),
     (["--vocab_file", ""], "--vocab_file is empty"),
-    (["--runner", "FlinkRunner"], "argument --runner: invalid choice: 'FlinkRunner' (choose from 'DirectRunner')"),
+    (["--runner", "SparkRunner"],
+     "argument --runner: invalid choice: 'SparkRunner' (choose from 'DirectRunner', 'FlinkRunner', 'PortableRunner')"),
+    (["--runner", "FlinkRunner", "--parallelism", "2"], "runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, "
+     "or job_endpoint, HOST:PORT of a job server that runs already"),
+    (["--runner", "FlinkRunner", "--streaming"], "unrecognized arguments: --streaming"),
+    (["--flink_master", "x:1"], "flink_master is for FlinkRunner and PortableRunner, got runner DirectRunner"),
 ])
 def test_bad_flag_is_one_line_and_status_2(flags, out, capsys, changed, message):
     with pytest.raises(SystemExit) as exit_info:

@@ -1,11 +1,13 @@
 import hashlib
 import os
+import re
+import threading
 
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, expand, fingerprint, free_range, read_json, require_file, require_folder,
-                       sha256_of_file, write_json, write_text)
+from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, read_json, require_file,
+                       require_folder, sha256_of_file, write_json, write_text)
 
 
 @pytest.fixture
@@ -182,3 +184,16 @@ def test_free_range_keeps_what_lies_around(tmp_path):
     assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
     assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
     assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can
+
+
+def test_files_of_other_hosts_may_come_late(tmp_path):
+    path = tmp_path / "late"
+    threading.Timer(0.2, path.touch).start()
+    await_files([str(path)], seconds=30)
+    assert path.exists()
+
+
+def test_a_file_that_does_not_come(tmp_path):
+    path = str(tmp_path / "never")
+    with pytest.raises(OSError, match="^%s: a worker has finished it, but it is not there: must be on a file system" % re.escape(path)):
+        await_files([path], seconds=0.1)

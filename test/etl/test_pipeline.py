@@ -1,6 +1,9 @@
+import dataclasses
 import functools
 import math
 import os
+import re
+import socket
 import sys
 import time
 
@@ -123,3 +126,51 @@ def test_pythons_path_may_hold_a_blank(tmp_path, two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 10)
     run_map("Make", os.mkdir, [str(tmp_path / "made")], two_processes)
     assert (tmp_path / "made").exists()
+
+
+def unshared(element):
+    raise AssertionError("called for %s" % element)
+
+
+def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
+    gone = str(tmp_path / "gone")
+    with pytest.raises(UserError) as error:
+        run_map("Refuse", unshared, [1], RunnerConfig("DirectRunner", 1, shared_folder=gone))
+    assert str(error.value) == ("--output_dir: %s is not there for the worker on host %s; it must be on a file system that all hosts "
+                                "share, under the same path" % (gone, socket.gethostname()))
+
+
+def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
+    with pytest.raises(OSError, match=r"^No space left on device: out/x \(on host %s\)$" % re.escape(socket.gethostname())):
+        run_map("Fill", fill_disk, [1], RunnerConfig("DirectRunner", 1, shared_folder=str(tmp_path)))
+
+
+# An engine that needs no Java: Beam's own job service, in a process of its own.
+@pytest.fixture
+def engine(tmp_path, job_service):
+    return RunnerConfig("PortableRunner", 1, str(tmp_path / "workers.log"),
+                        ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK", "--job_server_timeout=200"), str(tmp_path))
+
+
+def test_every_element_is_seen_by_an_engine(tmp_path, engine, capfd):
+    run_map("Make", os.mkdir, [str(tmp_path / "made") + str(number) for number in range(9)], engine)
+    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == ["made%d" % number for number in range(9)]
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("function, element, kind, message", [
+    (read_json, "语料 <b>'x'.json", UserError, "语料 <b>'x'.json: no such file$"),
+    (os.rmdir, "gone", OSError, r"No such file or directory: gone \(on host .*\)$"),
+    (math.sqrt, -1, OSError, "the job failed: .* The same command goes on where this one stopped. What Beam said: .*workers.log$"),
+])
+def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, element, kind, message):
+    with pytest.raises(kind) as error:
+        run_map("Refuse", function, [element], engine)
+    assert re.match(message, str(error.value)) and "\n" not in str(error.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_engine_that_has_gone(engine, job_service):
+    gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
+    with pytest.raises(OSError, match="^the job failed: .* What Beam said: "):
+        run_map("Make", os.mkdir, ["x"], gone)

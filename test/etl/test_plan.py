@@ -29,6 +29,9 @@ def config(tmp_path, corpus, vocab_file):
     ({"direct_running_mode": "x"}, "direct_running_mode must be in_memory or multi_processing, got x"),
     ({"direct_running_mode": "in_memory", "direct_num_workers": 2},
      "direct_running_mode in_memory has one worker, got direct_num_workers 2"),
+    ({"runner": "FlinkRunner", "direct_num_workers": 2},
+     "direct_num_workers and direct_running_mode are for DirectRunner, got runner FlinkRunner; use parallelism"),
+    ({"runner": "PortableRunner"}, "runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server"),
     ({"output_dir": "gs://x/y"}, "output_dir must be on a local or shared file system, got gs://x/y; mount it, or copy the result"),
     ({"max_seq_length": 7}, "max_seq_length must be at least 8, got 7"),
     ({"max_seq_length": -7}, "max_seq_length must be at least 8, got -7"),
@@ -103,6 +106,17 @@ def test_number_of_workers(config, monkeypatch, changes, workers):
 def test_the_work_folder_is_named_by_what_decides_the_result(config, changes, same):
     one, other = make_plan(config), make_plan(dataclasses.replace(config, **changes))
     assert (one.job.work_dir == other.job.work_dir) == same
+
+
+def test_an_engine_goes_on_with_the_work_of_another(config, monkeypatch, tmp_path):
+    monkeypatch.chdir(str(tmp_path))
+    names = {"input_file": (os.path.relpath(config.input_file[0]),), "vocab_file": os.path.relpath(config.vocab_file)}
+    here = dataclasses.replace(config, **names)
+    there = dataclasses.replace(here, runner="PortableRunner", job_endpoint="x:1", parallelism=2)
+    one, other = make_plan(here), make_plan(there)
+    assert one.job.work_dir == other.job.work_dir
+    assert one.job.tokenizer.vocab_file == here.vocab_file and other.job.tokenizer.vocab_file == config.vocab_file
+    assert {os.path.isabs(entry.path) for entry in one.ranges} == {False} and {os.path.isabs(entry.path) for entry in other.ranges} == {True}
 
 
 def test_another_vocabulary_another_work_folder(config, tmp_path):

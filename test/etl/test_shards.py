@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from etl import shards
 from etl.examples import frame, read_frames
 from etl.files import read_json
-from etl.shards import Extent, Sample, merge_shard, sample_key, shard_name, shard_of, shard_path, write_runs, write_shard
+from etl.shards import Extent, Sample, merge_shard, sample_key, shard_name, shard_of, shard_path, write_extents, write_runs, write_shard
 
 NUM_SHARDS = {"train": 3, "eval": 1}
 
@@ -141,6 +141,14 @@ def test_full_disk_while_merging_to_runs_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path / "out")) == []
 
 
+def test_run_whose_part_was_given_back_meanwhile(tmp_path):
+    extent, = runs_of([Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)], tmp_path, 1)
+    with open(extent.path, "wb") as stream:
+        stream.write(b"\0" * extent.bytes)
+    with pytest.raises(OSError, match="run file cut off"):
+        merge_shard([extent], str(tmp_path / "x"), keep_duplicates=True)
+
+
 @pytest.mark.parametrize("cut", [1, 8, 9, 12, 13, 39, 40])
 def test_run_that_was_cut_off(tmp_path, cut):
     samples = [Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(2)]
@@ -155,17 +163,20 @@ def test_run_that_was_cut_off(tmp_path, cut):
 def test_write_shard_leaves_a_marker_and_is_not_done_twice(tmp_path):
     work = str(tmp_path)
     samples = make_samples(20)
-    extents = extents_of(runs_of(samples, tmp_path / "runs", 2), "train", 1)
-    write_shard(work, NUM_SHARDS, True, ("train", 1, extents))
+    shards = write_extents(work, NUM_SHARDS, runs_of(samples, tmp_path / "runs", 2))
+    assert shards == [("train", 0), ("train", 1), ("train", 2), ("eval", 0)]
+    write_shard(work, NUM_SHARDS, True, ("train", 1))
     path = shard_path(work, "train", 1, 3)
     assert path == os.path.join(work, "shards", "tf_examples-00001-of-00003.tfrecord")
     assert records_of(path) == sorted_in_memory(samples, "train", 1)
     marker = read_json(path + ".json")
     assert marker["dropped"] == 0 and marker["shard"][:2] == [path, len(records_of(path))]
-    write_shard(work, NUM_SHARDS, True, ("train", 1, [Extent("train", 1, "gone.run", 0, 1, 1)]))
+    write_extents(work, NUM_SHARDS, [Extent("train", 1, "gone.run", 0, 1, 1)])
+    write_shard(work, NUM_SHARDS, True, ("train", 1))
     assert read_json(path + ".json") == marker
 
 
 def test_a_shard_without_samples_is_an_empty_file(tmp_path):
-    write_shard(str(tmp_path), NUM_SHARDS, True, ("eval", 0, []))
+    write_extents(str(tmp_path), NUM_SHARDS, [])
+    write_shard(str(tmp_path), NUM_SHARDS, True, ("eval", 0))
     assert os.path.getsize(shard_path(str(tmp_path), "eval", 0, 1)) == 0
