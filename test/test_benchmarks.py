@@ -47,8 +47,8 @@ def test_there_is_no_ratio_without_ours_and_none_to_zero():
 def test_the_table_has_a_line_for_each_alternative_and_names_what_failed():
     from bench_report import Outcome, make_table
     from results import Result
-    text = make_table([Result("training_step", "a|b", "s", SECONDS)], [Outcome("training_step", 3, False), Outcome("x", 1, True)],
-                      "two cores")
+    text = make_table([Result("training_step", "a|b", "s", SECONDS)],
+                      [Outcome("training_step", 3, False), Outcome("x", 1, True)], "two cores")
     assert "| training_step | a\\|b | older tools | s | 3 | 2 | 4 | 3 | 1.50 × |\n" in text
     assert "| training_step | a\\|b | ours | s | 2 | 1 | 6 | 3 |  |\n" in text
     assert text.endswith("\nFailed: x\n")
@@ -57,7 +57,7 @@ def test_the_table_has_a_line_for_each_alternative_and_names_what_failed():
 def test_the_page_shows_bars_and_what_failed():
     from bench_report import Outcome, make_page
     from results import Result
-    page = make_page([Result("training_step", "tiny <1>", "s", SECONDS), Result("training_step", "tiny <1>", "CPU-s", SECONDS)],
+    page = make_page([Result("training_step", "tiny <1>", unit, SECONDS) for unit in ("s", "CPU-s")],
                      [Outcome("training_step", 12.4, False), Outcome("growth", 1, True)], "two cores")
     ElementTree.fromstring(re.sub("<!DOCTYPE html>|<meta[^>]*>", "", page))
     assert page.count("<rect") == 4 and "tiny &lt;1&gt;" in page and "1.50 ×" in page

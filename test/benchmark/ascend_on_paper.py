@@ -38,7 +38,7 @@ def main() -> int:
     print("%d devices, %d × %d on each; %g GB/s within a group of %d, %g between; %g TFLOP/s, %g GB" % (
         arguments.devices, arguments.batch, arguments.length, arguments.link_gb, arguments.group, arguments.between_gb, TFLOPS,
         MEMORY_GB))
-    print("| config | parameters, millions | update, GB | of memory | gradients, MB | ring, ms | in groups, ms | share of rate "
+    print("| config | million parameters | update, GB | of memory | gradients, MB | ring, ms | in groups, ms | share of rate "
           "| batches a step | computing, ms | efficiency, ring | in groups |")
     print("|---|---|---|---|---|---|---|---|---|---|---|---|")
     for name in arguments.configs:

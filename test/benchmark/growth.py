@@ -10,17 +10,18 @@ first step between two sizes whose own exponent is further than 0.25 from b.
 """
 import argparse
 import dataclasses
-import json
+import multiprocessing
 import os
 import re
 import statistics
-import subprocess
 import sys
 import time
+from concurrent import futures
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -56,12 +57,8 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=5, help="timed in a process; the median counts")
     parser.add_argument("--threads", type=int, default=2, help="of TensorFlow")
     parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
-    parser.add_argument("--measure", nargs=3, metavar=("WORK", "AXIS", "SIZE"), help="measures one size, prints JSON: for us")
     arguments = parser.parse_args()
-    if arguments.measure:
-        work, axis, size = arguments.measure
-        print(json.dumps(measure(arguments, work, axis, int(size))))
-        return 0
+    tf.logging.set_verbosity(tf.logging.ERROR)
     for axis in arguments.axes:
         for work in WORK:
             grow(arguments, work, axis)
@@ -73,7 +70,7 @@ def grow(arguments: argparse.Namespace, work: str, axis: str) -> None:
     found: Dict[int, List[Cost]] = {size: [] for size in AXES[axis]}
     for _ in range(arguments.rounds):
         for size, costs in found.items():
-            costs.append(measure_apart(work, axis, size))
+            costs.append(measure_apart(arguments, work, axis, size))
     print("\n%s of %s against %s; else length %d, batch %d, %d threads; medians of %d" % (
         work, arguments.config, axis, arguments.base_length, arguments.base_batch, arguments.threads, arguments.rounds))
     print("%10s %10s %10s %10s %12s" % (axis, "wall ms", "CPU-ms", "MB", "examples/s"))
@@ -101,21 +98,21 @@ def describe_law(sizes: Sequence[float], values: Sequence[float]) -> str:
     return text + "breaks " + ", ".join("%d–%d" % (sizes[index], sizes[index + 1]) for index in broken)
 
 
-def measure_apart(work: str, axis: str, size: int) -> Cost:
-    """In a process of its own, with our own flags."""
-    run = subprocess.run([sys.executable, "-W", "ignore", *sys.argv, "--measure", work, axis, str(size)], check=True,
-                         stdout=subprocess.PIPE, env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"))
-    return Cost(*json.loads(run.stdout.decode().splitlines()[-1]))
+def measure_apart(*what: Any) -> Cost:
+    """In a process of its own, forked from this one, which has loaded TensorFlow but started nothing of it."""
+    with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as process:
+        return process.submit(measure, *what).result()
 
 
 def measure(arguments: argparse.Namespace, work: str, axis: str, size: int) -> Cost:
-    """Of one size, here."""
+    """Of one size, in this process."""
     flags = training_step.StepConfig(
         config=arguments.config, batch=size if axis == "batch" else arguments.base_batch,
         length=size if axis == "length" else arguments.base_length, threads=arguments.threads)
     model = albert_config.load(flags.config)
     model = dataclasses.replace(
-        model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, max_position_embeddings=max(flags.length, model.max_position_embeddings),
+        model, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+        max_position_embeddings=max(flags.length, model.max_position_embeddings),
         num_hidden_layers=size if axis == "layers" else model.num_hidden_layers,
         vocab_size=size if axis == "vocabulary" else model.vocab_size)
     batch = training_step.make_batch(flags, model.vocab_size)

@@ -5,7 +5,8 @@
 FOLDER holds weights.npz, the variables of an albert_zh classifier under their own names, and config.json. Two models are
 made of them: `plain` of ONNX's standard operators, as an exporter writes them, and `fused` of the operators that
 onnxruntime's transformer optimizer puts in their place. Both run with all of the runtime's own graph optimizations.
-The first line says the version. A request is {"model", "input_ids", "input_mask", "segment_ids"}; the answer {"probabilities", "wall", "cpu"}, in ms.
+The first line says the version. A request is {"model", "input_ids", "input_mask", "segment_ids"}; the answer
+{"probabilities", "wall", "cpu"}, times in ms.
 """
 import json
 import os
@@ -41,6 +42,10 @@ class Graph:
     def weight(self, name):
         return self.constant(name, self._weights[name])
 
+    def joined_weights(self, names):
+        """Side by side."""
+        return self.constant("+".join(names), np.concatenate([self._weights[name] for name in names], axis=-1))
+
     def dense(self, x, scope):
         return self.add("Add", self.add("MatMul", x, self.weight(scope + "/kernel")), self.weight(scope + "/bias"))
 
@@ -53,21 +58,22 @@ def make_model(weights, config, fused):
     """The classifier from ids to probabilities, for any batch and length."""
     graph = Graph(weights)
     x = embed(graph)
-    mask = graph_mask = "input_mask"
+    mask = "input_mask"
     if not fused:
         away = graph.add("Sub", graph.constant("one", np.float32(1)), graph.add("Cast", mask, to=TensorProto.FLOAT))
-        graph_mask = graph.add("Mul", graph.add("Unsqueeze", away, graph.constant("axes", [1, 2])),
-                               graph.constant("masked_score", np.float32(-10000)))
+        mask = graph.add("Mul", graph.add("Unsqueeze", away, graph.constant("axes", [1, 2])),
+                         graph.constant("masked_score", np.float32(-10000)))
     layer = fused_layer if fused else plain_layer
     for _ in range(config["num_hidden_layers"]):
-        x = layer(graph, x, graph_mask, config, "bert/encoder/layer_shared/")
+        x = layer(graph, x, mask, config, "bert/encoder/layer_shared/")
     first = graph.add("Gather", x, graph.constant("first", np.int64(0)), axis=1)
     pooled = graph.add("Tanh", graph.dense(first, "bert/pooler/dense"))
     logits = graph.add("Gemm", pooled, graph.weight("output_weights"), graph.weight("output_bias"), transB=1)
     graph.nodes.append(helper.make_node("Softmax", [logits], ["probabilities"], axis=-1))
     model = helper.make_model(
         helper.make_graph(
-            graph.nodes, "albert", [helper.make_tensor_value_info(name, TensorProto.INT32, ["batch", "length"]) for name in IDS],
+            graph.nodes, "albert",
+            [helper.make_tensor_value_info(name, TensorProto.INT32, ["batch", "length"]) for name in IDS],
             [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["batch", "labels"])],
             [numpy_helper.from_array(value, name) for name, value in graph.constants.items()]),
         opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid(FUSED_DOMAIN, 1)])
@@ -117,9 +123,7 @@ def fused_layer(graph, x, mask, config, scope):
                          graph.weight(scope + name + "/bias"), domain=FUSED_DOMAIN, epsilon=EPSILON)
 
     names = [scope + "attention/self/" + name for name in ("query", "key", "value")]
-    weights = graph._weights
-    joined = [graph.constant(scope + "qkv/" + part, np.concatenate([weights["%s/%s" % (name, part)] for name in names], axis=-1))
-              for part in ("kernel", "bias")]
+    joined = [graph.joined_weights([name + "/" + part for name in names]) for part in ("kernel", "bias")]
     context = graph.add("Attention", x, *joined, mask, domain=FUSED_DOMAIN, num_heads=config["num_attention_heads"])
     x = normalized_sum(graph.add("MatMul", context, kernel("attention/output/dense")), x, "attention/output/dense")
     wide = graph.add("FastGelu", graph.add("MatMul", x, kernel("intermediate/dense")),

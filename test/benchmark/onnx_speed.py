@@ -9,6 +9,7 @@ medians in ms, of the call alone, without what passes between the processes. "of
 one's: below 1 ours is ahead. A difference of probabilities above 1e-4 ends with status 1.
 """
 import argparse
+import dataclasses
 import itertools
 import json
 import os
@@ -61,9 +62,9 @@ def main() -> int:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             try:
                 version = json.loads(theirs.stdout.readline())["version"]
-                print("\n%s, %d thread(s), onnxruntime %s\n%6s %7s %14s %14s %18s %14s %12s %8s %12s" % (
-                    name, arguments.threads, version, "batch", "tokens", results.OURS, FROM_TEXT, *reversed(list(THEIRS)), "of its time",
-                    "CPU", "difference"), flush=True)
+                print("\n%s, %d thread(s), onnxruntime %s" % (name, arguments.threads, version))
+                print("%6s %7s %14s %14s %14s %18s %12s %8s %12s" % (
+                    "batch", "tokens", results.OURS, FROM_TEXT, *THEIRS, "of its time", "CPU", "difference"), flush=True)
                 for batch_size in arguments.batch_sizes:
                     worst = max(worst, compare(arguments, name, model, theirs, questions, batch_size))
             finally:
@@ -77,9 +78,10 @@ def export_both(name: str, folder: str, threads: int) -> SavedModel:
     finetuned = os.path.join(folder, "finetune")
     model = make_shipped_classifier(finetuned, name)
     reader = tf.train.load_checkpoint(checkpoint_files.resolve(finetuned))
-    np.savez(os.path.join(folder, "weights.npz"), **{key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map()})
+    names = reader.get_variable_to_shape_map()
+    np.savez(os.path.join(folder, "weights.npz"), **{variable: reader.get_tensor(variable) for variable in names})
     with open(os.path.join(folder, "config.json"), "w") as stream:
-        json.dump({key: getattr(model.config, key) for key in ("hidden_size", "num_hidden_layers", "num_attention_heads")}, stream)
+        json.dump(dataclasses.asdict(model.config), stream)
     if export.main(["--checkpoint_dir", finetuned, "--output_dir", folder, "--version", "1"]):
         raise SystemExit("the export failed")
     return SavedModel(os.path.join(folder, "1"), tf.ConfigProto(intra_op_parallelism_threads=threads,
@@ -110,8 +112,8 @@ def compare(arguments: argparse.Namespace, name: str, model: SavedModel, theirs:
         difference = max([difference] + [float(np.abs(values - found[results.OURS]).max()) for values in found.values()])
     medians = {key: np.median(spent, axis=0) for key, spent in times.items()}
     quicker = min(THEIRS, key=lambda key: medians[key][0])
-    print("%6d %7.1f %14.2f %14.2f %18.2f %14.2f %12.2f %8.2f %12.1e" % (
-        batch_size, np.mean(tokens), *(medians[key][0] for key in (results.OURS, FROM_TEXT, *reversed(list(THEIRS)))),
+    print("%6d %7.1f %14.2f %14.2f %14.2f %18.2f %12.2f %8.2f %12.1e" % (
+        batch_size, np.mean(tokens), *(spent[0] for spent in medians.values()),
         *medians[results.OURS] / medians[quicker], difference), flush=True)
     for column, unit in enumerate(("ms", "CPU-ms")):
         rounds = {key: [spent[column] for spent in times[key]] for key in (*THEIRS, FROM_TEXT, results.OURS)}

@@ -34,7 +34,7 @@ class StepConfig:
     batch: int = flag(8, "records of a step")
     length: int = flag(128, "tokens of a record")
     share_real: float = flag(1.0, "share of these that is no padding, the mean over records")
-    spread: Optional[float] = flag(None, "how far rows are shorter or longer than that, as a share; without it as far as they can be")
+    spread: Optional[float] = flag(None, "how far rows are shorter or longer, as a share; without it as far as they can be")
     steps: int = flag(5, "steps of a round")
     rounds: int = flag(5, "rounds of each")
     threads: int = flag(2, "threads of TensorFlow")
@@ -68,7 +68,8 @@ def benchmark(flags: StepConfig) -> None:
         print("%-12s wall %.3f s (%.3f to %.3f), %.0f real tokens/s; CPU %.3f s (%.3f to %.3f); first loss %.6f" % (
             name, statistics.median(wall[name]), min(wall[name]), max(wall[name]), tokens / statistics.median(wall[name]),
             statistics.median(cpu[name]), min(cpu[name]), max(cpu[name]), first[name]))
-    what = "%s, %d × %d, %.0f %% real tokens" % (flags.config, flags.batch, flags.length, 100 * tokens / batch["input_mask"].size)
+    what = "%s, %d × %d, %.0f %% real tokens" % (
+        flags.config, flags.batch, flags.length, 100 * tokens / (flags.batch * flags.length))
     for name, unit, times in (("wall", "s a step", wall), ("CPU", "CPU-s a step", cpu)):
         print("%s: ours is %.2f times as fast (median of rounds)" % (name, statistics.median(
             theirs / own for theirs, own in zip(times["older tools"], times["ours"]))))
