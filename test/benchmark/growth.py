@@ -80,7 +80,7 @@ def grow(arguments: argparse.Namespace, work: str, axis: str) -> None:
         print("%10d %10.1f %10.1f %10.1f %12.1f" % (
             size, 1000 * cost.seconds, 1000 * cost.cpu_seconds, cost.megabytes, examples / cost.seconds))
         for unit, column in (("s", 0), ("CPU-s", 1), ("MB", 2)):
-            results.append(arguments.results, "growth", "%s, %s %d" % (work, axis, size), unit,
+            results.append(arguments.results, "growth, %s" % axis, "%s, %d" % (work, size), unit,
                            {results.OURS: [cost[column] for cost in found[size]]})
     for name, column in (("wall", 0), ("CPU", 1), ("memory", 2)):
         print("  %-6s %s" % (name, describe_law(list(medians), [cost[column] for cost in medians.values()])), flush=True)

@@ -8,7 +8,7 @@ OURS = "ours"                                  # the alternative that the others
 
 class Result(NamedTuple):
     """One thing, measured by several alternatives in turn."""
-    benchmark: str                             # the script
+    benchmark: str                             # the script, and which part of it
     what: str                                  # size and setting
     unit: str                                  # a unit with a slash is a rate: more is better; else less is
     rounds: Mapping[str, Sequence[float]]      # by alternative

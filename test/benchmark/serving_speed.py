@@ -86,7 +86,7 @@ def export_model(name: str, folder: str) -> str:
 
 def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, rounds: int
             ) -> Tuple[Dict[str, List[Tuple[float, float]]], float]:
-    """Prints a row; returns the times, (wall, CPU) of each round's median in ms, and the largest difference of probabilities."""
+    """Prints a row; returns the medians of each round, (wall, CPU) in ms, and the largest difference of probabilities."""
     taken = itertools.cycle(questions)
     runs = {"plain": plain.run, "exported": lambda inputs: exported.run(inputs)["probabilities"],
             "tokenizer": lambda inputs: exported.run(inputs, "encode")}
@@ -101,7 +101,8 @@ def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str
             # The first batch finds the processor's caches full of another's.
             times[name].append(np.median([spent for spent, _ in measured[1:]], axis=0))
             found[name] = [result for _, result in measured]
-        difference = max([difference] + [float(np.abs(one - other).max()) for one, other in zip(found["plain"], found["exported"])])
+        difference = max([difference] + [float(np.abs(one - other).max())
+                                         for one, other in zip(found["plain"], found["exported"])])
     plain_ms, exported_ms, tokenizer_ms = (np.median(times[name], axis=0) for name in ("plain", "exported", "tokenizer"))
     wall_ratio, cpu_ratio = plain_ms / exported_ms
     print("%10d %12.1f %12.1f %8.2f %10.2f %11.0f%% %14.1e" % (
