@@ -5,8 +5,8 @@
 One of the four at a time, the others as they are. Training is a step of `training_step.py`, inference an exported model's
 graph from ids. Each size has a process of its own; memory is the peak of its resident memory in the steps less what it held
 before the graph was built, so the weights are in. The processes of a table run one after the other, --rounds times over.
-Below each table stands the power law that fits it best, a · size^b by least squares of logarithms, and where it breaks: the
-first step between two sizes whose own exponent is further than 0.25 from b.
+Below each table stands the power law that fits it best, a · size^b by least squares of logarithms, and where it breaks:
+between which two sizes the exponent is further than 0.25 from b.
 """
 import argparse
 import dataclasses
