@@ -2,6 +2,8 @@
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
 # make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
+# make bench DATA=path/to/afqmc TASK=afqmc CORPUS='corpus/*.txt' VOCAB=vocab.txt   all benchmarks → output/bench/report.html, table.md
+#                     (an hour or two; ONLY=training_step,growth runs some)
 # make bench-pretrain DATA='corpus/*.txt'     what the tiny config learns in an hour (MINUTES=60)
 # make bench-etl DATA='corpus/*.txt'   text per second of the sample builder beside a plain one (MEGABYTES=100 ROUNDS=3)
 # make bench-finetune DATA=path/to/afqmc TASK=afqmc   rows padded to the longest of their batch against all to 128: pace, accuracy
@@ -10,6 +12,7 @@
 # make check-parity DATA='corpus/*.txt'        the tokenizer in the graph against Python's, over every code point (20 minutes)
 # make check-java DATA=questions.tsv           an exported model asked from TensorFlow's Java library; needs Java 11 and Maven
 # make check-segmenters DATA='corpus/*.txt'   whether the fast segmenter finds jieba's words in a text
+# make bench-onnx DATA=questions.tsv            an exported model against onnxruntime; an environment of its own, 200 MB
 # make bench-server DATA=questions.tsv          load on the server: throughput with and without batching, a soak, overload (15 minutes)
 # make check-flink DATA='corpus/*.txt'         the sample builder on a Flink cluster of two task managers, started here: the same bytes;
 #     Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
@@ -19,9 +22,10 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
+ONNX := .venv-onnx
 
-.PHONY: help venv test quickstart check-transformers bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving bench-server \
-    check-parity check-java check-flink check-page check-rest check-segmenters clean
+.PHONY: help venv test quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
+    bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -49,20 +53,15 @@ quickstart: venv
 	$(PYTHON) -m serving.export
 	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
 
-check-transformers: venv
-	@if [ ! -e $(TRANSFORMERS)/complete ]; then \
-	    for python in python3.10 python3.9 python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.{10,9,8}.*/bin/python; do \
-	        "$$python" -c '' 2>/dev/null && break; \
-	    done; \
-	    rm -rf $(TRANSFORMERS); \
-	    "$$python" -m venv $(TRANSFORMERS) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
-	    $(TRANSFORMERS)/bin/python -m pip install --quiet --disable-pip-version-check \
-	        -r test/transformers_check/requirements.txt && touch $(TRANSFORMERS)/complete; \
-	fi
+check-transformers: venv $(TRANSFORMERS)/complete
 	rm -rf output/check_transformers
 	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py write output/check_transformers
 	$(TRANSFORMERS)/bin/python test/transformers_check/theirs.py output/check_transformers
 	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py check output/check_transformers
+
+bench: venv $(ONNX)/complete
+	$(PYTHON) test/benchmark/bench.py $(if $(DATA),--data '$(DATA)') $(if $(TASK),--task $(TASK)) \
+	    $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(VOCAB),--vocab_file $(VOCAB)) $(if $(ONLY),--only $(ONLY))
 
 bench-pretrain: venv
 	$(PYTHON) test/benchmark/pretrain_quality.py $(if $(DATA),--data '$(DATA)') $(if $(MINUTES),--minutes $(MINUTES))
@@ -80,6 +79,9 @@ bench-etl-memory: venv
 
 bench-serving: venv
 	$(PYTHON) test/benchmark/serving_speed.py $(if $(DATA),--data '$(DATA)')
+
+bench-onnx: venv $(ONNX)/complete
+	$(PYTHON) test/benchmark/onnx_speed.py $(if $(DATA),--data '$(DATA)')
 
 check-parity: venv
 	$(PYTHON) test/checks/parity.py $(if $(DATA),--data '$(DATA)')
@@ -109,6 +111,17 @@ check-rest: venv .venv-schemathesis/bin/schemathesis
 
 .venv-schemathesis/bin/schemathesis:
 	python3 -m venv .venv-schemathesis && .venv-schemathesis/bin/python -m pip install --quiet schemathesis==4.32.5
+
+# Environments for what needs a newer Python; a stamp, written last, tells a complete one.
+$(TRANSFORMERS)/complete: test/transformers_check/requirements.txt
+$(ONNX)/complete: test/benchmark/onnx_requirements.txt
+$(TRANSFORMERS)/complete $(ONNX)/complete:
+	@for python in python3.10 python3.9 python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.{10,9,8}.*/bin/python; do \
+	    "$$python" -c '' 2>/dev/null && break; \
+	done; \
+	rm -rf $(@D); \
+	"$$python" -m venv $(@D) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 clean:
 	rm -rf output build dist *.egg-info

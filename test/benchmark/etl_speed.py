@@ -13,9 +13,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
+from typing import DefaultDict, List, NamedTuple
 
 import albert_config
+import results
 from etl.chunks import SAMPLES_AT_ONCE, ChunkJob, build_chunk, load_worker, read_markers
 from etl.documents import Document
 from etl.draws import rng_for
@@ -27,6 +29,13 @@ from etl.tokenization import TokenizerConfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POLL_SECONDS = 0.2
+PROCESSES = {2: "two processes", 1: "one process"}
+
+
+class Rates(NamedTuple):
+    """KB of text a second of a run."""
+    wall: float
+    cpu: float                                 # a CPU-second of all its processes
 
 
 def main() -> None:
@@ -39,6 +48,7 @@ def main() -> None:
     parser.add_argument("--max_seq_length", type=int, default=512)
     parser.add_argument("--dupe_factor", type=int, nargs="+", default=[10, 1])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
         texts = {size: repeat(arguments.data, size, folder) for size in
@@ -65,20 +75,27 @@ def compare(arguments: argparse.Namespace, dupe_factor: int, text: str, baseline
     common = ["--max_seq_length", str(arguments.max_seq_length), "--dupe_factor", str(dupe_factor), "--eval_fraction", "0"]
     print("\nmax_seq_length %d, dupe_factor %d\n%5s %-14s %8s %8s %8s %10s %12s %12s" % (
         arguments.max_seq_length, dupe_factor, "round", "", "MB", "wall s", "CPU s", "KB/wall s", "times plain", "KB/CPU s"))
+    found: DefaultDict[str, List[Rates]] = defaultdict(list)
     for number in range(1, arguments.rounds + 1):
         plain = [os.path.join(ROOT, "test", "benchmark", "plain_builder.py"), baseline_text, arguments.vocab_file,
                  os.path.join(folder, "plain.tfrecord"), str(arguments.max_seq_length), str(dupe_factor)]
-        rates = {"plain": row(number, "plain", plain, baseline_text)}
-        for workers in (2, 1):
+        found["plain"].append(row(number, "plain", plain, baseline_text))
+        for workers, name in PROCESSES.items():
             out = os.path.join(folder, "out")
             build = ["-m", "etl.build_pretrain", "--input_file", text, "--output_dir", out,
                      "--vocab_file", arguments.vocab_file, "--direct_num_workers", str(workers)] + common
-            rates[workers] = row(number, "%d process%s" % (workers, "es" * (workers > 1)), build, text, rates["plain"])
-        print("%5d two processes against one: %.2f" % (number, rates[2] / rates[1]), flush=True)
+            found[name].append(row(number, name, build, text, found["plain"][-1].wall))
+        two, one = (found[name][-1].wall for name in PROCESSES.values())
+        print("%5d two processes against one: %.2f" % (number, two / one), flush=True)
+    for name in PROCESSES.values():
+        for unit in Rates._fields:
+            results.append(arguments.results, "etl_speed", "dupe_factor %d, %s" % (dupe_factor, name), "KB/%s-s" % unit, {
+                "plain": [getattr(rates, unit) for rates in found["plain"]],
+                results.OURS: [getattr(rates, unit) for rates in found[name]]})
 
 
-def row(number: int, name: str, command: list, text: str, baseline: float = 0.0) -> float:
-    """Runs a Python command, prints its row, returns KB of text per second."""
+def row(number: int, name: str, command: list, text: str, baseline: float = 0.0) -> Rates:
+    """Runs a Python command and prints its row."""
     begin, size = time.time(), os.path.getsize(text)
     process = subprocess.Popen([sys.executable] + command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     seconds_of = {}
@@ -92,7 +109,7 @@ def row(number: int, name: str, command: list, text: str, baseline: float = 0.0)
     print("%5d %-14s %8.1f %8.1f %8.1f %10.0f %12s %12.0f" % (
         number, name, size / 1e6, wall, cpu, rate, "%.1f" % (rate / baseline) if baseline else "", size / 1e3 / cpu),
         flush=True)
-    return rate
+    return Rates(rate, size / 1e3 / cpu)
 
 
 def tree_seconds(root: int) -> dict:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+import results
 from estimator import evaluation, finetune, scores, tasks, trainer, training_report
 from estimator.finetune_flags import FinetuneConfig
 from etl import files
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=1e-4, help="highest learning rate")
     parser.add_argument("--seeds", default="1,2,3", help="one run each way for each")
     parser.add_argument("--output", default=os.path.join(ROOT, "output", "bench", "finetune_speed"), help="folder")
+    parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
     arguments = parser.parse_args()
     if os.path.exists(arguments.output):
         raise SystemExit("%s exists: remove it, or give another --output" % arguments.output)
@@ -69,6 +71,10 @@ def main() -> None:
                                                 scores.mean_and_deviation([run.accuracy for run in runs])))
     padded, longest = (medians[way] for way in WAYS)
     print("To the longest: training %.2f times as fast, evaluation and prediction %.2f times" % tuple(longest[:2] / padded[:2]))
+    for part in ("training", "evaluation"):
+        results.append(arguments.results, "finetune_speed", part, "examples/s", {
+            name_of(way, arguments) if pad else results.OURS: [getattr(run, part) for run in found[way]]
+            for way, pad in WAYS.items()})
 
 
 def name_of(way: str, arguments: argparse.Namespace) -> str:

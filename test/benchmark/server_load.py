@@ -28,6 +28,8 @@ from typing import Any, List, NamedTuple, Tuple
 import numpy as np
 import uvloop
 
+import results
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CLIENTS = (1, 8, 32, 128)
 ROUNDS = 3
@@ -64,6 +66,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5, help="of each closed-loop round")
     parser.add_argument("--soak_seconds", type=float, default=600)
     parser.add_argument("--overload_seconds", type=float, default=20)
+    parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
     arguments = parser.parse_args()
     uvloop.install()
     bodies = read_bodies(arguments.data)
@@ -98,6 +101,10 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
             theirs = np.median(numbers, axis=0)
             print("%8d %-18s %10.1f %8.1f %8.1f %17.2f× %11.2f×" % (
                 clients, name, *theirs, ours[0] / theirs[0], ours[2] / theirs[2]), flush=True)
+        for column, unit in enumerate(("answers/s", "p50 ms", "p99 ms")):
+            results.append(arguments.results, "server_load", "%d clients" % clients, unit, {
+                results.OURS if name == "batching" else name: [numbers[column] for numbers in found]
+                for name, found in zip(SERVERS, rounds)})
         capacity = max(capacity, ours[0])
     batched = servers[0]
     for server in servers[1:]:

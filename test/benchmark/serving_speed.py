@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+import results
 from estimator import checkpoint_files, heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
 from etl.tokenization import load_tokenizer
@@ -43,6 +44,7 @@ def main() -> int:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 32, 128])
     parser.add_argument("--rounds", type=int, default=3, help="of each batch size")
     parser.add_argument("--threads", type=int, default=1, help="within an operation, and operations at once")
+    parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
     arguments = parser.parse_args()
     tf.logging.set_verbosity(tf.logging.ERROR)
     questions = read_questions(arguments.data)
@@ -51,26 +53,40 @@ def main() -> int:
     failed = False
     for name in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
-            finetuned = os.path.join(folder, "finetune")
-            # Not in this process: a server that loads a model has not exported it before.
-            subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, name, str(PADDED)], check=True,
-                           env=dict(os.environ, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])))
-            subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", folder,
-                            "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+            finetuned = export_model(name, folder)
             exported = SavedModel(os.path.join(folder, "1"), threads)
             plain = Plain(model_folder.read(finetuned), checkpoint_files.resolve(finetuned), threads)
         print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
             name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
         for batch_size in arguments.batch_sizes:
-            failed |= compare(exported, plain, questions, batch_size, arguments.rounds)
+            times, difference = compare(exported, plain, questions, batch_size, arguments.rounds)
+            failed |= difference > TOLERANCE
+            for column, unit in enumerate(("ms", "CPU-ms")):
+                results.append(arguments.results, "serving_speed", "%s, batch %d" % (name, batch_size), unit, {
+                    "padded to %d" % PADDED: [spent[column] for spent in times["plain"]],
+                    results.OURS: [spent[column] for spent in times["exported"]]})
         for kind, text in (("Han and Latin in turn", "字x" * 500000), ("one word", "x" * 1000000)):
             (wall, _), _ = measure(lambda: exported.run({"text_a": [text], "text_b": [""]}))
             print("a million characters without a blank, %s: %.0f ms" % (kind, wall), flush=True)
     return int(failed)
 
 
-def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, rounds: int) -> bool:
-    """Prints a row; returns whether the probabilities differ."""
+def export_model(name: str, folder: str) -> str:
+    """Writes a shipped config's model to `folder`/1, and its checkpoint to the folder that is returned.
+
+    Not in this process: a server that loads a model has not exported it before.
+    """
+    finetuned = os.path.join(folder, "finetune")
+    subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, name, str(PADDED)], check=True,
+                   env=dict(os.environ, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])))
+    subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", folder,
+                    "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+    return finetuned
+
+
+def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, rounds: int
+            ) -> Tuple[Dict[str, List[Tuple[float, float]]], float]:
+    """Prints a row; returns the medians of each round, (wall, CPU) in ms, and the largest difference of probabilities."""
     taken = itertools.cycle(questions)
     runs = {"plain": plain.run, "exported": lambda inputs: exported.run(inputs)["probabilities"],
             "tokenizer": lambda inputs: exported.run(inputs, "encode")}
@@ -82,15 +98,17 @@ def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str
         found = {}
         for name in list(runs)[::1 if number % 2 else -1]:
             measured = [measure(lambda: runs[name](inputs)) for inputs in batches]
-            times[name] += [spent for spent, _ in measured[1:]]         # the first finds the processor's caches full of another's
+            # The first batch finds the processor's caches full of another's.
+            times[name].append(np.median([spent for spent, _ in measured[1:]], axis=0))
             found[name] = [result for _, result in measured]
-        difference = max([difference] + [float(np.abs(one - other).max()) for one, other in zip(found["plain"], found["exported"])])
+        difference = max([difference] + [float(np.abs(one - other).max())
+                                         for one, other in zip(found["plain"], found["exported"])])
     plain_ms, exported_ms, tokenizer_ms = (np.median(times[name], axis=0) for name in ("plain", "exported", "tokenizer"))
     wall_ratio, cpu_ratio = plain_ms / exported_ms
     print("%10d %12.1f %12.1f %8.2f %10.2f %11.0f%% %14.1e" % (
         batch_size, plain_ms[0], exported_ms[0], wall_ratio, cpu_ratio, 100 * tokenizer_ms[1] / exported_ms[1], difference),
         flush=True)
-    return difference > TOLERANCE
+    return times, difference
 
 
 class Plain:

@@ -2,6 +2,7 @@
 
   python test/benchmark/training_step.py --config tiny --batch 8 --length 128
   python test/benchmark/training_step.py --config base --batch 4 --length 512 --share_real 0.82
+  python test/benchmark/training_step.py --share_real 0.379 --spread 0.168     # rows of 27 to 70 tokens of 128
 """
 import dataclasses
 import resource
@@ -16,6 +17,7 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 import plain_training_step
+import results
 from albert_config import AlbertConfig
 from estimator import model_fn
 from estimator.model_fn import TrainingConfig
@@ -32,9 +34,11 @@ class StepConfig:
     batch: int = flag(8, "records of a step")
     length: int = flag(128, "tokens of a record")
     share_real: float = flag(1.0, "share of these that is no padding, the mean over records")
+    spread: Optional[float] = flag(None, "how far rows are shorter or longer, as a share; without it as far as they can be")
     steps: int = flag(5, "steps of a round")
     rounds: int = flag(5, "rounds of each")
     threads: int = flag(2, "threads of TensorFlow")
+    results: Optional[str] = flag(None, "file to add the rounds to, as JSON lines")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -64,17 +68,20 @@ def benchmark(flags: StepConfig) -> None:
         print("%-12s wall %.3f s (%.3f to %.3f), %.0f real tokens/s; CPU %.3f s (%.3f to %.3f); first loss %.6f" % (
             name, statistics.median(wall[name]), min(wall[name]), max(wall[name]), tokens / statistics.median(wall[name]),
             statistics.median(cpu[name]), min(cpu[name]), max(cpu[name]), first[name]))
-    for what, times in (("wall", wall), ("CPU", cpu)):
-        print("%s: ours is %.2f times as fast (median of rounds)" % (what, statistics.median(
+    what = "%s, %d × %d, %.0f %% real tokens" % (
+        flags.config, flags.batch, flags.length, 100 * tokens / (flags.batch * flags.length))
+    for name, unit, times in (("wall", "s a step", wall), ("CPU", "CPU-s a step", cpu)):
+        print("%s: ours is %.2f times as fast (median of rounds)" % (name, statistics.median(
             theirs / own for theirs, own in zip(times["older tools"], times["ours"]))))
+        results.append(flags.results, "training_step", what, unit, times)
 
 
 def make_batch(flags: StepConfig, vocab_size: int) -> Dict[str, np.ndarray]:
     """Random records; lengths spread evenly around the share of real tokens; as many predictions as the builder makes."""
     rng = np.random.RandomState(1)
-    spread = min(1 - flags.share_real, flags.share_real) * flags.length
-    lengths = np.clip(np.linspace(flags.share_real * flags.length - spread, flags.share_real * flags.length + spread, flags.batch),
-                      8, flags.length).astype(int)
+    spread = min(1 - flags.share_real, flags.share_real) if flags.spread is None else flags.spread
+    shares = np.linspace(flags.share_real - spread, flags.share_real + spread, flags.batch)
+    lengths = np.clip(np.round(shares * flags.length), 8, flags.length).astype(int)
     predictions = int(round(MASKED_SHARE * flags.length))
     places = np.arange(flags.length)
     mask = (places < lengths[:, np.newaxis]).astype(np.int32)
