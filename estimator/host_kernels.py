@@ -1,9 +1,9 @@
-"""What a CPU computes its own way in training: the same functions as stock TensorFlow's, with gradients written by hand.
+"""What a CPU computes its own way: the same functions as stock TensorFlow's, in fewer passes over memory.
 
-TensorFlow 1.15 derives a gradient op by op, and each op is a pass over memory. These take fewer passes. Only training
-graphs hold them: a gradient written by hand bears a number that differs from process to process, and an export must not.
+TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand. An export must
+not hold these, since they bear a number that differs from process to process; it has what needs none.
 """
-from typing import Any, Callable
+from typing import Any, Callable, Tuple
 
 import tensorflow.compat.v1 as tf
 
@@ -26,17 +26,19 @@ def gelu(x: tf.Tensor) -> Any:
 @tf.custom_gradient
 def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
     """Layer normalization of rows [rows, width]; the gradient's means over a row are products with gamma."""
-    width = x.shape[-1].value
-    centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + modeling.LAYER_NORM_EPSILON)
-    normalized = centered * inverse
+    normalized, inverse = _standardize(x)
 
     def gradient(grad: tf.Tensor) -> Any:
         along = grad * normalized
-        column = gamma[:, tf.newaxis] / width
+        column = gamma[:, tf.newaxis] / x.shape[-1].value
         mean, slope = tf.matmul(grad, column), tf.matmul(along, column)
         return (grad * gamma - mean - normalized * slope) * inverse, tf.reduce_sum(along, axis=0), tf.reduce_sum(grad, axis=0)
     return tf.nn.bias_add(normalized * gamma, beta), gradient
+
+
+def normalize_forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
+    """`normalize` without a gradient of its own."""
+    return tf.nn.bias_add(_standardize(x)[0] * gamma, beta)
 
 
 @tf.custom_gradient
@@ -57,4 +59,12 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tenso
     return gather(parts)
 
 
-KERNELS = Kernels(gelu, normalize, look_up, gather_once)
+def _standardize(x: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
+    """Rows of mean 0 and variance 1, and what they were multiplied by, [rows, 1]."""
+    centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + modeling.LAYER_NORM_EPSILON)
+    return centered * inverse, inverse
+
+
+TRAINING = Kernels(gelu, normalize, look_up, gather_once=gather_once)
+SERVING = Kernels(normalize=normalize_forward, look_up_few=tf.gather)

@@ -177,7 +177,7 @@ def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Kernels, Opt
         return modeling.STOCK._replace(gelu=gelu), dropout
     seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
     dropout = modeling.stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
-    return host_kernels.KERNELS if training.device.on_host else modeling.STOCK, dropout
+    return host_kernels.TRAINING if training.device.on_host else modeling.STOCK, dropout
 
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,

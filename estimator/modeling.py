@@ -99,6 +99,14 @@ def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
     return tf.gather(table, ids), table
 
 
+def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
+    """[rows] -> [rows, width] of a table of few rows.
+
+    By a product: a gather's gradient would add every token into the same two rows, one after the other.
+    """
+    return tf.matmul(tf.one_hot(ids, table.shape[0].value, dtype=tf.float32), table)
+
+
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
     """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0; `spread` does the opposite:
     gradients of what was gathered, [all, width], to those of `parts`."""
@@ -107,10 +115,11 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.
 
 
 class Kernels(NamedTuple):
-    """What a backend may compute its own way in training."""
+    """What a backend may compute its own way."""
     gelu: Activation = gelu
     normalize: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = normalize
     look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
+    look_up_few: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = look_up_few
     gather_once: Callable[[tf.Tensor, tf.Tensor, Activation], tf.Tensor] = gather_once
 
 
@@ -239,7 +248,7 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
     width = x.shape[-1].value
     segments = _table(config, "token_type_embeddings", config.type_vocab_size, width)
     positions = _table(config, "position_embeddings", config.max_position_embeddings, width)
-    x += segments[0] if segment_ids is None else _look_up_few(segments, _rows(context, segment_ids))
+    x += segments[0] if segment_ids is None else context.kernels.look_up_few(segments, _rows(context, segment_ids))
     if context.packing is None:
         x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
     else:
@@ -400,14 +409,6 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
 
 def _table(config: AlbertConfig, name: str, rows: int, width: int) -> tf.Variable:
     return random_variable(name, [rows, width], config.initializer_range)
-
-
-def _look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """[rows] -> [rows, width] of a table of few rows.
-
-    By a product: a gather's gradient would add every token into the same two rows, one after the other.
-    """
-    return tf.matmul(tf.one_hot(ids, table.shape[0].value, dtype=tf.float32), table)
 
 
 def _drop(context: _Context, x: tf.Tensor, rate: float, place: str) -> tf.Tensor:

@@ -1,6 +1,8 @@
 """An exported model, loaded: it needs TensorFlow and none of the code that made it."""
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
 
 from etl import files
 from etl.command_line import UserError
@@ -37,6 +39,7 @@ class SavedModel:
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
+        self._calls = {name: self._prepare(definition) for name, definition in self.signatures.items()}
         self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
                                 if operation.type == "ParseExample"}
 
@@ -44,9 +47,20 @@ class SavedModel:
         """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
         if signature not in self.signatures:
             raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self.signatures))))
-        definition = self.signatures[signature]
-        feed = {definition.inputs[name].name: value for name, value in inputs.items()}
-        return self._session.run({name: output.name for name, output in definition.outputs.items()}, feed)
+        return self._calls[signature](inputs)
+
+    def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
+        """What answers a signature. Names are looked up once here; Session.run does so at each call, for a tenth of tiny's time."""
+        import tensorflow.compat.v1 as tf
+        from tensorflow.core.protobuf.config_pb2 import CallableOptions
+        dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
+        options = CallableOptions(feed=[info.name for info in definition.inputs.values()],
+                                  fetch=[info.name for info in definition.outputs.values()])
+        run, outputs = self._session._make_callable_from_options(options), list(definition.outputs)    # all that 1.15 has for it
+
+        def call(inputs: Mapping[str, Any]) -> Dict[str, Any]:
+            return dict(zip(outputs, run(*[np.asarray(inputs[name], dtype) for name, dtype in dtypes.items()])))
+        return call
 
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
         """By label, for each text_a and text_b."""

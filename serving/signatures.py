@@ -10,7 +10,7 @@ from typing import Any, Dict, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
-from estimator import heads, modeling
+from estimator import heads, host_kernels, modeling
 from estimator.model_folder import ModelFolder
 from serving.graph_tokenization import GraphTokenizer
 
@@ -55,12 +55,14 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
            skip_padding: bool = True) -> Answer:
     """The classifier over ids, integers [batch, seq_length], as cheap as it gets: the last layer for [CLS] alone.
 
-    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are.
+    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and the ops those
+    that a device's compiler looks for.
     """
     batch, length = modeling.dimensions(input_ids)
     # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
     input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
     encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
+                              kernels=host_kernels.SERVING if skip_padding else modeling.STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
     found = heads.classifier(model.config, encoded, len(model.labels))
     return Answer(found.probabilities, tf.gather(_labels(model), found.predictions), found.logits)
@@ -68,7 +70,7 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
 
 def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
     """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the last layer."""
-    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=True)
+    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=True, kernels=host_kernels.SERVING)
     lengths = tf.cast(tf.reduce_sum(input_mask, axis=1, keepdims=True), tf.float32)
     return {"pooled": encoded.pooled_output, "mean": tf.reduce_sum(encoded.sequence_output, axis=1) / lengths}
 

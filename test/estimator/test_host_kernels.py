@@ -42,6 +42,7 @@ class TestKernels:
     def test_normalize(self):
         x, gamma, beta = randoms([7, 5], [5], [5])
         assert_same(host_kernels.normalize, modeling.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
+        assert_same(host_kernels.normalize_forward, modeling.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
 
     def test_look_up_of_a_row_twice_and_of_a_table_that_is_multiplied_by(self):
         table, = randoms([6, 4])
@@ -64,7 +65,7 @@ def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
     positions = tf.constant([[1, 2], [3, 1], [2, 0]])
     found = []
-    for kernels in (host_kernels.KERNELS, modeling.STOCK):
+    for kernels in (host_kernels.TRAINING, modeling.STOCK):
         encoded = modeling.encode(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
                                   kernels=kernels, skip_padding=True, output_positions=heads.read_positions(positions))
         loss = (heads.masked_lm(config, encoded, None, positions, tf.ones([3, 2]), kernels).loss
