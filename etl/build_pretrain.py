@@ -29,7 +29,7 @@ from etl.publish import DEAD_LETTERS, publish, verify
 from etl.random_segments import candidates_path, collect_candidates, write_pools
 from etl.shards import Extent, shard_path, write_extents, write_shard
 
-MERGE_IN_PROCESS_BYTES = 256 << 20             # below this, merging is done before worker processes would have started
+MERGE_IN_PROCESS_BYTES = 256 << 20             # up to this, merging is done before Beam would have been loaded
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -87,10 +87,12 @@ def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
     job, total = plan.job, sum(extent.bytes for extent in extents)
     shards = write_extents(job.work_dir, dict(job.num_shards), extents)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    if total <= MERGE_IN_PROCESS_BYTES:
-        runner = RunnerConfig("DirectRunner", 1)
     with progress("shards", total, lambda: _shards_done(plan)):
-        run_map("MergeShards", write, shards, runner)
+        if total > MERGE_IN_PROCESS_BYTES:
+            run_map("MergeShards", write, shards, runner)
+        else:
+            for shard in shards:
+                write(shard)
         await_files(path + ".json" for path in _shard_paths(plan))
 
 
