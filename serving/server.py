@@ -42,8 +42,9 @@ class ServerConfig:
                                  "runs when it comes, at most %d for each core at once" % UNBATCHED_FOR_EACH_CORE)
     max_batch_size: int = flag(32, "rows of a batch, and of a request")
     max_enqueued_batches: int = flag(8, "batches that may wait; a request beyond them is refused at once")
-    num_batch_threads: int = flag(1, "batches that run at once")
-    tensorflow_intra_op_parallelism: int = flag(0, "threads within an operation; 0 for one for each core")
+    num_batch_threads: int = flag(0, "batches that run at once; 0 for one for each core")
+    tensorflow_intra_op_parallelism: int = flag(1, "threads within an operation; 0 for one for each core, which pays where few "
+                                                "clients ask a large model")
     tensorflow_inter_op_parallelism: int = flag(0, "operations that run at once; 0 for one for each core")
     max_text_bytes: int = flag(65536, "of each text; what is beyond max_seq_length tokens is read, then left out")
     max_body_bytes: int = flag(4194304, "of each request")
@@ -52,7 +53,7 @@ class ServerConfig:
 
     def __post_init__(self):
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
-                            ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 1),
+                            ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 0),
                             ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),
                             ("max_text_bytes", 1), ("max_body_bytes", 1), ("drain_seconds", 0)):
             if getattr(self, name) < least:
@@ -95,8 +96,9 @@ async def serve_until_told(config: ServerConfig) -> None:
     monitor = Monitor(config.access_log)
     versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor)
     await versions.load_first()
-    batch_size, threads = ((config.max_batch_size, config.num_batch_threads) if config.enable_batching else
-                           (1, UNBATCHED_FOR_EACH_CORE * (os.cpu_count() or 1)))
+    cores = os.cpu_count() or 1
+    batch_size, threads = ((config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
+                           (1, UNBATCHED_FOR_EACH_CORE * cores))
     batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
     inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
