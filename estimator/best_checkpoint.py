@@ -16,7 +16,10 @@ FOLDER = "best"
 
 
 def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any], metric: str) -> bool:
-    """Copies a checkpoint to `best/` when none there is better; the file that says which one counts is written last.
+    """Copies a checkpoint to `best/` when it is better than the one there; the file that says which one counts comes last.
+
+    Of equal ones the first stays, or a number that does not move would pass for progress. The same step is copied again,
+    since copying it may have been cut off.
 
     Args:
       output_dir: the training's folder.
@@ -30,9 +33,11 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
     """
     folder = os.path.join(output_dir, FOLDER)
     before = _value_of_best(folder, metric)
-    sign = -1 if is_better_lower(metric) else 1
-    if before is not None and not sign * float(results[metric]) >= sign * before:
-        return False
+    if before is not None:
+        gain = (float(results[metric]) - before) * (-1 if is_better_lower(metric) else 1)
+        again = gain == 0 and results["global_step"] == step_of_best(output_dir, metric)
+        if not (gain > 0 or again):            # nor when the number is none
+            return False
     model_folder.write(folder, description)
     name = os.path.basename(checkpoint)
     for path in glob.glob(glob.escape(checkpoint) + ".*"):
@@ -49,6 +54,20 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
 def is_better_lower(metric: str) -> bool:
     """Whether a lower value of `metric` is the better one."""
     return metric.endswith("loss") or metric == "perplexity"
+
+
+def find(output_dir: str) -> Optional[str]:
+    """The prefix of the checkpoint in `best/`; None when there is none, or its copying was cut off.
+
+    Raises UserError when it is damaged.
+    """
+    folder = os.path.join(output_dir, FOLDER)
+    if not os.path.exists(os.path.join(folder, STATE_FILE)):
+        return None
+    from estimator import checkpoint_files     # needs TensorFlow
+    prefix = checkpoint_files.resolve(folder, "output_dir")
+    checkpoint_files.check_data(prefix, checkpoint_files.read_shapes(prefix))
+    return prefix
 
 
 def step_of_best(output_dir: str, metric: str) -> Optional[int]:

@@ -71,6 +71,8 @@ def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> R
     path = cache_path(examples, encoding, cache_dir)
     if os.path.exists(path):
         try:
+            with open(path, "rb") as stream, zipfile.ZipFile(stream):
+                pass                           # of a file cut off, np.load would leave half an object, which complains
             with np.load(path) as arrays:
                 return Rows(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:

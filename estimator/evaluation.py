@@ -3,7 +3,7 @@
   predictions.jsonl        dev: one object for each example, with text, gold label, prediction and probabilities
   test_results.tsv         probabilities by class index, a line for each example; a regression's number
   test_predictions.jsonl   as predictions.jsonl
-  <task>_predict.json      {"id": …, "label": …} a line, as CLUE takes them
+  <task>_predict.json      {"id": …, "label": …} a line, under the name that CLUE wants, where it has the task
 """
 import json
 import os
@@ -117,7 +117,7 @@ def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarra
 
 def _plain_id(value: Any) -> Any:
     """Ids out of columns are numbers, too."""
-    return int(value) if isinstance(value, str) and value.isdigit() else value
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
 def _prediction(task: Task, example: Example, label: Any, row: np.ndarray) -> Dict[str, Any]:

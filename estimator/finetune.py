@@ -18,7 +18,7 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import encoded, evaluation, model_folder, npu, resume, scores, tasks
+from estimator import best_checkpoint, encoded, evaluation, model_folder, npu, resume, scores, tasks
 from estimator.evaluation import Part
 from estimator.finetune_flags import BALANCED, CACHE_FOLDER, FinetuneConfig
 from estimator.model_folder import ModelFolder
@@ -98,7 +98,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
       The results of the best checkpoint; None without evaluation, on other ranks than the first, or after SIGTERM.
     """
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import best_checkpoint, checkpoint_files, trainer
+    from estimator import checkpoint_files, trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     config, training = plan.config, make_training(plan)
@@ -111,14 +111,15 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
         save_encoded(plan)
         if config.do_train and not trainer.train(training, plan.start_step):
             return None
-        best = os.path.join(config.output_dir, best_checkpoint.FOLDER)
         if config.do_eval:
-            if (config.do_train or not os.path.isdir(best)) and not trainer.evaluate(training):
+            if (config.do_train or not best_checkpoint.find(config.output_dir)) and not trainer.evaluate(training):
                 return None
-            results = report(plan, training.estimator, checkpoint_files.resolve(best))
+            results = report(plan, training.estimator, best_checkpoint.find(config.output_dir))
         if config.do_predict:
-            predict(plan, training.estimator, checkpoint_files.resolve(best if os.path.isdir(best) else config.output_dir))
-    print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
+            predict(plan, training.estimator,
+                    best_checkpoint.find(config.output_dir) or checkpoint_files.resolve(config.output_dir))
+    if not plan.task.is_regression:            # which cannot be exported
+        print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
     return results
 
 
@@ -146,6 +147,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
         for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
             print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
+    best_checkpoint.find(config.output_dir)    # refuses a damaged one before anything is written
     if not (config.do_train or start_step):
         raise UserError("--output_dir: %s holds no checkpoint: train first" % config.output_dir)
     if init_checkpoint and not start_step:
@@ -173,7 +175,8 @@ def with_loop_and_model(config: FinetuneConfig, device: npu.Device) -> FinetuneC
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
     return dataclasses.replace(config, task_name=task_name, labels=labels,
-                               max_seq_length=config.max_seq_length or model.max_seq_length)
+                               max_seq_length=config.max_seq_length or model.max_seq_length,
+                               doc_stride=config.doc_stride or resume.flag_of_run(config.output_dir, "doc_stride"))
 
 
 def check_flags(config: FinetuneConfig, task: Task, device: npu.Device, examples: Dict[str, Any]) -> None:
@@ -206,8 +209,8 @@ def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) 
         weights = [float(weight) for weight in config.class_weights]
     except ValueError:
         weights = [-1.0]
-    if any(not 0 <= weight < float("inf") for weight in weights):
-        raise UserError("--class_weights must be %s, or numbers of at least 0, got %s"
+    if any(not 0 <= weight < float("inf") for weight in weights) or (weights and not any(weights)):
+        raise UserError("--class_weights must be %s, or numbers of at least 0, not all of them 0; got %s"
                         % (BALANCED, " ".join(config.class_weights)))
     return weights
 

@@ -44,7 +44,7 @@ class FinetuneConfig(TrainingFlags):
     do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained")
     max_seq_length: Optional[int] = _preset_flag("max_seq_length", "tokens of an example; longer ones are cut")
     doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens apart, and average "
-                                     "their predictions; tasks with one text")
+                                     "their predictions; tasks with one text. Without training, as the model was trained")
     pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their longest; without it on "
                                              "the NPU alone, which needs it")
     do_predict: bool = flag(False, "predict the test file")
@@ -82,7 +82,8 @@ class FinetuneConfig(TrainingFlags):
         for name in ("early_stopping", "seeds", "eval_every"):
             if getattr(self, name) and not self.do_eval:
                 raise ValueError("%s is %s, but do_eval is false" % (name, getattr(self, name)))
-        self.seed_list()
+        if len(set(self.seed_list())) != len(self.seed_list()):
+            raise ValueError("seeds must all be different, got %s" % self.seeds)
         self.columns_by_role()
         if (self.columns or self.labels) and self.task_name not in (None,) + tasks.GENERIC:
             raise ValueError("columns and labels are for %s; %s has its own" % (" and ".join(tasks.GENERIC), self.task_name))

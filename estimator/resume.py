@@ -52,9 +52,7 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     path = os.path.join(folder, RUN_FILE)
     if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)) or not os.path.exists(path):
         return []                              # nothing to go on from, or nothing is known about how it was made
-    run = files.read_json(path)
-    if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
-        raise UserError("%s: wanted an object with flags and facts" % path)
+    run = _read_run(path)
     before = dict(run["flags"], **run["facts"])
     now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
     for name in _MUST_NOT_CHANGE:
@@ -66,6 +64,12 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
         raise UserError("--output_dir: %s holds another run: %s. Give another folder, the flags as they were, or "
                         "--allow_changes to go on with the new ones" % (folder, "; ".join(changes)))
     return changes
+
+
+def flag_of_run(folder: str, name: str) -> Any:
+    """A flag's value in the training that was last at work in `folder`; None where nothing is known of one."""
+    path = os.path.join(folder, RUN_FILE)
+    return _read_run(path)["flags"].get(name) if os.path.exists(path) else None
 
 
 def latest_step(folder: str, check_data: bool = True) -> int:
@@ -114,6 +118,13 @@ def files_fact(paths: Sequence[str]) -> str:
 def checkpoint_fact(prefix: Optional[str]) -> str:
     """As `file_fact`, for a checkpoint: its index holds the checksums of all values."""
     return file_fact(prefix + ".index") if prefix else "none"
+
+
+def _read_run(path: str) -> Dict[str, Any]:
+    run = files.read_json(path)
+    if not isinstance(run, dict) or not all(isinstance(run.get(name), dict) for name in ("flags", "facts")):
+        raise UserError("%s: wanted an object with flags and facts" % path)
+    return run
 
 
 def _model_facts(description: ModelFolder) -> Dict[str, Any]:

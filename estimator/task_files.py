@@ -63,6 +63,12 @@ def _json_object(path: str, number: int, line: str) -> Row:
         raise UserError("%s: line %d: not JSON: %s" % (path, number, error))
     if not isinstance(row, dict):
         raise UserError("%s: line %d: wanted a JSON object, got %s" % (path, number, type(row).__name__))
+    if "\\ud" in line.lower():                 # escapes alone can write half a surrogate pair, which no file of ours can hold
+        try:
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise UserError("%s: line %d: %s is half a character: its other half is missing"
+                            % (path, number, ascii(error.object[error.start])[1:-1]))
     return row
 
 

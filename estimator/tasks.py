@@ -52,7 +52,7 @@ class Task:
       labels: by class index; () is a regression, whose labels are numbers.
       layouts: shapes its files may have; of each part the first that exists is read.
       metric: what the best checkpoint is chosen by, a name in scores.METRICS.
-      undecided: a label that says its annotators could not agree; such examples are left out.
+      undecided: a label that says its annotators could not agree; such examples are left out, in a test file unlabelled.
       choices: examples in a row that belong to one question, of which the most likely one is the answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
     """
@@ -119,10 +119,15 @@ def _copa(row: Row) -> List[Example]:
 
 
 def _multinli_zh(row: Row) -> List[Example]:
-    """XNLI's training pairs, whose words are parted by blanks; `contradictory` is the label's name there."""
-    premise, hypothesis, label = _text(row, "premise"), _text(row, "hypo"), _label(row)
-    return [Example(premise.replace(" ", ""), hypothesis.replace(" ", ""),
-                    "contradiction" if label == "contradictory" else label)]
+    """XNLI's training pairs, whose words are parted by blanks."""
+    return [example._replace(text_a=example.text_a.replace(" ", ""), text_b=example.text_b.replace(" ", ""))
+            for example in _premise_and_hypothesis(row)]
+
+
+def _premise_and_hypothesis(row: Row) -> List[Example]:
+    """XNLI's as CLUE has it; `contradictory` is the label's name in its training file."""
+    example, = columns("premise", "hypo")(row)
+    return [example._replace(label="contradiction") if example.label == "contradictory" else example]
 
 
 def _xnli(row: Row) -> List[Example]:
@@ -156,15 +161,17 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("bq", _NO_YES, _CLUE_PAIRS + _PAIRS),
     Task("chnsenticorp", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
     Task("xnli", _NLI, (Layout({TRAIN: "multinli.train.zh.tsv"}, _multinli_zh),
-                        Layout({DEV: "xnli.dev.tsv", TEST: "xnli.test.tsv"}, _xnli))),
+                        Layout({DEV: "xnli.dev.tsv", TEST: "xnli.test.tsv"}, _xnli),
+                        Layout(_parts("%s.json"), _premise_and_hypothesis))),
     # CLUE
     Task("afqmc", _NO_YES, _CLUE_PAIRS + _PAIRS),
-    Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),)),
+    # test.json of tnews and wsc is that of CLUE 1.1, as the names of their submissions say.
+    Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),), submission="tnews11_predict.json"),
     Task("iflytek", tuple(map(str, range(119))), (Layout(_parts("%s.json"), columns("sentence")),)),
     Task("cmnli", _NLI, _CLUE_PAIRS, undecided="-"),
     Task("ocnli", _NLI, _OCNLI + _CLUE_PAIRS, undecided="-", submission="ocnli_50k_predict.json"),
     Task("csl", _NO_YES, (Layout(_parts("%s.json"), _csl),)),
-    Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc_predict.json"),
+    Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc11_predict.json"),
     Task("copa", _NO_YES, (Layout(_parts("%s.json"), _copa),), metric="choice_accuracy", choices=2),
     # GLUE
     Task("cola", _NO_YES, (Layout({TRAIN: "train.tsv", DEV: "dev.tsv"}, columns("sentence"),
@@ -210,8 +217,10 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
                 if example.label is None and not is_test:
                     raise ValueError("no label; there are: %s" % ", ".join(map(str, row)))
                 if example.label is not None and example.label == task.undecided:
-                    num_undecided += 1
-                    continue
+                    if not is_test:
+                        num_undecided += 1
+                        continue
+                    example = example._replace(label=None)     # a submission has a line for each example
                 _check(example, task)
                 examples.append(example)
         except ValueError as error:
@@ -230,7 +239,7 @@ def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
     for path, layout in zip(paths, layouts):
         if os.path.isfile(path):
             return path, layout
-    raise UserError("task %s: no such file: %s" % (task.name, " or ".join(paths)))
+    raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
 
 
 def describe_all() -> str:

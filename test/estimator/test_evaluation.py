@@ -84,7 +84,7 @@ def test_files_of_a_test_part(tmp_path):
 
 
 @pytest.mark.parametrize("task, name, wanted", [
-    ("wsc", "test", "cluewsc_predict.json"), ("ocnli", "test", "ocnli_50k_predict.json"),
+    ("wsc", "test", "cluewsc11_predict.json"), ("tnews", "test", "tnews11_predict.json"), ("ocnli", "test", "ocnli_50k_predict.json"),
     ("sts-b", "test", "sts_b_predict.json"),
     ("mnli", "test_mismatched", "mismatched_mnli_predict.json")])
 def test_names_of_submissions(task, name, wanted):

@@ -17,6 +17,7 @@ from etl import command_line
     (["--labels", "a", "a"], "labels must be at least two, all different, got a, a"),
     (["--columns", "text_a=1", "label=2"], "columns must be label=… text_a=… text_b=…, got text_a=1 label=2"),
     (["--seeds", "1,x"], "seeds must be integers separated by commas, got 1,x"),
+    (["--seeds", "1,2,1"], "seeds must all be different, got 1,2,1"),
     (["--seeds", "1", "--do_train"], "seeds is 1, but do_eval is false"),
     (["--preset", "mnli"], "invalid choice: 'mnli'"),
 ])

@@ -130,6 +130,11 @@ def test_run_config_says_how_it_was_made(folder):
     assert run["versions"]["tensorflow"] == tf.__version__
 
 
+def test_a_flag_of_the_run_is_known(folder, tmp_path):
+    assert resume.flag_of_run(folder, "train_batch_size") == 8
+    assert resume.flag_of_run(folder, "of_no_version") is None and resume.flag_of_run(str(tmp_path), "optimizer") is None
+
+
 def test_facts_tell_files_apart_by_content(tmp_path):
     (tmp_path / "a").write_text("x")
     (tmp_path / "ckpt.index").write_text("y")

@@ -54,6 +54,7 @@ def test_other_line_separators_are_text(tmp_path):
     ("a.csv", 'text,label\n"天,1\n', "line 2: not CSV: "),
     ("a.json", "天\n", "line 1: not JSON: "),
     ("a.jsonl", "{}\n[1]\n", "line 2: wanted a JSON object, got list"),
+    ("a.json", '{"text": ["\\uD83D\\uDE00"]}\n{"text": ["天\\uD83D"]}\n', r"line 2: \\ud83d is half a character"),
 ])
 def test_what_is_wrong_is_named_by_file_and_line(tmp_path, name, content, message):
     with pytest.raises(UserError, match=name + ": " + message):

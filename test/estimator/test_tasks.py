@@ -46,6 +46,8 @@ SHIPPED = [
      [Example("天地", "山水", "contradiction")]),
     ("xnli", "dev", "xnli.dev.tsv", XNLI + XNLI.split("\n")[1].replace("zh", "sw") + "\n", [Example("天", "地", "neutral")]),
     ("xnli", "test", "xnli.test.tsv", XNLI, [Example("天", "地", "neutral")]),
+    ("xnli", "train", "train.json", json_line(premise="天 a", hypo="地", label="contradictory") +
+     json_line(premise="日", hypo="月", label="neutral"), [Example("天 a", "地", "contradiction"), Example("日", "月", "neutral")]),
     ("afqmc", "train", "train.json", json_line(sentence1="天", sentence2="地", label="0"), [Example("天", "地", "0")]),
     ("afqmc", "test", "test.json", json_line(id=4, sentence1="天", sentence2="地"), [Example("天", "地", None, 4)]),
     ("afqmc", "dev", "dev.tsv", "天\t地\t1\n", [Example("天", "地", "1")]),
@@ -85,6 +87,9 @@ def test_undecided_examples_are_counted(tmp_path, capsys):
           json_line(sentence1="日", sentence2="月", label="neutral"))
     assert len(read("ocnli", tmp_path, "dev")) == 1
     assert capsys.readouterr().out.endswith("dev.json: 2 examples left out, whose label is -: undecided\n")
+    (tmp_path / "dev.json").rename(tmp_path / "test.json")
+    assert [example.label for example in read("ocnli", tmp_path, "test")] == [None, None, "neutral"]
+    assert capsys.readouterr().out == ""
 
 
 def test_every_task_was_tried():
@@ -158,7 +163,8 @@ def test_a_label_of_a_regression_is_a_number(tmp_path):
 
 
 def test_files_that_are_missing_or_empty(tmp_path):
-    with pytest.raises(UserError, match="task afqmc: no such file: .*dev.json or .*dev.tsv"):
+    suffixes = ("json", "tsv", "csv", "jsonl", "txt")
+    with pytest.raises(UserError, match="no such file: %s$" % " or ".join(r"\S+/dev\." + suffix for suffix in suffixes)):
         read("afqmc", tmp_path, "dev")
     write(tmp_path, "dev.tsv", "text_a\ttext_b\tlabel\n")
     with pytest.raises(UserError, match="dev.tsv: holds no example"):
