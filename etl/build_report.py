@@ -32,7 +32,7 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
         Section("Summary", [facts(_facts(manifest, count))]),
         Section("Samples", [beside(
             histogram(histograms["lengths"], "tokens", "samples", "Lengths of samples, special tokens included."),
-            _labels(manifest, histograms["labels"]))]),
+            *_labels(manifest, histograms["labels"]))]),
         Section("Masks", [
             beside(histogram(histograms["masked_percents"], "% of a sample's tokens to predict", "samples",
                              "Share of tokens to predict; short samples round to whole tokens."),
@@ -43,8 +43,9 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
             beside(_documents(count),
                    histogram(_with_tail(histograms["word_lengths"]), "tokens", "words",
                              "Lengths of words; the last bar holds all that are longer.")),
-            beside(_most_frequent({word: times for word, times in histograms["words"].items() if len(word) > 1 and word != UNK},
-                                  "words", "Most frequent words of two characters and more, in a share of large inputs."),
+            beside(_most_frequent({word: times for word, times in histograms["words"].items()
+                                   if len(word) > 1 and UNK not in word}, "words",
+                                  "Most frequent words of two characters and more, in a share of large inputs."),
                    _most_frequent(histograms["unknown_texts"], "unknown tokens",
                                   "What the vocabulary lacks, in the same share."))]),
         Section("How some samples look", [_samples(folder, manifest)]),
@@ -57,6 +58,7 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
 
 def _facts(manifest: Manifest, count: Counter) -> Sequence[Tuple[str, Any]]:
     sizes = [shard.bytes for shard in manifest.train + manifest.eval]
+    size, places = sum(sizes) / 1e6, 1 if sum(sizes) >= 1e6 else 3
     num_samples = count["train_samples"] + count["eval_samples"]
     return [
         ("training samples", sum(shard.records for shard in manifest.train)),
@@ -66,14 +68,17 @@ def _facts(manifest: Manifest, count: Counter) -> Sequence[Tuple[str, Any]]:
         ("tokens to predict", "{:.1%}".format(count["predictions"] / count["sample_tokens"])),
         ("padding", "{:.1%}".format(1 - count["sample_tokens"] / (num_samples * manifest.max_seq_length))),
         ("dropped as repeated", "{:,} samples".format(count["dropped_samples"])),
-        ("size", "%.1f MB in %d shards" % (sum(sizes) / 1e6, len(sizes)))]
+        ("size", "%.*f MB in %d shard%s" % (places, size, len(sizes), "s" * (len(sizes) > 1)))]
 
 
-def _labels(manifest: Manifest, labels: Counter) -> Html:
-    names = LABEL_MEANINGS.get(manifest.flags["sentence_objective"], ("none",))
+def _labels(manifest: Manifest, labels: Counter) -> List[Html]:
+    """The chart of the labels, if the sentence objective has any."""
+    names = LABEL_MEANINGS.get(manifest.flags["sentence_objective"])
+    if not names:
+        return []
     shares = [100 * labels[value] / sum(labels.values()) for value in range(len(names))]
-    return bar_chart(names, {"% of samples": shares}, "second segment, % of samples",
-                     "What the second segment is to the first: swapped or random in half of the samples.")
+    return [bar_chart(names, {"% of samples": shares}, "second segment, % of samples",
+                      "What the second segment is to the first: %s in half of the samples." % names[1])]
 
 
 def _kinds(count: Counter) -> Html:
@@ -85,9 +90,8 @@ def _kinds(count: Counter) -> Html:
 
 
 def _documents(count: Counter) -> Html:
-    used = count["documents"] - count["documents_too_short"] - count["eval_documents"]
-    shown = [("training", used), ("held out", count["eval_documents"]), ("too short: dropped", count["documents_too_short"]),
-             ("unusable: dropped", count["bad_records"])]
+    shown = [("training", count["train_documents"]), ("held out", count["eval_documents"]),
+             ("of both, too short: dropped", count["documents_too_short"]), ("unusable: dropped", count["bad_records"])]
     return bar_chart([name for name, _ in shown], {"documents": [number for _, number in shown]}, "documents",
                      "What became of the documents; the unusable ones are in dead_letters.")
 

@@ -110,7 +110,8 @@ def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[Bar]], value_
         rows = [_bar(row[index], top, number, next(texts)) for number, row in enumerate(triples)]
         groups.append("<tbody><tr>%s%s</tr></tbody>\n" % (head, "</tr>\n<tr>".join(rows)))
     keys = [(name, "") for name in series]
-    return _figure(value_label, keys, '<table class="bars">%s</table>' % "".join(groups), "", "", caption)
+    plot = '<table class="bars">%s</table>' % "".join(groups)
+    return _figure(value_label, keys, plot, "", "" if labels else "no values", caption)
 
 
 def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], caption: str = "") -> Html:

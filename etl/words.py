@@ -22,6 +22,9 @@ _BLOCKS = re.compile("[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1
 _PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
 _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on what came before
+# rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44 for each word. What is
+# smaller than 256 rounds the same after that, and so do ties between ways: 14 words, whose logarithms are above -18.
+_SURE_WORDS = 14
 
 
 class Segmenter:
@@ -90,10 +93,8 @@ class FastSegmenter:
         places = np.flatnonzero(kept)
         is_han = is_han[places]
         blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
-        words = self._rjieba.cut(blocks, False)
-        lengths = np.fromiter(map(len, words), np.int32, len(words))
-        begins = np.cumsum(lengths) - lengths
-        is_single = (lengths == 1) & is_han[begins]
+        begins = self._dictionary_begins(blocks, is_han)
+        is_single = (np.diff(np.append(begins, len(blocks))) == 1) & is_han[begins]
         edges = np.append(begins, len(blocks))[np.flatnonzero(np.diff(np.concatenate(([0], is_single, [0]))))].tolist()
         starts = np.zeros(len(blocks), dtype=bool)
         starts[begins] = is_han[begins]
@@ -103,6 +104,25 @@ class FastSegmenter:
                 joined += [begin + place for place in self._joined(blocks[begin:end])]
         starts[joined] = False
         return places[starts]
+
+    def _dictionary_begins(self, blocks: str, is_han: np.ndarray) -> np.ndarray:
+        """Where the most probable words begin, and the blanks between blocks, int [words and blanks]."""
+        words = self._rjieba.cut(blocks, False)
+        lengths = np.fromiter(map(len, words), np.int32, len(words))
+        begins = np.cumsum(lengths) - lengths
+        edges = np.concatenate(([-1], np.flatnonzero(~is_han[begins]), [len(begins)]))
+        begins = np.append(begins, len(blocks))
+        parts, done = [], 0
+        for block in np.flatnonzero(np.diff(edges) - 1 > _SURE_WORDS).tolist():
+            first, last = edges[block] + 1, edges[block + 1]
+            ends, at, size = self._most_probable_ends(blocks[begins[first]:begins[last]]), 0, begins[last] - begins[first]
+            found = []
+            while at < size:
+                found.append(begins[first] + at)
+                at = ends[at]
+            parts += [begins[done:first], found]
+            done = last
+        return np.concatenate(parts + [begins[done:-1]]).astype(np.int64)
 
     def _block_starts(self, block: str) -> List[int]:
         """Where words begin in a block: the most probable words, what lies between them and is single joined."""

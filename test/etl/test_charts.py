@@ -181,7 +181,8 @@ def test_bar_without_length(value, text):
 
 
 def test_bar_chart_of_nothing():
-    assert marks(bar_chart([], {}, "ms"), "tr") == []
+    chart = bar_chart([], {}, "ms")
+    assert marks(chart, "tr") == [] and texts(chart, "p") == ["ms", "no values"]
 
 
 @pytest.mark.parametrize("bars, message", [

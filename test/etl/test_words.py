@@ -67,6 +67,20 @@ def test_long_blocks(sentence):
     assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
 
 
+@pytest.mark.parametrize("sentence", [char * size for char in "啊炎缝东" for size in (33, 36, 60, 94, 150)]
+                         + ["得以院墙搱肚傻憨傻红番红边缘听听听进军孙乍得佗纤纤纤善性善累积参预要道麻糖路头路沃沃沃"])
+def test_ways_of_equal_probability(sentence):
+    """Rounding decides between them, in long blocks another way for rjieba's total than for jieba's."""
+    sentence = "好人，" + sentence + "。一生平安"
+    assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
+
+
+@settings(max_examples=300)
+@given(st.lists(st.sampled_from(["东东东", "缝缝缝", "听听听", "红番红", "炎炎炎", "龘", "路头路", "，", "a"]), max_size=40).map("".join))
+def test_many_ties(sentence):
+    assert words_of(sentence, fast_segmenter()) == words_of(sentence, segmenter())
+
+
 @pytest.mark.parametrize("user_dict, name, kind", [
     (None, "auto", FastSegmenter), (None, "rjieba", FastSegmenter), (None, "jieba", Segmenter), ("d", "auto", Segmenter),
     ("d", "jieba", Segmenter)])
