@@ -39,6 +39,7 @@ from serving.saved_model import MODEL_FILE, SavedModel
 BEST = "best"
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
 SOC_VERSION = "Ascend310P3"
+MAX_VERSION = 10 ** 18 - 1                     # servers hold it in 64 bits
 CONTROL_FLOW_NOTES = ("cond_context", "while_context")       # gradients want these; their bytes differ from run to run
 SAMPLES = tuple(Example(text_a, text_b, None) for text_a, text_b in (
     ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201), ("字" * 600, "句" * 600)))
@@ -58,6 +59,8 @@ class ExportConfig:
     def __post_init__(self):
         if self.version is not None and self.version < 0:
             raise ValueError("version must be at least 0, got %d" % self.version)
+        if self.version is not None and self.version > MAX_VERSION:
+            raise ValueError("version must be at most %d, got %d" % (MAX_VERSION, self.version))
         for name in ("batch_sizes", "lengths", "soc_version"):
             if getattr(self, name) and self.format != ASCEND:
                 raise ValueError("%s is for --format %s alone" % (name, ASCEND))
@@ -92,6 +95,8 @@ def export(config: ExportConfig) -> None:
         os.rename(temporary, destination)
     except tf.errors.OpError as error:         # a full disk, say
         raise UserError("--output_dir: %s: %s" % (output_dir, error.message.split("\n")[0]))
+    except OSError as error:                   # the same; then it names no file
+        raise error if error.filename else UserError("--output_dir: %s: %s" % (output_dir, error.strerror or error))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))

@@ -19,7 +19,7 @@ METADATA_FIELD = "signature_def"               # the only one there is
 
 
 class PredictionService(PredictionServiceServicer):
-    """Predict, Classify, GetModelMetadata; Regress and MultiInference are not implemented, as no signature is for them."""
+    """Predict, Classify, GetModelMetadata; no signature is for Regress and MultiInference."""
 
     def __init__(self, inference: Inference, monitor: Monitor) -> None:
         self._inference, self._monitor = inference, monitor
@@ -51,6 +51,13 @@ class PredictionService(PredictionServiceServicer):
         return await answered(self._monitor, "GetModelMetadata", context, answer)
 
 
+    async def Regress(self, request: Any, context: Any) -> Any:
+        return await answered(self._monitor, "Regress", context, _not_implemented)
+
+    async def MultiInference(self, request: Any, context: Any) -> Any:
+        return await answered(self._monitor, "MultiInference", context, _not_implemented)
+
+
 class ModelService(ModelServiceServicer):
     """GetModelStatus; which model is served is said by flags, not by HandleReloadConfigRequest."""
 
@@ -61,6 +68,9 @@ class ModelService(ModelServiceServicer):
         async def answer() -> Any:
             return self._inference.versions.status(request.model_spec)
         return await answered(self._monitor, "GetModelStatus", context, answer)
+
+    async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:
+        return await answered(self._monitor, "HandleReloadConfigRequest", context, _not_implemented)
 
 
 class GrpcServer:
@@ -102,3 +112,7 @@ async def answered(monitor: Monitor, method: str, context: Any, answer: Callable
         raise
     finally:
         monitor.count("grpc", method, code.name, time.perf_counter() - start, request_id, client=context.peer())
+
+
+async def _not_implemented() -> Any:
+    raise errors.RequestError(grpc.StatusCode.UNIMPLEMENTED, "Not implemented by this server")

@@ -52,7 +52,7 @@ class HttpApp:
                        Route(path + ":classify", self.classify, methods=["POST"]),
                        Route(path + "/metadata", self.get_metadata, methods=["GET"]),
                        Route(path, self.get_status, methods=["GET"])]
-        self._router = Router(routes)
+        self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Answers a request within the time limit, names it, counts it and logs it."""

@@ -80,5 +80,7 @@ def _array(name: str, tensor: Any) -> np.ndarray:
         raise errors.invalid("input %s: its shape %s is not that of at most %d elements" % (name, sizes, MAX_ELEMENTS))
     try:
         return tf.make_ndarray(tensor)
+    except KeyError:                           # a type that NumPy has not, of resources say
+        raise errors.invalid("input %s: Unsupported tensor type: %d" % (name, tensor.dtype))
     except (TypeError, ValueError) as error:
         raise errors.invalid("input %s: %s" % (name, error))

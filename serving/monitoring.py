@@ -34,6 +34,8 @@ class Monitor:
                                              registry=registry)
         self.versions = prometheus.Gauge("serving_model_versions", "1 for the state that a version is in",
                                          ["version", "state"], registry=registry)
+        self._lost_log_lines = prometheus.Counter("serving_lost_log_lines", "Lines of the access log that were not written",
+                                                  registry=registry)
         self.load_failures = prometheus.Counter("serving_load_failures", "Versions that could not be loaded",
                                                 registry=registry)
 
@@ -47,8 +49,11 @@ class Monitor:
         if self._access_log:
             line = {"time": time.time(), "request_id": request_id, "api": api, "method": method, "code": code,
                     "seconds": round(seconds, 6), **facts}
-            sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-            sys.stdout.buffer.flush()
+            try:
+                sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+                sys.stdout.buffer.flush()
+            except OSError:                    # a full disk, or the log's reader is gone: requests must be answered
+                self._lost_log_lines.inc()
 
 
 def request_id_from(given: Optional[str]) -> str:

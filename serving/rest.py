@@ -21,6 +21,7 @@ from serving import errors, messages
 from serving.messages import Arrays
 
 INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = "instances", "inputs", "examples", "context", "signature_name"
+MAX_DIMENSIONS = 32                            # NumPy's
 BYTES_SUFFIX = "_bytes"                        # outputs so named are bytes, others of type string are text
 _INTEGERS = (tf.int32.as_datatype_enum, tf.int64.as_datatype_enum)
 _STRING = tf.string.as_datatype_enum
@@ -136,6 +137,8 @@ def _array(name: str, value: Any, dtype: int) -> np.ndarray:
     while isinstance(first, list):
         shape.append(len(first))
         first = first[0] if first else None
+    if len(shape) > MAX_DIMENSIONS:
+        raise errors.invalid("input %s: its lists are nested more than %d deep" % (name, MAX_DIMENSIONS))
     leaves = [value]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in leaves):

@@ -15,6 +15,7 @@ while the model is busy runs together. SIGTERM and Ctrl-C answer what has been a
   /openapi.json                         the description of the REST interface
 """
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -107,16 +108,18 @@ async def serve_until_told(config: ServerConfig) -> None:
         server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=config.drain_seconds))
     rest_server.install_signal_handlers = lambda: None         # ours end both servers
+    host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port
     bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
     grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
-    grpc_server = GrpcServer(inference, monitor, config.host, config.port, config.max_body_bytes)
+    grpc_server = GrpcServer(inference, monitor, host, config.port, config.max_body_bytes)
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     serving = asyncio.ensure_future(rest_server.serve([rest_socket]))
     print("Serving %s: REST and page at http://%s:%d, gRPC at %s:%d" % (
-        config.model_name, config.host, rest_socket.getsockname()[1], config.host, grpc_server.port), flush=True)
+        config.model_name, host, rest_socket.getsockname()[1], host, grpc_server.port), flush=True)
     await ending.wait()
-    print("Ending: what has been asked is answered first", flush=True)
+    with contextlib.suppress(OSError):         # standard output may be gone, and the answers matter more
+        print("Ending: what has been asked is answered first", flush=True)
     looking.cancel()
     app.draining = rest_server.should_exit = True
     await asyncio.gather(grpc_server.stop(config.drain_seconds), serving)

@@ -75,6 +75,16 @@ def test_script_runs_the_commands_in_its_own_folder(kit, tmp_path):
     assert re.findall("--framework=3 --input_format=ND", out) == ["--framework=3 --input_format=ND"] * 2
 
 
+def test_a_full_disk_names_the_folder_and_nothing_stays(finetuned, tmp_path, capsys, monkeypatch):
+    def no_space(*arguments):
+        with open("/dev/full", "wb", buffering=0) as full:
+            full.write(b"x")
+    monkeypatch.setattr(ascend_kit, "freeze", no_space)
+    assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--format", "ascend"]) == 1
+    assert "--output_dir: %s: No space left on device" % tmp_path in capsys.readouterr().err
+    assert os.listdir(str(tmp_path)) == []
+
+
 def test_length_that_the_model_has_not(finetuned, tmp_path, capsys):
     assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--format", "ascend",
                         "--lengths", "16", "49"]) == 1

@@ -5,8 +5,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from served import make_inference, run
-from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, model_management_pb2,
-                                     model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc, regression_pb2)
+from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
+                                     model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
+                                     regression_pb2)
 
 from serving.grpc_service import GrpcServer
 from serving.monitoring import Monitor
@@ -87,7 +88,8 @@ def test_metadata_and_status(with_stubs, saved_model):
      "INVALID_ARGUMENT", "Input is empty."),
     ("GetModelMetadata", get_model_metadata_pb2.GetModelMetadataRequest(), "INVALID_ARGUMENT",
      "Metadata field must be signature_def, got none"),
-    ("Regress", regression_pb2.RegressionRequest(), "UNIMPLEMENTED", ""),
+    ("Regress", regression_pb2.RegressionRequest(), "UNIMPLEMENTED", "Not implemented by this server"),
+    ("MultiInference", inference_pb2.MultiInferenceRequest(), "UNIMPLEMENTED", "Not implemented by this server"),
 ])
 def test_errors(with_stubs, method, request_, code, message):
     async def ask(prediction, model, health, monitor):
@@ -103,6 +105,7 @@ def test_models_are_chosen_by_flags(with_stubs):
         with pytest.raises(grpc.RpcError) as failed:
             await model.HandleReloadConfigRequest(model_management_pb2.ReloadConfigRequest())
         assert failed.value.code() == grpc.StatusCode.UNIMPLEMENTED
+        assert b'code="UNIMPLEMENTED",method="HandleReloadConfigRequest"' in monitor.expose()
     with_stubs(ask)
 
 

@@ -78,6 +78,7 @@ def test_status_and_metadata(with_client):
     ("GET", "/v1/models/..%2f..%2fetc", None, 400, "Malformed request: GET /v1/models/../../etc"),
     ("GET", PREDICT, None, 404, "Could not find any versions of model albert:predict"),
     ("POST", "/v1/models/albert:regress", b"{}", 400, "Malformed request: POST /v1/models/albert:regress"),
+    ("GET", "/v1/models/albert/", None, 400, "Malformed request: GET /v1/models/albert/"),
     ("DELETE", "/v1/models/albert", None, 400, "Malformed request: DELETE /v1/models/albert"),
     ("GET", "/page.html", None, 404, "Malformed request: GET /page.html"),
     ("POST", PREDICT, b" " * 10001, 413, "at most 10000 bytes"),

@@ -79,6 +79,66 @@ def test_a_head_without_end(with_connection, monkeypatch):
     with_connection(ask)
 
 
+def test_requests_in_any_pieces(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 30)
+    requests = REQUEST + REQUEST.replace(b"\r\n\r\n", b"\r\ncontent-length: 2\r\n\r\n{}") + REQUEST
+
+    async def ask(reader, writer):
+        for first in (len(REQUEST) + 3, len(requests) - len(REQUEST) - 3, len(requests) - 1):
+            writer.write(requests[:first])
+            await asyncio.sleep(0.01)
+            writer.write(requests[first:])
+            for _ in range(3):
+                assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+    with_connection(ask)
+
+
+def test_a_connection_that_is_to_be_closed(with_connection):
+    async def ask(reader, writer):
+        writer.write(REQUEST.replace(b"host: x", b"Connection: close"))
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert await reader.read() == b""
+    with_connection(ask)
+
+
+def test_the_answer_before_the_body_reaches_a_client_that_wants_to_close(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 30)
+
+    async def ask(reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nconnection: close\r\ncontent-length: 1000000\r\n\r\n{")
+        await asyncio.sleep(0.12)              # it has been answered by now
+        writer.write(b" " * 999999)
+        await writer.drain()
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert await reader.read() == b""
+    with_connection(ask)
+
+
+def test_a_body_that_goes_on_after_the_answer(with_connection):
+    async def ask(reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n{")
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        with pytest.raises(ConnectionError):
+            for _ in range(1000):
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+    with_connection(ask)
+
+
+def test_a_body_that_ends_after_the_answer(with_connection, monkeypatch):
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.5)
+
+    async def ask(reader, writer):
+        writer.write(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{")
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        writer.write(b"}")
+        await asyncio.sleep(0.7)
+        writer.write(REQUEST)
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+    with_connection(ask)
+
+
 def test_an_answer_that_is_not_read(with_connection, monkeypatch):
     monkeypatch.setattr(http_connection, "READ_SECONDS", 0.05)
 

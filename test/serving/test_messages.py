@@ -42,6 +42,15 @@ def test_impossible_shapes_take_no_memory(tensor, message):
         messages.predict_inputs(request)
 
 
+@pytest.mark.parametrize("dtype", [tf.resource.as_datatype_enum, 23, 99])
+def test_types_that_are_none(dtype):
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([7], tf.int32))
+    request.inputs["x"].dtype = dtype
+    with pytest.raises(RequestError, match="input x: "):
+        messages.predict_inputs(request)
+
+
 def test_content_that_does_not_fill_the_shape():
     request = predict_pb2.PredictRequest()
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([[1, 2, 3], [4, 5, 6]], tf.int32))

@@ -1,4 +1,6 @@
 import json
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,6 +22,16 @@ def test_access_log_is_a_json_object_a_line(capfdbinary):
     assert found.pop("time") > 1e9
     assert found == {"request_id": "r1", "api": "grpc", "method": "Predict", "code": "OK", "seconds": 0.012346,
                      "client": "ipv4:127.0.0.1:5"}
+
+
+def test_a_log_that_cannot_be_written_is_counted_and_harms_nothing(monkeypatch):
+    monitor = Monitor(access_log=True)
+    with open("/dev/full", "wb", buffering=0) as full:
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full))
+        monitor.count("rest", "predict", 200, 0.02, "r1")
+    text = monitor.expose().decode()
+    assert "serving_lost_log_lines_total 1.0" in text
+    assert 'serving_request_seconds_count{api="rest",code="200",method="predict"} 1.0' in text
 
 
 @pytest.mark.parametrize("given", ["a1", "trace/00-af.b_c:d=e+f", "x" * 128])

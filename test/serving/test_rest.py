@@ -48,6 +48,7 @@ def test_predict_inputs(request_, wanted, found):
     ({"inputs": [{"b64": "eA==", "x": 1}]}, {"text": TEXT}, "JSON Value: Object is not of expected type: string"),
     ({"inputs": [[1], [2, 3]]}, {"ids": IDS}, r"its lists must all have the shape \[2, 1\] of the first"),
     ({"inputs": [[1], 2]}, {"ids": IDS}, "must all have the shape"),
+    ({"inputs": json.loads("[" * 33 + "]" * 33)}, {"ids": IDS}, "its lists are nested more than 32 deep"),
     ({"inputs": [[1.5]]}, {"ids": IDS}, "JSON Value: Number is not of expected type: int32"),
     ({"inputs": [[True]]}, {"ids": IDS}, "JSON Value: Bool is not of expected type: int32"),
     ({"inputs": [[2 ** 31]]}, {"ids": IDS}, "is not of expected type: int32"),

@@ -29,8 +29,9 @@ class Process:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "serving.server", "--model_base_path", str(base_path), "--port", "0",
              "--rest_api_port", "0", *flags], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        ports = re.search(rb"http://127\.0\.0\.1:(\d+), gRPC at 127\.0\.0\.1:(\d+)", self._process.stdout.readline())
-        self.rest_port, self.grpc_port = map(int, ports.groups())
+        self.host, rest_port, grpc_port = re.search(
+            rb"http://(\S+):(\d+), gRPC at \1:(\d+)\n", self._process.stdout.readline()).groups()
+        self.rest_port, self.grpc_port = int(rest_port), int(grpc_port)
 
     def ask(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
@@ -127,6 +128,19 @@ def test_what_was_asked_before_the_end_is_answered(version, tmp_path):
     assert ended[0] == 0
     lines = [json.loads(line) for line in ended[1].splitlines() if line.startswith("{")]
     assert {"predict", "get_health"} == {line["method"] for line in lines}
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="there is no IPv6")
+def test_ipv6(version):
+    process = Process(os.path.dirname(version), "--host", "::1")
+    try:
+        assert process.host == b"[::1]"
+        with urllib.request.urlopen("http://[::1]:%d/readyz" % process.rest_port, timeout=30) as answer:
+            assert answer.status == 200
+        with grpc.insecure_channel("[::1]:%d" % process.grpc_port) as channel:
+            grpc.channel_ready_future(channel).result(timeout=30)
+    finally:
+        assert process.end()[0] == 0
 
 
 @pytest.mark.parametrize("flag", ["port", "rest_api_port"])
