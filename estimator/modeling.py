@@ -7,7 +7,7 @@ section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device
 """
 import hashlib
 import math
-from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
