@@ -3,8 +3,8 @@
   python test/benchmark/server_load.py --data dev.tsv --config tiny
 
 1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against three servers in turns: ours, the
-   same without batching, where each request runs when it comes, as in TensorFlow Serving without it, and the same with
-   requests run one after the other.
+   same without batching, where each request runs when it comes, as in TensorFlow Serving without it, and one that runs requests
+   one after the other with TensorFlow's own setting of threads, as a process around Session.run does.
 2. Open loop at 80 % of that capacity for --soak_seconds: errors, latency, the server's memory.
 3. Open loop at 3 times the capacity: how many are answered, how quickly the rest is refused, and how it is afterwards.
 
@@ -35,7 +35,8 @@ CLIENTS = (1, 8, 32, 128)
 ROUNDS = 3
 MAX_CONNECTIONS = 512                          # of the open loop
 MODEL_NAME = "albert"
-SERVERS = {"batching": (), "as they come": ("--enable_batching", "false"), "one by one": ("--max_batch_size", "1", "--max_enqueued_batches", "256")}
+SERVERS = {"batching": (), "as they come": ("--enable_batching", "false"), "one by one": (
+    "--max_batch_size", "1", "--max_enqueued_batches", "256", "--num_batch_threads", "1", "--tensorflow_intra_op_parallelism", "0")}
 MAKE_MODEL = "import sys; from exported import make_shipped_classifier; make_shipped_classifier(*sys.argv[1:])"
 
 
