@@ -104,7 +104,8 @@ def test_rows_of_nothing_but_padding_disturb_no_other(saved):
     ({"text_a": ["x"], "text_b": []}, "serving_default", "as many elements"),
     ({"inputs": [b"\x01"]}, "classify", "Could not parse example"),
     ({"inputs": [b""]}, "classify", "text_a"),
-    ({name: [[99999]] for name in signatures.IDS}, "predict_ids", "not in \\[0, 35\\)"),
+    ({"input_ids": [[99999]], "input_mask": [[1]], "segment_ids": [[0]]}, "predict_ids", "not in \\[0, 35\\)"),
+    ({"input_ids": [[5]], "input_mask": [[1]], "segment_ids": [[2]]}, "predict_ids", "not in \\[0, 2\\)"),
     ({name: [[1] * 49] for name in signatures.IDS}, "predict_ids", "exceeds max_position_embeddings, which is 48"),
 ])
 def test_what_cannot_be_answered_is_an_error_of_the_request(saved, inputs, signature, message):
