@@ -13,12 +13,13 @@ After each epoch the dev examples are evaluated; the best checkpoint is kept in 
 last, that predicts and that python -m serving.export takes. A run that was cut off goes on when the command is repeated.
 """
 import dataclasses
+import functools
 import math
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import best_checkpoint, encoded, evaluation, model_folder, npu, resume, scores, tasks
+from estimator import encoded, evaluation, model_folder, npu, resume, scores, tasks
 from estimator.evaluation import Part
 from estimator.finetune_flags import BALANCED, CACHE_FOLDER, FinetuneConfig
 from estimator.model_folder import ModelFolder
@@ -98,7 +99,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
       The results of the best checkpoint; None without evaluation, on other ranks than the first, or after SIGTERM.
     """
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import checkpoint_files, trainer
+    from estimator import best_checkpoint, checkpoint_files, trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     config, training = plan.config, make_training(plan)
@@ -111,13 +112,13 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
         save_encoded(plan)
         if config.do_train and not trainer.train(training, plan.start_step):
             return None
+        find_best = functools.partial(best_checkpoint.find, config.output_dir, check_data=False)     # make_plan has checked it
         if config.do_eval:
-            if (config.do_train or not best_checkpoint.find(config.output_dir)) and not trainer.evaluate(training):
+            if (config.do_train or not find_best()) and not trainer.evaluate(training):
                 return None
-            results = report(plan, training.estimator, best_checkpoint.find(config.output_dir))
+            results = report(plan, training.estimator, find_best())
         if config.do_predict:
-            predict(plan, training.estimator,
-                    best_checkpoint.find(config.output_dir) or checkpoint_files.resolve(config.output_dir))
+            predict(plan, training.estimator, find_best() or checkpoint_files.resolve(config.output_dir))
     if not plan.task.is_regression:            # which cannot be exported
         print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
     return results
@@ -125,6 +126,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
 
 def make_plan(config: FinetuneConfig) -> Plan:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
+    from estimator import best_checkpoint      # needs TensorFlow
     files.require_folder(config.output_dir, "output_dir")
     device = config.choose_device()
     finds_loop = config.iterations_per_loop is None
