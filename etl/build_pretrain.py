@@ -61,9 +61,8 @@ def build(config: BuildConfig) -> None:
 
 def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:
     """Where to run; raises UserError when nobody answers there."""
-    if config.runner == "DirectRunner":
-        return RunnerConfig(config.runner, plan.num_workers, plan.log_path)
-    return RunnerConfig(config.runner, 1, plan.log_path, config.cluster.beam_options(reach(config.cluster)), plan.job.work_dir)
+    options = config.cluster.beam_options(reach(config.cluster))
+    return RunnerConfig(config.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
 
 
 def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List[Dict[str, Any]]:

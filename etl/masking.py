@@ -90,15 +90,19 @@ def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.n
     """Runs of words one by one, since each may meet another."""
     ends_of_runs = np.minimum(np.arange(len(runs)) + runs, words.segment_ends).tolist()
     closed = [False] * len(runs) if is_taken is None else is_taken.tolist()
-    lengths, room = words.lengths.tolist(), limits.tolist()
+    lengths = words.lengths.tolist()
     chosen: List[int] = []
-    for sample, first in zip(words.samples[order].tolist(), order.tolist()):
-        index = first
-        while index < ends_of_runs[first] and not closed[index] and lengths[index] <= room[sample]:
-            closed[index] = True
-            chosen.append(index)
-            room[sample] -= lengths[index]
-            index += 1
+    ends = np.searchsorted(words.samples[order], np.arange(words.shape[0]), side="right").tolist()
+    for begin, end, room in zip([0] + ends, ends, limits.tolist()):
+        for first in order[begin:end].tolist():
+            index, run_end = first, ends_of_runs[first]
+            while index < run_end and not closed[index] and lengths[index] <= room:
+                closed[index] = True
+                chosen.append(index)
+                room -= lengths[index]
+                index += 1
+            if not room:
+                break
     is_chosen = np.zeros(len(runs), dtype=bool)
     is_chosen[chosen] = True
     return is_chosen

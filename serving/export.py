@@ -36,7 +36,6 @@ from etl.command_line import UserError, flag, run
 from etl.tokenization import WordPieceTokenizer, load_tokenizer
 from serving.saved_model import MODEL_FILE, SavedModel
 
-BEST = "best"
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
 SOC_VERSION = "Ascend310P3"
 MAX_VERSION = 10 ** 18 - 1                     # servers hold it in 64 bits
@@ -77,12 +76,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def export(config: ExportConfig) -> None:
     """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import checkpoint_files
+    from estimator import best_checkpoint, checkpoint_files
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
     model = read_model(config.checkpoint_dir)
-    best = os.path.join(config.checkpoint_dir, BEST)
+    best = os.path.join(config.checkpoint_dir, best_checkpoint.FOLDER)
     checkpoint = checkpoint_files.resolve(best if os.path.isdir(best) else config.checkpoint_dir, "checkpoint_dir")
     version = str(int(time.time()) if config.version is None else config.version)
     destination = os.path.join(output_dir, version)

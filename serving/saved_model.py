@@ -39,7 +39,7 @@ class SavedModel:
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
-        self._calls = {name: self._prepare(definition) for name, definition in self.signatures.items()}
+        self._calls: Dict[str, Callable[[Mapping[str, Any]], Dict[str, Any]]] = {}     # by signature, once it was asked
         self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
                                 if operation.type == "ParseExample"}
 
@@ -47,6 +47,8 @@ class SavedModel:
         """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
         if signature not in self.signatures:
             raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self.signatures))))
+        if signature not in self._calls:       # each costs a fifth of a second; two threads may make it twice
+            self._calls[signature] = self._prepare(self.signatures[signature])
         return self._calls[signature](inputs)
 
     def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:

@@ -17,7 +17,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Dict, List, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
@@ -28,8 +28,9 @@ import tensorflow.compat.v1 as tf
 
 import results
 from estimator import checkpoint_files, model_folder
+from export_apart import export_apart
 from serving.saved_model import SavedModel
-from serving_speed import BLOCK_QUESTIONS, export_model, measure, read_questions
+from serving_speed import Run, measure, next_batches, read_questions, run_round
 
 TOLERANCE = 1e-4
 THEIRS = {"onnxruntime": "plain", "onnxruntime, fused": "fused"}
@@ -74,13 +75,13 @@ def main() -> int:
 
 def export_both(name: str, folder: str, threads: int) -> SavedModel:
     """A model of a shipped config as SavedModel, and its weights and config in `folder` for the other side."""
-    finetuned = export_model(name, folder)
+    finetuned, versions = export_apart(name, folder)
     reader = tf.train.load_checkpoint(checkpoint_files.resolve(finetuned))
     names = reader.get_variable_to_shape_map()
     np.savez(os.path.join(folder, "weights.npz"), **{variable: reader.get_tensor(variable) for variable in names})
     with open(os.path.join(folder, "config.json"), "w") as stream:
         json.dump(dataclasses.asdict(model_folder.read(finetuned).config), stream)
-    return SavedModel(os.path.join(folder, "1"), tf.ConfigProto(intra_op_parallelism_threads=threads,
+    return SavedModel(os.path.join(versions, "1"), tf.ConfigProto(intra_op_parallelism_threads=threads,
                                                                 inter_op_parallelism_threads=threads))
 
 
@@ -88,23 +89,16 @@ def compare(arguments: argparse.Namespace, name: str, model: SavedModel, theirs:
             questions: List[Tuple[str, str]], batch_size: int) -> float:
     """Prints a row; returns the largest difference of probabilities."""
     taken = itertools.cycle(questions)
-    runs: Dict[str, Callable] = {
-        results.OURS: lambda texts, ids: measure(lambda: model.run(ids, "predict_ids")["probabilities"]),
-        FROM_TEXT: lambda texts, ids: measure(lambda: model.run(texts)["probabilities"])}
+    runs: Dict[str, Run] = {                   # a batch is (texts, ids)
+        results.OURS: lambda batch: measure(lambda: model.run(batch[1], "predict_ids")["probabilities"]),
+        FROM_TEXT: lambda batch: measure(lambda: model.run(batch[0])["probabilities"])}
     for key, kind in THEIRS.items():
-        runs[key] = lambda texts, ids, kind=kind: ask(theirs, kind, ids)
+        runs[key] = lambda batch, kind=kind: ask(theirs, kind, batch[1])
     times: Times = {key: [] for key in runs}
     difference, tokens = 0.0, []
     for number in range(arguments.rounds):
-        texts = [dict(zip(("text_a", "text_b"), zip(*itertools.islice(taken, batch_size))))
-                 for _ in range(1 + max(2, BLOCK_QUESTIONS // batch_size))]
-        batches = [(inputs, model.run(inputs, "encode")) for inputs in texts]
-        found = {}
-        for key in list(runs)[::1 if number % 2 else -1]:
-            measured = [runs[key](*batch) for batch in batches]
-            # The first batch finds the processor's caches full of another's.
-            times[key].append(np.median([spent for spent, _ in measured[1:]], axis=0))
-            found[key] = np.concatenate([probabilities for _, probabilities in measured])
+        batches = [(texts, model.run(texts, "encode")) for texts in next_batches(taken, batch_size)]
+        found = {key: np.concatenate(values) for key, values in run_round(runs, batches, times, number).items()}
         difference = max([difference] + [float(np.abs(values - found[results.OURS]).max()) for values in found.values()])
         tokens += [count for _, ids in batches for count in ids["input_mask"].sum(axis=1).tolist()]
     medians = {key: np.median(spent, axis=0) for key, spent in times.items()}

@@ -29,6 +29,7 @@ import numpy as np
 import uvloop
 
 import results
+from export_apart import export_apart
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CLIENTS = (1, 8, 32, 128)
@@ -37,7 +38,6 @@ MAX_CONNECTIONS = 512                          # of the open loop
 MODEL_NAME = "albert"
 SERVERS = {"batching": (), "as they come": ("--enable_batching", "false"), "one by one": (
     "--max_batch_size", "1", "--max_enqueued_batches", "256", "--num_batch_threads", "1", "--tensorflow_intra_op_parallelism", "0")}
-MAKE_MODEL = "import sys; from exported import make_shipped_classifier; make_shipped_classifier(*sys.argv[1:])"
 
 
 class Load(NamedTuple):
@@ -72,7 +72,7 @@ def main() -> int:
     uvloop.install()
     bodies = read_bodies(arguments.data)
     with tempfile.TemporaryDirectory() as folder:
-        export(arguments.config, folder)
+        export_apart(arguments.config, folder)
         servers = [Server(folder, *flags) for flags in SERVERS.values()]
         try:
             asyncio.run(measure(servers, bodies, arguments))
@@ -120,15 +120,6 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
         100 * overload.rate() / capacity, *np.percentile(overload.latencies(503), [50, 99])))
     after = await closed_loop(batched.port, bodies, 1, 5)
     print("one client right after: %s" % after.describe(), flush=True)
-
-
-def export(config: str, folder: str) -> None:
-    code = os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])
-    environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", PYTHONPATH=code)
-    finetuned = os.path.join(folder, "finetune")
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, config], check=True, env=environment)
-    subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir",
-                    os.path.join(folder, "export"), "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
 
 
 class Server:

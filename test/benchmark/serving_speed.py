@@ -11,11 +11,10 @@ the time of one million characters without a blank.
 import argparse
 import itertools
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Sequence, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, ROOT)
@@ -28,13 +27,15 @@ import results
 from estimator import checkpoint_files, heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
 from etl.tokenization import load_tokenizer
+from export_apart import export_apart
 from serving.graph_tokenization import GraphTokenizer
 from serving.saved_model import SavedModel
 
 PADDED = 128
-MAKE_MODEL = "import sys; from exported import make_shipped_classifier as make; make(*sys.argv[1:3], int(sys.argv[3]))"
 TOLERANCE = 1e-5
 BLOCK_QUESTIONS = 64                           # of a round, at least two batches
+
+Run = Callable[[Any], Tuple[Tuple[float, float], Any]]         # batch → ((wall, CPU) in ms, result)
 
 
 def main() -> int:
@@ -53,8 +54,8 @@ def main() -> int:
     failed = False
     for name in arguments.configs:
         with tempfile.TemporaryDirectory() as folder:
-            finetuned = export_model(name, folder)
-            exported = SavedModel(os.path.join(folder, "1"), threads)
+            finetuned, versions = export_apart(name, folder)
+            exported = SavedModel(os.path.join(versions, "1"), threads)
             plain = Plain(model_folder.read(finetuned), checkpoint_files.resolve(finetuned), threads)
         print("\n%s, %d thread(s)\n%10s %12s %12s %8s %10s %12s %14s" % (
             name, arguments.threads, "batch", "plain ms", "exported ms", "ratio", "CPU ratio", "tokenizer", "difference"))
@@ -71,36 +72,17 @@ def main() -> int:
     return int(failed)
 
 
-def export_model(name: str, folder: str) -> str:
-    """Writes a shipped config's model to `folder`/1, and its checkpoint to the folder that is returned.
-
-    Not in this process: a server that loads a model has not exported it before.
-    """
-    finetuned = os.path.join(folder, "finetune")
-    subprocess.run([sys.executable, "-c", MAKE_MODEL, finetuned, name, str(PADDED)], check=True,
-                   env=dict(os.environ, PYTHONPATH=os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])))
-    subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", folder,
-                    "--version", "1"], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
-    return finetuned
-
-
 def compare(exported: SavedModel, plain: "Plain", questions: List[Tuple[str, str]], batch_size: int, rounds: int
             ) -> Tuple[Dict[str, List[Tuple[float, float]]], float]:
     """Prints a row; returns the medians of each round, (wall, CPU) in ms, and the largest difference of probabilities."""
     taken = itertools.cycle(questions)
-    runs = {"plain": plain.run, "exported": lambda inputs: exported.run(inputs)["probabilities"],
-            "tokenizer": lambda inputs: exported.run(inputs, "encode")}
+    runs = {"plain": lambda inputs: measure(lambda: plain.run(inputs)),
+            "exported": lambda inputs: measure(lambda: exported.run(inputs)["probabilities"]),
+            "tokenizer": lambda inputs: measure(lambda: exported.run(inputs, "encode"))}
     times: Dict[str, List[Tuple[float, float]]] = {name: [] for name in runs}
     difference = 0.0
     for number in range(rounds):
-        batches = [dict(zip(("text_a", "text_b"), zip(*itertools.islice(taken, batch_size))))
-                   for _ in range(1 + max(2, BLOCK_QUESTIONS // batch_size))]
-        found = {}
-        for name in list(runs)[::1 if number % 2 else -1]:
-            measured = [measure(lambda: runs[name](inputs)) for inputs in batches]
-            # The first batch finds the processor's caches full of another's.
-            times[name].append(np.median([spent for spent, _ in measured[1:]], axis=0))
-            found[name] = [result for _, result in measured]
+        found = run_round(runs, next_batches(taken, batch_size), times, number)
         difference = max([difference] + [float(np.abs(one - other).max())
                                          for one, other in zip(found["plain"], found["exported"])])
     plain_ms, exported_ms, tokenizer_ms = (np.median(times[name], axis=0) for name in ("plain", "exported", "tokenizer"))
@@ -132,6 +114,26 @@ def read_questions(path: str) -> List[Tuple[str, str]]:
     with open(path, encoding="utf-8") as stream:
         rows = [line.rstrip("\n").split("\t") for line in stream]
     return [(row[0], row[1]) for row in rows if len(row) > 1 and row[0] != "text_a"]
+
+
+def next_batches(taken: Iterator[Tuple[str, str]], batch_size: int) -> List[Dict[str, Any]]:
+    """Questions for a round: several batches in a row, as a server would get them."""
+    return [dict(zip(("text_a", "text_b"), zip(*itertools.islice(taken, batch_size))))
+            for _ in range(1 + max(2, BLOCK_QUESTIONS // batch_size))]
+
+
+def run_round(runs: Mapping[str, Run], batches: Sequence[Any], times: Dict[str, List[Any]], number: int) -> Dict[str, List[Any]]:
+    """Runs all batches by each alternative, in one order and then the other; adds the median (wall, CPU) of each to `times`.
+
+    Returns what each alternative gave for each batch.
+    """
+    found = {}
+    for name in list(runs)[::1 if number % 2 else -1]:
+        measured = [runs[name](batch) for batch in batches]
+        # The first batch finds the processor's caches full of another's.
+        times[name].append(np.median([spent for spent, _ in measured[1:]], axis=0))
+        found[name] = [result for _, result in measured]
+    return found
 
 
 def measure(run: Any) -> Tuple[Tuple[float, float], Any]:

@@ -19,11 +19,11 @@ import urllib.request
 from typing import Callable, Dict, List
 
 import results
+from export_apart import export_apart
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WANTED = {"server, first answer": 5.0, "training of tiny, first step": 20.0}       # seconds, told beside what was measured
 IMPORT = "import of TensorFlow alone"
-MAKE_MODEL = "import sys; from exported import make_shipped_classifier; make_shipped_classifier(*sys.argv[1:])"
 QUESTION = {"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}
 
 
@@ -53,9 +53,7 @@ def main() -> int:
 
 def prepare(folder: str) -> None:
     """An exported tiny model and records of the shipped sample."""
-    finetuned = os.path.join(folder, "finetune")
-    run("-c", MAKE_MODEL, finetuned, "tiny")
-    run("-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", os.path.join(folder, "export"), "--version", "1")
+    export_apart("tiny", folder)
     run("-m", "etl.build_pretrain", "--max_seq_length", "128", "--output_dir", os.path.join(folder, "data"))
 
 
