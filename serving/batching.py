@@ -47,7 +47,7 @@ class Batcher:
         self._monitor = monitor
         self._queue: Dict[_Waiting, None] = collections.OrderedDict()
         self._queued_rows = 0
-        self._free_threads = num_batch_threads
+        self._num_batch_threads = self._free_threads = num_batch_threads
         self._threads = concurrent.futures.ThreadPoolExecutor(num_batch_threads)
 
     async def submit(self, work: Work) -> Arrays:
@@ -79,12 +79,17 @@ class Batcher:
             asyncio.ensure_future(self._run(self._take()))
 
     def _take(self) -> List[_Waiting]:
-        """The first that waits, and all that may run with it."""
+        """The first that waits, and all that may run with it.
+
+        It leaves their share to the other threads: one long batch beside one short would make those in it wait longer,
+        and those behind it, too.
+        """
         first = next(iter(self._queue))
+        most = min(self._max_batch_size, -(-self._queued_rows // self._num_batch_threads))
         batch: List[_Waiting] = []
         num_rows = 0
         for waiting in list(self._queue):
-            fits = waiting is first or num_rows + waiting.work.num_rows <= self._max_batch_size
+            fits = waiting is first or num_rows + waiting.work.num_rows <= most
             if fits and waiting.work.key == first.work.key:
                 del self._queue[waiting]
                 batch.append(waiting)

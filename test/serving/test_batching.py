@@ -127,6 +127,17 @@ def test_several_threads():
     run(ask())
 
 
+def test_a_batch_leaves_their_share_to_the_other_threads():
+    async def ask():
+        model, batcher = Model(), Batcher(8, 100, 2, Monitor())
+        tasks = await submit_all(batcher, [work(model, value) for value in range(1, 9)])
+        assert sorted(model.batches) == [[1], [2]]
+        model.may_go_on.set()
+        await answers_of(tasks)
+        assert sorted(model.batches[2:4]) == [[3, 4, 5], [6, 7]]       # three of six, and two of the three left
+    run(ask())
+
+
 def test_other_errors_are_handed_on():
     def fail(inputs):
         raise KeyError("y")
