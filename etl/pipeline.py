@@ -13,6 +13,7 @@ import glob
 import logging
 import os
 import pickle
+import queue
 import re
 import select
 import shlex
@@ -23,7 +24,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Optional, Sequence, Set, Tuple
 
 from etl.command_line import UserError, one_line
 from etl.worker import start_pool
@@ -31,8 +32,7 @@ from etl.worker import start_pool
 POLL_SECONDS = 1.0
 GRACE_POLLS = 5                                # workers also go when a pipeline ends well, just before it says so
 START_SECONDS = 60.0
-CANCEL_SECONDS = 15.0                          # for an engine to take back a job whose command has gone
-
+CANCEL_SECONDS = 15.0                          # for an engine to take a job whose command has gone; and to take it back
 MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
 
 _MARK = re.compile("<etl (UserError|OSError)>(.*?)</etl>", re.DOTALL)
@@ -77,7 +77,7 @@ def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any]
 
 
 def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig,
-         started: Optional[List[Any]] = None) -> Optional[Exception]:
+         started: "Optional[queue.Queue[Any]]" = None) -> Optional[Exception]:
     """Runs the pipeline in this process. Returns the error, if there is one; puts what can cancel the job into `started`."""
     import apache_beam as beam                 # a second and 50 MB, which a process that only watches need not spend
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -97,7 +97,7 @@ def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], c
              | label >> beam.Map(functools.partial(_call, function, config.shared_folder)))
         result = pipeline.run()
         if started is not None:
-            started.append(result)
+            started.put(result)
         result.wait_until_finish()
     except Exception as error:
         if str(error).startswith("KeyboardInterrupt"):    # Beam gives Ctrl-C a class of its own
@@ -155,7 +155,7 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
         if request[-1].options:
             process.stdin.close()              # tells it to cancel the job, and to go
             process.stdin = None
-            select.select([process.stdout], [], [], CANCEL_SECONDS)
+            select.select([process.stdout], [], [], 2 * CANCEL_SECONDS)
         raise
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -168,15 +168,15 @@ def answer() -> None:
     os.dup2(2, 1)                              # what anything prints goes to the log
     request = pickle.load(sys.stdin.buffer)
     config: RunnerConfig = request[-1]
-    started: List[Any] = []
+    started: "queue.Queue[Any]" = queue.Queue()
     if config.options:
         logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s", level=logging.INFO)
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
-        if config.options and started:         # a job on a cluster does not end with who submitted it
+        if config.options:                     # a job on a cluster does not end with who submitted it
             with contextlib.suppress(Exception):
-                started[0].cancel()
+                started.get(timeout=CANCEL_SECONDS).cancel()   # it may be on its way there: only then is it known
                 logging.info("The command has gone: its job is cancelled")
         os.killpg(0, signal.SIGKILL)
 
