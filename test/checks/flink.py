@@ -213,6 +213,10 @@ class Builder:
         with open(os.path.join(self._folder, name + ".err"), errors="replace") as stream:
             return [line for line in stream.read().splitlines()]
 
+    def progress(self, name):
+        """How many lines of progress it printed."""
+        return sum(line.startswith("samples: ") for line in self.said(name))
+
     def finished(self, name):
         """Ranges that are done, of a build at work."""
         return len(glob.glob(os.path.join(self._folder, name, ".work", "*", "chunks", "*.json")))
@@ -272,16 +276,15 @@ def check(builder, cluster, jar):
 
 def on_the_cluster(name, flags, builder, wanted):
     seconds = builder.build(name, *flags)
-    return report(name, " ".join(flags).replace(ROOT + os.sep, ""), seconds, builder, wanted)
+    return report(name, " ".join(flags).replace(ROOT + os.sep, ""), seconds, builder, wanted) + (builder.progress(name) == 0)
 
 
 def report(name, what, seconds, builder, wanted):
     found = builder.made(name)
     differing = sorted(key for key in set(found) | set(wanted) if found.get(key) != wanted.get(key))
-    progress = sum(line.startswith("samples: ") for line in builder.said(name))
     print("%s: %.0f s, %d lines of progress, %d of %d differ %s\n    %s"
-          % (name, seconds, progress, len(differing), len(wanted), " ".join(differing), what), flush=True)
-    return len(differing) + (progress == 0)
+          % (name, seconds, builder.progress(name), len(differing), len(wanted), " ".join(differing), what), flush=True)
+    return len(differing)
 
 
 def kill_a_task_manager(builder, cluster, wanted, flags):
@@ -304,7 +307,7 @@ def kill_a_task_manager(builder, cluster, wanted, flags):
         print("the same command again, on the other one: status %d, goes on behind %d ranges" % (status, done))
     cluster.start_task_manager("task_manager_2")
     cluster.await_task_managers(2)
-    return len(left) + (report("killed", "", time.time() - begin, builder, wanted) if status == 0 else 1)
+    return len(left) + (report("killed", "the same command again", time.time() - begin, builder, wanted) if status == 0 else 1)
 
 
 def interrupt(builder, wanted, flags):
