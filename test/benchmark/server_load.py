@@ -111,13 +111,20 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
     for server in servers[1:]:
         server.stop()
     memory = batched.memory()
+    cpu = batched.cpu_seconds()
+    alone = await closed_loop(batched.port, bodies, 32, arguments.seconds)
+    per_cpu_second = len(alone.latencies(200)) / (batched.cpu_seconds() - cpu)
     soak = await open_loop(batched.port, bodies, 0.8 * capacity, arguments.soak_seconds, batched)
     print("open loop, 80 %% of %.1f/s, %g s: %s" % (capacity, arguments.soak_seconds, soak.describe()))
     print("  memory before %.0f MB; then %s" % (memory, " ".join("%.0f" % value for value in batched.memories)), flush=True)
+    cpu = batched.cpu_seconds()
     overload = await open_loop(batched.port, bodies, 3 * capacity, arguments.overload_seconds)
+    cpu = batched.cpu_seconds() - cpu
     print("open loop, 3 × %.1f/s, %g s: %s" % (capacity, arguments.overload_seconds, overload.describe()))
     print("  %.0f %% of capacity; refused within p50 %.1f ms, p99 %.1f ms" % (
         100 * overload.rate() / capacity, *np.percentile(overload.latencies(503), [50, 99])))
+    print("  the server had %.2f cores, the generator, beside it, the rest; answers for each CPU-second of the server: %.0f, at 32 "
+          "clients %.0f" % (cpu / overload.seconds, len(overload.latencies(200)) / cpu, per_cpu_second))
     after = await closed_loop(batched.port, bodies, 1, 5)
     print("one client right after: %s" % after.describe(), flush=True)
 
@@ -133,10 +140,15 @@ class Server:
         self.memories: List[float] = []
 
     def memory(self) -> float:
-        """Resident megabytes, by its own metrics."""
-        url = "http://127.0.0.1:%d/monitoring/prometheus/metrics" % self.port
-        with urllib.request.urlopen(url) as answer:
-            return float(re.search(rb"^process_resident_memory_bytes (\S+)", answer.read(), re.M).group(1)) / 1e6
+        """Resident megabytes."""
+        return self._metric(b"process_resident_memory_bytes") / 1e6
+
+    def cpu_seconds(self) -> float:
+        return self._metric(b"process_cpu_seconds_total")
+
+    def _metric(self, name: bytes) -> float:
+        with urllib.request.urlopen("http://127.0.0.1:%d/monitoring/prometheus/metrics" % self.port) as answer:
+            return float(re.search(rb"^%s (\S+)" % name, answer.read(), re.M).group(1))
 
     def stop(self) -> None:
         self._process.send_signal(signal.SIGTERM)
