@@ -1,6 +1,11 @@
 # make quickstart   set up, then the whole road on the shipped sample: text → samples → pretraining → fine-tuning → export → answer
 # make test         set up, then the tests
 # make venv         set up only: .venv with the pins of constraints.txt
+# make doctor       what this machine and its .venv have, and what will therefore be used or is missing
+# make lint         ruff, and mypy over the four packages; an environment of its own
+# make coverage     the tests again; which lines of the four packages none of them ran
+# make dist         wheel and source archive → dist/
+# make check-wheel  the wheel in a new environment, in an empty folder: the whole road on what it carries
 # make check-transformers   logits against those of Hugging Face's transformers, both ways; an environment of its own, 3 GB
 # make bench DATA=path/to/afqmc TASK=afqmc CORPUS='corpus/*.txt' VOCAB=vocab.txt   all benchmarks → output/bench/report.html, table.md
 #                     (an hour or two; ONLY=training_step,growth runs some)
@@ -24,7 +29,7 @@ PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
 ONNX := .venv-onnx
 
-.PHONY: help venv test quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
+.PHONY: help venv test lint coverage doctor dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
     bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -44,6 +49,32 @@ venv:
 
 test: venv
 	$(PYTHON) -m pytest -n auto
+
+# Any Python 3 will do: there may be no .venv yet.
+doctor:
+	@python=$$(command -v python3 || command -v python) && "$$python" test/checks/doctor.py
+
+lint: .venv-lint/complete
+	.venv-lint/bin/ruff check .
+	.venv-lint/bin/mypy
+
+# mypy would bring typed_ast and typing_extensions of its own; the runtime's pins stay as they are.
+.venv-lint/complete: test/checks/lint_requirements.txt | venv
+	rm -rf .venv-lint && $(PYTHON) -m venv .venv-lint
+	.venv-lint/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
+
+coverage: venv
+	@$(PYTHON) -c 'import pytest_cov' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check \
+	    -c constraints.txt pytest-cov==4.1.0 coverage==7.2.7
+	$(PYTHON) -m pytest -n auto --cov=albert_config --cov=etl --cov=estimator --cov=serving --cov-report=term-missing:skip-covered
+
+dist: venv
+	rm -rf build dist
+	$(PYTHON) setup.py --quiet sdist bdist_wheel
+	@ls dist/*
+
+check-wheel: dist
+	$(PYTHON) test/checks/wheel.py dist/*.whl
 
 quickstart: venv
 	$(PYTHON) -m etl.build_pretrain --runner DirectRunner --max_seq_length 128 --eval_fraction 0.1

@@ -51,7 +51,7 @@ class AlbertConfig:
     inner_group_num: Optional[int] = None      # Google's family only; None means 1
     num_ffn_groups: int = 1                    # 16 in Google's fast variant
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field, getattr(self, field.name))
         for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",

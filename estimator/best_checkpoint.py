@@ -5,7 +5,6 @@ It stays when the newest ones replace each other, and is what one would fine-tun
 import glob
 import math
 import os
-import shutil
 from typing import Any, Mapping, Optional
 
 from estimator import metrics, model_folder
@@ -41,8 +40,7 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
     model_folder.write(folder, description)
     name = os.path.basename(checkpoint)
     for path in glob.glob(glob.escape(checkpoint) + ".*"):
-        with open(path, "rb") as source, files.atomic_write(os.path.join(folder, os.path.basename(path))) as copy:
-            shutil.copyfileobj(source, copy)
+        files.copy(path, os.path.join(folder, os.path.basename(path)))
     metrics.write_results(folder, results)
     model_folder.write_state(folder, [name])
     for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*")):

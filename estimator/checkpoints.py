@@ -11,7 +11,7 @@ import contextlib
 import os
 import sys
 from dataclasses import dataclass
-from typing import Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import albert_config
 from estimator import model_folder
@@ -53,7 +53,8 @@ class FromTransformersConfig:
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
-    commands = {"inspect": (InspectConfig, _inspect), "average": (AverageConfig, _average),
+    commands: Dict[str, Tuple[Any, Callable[[Any], Optional[int]]]] = {
+        "inspect": (InspectConfig, _inspect), "average": (AverageConfig, _average),
                 "to_transformers": (ToTransformersConfig, _to_transformers),
                 "from_transformers": (FromTransformersConfig, _from_transformers)}
     if argv and argv[0] in commands:

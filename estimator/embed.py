@@ -159,7 +159,8 @@ def pool(encoded_texts: Any, input_mask: Any, pooling: str, layer: int) -> Any:
 def read_texts(path: Optional[str]) -> Iterable[str]:
     """The lines of a file or of standard input. Raises UserError with the line's number for bad UTF-8 or an empty text."""
     place = path or "standard input"
-    with open(path, "rb") if path else contextlib.nullcontext(sys.stdin.buffer) as stream:
+    with contextlib.ExitStack() as opened:
+        stream = opened.enter_context(open(path, "rb")) if path else sys.stdin.buffer
         for number, text in numbered_lines(stream, place):
             if not text.strip():
                 raise UserError("%s: line %d: the text is empty" % (place, number))

@@ -51,7 +51,7 @@ def _hardest(task: Task, part: Part, outputs: np.ndarray) -> List[Sequence[Any]]
     labels = part.label_ids
     losses = (labels - outputs[:, 0]) ** 2 if task.is_regression else scores.losses(labels, outputs)
     predicted = evaluation.predicted_labels(task, outputs)
-    rows = []
+    rows: List[Sequence[Any]] = []
     for number in np.argsort(-losses, kind="stable")[:HARDEST]:
         example, found = part.examples[number], predicted[number]
         text = example.text_a if example.text_b is None else "%s ‖ %s" % (example.text_a, example.text_b)

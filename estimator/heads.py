@@ -72,7 +72,9 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
     The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
     transforms to the table's width.
     """
-    width = config.embedding_size if config.family == "google" else config.hidden_size
+    width = config.hidden_size
+    if config.family == "google" and config.embedding_size:
+        width = config.embedding_size
     x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(encoded.sequence_output, positions)
     batch, num_predictions, _ = modeling.dimensions(x)
     x = tf.reshape(x, [-1, config.hidden_size])

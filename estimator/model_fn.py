@@ -1,6 +1,6 @@
 """What an Estimator runs: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
 from dataclasses import dataclass
-from typing import Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -9,7 +9,6 @@ from estimator import checkpoint_files, failures, flops, heads, host_kernels, me
 from estimator.progress import Pace, ProgressHook, host_measures
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
-RunConfig = tf.estimator.RunConfig
 
 RANK_SEED = 1000003                            # between the dropout seeds of two ranks
 
@@ -59,7 +58,7 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
     The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which says where event
     files go.
     """
-    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
+    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
@@ -103,7 +102,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
       num_labels: 0, or at least 2.
       class_weights: how much an example of each class counts in training; (): all the same.
     """
-    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Optional[RunConfig] = None
+    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
                  ) -> tf.estimator.EstimatorSpec:
         labels = features["label_ids"]
         weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
@@ -121,7 +120,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
                 shown["eval_accuracy"] = tf.reduce_mean(tf.cast(tf.equal(found.predictions, labels), tf.float32))
             return _train_spec(model, training, features, found.loss, {}, shown, config and config.model_dir,
                                heads.CLASSIFIER_PREFIXES)
-        outputs = found.probabilities if num_labels else found.predictions[:, tf.newaxis]
+        outputs = found.predictions[:, tf.newaxis] if isinstance(found, heads.Regressed) else found.probabilities
         return tf.estimator.EstimatorSpec(mode, predictions={"outputs": outputs,
                                                              "is_real_example": features["is_real_example"]})
     return model_fn
@@ -217,8 +216,8 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
     progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features) if device.on_host else {},
                             event_dir if device.world.is_first else None)
-    tidy = [] if device.on_host or not device.world.is_first else [
-        checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max)]
+    tidy = [checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max)
+            ] if event_dir and not device.on_host and device.world.is_first else []
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress] + tidy)
 

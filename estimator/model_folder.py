@@ -9,9 +9,8 @@ A *model folder* holds checkpoints and
 model.json is written last: a folder that has it is whole.
 """
 import os
-import shutil
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
@@ -24,7 +23,8 @@ FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 
-_FIELDS = {"format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
+_FIELDS: Dict[str, Any] = {
+    "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
            "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
 
 
@@ -38,7 +38,7 @@ class ModelFolder:
     labels: Tuple[str, ...] = ()                   # by class index; () where the task has none, as in a regression
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
             raise ValueError("max_seq_length must be in [%d, %d], the config's max_position_embeddings; got %d"
                              % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
@@ -54,8 +54,7 @@ def write(folder: str, description: ModelFolder) -> None:
     os.makedirs(folder, exist_ok=True)
     vocabulary = os.path.join(folder, name)
     if not (os.path.exists(vocabulary) and os.path.samefile(source, vocabulary)):
-        with open(source, "rb") as original, files.atomic_write(vocabulary) as copy:
-            shutil.copyfileobj(original, copy)
+        files.copy(source, vocabulary)
     files.write_json(os.path.join(folder, CONFIG_FILE), description.config.to_dict())
     files.write_json(os.path.join(folder, DESCRIPTION_FILE), {
         "format_version": FORMAT_VERSION,

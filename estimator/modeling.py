@@ -63,7 +63,7 @@ class _Packing(NamedTuple):
 class _Outputs(NamedTuple):
     """The places for which a layer is computed where not all are wanted."""
     rows: tf.Tensor                            # int32 [batch · count]: among the rows of the layer's input
-    count: Dimension                           # of each sequence
+    num_each: Dimension                        # of each sequence
 
 
 _BERT_NAMES = _LayerNames("attention", "attention/output/LayerNorm",
@@ -225,7 +225,7 @@ def dimensions(x: tf.Tensor) -> List[Dimension]:
 def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
     """Where a layer's variables live below "bert/encoder"; layers that share their weights share the scope."""
     if config.family == "google":
-        group = layer * config.num_hidden_groups // config.num_hidden_layers
+        group = layer * (config.num_hidden_groups or 1) // config.num_hidden_layers
         return "transformer/group_%d/inner_group_%d" % (group, inner)
     return "layer_shared" if config.family == "albert_zh" else "layer_%d" % layer
 
@@ -275,7 +275,7 @@ def _transform(context: _Context, x: tf.Tensor,
             with tf.variable_scope(layer_scope(config, layer, inner)):
                 x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner), wanted)
             layers.append(_all_places(context, x) if wanted is None else
-                          tf.reshape(x, [context.batch, wanted.count, config.hidden_size]))
+                          tf.reshape(x, [context.batch, wanted.num_each, config.hidden_size]))
             probs.append(attention_probs)
     return layers, probs
 
@@ -308,12 +308,12 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
     """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities."""
     config = context.config
 
-    def project(rows, name):
+    def project(rows: tf.Tensor, name: str) -> tf.Tensor:
         return dense(rows, config.hidden_size, "self/" + name, config.initializer_range)
 
     with tf.variable_scope(scope):
         query = (_split_heads(context, project(x, "query")) if outputs is None else
-                 _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.count))
+                 _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.num_each))
         key, value = (_split_heads(context, project(x, name)) for name in ("key", "value"))
         scores = tf.matmul(query * (1.0 / math.sqrt(config.head_size)), key, transpose_b=True)
         if context.mask_scores is not None:
@@ -324,7 +324,7 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
         if context.packing is None or outputs is not None:
             heads = tf.transpose(heads, [0, 2, 1, 3])
         else:
-            heads = _join_heads(context, tf.reshape(heads, [-1, config.head_size]))
+            heads = _join_heads(context, context.packing, tf.reshape(heads, [-1, config.head_size]))
         joined = tf.reshape(heads, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
@@ -338,10 +338,10 @@ def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
     return context.kernels.gather_once(parts, split, lambda grad: tf.gather(grad, join))
 
 
-def _join_heads(context: _Context, parts: tf.Tensor) -> tf.Tensor:
+def _join_heads(context: _Context, packing: _Packing, parts: tf.Tensor) -> tf.Tensor:
     """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
-    split, is_token = context.packing.split, context.packing.is_token
-    return context.kernels.gather_once(parts, context.packing.join, lambda grad: tf.gather(grad, split) * is_token)
+    split, is_token = packing.split, packing.is_token
+    return context.kernels.gather_once(parts, packing.join, lambda grad: tf.gather(grad, split) * is_token)
 
 
 def _transpose_heads(context: _Context, x: tf.Tensor, length: Dimension) -> tf.Tensor:

@@ -43,7 +43,7 @@ class CheckFlags:
     report_file: Optional[str] = flag(None, "JSON file for the report")
 
     def __post_init__(self: Any) -> None:
-        super().__post_init__()
+        super().__post_init__()  # type: ignore[misc]
         if not self.memory_gb > 0:
             raise ValueError("memory_gb must be above 0, got %g" % self.memory_gb)
         if self.backend == npu.CPU:

@@ -158,7 +158,7 @@ def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, 
       layer_decay: see `layer_wise_scale`.
       fused: see `AdamW`.
     """
-    settings = dict(weight_decay=weight_decay, fused=fused, scale_of=layer_wise_scale(config, layer_decay))
+    settings: Dict[str, Any] = dict(weight_decay=weight_decay, fused=fused, scale_of=layer_wise_scale(config, layer_decay))
     if name == "adamw":
         return AdamW(learning_rate, **settings)
     if name == "lamb":

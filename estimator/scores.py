@@ -66,7 +66,7 @@ class ClassScores(NamedTuple):
 def per_class(counts: np.ndarray) -> List[ClassScores]:
     """The scores of each class from a confusion matrix; f1 is the harmonic mean of precision and recall."""
     found = []
-    for number, (hits, true, predicted) in enumerate(zip(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))):
+    for hits, true, predicted in zip(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)):
         found.append(ClassScores(float(hits / max(1, predicted)), float(hits / max(1, true)),
                                  float(2 * hits / max(1, true + predicted)), int(true)))
     return found

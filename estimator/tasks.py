@@ -93,7 +93,7 @@ def _wsc(row: Row) -> List[Example]:
     """Does the pronoun mean the noun? Both are marked: `_小明_说[他]累了`."""
     text, target = _text(row, "text"), row.get("target")
     spans = []
-    for name, (left, right) in (("span1", "__"), ("span2", "[]")):
+    for name, left, right in (("span1", "_", "_"), ("span2", "[", "]")):
         found, begin = (target.get(name + "_text"), target.get(name + "_index")) if isinstance(target, dict) else (None, None)
         if not (isinstance(found, str) and isinstance(begin, int) and text[begin:begin + len(found)] == found):
             raise ValueError("target: %s is %r at %r, which the text does not have there" % (name, found, begin))
@@ -120,7 +120,7 @@ def _copa(row: Row) -> List[Example]:
 
 def _multinli_zh(row: Row) -> List[Example]:
     """XNLI's training pairs, whose words are parted by blanks."""
-    return [example._replace(text_a=example.text_a.replace(" ", ""), text_b=example.text_b.replace(" ", ""))
+    return [example._replace(text_a=example.text_a.replace(" ", ""), text_b=(example.text_b or "").replace(" ", ""))
             for example in _premise_and_hypothesis(row)]
 
 

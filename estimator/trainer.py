@@ -73,9 +73,9 @@ def train(training: Training, start_step: int) -> bool:
     begin, step = time.time(), start_step
     with _sigterm(world.is_first) as stop, _clean(flags.output_dir, world.is_first), \
             failures.explained(training.batch_size_flag, training.data, flags.output_dir):
-        if training.eval_every and 0 < step < last and step % training.eval_every == 0 and world.is_first:
-            if not evaluate(training):         # the run before may have been cut off between checkpoint and evaluation
-                stop.set()
+        cut_off = training.eval_every and 0 < step < last and step % training.eval_every == 0    # perhaps before evaluation
+        if cut_off and world.is_first and not evaluate(training):
+            stop.set()
         while step < last and not (stop.is_set() or _out_of_patience(training, step)):
             end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
             training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,

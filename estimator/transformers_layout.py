@@ -237,7 +237,7 @@ def _without_ties(config: AlbertConfig, weights: Mapping[str, np.ndarray]) -> Va
 
     Older files call a layer normalization's variables by their names here, gamma and beta.
     """
-    weights = {re.sub(r"LayerNorm\.(gamma|beta)$", lambda match: "LayerNorm." + _LEAVES[match.group(1)], name): value
+    weights = {re.sub(r"LayerNorm\.(gamma|beta)$", lambda match: "LayerNorm." + _LEAVES[str(match.group(1))], name): value
                for name, value in weights.items()}
     prefix = "cls.predictions." if config.family == "bert" else "predictions."
     table = _CLASS[config.family].lower() + ".embeddings.word_embeddings.weight"

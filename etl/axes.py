@@ -73,7 +73,7 @@ def log_ticks(low: float, high: float) -> List[float]:
 
 def tick_labels(marks: Sequence[float]) -> List[str]:
     """The ticks of one axis in one unit with the same decimals: 0, 0.5M, 1.0M."""
-    top = max(map(abs, marks), default=0)
+    top = max((abs(mark) for mark in marks), default=0.0)
     unit, suffix = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if top >= pair[0]), (1.0, ""))
     if top >= 1e12 or 0 < top < 1e-3:
         exponent = math.floor(math.log10(top) + 1e-9)

@@ -50,7 +50,7 @@ def build(config: BuildConfig) -> None:
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
     with work_folder(plan):
         markers = _build_chunks(config, plan, runner)
-        counters = sum((Counter(marker["counters"]) for marker in markers), Counter())
+        counters: Counter = sum((Counter(marker["counters"]) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
         drop_other_builds(plan)
         _merge(plan, runner, [Extent(*extent) for marker in markers for extent in marker["extents"]])

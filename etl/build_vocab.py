@@ -39,7 +39,7 @@ class VocabConfig:
     model: str = flag("wordpiece", "kind of vocabulary", MODELS)
     do_lower_case: bool = flag(True, "lower-case and strip accents first")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.vocab_size <= len(SPECIAL):
             raise ValueError("vocab_size must be above %d, the number of special entries, got %d"
                              % (len(SPECIAL), self.vocab_size))

@@ -103,7 +103,8 @@ def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[Bar]], value_
     triples = [[_triple(bar) for bar in bars] for bars in series.values()]
     every = [triple for row in triples for triple in row if triple]
     top = max((value for triple in every for value in triple if math.isfinite(value)), default=0) or 1
-    texts = iter(numbers_as_text([row[index] and row[index][1] for index in range(len(labels)) for row in triples]))
+    middles = [triple and triple[1] for index in range(len(labels)) for triple in (row[index] for row in triples)]
+    texts = iter(numbers_as_text(middles))
     groups = []
     for index, label in enumerate(labels):
         head = '<th scope="rowgroup" rowspan="%d" title="%s">%s</th>' % (len(series), escaped(label), escaped(label))

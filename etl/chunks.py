@@ -195,8 +195,9 @@ def versions() -> Dict[str, str]:
     """Versions of all that can change a byte of the result."""
     import pkg_resources
     names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
-    installed = {name: pkg_resources.working_set.by_key.get(name) for name in names}    # rjieba need not be
-    return dict({name: found.version for name, found in installed.items() if found}, python=platform.python_version())
+    versions = {found.key: found.version for found in pkg_resources.working_set}
+    return dict({name: versions[name] for name in names if name in versions},    # rjieba need not be
+                python=platform.python_version())
 
 
 def _require_versions(job: ChunkJob) -> None:

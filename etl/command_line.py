@@ -45,7 +45,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and one line."""
     parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
                      formatter_class=_HelpFormatter)
-    fields = dataclasses.fields(config_class)
+    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
     for field in fields:
         _add_flag(parser, field)
     given = vars(parser.parse_args(argv))
@@ -55,7 +55,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
         if "" in (value if isinstance(value, tuple) else (value,)) and not field.metadata["empty_ok"]:
             parser.error("%s%s is empty" % ("" if field.metadata["positional"] else "--", field.name))
     try:
-        return config_class(**values)  # type: ignore[call-arg]
+        return config_class(**values)
     except ValueError as error:                # raised by the config's own __post_init__
         parser.error(str(error))
 
@@ -139,8 +139,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") 
         return
     common.update(dest=field.name, required=field.metadata["required"])
     if field.type in (Tuple[str, ...], Tuple[int, ...]):
-        item = str if field.type == Tuple[str, ...] else _integer
-        parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=item, metavar="VALUE", **common)
+        items: Dict[Any, Callable[[str], Any]] = {Tuple[str, ...]: str, Tuple[int, ...]: _integer}
+        parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=items[field.type], metavar="VALUE", **common)
         return
     kinds: Dict[Any, Callable[[str], Any]] = {
         str: str, int: _integer, float: _number, bool: _boolean,

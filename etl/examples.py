@@ -5,7 +5,7 @@ themselves: features sorted by name, int64 lists packed. Tests hold them against
 """
 import functools
 import struct
-from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple, Union
+from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import google_crc32c
 import numpy as np
@@ -196,7 +196,8 @@ def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
         shift += 7
 
 
-def _fields(data: bytes) -> Iterator[Tuple[int, Union[int, bytes]]]:
+def _fields(data: Any) -> Iterator[Tuple[int, Any]]:
+    """Number and content of each field of a message: bytes, or an integer where the field is one."""
     at = 0
     while at < len(data):
         tag, at = _read_varint(data, at)

@@ -36,6 +36,12 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def copy(source: str, path: str) -> None:
+    """Copies a file's content to `path`, as `atomic_write` does."""
+    with open(source, "rb") as original, atomic_write(path) as stream:
+        shutil.copyfileobj(original, stream)  # type: ignore[misc]
+
+
 @contextlib.contextmanager
 def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
     """Gives a new neighbour of `path` to write into; it takes the final name only when the block ends well.

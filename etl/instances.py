@@ -1,7 +1,7 @@
 """Documents → samples: two functions that name every decision in its order, and the settings they take."""
 import functools
 from dataclasses import dataclass
-from typing import Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -52,7 +52,7 @@ class InstanceConfig:
     do_permutation: bool = False
     sentence_objective: str = "order"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _require(8 <= self.max_seq_length, "max_seq_length", self.max_seq_length, "at least 8")
         _require(1 <= self.max_predictions_per_seq <= self.max_seq_length, "max_predictions_per_seq",
                  self.max_predictions_per_seq, "in 1..max_seq_length, which is %d" % self.max_seq_length)
@@ -106,7 +106,7 @@ def part_of(document: Document, seed: int, eval_fraction: float) -> str:
     return "eval" if rng_for(seed, document.identity, "eval").random() < eval_fraction else "train"
 
 
-def tokenize_document(document: Document, tokenizer, segmenter: Segmenter) -> TokenizedDocument:
+def tokenize_document(document: Document, tokenizer: Any, segmenter: Segmenter) -> TokenizedDocument:
     """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
 
     They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.

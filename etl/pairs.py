@@ -2,7 +2,7 @@
 
 `serving.graph_tokenization` does the same inside the served graph; a test holds the two together.
 """
-from typing import NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class PackedPair(NamedTuple):
     segment_ids: np.ndarray
 
 
-def pack_pair(tokenizer, text_a: str, text_b: Optional[str], max_seq_length: int) -> PackedPair:
+def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length: int) -> PackedPair:
     """Packs a pair into at most `max_seq_length` tokens; a text_b that is None or "" means there is none.
 
     `("你好", "好")` → `[CLS] 你 好 [SEP] 好 [SEP]` with segments `0 0 0 0 1 1`.

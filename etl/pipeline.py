@@ -182,7 +182,8 @@ def answer() -> None:
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     with reply:
-        error = _run(*request, started)
+        label, function, elements, _ = request
+        error = _run(label, function, elements, config, started)
         pickle.dump(None if error is None else str(error), reply)
 
 

@@ -82,7 +82,7 @@ class BuildConfig:
     environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
     verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name in ("num_shards", "range_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -107,13 +107,13 @@ class BuildConfig:
         if self.runner != "DirectRunner" and (self.direct_num_workers or self.direct_running_mode):
             raise ValueError("direct_num_workers and direct_running_mode are for DirectRunner, got runner %s; use parallelism"
                              % self.runner)
-        self.cluster                           # checks its flags
+        _ = self.cluster                       # checks its flags
         if "://" in self.output_dir:
             raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
                              % self.output_dir)
         if not 0 < self.masked_lm_prob < 1:    # before max_predictions_per_seq is derived from it
             raise ValueError("masked_lm_prob must be in (0, 1), got %s" % self.masked_lm_prob)
-        self.instances                         # checks the rest
+        _ = self.instances                     # checks the rest
 
     @property
     def instances(self) -> InstanceConfig:

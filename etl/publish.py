@@ -11,7 +11,7 @@ from etl import build_report, manifest
 from etl.command_line import UserError
 from etl.chunks import dead_letters_path, versions
 from etl.examples import decode_example, pretraining_features, read_frames
-from etl.files import atomic_write, read_json, sha256_of_file
+from etl.files import atomic_write, copy, read_json, sha256_of_file
 from etl.instances import PARTS
 from etl.plan import WORK_FOLDER, BuildConfig, Plan
 from etl.shards import shard_name, shard_path
@@ -41,8 +41,7 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
         if os.path.exists(path):               # else a publication that was interrupted has moved it already
             os.replace(path, final)
     vocab_name = "spm.model" if config.spm_model_file else "vocab.txt"
-    with open(plan.vocab_path, "rb") as vocabulary, atomic_write(os.path.join(out, vocab_name)) as stream:
-        shutil.copyfileobj(vocabulary, stream)
+    copy(plan.vocab_path, os.path.join(out, vocab_name))
     _gather_dead_letters(plan, os.path.join(out, DEAD_LETTERS))
     lengths = job.instances.max_seq_length, job.instances.max_predictions_per_seq
     field = "spm_model_file" if config.spm_model_file else "vocab_file"
@@ -144,4 +143,4 @@ def _gather_dead_letters(plan: Plan, path: str) -> None:
     with atomic_write(path) as stream:
         for part in parts:
             with open(part, "rb") as letters:
-                shutil.copyfileobj(letters, stream)
+                shutil.copyfileobj(letters, stream)  # type: ignore[misc]

@@ -55,7 +55,8 @@ def write_pools(work_dir: str, paths: List[str], input_format: str, text_field: 
         lowest = _Lowest()
         for index in range(num_ranges):
             for candidate in read_json(candidates_path(work_dir, index))[part]:
-                lowest.add(tuple(candidate))
+                digest, file_index, offset = candidate
+                lowest.add((digest, file_index, offset))
         places = sorted(candidate[1:] for candidate in lowest.chosen())
         texts = [document.sentences[:POOL_SENTENCES]
                  for file_index, found in itertools.groupby(places, key=lambda place: place[0])

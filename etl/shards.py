@@ -185,7 +185,7 @@ def _read_extent(extent: Extent) -> Iterator[Tuple[bytes, bytes]]:
 
 
 def _merged(extents: Sequence[Extent]) -> Iterator[Tuple[bytes, bytes]]:
-    return heapq.merge(*map(_read_extent, extents))
+    return iter(heapq.merge(*map(_read_extent, extents)))
 
 
 def _merge_to_run(extents: Sequence[Extent], path: str, temporary: List[str]) -> Extent:

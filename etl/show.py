@@ -32,7 +32,7 @@ class ShowConfig:
     limit: int = flag(5, "samples to print from each file")
     skip: int = flag(0, "samples to pass over first in each file")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.limit < 1:
             raise ValueError("limit must be at least 1, got %d" % self.limit)
         if self.skip < 0:
@@ -47,9 +47,10 @@ def show(config: ShowConfig) -> None:
     """Prints the samples that the flags ask for."""
     for path in expand(config.files, "files"):
         build = _manifest_of(path)
-        if not config.vocab_file and not build:
+        used = TokenizerConfig(config.vocab_file) if config.vocab_file else build and build.tokenizer
+        if not used:
             raise UserError("%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
-        tokenizer = load_tokenizer(TokenizerConfig(config.vocab_file) if config.vocab_file else build.tokenizer)
+        tokenizer = load_tokenizer(used)
         objective = build.flags.get("sentence_objective") if build else None
         number = None
         for number, record in _records(path, config.skip, config.limit):

@@ -10,7 +10,7 @@ import gzip
 import json
 import os
 import zlib
-from typing import IO, Any, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
+from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
@@ -79,7 +79,8 @@ def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_
 
 def open_input(path: str) -> IO[bytes]:
     """Opens a plain, .gz or .bz2 file for bytes."""
-    return cast(IO[bytes], _OPENERS.get(os.path.splitext(path)[1], open)(path, "rb"))
+    opener: Callable[..., Any] = _OPENERS.get(os.path.splitext(path)[1], open)
+    return cast(IO[bytes], opener(path, "rb"))
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Text → token ids, each with the position of its first character.
 
-WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split at white space, lower-case and strip
-accents, split at punctuation, then match the longest vocabulary entry, piece by piece. `普通话ABC` → `普 通 话 abc`.
+WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split at white space,
+lower-case and strip accents, split at punctuation, then match the longest vocabulary entry, piece by piece. `普通话ABC` → `普 通 话 abc`.
 SentencePiece uses a trained model; its pieces say by a leading ▁ where a word begins.
 
 The same functions build the tokenizer inside the served graph, so training and serving cannot drift apart.
@@ -12,7 +12,7 @@ import re
 import sys
 import unicodedata
 from dataclasses import dataclass
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class TokenizerConfig:
     do_lower_case: bool = True
     spm_model_file: Optional[str] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.vocab_file and not self.spm_model_file:
             raise ValueError("vocab_file or spm_model_file must be given, got neither")
 
@@ -272,7 +272,7 @@ def _punctuation_alone() -> Tuple[str, ...]:
                  and ("AΣ%sA" % char).lower() == "aς%sa" % char)
 
 
-def load_tokenizer(config: TokenizerConfig):
+def load_tokenizer(config: TokenizerConfig) -> Any:
     """The tokenizer that `config` asks for: a WordPieceTokenizer or a SentencePieceTokenizer."""
     if config.spm_model_file:
         return SentencePieceTokenizer(config.spm_model_file, config.do_lower_case)

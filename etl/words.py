@@ -3,7 +3,7 @@ import functools
 import logging
 import math
 import re
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -61,7 +61,7 @@ class FastSegmenter:
         self._counts: Dict[str, int] = self._reference.jieba.FREQ
         self._log_total = math.log(self._reference.jieba.total)
         self._join = functools.partial(_join, *_hmm())
-        self._remembered_joined = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+        self._remembered_joined: Callable[[str], Tuple[int, ...]] = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
         self._remembered_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
 
     def word_offsets(self, text: str) -> np.ndarray:
@@ -161,7 +161,9 @@ class FastSegmenter:
         return ends
 
     def _joined(self, characters: str) -> Tuple[int, ...]:
-        return (self._remembered_joined if len(characters) <= _MEMO_CHARS else self._find_joined)(characters)
+        if len(characters) <= _MEMO_CHARS:
+            return self._remembered_joined(characters)
+        return self._find_joined(characters)
 
     def _find_joined(self, characters: str) -> Tuple[int, ...]:
         """Which of several characters, each single in the dictionary's view, go on with the word before them."""

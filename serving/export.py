@@ -26,7 +26,7 @@ import os
 import shutil
 import time
 from dataclasses import dataclass
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
@@ -55,7 +55,7 @@ class ExportConfig:
     lengths: Tuple[int, ...] = flag((), "ascend: their lengths; without it the model's max_seq_length")
     soc_version: Optional[str] = flag(None, "ascend: the processor that atc compiles for; without it " + SOC_VERSION)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.version is not None and self.version < 0:
             raise ValueError("version must be at least 0, got %d" % self.version)
         if self.version is not None and self.version > MAX_VERSION:
@@ -157,7 +157,7 @@ def make_twin(model: ModelFolder, tokenizer: WordPieceTokenizer) -> Any:
     """The tokenizer as a `GraphTokenizer`. Raises UserError when it gives other ids than Python's."""
     from serving.parity import TRICKY_TEXTS, Parity
     parity = Parity(tokenizer, model.max_seq_length)
-    texts = [*TRICKY_TEXTS, *tokenizer.vocabulary.tokens, *(sample.text_a for sample in SAMPLES)]
+    texts: List[Any] = [*TRICKY_TEXTS, *tokenizer.vocabulary.tokens, *(sample.text_a for sample in SAMPLES)]
     differing = parity.differing(texts) or parity.differing_pairs(
         [*((sample.text_a, sample.text_b or "") for sample in SAMPLES), *zip(TRICKY_TEXTS, reversed(TRICKY_TEXTS))])
     if differing:

@@ -12,7 +12,7 @@ each word hops from piece to piece.
 import functools
 import re
 import unicodedata
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -135,10 +135,10 @@ class GraphTokenizer:
         trie = self._trie
         keys = tf.constant(trie.keys)
 
-        def go_on(position, node, depth, deepest):
+        def go_on(position: tf.Tensor, node: tf.Tensor, depth: tf.Tensor, deepest: tf.Tensor) -> tf.Tensor:
             return tf.size(position) > 0
 
-        def one_symbol(position, node, depth, deepest):
+        def one_symbol(position: tf.Tensor, node: tf.Tensor, depth: tf.Tensor, deepest: tf.Tensor) -> Tuple[tf.Tensor, ...]:
             key = node * trie.num_symbols + tf.cast(tf.gather(symbols, position + depth), tf.int64)
             edge = tf.searchsorted(keys, key, out_type=tf.int64)
             found = tf.equal(tf.gather(keys, edge), key)
@@ -156,10 +156,10 @@ class GraphTokenizer:
         """Goes through all words at once, piece by piece: int32 [n], PIECE where one begins, FAILURE where none can."""
         lengths = tf.gather(self._trie.lengths, nodes)
 
-        def go_on(position, outcome):
+        def go_on(position: tf.Tensor, outcome: tf.Tensor) -> tf.Tensor:
             return tf.size(position) > 0
 
-        def one_piece(position, outcome):
+        def one_piece(position: tf.Tensor, outcome: tf.Tensor) -> Tuple[tf.Tensor, ...]:
             length = tf.gather(lengths, position)
             matched = length > 0
             outcome = tf.tensor_scatter_nd_update(outcome, position[:, None], tf.where_v2(matched, PIECE, FAILURE))
@@ -244,7 +244,7 @@ def _code_point_table(symbol_of: np.ndarray, do_lower_case: bool) -> np.ndarray:
 
 def _paged(table: np.ndarray) -> _Pages:
     columns = table.shape[1]
-    numbers = {}
+    numbers: Dict[bytes, int] = {}
     page_of = [numbers.setdefault(page.tobytes(), len(numbers)) for page in table.reshape(-1, PAGE_SIZE * columns)]
     return _Pages(np.array(page_of, np.int32), np.frombuffer(b"".join(numbers), np.int32).reshape(-1, columns))
 

@@ -45,7 +45,7 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
 
 
 def _vocabulary(model: ModelFolder) -> str:
-    return model.tokenizer.spm_model_file or model.tokenizer.vocab_file
+    return model.tokenizer.spm_model_file or model.tokenizer.vocab_file or ""
 
 
 def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:

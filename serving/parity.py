@@ -1,5 +1,5 @@
 """Holds the tokenizer inside the graph against the Python tokenizer: whatever the text, they must give the same ids."""
-from typing import Iterable, List, Sequence, Tuple, Union
+from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -11,7 +11,7 @@ from serving.graph_tokenization import GraphTokenizer
 Text = Union[str, bytes]                       # bytes may be no UTF-8
 
 # What can go wrong: lower-casing in context, marks, full-width forms, what is dropped, what looks like our own syntax.
-TRICKY_TEXTS = (
+TRICKY_TEXTS: Tuple[Any, ...] = (
     "", " ", "北京ABC", "普通话。ＡＢＣ，ａｂｃ１２３", "Café, naïve ÀÉÎÕÜ", "İstanbul ǅ ﬁ ẞ",
     "ΟΔΥΣΣΕΥΣ Σ ΑΣ. ΑΣ\u0301Α ΑΣ\u00adΒ ΣΑ中Σ", "한국어 각 \u1100\u1161\u11a8", "e\u0301\u0323 \u302e\U0001d165",
     "\ufeff\u200b\u0000\ufffd\x85a\x1cb", "a\tb\r\nc\u3000d\u2028e", "[CLS] [MASK] ##ing #", "$1,000.50 a@b.c ^_^ `x`",
@@ -47,7 +47,7 @@ class Parity:
                 if not self._is_wanted(pair, input_ids, input_mask, segment_ids)]
 
     def _is_wanted(self, pair: Tuple[Text, Text], *found: np.ndarray) -> bool:
-        packed = pairs.pack_pair(self._tokenizer, *map(_as_str, pair), self._max_seq_length)
+        packed = pairs.pack_pair(self._tokenizer, _as_str(pair[0]), _as_str(pair[1]), self._max_seq_length)
         wanted = (packed.input_ids, np.ones_like(packed.input_ids), packed.segment_ids)
         length = len(packed.input_ids)
         return all(np.array_equal(row[:length], values) and not row[length:].any() for row, values in zip(found, wanted))

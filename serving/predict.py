@@ -31,7 +31,7 @@ class PredictConfig:
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
     batch_size: int = flag(32, "lines that are answered at once")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.server and not re.match("https?://[^/]", self.server):
             raise ValueError("server must be as http://127.0.0.1:8501, got %s" % self.server)
         if self.model_name and not self.server:

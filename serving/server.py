@@ -52,7 +52,7 @@ class ServerConfig:
     drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
     access_log: bool = flag(True, "whether each request is a JSON line on standard output")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
                             ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 0),
                             ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),

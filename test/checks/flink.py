@@ -211,7 +211,7 @@ class Builder:
     def said(self, name):
         """Lines on standard error."""
         with open(os.path.join(self._folder, name + ".err"), errors="replace") as stream:
-            return [line for line in stream.read().splitlines()]
+            return stream.read().splitlines()
 
     def progress(self, name):
         """How many lines of progress it printed."""

@@ -187,7 +187,7 @@ def test_the_curves_of_a_training(tmp_path, accumulation_steps):
     training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2, accumulation_steps=accumulation_steps)
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, training)
     estimator = tf.estimator.Estimator(make_spec, str(tmp_path))
-    batch = {name: array for name, array in pretraining_batch().items()}
+    batch = dict(pretraining_batch().items())
     estimator.train(lambda: tf.data.Dataset.from_tensors(batch).repeat(), max_steps=4)
     path, = map(str, tmp_path.glob("events*"))
     points = {(event.step, value.tag): value.simple_value
