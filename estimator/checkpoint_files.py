@@ -1,5 +1,4 @@
-"""Checkpoints: find one, tell what it is, and load it completely or not at all; average some; give and take those of
-Hugging Face's transformers."""
+"""Checkpoints: find one, tell what it is, load it completely or not at all, write one."""
 import glob
 import os
 import re
@@ -11,15 +10,13 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import heads, model_folder, modeling, transformers_layout
-from estimator.model_folder import STATE_FILE, ModelFolder
+from estimator import model_folder, modeling
+from estimator.model_folder import STATE_FILE
 from estimator.optimizers import SLOT_SUFFIXES
-from etl import files
 from etl.command_line import UserError
 
 Shape = Tuple[int, ...]
 
-CONVERTED_NAME = "model.ckpt"
 _OF_THE_TRAINING = ("global_step", "loss_scale", "good_steps", "bad_steps")    # the last three keep a dynamic loss scale
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
@@ -38,7 +35,7 @@ class Identity(NamedTuple):
 
     def differences(self, wanted: "Identity") -> List[str]:
         """One phrase for each field in which the two differ, such as "hidden_size is 312, wanted 768"."""
-        return ["%s is %s, wanted %s" % (field, _listed(got, 2), _listed(want, 2))
+        return ["%s is %s, wanted %s" % (field, listed(got, 2), listed(want, 2))
                 for field, got, want in zip(self._fields, self, wanted) if got != want]
 
 
@@ -52,11 +49,11 @@ class LoadPlan(NamedTuple):
 
     def summary(self) -> str:
         """One line for the log, and one for each note."""
-        loaded = sum(_is_weight(name) for name in self.assignment_map)
+        loaded = sum(is_weight(name) for name in self.assignment_map)
         line = "loaded %d variables from %s" % (loaded, self.checkpoint)
         for what, names in (("new", self.new), ("unused", self.unused)):
             if names:
-                line += "; %d %s: %s" % (len(names), what, _listed(names))
+                line += "; %d %s: %s" % (len(names), what, listed(names))
         return "\n".join((line,) + self.notes)
 
 
@@ -146,7 +143,7 @@ def kept_in(folder: str) -> List[str]:
 
 def read_shapes(checkpoint: str) -> Dict[str, Shape]:
     """Shapes of all variables in a checkpoint, by name. Raises UserError when its index cannot be read."""
-    reader = _open(checkpoint)
+    reader = open_reader(checkpoint)
     return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
 
 
@@ -205,7 +202,7 @@ def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[s
         checkpoint is instead, and which shipped config fits it.
     """
     shapes = read_shapes(checkpoint)
-    _require_float32(checkpoint)
+    require_float32(checkpoint)
     wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
     may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
     fitting = {name for name, variable in wanted.items() if shapes.get(name) == tuple(variable.shape.as_list())}
@@ -222,7 +219,7 @@ def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[s
                 if shapes.get(name) == tuple(variable.shape.as_list())}
         assignment_map.update(kept)
         notes.append("%d of %d optimizer slots are in the file; the others start at 0" % (len(kept), len(slots)))
-    unused = (name for name in shapes if name not in assignment_map and _is_weight(name))
+    unused = (name for name in shapes if name not in assignment_map and is_weight(name))
     return LoadPlan(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
                     tuple(notes))
 
@@ -247,7 +244,7 @@ def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.tr
 
 def check_data(checkpoint: str, names: Iterable[str]) -> None:
     """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
-    reader = _open(checkpoint)
+    reader = open_reader(checkpoint)
     for name in names:
         try:
             value = reader.get_tensor(name)
@@ -255,30 +252,6 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
             raise UserError("%s: damaged: %s cannot be read: %s" % (checkpoint, name, _first_line(error)))
         if not np.isfinite(value).all():
             raise UserError("%s: %s holds values that are not finite" % (checkpoint, name))
-
-
-def average(checkpoints: Sequence[str], output: str) -> None:
-    """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and global_step.
-
-    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at `output` already.
-    """
-    folder, name = os.path.split(os.path.abspath(output))
-    if os.path.isdir(output) or os.path.exists(os.path.join(folder, name + ".index")):
-        raise UserError("--output: %s is there already: name a prefix, such as averaged/model.ckpt, that is free" % output)
-    for checkpoint in checkpoints:
-        _require_float32(checkpoint)
-    shapes = [{name: shape for name, shape in read_shapes(checkpoint).items() if _is_weight(name)}
-              for checkpoint in checkpoints]
-    for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
-        odd = sorted({name for name, _ in set(shapes[0].items()) ^ set(other.items())})
-        if odd:
-            raise UserError("%s and %s are not of one model: %s" % (checkpoints[0], checkpoint, _listed(odd)))
-    names = sorted(shapes[0])
-    for checkpoint in checkpoints:
-        check_data(checkpoint, names)
-    readers = [_open(checkpoint) for checkpoint in checkpoints]
-    write(output, {name: np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names},
-          "output")
 
 
 def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
@@ -301,49 +274,13 @@ def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
             os.replace(os.path.join(temporary, file), os.path.join(folder, file))
 
 
-def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) -> str:
-    """Writes a checkpoint in transformers' layout and returns the name of the class that it is for there.
-
-    A classifier where the checkpoint has one, else a pretrained model with both heads.
-
-    Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks a variable or is
-    damaged, and a folder that is there already.
-    """
-    config = description.config
-    transformers_layout.require_counterpart(config)
-    with tf.Graph().as_default():
-        heads.declare_variables(config, read_shapes(checkpoint).get("output_weights", (None,))[0])
-        names = list(make_plan(checkpoint, config).assignment_map)
-    check_data(checkpoint, names)
-    reader = _open(checkpoint)
-    with files.atomic_folder(output_dir, "output_dir") as folder:
-        return transformers_layout.write(folder, description, {name: reader.get_tensor(name) for name in names})
-
-
-def from_transformers(input_dir: str, output_dir: str) -> List[str]:
-    """Writes a model of transformers as a model folder and returns what the user should know, a line each.
-
-    Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged weights, and a
-    folder that is there already.
-    """
-    description, notes = transformers_layout.read_description(input_dir)
-    with tf.Graph().as_default():
-        heads.declare_variables(description.config, len(description.labels) or None)
-        shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.trainable_variables()}
-    values = transformers_layout.read_weights(input_dir, description.config, shapes)
-    with files.atomic_folder(output_dir, "output_dir") as folder:
-        write(os.path.join(folder, CONVERTED_NAME), values, "output_dir")
-        model_folder.write(folder, description)
-    return notes
-
-
 def describe(checkpoint: str) -> str:
     """What a checkpoint holds: its model, its size, and each variable with its shape."""
     shapes = read_shapes(checkpoint)
     identity = identify(shapes)
-    weights = [name for name in sorted(shapes) if _is_weight(name)]
+    weights = [name for name in sorted(shapes) if is_weight(name)]
     lines = [checkpoint, "shipped configs that fit: " + (", ".join(fitting_configs(identity)) or "none")]
-    lines += ["%s: %s" % (field, _listed(value)) for field, value in zip(identity._fields, identity)]
+    lines += ["%s: %s" % (field, listed(value)) for field, value in zip(identity._fields, identity)]
     lines.append("%d variables with %d parameters, %d optimizer slots" % (
         len(weights), sum(int(np.prod(shapes[name])) for name in weights),
         sum(name.endswith(SLOT_SUFFIXES) for name in shapes)))
@@ -369,18 +306,18 @@ def _listed_in(folder: str) -> List[str]:
     return [os.path.join(folder, os.path.basename(name)) for name in names + [state.model_checkpoint_path]]   # wherever it was moved
 
 
-def _open(checkpoint: str) -> Any:
+def open_reader(checkpoint: str) -> Any:
     try:
         return tf.train.NewCheckpointReader(checkpoint)
     except tf.errors.OpError as error:
         raise UserError("%s: not a checkpoint, or a damaged one: %s" % (checkpoint, _first_line(error)))
 
 
-def _require_float32(checkpoint: str) -> None:
-    odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(_open(checkpoint).get_variable_to_dtype_map().items())
+def require_float32(checkpoint: str) -> None:
+    odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(open_reader(checkpoint).get_variable_to_dtype_map().items())
            if dtype != tf.float32 and name not in _OF_THE_TRAINING]
     if odd:
-        raise UserError("%s: wanted float32 values, but %s" % (checkpoint, _listed(odd, 3)))
+        raise UserError("%s: wanted float32 values, but %s" % (checkpoint, listed(odd, 3)))
 
 
 def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,
@@ -398,20 +335,20 @@ def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig
     misshapen = ["%s is %s, wanted %s" % (name, list(shapes[name]), lacking[name].shape.as_list())
                  for name in sorted(lacking) if name in shapes]
     if missing:
-        complaints.append("%d missing: %s" % (len(missing), _listed(missing, most)))
+        complaints.append("%d missing: %s" % (len(missing), listed(missing, most)))
     if misshapen:
-        complaints.append("%d of another shape: %s" % (len(misshapen), _listed(misshapen, most)))
+        complaints.append("%d of another shape: %s" % (len(misshapen), listed(misshapen, most)))
     if complaints:
         raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs that fit it: %s"
                         % (checkpoint, "; ".join(complaints), identity.family,
                            ", ".join(fitting_configs(identity)) or "none"))
 
 
-def _is_weight(name: str) -> bool:
+def is_weight(name: str) -> bool:
     return name not in _OF_THE_TRAINING and not name.endswith(SLOT_SUFFIXES)
 
 
-def _listed(value: Any, most: int = 20) -> str:
+def listed(value: Any, most: int = 20) -> str:
     """The value; of a sequence at most so many items, and how many more there are."""
     if not isinstance(value, (tuple, list)):
         return str(value)

@@ -1,4 +1,4 @@
-"""Says what a checkpoint is; averages some; gives and takes those of Hugging Face's transformers.
+"""Says what a checkpoint is; averages some; gives and takes those of Hugging Face's transformers; adopts a fine-tuned one.
 
   python -m estimator.checkpoints inspect --checkpoint output/pretrain
   python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5
@@ -6,6 +6,8 @@
       --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
   python -m estimator.checkpoints to_transformers --checkpoint output/finetune --output_dir output/transformers
   python -m estimator.checkpoints from_transformers --input_dir bert-base-chinese --output_dir output/bert
+  python -m estimator.checkpoints adopt --checkpoint lcqmc_model/model.ckpt-11190 --albert_config_file tiny \\
+      --vocab_file albert_tiny_zh/vocab.txt --task_name lcqmc --output_dir output/finetune
 """
 import contextlib
 import os
@@ -17,7 +19,7 @@ import albert_config
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
 from etl.command_line import UserError, flag, run
-from etl.tokenization import TokenizerConfig
+from etl.tokenization import TokenizerConfig, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -51,12 +53,25 @@ class FromTransformersConfig:
     output_dir: str = flag("", "new model folder", required=True)
 
 
+@dataclass(frozen=True)
+class AdoptConfig:
+    """The flags of `adopt`: a classifier of the older tools becomes a folder that evaluation and export take."""
+    checkpoint: str = flag("", "checkpoint of a fine-tuned model, or folder of one", required=True)
+    output_dir: str = flag("", "new model folder", required=True)
+    albert_config_file: str = flag("", "config by name or file", required=True)
+    vocab_file: str = flag("", "vocabulary that it was trained with", required=True)
+    task_name: str = flag("", "task that it was trained for; see estimator.finetune --list_tasks", required=True)
+    labels: Tuple[str, ...] = flag((), "labels in the order of the classifier's outputs, where they are not the task's")
+    max_seq_length: int = flag(128, "tokens of an example, as in its training")
+    do_lower_case: bool = flag(True, "whether its vocabulary is of lower-cased text")
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     commands: Dict[str, Tuple[Any, Callable[[Any], Optional[int]]]] = {
         "inspect": (InspectConfig, _inspect), "average": (AverageConfig, _average),
                 "to_transformers": (ToTransformersConfig, _to_transformers),
-                "from_transformers": (FromTransformersConfig, _from_transformers)}
+                "from_transformers": (FromTransformersConfig, _from_transformers), "adopt": (AdoptConfig, _adopt)}
     if argv and argv[0] in commands:
         config_class, command = commands[argv[0]]
         return run("estimator.checkpoints " + argv[0], __doc__, config_class, command, argv[1:])
@@ -72,19 +87,19 @@ def _inspect(config: InspectConfig) -> None:
 
 
 def _average(config: AverageConfig) -> None:
-    from estimator import checkpoint_files
+    from estimator import checkpoint_files, conversions
     if config.last is None:
         found = [checkpoint_files.resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint]
     elif len(config.checkpoint) == 1:
         found = checkpoint_files.newest(config.checkpoint[0], config.last)
     else:
         raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
-    checkpoint_files.average(found, config.output)
+    conversions.average(found, config.output)
     print("%s: mean of %d checkpoints: %s" % (config.output, len(found), ", ".join(map(os.path.basename, found))))
 
 
 def _to_transformers(config: ToTransformersConfig) -> None:
-    from estimator import checkpoint_files
+    from estimator import checkpoint_files, conversions
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     beside = os.path.dirname(checkpoint)
     if os.path.exists(os.path.join(beside, model_folder.DESCRIPTION_FILE)):
@@ -100,15 +115,32 @@ def _to_transformers(config: ToTransformersConfig) -> None:
     else:
         raise UserError("--checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and --vocab_file"
                         % (checkpoint, model_folder.DESCRIPTION_FILE))
-    class_name = checkpoint_files.to_transformers(checkpoint, description, config.output_dir)
+    class_name = conversions.to_transformers(checkpoint, description, config.output_dir)
     print("Wrote %s: transformers.%s.from_pretrained takes it" % (config.output_dir, class_name))
 
 
 def _from_transformers(config: FromTransformersConfig) -> None:
-    from estimator import checkpoint_files
-    for note in checkpoint_files.from_transformers(config.input_dir, config.output_dir):
+    from estimator import conversions
+    for note in conversions.from_transformers(config.input_dir, config.output_dir):
         print("Note: " + note)
     print("Wrote %s: --init_checkpoint takes it" % config.output_dir)
+
+
+def _adopt(config: AdoptConfig) -> None:
+    from estimator import checkpoint_files, conversions
+    from estimator.tasks import TASKS
+    if config.task_name not in TASKS:
+        raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), config.task_name))
+    model = albert_config.load(config.albert_config_file)
+    tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case)
+    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
+    if vocab_size != model.vocab_size:
+        raise UserError("--vocab_file: %s has %d entries, but the config has vocab_size %d"
+                        % (config.vocab_file, vocab_size, model.vocab_size))
+    task = TASKS[config.task_name]
+    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), ModelFolder(
+        model, tokenizer, config.max_seq_length, task.name, config.labels or task.labels), config.output_dir)
+    print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s" % (config.output_dir, config.output_dir))
 
 
 if __name__ == "__main__":

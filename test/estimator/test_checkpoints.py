@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import albert_config
 import tiny_models
 import tiny_training
-from estimator import checkpoint_files, checkpoints, heads, model_folder, modeling, optimizers
+from estimator import checkpoint_files, checkpoints, conversions, heads, model_folder, modeling, optimizers
 from estimator.model_folder import ModelFolder
 from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
@@ -312,7 +312,7 @@ class TestAverage:
             tf.train.get_or_create_global_step()
         saved = [save(tmp_path / ("model.ckpt-%d" % seed), build, seed) for seed in (1, 2)]
         output = str(tmp_path / "averaged" / "model.ckpt")
-        checkpoint_files.average([prefix for prefix, _ in saved], output)
+        conversions.average([prefix for prefix, _ in saved], output)
         assert checkpoint_files.read_shapes(output) == {"a": (3,)}
         mean = (saved[0][1]["a"] + saved[1][1]["a"]) / 2
         np.testing.assert_allclose(tf.train.load_variable(output, "a"), mean, rtol=1e-6)
@@ -320,19 +320,19 @@ class TestAverage:
     def test_different_models_are_refused(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: (tf.get_variable("a", [3]), tf.get_variable("b", [2])))
         other, _ = save(tmp_path / "other.ckpt", lambda: tf.get_variable("a", [4]))
-        assert message_of(checkpoint_files.average, [one, other], str(tmp_path / "out.ckpt")) == (
+        assert message_of(conversions.average, [one, other], str(tmp_path / "out.ckpt")) == (
             "%s and %s are not of one model: a, b" % (one, other))
         assert not (tmp_path / "out.ckpt.index").exists()
 
     def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
         for output in (one, one + "/", str(tmp_path)):
-            assert message_of(checkpoint_files.average, [one], output).startswith("--output: %s is there already" % output)
+            assert message_of(conversions.average, [one], output).startswith("--output: %s is there already" % output)
         assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
 
     def test_values_of_another_dtype_are_refused(self, tmp_path):
         half, _ = save(tmp_path / "half.ckpt", lambda: tf.get_variable("a", [3], tf.float16))
-        assert message_of(checkpoint_files.average, [half], str(tmp_path / "out.ckpt")) == (
+        assert message_of(conversions.average, [half], str(tmp_path / "out.ckpt")) == (
             "%s: wanted float32 values, but a is float16" % half)
         tf.get_variable("a", [3])
         assert "wanted float32 values" in message_of(checkpoint_files.make_plan, half, CONFIGS["postln"])
@@ -410,8 +410,8 @@ class TestTransformers:
     def test_the_fast_variant_comes_back_with_whole_matrices_and_the_same_logits(self, tmp_path):
         values, config = self.make(tmp_path / "ours", "google_fast")
         description = model_folder.read(str(tmp_path / "ours"))
-        checkpoint_files.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
-        checkpoint_files.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
+        conversions.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
+        conversions.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
         whole = model_folder.read(str(tmp_path / "back")).config
         assert whole == dataclasses.replace(config, num_ffn_groups=1, inner_group_num=1)
         outputs = []
