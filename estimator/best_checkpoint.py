@@ -8,7 +8,7 @@ import os
 from typing import Any, Mapping, Optional
 
 from estimator import metrics, model_folder
-from estimator.model_folder import STATE_FILE, ModelFolder
+from estimator.model_folder import ModelFolder
 from etl import files
 
 FOLDER = "best"
@@ -60,7 +60,7 @@ def find(output_dir: str, check_data: bool = True) -> Optional[str]:
     Raises UserError when it is damaged; that its data is, is seen only with `check_data`, which reads all of it.
     """
     folder = os.path.join(output_dir, FOLDER)
-    if not os.path.exists(os.path.join(folder, STATE_FILE)):
+    if not model_folder.has_checkpoint(folder):
         return None
     from estimator import checkpoint_files     # needs TensorFlow
     prefix = checkpoint_files.resolve(folder, "output_dir")
@@ -80,7 +80,7 @@ def step_of_best(output_dir: str, metric: str) -> Optional[int]:
 def _value_of_best(folder: str, metric: str) -> Optional[float]:
     """The number that the checkpoint in `folder` reached; None when there is none, or it was never counted."""
     path = os.path.join(folder, metrics.JSON_FILE)
-    if not (os.path.exists(os.path.join(folder, STATE_FILE)) and os.path.exists(path)):
+    if not (model_folder.has_checkpoint(folder) and os.path.exists(path)):
         return None
     value = files.read_json(path).get(metric)
     return None if value is None or math.isnan(value) else value

@@ -255,7 +255,7 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
 
 
 def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
-    """Writes variables by name, as float32, under `prefix`; the files appear when all are whole.
+    """Writes variables by name under `prefix`, integers as int64, all else as float32; the files appear when all are whole.
 
     Raises UserError, naming the flag, when they cannot be written.
     """
@@ -263,7 +263,7 @@ def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary, tf.Graph().as_default(), \
             tf.Session() as session:
-        inputs = [tf.placeholder(tf.float32, value.shape) for value in values.values()]
+        inputs = [tf.placeholder(tf.int64 if value.dtype.kind == "i" else tf.float32, value.shape) for value in values.values()]
         save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=list(values),
                                  shape_and_slices=[""] * len(values), tensors=inputs)
         try:

@@ -1,7 +1,7 @@
 """Checkpoints out of checkpoints: the mean of some; the layout of Hugging Face's transformers, both ways; a model folder
 around one that the older tools have fine-tuned."""
 import os
-from typing import List, Sequence
+from typing import Dict, List, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -68,9 +68,7 @@ def from_transformers(input_dir: str, output_dir: str) -> List[str]:
         heads.declare_variables(description.config, len(description.labels) or None)
         shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.trainable_variables()}
     values = transformers_layout.read_weights(input_dir, description.config, shapes)
-    with files.atomic_folder(output_dir, "output_dir") as folder:
-        checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), values, "output_dir")
-        model_folder.write(folder, description)
+    _write_model(values, description, output_dir)
     return notes
 
 
@@ -91,7 +89,12 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
         names = list(checkpoint_files.make_plan(checkpoint, description.config).assignment_map)
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)
+    _write_model({name: reader.get_tensor(name) for name in names}, description, output_dir)
+
+
+def _write_model(values: Dict[str, np.ndarray], description: ModelFolder, output_dir: str) -> None:
+    """A new model folder, as a training of no steps would have left it."""
     with files.atomic_folder(output_dir, "output_dir") as folder:
-        checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), {name: reader.get_tensor(name) for name in names},
-                               "output_dir")
+        checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), dict(values, global_step=np.int64(0)), "output_dir")
         model_folder.write(folder, description)
+        model_folder.write_state(folder, [CONVERTED_NAME])

@@ -150,7 +150,7 @@ def make_plan(config: FinetuneConfig) -> Plan:
             print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
     best_checkpoint.find(config.output_dir)    # refuses a damaged one before anything is written
-    if not (config.do_train or start_step):
+    if not (config.do_train or model_folder.has_checkpoint(config.output_dir)):
         raise UserError("--output_dir: %s holds no checkpoint: train first" % config.output_dir)
     if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint

@@ -74,6 +74,11 @@ def write_state(folder: str, names: Sequence[str]) -> None:
         'all_model_checkpoint_paths: "%s"\n' % name for name in names))
 
 
+def has_checkpoint(folder: str) -> bool:
+    """Whether `folder` lists a checkpoint; that one need not be there."""
+    return os.path.exists(os.path.join(folder, STATE_FILE))
+
+
 def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
     """Reads the description of the model in `folder`; its tokenizer points at the folder's own vocabulary.
 

@@ -17,7 +17,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import npu, records, resume
+from estimator import model_folder, npu, records, resume
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
 from estimator.training_flags import OPTIMIZERS, TrainingFlags
@@ -138,7 +138,7 @@ def make_plan(config: PretrainConfig) -> Plan:
         for change in resume.check_training(config.output_dir, config, facts, config.allow_changes):
             print("Changed since the run before: " + change)
     start_step = resume.latest_step(config.output_dir)
-    if not (config.do_train or start_step):
+    if not (config.do_train or model_folder.has_checkpoint(config.output_dir)):
         raise UserError("--output_dir: %s holds no checkpoint to evaluate: train first" % config.output_dir)
     if init_checkpoint and not start_step:
         from estimator.model_fn import check_init_checkpoint

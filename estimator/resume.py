@@ -28,7 +28,7 @@ _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_check
 
 def check_model(folder: str, description: ModelFolder) -> None:
     """Raises UserError, naming the field and both values, when the checkpoints in `folder` are of another model."""
-    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)):
+    if not model_folder.has_checkpoint(folder):
         return
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
@@ -77,7 +77,7 @@ def latest_step(folder: str, check_data: bool = True) -> int:
 
     Raises UserError when that one is not of a training, or, with `check_data`, when a value in it is damaged.
     """
-    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)):
+    if not model_folder.has_checkpoint(folder):
         return 0
     import tensorflow.compat.v1 as tf          # here and below: --help need not wait for it
     from estimator import checkpoint_files

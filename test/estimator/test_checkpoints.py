@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import re
 
@@ -369,6 +370,27 @@ class TestCommands:
         assert checkpoints.main(flags + ["4"]) == 1
         assert "--last must be from 1 to the number of checkpoints in" in capsys.readouterr().err
 
+    def test_what_cannot_be_adopted_is_refused_and_nothing_written(self, tmp_path, capsys):
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], vocab_size=len(tiny_training.TOKENS))
+        vocabulary = tiny_training.write_vocabulary(tmp_path / "vocab.txt")
+        config_file = tmp_path / "config.json"
+        config_file.write_text(json.dumps(config.to_dict()))
+        classifier, _ = save(tmp_path / "classifier.ckpt", lambda: heads.declare_variables(config, 2))
+        pretrained, _ = save(tmp_path / "pretrained.ckpt", lambda: heads.declare_variables(config))
+
+        def adopt(checkpoint, task_name, config_file=config_file):
+            status = checkpoints.main(["adopt", "--checkpoint", checkpoint, "--task_name", task_name, "--vocab_file", vocabulary,
+                                       "--albert_config_file", str(config_file), "--output_dir", str(tmp_path / "adopted")])
+            return status, capsys.readouterr().err.replace("estimator.checkpoints adopt: error: ", "")
+        assert adopt(classifier, "nonsense")[1].startswith("--task_name must be one of sentence_pair, ")
+        assert adopt(pretrained, "lcqmc") == (
+            1, pretrained + ": holds no output_weights, so no classifier: fine-tune from it with --init_checkpoint\n")
+        assert adopt(classifier, "xnli") == (1, classifier + ": its classifier has 2 outputs, but the task has 3\n")
+        assert adopt(classifier, "lcqmc", "tiny") == (
+            1, "--vocab_file: %s has %d entries, but the config has vocab_size 21128\n" % (vocabulary, config.vocab_size))
+        assert not (tmp_path / "adopted").exists()
+        assert adopt(classifier, "lcqmc")[0] == 0
+
     def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
         assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("estimator.checkpoints inspect: error: --checkpoint: ")
@@ -403,7 +425,7 @@ class TestTransformers:
             config, inner_group_num=1 if config.family == "google" else None), labels)
         assert (description.max_seq_length, description.tokenizer.do_lower_case) == (10, False)
         reader = tf.train.load_checkpoint(checkpoint_files.resolve(back))
-        assert set(reader.get_variable_to_shape_map()) == set(values)
+        assert set(reader.get_variable_to_shape_map()) == set(values) | {"global_step"}
         for name, value in values.items():
             np.testing.assert_array_equal(reader.get_tensor(name), value.astype(np.float32), err_msg=name)
 
