@@ -138,8 +138,11 @@ def _adopt(config: AdoptConfig) -> None:
         raise UserError("--vocab_file: %s has %d entries, but the config has vocab_size %d"
                         % (config.vocab_file, vocab_size, model.vocab_size))
     task = TASKS[config.task_name]
-    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), ModelFolder(
-        model, tokenizer, config.max_seq_length, task.name, config.labels or task.labels), config.output_dir)
+    try:
+        description = ModelFolder(model, tokenizer, config.max_seq_length, task.name, config.labels or task.labels)
+    except ValueError as error:                # a length that the config has no positions for, a label twice
+        raise UserError("--%s" % error)
+    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), description, config.output_dir)
     print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s" % (config.output_dir, config.output_dir))
 
 

@@ -378,9 +378,10 @@ class TestCommands:
         classifier, _ = save(tmp_path / "classifier.ckpt", lambda: heads.declare_variables(config, 2))
         pretrained, _ = save(tmp_path / "pretrained.ckpt", lambda: heads.declare_variables(config))
 
-        def adopt(checkpoint, task_name, config_file=config_file):
+        def adopt(checkpoint, task_name, config_file=config_file, length=12):
             status = checkpoints.main(["adopt", "--checkpoint", checkpoint, "--task_name", task_name, "--vocab_file", vocabulary,
-                                       "--albert_config_file", str(config_file), "--output_dir", str(tmp_path / "adopted")])
+                                       "--albert_config_file", str(config_file), "--output_dir", str(tmp_path / "adopted"),
+                                       "--max_seq_length", str(length)])
             return status, capsys.readouterr().err.replace("estimator.checkpoints adopt: error: ", "")
         assert adopt(classifier, "nonsense")[1].startswith("--task_name must be one of sentence_pair, ")
         assert adopt(pretrained, "lcqmc") == (
@@ -388,6 +389,8 @@ class TestCommands:
         assert adopt(classifier, "xnli") == (1, classifier + ": its classifier has 2 outputs, but the task has 3\n")
         assert adopt(classifier, "lcqmc", "tiny") == (
             1, "--vocab_file: %s has %d entries, but the config has vocab_size 21128\n" % (vocabulary, config.vocab_size))
+        assert adopt(classifier, "lcqmc", length=13) == (
+            1, "--max_seq_length must be in [3, 12], the config's max_position_embeddings; got 13\n")
         assert not (tmp_path / "adopted").exists()
         assert adopt(classifier, "lcqmc")[0] == 0
 
