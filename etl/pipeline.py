@@ -26,6 +26,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Callable, Optional, Sequence, Set, Tuple
 
+from etl.cluster import switch_off_fork_handlers
 from etl.command_line import UserError, one_line
 from etl.worker import start_pool
 
@@ -166,6 +167,7 @@ def answer() -> None:
     """The other process: runs the pipeline that stdin names and says on stdout how it went; ends with its parent."""
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                              # what anything prints goes to the log
+    switch_off_fork_handlers()                 # Beam starts workers, or the job server
     request = pickle.load(sys.stdin.buffer)
     config: RunnerConfig = request[-1]
     started: "queue.Queue[Any]" = queue.Queue()

@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 from typing import Any, List, Optional, Sequence
 
-from etl.cluster import ADDRESS
+from etl.cluster import ADDRESS, switch_off_fork_handlers
 from etl.command_line import UserError, flag, run
 
 
@@ -100,6 +100,7 @@ class Pool:
 
 def start_pool(address: str) -> Pool:
     """A pool that listens at HOST:PORT. Raises UserError when it cannot."""
+    switch_off_fork_handlers()
     import grpc
     from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
     from apache_beam.utils.thread_pool_executor import UnboundedThreadPoolExecutor

@@ -2,8 +2,10 @@ import dataclasses
 import functools
 import math
 import os
+import pickle
 import re
 import socket
+import subprocess
 import sys
 import time
 
@@ -174,3 +176,28 @@ def test_an_engine_that_has_gone(engine, job_service):
     gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
     with pytest.raises(OSError, match="^the job failed: .* What Beam said: "):
         run_map("Make", os.mkdir, ["x"], gone)
+
+
+@pytest.mark.parametrize("entry, request_", [
+    ("from etl.worker import start_pool; start_pool('127.0.0.1:0'); os._exit(0)", None),
+    ("from etl.pipeline import answer; answer()", ("Label", print, [1], ONE_PROCESS)),
+])
+def test_grpc_comes_without_its_handler_for_forks_where_workers_are_started(entry, request_):
+    code = """if True:
+        import os, sys
+        class Watch:
+            def find_spec(self, name, *_):
+                if name == "grpc":
+                    print("grpc with", os.environ.get("GRPC_ENABLE_FORK_SUPPORT"), file=sys.stderr, flush=True)
+        sys.meta_path.insert(0, Watch())
+        """ + entry
+    environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               env=environment, start_new_session=True)
+    pickle.dump(request_, process.stdin)
+    process.stdin.flush()                      # and open: its end tells `answer` that nobody waits
+    try:
+        assert process.stderr.readline().decode() == "grpc with 0\n"
+    finally:
+        process.kill()
+        process.communicate()
