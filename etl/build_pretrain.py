@@ -5,7 +5,7 @@ same bytes, whatever the runner and the number of workers. A build that was inte
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
-  python -m etl.build_pretrain --runner FlinkRunner --flink_master 10.0.0.1:8081 --parallelism 64 --environment_type EXTERNAL \
+  python -m etl.build_pretrain --runner FlinkRunner --flink_master 10.0.0.1:8081 --parallelism 64 --environment_type EXTERNAL \\
       --environment_config 127.0.0.1:50000 --input_file '/shared/corpus/*.txt' --output_dir /shared/out
   python -m etl.build_pretrain --input_file news.jsonl.gz --input_format jsonl --text_field body --masking ngram
 """

@@ -1,0 +1,136 @@
+"""What the documents say, held against the code: commands parse, links lead somewhere, messages exist."""
+import ast
+import glob
+import importlib
+import os
+import re
+import shlex
+
+import pytest
+
+from etl.command_line import parse
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+READMES = ("README.md", "README.zh.md")
+DOCUMENTS = READMES + ("CONTRIBUTING.md", "CHANGELOG.md") + tuple(
+    os.path.join("docs", name) for name in sorted(os.listdir(os.path.join(ROOT, "docs"))) if name.endswith(".md"))
+PACKAGES = ("albert_config", "etl", "estimator", "serving")
+
+
+def read(name):
+    with open(os.path.join(ROOT, name), encoding="utf-8") as stream:
+        return stream.read()
+
+
+def code_blocks(text):
+    """(language, lines) of each fenced block; lines that a backslash joins are one, comments are left out."""
+    for language, block in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S):
+        lines = [re.sub(r"\s+#.*", "", line).strip() for line in block.replace("\\\n", " ").split("\n")]
+        yield language, [re.sub(r"\s+", " ", line) for line in lines if line]
+
+
+def commands_in(text):
+    """Each `python -m …` of a text, in blocks and within lines, without what the shell does with it."""
+    for _, lines in code_blocks(text):
+        yield from lines
+    for line in re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S).split("\n"):
+        yield from re.findall(r"`([^`]+)`", line)
+
+
+def python_commands():
+    for name in DOCUMENTS:
+        for line in commands_in(read(name)):
+            for part in re.split(r" && | \| | < |; ", re.sub(r"^(\w+=\S+ )+", "", line)):
+                words = part.split("#")[0]
+                if words.startswith("python -m ") and "$flags" not in words:
+                    yield name, words
+
+
+def test_both_readmes_have_the_same_commands():
+    first, second = ([block for block in code_blocks(read(name)) if block[0]] for name in READMES)
+    assert len(first) > 10
+    assert first == second
+
+
+def test_both_readmes_have_the_same_headings_and_tables():
+    shapes = []
+    for name in READMES:
+        text = re.sub(r"^```.*?^```$", "", read(name), flags=re.M | re.S)
+        shapes.append([re.sub(r"[^#|].*", "", line) if line[0] == "#" else line.count("|")
+                       for line in text.split("\n") if line[:1] in ("#", "|")])
+    assert shapes[0] == shapes[1]
+
+
+@pytest.mark.parametrize("name, command", sorted(set(python_commands())))
+def test_a_command_parses(name, command, monkeypatch, capsys):
+    """As far as its flags, their types and what they must not contradict. `…` is a value, or what the reader adds."""
+    words = shlex.split(command)
+    words = [word for word, before in zip(words, [""] + words) if word != "…" or before.startswith("--")]
+    module = importlib.import_module(words[2])
+    parsed = []
+
+    def run(prog, description, config_class, function, argv=None):
+        parsed.append(config_class)
+        parse(prog, description, config_class, argv)
+        return 0
+
+    monkeypatch.setattr(module, "run", run)
+    try:
+        module.main(words[3:])
+    except SystemExit as end:
+        error = capsys.readouterr().err
+        assert end.code == 0 or "…" in command and "are required" in error, error
+    assert parsed
+
+
+def links_of(name):
+    text = read(name)
+    folder = os.path.dirname(name)
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in target:
+            yield os.path.join(folder, target)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    for target in re.findall(r"`((?:\w+/)+[\w.]+\.(?:md|sh)|[\w/.]+\.py)`", text):
+        yield target
+
+
+def exists(name, target):
+    """A link from its own folder; a name in a text also from the root, or, of a script, wherever it lies."""
+    places = [target, os.path.join(os.path.dirname(name), target)]
+    places += [os.path.join(folder, target) for folder in PACKAGES + ("test/benchmark", "test/checks")]
+    return any(os.path.exists(os.path.join(ROOT, place)) for place in places)
+
+
+@pytest.mark.parametrize("name", [name for name in DOCUMENTS if not name.endswith(("design.md", "CHANGELOG.md"))])
+def test_what_a_document_names_is_there(name):
+    """Scripts of the older tools are named by tables whose rows say so."""
+    theirs = re.compile(r"run_\w+\.py|create_\w+|modeling_\w+|similarity|export_\w+|test_changes")
+    assert [target for target in links_of(name) if not exists(name, target) and not theirs.search(target)] == []
+
+
+def test_every_make_target_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z][\w-]*):", read("Makefile"), re.M))
+    named = {(name, target) for name in DOCUMENTS for target in re.findall(r"\bmake ([a-z][\w-]+)", "\n".join(commands_in(read(name))))}
+    assert named and sorted(pair for pair in named if pair[1] not in targets) == []
+
+
+def literals():
+    """All text that our sources hold, and the Makefile's."""
+    for package in PACKAGES:
+        for path in glob.glob(os.path.join(ROOT, package, "*.py")):
+            with open(path, encoding="utf-8") as stream:
+                for node in ast.walk(ast.parse(stream.read())):
+                    if isinstance(node, ast.Str):
+                        yield node.s
+    yield read("Makefile")
+
+
+@pytest.mark.parametrize("name, heading", [("README.md", "## When it says no"), ("README.zh.md", "## 它说不行的时候")])
+def test_messages_to_look_up_are_messages_of_ours(name, heading):
+    """Between the `…`, where values stand, they are what the sources say."""
+    texts = list(literals())
+    messages = re.findall(r"^\| `([^`]+)` \|", read(name).split(heading)[1].split("\n## ")[0], re.M)
+    assert len(messages) > 8
+    for message in messages:
+        for fragment in filter(None, (fragment.strip() for fragment in message.split("…"))):
+            assert any(fragment in text for text in texts), fragment
