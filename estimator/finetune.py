@@ -14,12 +14,11 @@ last, that predicts and that python -m serving.export takes. A run that was cut 
 """
 import dataclasses
 import functools
-import math
 import os
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import encoded, evaluation, model_folder, npu, resume, scores, tasks
+from estimator import encoded, epochs, evaluation, model_folder, npu, resume, scores, tasks
 from estimator.evaluation import Part
 from estimator.finetune_flags import BALANCED, CACHE_FOLDER, FinetuneConfig
 from estimator.model_folder import ModelFolder
@@ -31,7 +30,6 @@ from etl.tokenization import TokenizerConfig, load_tokenizer
 
 NO_CHECKPOINT = "none"
 SEEDS_FILE = "seeds_results.txt"
-MOST_BEYOND = 0.02                             # the share of steps that may be added to end with a whole loop
 
 
 class Plan(NamedTuple):
@@ -160,9 +158,9 @@ def make_plan(config: FinetuneConfig) -> Plan:
     parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
     num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
     if config.do_train and finds_loop:
-        config = dataclasses.replace(config, iterations_per_loop=fitting_loop(config, device, num_rows))
-    return Plan(config, task, parts, folder, facts, device, count_steps(config, device, num_rows, config.num_train_epochs),
-                steps_between_evaluations(config, device, num_rows), start_step, init_checkpoint)
+        config = dataclasses.replace(config, iterations_per_loop=epochs.fitting_loop(config, device, num_rows))
+    return Plan(config, task, parts, folder, facts, device, epochs.count_steps(config, device, num_rows, config.num_train_epochs),
+                epochs.steps_between_evaluations(config, device, num_rows), start_step, init_checkpoint)
 
 
 def with_loop_and_model(config: FinetuneConfig, device: npu.Device) -> FinetuneConfig:
@@ -296,53 +294,6 @@ def started_from(config: FinetuneConfig, folder: ModelFolder, examples: Sequence
     key = os.path.basename(encoded.cache_path(examples, encoding_of(config, folder), ""))
     return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
             "number of devices": str(device.world.size)}
-
-
-def fitting_loop(config: FinetuneConfig, device: npu.Device, num_rows: int) -> int:
-    """Batches of a loop where none were asked for: as many as the device likes, but a divisor of the steps between
-    checkpoints, and so few that an epoch, and all epochs, are hardly longer in whole loops.
-    """
-    k = config.gradient_accumulation_steps
-    lengths = [steps_in(config, device, num_rows, epochs) for epochs in (1.0, config.num_train_epochs)]
-    for updates in range(max(1, device.loop(None, k) // k), 0, -1):
-        divides = all(interval % updates == 0 for interval in (config.save_checkpoints_steps, config.eval_every or 0))
-        if divides and all(-steps % updates <= MOST_BEYOND * steps for steps in lengths):
-            break
-    return updates * k
-
-
-def count_steps(config: FinetuneConfig, device: npu.Device, num_rows: int, epochs: float) -> int:
-    """Steps in so many epochs; on the NPU in whole loops, and so a few more.
-
-    Raises UserError when the loop that was asked for is too long for that.
-    """
-    if config.do_train:
-        config.check_steps(device, "save_checkpoints_steps", "eval_every")
-    steps = steps_in(config, device, num_rows, epochs)
-    whole = in_whole_loops(config, steps)
-    if whole - steps > MOST_BEYOND * steps:
-        raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in whole loops: try %d, or "
-                        "leave the flag out" % (config.iterations_per_loop, epochs, steps, whole,
-                                                fitting_loop(config, device, num_rows)))
-    return whole
-
-
-def steps_in(config: FinetuneConfig, device: npu.Device, num_rows: int, epochs: float) -> int:
-    """Updates in so many epochs, at least one."""
-    rows = config.train_batch_size * device.world.size * config.gradient_accumulation_steps
-    return max(1, int(num_rows * epochs / rows))
-
-
-def in_whole_loops(config: FinetuneConfig, steps: int) -> int:
-    """So many steps, or a few more, that end with a loop."""
-    return math.ceil(steps / config.updates_per_loop) * config.updates_per_loop
-
-
-def steps_between_evaluations(config: FinetuneConfig, device: npu.Device, num_rows: int) -> Optional[int]:
-    """--eval_every, else the steps of an epoch, in whole loops; None without evaluation."""
-    if not config.do_eval:
-        return None
-    return config.eval_every or in_whole_loops(config, steps_in(config, device, num_rows, 1.0))
 
 
 def make_training(plan: Plan) -> Any:

@@ -10,7 +10,8 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator import modeling
-from estimator.modeling import Dropout, Encoded, Kernels
+from estimator.kernels import STOCK, Dropout, Kernels, activation, dimensions
+from estimator.modeling import Encoded
 
 CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, whatever the config's own rates are
 
@@ -48,7 +49,7 @@ def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
 
 
 def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor, weights: tf.Tensor,
-              kernels: Kernels = modeling.STOCK) -> MaskedLm:
+              kernels: Kernels = STOCK) -> MaskedLm:
     """Predicts the tokens that were masked.
 
     Args:
@@ -66,7 +67,7 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Ten
 
 
 def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor],
-                     kernels: Kernels = modeling.STOCK) -> tf.Tensor:
+                     kernels: Kernels = STOCK) -> tf.Tensor:
     """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
 
     The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
@@ -76,11 +77,11 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
     if config.family == "google" and config.embedding_size:
         width = config.embedding_size
     x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(encoded.sequence_output, positions)
-    batch, num_predictions, _ = modeling.dimensions(x)
+    batch, num_predictions, _ = dimensions(x)
     x = tf.reshape(x, [-1, config.hidden_size])
     with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("transform"):
-            x = modeling.dense(x, width, "dense", config.initializer_range, modeling.activation(config, kernels))
+            x = modeling.dense(x, width, "dense", config.initializer_range, activation(config, kernels))
             x = modeling.layer_norm(x, kernels=kernels)
         if encoded.embedding_projection is not None:
             x = tf.matmul(x, encoded.embedding_projection, transpose_b=True)
@@ -151,7 +152,7 @@ def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
     Returns:
       float [batch, num_predictions, hidden].
     """
-    batch, length, width = modeling.dimensions(sequence)
+    batch, length, width = dimensions(sequence)
     first_rows = tf.range(batch, dtype=tf.int32)[:, tf.newaxis] * length
     return tf.gather(tf.reshape(sequence, [-1, width]), tf.cast(positions, tf.int32) + first_rows)
 

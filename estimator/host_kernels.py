@@ -7,18 +7,18 @@ from typing import Any, Callable, Tuple
 
 import tensorflow.compat.v1 as tf
 
-from estimator import modeling
-from estimator.modeling import Kernels
+from estimator import kernels
+from estimator.kernels import Kernels
 
 
 @tf.custom_gradient
 def gelu(x: tf.Tensor) -> Any:
-    """`modeling.gelu`: x · s with s = sigmoid(u), u = x · p; u' = 3 p − 2 · (p at 0)."""
-    factor = modeling.GELU_LINEAR + modeling.GELU_CUBIC * x * x
+    """`kernels.gelu`: x · s with s = sigmoid(u), u = x · p; u' = 3 p − 2 · (p at 0)."""
+    factor = kernels.GELU_LINEAR + kernels.GELU_CUBIC * x * x
     gate = tf.sigmoid(x * factor)
 
     def gradient(grad: tf.Tensor) -> tf.Tensor:
-        slope = 3.0 * factor - 2.0 * modeling.GELU_LINEAR
+        slope = 3.0 * factor - 2.0 * kernels.GELU_LINEAR
         return grad * gate + tf.raw_ops.SigmoidGrad(y=gate, dy=grad * x) * slope
     return x * gate, gradient
 
@@ -50,7 +50,7 @@ def look_up(table: tf.Tensor, ids: tf.Tensor) -> Any:
 
 
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """As `modeling.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow makes of it."""
+    """As `kernels.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow makes of it."""
     @tf.custom_gradient
     def gather(parts: tf.Tensor) -> Any:
         def gradient(grad: tf.Tensor) -> tf.Tensor:
@@ -62,7 +62,7 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tenso
 def _standardize(x: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
     """Rows of mean 0 and variance 1, and what they were multiplied by, [rows, 1]."""
     centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + modeling.LAYER_NORM_EPSILON)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + kernels.LAYER_NORM_EPSILON)
     return centered * inverse, inverse
 
 

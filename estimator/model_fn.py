@@ -6,6 +6,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator import checkpoint_files, failures, flops, heads, host_kernels, metrics, modeling, npu, optimizers, schedules
+from estimator.kernels import STOCK, Dropout, Kernels, stateless_dropout
 from estimator.progress import Pace, ProgressHook, host_measures
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
@@ -158,7 +159,7 @@ def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
 
 
 def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
-                weights: Optional[tf.Tensor] = None, dropout: Optional[modeling.Dropout] = None
+                weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None
                 ) -> Union[heads.Classified, heads.Regressed]:
     """The head of a fine-tuned model; num_labels 0 means a regression."""
     if num_labels:
@@ -166,17 +167,17 @@ def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
     return heads.regressor(model, encoded, labels, weights, dropout)
 
 
-def _kernels(training: TrainingConfig, mode: str) -> Tuple[modeling.Kernels, Optional[modeling.Dropout]]:
+def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dropout]]:
     """(kernels, dropout): the backend's own in training graphs alone, so that every other graph is stock TensorFlow."""
     if mode != tf.estimator.ModeKeys.TRAIN:
-        return modeling.STOCK, None
+        return STOCK, None
     own = training.device.training_kernels(training.random_seed)
     if own is not None:
         gelu, dropout = own
-        return modeling.STOCK._replace(gelu=gelu), dropout
+        return STOCK._replace(gelu=gelu), dropout
     seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
-    dropout = modeling.stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
-    return host_kernels.TRAINING if training.device.on_host else modeling.STOCK, dropout
+    dropout = stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
+    return host_kernels.TRAINING if training.device.on_host else STOCK, dropout
 
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,

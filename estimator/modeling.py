@@ -7,18 +7,13 @@ section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device
 """
 import hashlib
 import math
-from typing import Callable, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
+from estimator.kernels import STOCK, Activation, Dimension, Dropout, Kernels, activation, dimensions
 
-Activation = Callable[[tf.Tensor], tf.Tensor]
-Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]   # (x, rate, name of the place) -> x with values dropped
-Dimension = Union[int, tf.Tensor]                        # a static size, or a scalar where only the run knows it
-
-LAYER_NORM_EPSILON = 1e-12
-GELU_LINEAR, GELU_CUBIC = 1.5957691216, 0.0713548163      # 2 sqrt(2 / pi), and that times 0.044715
 MASKED_SCORE = -10000.0                                  # added to the attention scores of padding
 
 
@@ -49,7 +44,7 @@ class _Context(NamedTuple):
     mask_scores: Optional[tf.Tensor]           # [batch, 1, 1, seq_length]; None: no padding
     packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
     dropout: Optional[Dropout]
-    kernels: "Kernels"
+    kernels: Kernels
 
 
 class _Packing(NamedTuple):
@@ -70,80 +65,6 @@ _BERT_NAMES = _LayerNames("attention", "attention/output/LayerNorm",
                           "intermediate/dense", "output/dense", "output/LayerNorm")
 _GOOGLE_NAMES = _LayerNames("attention_1", "LayerNorm",
                             "ffn_1/intermediate/dense", "ffn_1/intermediate/output/dense", "LayerNorm_1")
-
-
-def gelu(x: tf.Tensor) -> tf.Tensor:
-    """Gaussian error linear unit, the tanh approximation (arXiv 1606.08415, section 2).
-
-    0.5 (1 + tanh u) equals sigmoid(2u), which saves two passes over the widest tensor of the model.
-    """
-    return x * tf.sigmoid(x * (GELU_LINEAR + GELU_CUBIC * x * x))
-
-
-def swish(x: tf.Tensor) -> tf.Tensor:
-    """x · sigmoid(x) (arXiv 1710.05941, section 4)."""
-    return x * tf.sigmoid(x)
-
-
-def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """Layer normalization of the last axis (arXiv 1607.06450, section 3).
-
-    Composed of the two ops that graph compilers look for when they fuse a layer normalization.
-    """
-    mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
-    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
-
-
-def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Rows [ids, width] of a table [vocab, width], and the table, for a head to multiply by."""
-    return tf.gather(table, ids), table
-
-
-def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
-    """[rows] -> [rows, width] of a table of few rows.
-
-    By a product: a gather's gradient would add every token into the same two rows, one after the other.
-    """
-    return tf.matmul(tf.one_hot(ids, table.shape[0].value, dtype=tf.float32), table)
-
-
-def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
-    """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0; `spread` does the opposite:
-    gradients of what was gathered, [all, width], to those of `parts`."""
-    del spread
-    return tf.gather(parts, indices)
-
-
-class Kernels(NamedTuple):
-    """What a backend may compute its own way."""
-    gelu: Activation = gelu
-    normalize: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = normalize
-    look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
-    look_up_few: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = look_up_few
-    gather_once: Callable[[tf.Tensor, tf.Tensor, Activation], tf.Tensor] = gather_once
-
-
-STOCK = Kernels()
-
-
-def activation(config: AlbertConfig, kernels: Kernels = STOCK) -> Activation:
-    """The function that `config.hidden_act` names."""
-    return {"gelu": kernels.gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}[config.hidden_act]
-
-
-def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
-    """Dropout that draws from (seed, step, place) alone, so that a resumed run draws what an uninterrupted one would.
-
-    Args:
-      seed: any integer.
-      step: integer scalar that no two training steps share; with gradient accumulation it must count micro-steps.
-    """
-    def dropout(x: tf.Tensor, rate: float, place: str) -> tf.Tensor:
-        digest = hashlib.sha256(("%d %s" % (seed, place)).encode("utf-8")).digest()
-        place_seed = int.from_bytes(digest[:8], "little", signed=True)
-        uniform = tf.random.stateless_uniform(dimensions(x), tf.stack([place_seed, tf.cast(step, tf.int64)]))
-        return x * tf.cast(uniform >= rate, x.dtype) * (1.0 / (1.0 - rate))
-    return dropout
 
 
 def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
@@ -211,15 +132,6 @@ def random_variable(name: str, shape: Sequence[int], initializer_range: float) -
     place = "%s/%s" % (tf.get_variable_scope().name, name)
     seed = int.from_bytes(hashlib.sha256(place.encode("utf-8")).digest()[:4], "little") >> 1
     return tf.get_variable(name, shape, initializer=tf.truncated_normal_initializer(stddev=initializer_range, seed=seed))
-
-
-def dimensions(x: tf.Tensor) -> List[Dimension]:
-    """The shape of `x`: an int where it is known, else a scalar tensor."""
-    sizes = x.shape.as_list()
-    if None in sizes:
-        dynamic = tf.shape(x)
-        sizes = [dynamic[axis] if size is None else size for axis, size in enumerate(sizes)]
-    return sizes
 
 
 def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:

@@ -199,9 +199,9 @@ class PlannedDevice(Device):
         if not self.options.kernels:
             return None
         import tensorflow.compat.v1 as tf
-        from estimator import modeling
-        drop = modeling.stateless_dropout(seed, 0)
-        return (lambda x: tf.identity(modeling.STOCK.gelu(x), name=GELU_OP),
+        from estimator import kernels
+        drop = kernels.stateless_dropout(seed, 0)
+        return (lambda x: tf.identity(kernels.STOCK.gelu(x), name=GELU_OP),
                 lambda x, rate, place: tf.identity(drop(x, rate, place), name=DROPOUT_OP))
 
     def loss_scale_manager(self) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import heads, modeling, safetensors
+from estimator import heads, kernels, modeling, safetensors
 from estimator.model_folder import ModelFolder
 from etl import files
 from etl.command_line import UserError
@@ -44,7 +44,7 @@ _SAME_FIELDS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
                 "max_position_embeddings", "type_vocab_size", "hidden_dropout_prob", "attention_probs_dropout_prob",
                 "initializer_range")
 _ALBERT_FIELDS = ("embedding_size", "num_hidden_groups", "inner_group_num")
-_FIXED = {"position_embedding_type": "absolute", "layer_norm_eps": modeling.LAYER_NORM_EPSILON, "is_decoder": False,
+_FIXED = {"position_embedding_type": "absolute", "layer_norm_eps": kernels.LAYER_NORM_EPSILON, "is_decoder": False,
           "add_cross_attention": False}        # what our encoder knows no other value of
 
 _LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "output_weights": "weight", "output_bias": "bias"}

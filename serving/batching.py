@@ -44,7 +44,7 @@ class Batcher:
 
     def __init__(self, max_batch_size: int, max_enqueued_rows: int, num_batch_threads: int, monitor: Monitor) -> None:
         self._max_batch_size, self._max_enqueued_rows = max_batch_size, max_enqueued_rows
-        self._monitor = monitor
+        self._monitor, self._refused = monitor, monitor.rejections.labels("queue_full")
         self._queue: Dict[_Waiting, None] = collections.OrderedDict()
         self._queued_rows = 0
         self._num_batch_threads = self._free_threads = num_batch_threads
@@ -69,7 +69,7 @@ class Batcher:
     def require_room(self, num_rows: int) -> None:
         """Raises RequestError when so many rows more may not wait."""
         if self._queued_rows + num_rows > self._max_enqueued_rows:
-            self._monitor.rejections.labels("queue_full").inc()
+            self._refused.inc()
             raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
                                % self._queued_rows)
 

@@ -26,6 +26,7 @@ PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html"
 # The page may load nothing but what it holds and this server's answers.
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                                            "connect-src 'self'; img-src data:"}
+COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
@@ -68,14 +69,19 @@ class HttpApp:
                 message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
             await send(message)
 
+        computed = scope["method"] == "POST" and COMPUTED_PATH.fullmatch(scope["path"])
         try:
+            if computed:
+                self._inference.require_room()     # first of all: under too much load, what is refused must cost little
             await asyncio.wait_for(self._respond(scope, receive, send_named), self._limits.timeout_seconds)
+        except RequestError as error:
+            await _refusal(error)(scope, receive, send_named)
         except asyncio.TimeoutError:
             if not status:
                 await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
                                             % self._limits.timeout_seconds))(scope, receive, send_named)
         finally:
-            method = getattr(scope.get("endpoint"), "__name__", "unknown")
+            method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
             self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
                                 client="%s:%d" % tuple(scope["client"] or ("", 0)))
 
@@ -138,7 +144,6 @@ class HttpApp:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
     async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        self._inference.require_room()         # first of all: under too much load, what is refused must cost little
         body = await self._body(request)
         return _json(await _unless_client_goes(request, answer(body)))
 

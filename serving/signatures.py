@@ -11,6 +11,7 @@ from typing import Any, Dict, NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 from estimator import heads, host_kernels, modeling
+from estimator.kernels import STOCK, dimensions
 from estimator.model_folder import ModelFolder
 from serving.graph_tokenization import GraphTokenizer
 
@@ -58,11 +59,11 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
     `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and the ops those
     that a device's compiler looks for.
     """
-    batch, length = modeling.dimensions(input_ids)
+    batch, length = dimensions(input_ids)
     # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
     input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
     encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
-                              kernels=host_kernels.SERVING if skip_padding else modeling.STOCK,
+                              kernels=host_kernels.SERVING if skip_padding else STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
     found = heads.classifier(model.config, encoded, len(model.labels))
     return Answer(found.probabilities, tf.gather(_labels(model), found.predictions), found.logits)

@@ -9,7 +9,7 @@ from typing import Mapping
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import modeling
+from estimator import kernels, modeling
 
 
 def training_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
@@ -114,7 +114,7 @@ def _layer_norm(x: tf.Tensor) -> tf.Tensor:
         beta = tf.get_variable("beta", [width], initializer=tf.zeros_initializer())
         gamma = tf.get_variable("gamma", [width], initializer=tf.ones_initializer())
     mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
-    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, modeling.LAYER_NORM_EPSILON)
+    return tf.nn.batch_normalization(x, mean, variance, beta, gamma, kernels.LAYER_NORM_EPSILON)
 
 
 def _dense(config: AlbertConfig, x: tf.Tensor, units: int, name: str) -> tf.Tensor:

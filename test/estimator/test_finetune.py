@@ -8,7 +8,7 @@ import pytest
 
 import pretrained
 import tiny_training
-from estimator import finetune, model_folder, npu, scores, training_report
+from estimator import finetune, model_folder, scores, training_report
 from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
 
@@ -246,23 +246,6 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
     with pytest.raises(UserError, match="is not the vocabulary that the model was trained with, .*leave the flag out"):
         finetune.describe_model(config, finetune.TASKS["sentence_pair"], finetune.find_init_checkpoint(config))
-
-
-def test_steps_are_whole_batches_of_all_epochs(inputs):
-    assert finetune.count_steps(config_of(inputs), npu.Device(), 396, 3.0) == 37
-    assert finetune.count_steps(config_of(inputs), npu.Device(), 396, 0.01) == 1
-    with pytest.raises(UserError, match="--iterations_per_loop is 10, but --num_train_epochs 3 are 37 steps, and 40 in whole "
-                                        "loops: try 1, or leave the flag out"):
-        finetune.count_steps(config_of(inputs, iterations_per_loop=10), npu.Device("npu"), 396, 3.0)
-
-
-@pytest.mark.parametrize("num_rows, loop, steps", [(32 * 12, 4, 36), (32 * 10, 10, 30), (32 * 7461, 100, 22400), (32 * 37, 1, 111)])
-def test_a_loop_that_was_not_asked_for_fits_the_epochs(inputs, num_rows, loop, steps):
-    config, device = config_of(inputs), npu.Device("npu")
-    assert finetune.fitting_loop(config, device, num_rows) == loop
-    config = dataclasses.replace(config, iterations_per_loop=loop)
-    assert finetune.count_steps(config, device, num_rows, 3.0) == steps
-    assert finetune.steps_between_evaluations(config, device, num_rows) % loop == 0
 
 
 def test_the_tasks_are_listed(capsys):

@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 
 import numpy_albert
 import tiny_models
-from estimator import heads, modeling
+from estimator import heads, kernels, modeling
 
 POSITIONS = np.array([[1, 4, 9], [6, 2, 0], [1, 0, 0]], np.int32)
 IDS = np.array([[11, 12, 36], [14, 0, 0], [1, 0, 0]], np.int32)
@@ -114,7 +114,7 @@ class TestMaskedLm:
     def test_gelu_can_be_replaced_by_a_kernel(self):
         calls = []
         heads.masked_lm_logits(tiny_models.CONFIGS["postln"], stand_in("postln"), tf.zeros([1, 2], tf.int32),
-                               kernels=modeling.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
+                               kernels=kernels.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
         assert calls == [[2, 16]]
 
 

@@ -3,7 +3,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_models
-from estimator import heads, host_kernels, model_fn, modeling
+from estimator import heads, host_kernels, kernels, model_fn, modeling
 from estimator.model_fn import TrainingConfig
 from estimator.npu import Device, PlannedDevice
 
@@ -37,18 +37,18 @@ def randoms(*shapes):
 class TestKernels:
 
     def test_gelu(self):
-        assert_same(host_kernels.gelu, modeling.gelu, [np.linspace(-8, 8, 60).reshape([12, 5])], [0])
+        assert_same(host_kernels.gelu, kernels.gelu, [np.linspace(-8, 8, 60).reshape([12, 5])], [0])
 
     def test_normalize(self):
         x, gamma, beta = randoms([7, 5], [5], [5])
-        assert_same(host_kernels.normalize, modeling.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
-        assert_same(host_kernels.normalize_forward, modeling.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
+        assert_same(host_kernels.normalize, kernels.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
+        assert_same(host_kernels.normalize_forward, kernels.normalize, [3 * x + 2, gamma, beta], [0, 1, 2])
 
     def test_look_up_of_a_row_twice_and_of_a_table_that_is_multiplied_by(self):
         table, = randoms([6, 4])
         ids = np.array([1, 5, 1, 0])
-        assert_same(host_kernels.look_up, modeling.look_up, [table, ids], [0])
-        assert_same(lambda *args: host_kernels.look_up(*args)[0], lambda *args: modeling.look_up(*args)[0], [table, ids], [0])
+        assert_same(host_kernels.look_up, kernels.look_up, [table, ids], [0])
+        assert_same(lambda *args: host_kernels.look_up(*args)[0], lambda *args: kernels.look_up(*args)[0], [table, ids], [0])
 
     def test_gather_once(self):
         parts, = randoms([4, 3])
@@ -65,10 +65,10 @@ def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
     positions = tf.constant([[1, 2], [3, 1], [2, 0]])
     found = []
-    for kernels in (host_kernels.TRAINING, modeling.STOCK):
+    for ours in (host_kernels.TRAINING, kernels.STOCK):
         encoded = modeling.encode(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
-                                  kernels=kernels, skip_padding=True, output_positions=heads.read_positions(positions))
-        loss = (heads.masked_lm(config, encoded, None, positions, tf.ones([3, 2]), kernels).loss
+                                  kernels=ours, skip_padding=True, output_positions=heads.read_positions(positions))
+        loss = (heads.masked_lm(config, encoded, None, positions, tf.ones([3, 2]), ours).loss
                 + heads.sentence_order(config, encoded, tf.constant([0, 1, 1])).loss)
         found.append([loss] + [tf.convert_to_tensor(grad) for grad in tf.gradients(loss, tf.trainable_variables())])
     with tiny_models.session() as session:

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 import albert_config
 import numpy_albert
 import tiny_models
-from estimator import heads, modeling
+from estimator import heads, kernels, modeling
 
 # Parameters of the shipped configs: the encoder with its pooler, and with both pretraining heads.
 PARAMETERS = {
@@ -300,23 +300,11 @@ class TestLessWork:
             modeling.encode(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32), skip_padding=True)
 
 
-class TestActivations:
-
-    @pytest.mark.parametrize("name", ["gelu", "swish"])
-    def test_equals_the_numpy_twin(self, name):
-        x = np.linspace(-6, 6, 101)
-        with tiny_models.session() as session:
-            y = session.run(getattr(modeling, name)(tf.constant(x, tf.float32)))
-        np.testing.assert_allclose(y, getattr(numpy_albert, name)(x), rtol=0, atol=2e-6)
-
-    def test_gelu_can_be_replaced_by_a_kernel(self):
-        config, features = tiny_models.CONFIGS["postln"], tiny_models.batch()
-        calls = []
-        encode(config, features, kernels=modeling.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
-        assert calls == [[30, 24]] * 2
-
-    def test_a_replaced_gelu_leaves_other_activations_alone(self):
-        assert modeling.activation(tiny_models.CONFIGS["google_fast"], modeling.Kernels(gelu=None)) is modeling.swish
+def test_gelu_can_be_replaced_by_a_kernel():
+    config, features = tiny_models.CONFIGS["postln"], tiny_models.batch()
+    calls = []
+    encode(config, features, kernels=kernels.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
+    assert calls == [[30, 24]] * 2
 
 
 class TestDropout:
@@ -340,32 +328,6 @@ class TestDropout:
         def fail(*_):
             raise AssertionError("dropout at rate 0")
         encode(tiny_models.CONFIGS["postln"], tiny_models.batch(), dropout=fail)
-
-    def test_draws_depend_on_seed_step_and_place_alone(self):
-        x = tf.ones([64])
-        step = tf.placeholder(tf.int64, [])
-        drops = [modeling.stateless_dropout(seed, step)(x, 0.5, place)
-                 for seed, place in ((1, "a"), (1, "a"), (2, "a"), (1, "b"))]
-        with tiny_models.session() as session:
-            first, same, other_seed, other_place = session.run(drops, {step: 7})
-            other_step = session.run(drops[0], {step: 8})
-        with tiny_models.session() as session:
-            resumed = session.run(drops[0], {step: 7})
-        assert (first == same).all() and (first == resumed).all()
-        for other in (other_seed, other_place, other_step):
-            assert (first != other).any()
-
-    def test_long_run_rate_and_scale(self):
-        dropped = modeling.stateless_dropout(3, 0)(tf.ones([200, 500]), 0.1, "here")
-        with tiny_models.session() as session:
-            values = session.run(dropped)
-        assert set(np.unique(values)) == {np.float32(0), np.float32(1 / 0.9)}
-        assert abs((values == 0).mean() - 0.1) < 0.005
-
-    def test_unknown_shapes(self):
-        x = tf.placeholder(tf.float32, [None, 4])
-        with tiny_models.session() as session:
-            assert session.run(modeling.stateless_dropout(3, 0)(x, 0.1, "here"), {x: np.ones([5, 4])}).shape == (5, 4)
 
 
 def test_gradients_reach_every_variable():

@@ -6,7 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
-from estimator import modeling, npu
+from estimator import kernels, npu
 from estimator.npu import Device, RunOptions, choose_backend
 from estimator.npu_options import NpuOptions
 from etl.command_line import UserError
@@ -88,7 +88,7 @@ def test_a_planned_devices_kernels_are_plain_tensorflows_under_the_names_of_the_
         gelu, dropout = npu.plan_device(NpuOptions(), None, {}).training_kernels(1)
         x = tf.constant([[-1.0, 0.5, 2.0]])
         assert (gelu(x).op.name, dropout(x, 0.5, "place").op.name) == ("npu_gelu", "npu_dropout")
-        assert session.run(gelu(x) - modeling.gelu(x)).tolist() == [[0, 0, 0]]
+        assert session.run(gelu(x) - kernels.gelu(x)).tolist() == [[0, 0, 0]]
     assert npu.plan_device(NpuOptions(kernels=False), None, {}).training_kernels(1) is None
 
 

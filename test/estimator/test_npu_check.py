@@ -99,11 +99,11 @@ def plant(monkeypatch, module, name, change):
 
 def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
     import tensorflow.compat.v1 as tf
-    from estimator import modeling
+    from estimator import kernels
 
     def call_python(x):
         return tf.ensure_shape(tf.py_func(lambda y: y, [x], tf.float32, name="planted"), x.shape)
-    monkeypatch.setattr(modeling, "STOCK", modeling.Kernels(gelu=call_python))
+    monkeypatch.setattr(kernels, "STOCK", kernels.Kernels(gelu=call_python))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: calls back into Python: bert" in text and "/planted" in text
 
@@ -145,9 +145,9 @@ def test_batches_of_a_one_shot_iterator(check, monkeypatch):
 
 
 def test_a_layer_without_the_devices_gelu(check, monkeypatch):
-    from estimator import modeling
+    from estimator import kernels, modeling
     plant(monkeypatch, modeling, "encode", lambda encode: lambda *given, **more: encode(
-        *given, **dict(more, kernels=modeling.STOCK)))
+        *given, **dict(more, kernels=kernels.STOCK)))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: npu_gelu: 1 in the training graph, wanted 2" in text
 
