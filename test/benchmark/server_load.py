@@ -155,27 +155,42 @@ class Server:
         self._process.wait()
 
 
-class Connection:
-    """One kept-alive connection, one request at a time."""
+class Connection(asyncio.Protocol):
+    """One kept-alive connection, one request at a time. No streams and no task for each request: the generator shares the
+    server's machine, and what it takes the server does not have."""
 
-    async def open(self, port: int) -> "Connection":
-        self._port = port
-        self._reader, self._writer = await asyncio.open_connection("127.0.0.1", port)
-        return self
+    def __init__(self) -> None:
+        self.is_open = False
+        self._received = b""
+        self._answer: Any = None
 
-    async def ask(self, request: bytes) -> int:
-        """The status of the answer."""
-        self._writer.write(request)
-        try:
-            head = await self._reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError:    # the server has closed it for being idle
-            await self.open(self._port)
-            return await self.ask(request)
-        await self._reader.readexactly(int(re.search(rb"content-length: (\d+)", head).group(1)))
-        return int(head[9:12])
+    @classmethod
+    async def to(cls, port: int) -> "Connection":
+        return (await asyncio.get_event_loop().create_connection(cls, "127.0.0.1", port))[1]
+
+    def ask(self, request: bytes) -> "asyncio.Future[int]":
+        """The status of the answer; 0 when the server closes the connection, as it does where it was idle."""
+        self._answer = asyncio.get_event_loop().create_future()
+        self._transport.write(request)
+        return self._answer
 
     def close(self) -> None:
-        self._writer.close()
+        self._transport.close()
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport, self.is_open = transport, True
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        if end and len(body) == int(re.search(rb"content-length: (\d+)", head).group(1)):
+            self._received = b""
+            self._answer.set_result(int(head[9:12]))
+
+    def connection_lost(self, error: Any) -> None:
+        self.is_open = False
+        if self._answer and not self._answer.done():
+            self._answer.set_result(0)
 
 
 async def closed_loop(port: int, bodies: List[bytes], clients: int, seconds: float) -> Load:
@@ -185,7 +200,7 @@ async def closed_loop(port: int, bodies: List[bytes], clients: int, seconds: flo
 
     async def client(seed: int) -> None:
         rng = random.Random(seed)
-        connection = await Connection().open(port)
+        connection = await Connection.to(port)
         while time.perf_counter() < start + seconds:
             asked = time.perf_counter()
             status = await connection.ask(rng.choice(bodies))
@@ -205,21 +220,27 @@ async def open_loop(port: int, bodies: List[bytes], rate: float, seconds: float,
     watch_times = [start + seconds * part / 20 for part in range(1, 21)] if watched else []
     pending = set()
 
-    async def ask(due: float) -> None:
-        nonlocal num_open
-        if not free and num_open == MAX_CONNECTIONS:
-            answers.append((0, 0.0))
-            return
-        num_open += not free
-        connection = free.pop() if free else await Connection().open(port)
-        status = await connection.ask(rng.choice(bodies))
-        answers.append((status, time.perf_counter() - due))
-        free.append(connection)
+    def ask(connection: Connection, due: float) -> None:
+        def answered(answer: "asyncio.Future[int]") -> None:
+            pending.discard(answer)
+            answers.append((answer.result(), time.perf_counter() - due))
+            free.append(connection)
+        answer = connection.ask(rng.choice(bodies))
+        pending.add(answer)
+        answer.add_done_callback(answered)
+
     while next_time < start + seconds:
         await asyncio.sleep(max(0.0, next_time - time.perf_counter()))
-        task = asyncio.ensure_future(ask(next_time))
-        pending.add(task)
-        task.add_done_callback(pending.discard)
+        while free and not free[-1].is_open:   # it was idle
+            free.pop()
+            num_open -= 1
+        if free:
+            ask(free.pop(), next_time)
+        elif num_open < MAX_CONNECTIONS:
+            num_open += 1
+            ask(await Connection.to(port), next_time)
+        else:
+            answers.append((0, 0.0))
         next_time += rng.expovariate(rate)
         if watch_times and time.perf_counter() > watch_times[0]:
             watch_times.pop(0)
