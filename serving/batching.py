@@ -66,9 +66,13 @@ class Batcher:
                 self._count_queued(-work.num_rows)
             raise
 
+    def has_room(self, num_rows: int) -> bool:
+        """Whether so many rows more may wait."""
+        return self._queued_rows + num_rows <= self._max_enqueued_rows
+
     def require_room(self, num_rows: int) -> None:
         """Raises RequestError when so many rows more may not wait."""
-        if self._queued_rows + num_rows > self._max_enqueued_rows:
+        if not self.has_room(num_rows):
             self._refused.inc()
             raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
                                % self._queued_rows)

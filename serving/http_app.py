@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Callable, Coroutine, NamedTuple
+from typing import Any, Callable, Coroutine, List, NamedTuple, Optional, Tuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html"
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                                            "connect-src 'self'; img-src data:"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
+Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
@@ -84,6 +85,25 @@ class HttpApp:
             method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
             self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
                                 client="%s:%d" % tuple(scope["client"] or ("", 0)))
+
+    def has_room(self) -> bool:
+        """Whether the queue could take what comes now."""
+        return self._inference.has_room()
+
+    def refuse(self, path: str, request_id: Optional[str], client: Any) -> Optional[Tuple[int, Headers, bytes]]:
+        """Status, headers and body for a POST to `path`, counted and logged, when it would find the queue full; else None."""
+        computed = COMPUTED_PATH.fullmatch(path)
+        if not computed:
+            return None
+        try:
+            self._inference.require_room()
+        except RequestError as error:
+            name = request_id_from(request_id)
+            self._monitor.count("rest", computed.group(1), error.http_status, 0.0, name, path=path,
+                                client="%s:%d" % tuple(client or ("", 0)))
+            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode())]
+            return error.http_status, headers, rest.error_response(str(error))
+        return None
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
         try:

@@ -1,6 +1,7 @@
 """An HTTP connection that ends by itself when its client sends a request's head too slowly, too long or not at all, or does
 not read its answer, or goes on sending after it."""
 import asyncio
+import http
 import re
 from typing import Any, Optional
 
@@ -10,11 +11,20 @@ HEAD_SECONDS = 10
 MAX_HEAD_BYTES = 65536
 # The parser leaves the body of a request that asks for another protocol unread. Java's client asks for HTTP/2 so.
 UPGRADE = re.compile(rb"\r\nupgrade:[^\r\n]*", re.IGNORECASE)
+# A request that wants nothing else of the connection than that it be kept, when it has come in one piece.
+PLAIN_POST = re.compile(rb"POST (/[!-~]*) HTTP/1\.1\r\n", re.ASCII)
+WANTS_MORE = re.compile(rb"\r\n(?:connection|expect|transfer-encoding|upgrade)[ \t]*:", re.IGNORECASE)
+CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d{1,9})(?=\r\n|$)", re.IGNORECASE)
+REQUEST_ID = re.compile(rb"\r\nx-request-id: *([^\r\n]*)", re.IGNORECASE)
 READ_SECONDS = 30                              # for a client whose buffers are full
 
 
 class HttpConnection(HttpToolsProtocol):
-    """uvicorn's, with these limits; `http_app` limits the body and the whole time, uvicorn the time between requests."""
+    """uvicorn's, with these limits; `http_app` limits the body and the whole time, uvicorn the time between requests.
+
+    A request that has come whole when `http_app` has no room for it is answered here and now: a task, a scope and two messages
+    cost twice as much, and are spent when the machine has least to give.
+    """
 
     _in_head = True                            # what comes next is a request's head, or the rest of one
     _head = b""                                # what has come of it
@@ -28,13 +38,15 @@ class HttpConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._in_head:
-            if not self._head_timer:           # a further request on this connection
-                self._await_head()
             self._head += data
             head, end, rest = self._head.partition(b"\r\n\r\n")
             if len(head) > MAX_HEAD_BYTES:
                 self.transport.close()
+            elif not end and not self._head_timer:     # a further request on this connection
+                self._await_head()
             if len(head) > MAX_HEAD_BYTES or not end:
+                return
+            if not self.config.app.has_room() and self._refuse(head, rest):
                 return
             self._head, data = b"", UPGRADE.sub(b"", head) + end + rest
         super().data_received(data)
@@ -84,6 +96,29 @@ class HttpConnection(HttpToolsProtocol):
         self._stop_head_timer()
         self._stop_read_timer()
         super().connection_lost(exc)
+
+    def _refuse(self, head: bytes, body: bytes) -> bool:
+        """Whether the request was answered by a refusal."""
+        post = PLAIN_POST.match(head)
+        is_busy = self._read_timer or (self.cycle and not self.cycle.response_complete)
+        if not post or is_busy or WANTS_MORE.search(head) or self._is_last:
+            return False
+        lengths = CONTENT_LENGTH.findall(head)
+        if len(lengths) != 1 or int(lengths[0]) != len(body):
+            return False
+        given = REQUEST_ID.search(head)
+        refusal = self.config.app.refuse(post.group(1).decode(), given.group(1).decode("latin-1") if given else None, self.client)
+        if not refusal:
+            return False
+        status, headers, answer = refusal
+        lines = [b"HTTP/1.1 %d %s" % (status, http.HTTPStatus(status).phrase.encode())]
+        lines += [b"%s: %s" % header for header in (*self.server_state.default_headers, *headers)]
+        self.transport.write(b"\r\n".join(lines + [b"content-length: %d" % len(answer), b"", answer]))
+        self._head = b""
+        self._stop_head_timer()
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
+        return True
 
     def _await_head(self) -> None:
         self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)

@@ -48,6 +48,9 @@ class Inference:
         full.version.value = version.number
         return Target(version, full, signature)
 
+    def has_room(self) -> bool:
+        return self._batcher.has_room(1)
+
     def require_room(self) -> None:
         """Refuses a request of which nothing has been read yet, when it would find the queue full."""
         self._batcher.require_room(1)

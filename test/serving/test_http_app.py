@@ -146,6 +146,23 @@ def test_a_full_queue_is_503(with_client, monkeypatch):
     with_client(ask)
 
 
+def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client, monkeypatch):
+    async def ask(client, app):
+        assert app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) is None
+        monkeypatch.setattr(app._inference._batcher, "_max_enqueued_rows", 0)
+        full = b'{"error":"The batch scheduling queue is full: 0 rows wait"}'
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine")]
+        assert not app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) == (503, headers, full)
+        assert app.refuse("/v1/models/albert/metadata", None, None) is None
+        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON")
+        assert (answer.status_code, answer.content) == (503, full)
+        metrics = (await client.get("/monitoring/prometheus/metrics")).text
+        for method in ("predict", "classify"):
+            assert 'serving_request_seconds_count{api="rest",code="503",method="%s"} 1.0' % method in metrics
+        assert 'serving_rejections_total{reason="queue_full"} 2.0' in metrics
+    with_client(ask)
+
+
 def test_health_and_readiness(with_client):
     async def ask(client, app):
         assert (await client.get("/healthz")).json() == {"status": "alive"}

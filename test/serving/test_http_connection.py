@@ -24,6 +24,7 @@ async def app(scope, receive, send):
 def with_connection(monkeypatch):
     """Runs a coroutine function of a connection's two streams; a head may take 0.05 s."""
     monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.05)
+    app.has_room = lambda: True
 
     def serve(ask):
         async def session():
@@ -159,3 +160,60 @@ def test_a_request_that_would_rather_speak_another_protocol(with_connection):
             assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
             assert bodies[-1] == body
     with_connection(ask)
+
+
+POST = b"POST /v1/models/albert:predict HTTP/1.1\r\nhost: x\r\nContent-Length: 2\r\nX-Request-Id: mine\r\n"
+
+
+@pytest.fixture
+def without_room(with_connection):
+    """The same, while the application has no room; gives what it refused, too."""
+    refused = []
+
+    def refuse(path, request_id, client):
+        refused.append((path, request_id))
+        return 503, [(b"content-type", b"text/plain")], b"no"
+
+    app.has_room, app.refuse = lambda: False, refuse
+    yield with_connection, refused
+
+
+def test_what_comes_whole_is_refused_at_once_and_the_connection_kept(without_room):
+    with_connection, refused = without_room
+
+    async def ask(reader, writer):
+        for _ in range(2):
+            writer.write(POST + b"\r\n{}")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert head.endswith(b"\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n")
+            assert await reader.readexactly(2) == b"no"
+        app.has_room = lambda: True
+        writer.write(POST + b"\r\n{}")
+        assert (await answer(reader))[0].startswith(b"HTTP/1.1 200")
+    del bodies[:]
+    with_connection(ask)
+    assert refused == [("/v1/models/albert:predict", "mine")] * 2
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("pieces", [
+    [POST + b"\r\n", b"{}"],
+    [POST + b"connection: keep-alive\r\n\r\n{}"],
+    [POST + b"Expect: 100-continue\r\n\r\n{}"],
+    [POST + b"content-length: 2\r\n\r\n{}"],
+    [POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"],
+    [POST + b"\r\n{}" + REQUEST],
+    [POST.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n{}"],
+    [REQUEST],
+], ids=["in pieces", "connection", "expect", "two lengths", "chunked", "one behind it", "HTTP/1.0", "GET"])
+def test_what_is_more_than_a_plain_request_goes_the_whole_way(without_room, pieces):
+    with_connection, refused = without_room
+
+    async def ask(reader, writer):
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        await reader.readuntil(b"\r\n\r\n")
+    with_connection(ask)
+    assert refused == []
