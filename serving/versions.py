@@ -73,7 +73,7 @@ class Versions:
                 reasons = ["version %d: %s" % (number, status.status.error_message)
                            for number, status in sorted(self._statuses.items())]
                 if os.path.exists(os.path.join(self._base_path, MODEL_FILE)):
-                    reasons = ["is one version: name the folder that it lies in"]
+                    reasons = ["this is one version: name the folder that it lies in"]
                 raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(
                     reasons or ["no exported model here: run python -m serving.export first"])))
 
