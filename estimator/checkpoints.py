@@ -76,6 +76,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         config_class, command = commands[argv[0]]
         return run("estimator.checkpoints " + argv[0], __doc__, config_class, command, argv[1:])
     asked = argv[:1] in (["--help"], ["-h"])
+    if argv and not asked:
+        print("estimator.checkpoints: error: the first word must be one of %s, got %s (see --help)"
+              % (", ".join(commands), argv[0]), file=sys.stderr)
+        return 2
     with contextlib.suppress(BrokenPipeError):   # `head` has seen enough
         print(__doc__, file=sys.stdout if asked else sys.stderr, flush=True)
     return 0 if asked else 2

@@ -83,7 +83,9 @@ def embed(config: EmbedConfig) -> None:
             else:
                 found.append(vectors)
         if config.output_file.endswith(".npy"):
-            np.save(stream, np.concatenate(found or [np.zeros([0, model.config.hidden_size], np.float32)]))
+            array = np.concatenate(found or [np.zeros([0, model.config.hidden_size], np.float32)])
+            np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+            stream.write(array)                # np.save does not notice a disk that the last few kB fill
     print("Wrote %d vectors of %d numbers to %s" % (count, model.config.hidden_size, config.output_file))
 
 

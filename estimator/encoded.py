@@ -5,6 +5,7 @@ is a hash of all they depend on, the examples themselves included: rows of other
 have another name.
 """
 import hashlib
+import io
 import json
 import os
 import zipfile
@@ -83,8 +84,10 @@ def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> R
 def save(rows: Rows, path: str) -> None:
     """Writes rows where `encode` looks for them; a file that is there is right already."""
     if not os.path.exists(path):
+        archive = io.BytesIO()                 # on a full disk, np.savez itself would leave half an object, which complains
+        np.savez(archive, **rows._asdict())
         with files.atomic_write(path) as stream:
-            np.savez(stream, **rows._asdict())
+            stream.write(archive.getbuffer())
 
 
 def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> str:

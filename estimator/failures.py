@@ -11,6 +11,11 @@ from etl.command_line import UserError
 
 NOT_FINITE = "numbers that are not finite"
 
+# What TensorFlow's messages hold when a file cannot grow: it has no class of errors for that.
+NO_ROOM = {"No space left on device": "no space left on the disk of --output_dir",
+           "Disk quota exceeded": "the quota of the disk of --output_dir is used up",
+           "File too large": "a file in --output_dir is larger than its disk or `ulimit -f` allows"}
+
 _WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up"
 
 
@@ -47,10 +52,13 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
         if data is not None:                   # TensorFlow says neither file nor record: look for it
             records.check_all(data.train_files + data.eval_files, data.features, data.vocab_size)
         raise
-    except tf.errors.ResourceExhaustedError as error:
-        if "No space left" in str(error):      # TensorFlow has one class for memory and for disks
-            kept = checkpoint_files.kept_in(output_dir) if output_dir else []
-            raise UserError("no space left on the disk of --output_dir" + ("; %s is whole" % kept[-1] if kept else ""))
+    except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
+        for reason, said in NO_ROOM.items():
+            if reason in str(error):
+                kept = checkpoint_files.kept_in(output_dir) if output_dir else []
+                raise UserError(said + ("; %s is whole" % kept[-1] if kept else ""))
+        if isinstance(error, tf.errors.OutOfRangeError):
+            raise
         raise UserError("out of memory: %s is too large for this device; lower it" % batch_size_flag)
     except tf.train.NanLossDuringTrainingError:
         raise UserError("the loss is no longer a number: " + _WHAT_TO_DO + _go_back(output_dir))

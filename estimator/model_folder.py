@@ -87,8 +87,8 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
     """
     path = os.path.join(folder, DESCRIPTION_FILE)
     if not os.path.isfile(path):
-        raise UserError("%s: no model here (it has no %s): run python -m %s first"
-                        % (folder, DESCRIPTION_FILE, made_by))
+        what = "no model here (it has no %s)" % DESCRIPTION_FILE if os.path.isdir(folder) else "no such folder"
+        raise UserError("%s: %s: run python -m %s first" % (folder, what, made_by))
     fields = _checked_fields(path, files.read_json(path))
     vocabulary = os.path.join(folder, fields["vocab_file"])
     if files.sha256_of_file(vocabulary) != fields["vocab_sha256"]:

@@ -101,6 +101,7 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
     missing = [flag for flag, value in (("--max_seq_length", max_seq_length), ("--vocab_file", tokenizer),
                                         ("--max_predictions_per_seq", max_predictions_per_seq)) if value is None]
     train_files = files.expand(patterns, "input_file")
+    _require_records(train_files[0])           # first: of a text it would help little to say how its records were made
     if missing:
         raise UserError("--input_file names TFRecord files, which do not say how they were made: give %s%s"
                         % (", ".join(missing), _hint_at_build(train_files[0])))
@@ -179,6 +180,13 @@ def _count(path: str, features: Sequence[Feature], vocab_size: int) -> int:
     if number == 0:
         raise UserError("%s: holds no record" % path)
     return number
+
+
+def _require_records(path: str) -> None:
+    try:
+        next(_records(path), None)
+    except UserError as error:
+        raise UserError("--input_file: %s; python -m etl.build_pretrain makes records of text" % error)
 
 
 def _records(path: str) -> Iterator[Tuple[str, bytes]]:

@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
-from etl import files
+from etl import files, manifest
 from etl.command_line import UserError, describe
 
 RUN_FILE = "run_config.json"
@@ -27,9 +27,16 @@ _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_check
 
 
 def check_model(folder: str, description: ModelFolder) -> None:
-    """Raises UserError, naming the field and both values, when the checkpoints in `folder` are of another model."""
+    """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a model's would replace;
+    checkpoints that nothing describes, or of another model; then it names the field and both values.
+    """
     if not model_folder.has_checkpoint(folder):
+        if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
+            raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder" % folder)
         return
+    if not os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE)):
+        raise UserError("--output_dir: %s holds a checkpoint, but no %s that says of what: give another folder, and this one as "
+                        "--init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
         _require_same(folder, name, value, now[name])

@@ -7,6 +7,7 @@ import json
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from etl.command_line import UserError
+from etl.files import not_utf8
 
 SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt")   # .txt is as .tsv; both JSON ones hold one object a line
 
@@ -96,7 +97,7 @@ def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError("%s: line %d: not UTF-8: %s" % (place, number, error))
+            raise UserError("%s: line %d: %s" % (place, number, not_utf8(error)))
         yield number, text.rstrip("\r\n")
 
 

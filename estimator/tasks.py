@@ -234,6 +234,9 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
 
 def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
     """The file of one part and its shape. Raises UserError naming all it looked for."""
+    if not os.path.isdir(data_dir):
+        reason = " is a file, not a folder: name the one it lies in" if os.path.exists(data_dir) else ": no such folder"
+        raise UserError("--data_dir: %s%s" % (data_dir, reason))
     layouts = [layout for layout in task.layouts if part in layout.files]
     paths = [os.path.join(data_dir, layout.files[part]) for layout in layouts]
     for path, layout in zip(paths, layouts):

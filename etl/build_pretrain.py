@@ -15,6 +15,7 @@ import time
 from collections import Counter
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import albert_config
 from etl import build_report, manifest
 from etl.chunks import REASONS_SHOWN, build_chunk, histograms_path, marker_path, read_markers
 from etl.cluster import reach
@@ -48,6 +49,10 @@ def build(config: BuildConfig) -> None:
           % (len(plan.inputs), "s" * (len(plan.inputs) > 1), plan.input_bytes / 1e6,
              "on " + config.cluster.place if runner.options else
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
+    longest = max(albert_config.load(name).max_position_embeddings for name in albert_config.shipped_names())
+    if config.max_seq_length > longest:
+        print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model needs another "
+              "max_position_embeddings" % (config.max_seq_length, longest))
     with work_folder(plan):
         markers = _build_chunks(config, plan, runner)
         counters: Counter = sum((Counter(marker["counters"]) for marker in markers), Counter())

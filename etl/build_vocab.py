@@ -18,7 +18,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 
 from etl.command_line import UserError, flag, run
 from etl.documents import clean_line
-from etl.files import atomic_write, expand, require_file, write_text
+from etl.files import atomic_write, expand, not_utf8, require_file, write_text
 from etl.sources import damage_named, open_input
 from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
@@ -76,8 +76,7 @@ def read_lines(paths: Iterable[str]) -> Iterator[str]:
                 try:
                     text = clean_line(line.decode("utf-8"))
                 except UnicodeDecodeError as error:
-                    raise UserError("%s: line %d: not UTF-8: %s at byte 0x%02x"
-                                    % (path, number, error.reason, line[error.start]))
+                    raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
                 if text:
                     yield text
 

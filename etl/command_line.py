@@ -12,6 +12,7 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
 """
 import argparse
 import dataclasses
+import difflib
 import logging
 import math
 import os
@@ -66,9 +67,8 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
     quiet_libraries()
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
         sys.stdout.reconfigure(errors="backslashreplace")
-    config = parse(prog, description, config_class, argv)
     try:
-        status = command(config) or 0
+        status = command(parse(prog, description, config_class, argv)) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:                    # the reader of our output, `head` say, has seen enough
@@ -126,6 +126,20 @@ class _ListFlag(argparse._AppendAction):
 
 class _Parser(argparse.ArgumentParser):
     """Errors in one line that says where to look next."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+            close = {"--" + name: None for given in unknown if given.startswith("-")    # in order, each once
+                     for name in difflib.get_close_matches(given.lstrip("-").partition("=")[0], names, 2)}
+            self.error("unrecognized arguments: %s%s"
+                       % (" ".join(unknown), ", did you mean %s?" % " or ".join(close) if close else ""))
+        return found
+
+    def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
+        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is told as any other
+        super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, "%s: error: %s (see --help)\n" % (self.prog.replace("python -m ", ""), message))

@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all, and the names the user gives for them."""
+"""Files that appear whole or not at all, and the names the user gives for them; what is wrong with bytes that are no UTF-8."""
+import codecs
 import contextlib
 import ctypes
 import fcntl
@@ -123,6 +124,29 @@ def read_json(path: str) -> Any:
         raise UserError("%s: no such file" % path)
     except (ValueError, RecursionError) as error:
         raise UserError("%s: not JSON in UTF-8: %s" % (path, error))
+
+
+def not_utf8(error: UnicodeDecodeError) -> str:
+    """What is wrong with bytes that are no UTF-8, and what they may be instead.
+
+    Where all is well up to a character in the middle, a byte is damaged, and there is nothing to guess.
+    """
+    data: bytes = error.object
+    said = "not UTF-8: %s at byte 0x%02x" % (error.reason, data[error.start])
+    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+        guess = "UTF-16"
+    elif data[:error.start].isascii() and _is_gb18030(data):
+        guess = "GB18030"
+    else:
+        return said
+    return "%s; is it %s? iconv -f %s -t UTF-8 makes UTF-8 of it" % (said, guess, guess)
+
+
+def _is_gb18030(data: bytes) -> bool:
+    try:
+        return bool(data.decode("gb18030"))
+    except UnicodeDecodeError:
+        return False
 
 
 def sha256_of_file(path: str) -> str:

@@ -24,6 +24,7 @@ COMPRESSION = 4                                # guessed, for the same purpose
 PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
 
 WORK_FOLDER, LOCK = ".work", "lock"
+MODEL_FILE = "model.json"                      # says that a folder holds a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
 
@@ -163,7 +164,12 @@ def make_plan(config: BuildConfig) -> Plan:
     The work folder's name is a hash of everything that decides the result, so that a build goes on only with its own chunks.
     """
     require_folder(config.output_dir, "output_dir")
+    if os.path.exists(os.path.join(config.output_dir, MODEL_FILE)):
+        raise UserError("--output_dir: %s holds a model: give another folder" % config.output_dir)
     paths = expand(config.input_file, "input_file")
+    for path in paths:
+        if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
+            raise UserError("--input_file: %s is the vocabulary: name text alone" % path)
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary

@@ -14,6 +14,7 @@ from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Opti
 
 from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
+from etl.files import not_utf8
 
 MAX_DOCUMENT_BYTES = 1 << 24                   # longer documents and lines are bad records: they bound a worker's memory
 MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of jsonl is a document
@@ -159,13 +160,14 @@ class _OpenDocument:
             self.bad = offset, "line longer than %d bytes" % MAX_LINE_BYTES["text"]
         elif self.size > MAX_DOCUMENT_BYTES:
             self.bad = self.offset, "document longer than %d bytes" % MAX_DOCUMENT_BYTES
-        elif b"\r" in line.strip():            # old Mac files have no other line end: they would be one sentence
-            self.bad = offset, "line holds a carriage return in the middle"
         else:
             try:
                 self.lines.append(line.decode("utf-8"))
             except UnicodeDecodeError as error:
-                self.bad = offset + error.start, "not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start])
+                self.bad = offset + error.start, not_utf8(error)
+            else:
+                if b"\r" in line.strip():      # old Mac files have no other line end: they would be one sentence
+                    self.bad = offset, "line holds a carriage return in the middle"
 
     def close(self, file_range: FileRange) -> Iterator[Union[Document, BadRecord]]:
         if self.offset is None:
@@ -220,7 +222,7 @@ def _text_of(line: Optional[bytes], text_field: str) -> str:
     try:
         value: Any = json.loads(clean_line(line.decode("utf-8")))
     except UnicodeDecodeError as error:
-        raise ValueError("not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start]))
+        raise ValueError(not_utf8(error))
     except (ValueError, RecursionError) as error:
         raise ValueError("not JSON: %s" % error)
     text = value.get(text_field) if isinstance(value, dict) else None

@@ -17,6 +17,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 import numpy as np
 
 from etl.command_line import UserError
+from etl.files import not_utf8
 
 PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
@@ -104,15 +105,17 @@ def load_vocabulary(path: str) -> Vocabulary:
         lines = stream.read().split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
-    numbers: Dict[str, int] = {}
+    tokens: List[str] = []
     for number, line in enumerate(lines, 1):
         try:
-            token = line.decode("utf-8").rstrip("\r")
+            tokens.append(line.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
-            raise UserError("%s: line %d is not UTF-8: %s" % (path, number, error))
-        if numbers.setdefault(token, number) != number:
-            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, numbers[token], number, token))
-    return Vocabulary(list(numbers), path)
+            raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
+    vocabulary = Vocabulary(tokens, path)      # first: of a text that was taken for one, this says more than a line that comes twice
+    for index, token in enumerate(tokens):
+        if vocabulary.ids[token] != index:
+            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, vocabulary.ids[token] + 1, index + 1, token))
+    return vocabulary
 
 
 class WordPieceTokenizer:

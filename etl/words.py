@@ -8,6 +8,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 import numpy as np
 
 from etl.command_line import UserError
+from etl.files import not_utf8
 
 SEGMENTERS = ("auto", "jieba", "rjieba")
 
@@ -218,7 +219,7 @@ def _check_user_dict(path: str) -> None:
             try:
                 text = line.decode("utf-8").strip().lstrip("\ufeff")
             except UnicodeDecodeError as error:
-                raise UserError("%s: line %d: not UTF-8: %s at byte 0x%02x" % (path, number, error.reason, line[error.start]))
+                raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
             if text and not _ENTRY.fullmatch(text):
                 raise UserError("%s: line %d: must be a word, then if wanted its frequency (digits) and its tag (small letters), "
                                 "parted by single blanks, got %.60r" % (path, number, text))

@@ -42,7 +42,8 @@ def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shap
         outputs = run_frozen(graph, inputs)
         reference.require_same(outputs["probabilities"], reference.probabilities(model, checkpoint, inputs), batch)
         for name, array in [*inputs.items(), *outputs.items()]:
-            array.tofile(os.path.join(shape_folder, name + ".bin"))
+            with open(os.path.join(shape_folder, name + ".bin"), "wb") as stream:
+                stream.write(array.tobytes())  # ndarray.tofile does not notice a disk that the last few kB fill
     lines = ["# Needs CANN's environment (source set_env.sh). Then, for a model on a device: msame or pyACL; outputs may",
              "# differ from the .bin files beside each model by float16's rounding.",
              "set -e", 'cd "$(dirname "$0")"', *atc_commands(shapes, soc_version)]

@@ -17,6 +17,7 @@ from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequ
 
 from etl.batches import in_batches
 from etl.command_line import UserError, flag, run
+from etl.files import not_utf8
 from serving.rest_client import RestClient
 from serving.saved_model import MODEL_FILE, SavedModel
 
@@ -88,7 +89,7 @@ def read_questions(lines: IO[bytes]) -> Iterator[Question]:
         try:
             fields = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:
-            raise UserError("standard input: line %d is not UTF-8: %s" % (number, error))
+            raise UserError("standard input: line %d: %s" % (number, not_utf8(error)))
         if len(fields) > 2:
             raise UserError("standard input: line %d: wanted text_a, or text_a and text_b separated by a tab, got %d "
                             "fields" % (number, len(fields)))

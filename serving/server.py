@@ -16,6 +16,7 @@ while the model is busy runs together. SIGTERM and Ctrl-C answer what has been a
 """
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -150,7 +151,8 @@ def bind(host: str, port: int, name: str) -> socket.socket:
         listening.listen(1024)
         return listening
     except OSError as error:
-        raise UserError("--%s: %s:%d: %s" % (name, host, port, error.strerror or error))
+        advice = "; give another, or 0 for any free one" if error.errno == errno.EADDRINUSE else ""
+        raise UserError("--%s: %s:%d: %s%s" % (name, host, port, error.strerror or error, advice))
 
 
 if __name__ == "__main__":

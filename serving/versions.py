@@ -19,6 +19,7 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from etl.command_line import UserError, one_line
 from serving.errors import RequestError, invalid
 from serving.monitoring import Monitor
+from serving.saved_model import MODEL_FILE
 
 LOG = logging.getLogger("serving")
 LOG.setLevel(logging.INFO)
@@ -71,6 +72,8 @@ class Versions:
             if not await self.look():
                 reasons = ["version %d: %s" % (number, status.status.error_message)
                            for number, status in sorted(self._statuses.items())]
+                if os.path.exists(os.path.join(self._base_path, MODEL_FILE)):
+                    reasons = ["this is one version: name the folder that it lies in"]
                 raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(
                     reasons or ["no exported model here: run python -m serving.export first"])))
 

@@ -75,10 +75,15 @@ def test_other_errors_pass(folder):
             raise tf.errors.InvalidArgumentError(None, None, "ours")
 
 
-def test_a_full_disk_is_told_from_full_memory():
-    with pytest.raises(UserError, match="no space left on the disk of --output_dir$"):
+@pytest.mark.parametrize("kind, reason, message", [
+    (tf.errors.ResourceExhaustedError, "No space left on device", "no space left on the disk of --output_dir"),
+    (tf.errors.ResourceExhaustedError, "Disk quota exceeded", "the quota of the disk of --output_dir is used up"),
+    (tf.errors.OutOfRangeError, "File too large", "a file in --output_dir is larger than its disk or `ulimit -f` allows"),
+])
+def test_a_full_disk_is_told_from_full_memory(kind, reason, message):
+    with pytest.raises(UserError, match="^%s$" % message):
         with failures.explained("--train_batch_size 5"):
-            raise tf.errors.ResourceExhaustedError(None, None, "out/model.ckpt-7; No space left on device")
+            raise kind(None, None, "out/model.ckpt-7; " + reason)
 
 
 def test_exhausted_memory_names_the_flag():

@@ -198,7 +198,7 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
 
 @pytest.mark.parametrize("flags, message", [
     (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no such file or folder: run python -m estimator"),
-    (["--data_dir", "nowhere"], "task sentence_pair: no such file: nowhere/train.tsv"),
+    (["--data_dir", "nowhere"], "--data_dir: nowhere: no such folder"),
     (["--task_name", "chnsenticorp"], r"train.tsv: line 1: wanted 2 field\(s\): label, text_a; got 3"),
     (["--doc_stride", 4], "--doc_stride is for tasks with one text; sentence_pair has pairs"),
     (["--class_weights", "1", "2", "3"], "--class_weights: task sentence_pair has 2 labels, got 3 weights"),
@@ -210,7 +210,7 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
     (["--max_seq_length", 2], r"--max_seq_length must be in \[3, 16\], .*; got 2"),
     (["--train_batch_size", 41], "--train_batch_size is 41, but there are only 40 training examples"),
     (["--albert_config_file", "tiny"], "vocab_size is 21128 in the config, but the vocabulary .* has 20 entries"),
-    (["--do_train", "false"], "unused: no model here"),
+    (["--do_train", "false"], "unused: no such folder: run python -m estimator.finetune first"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(inputs, capsys, flags, message):

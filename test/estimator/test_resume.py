@@ -109,7 +109,7 @@ def test_another_optimizer_is_refused(folder):
 
 def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
     (tmp_path / "out" / "model.json").unlink()
-    with pytest.raises(UserError, match="no model here"):
+    with pytest.raises(UserError, match="holds a checkpoint, but no model.json that says of what"):
         resume.check_model(folder, description)
 
 

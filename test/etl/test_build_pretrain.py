@@ -331,7 +331,7 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
 
 @pytest.mark.parametrize("changed, message", [
     (["--max_seq_length", "7"], "max_seq_length must be at least 8, got 7"),
-    (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2"),
+    (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2, did you mean --masked_lm_prob or --masked_lm_labels?"),
     (["--masked_lm_prob", "inf"], "argument --masked_lm_prob: wants a number, got 'inf'"),
     (["--vocab_file", ""], "--vocab_file is empty"),
     (["--runner", "SparkRunner"],

@@ -64,8 +64,10 @@ def test_boolean(argv, value):
 
 
 @pytest.mark.parametrize("argv, message", [
-    (["--limits", "3"], "unrecognized arguments: --limits 3"),
-    (["--lim", "3"], "unrecognized arguments: --lim 3"),
+    (["--limits", "3"], "unrecognized arguments: --limits 3, did you mean --limit?"),
+    (["--lim", "3"], "unrecognized arguments: --lim 3, did you mean --limit?"),
+    (["--input-file=a", "--tilte", "b"], "unrecognized arguments: --input-file=a --tilte b, did you mean --input_file or --title?"),
+    (["--colour", "red"], "unrecognized arguments: --colour red"),
     (["--limit", "3.5"], "argument --limit: wants an integer, got '3.5'"),
     (["--ids", "1", "x"], "argument --ids: wants an integer, got 'x'"),
     (["--rate", "half"], "argument --rate: wants a number, got 'half'"),

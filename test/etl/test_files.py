@@ -6,8 +6,8 @@ import threading
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, read_json, require_file,
-                       require_folder, sha256_of_file, write_json, write_text)
+from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, not_utf8, read_json,
+                       require_file, require_folder, sha256_of_file, write_json, write_text)
 
 
 @pytest.fixture
@@ -184,6 +184,18 @@ def test_free_range_keeps_what_lies_around(tmp_path):
     assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
     assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
     assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can
+
+
+@pytest.mark.parametrize("data, message", [
+    ("天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 makes UTF-8 of it"),
+    ("天\n".encode("utf-16"), "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 makes UTF-8 of it"),
+    ("天".encode("utf-8") + "天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc"),    # one damaged place
+    (b"\xff\n", "invalid start byte at byte 0xff"),
+])
+def test_what_bytes_may_be_that_are_no_utf8(data, message):
+    with pytest.raises(UnicodeDecodeError) as error:
+        data.decode("utf-8")
+    assert not_utf8(error.value) == "not UTF-8: " + message
 
 
 def test_files_of_other_hosts_may_come_late(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 from etl import sources
 from etl.command_line import UserError
 from etl.documents import Document
+from etl.files import not_utf8
 from etl.sources import BadRecord, FileRange, line_number, open_input, plan_ranges, read_documents, read_documents_at
 
 PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff", "\u200b", "\u2028", "\x85",
@@ -56,12 +57,12 @@ def one_document(lines, max_line, max_document):
             return offset, "line longer than %d bytes" % max_line
         if size > max_document:
             return lines[0][0], "document longer than %d bytes" % max_document
-        if b"\r" in line.strip():
-            return offset, "line holds a carriage return in the middle"
         try:
             sentences.append(cleaned(line.decode("utf-8")))
         except UnicodeDecodeError as error:
-            return offset + error.start, "not UTF-8: %s at byte 0x%02x" % (error.reason, line[error.start])
+            return offset + error.start, not_utf8(error)
+        if b"\r" in line.strip():
+            return offset, "line holds a carriage return in the middle"
     return lines[0][0], tuple(sentences)
 
 

@@ -208,7 +208,7 @@ def test_bad_utf8_names_file_and_line(tmp_path):
     (tmp_path / "v.txt").write_bytes(b"[PAD]\n\xff\n")
     with pytest.raises(UserError) as error:
         load_vocabulary(path)
-    assert str(error.value).startswith(path + ": line 2 is not UTF-8: ")
+    assert str(error.value).startswith(path + ": line 2: not UTF-8: ")
 
 
 def test_missing_and_empty_vocabulary(tmp_path):

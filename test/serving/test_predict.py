@@ -57,7 +57,7 @@ def test_no_line_no_answer(ask):
 
 @pytest.mark.parametrize("line, message", [
     (b"a\tb\tc", "line 2: wanted text_a, or text_a and text_b separated by a tab, got 3 fields"),
-    (b"\xe5\x8c", "line 2 is not UTF-8"),
+    (b"\xe5\x8c", "line 2: not UTF-8"),
     (b"", "line 2: text_a is empty"),
     (b"\tb", "line 2: text_a is empty"),
 ])
