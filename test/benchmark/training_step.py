@@ -1,4 +1,5 @@
-"""What a pretraining step costs: ours beside the older tools' way, in turn, in one run.
+"""What a pretraining step costs: ours beside the older tools' way, in turn, in one run; and beside both the matrix products of
+ours alone, at their own shapes, which no step of this model can beat.
 
   python test/benchmark/training_step.py --config tiny --batch 8 --length 128
   python test/benchmark/training_step.py --config base --batch 4 --length 512 --share_real 0.82
@@ -24,7 +25,8 @@ from estimator.model_fn import TrainingConfig
 from etl.command_line import flag, run
 
 MASKED_SHARE = 0.15
-Step = Callable[[], float]                     # runs a step, returns its loss
+OURS, PRODUCTS = "ours", "products alone"
+Step = Callable[[], Optional[float]]           # runs a step, returns its loss if it has one
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def benchmark(flags: StepConfig) -> None:
     model = dataclasses.replace(albert_config.load(flags.config), hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     batch = make_batch(flags, model.vocab_size)
-    steps = {"older tools": make_step(flags, batch, lambda features: plain(model, features)),
-             "ours": make_step(flags, batch, lambda features: ours(model, features))}
+    theirs = make_session(flags, batch, lambda features: plain(model, features))
+    own = make_session(flags, batch, lambda features: ours(model, features))
+    steps = {"older tools": step_of(*theirs), OURS: step_of(*own), PRODUCTS: products_alone(flags, own[0])}
     first = {name: step() for name, step in steps.items()}
     wall: Dict[str, List[float]] = {name: [] for name in steps}
     cpu: Dict[str, List[float]] = {name: [] for name in steps}
@@ -65,14 +68,17 @@ def benchmark(flags: StepConfig) -> None:
     print("%s, %d x %d, %d real tokens of %d, LAMB, dropout 0, %d rounds of %d steps, %d threads" % (
         flags.config, flags.batch, flags.length, tokens, flags.batch * flags.length, flags.rounds, flags.steps, flags.threads))
     for name in steps:
-        print("%-12s wall %.3f s (%.3f to %.3f), %.0f real tokens/s; CPU %.3f s (%.3f to %.3f); first loss %.6f" % (
+        print("%-14s wall %.3f s (%.3f to %.3f), %.0f real tokens/s; CPU %.3f s (%.3f to %.3f)%s" % (
             name, statistics.median(wall[name]), min(wall[name]), max(wall[name]), tokens / statistics.median(wall[name]),
-            statistics.median(cpu[name]), min(cpu[name]), max(cpu[name]), first[name]))
+            statistics.median(cpu[name]), min(cpu[name]), max(cpu[name]),
+            "" if first[name] is None else "; first loss %.6f" % first[name]))
     what = "%s, %d × %d, %.0f %% real tokens" % (
         flags.config, flags.batch, flags.length, 100 * tokens / (flags.batch * flags.length))
     for name, unit, times in (("wall", "s a step", wall), ("CPU", "CPU-s a step", cpu)):
-        print("%s: ours is %.2f times as fast (median of rounds)" % (name, statistics.median(
-            theirs / own for theirs, own in zip(times["older tools"], times["ours"]))))
+        ratio, share = (statistics.median(upper / lower for upper, lower in zip(times[above], times[below]))
+                        for above, below in (("older tools", OURS), (PRODUCTS, OURS)))
+        print("%s: ours is %.2f times as fast (median of rounds); its products alone take %.0f %% of its time" % (
+            name, ratio, 100 * share))
         results.append(flags.results, "training_step", what, unit, times)
 
 
@@ -108,20 +114,58 @@ def ours(model: AlbertConfig, features: Dict[str, tf.Tensor]) -> Any:
     return spec.loss, spec.train_op
 
 
-def make_step(flags: StepConfig, batch: Dict[str, np.ndarray], build: Callable[[Dict[str, tf.Tensor]], Any]) -> Step:
-    """A graph and a session of its own, with values that depend on the variable's name alone."""
+def make_session(flags: StepConfig, batch: Dict[str, np.ndarray], build: Callable[[Dict[str, tf.Tensor]], Any]) -> Any:
+    """(session, fetches): a graph of its own, with values that depend on the variable's name alone."""
     graph = tf.Graph()
     with graph.as_default():
         features = {name: tf.constant(values) for name, values in batch.items()}
         loss, train_op = build({name: tf.placeholder_with_default(value, value.shape) for name, value in features.items()})
-        session = tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=flags.threads,
-                                                   inter_op_parallelism_threads=flags.threads))
+        session = start_session(flags)
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for variable in tf.trainable_variables():
             rng = np.random.RandomState(sum(variable.op.name.encode()))
             if not variable.op.name.endswith(("/gamma", "/beta", "bias")):
                 variable.load(rng.normal(0, 0.02, variable.shape.as_list()).astype(np.float32), session)
-    return lambda: float(session.run([loss, train_op])[0])
+    return session, [loss, train_op]
+
+
+def make_step(*given: Any) -> Step:
+    """One that runs what `make_session` makes."""
+    return step_of(*make_session(*given))
+
+
+def step_of(session: tf.Session, fetches: Any) -> Step:
+    return lambda: float(session.run(fetches)[0])
+
+
+def products_alone(flags: StepConfig, session: tf.Session) -> Step:
+    """All matrix products of the session's graph, at the shapes that they have in a step, without what lies between them."""
+    found = [op for op in session.graph.get_operations() if op.type in ("MatMul", "BatchMatMul", "BatchMatMulV2")]
+    with session.graph.as_default():
+        shapes = session.run([[tf.shape(side) for side in op.inputs] for op in found])
+    with tf.Graph().as_default():
+        sides: Dict[Any, Any] = {}             # one tensor for all of a shape
+        products = []
+        for op, (left, right) in zip(found, shapes):
+            for shape in (tuple(left), tuple(right)):
+                if shape not in sides:
+                    sides[shape] = tf.get_variable("side_%d" % len(sides), shape, initializer=tf.random_uniform_initializer(-1, 1))
+            names = ("transpose_a", "transpose_b") if op.type == "MatMul" else ("adj_x", "adj_y")
+            transposed = dict(zip(("transpose_a", "transpose_b"), map(op.get_attr, names)))
+            products.append(tf.matmul(sides[tuple(left)], sides[tuple(right)], **transposed).op)
+        alone = start_session(flags, tf.OptimizerOptions.L0)          # at L1 products that are alike would be one
+        alone.run(tf.global_variables_initializer())
+        everything = tf.group(*products)
+
+    return lambda: alone.run(everything)
+
+
+def start_session(flags: StepConfig, level: Any = tf.OptimizerOptions.L1) -> tf.Session:
+    options = tf.GraphOptions(optimizer_options=tf.OptimizerOptions(opt_level=level))
+    if level == tf.OptimizerOptions.L0:
+        options.rewrite_options.disable_meta_optimizer = True
+    return tf.Session(config=tf.ConfigProto(intra_op_parallelism_threads=flags.threads, graph_options=options,
+                                            inter_op_parallelism_threads=flags.threads))
 
 
 def cpu_seconds() -> float:
