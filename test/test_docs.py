@@ -125,7 +125,7 @@ def literals():
     yield read("Makefile")
 
 
-@pytest.mark.parametrize("name, heading", [("README.md", "## When it says no"), ("README.zh.md", "## 它说不行的时候")])
+@pytest.mark.parametrize("name, heading", [("README.md", "## When it says no"), ("README.zh.md", "## 常见报错")])
 def test_messages_to_look_up_are_messages_of_ours(name, heading):
     """Between the `…`, where values stand, they are what the sources say."""
     texts = list(literals())
