@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import re
@@ -17,7 +18,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from etl.command_line import UserError
-from serving.server import bind, main
+from serving.server import bind, look_for_less_garbage, main
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -131,6 +132,17 @@ def test_what_was_asked_before_the_end_is_answered(version, tmp_path):
 
 
 @pytest.mark.skipif(not os.path.exists("/proc/net/if_inet6"), reason="there is no IPv6")
+def test_a_full_collection_passes_over_the_libraries():
+    threshold, before = gc.get_threshold(), len(gc.get_objects())
+    try:
+        look_for_less_garbage()
+        assert gc.get_freeze_count() > 100000 and len(gc.get_objects()) < before / 10
+        assert gc.get_threshold()[0] == 20000
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*threshold)
+
+
 def test_ipv6(version):
     process = Process(os.path.dirname(version), "--host", "::1")
     try:
