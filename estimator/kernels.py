@@ -56,6 +56,12 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.
     return tf.gather(parts, indices)
 
 
+def attend(scores: tf.Tensor, probs: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    """What the heads of attention read, [batch, heads, length, head_size]; `probs` is the softmax of `scores`."""
+    del scores
+    return tf.matmul(probs, value)
+
+
 class Kernels(NamedTuple):
     """What a backend may compute its own way."""
     gelu: Activation = gelu
@@ -63,6 +69,7 @@ class Kernels(NamedTuple):
     look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
     look_up_few: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = look_up_few
     gather_once: Callable[[tf.Tensor, tf.Tensor, Activation], tf.Tensor] = gather_once
+    attend: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = attend
 
 
 STOCK = Kernels()

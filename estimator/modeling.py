@@ -232,7 +232,7 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
             scores += context.mask_scores
         probs = tf.nn.softmax(scores)
         dropped = _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs")
-        heads = tf.matmul(dropped, value)
+        heads = context.kernels.attend(scores, probs, value) if dropped is probs else tf.matmul(dropped, value)
         if context.packing is None or outputs is not None:
             heads = tf.transpose(heads, [0, 2, 1, 3])
         else:

@@ -59,6 +59,14 @@ class TestKernels:
         assert_same(own, lambda parts: tf.gather(parts, there), [parts], [0])
 
 
+    def test_attend(self):
+        scores, value = randoms([2, 3, 4, 5], [2, 3, 5, 6])
+
+        def with_softmax(attend):
+            return lambda scores, value: attend(scores, tf.nn.softmax(scores), value)
+        assert_same(with_softmax(host_kernels.attend), with_softmax(kernels.attend), [scores, value], [0, 1])
+
+
 @pytest.mark.parametrize("kind", ["postln", "preln", "google", "google_fast", "bert"])
 def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     """In float32: to 5e-6 of the largest of each variable, or of 1."""
