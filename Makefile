@@ -29,7 +29,7 @@ PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
 ONNX := .venv-onnx
 
-.PHONY: help venv test lint coverage doctor dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
+.PHONY: help venv test lint coverage doctor python dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
     bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -49,6 +49,10 @@ venv:
 
 test: venv
 	$(PYTHON) -m pytest -n auto
+
+# Which Python 3.7 the environment would be made with, for `doctor`.
+python:
+	@$(find_python); echo "$$python"
 
 # Any Python 3 will do: there may be no .venv yet.
 doctor:
@@ -90,7 +94,7 @@ check-transformers: venv $(TRANSFORMERS)/complete
 	$(TRANSFORMERS)/bin/python test/transformers_check/theirs.py output/check_transformers
 	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py check output/check_transformers
 
-bench: venv $(ONNX)/complete
+bench: venv $(if $(or $(findstring onnx_speed,$(ONLY)),$(if $(ONLY),,all)),$(ONNX)/complete)
 	$(PYTHON) test/benchmark/bench.py $(if $(DATA),--data '$(DATA)') $(if $(TASK),--task $(TASK)) \
 	    $(if $(CORPUS),--corpus '$(CORPUS)') $(if $(VOCAB),--vocab_file $(VOCAB)) $(if $(ONLY),--only $(ONLY))
 
@@ -155,7 +159,7 @@ $(TRANSFORMERS)/complete $(ONNX)/complete:
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 clean:
-	rm -rf output build dist *.egg-info
+	rm -rf output build dist
 
 # Finds a Python 3.7 that runs: on PATH, in pyenv, in uv, in conda. Sets the shell variable `python`, or ends with advice.
 define find_python

@@ -7,7 +7,7 @@ A text is a line. Vectors go to standard output as JSON lines, {"text": …, "ve
 texts: .npy, float32 [texts, hidden], or .jsonl. --pooling says what a text's vector is:
 
   pooled   the pooled output, which the heads read
-  mean     the mean over the tokens of --layer, [CLS] and [SEP] left out
+  mean     the mean over the tokens of --layer, [CLS] and [SEP] too, as the exported signature `embed` has it
   cls      the vector of [CLS] in --layer
 """
 import contextlib
@@ -144,7 +144,7 @@ def pool(encoded_texts: Any, input_mask: Any, pooling: str, layer: int) -> Any:
 
     Args:
       encoded_texts: a `modeling.Encoded`.
-      input_mask: int32 [batch, length]; the last token of each text is [SEP].
+      input_mask: int32 [batch, length].
       pooling: one of POOLINGS.
       layer: index into all_layers.
     """
@@ -154,8 +154,8 @@ def pool(encoded_texts: Any, input_mask: Any, pooling: str, layer: int) -> Any:
     hidden = encoded_texts.all_layers[layer]
     if pooling == CLS:
         return hidden[:, 0]
-    words = tf.cast(input_mask[:, 2:], tf.float32)[:, :, tf.newaxis]   # of the places from 1 on, without the last: [SEP]
-    return tf.math.divide_no_nan(tf.reduce_sum(hidden[:, 1:-1] * words, axis=1), tf.reduce_sum(words, axis=1))
+    is_token = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]
+    return tf.reduce_sum(hidden * is_token, axis=1) / tf.reduce_sum(is_token, axis=1)
 
 
 def read_texts(path: Optional[str]) -> Iterable[str]:

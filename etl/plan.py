@@ -49,7 +49,7 @@ class BuildConfig:
                           "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
     max_seq_length: int = flag(_DEFAULTS.max_seq_length, "tokens of a sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
-        None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length")
+        None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length, twice that with do_permutation")
     masked_lm_prob: float = flag(_DEFAULTS.masked_lm_prob, "share of tokens to predict")
     short_seq_prob: float = flag(_DEFAULTS.short_seq_prob, "chance that a copy of a document gets shorter samples")
     dupe_factor: int = flag(_DEFAULTS.dupe_factor, "copies of each document, each split and masked anew")
@@ -121,7 +121,8 @@ class BuildConfig:
         """The part of the flags that decides what samples a document gives."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(InstanceConfig)}
         if self.max_predictions_per_seq is None:
-            values["max_predictions_per_seq"] = max(1, int(round(self.masked_lm_prob * self.max_seq_length)))
+            share = self.masked_lm_prob * (2 if self.do_permutation else 1)    # shuffled tokens are as many as masked ones
+            values["max_predictions_per_seq"] = min(self.max_seq_length, max(1, int(round(share * self.max_seq_length))))
         return InstanceConfig(**values)
 
     @property

@@ -52,13 +52,13 @@ usage() {
     echo
     if [[ $STAGE == pretrain ]]; then
         echo "  --data_path   a folder of etl.build_pretrain, or one that holds tf*.tfrecord of 512 tokens and 51 predictions;"
-        echo "                then vocab.txt is taken from there, --ckpt_path or albert_config/, in this order, and records"
-        echo "                held out from eval/tf*.tfrecord"
+        echo "                then vocab.txt is taken from there or --ckpt_path, in this order, and records held out from"
+        echo "                eval/tf*.tfrecord"
         echo "  --ckpt_path   a folder that holds albert_model.ckpt, to start from; without it from random values"
     else
         echo "  --data_path   a folder that holds train.tsv and dev.tsv: text_a, text_b and label, separated by tabs"
-        echo "  --ckpt_path   a folder that holds albert_model.ckpt, and vocab.txt if it is not the released one; or a"
-        echo "                folder of estimator.pretrain, which says its config itself"
+        echo "  --ckpt_path   a folder that holds albert_model.ckpt and vocab.txt, or a folder of estimator.pretrain, which says its"
+        echo "                config itself"
     fi
     echo
     echo "Any flag of the trainer, as --flag=value or --flag value, overrides what is set here:"
@@ -166,18 +166,27 @@ add_pretraining_data() {
         return
     fi
     holds "$DATA_PATH" 'tf*.tfrecord' || die "--data_path: $DATA_PATH: no tf*.tfrecord there, and no manifest.json"
-    local vocabulary=$ROOT/albert_config/vocab.txt folder
-    for folder in "$CKPT_PATH" "$DATA_PATH"; do
-        if [[ -n $folder && -f $folder/vocab.txt ]]; then vocabulary=$folder/vocab.txt; fi
-    done
-    add_flags "--input_file=$DATA_PATH/tf*.tfrecord" "--vocab_file=$vocabulary" \
-        --max_seq_length=512 --max_predictions_per_seq=51
+    add_vocabulary --data_path "$DATA_PATH" "$CKPT_PATH"
+    add_flags "--input_file=$DATA_PATH/tf*.tfrecord" --max_seq_length=512 --max_predictions_per_seq=51
     if holds "$DATA_PATH" 'eval/tf*.tfrecord'; then
         add_flags "--eval_input_file=$DATA_PATH/eval/tf*.tfrecord"
     elif [[ $KIND == acc && -z $(value_of eval_input_file) ]]; then
         add_flags --do_eval=false
         echo "$LAUNCHER: no eval/tf*.tfrecord in $DATA_PATH: nothing is evaluated, and TrainAccuracy will be None"
     fi
+}
+
+# The first vocab.txt in the folders behind the flag's name. Another one of as many entries would train, and be wrong.
+add_vocabulary() {
+    local flag=$1 folder
+    [[ -z $(value_of vocab_file) ]] || return 0
+    for folder in "${@:2}"; do
+        if [[ -n $folder && -f $folder/vocab.txt ]]; then
+            add_flags "--vocab_file=$folder/vocab.txt"
+            return
+        fi
+    done
+    die "$flag: $2: no vocab.txt there: give --vocab_file, the one that it was made with"
 }
 
 add_labelled_data() {
@@ -195,9 +204,8 @@ add_pretrained_model() {
         return
     fi
     [[ -f $CKPT_PATH/albert_model.ckpt.index ]] || die "--ckpt_path: $CKPT_PATH: no albert_model.ckpt there"
-    local vocabulary=$CKPT_PATH/vocab.txt
-    [[ -f $vocabulary ]] || vocabulary=$ROOT/albert_config/vocab.txt
-    add_flags "--init_checkpoint=$CKPT_PATH/albert_model.ckpt" "--vocab_file=$vocabulary" --albert_config_file=xlarge
+    add_vocabulary --ckpt_path "$CKPT_PATH"
+    add_flags "--init_checkpoint=$CKPT_PATH/albert_model.ckpt" --albert_config_file=xlarge
 }
 
 # ---------------------------------------------------------------- ranks: one trainer for each device

@@ -64,6 +64,8 @@ def stand_in(tmp_path):
     (tmp_path / "records" / "tf_1.tfrecord").touch()
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "albert_model.ckpt.index").touch()
+    for name in ("records", "checkpoint"):
+        (tmp_path / name / "vocab.txt").touch()
     (tmp_path / "table.json").write_text("{}")
     return make_repository(tmp_path / "repository", STAND_IN.format(python=sys.executable))
 
@@ -211,7 +213,7 @@ def test_settings_of_pretraining(stand_in, launcher, steps):
     assert (config.max_seq_length, config.max_predictions_per_seq, config.num_train_steps) == (512, 51, steps)
     assert 0 < config.num_warmup_steps < steps / 10
     assert config.input_file == ("records/tf*.tfrecord",) and not config.do_eval
-    assert config.vocab_file == str(stand_in / "albert_config" / "vocab.txt") and config.init_checkpoint is None
+    assert config.vocab_file == "records/vocab.txt" and config.init_checkpoint is None
 
 
 @pytest.mark.parametrize("launcher, rate, epochs", [
@@ -223,14 +225,13 @@ def test_settings_of_fine_tuning(stand_in, launcher, rate, epochs):
     assert (config.task_name, config.train_batch_size, config.max_seq_length) == ("lcqmc", 32, 128)
     assert (config.learning_rate, config.num_train_epochs) == (rate, epochs) and config.do_train and config.do_eval
     assert (config.data_dir, config.init_checkpoint) == ("pairs", "checkpoint/albert_model.ckpt")
-    assert (config.albert_config_file, config.vocab_file) == ("xlarge", str(stand_in / "albert_config" / "vocab.txt"))
+    assert (config.albert_config_file, config.vocab_file) == ("xlarge", "checkpoint/vocab.txt")
 
 
 def test_what_lies_beside_records_and_checkpoint_is_taken_and_flags_win(stand_in):
     folder = stand_in.parent
     (folder / "records" / "eval").mkdir()
-    for path in ("records/eval/tf_1.tfrecord", "records/vocab.txt", "checkpoint/vocab.txt"):
-        (folder / path).touch()
+    (folder / "records" / "eval" / "tf_1.tfrecord").touch()
     launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", "--ckpt_path=checkpoint", "--learning_rate", "1e-4",
            "--num_train_steps=8", "--output_dir=a model")
     config = flags_given(stand_in, PretrainConfig)
@@ -265,6 +266,19 @@ def test_a_mistake_is_one_line(stand_in, launcher, arguments, message):
     status, output, errors = launch(stand_in, launcher, *arguments)
     assert (status, output) == (2, "") and errors.startswith("%s: error: %s" % (launcher, message)), errors
     assert errors.count("\n") == 1 and not (stand_in / "test" / "output").exists()
+
+
+@pytest.mark.parametrize("launcher, data, flag", [("train_full_1p_pretrain.sh", "records", "--data_path: records"),
+                                                  ("train_full_1p_finetune.sh", "pairs", "--ckpt_path: checkpoint")])
+def test_no_vocabulary_is_guessed(stand_in, launcher, data, flag):
+    for name in ("records", "checkpoint"):
+        (stand_in.parent / name / "vocab.txt").unlink()
+    status, _, errors = launch(stand_in, launcher, "--data_path", data, "--ckpt_path=checkpoint")
+    assert status == 2 and errors == "%s: error: %s: no vocab.txt there: give --vocab_file, the one that it was made with\n" % (
+        launcher, flag)
+    status, _, errors = launch(stand_in, launcher, "--data_path", data, "--ckpt_path=checkpoint", "--vocab_file=mine.txt")
+    config = flags_given(stand_in, PretrainConfig if data == "records" else FinetuneConfig)
+    assert (status, errors, config.vocab_file) == (0, "", "mine.txt")
 
 
 def test_fine_tuning_needs_a_checkpoint(stand_in):

@@ -91,7 +91,11 @@ def look_at_machine() -> List[Finding]:
 def look_at_environment(python: str) -> List[Finding]:
     """What the environment holds, and what that means for building, training and serving."""
     if not os.path.exists(python):
-        return [Finding("environment", "%s is not there" % python, "make venv")]
+        found = subprocess.run(["make", "--silent", "-C", ROOT, "python"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        chosen = (found.stdout if found.returncode == 0 else found.stderr).decode("utf-8", "replace").strip().splitlines()
+        return [Finding("python", chosen[0] if chosen else "no answer from make", "" if found.returncode == 0 else chosen[-1] if chosen else
+                        "make is needed"),
+                Finding("environment", "%s is not there" % python, "make venv")]
     version = ask(python, "import json, platform; print(json.dumps(platform.python_version()))")
     if not (version[0] or "").startswith("3.7."):
         return [Finding("python", "%s: %s" % (python, version[0] or version[1]), "Python 3.7 is needed: rm -rf .venv; make venv")]

@@ -51,6 +51,11 @@ def test_predictions_follow_from_the_length(length, prob, given, wanted):
     assert config.instances.max_predictions_per_seq == wanted
 
 
+def test_shuffled_tokens_get_as_many_places_as_masked_ones():
+    assert BuildConfig(max_seq_length=100, do_permutation=True).instances.max_predictions_per_seq == 30
+    assert BuildConfig(max_seq_length=10, masked_lm_prob=0.6, do_permutation=True).instances.max_predictions_per_seq == 10
+
+
 def test_the_defaults_are_those_of_the_samples():
     assert BuildConfig().instances == InstanceConfig()
 
