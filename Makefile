@@ -34,7 +34,10 @@ ONNX := .venv-onnx
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
-# Where LC_ALL is C, Python 3.7 cannot make an environment in a folder whose name is not ASCII.
+# Where LC_ALL is C, Python 3.7 and pip cannot fill an environment in a folder whose name is not ASCII.
+venv .venv-lint/complete .venv-flink/complete .venv-schemathesis/bin/schemathesis $(TRANSFORMERS)/complete $(ONNX)/complete: \
+    export LC_ALL := C.UTF-8
+
 # The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
 # other pins or in another folder, is made anew, and one that is complete costs nothing.
 venv:
@@ -42,7 +45,7 @@ venv:
 	if [ "$$(cat .venv/complete 2>/dev/null)" != "$$wanted" ]; then \
 	    $(find_python); \
 	    echo "Setting up .venv with $$python"; \
-	    rm -rf .venv && LC_ALL=C.UTF-8 "$$python" -m venv .venv && \
+	    rm -rf .venv && "$$python" -m venv .venv && \
 	    $(PYTHON) -m pip install --quiet --disable-pip-version-check -r requirements.txt && \
 	    $(PYTHON) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e . && \
 	    $(PYTHON) -m pip check && echo "$$wanted" > .venv/complete; \
@@ -65,7 +68,7 @@ lint: .venv-lint/complete
 
 # mypy would bring typed_ast and typing_extensions of its own; the runtime's pins stay as they are.
 .venv-lint/complete: test/checks/lint_requirements.txt | venv
-	rm -rf .venv-lint && LC_ALL=C.UTF-8 $(PYTHON) -m venv .venv-lint
+	rm -rf .venv-lint && $(PYTHON) -m venv .venv-lint
 	.venv-lint/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 coverage: venv
@@ -136,7 +139,7 @@ check-flink: venv .venv-flink/complete
 
 # apache-flink is the package of this and of much that nobody needs here.
 .venv-flink/complete:
-	rm -rf .venv-flink && LC_ALL=C.UTF-8 $(PYTHON) -m venv .venv-flink
+	rm -rf .venv-flink && $(PYTHON) -m venv .venv-flink
 	.venv-flink/bin/python -m pip install --quiet --disable-pip-version-check --no-deps apache-flink-libraries==1.16.3 && touch $@
 
 check-page: venv
@@ -146,7 +149,7 @@ check-rest: venv .venv-schemathesis/bin/schemathesis
 	$(PYTHON) test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis
 
 .venv-schemathesis/bin/schemathesis:
-	LC_ALL=C.UTF-8 python3 -m venv .venv-schemathesis && .venv-schemathesis/bin/python -m pip install --quiet schemathesis==4.32.5
+	python3 -m venv .venv-schemathesis && .venv-schemathesis/bin/python -m pip install --quiet schemathesis==4.32.5
 
 # Environments for what needs a newer Python; a stamp, written last, tells a complete one.
 $(TRANSFORMERS)/complete: test/transformers_check/requirements.txt
@@ -156,7 +159,7 @@ $(TRANSFORMERS)/complete $(ONNX)/complete:
 	    "$$python" -c '' 2>/dev/null && break; \
 	done; \
 	rm -rf $(@D); \
-	LC_ALL=C.UTF-8 "$$python" -m venv $(@D) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
+	"$$python" -m venv $(@D) || { echo "Python 3.8, 3.9 or 3.10 is needed, on PATH or in pyenv" >&2; exit 1; }; \
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
 clean:
