@@ -27,16 +27,16 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 TRANSFORMERS := .venv-transformers
+# In the C locale neither Python 3.7 and pip can fill an environment in a folder whose name is not ASCII, nor TensorFlow load.
+ifneq ($(shell locale charmap 2>/dev/null),UTF-8)
+export LC_ALL := C.UTF-8
+endif
 ONNX := .venv-onnx
 
 .PHONY: help venv test lint coverage doctor python dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
     bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
-
-# Where LC_ALL is C, Python 3.7 and pip cannot fill an environment in a folder whose name is not ASCII.
-venv .venv-lint/complete .venv-flink/complete .venv-schemathesis/bin/schemathesis $(TRANSFORMERS)/complete $(ONNX)/complete: \
-    export LC_ALL := C.UTF-8
 
 # The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
 # other pins or in another folder, is made anew, and one that is complete costs nothing.

@@ -65,6 +65,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
         argv: Optional[Sequence[str]] = None) -> int:
     """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130 for Ctrl-C."""
     quiet_libraries()
+    read_module_paths_as_utf8()
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -87,6 +88,14 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")   # of a gather among rows of any number; they fit
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+
+
+def read_module_paths_as_utf8() -> None:
+    """In the C locale Python 3.7 takes the name of its own folder for ASCII; below one that is not, protobuf refuses to load."""
+    mended = [os.fsencode(path).decode("utf-8", "surrogateescape") for path in sys.path]
+    if mended != sys.path:
+        sys.path[:] = mended
+        os.environ["LC_ALL"] = "C.UTF-8"       # of processes that this one starts
 
 
 def describe(config: Any) -> str:

@@ -1,10 +1,12 @@
+import os
+import sys
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
 import pytest
 
 from albert_config import ConfigError
-from etl.command_line import UserError, describe, flag, parse, run
+from etl.command_line import UserError, describe, flag, parse, read_module_paths_as_utf8, run
 
 
 @dataclass(frozen=True)
@@ -157,3 +159,13 @@ def test_describe_can_be_pasted_back():
     assert describe(config) == words
     import shlex
     assert parsed(*shlex.split(words)) == config
+
+
+def test_paths_that_the_c_locale_hides_are_read_as_utf8(monkeypatch):
+    monkeypatch.delenv("LC_ALL", raising=False)
+    monkeypatch.setattr(sys, "path", ["/a", "/新"])
+    read_module_paths_as_utf8()
+    assert (sys.path, "LC_ALL" in os.environ) == (["/a", "/新"], False)
+    monkeypatch.setattr(sys, "path", ["/a", "/\udce6\udc96\udcb0"])
+    read_module_paths_as_utf8()
+    assert (sys.path, os.environ["LC_ALL"]) == (["/a", "/新"], "C.UTF-8")
