@@ -65,7 +65,6 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
         argv: Optional[Sequence[str]] = None) -> int:
     """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130 for Ctrl-C."""
     quiet_libraries()
-    read_module_paths_as_utf8()
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -90,12 +89,12 @@ def quiet_libraries() -> None:
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
 
-def read_module_paths_as_utf8() -> None:
-    """In the C locale Python 3.7 takes the name of its own folder for ASCII; below one that is not, protobuf refuses to load."""
-    mended = [os.fsencode(path).decode("utf-8", "surrogateescape") for path in sys.path]
-    if mended != sys.path:
-        sys.path[:] = mended
-        os.environ["LC_ALL"] = "C.UTF-8"       # of processes that this one starts
+def require_paths_that_can_be_read() -> None:
+    """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow would not load."""
+    for path in sys.path:
+        if path != os.fsencode(path).decode("utf-8", "replace"):
+            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do with it: set "
+                            "LC_ALL=C.UTF-8" % os.fsencode(path).decode("utf-8", "replace"))
 
 
 def describe(config: Any) -> str:

@@ -1,4 +1,3 @@
-import os
 import sys
 from dataclasses import dataclass
 from typing import Optional, Tuple
@@ -6,7 +5,7 @@ from typing import Optional, Tuple
 import pytest
 
 from albert_config import ConfigError
-from etl.command_line import UserError, describe, flag, parse, read_module_paths_as_utf8, run
+from etl.command_line import UserError, describe, flag, parse, run
 
 
 @dataclass(frozen=True)
@@ -161,11 +160,10 @@ def test_describe_can_be_pasted_back():
     assert parsed(*shlex.split(words)) == config
 
 
-def test_paths_that_the_c_locale_hides_are_read_as_utf8(monkeypatch):
-    monkeypatch.delenv("LC_ALL", raising=False)
+def test_a_folder_that_the_c_locale_hides(monkeypatch, capsys):
     monkeypatch.setattr(sys, "path", ["/a", "/新"])
-    read_module_paths_as_utf8()
-    assert (sys.path, "LC_ALL" in os.environ) == (["/a", "/新"], False)
+    assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 0
     monkeypatch.setattr(sys, "path", ["/a", "/\udce6\udc96\udcb0"])
-    read_module_paths_as_utf8()
-    assert (sys.path, os.environ["LC_ALL"]) == (["/a", "/新"], "C.UTF-8")
+    assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 1
+    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do "
+                                       "with it: set LC_ALL=C.UTF-8\n")
