@@ -68,7 +68,9 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
     if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        status = command(parse(prog, description, config_class, argv)) or 0
+        config = parse(prog, description, config_class, argv)
+        require_paths_that_can_be_read()
+        status = command(config) or 0
         sys.stdout.flush()
         return status
     except BrokenPipeError:                    # the reader of our output, `head` say, has seen enough
