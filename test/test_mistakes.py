@@ -280,6 +280,7 @@ WRONG_USAGE = [
     ("serving.predict --text_b 天", "text_b is given without text_a"),
     ("serving.predict --server 127.0.0.1:8501 --text_a 天", "server must be as http://127.0.0.1:8501, got 127.0.0.1:8501"),
     ("serving.server --rest_api_port 80000", "rest_api_port must be at most 65535, got 80000"),
+    ("serving.server --model_name albert/1", "model_name must be a name without /, got 'albert/1'"),
     ("estimator.checkpoints x", "the first word must be one of inspect, average, to_transformers, from_transformers, adopt, "
      "got x"),
 ]
