@@ -13,7 +13,7 @@ from etl.cluster import ENVIRONMENTS, RUNNERS, ClusterConfig
 from etl.command_line import UserError, flag
 from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
-from etl.sources import INPUT_FORMATS, FileRange, is_compressed, plan_ranges
+from etl.sources import INPUT_FORMATS, FileRange, begins_with_json, is_compressed, plan_ranges
 from etl.tokenization import TokenizerConfig, load_tokenizer
 from etl.words import SEGMENTERS, load_segmenter
 
@@ -171,6 +171,8 @@ def make_plan(config: BuildConfig) -> Plan:
     for path in paths:
         if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
             raise UserError("--input_file: %s is the vocabulary: name text alone" % path)
+    if config.input_format == "text" and begins_with_json(paths[0]):
+        raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the field of the text" % paths[0])
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary

@@ -18,16 +18,16 @@ def progress(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> 
     """
     done = threading.Event()
     begin = time.time()
-    already = measure()[0]
+    first = measure()
 
     def watch() -> None:
-        shown = None
+        shown = first
         while not done.wait(INTERVAL_SECONDS):
             finished, remark = measure()
             if (finished, remark) == shown:    # the rate would fall, and the time left grow, just because a range takes long
                 continue
             shown = finished, remark
-            rate = (finished - already) / (time.time() - begin)
+            rate = (finished - first[0]) / (time.time() - begin)
             left = ", %s left" % clock((total - finished) / rate) if rate > 0 else ""
             sys.stderr.write("%s: %.1f of %.1f MB, %.2f MB/s, %s%s\n"
                              % (label, finished / 1e6, total / 1e6, rate / 1e6, remark, left))

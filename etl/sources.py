@@ -108,6 +108,16 @@ def line_number(path: str, offset: int) -> int:
     return lines
 
 
+def begins_with_json(path: str) -> bool:
+    """Whether the first line is a JSON object, which hardly any text begins with."""
+    with open_input(path) as stream, damage_named(path):
+        line = stream.readline(MAX_DOCUMENT_BYTES)
+    try:
+        return line.startswith(b"{") and isinstance(json.loads(line.decode("utf-8")), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def is_compressed(path: str) -> bool:
     """True for a .gz or .bz2 file, which cannot be entered in the middle."""
     return os.path.splitext(path)[1] in _OPENERS

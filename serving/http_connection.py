@@ -65,6 +65,8 @@ class HttpConnection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade():       # a head behind a body in one piece: what follows it would be read as a request
+            raise ValueError("another protocol was asked for")
         self._stop_head_timer()
         super().on_headers_complete()
 

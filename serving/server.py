@@ -65,6 +65,8 @@ class ServerConfig:
         for name in ("port", "rest_api_port"):
             if getattr(self, name) > 65535:
                 raise ValueError("%s must be at most 65535, got %d" % (name, getattr(self, name)))
+        if not self.model_name or "/" in self.model_name:      # no path of the REST interface would lead to it
+            raise ValueError("model_name must be a name without /, got %r" % self.model_name)
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -165,8 +167,11 @@ def bind(host: str, port: int, name: str) -> socket.socket:
         listening.listen(1024)
         return listening
     except OSError as error:
+        reason = error.strerror or error
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError("--host: %s: %s: no address of this machine" % (host, reason))
         advice = "; give another, or 0 for any free one" if error.errno == errno.EADDRINUSE else ""
-        raise UserError("--%s: %s:%d: %s%s" % (name, host, port, error.strerror or error, advice))
+        raise UserError("--%s: %s:%d: %s%s" % (name, host, port, reason, advice))
 
 
 if __name__ == "__main__":

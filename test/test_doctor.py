@@ -1,5 +1,6 @@
 """What `make doctor` says of this environment, of none, and of a broken one."""
 import os
+import shutil
 import sys
 
 import pytest
@@ -28,6 +29,15 @@ def test_without_an_environment_the_command_that_makes_it_is_named(doctor, capsy
     assert doctor.main(["--python", "/nowhere/python"]) == 1
     said = capsys.readouterr().out
     assert "/nowhere/python is not there  ← make venv" in said and "Missing: environment" in said
+
+
+def test_without_a_python_the_advice_where_to_get_one_is_named(doctor, monkeypatch, tmp_path):
+    for name in ("make", "bash", "env"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("PYENV_ROOT", str(tmp_path))
+    found, _ = doctor.look_at_environment("/nowhere/python")
+    assert found.text.startswith("Python 3.7 is needed") and found.missing.startswith("Get it by one of: ")
 
 
 def test_an_environment_of_another_python(doctor, tmp_path):

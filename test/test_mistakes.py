@@ -59,6 +59,7 @@ def write_inputs():
         write(name + ".txt", TEXT.splitlines(), encoding)
     write("windows.txt", TEXT.replace("\n", "\r\n").split("\n"), "utf-16")
     write("blank.txt", ["", ""])
+    write("wiki_00", [json.dumps({"title": "天", "text": "天地人。"}, ensure_ascii=False)])
     for name, tokens in (("vocab", TOKENS), ("no_mask", [token for token in TOKENS if token != "[MASK]"]),
                          ("twice", TOKENS + ("天",)), ("short", TOKENS[:-1])):
         write(name + ".txt", tokens)
@@ -159,6 +160,8 @@ MISTAKES = [
     (BUILD + " --input_file gb18030.txt", "gb18030.txt: line 1: " + NOT_GB18030),
     (BUILD + " --input_file utf16.txt", "utf16.txt: line 1: " + NOT_UTF16),
     (BUILD + " --input_file windows.txt", "windows.txt: line 1: " + NOT_UTF16),
+    (BUILD + " --input_file wiki_00", "--input_file: wiki_00 holds JSON lines: give --input_format jsonl, and --text_field, the field of "
+     "the text"),
     (BUILD + " --input_file blank.txt", "--input_file: no text in blank.txt"),
     (BUILD + " --input_file '*.txt'", "--input_file: vocab.txt is the vocabulary: name text alone"),
     (BUILD + " --input_file corpus.txt --output_dir corpus.txt", "--output_dir: FOLDER/corpus.txt is a file, not a folder"),
@@ -280,6 +283,7 @@ WRONG_USAGE = [
     ("serving.predict --text_b 天", "text_b is given without text_a"),
     ("serving.predict --server 127.0.0.1:8501 --text_a 天", "server must be as http://127.0.0.1:8501, got 127.0.0.1:8501"),
     ("serving.server --rest_api_port 80000", "rest_api_port must be at most 65535, got 80000"),
+    ("serving.server --model_name albert/1", "model_name must be a name without /, got 'albert/1'"),
     ("estimator.checkpoints x", "the first word must be one of inspect, average, to_transformers, from_transformers, adopt, "
      "got x"),
 ]

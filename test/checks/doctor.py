@@ -92,7 +92,8 @@ def look_at_environment(python: str) -> List[Finding]:
     """What the environment holds, and what that means for building, training and serving."""
     if not os.path.exists(python):
         found = subprocess.run(["make", "--silent", "-C", ROOT, "python"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        chosen = (found.stdout if found.returncode == 0 else found.stderr).decode("utf-8", "replace").strip().splitlines()
+        said = (found.stdout if found.returncode == 0 else found.stderr).decode("utf-8", "replace").strip().splitlines()
+        chosen = [line for line in said if not re.match(r"make(\[\d+\])?: ", line)]          # make's own last word says nothing
         return [Finding("python", chosen[0] if chosen else "no answer from make", "" if found.returncode == 0 else chosen[-1] if chosen else
                         "make is needed"),
                 Finding("environment", "%s is not there" % python, "make venv")]

@@ -11,7 +11,8 @@ from etl import sources
 from etl.command_line import UserError
 from etl.documents import Document
 from etl.files import not_utf8
-from etl.sources import BadRecord, FileRange, line_number, open_input, plan_ranges, read_documents, read_documents_at
+from etl.sources import (BadRecord, FileRange, begins_with_json, line_number, open_input, plan_ranges, read_documents,
+                         read_documents_at)
 
 PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff", "\u200b", "\u2028", "\x85",
                                               "\x1c", "a", "你好。", "再见！", "b c", "\0")] + [b"\xff", b"\xe3\x80", b"\x85"]
@@ -229,6 +230,14 @@ def test_default_ranges_are_a_64th_within_bounds(monkeypatch, total, step):
 def test_line_number(tmp_path, offset, number):
     (tmp_path / "x").write_bytes(b"a\n\nb\nc")
     assert line_number(str(tmp_path / "x"), offset) == number
+
+
+@pytest.mark.parametrize("content, begins", [
+    (b'{"text": "a"}\n', True), (b'{"text": "\xe4\xbd\xa0"}', True), (b"", False), ("你好。\n".encode("utf-8"), False), (b"[1]\n", False),
+    (b"{a}\n", False), (b"{\xff}\n", False), (b'{"a":' * 100000, False), (b'\n{"text": "a"}\n', False)])
+def test_begins_with_json(tmp_path, content, begins):
+    (tmp_path / "x.gz").write_bytes(gzip.compress(content))
+    assert begins_with_json(str(tmp_path / "x.gz")) == begins
 
 
 def test_read_documents_at(tmp_path):

@@ -162,6 +162,16 @@ def test_a_request_that_would_rather_speak_another_protocol(with_connection):
     with_connection(ask)
 
 
+def test_the_body_of_a_request_for_another_protocol_is_no_request(with_connection):
+    async def ask(reader, writer):
+        writer.write(REQUEST + b"POST / HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(REQUEST))
+        await asyncio.sleep(0.01)
+        writer.write(REQUEST)
+        answers = await reader.read()
+        assert answers.startswith(b"HTTP/1.1 400 ") and answers.count(b"HTTP/1.1 ") == 1      # it overtakes the first one's
+    with_connection(ask)
+
+
 POST = b"POST /v1/models/albert:predict HTTP/1.1\r\nhost: x\r\nContent-Length: 2\r\nX-Request-Id: mine\r\n"
 
 

@@ -165,9 +165,10 @@ def test_a_port_that_is_taken(version, flag, capsys):
             bind("127.0.0.1", port, flag)
 
 
-def test_a_host_that_does_not_exist():
-    with pytest.raises(UserError, match="--rest_api_port: no.such.host.invalid:0: "):
-        bind("no.such.host.invalid", 0, "rest_api_port")
+@pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
+def test_a_host_that_is_not_this_one(host):
+    with pytest.raises(UserError, match="^--host: %s: .*: no address of this machine$" % host):
+        bind(host, 0, "rest_api_port")
 
 
 def test_no_model_is_one_line(tmp_path):
