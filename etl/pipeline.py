@@ -31,7 +31,7 @@ from etl.command_line import UserError, one_line
 from etl.worker import start_pool
 
 POLL_SECONDS = 1.0
-GRACE_POLLS = 5                                # workers also go when a pipeline ends well, just before it says so
+GRACE_POLLS = 15                               # workers also go when a pipeline ends well, just before it says so
 START_SECONDS = 60.0
 CANCEL_SECONDS = 15.0                          # for an engine to take a job whose command has gone; and to take it back
 MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
@@ -178,8 +178,9 @@ def answer() -> None:
         sys.stdin.buffer.read()
         if config.options:                     # a job on a cluster does not end with who submitted it
             with contextlib.suppress(Exception):
-                started.get(timeout=CANCEL_SECONDS).cancel()   # it may be on its way there: only then is it known
+                job = started.get(timeout=CANCEL_SECONDS)      # it may be on its way there: only then is it known
                 logging.info("The command has gone: its job is cancelled")
+                job.cancel()
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()

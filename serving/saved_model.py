@@ -37,6 +37,7 @@ class SavedModel:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
+            self._session.close()              # a server tries again as long as a copy is under way
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
         self._calls: Dict[str, Callable[[Mapping[str, Any]], Dict[str, Any]]] = {}     # by signature, once it was asked

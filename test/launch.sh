@@ -11,7 +11,11 @@ ROOT=$(dirname "$HERE")
 STOP_SECONDS=${STOP_SECONDS:-120}              # how long a trainer may take to save its checkpoint before it is killed
 
 PYTHON=$ROOT/.venv/bin/python
-[[ -x $PYTHON ]] || PYTHON=python3
+[[ -x $PYTHON ]] || PYTHON=python3             # of an Ascend host, with a TensorFlow of its own
+"$PYTHON" -c 'import numpy' 2>/dev/null || {
+    echo "$LAUNCHER: error: neither .venv nor a python3 with TensorFlow: run make venv, or see docs/ascend.md" >&2
+    exit 2
+}
 export PYTHONPATH="$ROOT${PYTHONPATH:+:$PYTHONPATH}"   # so that paths in flags mean what they mean where the user is
 
 # ---------------------------------------------------------------- settings: the published port's
