@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import albert_config
-from etl import build_vocab
+from etl import build_pretrain, build_vocab, examples, manifest
 from etl.build_vocab import VocabConfig, learn_merges, learn_wordpiece, main, read_lines
 from etl.command_line import UserError
 from etl.files import expand
@@ -181,6 +181,32 @@ def test_next_command_takes_the_model(tmp_path, model_file, capsys):
     assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file", path]) == 0
     assert capsys.readouterr().out.endswith("Next: python -m etl.build_pretrain --spm_model_file %s\n" % path)
     assert open(path, "rb").read() == open(model_file, "rb").read()
+
+
+def test_sentences_have_the_offsets_of_their_lines(model_file):
+    tokenizer = load_tokenizer(TokenizerConfig(spm_model_file=model_file))
+    sentences = ["许多人学做饭", "因为 它看上去", "最简单"]
+    together = tokenizer.encode_sentences(sentences)
+    parts = [tokenizer.encode(sentence) for sentence in sentences]
+    assert together.ids.tolist() == sum([part.ids.tolist() for part in parts], [])
+    begins = [0, len(sentences[0]) + 1, len(sentences[0]) + len(sentences[1]) + 2]
+    assert together.offsets.tolist() == [begin + offset for begin, part in zip(begins, parts) for offset in part.offsets.tolist()]
+
+
+def test_a_build_with_the_model(tmp_path, model_file, capsys):
+    out = str(tmp_path / "out")
+    assert build_pretrain.main(["--input_file", SAMPLE, "--spm_model_file", model_file, "--output_dir", out, "--max_seq_length", "64",
+                                "--dupe_factor", "1"]) == 0
+    assert build_pretrain.main(["--output_dir", out, "--verify"]) == 0
+    found = manifest.read(out)
+    assert (found.vocab_size, found.tokenizer.vocab_file) == (3000, None)
+    assert found.counters["train_samples"] > 100 and found.counters["unknown_tokens"] < found.counters["tokens"] / 100
+    pieces = load_tokenizer(found.tokenizer).vocabulary.tokens
+    path = os.path.join(out, found.train[0].path)
+    with open(path, "rb") as stream:
+        record = next(examples.read_frames(stream, path))
+    sample = examples.decode_example(record)
+    assert pieces[sample["input_ids"][0]] == "[CLS]" and "[MASK]" in [pieces[index] for index in sample["input_ids"]]
 
 
 @pytest.mark.parametrize("text", ["İstanbul", "ΑΣ ΑΣ", "  好的", "ａｂ", "…—", "好\0的", "ﬁ好", " "])
