@@ -29,9 +29,9 @@ ENVIRONMENT = {name: value for name, value in os.environ.items()
 STAND_IN = """#!/bin/bash
 [[ $1 == -u ]] || exec "{python}" "$@"
 for argument in "$@"; do echo "argument $argument"; out=${{argument#--output_dir=}}; done
+if [[ ${{RANK_ID-0}} == "${{STUBBORN_RANK-}}" ]]; then trap '' TERM; else trap 'echo "told to stop"; exit 143' TERM; fi
 echo "process $$ RANK_ID=${{RANK_ID-none}} RANK_SIZE=$RANK_SIZE RANK_TABLE_FILE=${{RANK_TABLE_FILE-none}} \\
 ASCEND_DEVICE_ID=$ASCEND_DEVICE_ID JOB_ID=$JOB_ID"
-if [[ ${{RANK_ID-0}} == "${{STUBBORN_RANK-}}" ]]; then trap '' TERM; else trap 'echo "told to stop"; exit 143' TERM; fi
 if [[ ${{RANK_ID-0}} == "${{FAILING_RANK-}}" ]]; then echo "HCCL gave up"; exit 7; fi
 if [[ -n ${{WAITING-}} ]]; then sleep 60 & wait; wait; fi
 mkdir -p "$out"; echo '{{"flags": {{"train_batch_size": 4}}}}' > "$out/run_config.json"
@@ -335,13 +335,12 @@ def launch_ranks(stand_in, *arguments, **environment):
 
 
 def await_logs(repository, devices):
-    """Waits until the stand-in of each device has said who it is, and so has set its traps a moment later."""
+    """Waits until the stand-in of each device has said who it is; it has set its traps before."""
     deadline = time.time() + 30
     while not all(glob.glob(str(repository / "test" / "output" / str(device) / "*.log")) and
                   "process" in log_of(repository, device) for device in devices):
         assert time.time() < deadline
         time.sleep(0.05)
-    time.sleep(0.2)
 
 
 def assert_gone(repository, devices):
