@@ -111,12 +111,12 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
     for server in servers[1:]:
         server.stop()
     memory = batched.memory()
-    cpu = batched.cpu_seconds()
-    alone = await closed_loop(batched.port, bodies, 32, arguments.seconds)
-    per_cpu_second = len(alone.latencies(200)) / (batched.cpu_seconds() - cpu)
     soak = await open_loop(batched.port, bodies, 0.8 * capacity, arguments.soak_seconds, batched)
     print("open loop, 80 %% of %.1f/s, %g s: %s" % (capacity, arguments.soak_seconds, soak.describe()))
     print("  memory before %.0f MB; then %s" % (memory, " ".join("%.0f" % value for value in batched.memories)), flush=True)
+    cpu = batched.cpu_seconds()                # anew, just before: other work on a shared machine comes and goes
+    alone = await closed_loop(batched.port, bodies, 32, arguments.seconds)
+    per_cpu_second, capacity = len(alone.latencies(200)) / (batched.cpu_seconds() - cpu), alone.rate()
     cpu = batched.cpu_seconds()
     overload = await open_loop(batched.port, bodies, 3 * capacity, arguments.overload_seconds)
     cpu = batched.cpu_seconds() - cpu
