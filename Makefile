@@ -71,12 +71,12 @@ lint: .venv-lint/complete
 	rm -rf .venv-lint && $(PYTHON) -m venv .venv-lint
 	.venv-lint/bin/python -m pip install --quiet --disable-pip-version-check -r $< && touch $@
 
-# Without those tests that forbid a process to write, or count what it says when told to stop: measuring does both. What TensorFlow's
-# threads and other processes run is not seen: batches from rows, ranks, workers.
+# Without those tests that forbid a process to write: measuring does. What TensorFlow's threads and other processes run is not seen:
+# batches from rows, ranks, workers.
 coverage: venv
 	@$(PYTHON) -c 'import pytest_cov' 2>/dev/null || $(PYTHON) -m pip install --quiet --disable-pip-version-check \
 	    -c constraints.txt pytest-cov==4.1.0 coverage==7.2.7
-	$(PYTHON) -m pytest -n auto -k 'not no_room and not signal_stops_all_ranks' --cov=albert_config --cov=etl --cov=estimator --cov=serving --cov-report=term-missing:skip-covered
+	$(PYTHON) -m pytest -n auto -k 'not no_room' --cov=albert_config --cov=etl --cov=estimator --cov=serving --cov-report=term-missing:skip-covered
 
 dist: venv
 	rm -rf build dist

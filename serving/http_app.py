@@ -84,7 +84,7 @@ class HttpApp:
         finally:
             method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
             self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
-                                client="%s:%d" % tuple(scope["client"] or ("", 0)))
+                                client=_name_of(scope["client"]))
 
     def has_room(self) -> bool:
         """Whether the queue could take what comes now."""
@@ -100,7 +100,7 @@ class HttpApp:
         except RequestError as error:
             name = request_id_from(request_id)
             self._monitor.count("rest", computed.group(1), error.http_status, 0.0, name, path=path,
-                                client="%s:%d" % tuple(client or ("", 0)))
+                                client=_name_of(client))
             headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode())]
             return error.http_status, headers, rest.error_response(str(error))
         return None
@@ -206,6 +206,11 @@ def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
             raise invalid("Failed to convert version: %s to numeric." % version)
         spec.version.value = int(version)
     return spec
+
+
+def _name_of(client: Any) -> str:
+    """As the access log has it: "127.0.0.1:50000"."""
+    return "%s:%d" % tuple(client or ("", 0))
 
 
 def _client_gone() -> RequestError:
