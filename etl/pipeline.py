@@ -24,7 +24,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence, Set, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 from etl.cluster import switch_off_fork_handlers
 from etl.command_line import UserError, one_line
@@ -146,7 +146,7 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
         if request[-1].options:
             select.select([process.stdout], [], [])    # workers are the engine's to watch
         else:
-            _watch(process, log_path)
+            _watch(process, request[-1])
         message = pickle.load(process.stdout)
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
@@ -190,31 +190,33 @@ def answer() -> None:
         pickle.dump(None if error is None else str(error), reply)
 
 
-def _watch(process: "subprocess.Popen[bytes]", log_path: str) -> None:
-    """Returns when the process has something to say. Raises OSError when one of its workers died, or none has started."""
+def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
+    """Returns when the process has something to say. Raises OSError when one of its workers died, or none has started.
+
+    Beam starts all workers at once. One that dies within a second may never be seen, so they are counted, not known by name.
+    """
     begin = time.time()
-    workers: Set[int] = set()
-    polls_since_death = 0
+    seen = False
+    polls_with_fewer = 0
     while not select.select([process.stdout], [], [], POLL_SECONDS)[0]:
-        alive = _children(process.pid)
-        workers |= alive
-        polls_since_death = polls_since_death + 1 if workers - alive else 0
-        if polls_since_death == GRACE_POLLS:
+        alive = _count_children(process.pid)
+        seen = seen or alive > 0
+        polls_with_fewer = polls_with_fewer + 1 if seen and alive < config.num_workers else 0
+        if polls_with_fewer == GRACE_POLLS:
             raise OSError("a worker process died: killed, or out of memory. The same command goes on where this one stopped; "
-                          "fewer --direct_num_workers need less memory. What the workers said: %s" % log_path)
-        if not workers and time.time() - begin > START_SECONDS and os.path.isdir("/proc/self"):
-            raise OSError("no worker process has started within %d seconds. What Beam said: %s" % (START_SECONDS, log_path))
+                          "fewer --direct_num_workers need less memory. What the workers said: %s" % config.log_path)
+        if not seen and time.time() - begin > START_SECONDS and os.path.isdir("/proc/self"):
+            raise OSError("no worker process has started within %d seconds. What Beam said: %s" % (START_SECONDS, config.log_path))
 
 
-def _children(parent: int) -> Set[int]:
-    """Running child processes of a process; nothing where there is no /proc."""
-    found = set()
+def _count_children(parent: int) -> int:
+    """Running child processes of a process; 0 where there is no /proc."""
+    count = 0
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path, "rb") as stream:
                 state, its_parent = stream.read().rsplit(b")", 1)[1].split()[:2]
         except OSError:                        # it ended while we looked
             continue
-        if int(its_parent) == parent and state != b"Z":
-            found.add(int(path.split("/")[2]))
-    return found
+        count += int(its_parent) == parent and state != b"Z"
+    return count

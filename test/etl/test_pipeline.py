@@ -105,15 +105,22 @@ def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_worker_that_died_before_anybody_looked(two_processes, monkeypatch):
+    monkeypatch.setattr(pipeline, "_count_children", lambda parent: 1)
+    monkeypatch.setattr(pipeline, "POLL_SECONDS", 0.1)
+    with pytest.raises(OSError, match="^a worker process died: killed, or out of memory"):
+        run_map("Sleep", time.sleep, [60], two_processes)
+
+
 def test_beams_own_process_dies(two_processes, monkeypatch):
-    monkeypatch.setattr(pipeline, "_watch", lambda process, log_path: process.kill())
+    monkeypatch.setattr(pipeline, "_watch", lambda process, config: process.kill())
     with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
 def test_no_worker_has_started(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 1)
-    monkeypatch.setattr(pipeline, "_children", lambda parent: set())
+    monkeypatch.setattr(pipeline, "_count_children", lambda parent: 0)
     with pytest.raises(OSError, match="^no worker process has started within 1 seconds. What Beam said: .*workers.log$"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
