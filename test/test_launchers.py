@@ -89,7 +89,7 @@ def start(repository, launcher, *arguments, **environment):
 def launch(repository, launcher, *arguments, **environment):
     """Returns a launcher's exit status, output and errors."""
     process = start(repository, launcher, *arguments, **environment)
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=200)
     return process.returncode, output, errors
 
 
@@ -185,13 +185,13 @@ def test_two_ranks_train_one_model_and_stop_and_go_on_together(trained, tmp_path
                        NPU_STAND_IN_GENERATION="M", NPU_STAND_IN_RECORD=str(tmp_path / "record"),
                        NPU_STAND_IN_EXCHANGE=str(tmp_path / "exchange"))
     process = start(trained, *arguments, **environment)
-    deadline = time.time() + 120
+    deadline = time.time() + 200
     log = trained / "test" / "output" / "0" / "train_0.log"
     while not (process.poll() is not None or log.exists() and "step 5/60" in log.read_text()):
         assert time.time() < deadline
         time.sleep(0.05)
     process.terminate()
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == 143 and "Stopped by SIGTERM after step " in errors
     for path in (tmp_path / "exchange").iterdir():
         path.unlink()
@@ -319,7 +319,7 @@ def test_a_signal_asks_the_trainer_to_stop(stand_in, number, status):
     process = start(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", WAITING="1")
     await_logs(stand_in, [0])
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=200)
     assert process.returncode == status
     assert errors.startswith("train_full_1p_pretrain.sh: error: stopped by a signal; the last line of ")
     assert errors.endswith("train_0.log: told to stop\n")
@@ -336,7 +336,7 @@ def launch_ranks(stand_in, *arguments, **environment):
 
 def await_logs(repository, devices):
     """Waits until the stand-in of each device has said who it is; it has set its traps before."""
-    deadline = time.time() + 30
+    deadline = time.time() + 200
     while not all(glob.glob(str(repository / "test" / "output" / str(device) / "*.log")) and
                   "process" in log_of(repository, device) for device in devices):
         assert time.time() < deadline
@@ -384,7 +384,7 @@ def test_a_signal_stops_all_ranks(stand_in):
                     RANK_TABLE_FILE="table.json", WAITING="1")
     await_logs(stand_in, [0, 1])
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert process.returncode == 143
     assert_gone(stand_in, [0, 1])
     assert all(log_of(stand_in, device).endswith("told to stop\n") for device in (0, 1))
@@ -395,7 +395,7 @@ def test_the_others_are_killed_once_the_first_has_saved(stand_in):
                     RANK_TABLE_FILE="table.json", WAITING="1", STUBBORN_RANK="1", STOP_SECONDS="100")
     await_logs(stand_in, [0, 1])
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=200)
     assert process.returncode == 143 and log_of(stand_in, 0).endswith("told to stop\n")
     assert_gone(stand_in, [0, 1])
 

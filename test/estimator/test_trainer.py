@@ -101,7 +101,7 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder, whole):
     process = start(folder, "stopped", num_train_steps=60)
     run_until(process, "^step 5/")
     process.send_signal(signal.SIGTERM)
-    rest, _ = process.communicate(timeout=60)
+    rest, _ = process.communicate(timeout=200)
     assert process.returncode == 0
     step = int(re.search(r"Stopped by SIGTERM after step (\d+) of 60, which is saved", rest).group(1))
     assert os.path.exists(str(folder / "stopped" / ("model.ckpt-%d.index" % step)))

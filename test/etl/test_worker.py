@@ -42,11 +42,11 @@ def test_a_pool_starts_workers_for_who_asks_and_ends_all_with_itself(sleepers):
         service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
         request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")
         request.provision_endpoint.url = "127.0.0.1:7"
-        assert service.StartWorker(request, timeout=10).error == ""
+        assert service.StartWorker(request, timeout=100).error == ""
         assert sleepers[0].command == [sys.executable, "-m", "etl.worker", "--id", "1-1", "--provision_endpoint", "127.0.0.1:7"]
         assert sleepers[0].poll() is None
-        service.StartWorker(request, timeout=10)      # of another task manager, which counts alike
-        service.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), timeout=10)
+        service.StartWorker(request, timeout=100)      # of another task manager, which counts alike
+        service.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), timeout=100)
         assert [process.poll() for process in sleepers] == [None, None]
         pool.stop()
     assert [process.poll() for process in sleepers] == [-signal.SIGKILL] * 2
@@ -57,7 +57,7 @@ def test_a_worker_that_cannot_be_started_is_told(monkeypatch):
     monkeypatch.setattr(worker.sys, "executable", "/gone/python")
     with grpc.insecure_channel("127.0.0.1:%d" % pool.port) as channel:
         service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        answer = service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1"), timeout=10)
+        answer = service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1"), timeout=100)
     pool.stop()
     assert "/gone/python" in answer.error
 
@@ -88,7 +88,7 @@ def test_a_pool_as_a_command():
     try:
         assert pool.stdout.readline().decode() == "Starting workers for who asks at %s\n" % address
         pool.terminate()
-        assert pool.wait(20) == 0
+        assert pool.wait(100) == 0
     finally:
         pool.kill()
         pool.communicate()

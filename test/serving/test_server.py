@@ -36,13 +36,13 @@ class Process:
 
     def ask(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest_port, path), data, timeout=30) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest_port, path), data, timeout=200) as answer:
             return json.loads(answer.read().decode())
 
     def end(self):
         """Its exit status, what it wrote, and its errors, after SIGTERM."""
         self._process.send_signal(signal.SIGTERM)
-        out, err = self._process.communicate(timeout=60)
+        out, err = self._process.communicate(timeout=200)
         return self._process.returncode, out.decode(), err.decode()
 
 
@@ -74,7 +74,7 @@ def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
             request.model_spec.name = "albert"
             for name in ("text_a", "text_b"):
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(["北京"]))
-            found = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=30)
+            found = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=200)
             assert found.model_spec.version.value == 7
 
         # The other command, with and without the server.
@@ -147,10 +147,10 @@ def test_ipv6(version):
     process = Process(os.path.dirname(version), "--host", "::1")
     try:
         assert process.host == b"[::1]"
-        with urllib.request.urlopen("http://[::1]:%d/readyz" % process.rest_port, timeout=30) as answer:
+        with urllib.request.urlopen("http://[::1]:%d/readyz" % process.rest_port, timeout=200) as answer:
             assert answer.status == 200
         with grpc.insecure_channel("[::1]:%d" % process.grpc_port) as channel:
-            grpc.channel_ready_future(channel).result(timeout=30)
+            grpc.channel_ready_future(channel).result(timeout=200)
     finally:
         assert process.end()[0] == 0
 
