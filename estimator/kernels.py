@@ -1,6 +1,6 @@
 """The small functions of a model, of which a backend may compute some its own way: plain TensorFlow's are `STOCK`."""
 import hashlib
-from typing import Callable, List, NamedTuple, Tuple, Union
+from typing import Callable, List, NamedTuple, Optional, Tuple, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -8,6 +8,7 @@ from albert_config import AlbertConfig
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
 Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]   # (x, rate, name of the place) -> x with values dropped
+PartDropout = Callable[[tf.Tensor, str], tf.Tensor]      # (x, which part of the batch it is) -> x with values dropped
 Dimension = Union[int, tf.Tensor]                        # a static size, or a scalar where only the run knows it
 
 LAYER_NORM_EPSILON = 1e-12
@@ -56,10 +57,25 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.
     return tf.gather(parts, indices)
 
 
-def attend(scores: tf.Tensor, probs: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    """What the heads of attention read, [batch, heads, length, head_size]; `probs` is the softmax of `scores`."""
-    del scores
-    return tf.matmul(probs, value)
+def attention_probs(query: tf.Tensor, key: tf.Tensor, mask_scores: Optional[tf.Tensor]) -> tf.Tensor:
+    """How much each query attends to each key: [..., queries, size] and [..., keys, size] -> [..., queries, keys].
+
+    `mask_scores`, which broadcasts to the result, is added before the softmax; None adds nothing.
+    """
+    scores = tf.matmul(query, key, transpose_b=True)
+    return tf.nn.softmax(scores if mask_scores is None else scores + mask_scores)
+
+
+def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor], drop: PartDropout) -> tf.Tensor:
+    """What the heads of attention read (arXiv 1706.03762, section 3.2.1): [batch, heads, queries, head_size].
+
+    Args:
+      query: [batch, heads, queries, head_size], scaled.
+      key, value: [batch, heads, keys, head_size].
+      mask_scores: [batch, 1, 1, keys], added to the scores; or None.
+      drop: of the probabilities of all sequences, the part "".
+    """
+    return tf.matmul(drop(attention_probs(query, key, mask_scores), ""), value)
 
 
 class Kernels(NamedTuple):
@@ -69,7 +85,7 @@ class Kernels(NamedTuple):
     look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
     look_up_few: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = look_up_few
     gather_once: Callable[[tf.Tensor, tf.Tensor, Activation], tf.Tensor] = gather_once
-    attend: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = attend
+    attend: Callable[[tf.Tensor, tf.Tensor, tf.Tensor, Optional[tf.Tensor], PartDropout], tf.Tensor] = attend
 
 
 STOCK = Kernels()

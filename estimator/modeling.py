@@ -12,7 +12,7 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.kernels import STOCK, Activation, Dimension, Dropout, Kernels, activation, dimensions
+from estimator.kernels import STOCK, Activation, Dimension, Dropout, Kernels, activation, attention_probs, dimensions
 
 MASKED_SCORE = -10000.0                                  # added to the attention scores of padding
 
@@ -45,6 +45,7 @@ class _Context(NamedTuple):
     packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
     dropout: Optional[Dropout]
     kernels: Kernels
+    with_attention_probs: bool
 
 
 class _Packing(NamedTuple):
@@ -95,7 +96,7 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
         raise ValueError("skip_padding needs an input_mask")
     context = _Context(config, batch, _check_length(length, config.max_position_embeddings),
                        None if input_mask is None else _mask_scores(input_mask),
-                       _pack(config, input_mask) if skip_padding else None, dropout, kernels)
+                       _pack(config, input_mask) if skip_padding else None, dropout, kernels, with_attention_probs)
     outputs = None if output_positions is None else _find_outputs(context, output_positions)
     with tf.variable_scope("bert", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("embeddings"):
@@ -104,7 +105,7 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
             layers, probs = _transform(context, hidden, outputs)
         with tf.variable_scope("pooler"):
             pooled = dense(layers[-1][:, 0], config.hidden_size, "dense", config.initializer_range, tf.tanh)
-    return Encoded(layers[-1], pooled, tuple(layers), tuple(probs) if with_attention_probs else (), table, projection)
+    return Encoded(layers[-1], pooled, tuple(layers), tuple(probs), table, projection)
 
 
 def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,
@@ -185,14 +186,14 @@ def _transform(context: _Context, x: tf.Tensor,
             is_last = layer == config.num_hidden_layers - 1 and inner == inner_layers - 1
             wanted = outputs if is_last else None
             with tf.variable_scope(layer_scope(config, layer, inner)):
-                x, attention_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner), wanted)
+                x, layer_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner), wanted)
             layers.append(_all_places(context, x) if wanted is None else
                           tf.reshape(x, [context.batch, wanted.num_each, config.hidden_size]))
-            probs.append(attention_probs)
+            probs += [] if layer_probs is None else [layer_probs]
     return layers, probs
 
 
-def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, tf.Tensor]:
+def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
     """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before the block."""
     config = context.config
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
@@ -216,23 +217,23 @@ def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outpu
 
 
 def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
-            outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities."""
+            outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
+    """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities if wanted."""
     config = context.config
 
     def project(rows: tf.Tensor, name: str) -> tf.Tensor:
         return dense(rows, config.hidden_size, "self/" + name, config.initializer_range)
 
+    def drop(probs: tf.Tensor, part: str) -> tf.Tensor:
+        return _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs" + part)
+
     with tf.variable_scope(scope):
         query = (_split_heads(context, project(x, "query")) if outputs is None else
                  _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.num_each))
         key, value = (_split_heads(context, project(x, name)) for name in ("key", "value"))
-        scores = tf.matmul(query * (1.0 / math.sqrt(config.head_size)), key, transpose_b=True)
-        if context.mask_scores is not None:
-            scores += context.mask_scores
-        probs = tf.nn.softmax(scores)
-        dropped = _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs")
-        heads = context.kernels.attend(scores, probs, value) if dropped is probs else tf.matmul(dropped, value)
+        query *= 1.0 / math.sqrt(config.head_size)
+        heads = context.kernels.attend(query, key, value, context.mask_scores, drop)
+        probs = attention_probs(query, key, context.mask_scores) if context.with_attention_probs else None
         if context.packing is None or outputs is not None:
             heads = tf.transpose(heads, [0, 2, 1, 3])
         else:

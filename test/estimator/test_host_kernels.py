@@ -58,13 +58,40 @@ class TestKernels:
             return host_kernels.gather_once(parts, there, lambda grad: tf.gather(grad, back))
         assert_same(own, lambda parts: tf.gather(parts, there), [parts], [0])
 
+    @pytest.mark.parametrize("queries, keys, most", [(16, 6, 8 * 6 * 5), (16, 6, 1000), (7, 6, 8), (1, 1, 0)])
+    @pytest.mark.parametrize("is_masked", [False, True])
+    @pytest.mark.parametrize("batch, parts", [(1, 1), (3, 2), (3, 16), (None, 16)])
+    def test_attend(self, monkeypatch, queries, keys, most, is_masked, batch, parts):
+        monkeypatch.setattr(host_kernels, "MOST_MULTIPLICATIONS", most)
+        monkeypatch.setattr(host_kernels, "MOST_PARTS", parts)
+        mask = -1e4 * (np.arange(keys) >= [[[[keys]]], [[[1]]], [[[2]]]])[:batch] if is_masked else None
 
-    def test_attend(self):
-        scores, value = randoms([2, 3, 4, 5], [2, 3, 5, 6])
+        def attend(kernel):
+            def called(*tensors):
+                shaped = [tf.placeholder_with_default(x, [None, 2, None, 5]) if batch is None else x for x in tensors]
+                heads = kernel.attend(*shaped, mask, lambda probs, part: probs)
+                return tf.ensure_shape(heads, tensors[0].shape)
+            return called
+        tensors = randoms([batch or 3, 2, queries, 5], [batch or 3, 2, keys, 5], [batch or 3, 2, keys, 5])
+        assert_same(attend(host_kernels), attend(kernels), tensors, [0, 1, 2])
 
-        def with_softmax(attend):
-            return lambda scores, value: attend(scores, tf.nn.softmax(scores), value)
-        assert_same(with_softmax(host_kernels.attend), with_softmax(kernels.attend), [scores, value], [0, 1])
+    def test_attend_drops_each_part_its_own_way(self):
+        def attend(kernel, drop):
+            return lambda *tensors: kernel.attend(*tensors, None, drop)
+
+        def drop_parts(probs, part):
+            return probs * [[[[2.0, 0.0, 1.0]]]] if part == "/0" else probs * 3.0
+
+        def drop_all(probs, part):
+            assert part == ""
+            return probs * np.array([[2.0, 0.0, 1.0], [3.0] * 3]).reshape([2, 1, 1, 3])
+        assert_same(attend(host_kernels, drop_parts), attend(kernels, drop_all), randoms(*3 * [[2, 4, 3, 5]]), [0, 1, 2])
+
+    @pytest.mark.parametrize("queries, keys, size, blocks", [(256, 256, 64, 1), (264, 264, 64, 8), (512, 512, 128, 8), (300, 300, 64, 1)])
+    def test_blocks(self, queries, keys, size, blocks):
+        assert host_kernels._blocks(queries, keys, size) == blocks
+        with tf.Session() as session:
+            assert session.run(host_kernels._blocks(tf.constant(queries), tf.constant(keys), size)) == blocks
 
 
 @pytest.mark.parametrize("kind", ["postln", "preln", "google", "google_fast", "bert"])
