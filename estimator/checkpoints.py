@@ -17,9 +17,8 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import albert_config
 from estimator import model_folder
-from estimator.model_folder import ModelFolder
 from etl.command_line import UserError, flag, run
-from etl.tokenization import TokenizerConfig, load_tokenizer
+from etl.tokenization import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -115,7 +114,7 @@ def _to_transformers(config: ToTransformersConfig) -> None:
     elif config.albert_config_file and config.vocab_file:
         model = albert_config.load(config.albert_config_file)
         tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case is not False)
-        description = ModelFolder(model, tokenizer, model.max_position_embeddings)
+        description = model_folder.from_flags(model, tokenizer, model.max_position_embeddings)
     else:
         raise UserError("--checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and --vocab_file"
                         % (checkpoint, model_folder.DESCRIPTION_FILE))
@@ -137,15 +136,8 @@ def _adopt(config: AdoptConfig) -> None:
         raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), config.task_name))
     model = albert_config.load(config.albert_config_file)
     tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case)
-    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
-    if vocab_size != model.vocab_size:
-        raise UserError("--vocab_file: %s has %d entries, but the config has vocab_size %d"
-                        % (config.vocab_file, vocab_size, model.vocab_size))
     task = TASKS[config.task_name]
-    try:
-        description = ModelFolder(model, tokenizer, config.max_seq_length, task.name, config.labels or task.labels)
-    except ValueError as error:                # a length that the config has no positions for, a label twice
-        raise UserError("--%s" % error)
+    description = model_folder.from_flags(model, tokenizer, config.max_seq_length, task.name, config.labels or task.labels)
     conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), description, config.output_dir)
     print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s" % (config.output_dir, config.output_dir))
 

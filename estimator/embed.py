@@ -107,10 +107,7 @@ def describe_model(config: EmbedConfig, checkpoint: str) -> ModelFolder:
     layers = model.num_hidden_layers * (model.inner_group_num or 1)
     if not -layers <= config.layer < layers:
         raise UserError("--layer must be in [%d, %d), the model's layers; got %d" % (-layers, layers, config.layer))
-    try:
-        return ModelFolder(model, tokenizer, config.max_seq_length)
-    except ValueError as error:
-        raise UserError("--%s" % error)
+    return model_folder.from_flags(model, tokenizer, config.max_seq_length)
 
 
 def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:

@@ -26,7 +26,7 @@ from estimator.presets import PRESETS
 from estimator.tasks import DEV, TASKS, TEST, TRAIN, Task
 from etl import files
 from etl.command_line import UserError, run
-from etl.tokenization import TokenizerConfig, load_tokenizer
+from etl.tokenization import TokenizerConfig
 
 NO_CHECKPOINT = "none"
 SEEDS_FILE = "seeds_results.txt"
@@ -244,15 +244,8 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
     else:
         model = beside.config
     tokenizer = choose_tokenizer(config, beside)
-    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
-    if vocab_size != model.vocab_size:
-        raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
-                        % (model.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, vocab_size))
-    try:
-        return ModelFolder(model, tokenizer, config.max_seq_length, task.name, task.labels,
-                           beside.data_manifest_sha256 if beside else None)
-    except ValueError as error:
-        raise UserError("--%s" % error)
+    return model_folder.from_flags(model, tokenizer, config.max_seq_length, task.name, task.labels,
+                                   beside.data_manifest_sha256 if beside else None)
 
 
 def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:

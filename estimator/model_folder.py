@@ -17,7 +17,7 @@ from albert_config import AlbertConfig
 from etl import files
 from etl.command_line import UserError
 from etl.pairs import MIN_SEQ_LENGTH
-from etl.tokenization import TokenizerConfig
+from etl.tokenization import TokenizerConfig, load_tokenizer
 
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
@@ -44,6 +44,18 @@ class ModelFolder:
                              % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
+
+
+def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int, *args: Any) -> ModelFolder:
+    """A ModelFolder of a user's choice. Raises UserError that names the flag, or the vocabulary of another size than the config's."""
+    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
+    if vocab_size != config.vocab_size:
+        raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
+                        % (config.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, vocab_size))
+    try:
+        return ModelFolder(config, tokenizer, max_seq_length, *args)
+    except ValueError as error:
+        raise UserError("--%s" % error)
 
 
 def write(folder: str, description: ModelFolder) -> None:

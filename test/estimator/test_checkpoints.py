@@ -388,7 +388,7 @@ class TestCommands:
             1, pretrained + ": holds no output_weights, so no classifier: fine-tune from it with --init_checkpoint\n")
         assert adopt(classifier, "xnli") == (1, classifier + ": its classifier has 2 outputs, but the task has 3\n")
         assert adopt(classifier, "lcqmc", "tiny") == (
-            1, "--vocab_file: %s has %d entries, but the config has vocab_size 21128\n" % (vocabulary, config.vocab_size))
+            1, "vocab_size is 21128 in the config, but the vocabulary %s has %d entries\n" % (vocabulary, config.vocab_size))
         assert adopt(classifier, "lcqmc", length=13) == (
             1, "--max_seq_length must be in [3, 12], the config's max_position_embeddings; got 13\n")
         assert not (tmp_path / "adopted").exists()
