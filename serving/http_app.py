@@ -48,12 +48,13 @@ class HttpApp:
         gets = {"/": self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
                 "/healthz": self.get_health, "/readyz": self.get_readiness,
                 "/monitoring/prometheus/metrics": self.get_metrics}
-        routes = [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+        routes = []                            # they are tried in turn: what is asked most comes first
         for path in MODEL_PATHS:
             routes += [Route(path + ":predict", self.predict, methods=["POST"]),
                        Route(path + ":classify", self.classify, methods=["POST"]),
                        Route(path + "/metadata", self.get_metadata, methods=["GET"]),
                        Route(path, self.get_status, methods=["GET"])]
+        routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:

@@ -1,8 +1,10 @@
 """One request, whichever interface it came by: its version and signature, whether its inputs fit, its place in a batch."""
-from typing import Any, Dict, List, NamedTuple
+import functools
+from typing import Any, List, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import model_pb2
 
 from serving import messages
@@ -79,12 +81,14 @@ def check_inputs(signature: Any, inputs: Arrays, limits: Limits) -> int:
                       % (", ".join(sorted(inputs)) or "none", ", ".join(sorted(signature.inputs))))
     for name, array in inputs.items():
         info = signature.inputs[name]
-        dtype, shape = tf.as_dtype(info.dtype), tf.TensorShape(info.tensor_shape)
-        if tf.as_dtype(array.dtype) != dtype:
-            raise invalid("input %s: its type must be %s, got %s" % (name, dtype.name, tf.as_dtype(array.dtype).name))
-        if not shape.is_compatible_with(array.shape):
-            raise invalid("input %s: its shape must be %s, got %s" % (name, shape, list(array.shape)))
-        if dtype == tf.string and max(map(len, array.flat), default=0) > limits.max_text_bytes:
+        found = _enum_of(array.dtype)
+        if found != info.dtype:
+            raise invalid("input %s: its type must be %s, got %s" % (name, tf.as_dtype(info.dtype).name, tf.as_dtype(found).name))
+        wanted = info.tensor_shape
+        if not wanted.unknown_rank and (len(wanted.dim) != array.ndim or any(
+                dim.size not in (-1, size) for dim, size in zip(wanted.dim, array.shape))):
+            raise invalid("input %s: its shape must be %s, got %s" % (name, tf.TensorShape(wanted), list(array.shape)))
+        if found == types_pb2.DT_STRING and max(map(len, array.flat), default=0) > limits.max_text_bytes:
             raise invalid("input %s: a text must have at most %d bytes, got %d"
                           % (name, limits.max_text_bytes, max(map(len, array.flat))))
     (num_rows, *others) = {len(array) for array in inputs.values()}
@@ -98,6 +102,11 @@ def check_inputs(signature: Any, inputs: Arrays, limits: Limits) -> int:
 
 def is_batchable(signature: Any) -> bool:
     """Whether rows get the same outputs in any batch: not so where an output is as long as the batch's longest row."""
-    shapes: Dict[str, tf.TensorShape] = {name: tf.TensorShape(info.tensor_shape)
-                                         for name, info in signature.outputs.items()}
-    return all(shape.rank and shape[1:].is_fully_defined() for shape in shapes.values())
+    shapes = [info.tensor_shape for info in signature.outputs.values()]
+    return all(len(shape.dim) and all(dim.size >= 0 for dim in shape.dim[1:]) for shape in shapes)
+
+
+@functools.lru_cache(maxsize=64)
+def _enum_of(dtype: np.dtype) -> int:
+    """TensorFlow's number for NumPy's type."""
+    return tf.as_dtype(dtype).as_datatype_enum
