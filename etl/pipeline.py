@@ -31,8 +31,8 @@ from etl.command_line import UserError, one_line
 from etl.worker import start_pool
 
 POLL_SECONDS = 1.0
-GRACE_POLLS = 15                               # workers also go when a pipeline ends well, just before it says so
-START_SECONDS = 60.0
+GRACE_POLLS = 15                               # a worker also goes when a pipeline ends well, just before it says so
+START_SECONDS = 180.0
 CANCEL_SECONDS = 15.0                          # for an engine to take a job whose command has gone; and to take it back
 MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
 
@@ -194,14 +194,15 @@ def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
     """Returns when the process has something to say. Raises OSError when one of its workers died, or none has started.
 
     Beam starts all workers at once. One that dies within a second may never be seen, so they are counted, not known by name.
+    At a pipeline's end they go one after the other, which is no death as long as there are fewer from look to look.
     """
     begin = time.time()
     seen = False
-    polls_with_fewer = 0
+    alive = polls_with_fewer = 0
     while not select.select([process.stdout], [], [], POLL_SECONDS)[0]:
-        alive = _count_children(process.pid)
+        before, alive = alive, _count_children(process.pid)
         seen = seen or alive > 0
-        polls_with_fewer = polls_with_fewer + 1 if seen and alive < config.num_workers else 0
+        polls_with_fewer = polls_with_fewer + 1 if seen and alive < config.num_workers and alive == before else 0
         if polls_with_fewer == GRACE_POLLS:
             raise OSError("a worker process died: killed, or out of memory. The same command goes on where this one stopped; "
                           "fewer --direct_num_workers need less memory. What the workers said: %s" % config.log_path)

@@ -83,7 +83,13 @@ def start(repository, launcher, *arguments, **environment):
     return subprocess.Popen(["bash", str(repository / "test" / launcher)] + [str(argument) for argument in arguments],
                             cwd=str(repository.parent), env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
                             stderr=subprocess.PIPE, universal_newlines=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
+                            preexec_fn=heed_signals)
+
+
+def heed_signals():
+    """A shell cannot trap what was ignored when it began: SIGINT in the background, SIGHUP under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def launch(repository, launcher, *arguments, **environment):
@@ -387,7 +393,7 @@ def test_a_signal_stops_all_ranks(stand_in):
     process.communicate(timeout=200)
     assert process.returncode == 143
     assert_gone(stand_in, [0, 1])
-    assert all(log_of(stand_in, device).endswith("told to stop\n") for device in (0, 1))
+    assert log_of(stand_in, 0).endswith("told to stop\n")      # the other may be killed before it says so
 
 
 def test_the_others_are_killed_once_the_first_has_saved(stand_in):

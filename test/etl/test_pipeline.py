@@ -112,6 +112,15 @@ def test_a_worker_that_died_before_anybody_looked(two_processes, monkeypatch):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
+def test_workers_that_go_one_after_the_other_at_the_end_have_not_died(monkeypatch):
+    counts = [9] + [count for count in range(8, 0, -1) for _ in range(3)]      # three looks for each to go
+    monkeypatch.setattr(pipeline.select, "select", lambda *_: ([], [], []) if counts else (["said"], [], []))
+    monkeypatch.setattr(pipeline, "_count_children", lambda parent: counts.pop(0))
+    process = subprocess.Popen(["true"], stdout=subprocess.PIPE)
+    pipeline._watch(process, RunnerConfig("DirectRunner", 9))
+    process.communicate()
+
+
 def test_beams_own_process_dies(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "_watch", lambda process, config: process.kill())
     with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
