@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 import albert_config
 import tiny_models
 from estimator import checkpoint_files, heads, modeling, optimizers
-from etl.command_line import UserError
+from mistakes import message_of
 from saved import CONFIGS, encode, save, save_pretrained
 
 
@@ -27,12 +27,6 @@ def initial_values():
     with tiny_models.session() as session:
         session.run(tf.global_variables_initializer())
         return session.run({variable.op.name: variable for variable in tf.global_variables()})
-
-
-def message_of(function, *args, **kwargs):
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    return str(caught.value)
 
 
 class TestResolve:

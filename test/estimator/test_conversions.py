@@ -10,8 +10,8 @@ import tiny_models
 import tiny_training
 from estimator import checkpoint_files, checkpoints, conversions, heads, model_folder, modeling
 from estimator.model_folder import ModelFolder
-from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
+from mistakes import message_of
 from saved import CONFIGS, save
 
 
@@ -19,12 +19,6 @@ from saved import CONFIGS, save
 def fresh_graph():
     with tf.Graph().as_default():
         yield
-
-
-def message_of(function, *args, **kwargs):
-    with pytest.raises(UserError) as caught:
-        function(*args, **kwargs)
-    return str(caught.value)
 
 
 class TestAverage:
