@@ -23,6 +23,8 @@
 #     Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
 # make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
 # make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
+# make check-attack                            what a stranger may send or leave, at a server, a build, a folder; as root, for a second
+#     address (ONLY='http grpc' runs some)
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
@@ -34,7 +36,7 @@ endif
 ONNX := .venv-onnx
 
 .PHONY: help venv test lint coverage doctor python dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
-    bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-segmenters clean
+    bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-attack check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -146,6 +148,9 @@ check-flink: venv .venv-flink/complete
 
 check-page: venv
 	$(PYTHON) test/checks/page.py
+
+check-attack: venv
+	$(PYTHON) test/checks/attack/run.py $(ONLY)
 
 check-rest: venv .venv-schemathesis/bin/schemathesis
 	$(PYTHON) test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis
