@@ -12,12 +12,12 @@ import albert_config
 from albert_config import AlbertConfig
 from estimator import model_folder, modeling
 from estimator.model_folder import STATE_FILE
-from estimator.optimizers import SLOT_SUFFIXES
+from estimator.optimizers import BATCHES_TAKEN, SLOT_SUFFIXES
 from etl.command_line import UserError
 
 Shape = Tuple[int, ...]
 
-_OF_THE_TRAINING = ("global_step", "loss_scale", "good_steps", "bad_steps")    # the last three keep a dynamic loss scale
+_OF_THE_TRAINING = ("global_step", BATCHES_TAKEN, "loss_scale", "good_steps", "bad_steps")   # the last three keep a dynamic loss scale
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
 

@@ -19,12 +19,12 @@ class TrainingConfig:
     """How a model is trained.
 
     Attributes:
-      optimizer: a name in optimizers.OPTIMIZERS.
+      optimizer: a name in choices.OPTIMIZERS.
       learning_rate: the highest one.
       num_train_steps, num_warmup_steps: updates, of the whole run.
       random_seed: of dropout.
       poly_power: of the learning rate's decay.
-      lr_schedule: a name in schedules.SCHEDULES.
+      lr_schedule: a name in choices.LR_SCHEDULES.
       layer_decay: see optimizers.layer_wise_scale.
       accumulation_steps: batches behind an update.
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
@@ -178,7 +178,7 @@ def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dro
         gelu, dropout = own
         return STOCK._replace(gelu=gelu), dropout
     seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
-    dropout = stateless_dropout(seed, optimizers.forward_step(training.accumulation_steps))
+    dropout = stateless_dropout(seed, optimizers.batches_taken())
     return host_kernels.TRAINING if training.device.on_host else STOCK, dropout
 
 

@@ -17,7 +17,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from albert_config import AlbertConfig
 from estimator import finetune, npu, pretrain
 from etl import files
-from etl.command_line import UserError, flag, run
+from etl.command_line import FREE, UserError, flag, run
 
 GIGA, TERA = 1e9, 1e12
 MEMORY_GB, TFLOPS = 32.0, 256.0                # of an Ascend 910, its float16 rate as published; both can be given
@@ -39,8 +39,8 @@ ONLY_A_DEVICE_CAN_TELL = (
 @dataclass(frozen=True)
 class CheckFlags:
     """What this command has beside the trainer's flags, which stand behind it among the bases."""
-    memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes")
-    report_file: Optional[str] = flag(None, "JSON file for the report")
+    memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes", on_resume=FREE)
+    report_file: Optional[str] = flag(None, "JSON file for the report", on_resume=FREE)
 
     def __post_init__(self: Any) -> None:
         super().__post_init__()  # type: ignore[misc]

@@ -9,11 +9,13 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator import modeling
+from estimator.choices import ADAMW, LAMB, OPTIMIZERS
 
 GradientsAndVariables = List[Tuple[tf.Tensor, tf.Variable]]
 Check = Callable[[tf.Tensor], tf.Operation]
 
 NO_DECAY = ("LayerNorm", "layer_norm", "bias")  # patterns of the variables that are not decayed
+BATCHES_TAKEN = "batches_taken"                # the variable that counts them, in checkpoints, too
 SLOT_SUFFIXES = ("/adam_m", "/adam_v", "/lamb_m", "/lamb_v")
 
 
@@ -143,9 +145,6 @@ class Lamb(AdamW):
         return ratio
 
 
-OPTIMIZERS = ("adamw", "lamb")
-
-
 def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, tf.Tensor], weight_decay: float = 0.01,
                    layer_decay: float = 1.0, fused: bool = False) -> tf.train.Optimizer:
     """The optimizer called `name` as the model's family has it: with its slot names and, in LAMB, its exclusions.
@@ -159,9 +158,9 @@ def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, 
       fused: see `AdamW`.
     """
     settings: Dict[str, Any] = dict(weight_decay=weight_decay, fused=fused, scale_of=layer_wise_scale(config, layer_decay))
-    if name == "adamw":
+    if name == ADAMW:
         return AdamW(learning_rate, **settings)
-    if name == "lamb":
+    if name == LAMB:
         albert_zh = config.family == "albert_zh"
         return Lamb(learning_rate, adapt_all=albert_zh, slot_prefix="lamb" if albert_zh else "adam", **settings)
     raise ValueError("optimizer must be one of %s, got %s" % (", ".join(OPTIMIZERS), name))
@@ -197,6 +196,7 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
 
     Gradients are asked of the wrapped optimizer and given back to it, so that a wrapper can scale the loss or sum over
     devices. global_step counts updates; it advances after all that read it, and not when a wrapper skips an update.
+    `batches_taken` counts calls, whatever becomes of the update.
 
     Args:
       loss: float32 scalar, a mean over the (micro-)batch.
@@ -212,15 +212,25 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
     rule, optimizer = optimizer, wrap(optimizer)
     pairs = [(grad, variable) for grad, variable in optimizer.compute_gradients(loss) if grad is not None]
     if accumulation_steps > 1:
-        return _accumulate(pairs, rule, optimizer, clip_norm, accumulation_steps, check)
-    norm = _checked(tf.global_norm([grad for grad, _ in pairs]), check)
-    return Training(_update(pairs, optimizer, clip_norm, norm), norm, getattr(rule, "trust_ratios", {}))
+        step = _accumulate(pairs, rule, optimizer, clip_norm, accumulation_steps, check)
+    else:
+        norm = _checked(tf.global_norm([grad for grad, _ in pairs]), check)
+        step = Training(_update(pairs, optimizer, clip_norm, norm), norm, getattr(rule, "trust_ratios", {}))
+    with tf.control_dependencies([step.train_op]):
+        return step._replace(train_op=_batches_taken().assign_add(1, read_value=False))
 
 
-def forward_step(accumulation_steps: int = 1) -> tf.Tensor:
-    """Counts forward passes: int64, another value for each micro-step of each update; for `stateless_dropout`."""
-    global_step = tf.cast(tf.train.get_or_create_global_step(), tf.int64)
-    return global_step if accumulation_steps == 1 else global_step * accumulation_steps + _micro_step().read_value()
+def batches_taken() -> tf.Tensor:
+    """How many batches this training has taken before: int64 scalar.
+
+    Unlike global_step it counts every micro-step, and the batches of updates that a loss scale's wrapper skipped.
+    """
+    return _batches_taken().read_value()
+
+
+def _batches_taken() -> tf.Variable:
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        return tf.get_variable(BATCHES_TAKEN, [], tf.int64, tf.zeros_initializer(), trainable=False, use_resource=True)
 
 
 def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],

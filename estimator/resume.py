@@ -9,21 +9,9 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence
 from estimator import model_folder
 from estimator.model_folder import ModelFolder
 from etl import files, manifest
-from etl.command_line import UserError, describe
+from etl.command_line import FIXED, SAME, UserError, describe, names_of
 
 RUN_FILE = "run_config.json"
-
-# A checkpoint of one cannot be continued by another: an optimizer keeps slots of its own, a dynamic loss scale its counts.
-_MUST_NOT_CHANGE = ("optimizer", "loss_scale")
-# Free to change while a run goes on.
-_OF_NO_ACCOUNT = ("do_train", "do_eval", "do_predict", "eval_batch_size", "predict_batch_size", "max_eval_steps",
-                  "eval_every", "best_metric", "log_steps", "save_checkpoints_steps", "keep_checkpoint_max", "output_dir",
-                  "backend", "iterations_per_loop", "allow_changes", "npu_options", "early_stopping", "preset", "cache_dir",
-                  "seeds", "list_tasks")
-# Names of what is compared by its content, in `check_model` or among the facts.
-_COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_checkpoint", "albert_config_file", "vocab_file",
-                        "spm_model_file", "do_lower_case", "max_seq_length", "max_predictions_per_seq", "task_name",
-                        "columns", "labels", "doc_stride")
 
 
 def check_model(folder: str, description: ModelFolder) -> None:
@@ -47,9 +35,9 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
 
     Args:
       folder: the output folder, which may be missing.
-      flags: the command's config.
+      flags: the command's config; each field says how it behaves on resume. Content is compared in `check_model` or by facts.
       facts: what the training started from and what it reads; must be what `write_run` wrote.
-      allow_changes: whether it may go on although flags or facts have changed; the optimizer never may.
+      allow_changes: whether it may go on although flags or facts have changed; those that are FIXED never may.
 
     Returns:
       The changes that were allowed: `train_batch_size was 8, is now 16`.
@@ -62,11 +50,11 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     run = _read_run(path)
     before = dict(run["flags"], **run["facts"])
     now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
-    for name in _MUST_NOT_CHANGE:
-        if name in before and name in now:
+    for name in names_of(flags, on_resume=FIXED):
+        if name in before:
             _require_same(folder, name, before[name], now[name])
-    changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in now
-               if name in before and before[name] != now[name] and name not in _OF_NO_ACCOUNT + _COMPARED_BY_CONTENT]
+    compared = [name for name in [*names_of(flags, on_resume=SAME), *facts] if name in before]
+    changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in compared if before[name] != now[name]]
     if changes and not allow_changes:
         raise UserError("--output_dir: %s holds another run: %s. Give another folder, the flags as they were, or "
                         "--allow_changes to go on with the new ones" % (folder, "; ".join(changes)))

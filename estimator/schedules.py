@@ -4,11 +4,11 @@ from typing import Union
 
 import tensorflow.compat.v1 as tf
 
-SCHEDULES = ("linear_after_warmup", "reference")
+from estimator.choices import LINEAR_AFTER_WARMUP, LR_SCHEDULES, REFERENCE
 
 
 def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: int, num_warmup_steps: int,
-                  power: float = 1.0, schedule: str = "linear_after_warmup") -> tf.Tensor:
+                  power: float = 1.0, schedule: str = LINEAR_AFTER_WARMUP) -> tf.Tensor:
     """Rises in a line from 0 to `init_lr`, then falls to 0 at `num_train_steps`.
 
     With w and n for the two numbers of steps, and step < w:          init_lr · step / w
@@ -23,7 +23,7 @@ def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: 
       num_train_steps: at least 1.
       num_warmup_steps: from 0 to num_train_steps.
       power: of the polynomial decay; 1 is a line.
-      schedule: one of SCHEDULES.
+      schedule: one of LR_SCHEDULES.
 
     Returns:
       float32 scalar.
@@ -33,9 +33,9 @@ def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: 
     if not 0 <= num_warmup_steps <= num_train_steps:
         raise ValueError("num_warmup_steps must be from 0 to num_train_steps, which is %d, got %d"
                          % (num_train_steps, num_warmup_steps))
-    if schedule not in SCHEDULES:
-        raise ValueError("schedule must be one of %s, got %s" % (", ".join(SCHEDULES), schedule))
-    decay_start = 0 if schedule == "reference" else num_warmup_steps
+    if schedule not in LR_SCHEDULES:
+        raise ValueError("schedule must be one of %s, got %s" % (", ".join(LR_SCHEDULES), schedule))
+    decay_start = 0 if schedule == REFERENCE else num_warmup_steps
     step = tf.cast(step, tf.float32)
     done = (step - decay_start) / max(num_train_steps - decay_start, 1)
     decayed = init_lr * tf.pow(1.0 - tf.clip_by_value(done, 0.0, 1.0), power)

@@ -4,26 +4,24 @@ from dataclasses import dataclass
 from typing import Any, Optional, TypeVar
 
 from estimator import npu, npu_options
+from estimator.choices import ADAMW, LINEAR_AFTER_WARMUP, LR_SCHEDULES, OPTIMIZERS
 from estimator.npu_options import NpuOptions
-from etl.command_line import flag
+from etl.command_line import FIXED, FREE, NPU_ALONE, flag, names_of
 
 Flags = TypeVar("Flags", bound="TrainingFlags")
-
-OPTIMIZERS = ("lamb", "adamw")
-LR_SCHEDULES = ("linear_after_warmup", "reference")
-
-_FOR_THE_NPU = ("precision_mode", "modify_mixlist", "loss_scale", "npu_options")
 
 
 @dataclass(frozen=True)
 class TrainingFlags:
     """How a model is trained, whatever it learns. A command's own dataclass adds its flags and may set other defaults."""
-    output_dir: str = flag("output", "folder for checkpoints, event files and results")
-    do_train: Optional[bool] = flag(None, "train; without it true, unless another do_ flag is true")
-    do_eval: Optional[bool] = flag(None, "evaluate; without it true, unless another do_ flag is true")
-    optimizer: str = flag("adamw", "update rule", OPTIMIZERS)
+    output_dir: str = flag("output", "folder for checkpoints, event files and results", on_resume=FREE)
+    do_train: Optional[bool] = flag(None, "train; without it true, unless another do_ flag is true",
+                                    on_resume=FREE)
+    do_eval: Optional[bool] = flag(None, "evaluate; without it true, unless another do_ flag is true",
+                                   on_resume=FREE)
+    optimizer: str = flag(ADAMW, "update rule", OPTIMIZERS, on_resume=FIXED)
     learning_rate: float = flag(5e-5, "highest learning rate")
-    lr_schedule: str = flag("linear_after_warmup", "decay; reference: from step 0 on, as the older tools have it, with a jump "
+    lr_schedule: str = flag(LINEAR_AFTER_WARMUP, "decay; reference: from step 0 on, as the older tools have it, with a jump "
                             "where the warm-up ends", LR_SCHEDULES)
     layer_decay: float = flag(1.0, "factor on the learning rate for each layer further from the heads")
     scale_lr_by_batch: Optional[int] = flag(
@@ -31,25 +29,32 @@ class TrainingFlags:
         "over it")
     gradient_accumulation_steps: int = flag(
         1, "batches behind each update; the mean of their gradients is applied, and a step is an update")
-    save_checkpoints_steps: int = flag(1000, "steps between checkpoints")
-    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept")
-    iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there")
-    log_steps: int = flag(100, "steps between lines of progress and points of the curves")
+    save_checkpoints_steps: int = flag(1000, "steps between checkpoints", on_resume=FREE)
+    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept", on_resume=FREE)
+    iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there",
+                                              on_resume=FREE)
+    log_steps: int = flag(100, "steps between lines of progress and points of the curves", on_resume=FREE)
     device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix products can do at best, such "
-                                               "as 256 for an Ascend 910 in float16; the log then tells the share that is reached")
+                                               "as 256 for an Ascend 910 in float16; the log then tells the share that is reached",
+                                               on_resume=FREE)
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
-    allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before")
-    backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS)
+    allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before",
+                               on_resume=FREE)
+    backend: str = flag(npu.AUTO, "where to run; auto takes an NPU that is there", npu.BACKENDS,
+                        on_resume=FREE)
     precision_mode: Optional[str] = flag(None, "NPU: what is computed in float16; without it %s"
-                                         % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES)
-    modify_mixlist: Optional[str] = flag(None, "NPU: JSON file of ops that mixed precision treats in another way")
+                                         % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES,
+                                         works_on=NPU_ALONE)
+    modify_mixlist: Optional[str] = flag(None, "NPU: JSON file of ops that mixed precision treats in another way",
+                                         works_on=NPU_ALONE)
     loss_scale: str = flag("none", "NPU: factor on the loss, against float16's range; an update that overflows is skipped",
-                           npu_options.LOSS_SCALES)
+                           npu_options.LOSS_SCALES, on_resume=FIXED, works_on=NPU_ALONE)
     loss_scale_value: Optional[float] = flag(None, "NPU: the fixed factor, or where the dynamic one begins; without it %g or %g"
                                              % (npu_options.FIXED_LOSS_SCALE, npu_options.DYNAMIC_LOSS_SCALE))
     npu_kernels: bool = flag(True, "NPU: train with its own gelu and dropout; false: with ours, whose dropout a resumed run "
                              "draws again")
-    npu_options: Optional[str] = flag(None, "NPU: JSON file with further arguments of NPURunConfig")
+    npu_options: Optional[str] = flag(None, "NPU: JSON file with further arguments of NPURunConfig",
+                                      on_resume=FREE, works_on=NPU_ALONE)
 
     def __post_init__(self) -> None:
         wanted = not any(getattr(self, name, None) for name in ("do_train", "do_eval", "do_predict"))
@@ -84,9 +89,9 @@ class TrainingFlags:
     def choose_device(self) -> npu.Device:
         """The device by the flags and the environment. Raises UserError for what does not fit it."""
         device = npu.choose_device(self.backend, self.device_options(), self.iterations_per_loop)
-        ignored = [name for name in _FOR_THE_NPU if getattr(self, name) not in (None, "none")]
+        ignored = [name for name in names_of(self, works_on=NPU_ALONE) if getattr(self, name) not in (None, "none")]
         if device.name == npu.CPU and ignored:
-            print("Of no account on the CPU: %s" % " ".join("--" + name for name in ignored))
+            print("Ignored on the CPU: %s" % " ".join("--" + name for name in ignored))
         return device
 
     def with_loop(self: Flags, device: npu.Device) -> Flags:

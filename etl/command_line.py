@@ -18,7 +18,7 @@ import math
 import os
 import sys
 import warnings
-from typing import Any, Callable, Dict, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
 
 from albert_config import ConfigError
 
@@ -26,20 +26,35 @@ Config = TypeVar("Config")
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
+# What becomes of a flag when a run that was interrupted goes on: it must be as it was, unless the user allows the change; it may
+# change; it names something whose content is compared instead; it must be as it was, whatever the user allows.
+SAME, FREE, SAME_CONTENT, FIXED = "same", "free", "same content", "fixed"
+ANY_DEVICE, NPU_ALONE = "any device", "NPU alone"                # where a flag has an effect
+
 
 class UserError(ValueError):
     """A mistake in what the user gave us. The message names the place, the value got and the value wanted."""
 
 
 def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False,
-         positional: bool = False, empty_ok: bool = False) -> Any:
+         positional: bool = False, empty_ok: bool = False, on_resume: str = SAME, works_on: str = ANY_DEVICE) -> Any:
     """A dataclass field that becomes a command-line flag of the same name and default, or the arguments without a flag.
 
     An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
+
+    Args:
+      on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; of no account in a command that cannot be resumed.
+      works_on: ANY_DEVICE or NPU_ALONE.
     """
     return dataclasses.field(default=default, metadata={
         "help": help_text, "choices": choices, "required": required, "positional": positional,
-        "empty_ok": empty_ok})
+        "empty_ok": empty_ok, "on_resume": on_resume, "works_on": works_on})
+
+
+def names_of(config: Any, **declared: str) -> List[str]:
+    """Names of the flags of a config that were declared so: `names_of(config, on_resume=FREE)`."""
+    return [field.name for field in dataclasses.fields(config)
+            if all(field.metadata[key] == value for key, value in declared.items())]
 
 
 def parse(prog: str, description: str, config_class: Type[Config], argv: Optional[Sequence[str]] = None) -> Config:

@@ -4,7 +4,7 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 import tiny_models
-from estimator import heads, optimizers
+from estimator import choices, heads, optimizers
 
 NAMES = ("layer/kernel", "layer/bias", "LayerNorm/gamma")
 DECAYED = {"layer/kernel"}
@@ -220,14 +220,16 @@ class TestBuildTrainOp:
                     initialize(session)
                     for xs, ys in batches:
                         norm, _ = session.run([training.gradient_norm, training.train_op], {x: xs, y: ys})
-                    results.append(session.run(tf.global_variables()) + [norm])
+                    assert session.run(optimizers.batches_taken()) == len(batches)
+                    counted = [variable for variable in tf.global_variables() if variable.op.name != optimizers.BATCHES_TAKEN]
+                    results.append(session.run(counted) + [norm])
         assert len(results[0]) == len(results[1]) == 2 + 4 + 1 + 1
         for whole, accumulated in zip(*results):
             np.testing.assert_allclose(accumulated, whole, rtol=1e-5, atol=1e-6)
 
-    def test_global_step_counts_updates_and_the_forward_step_counts_passes(self):
+    def test_global_step_counts_updates_and_batches_taken_counts_passes(self):
         loss, x, y, batches = linear_model()
-        forward = optimizers.forward_step(3)
+        forward = optimizers.batches_taken()
         training = optimizers.build_train_op(loss, optimizers.AdamW(0.1), accumulation_steps=3)
         seen = []
         with tiny_models.session() as session:
@@ -336,7 +338,7 @@ class TestBuildTrainOp:
             optimizers.build_train_op(tf.constant(0.0), optimizers.AdamW(0.1), accumulation_steps=0)
 
 
-@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+@pytest.mark.parametrize("name", choices.OPTIMIZERS)
 def test_a_step_without_anything_real_leaves_no_nan(name):
     values, variables = three_variables()
     loss = sum(heads.weighted_mean(tf.square(variable), tf.zeros_like(variable)) for variable in variables)

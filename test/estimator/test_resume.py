@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 import tiny_training
 from estimator import model_folder, resume
 from estimator.model_folder import ModelFolder
-from etl.command_line import UserError, flag
+from etl.command_line import FIXED, FREE, SAME_CONTENT, UserError, flag
 from etl.tokenization import TokenizerConfig
 
 FACTS = {"initial values": "none", "training data": "train.tsv (0123)"}
@@ -17,10 +17,10 @@ FACTS = {"initial values": "none", "training data": "train.tsv (0123)"}
 
 @dataclasses.dataclass(frozen=True)
 class Flags:
-    optimizer: str = flag("lamb", "")
+    optimizer: str = flag("lamb", "", on_resume=FIXED)
     train_batch_size: int = flag(8, "")
-    input_file: tuple = flag(("a",), "")
-    log_steps: int = flag(100, "")
+    input_file: tuple = flag(("a",), "", on_resume=SAME_CONTENT)
+    log_steps: int = flag(100, "", on_resume=FREE)
 
 
 @pytest.fixture

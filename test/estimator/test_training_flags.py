@@ -2,14 +2,9 @@ import math
 
 import pytest
 
-from estimator import npu, optimizers, schedules, training_flags
+from estimator import npu
 from estimator.ranks import World
 from estimator.training_flags import TrainingFlags
-
-
-def test_the_flags_offer_what_there_is():
-    assert sorted(training_flags.OPTIMIZERS) == sorted(optimizers.OPTIMIZERS)
-    assert training_flags.LR_SCHEDULES == schedules.SCHEDULES
 
 
 def test_the_rate_grows_with_the_square_root_of_the_records_of_an_update():
