@@ -7,7 +7,7 @@ import math
 import os
 from typing import Any, Mapping, Optional
 
-from estimator import metrics, model_folder
+from estimator import metrics, model_folder, resume
 from estimator.model_folder import ModelFolder
 from etl import files
 
@@ -75,6 +75,13 @@ def step_of_best(output_dir: str, metric: str) -> Optional[int]:
     if _value_of_best(folder, metric) is None:
         return None
     return int(files.read_json(os.path.join(folder, metrics.JSON_FILE))["global_step"])
+
+
+def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> Optional[resume.Position]:
+    """How far the training had come at the checkpoint in `best/`; None when there is none that was judged by `metric`."""
+    if step_of_best(output_dir, metric) is None:
+        return None
+    return resume.position(os.path.join(output_dir, FOLDER), accumulation_steps, check_data=False)
 
 
 def _value_of_best(folder: str, metric: str) -> Optional[float]:

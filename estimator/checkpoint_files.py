@@ -274,6 +274,33 @@ def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
             os.replace(os.path.join(temporary, file), os.path.join(folder, file))
 
 
+def counts_batches(checkpoint: str) -> bool:
+    """Whether a checkpoint, or the newest in a folder, says how many batches its training has taken."""
+    return BATCHES_TAKEN in read_shapes(resolve(checkpoint))
+
+
+def add_batches_taken(prefix: str, batches: int) -> None:
+    """Writes the number of batches into a checkpoint that has none.
+
+    The values that are there stay in their file under a new name, and the new index appears last: at any moment the checkpoint
+    is whole, with the number or without.
+    """
+    folder, name = os.path.split(os.path.abspath(prefix))
+    data = glob.glob(glob.escape(prefix) + ".data-*")
+    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary:
+        parts = [os.path.join(temporary, part) for part in ("old", "new")]
+        for path in data + [prefix + ".index"]:
+            os.link(path, parts[0] + path[len(prefix):])
+        write(parts[1], {BATCHES_TAKEN: np.int64(batches)}, "output_dir")
+        merged = os.path.join(temporary, "merged", name)
+        with tf.Graph().as_default(), tf.Session() as session:
+            session.run(tf.raw_ops.MergeV2Checkpoints(checkpoint_prefixes=parts, destination_prefix=merged))
+        for file in sorted(os.listdir(os.path.dirname(merged))):                # the data, then the index
+            os.replace(os.path.join(os.path.dirname(merged), file), os.path.join(folder, file))
+    for path in data:
+        os.remove(path)
+
+
 def describe(checkpoint: str) -> str:
     """What a checkpoint holds: its model, its size, and each variable with its shape."""
     shapes = read_shapes(checkpoint)

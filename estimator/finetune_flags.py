@@ -12,6 +12,7 @@ from etl.command_line import FREE, SAME, SAME_CONTENT, flag
 SAMPLE_TASK = "sentence_pair"
 CACHE_FOLDER = "encoded"
 BALANCED = "balanced"
+NO_CHECKPOINT = "none"                         # --init_checkpoint for random values
 # Flags that a preset may set, with their values without one.
 DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5,
             "num_train_epochs": 3.0}

@@ -5,6 +5,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 
 import tensorflow.compat.v1 as tf
 
+from estimator import optimizers
 from etl.progress import clock
 
 
@@ -19,7 +20,7 @@ class Pace(NamedTuple):
     batch_tokens: float                        # tokens of a batch, padding included; unless they are measured
     accumulation_steps: int = 1                # batches behind an update
     batches_per_call: int = 1                  # more than 1 in an offloaded loop
-    start_step: int = 0                        # where the command began; it may train in several parts
+    start_step: int = 0                        # updates where the command began; it may train in several parts
     flops_of: Callable[[float], float] = lambda tokens: 0.0    # operations of a batch of so many tokens
     peak_flops: Optional[float] = None         # operations a second that the devices can do
 
@@ -56,17 +57,19 @@ class ProgressHook(tf.train.SessionRunHook):
         self._measures = dict(measures)
         self._event_dir = event_dir
         self._write = write
-        self._first_step = self._batches = 0   # batches since this training began at that step
-        self._skipped = 0                      # updates of these batches that overflowed, as far as is known
+        self._before = self._batches = 0       # batches taken before this session, and in it
         self._sums: Dict[str, float] = {}      # since the line before, as are the two below
         self._calls = 0
         self._measured: Dict[str, float] = {}  # sums since the pace begins
         self._timed: Optional[Tuple[int, float]] = None  # batches and time where the pace begins
 
+    def begin(self) -> None:
+        self._batches_taken = optimizers.batches_taken()
+
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
-        self._first_step = int(session.run(tf.train.get_global_step()))
-        if self._event_dir and self._first_step:   # what a run that was cut off wrote after this step is void
-            self._writer().add_session_log(tf.SessionLog(status=tf.SessionLog.START), self._first_step)
+        step, self._before = map(int, session.run([tf.train.get_global_step(), self._batches_taken]))
+        if self._event_dir and step:           # what a run that was cut off wrote after this step is void
+            self._writer().add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
         wanted: Dict[str, Any] = {"losses": self._losses, "measures": self._measures}
@@ -82,9 +85,8 @@ class ProgressHook(tf.train.SessionRunHook):
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value)
         if self._is_due(before, self._batches):
-            step = int(run_context.session.run(tf.train.get_global_step()))
-            self._skipped = self._first_step + self._batches // self._pace.accumulation_steps - step
-            self._tell(step, {name: float(value) for name, value in found["shown"].items()})
+            self._tell(int(run_context.session.run(tf.train.get_global_step())),
+                       {name: float(value) for name, value in found["shown"].items()})
         elif self._timed is None:
             self._time_from_here()
 
@@ -94,15 +96,20 @@ class ProgressHook(tf.train.SessionRunHook):
 
     def _is_due(self, batches_before: int, batches: int) -> bool:
         """Whether a line comes between so many batches and so many."""
-        before, after = (self._first_step + count // self._pace.accumulation_steps - self._skipped
-                         for count in (batches_before, batches))
-        begins = self._first_step == self._pace.start_step == before < after
+        first, before, after = map(self._updates_after, (0, batches_before, batches))
+        begins = first == self._pace.start_step == before < after
         ends = before < self._pace.num_train_steps <= after
         return begins or before // self._pace.log_steps != after // self._pace.log_steps or ends
 
+    def _updates_after(self, batches: int) -> int:
+        """Updates of the whole training after so many batches of this session, those that overflowed included."""
+        return (self._before + batches) // self._pace.accumulation_steps
+
     def _tell(self, step: int, shown: Dict[str, float]) -> None:
+        """Writes a line, and points of the curves at `step`, which counts the updates that did not overflow."""
         means = {name: total / self._calls for name, total in self._sums.items()}
-        text, points = progress_line(step, self._pace.num_train_steps, means, shown["learning_rate"]), dict(means, **shown)
+        updates = self._updates_after(self._batches)
+        text, points = progress_line(updates, self._pace.num_train_steps, means, shown["learning_rate"]), dict(means, **shown)
         if self._timed is not None:
             batches, begin = self._batches - self._timed[0], self._timed[1]
             seconds = max(1e-9, time.time() - begin)
@@ -114,11 +121,11 @@ class ProgressHook(tf.train.SessionRunHook):
                 points["share_of_peak"] = flops / seconds / self._pace.peak_flops
             if "seconds_waiting" in self._measured:
                 points["share_of_time_waiting_for_input"] = self._measured["seconds_waiting"] / seconds
-            batches_left = max(0, self._pace.num_train_steps - step) * self._pace.accumulation_steps
+            batches_left = max(0, self._pace.num_train_steps - updates) * self._pace.accumulation_steps
             text += "  " + pace_text(points, batches_left * seconds / batches)
-        if self._skipped:
-            text += "  %d updates overflowed" % self._skipped
-            points["overflows"] = float(self._skipped)
+        if updates > step:
+            text += "  %d updates overflowed" % (updates - step)
+            points["overflows"] = float(updates - step)
         self._write(text)
         if self._event_dir:
             self._writer().add_summary(tf.Summary(value=[

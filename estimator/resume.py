@@ -4,10 +4,14 @@ import hashlib
 import json
 import os
 import platform
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from estimator import model_folder
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator import checkpoint_files, model_folder
 from estimator.model_folder import ModelFolder
+from estimator.optimizers import BATCHES_TAKEN
 from etl import files, manifest
 from etl.command_line import FIXED, SAME, UserError, describe, names_of
 
@@ -67,15 +71,25 @@ def flag_of_run(folder: str, name: str) -> Any:
     return _read_run(path)["flags"].get(name) if os.path.exists(path) else None
 
 
-def latest_step(folder: str, check_data: bool = True) -> int:
-    """The step of the latest checkpoint in `folder`, 0 if it has none.
+class Position(NamedTuple):
+    """How far a training has come.
+
+    Attributes:
+      step: updates, as global_step counts them.
+      batches: taken, whatever became of their updates; the place in the data, in the schedule of evaluations and in the run.
+    """
+    step: int = 0
+    batches: int = 0
+
+
+def position(folder: str, accumulation_steps: int = 1, check_data: bool = True) -> Position:
+    """That of the latest checkpoint in `folder`. One that an older release wrote does not count batches: there they are
+    `accumulation_steps` for each update.
 
     Raises UserError when that one is not of a training, or, with `check_data`, when a value in it is damaged.
     """
     if not model_folder.has_checkpoint(folder):
-        return 0
-    import tensorflow.compat.v1 as tf          # here and below: --help need not wait for it
-    from estimator import checkpoint_files
+        return Position()
     prefix = checkpoint_files.resolve(folder, "output_dir")
     shapes = checkpoint_files.read_shapes(prefix)
     if "global_step" not in shapes:
@@ -83,17 +97,17 @@ def latest_step(folder: str, check_data: bool = True) -> int:
                         "and another folder" % prefix)
     if check_data:
         checkpoint_files.check_data(prefix, shapes)
-    return int(tf.train.load_variable(prefix, "global_step"))
+    step = int(tf.train.load_variable(prefix, "global_step"))
+    counts = BATCHES_TAKEN in shapes
+    return Position(step, int(tf.train.load_variable(prefix, BATCHES_TAKEN)) if counts else step * accumulation_steps)
 
 
 def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mapping[str, str]) -> None:
     """Writes run_config.json: the command, all flags, the backend, library versions and `facts`."""
-    import numpy
-    import tensorflow.compat.v1 as tf
     files.write_json(os.path.join(folder, RUN_FILE), {
         "command": "python -m %s %s" % (command, describe(flags)), "flags": dataclasses.asdict(flags),
         "backend": backend, "facts": dict(facts),
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": numpy.__version__}})
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": np.__version__}})
 
 
 def file_fact(path: str) -> str:

@@ -55,6 +55,7 @@ class Task:
       undecided: a label that says its annotators could not agree; such examples are left out, in a test file unlabelled.
       choices: examples in a row that belong to one question, of which the most likely one is the answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
+      kind: what is learnt, a name in finetuning.KINDS.
     """
     name: str
     labels: Tuple[str, ...]
@@ -63,6 +64,7 @@ class Task:
     undecided: Optional[str] = None
     choices: int = 1
     submission: Optional[str] = None
+    kind: str = "classes"
 
     @property
     def is_regression(self) -> bool:

@@ -1,7 +1,8 @@
-"""One training, whatever the model learns: from where the folder stands to the last step, with evaluations in between.
+"""The training of a job: from where the folder stands to the last batch, with evaluations in between.
 
 The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout that would
-have come next anyway, so that parts, like an interruption, change nothing.
+have come next anyway, so that parts, like an interruption, change nothing. What parts, evaluations and the end are counted
+in is batches taken: an update that overflows takes its batches, too, but does not advance global_step.
 """
 import contextlib
 import glob
@@ -10,41 +11,20 @@ import shutil
 import signal
 import threading
 import time
-from typing import Any, Callable, ContextManager, Dict, Iterator, Mapping, NamedTuple, Optional
+from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from estimator import best_checkpoint, checkpoint_files, failures, metrics, model_folder, npu, resume
-from estimator.input_fn import InputFn
-from estimator.model_folder import ModelFolder
-from estimator.records import PretrainingData
-from estimator.training_flags import TrainingFlags
+from estimator import best_checkpoint, checkpoint_files, failures, metrics, model_folder, optimizers, resume, training_report
+from estimator.job import Job
+from estimator.resume import Position
 from etl import files
 from etl.command_line import UserError
 from etl.progress import clock
-
-Results = Dict[str, Any]
+from etl.report import Section
 
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
-
-
-class Training(NamedTuple):
-    """What a command wants trained, and how it is evaluated."""
-    command: str                               # such as "estimator.pretrain"
-    flags: TrainingFlags
-    facts: Mapping[str, str]                   # see resume.check_training
-    folder: ModelFolder                        # what stands beside the checkpoints
-    device: npu.Device
-    estimator: Any
-    batches: Callable[[int], InputFn]          # from the number of batches done to those that come next
-    batch_size_flag: str                       # with its value, for the message when memory runs out
-    num_train_steps: int
-    evaluate: Callable[[], Results]            # of the newest checkpoint; writes the results and says them
-    eval_every: Optional[int]                  # steps between evaluations; None: at the end alone
-    best_metric: str
-    patience: Optional[int] = None             # evaluations without a better one after which the training ends
-    data: Optional[PretrainingData] = None     # the records that are read, to name the one that is damaged
 
 
 def locked(output_dir: str) -> ContextManager[None]:
@@ -52,75 +32,123 @@ def locked(output_dir: str) -> ContextManager[None]:
     return files.lock(os.path.join(output_dir, LOCK_FILE), "--output_dir: another training is at work in %s" % output_dir)
 
 
-def train(training: Training, start_step: int) -> bool:
-    """Trains from `start_step` to the last step, and evaluates every `eval_every` steps but not after the last one.
+def train(job: Job, estimator: Any) -> bool:
+    """Trains from the job's start to its last batch, and evaluates every `eval_every` steps but not after the last one.
 
     Returns:
       Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that was reached.
     """
-    flags, last, world = training.flags, training.num_train_steps, training.device.world
-    if start_step >= last:
-        print("Nothing to train: %s is at step %d of %d" % (flags.output_dir, start_step, last))
+    output_dir, is_first = job.flags.output_dir, job.device.world.is_first
+    steps, last = job.schedule.num_train_steps, job.num_batches
+    if job.start.batches >= last:
+        print("Nothing to train: %s is at step %d of %d" % (output_dir, _steps(job, job.start.batches), steps))
         return True
-    if world.is_first and resume.latest_step(flags.output_dir, check_data=False) != start_step:
-        raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % flags.output_dir)
-    if world.is_first:
-        remove_half_written(flags.output_dir)
-        model_folder.write(flags.output_dir, training.folder)
-        resume.write_run(flags.output_dir, training.command, flags, training.device.name, training.facts)
-    if start_step:
-        print("Going on from step %d of %d" % (start_step, last))
-    begin, step = time.time(), start_step
-    with _sigterm(world.is_first) as stop, _clean(flags.output_dir, world.is_first), \
-            failures.explained(training.batch_size_flag, training.data, flags.output_dir):
-        cut_off = training.eval_every and 0 < step < last and step % training.eval_every == 0    # perhaps before evaluation
-        if cut_off and world.is_first and not evaluate(training):
+    _prepare_folder(job)
+    if job.start.batches:
+        print("Going on from step %d of %d" % (_steps(job, job.start.batches), steps))
+    begin, taken = time.time(), job.start.batches
+    with _sigterm(is_first) as stop, _clean(output_dir, is_first), failures.explained(
+            "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
+        if _is_evaluated_at(job, taken) and is_first and not evaluate(job, estimator):     # it was cut off before that, perhaps
             stop.set()
-        while step < last and not (stop.is_set() or _out_of_patience(training, step)):
-            end = min(last, (step // training.eval_every + 1) * training.eval_every) if training.eval_every else last
-            training.estimator.train(training.batches(step * flags.gradient_accumulation_steps), max_steps=end,
-                                     hooks=[_StopHook(stop)])
-            if not world.is_first:
-                step = last if end == last else _wait_for_rank_0(flags.output_dir, end)
+        while taken < last and not (stop.is_set() or _out_of_patience(job, taken)):
+            end = _end_of_part(job, taken)
+            part = _PartHook(job, stop, end - taken)
+            estimator.train(job.batches(taken), hooks=[part])
+            if not is_first:
+                if end < last:
+                    _wait_for_rank_0(job, part.step)
+                taken = end
                 continue
-            step = resume.latest_step(flags.output_dir, check_data=False)
-            if end < last and not stop.is_set() and not evaluate(training):
+            taken = _position(job).batches
+            if end < last and not stop.is_set() and not evaluate(job, estimator):
                 stop.set()
-    if stop.is_set() and step < last:
-        print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there" % (step, last))
+    if stop.is_set() and taken < last:
+        print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there"
+              % (_steps(job, taken), steps))
         return False
-    if step < last:
+    if taken < last:
         print("Stopped early after step %d of %d: no better %s in %d evaluations"
-              % (step, last, training.best_metric, training.patience))
-    print("Trained %d steps in %s; checkpoints in %s" % (step - start_step, clock(time.time() - begin), flags.output_dir))
+              % (_steps(job, taken), steps, job.best_metric, job.patience))
+    print("Trained %d steps in %s; checkpoints in %s"
+          % (_steps(job, taken - job.start.batches), clock(time.time() - begin), output_dir))
     return True
 
 
-def evaluate(training: Training) -> bool:
-    """Evaluates the newest checkpoint and keeps it if it is the best.
+def evaluate(job: Job, estimator: Any) -> bool:
+    """Evaluates the newest checkpoint, keeps it if it is the best, and writes the report.
 
     Returns:
       Whether it came to the end: False after SIGTERM, when nothing is written.
     """
-    output_dir = training.flags.output_dir
+    output_dir = job.flags.output_dir
+    checkpoint = checkpoint_files.resolve(output_dir, "output_dir")
     try:
         with _on_sigterm(_stop_at_once):
-            results = training.evaluate()
+            found = job.evaluate(estimator, checkpoint)
     except _Stopped:
         print("Stopped by SIGTERM while evaluating; the same command goes on from there")
         return False
-    checkpoint = checkpoint_files.resolve(output_dir, "output_dir")
-    if best_checkpoint.keep_if_best(output_dir, checkpoint, training.folder, results, training.best_metric):
-        print("Best %s so far: kept in %s" % (training.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+    metrics.write_results(output_dir, found.results)
+    if best_checkpoint.keep_if_best(output_dir, checkpoint, job.folder, found.results, job.best_metric):
+        print("Best %s so far: kept in %s" % (job.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+    write_report(job, found.sections)
     return True
 
 
-def _out_of_patience(training: Training, step: int) -> bool:
+def write_report(job: Job, sections: Sequence[Section] = (), evaluated: str = "newest") -> None:
+    """Writes the page of the training as far as it has come; `evaluated`: which checkpoint the results are of."""
+    training_report.write_report(job.flags.output_dir, job.title, job.charts, sections, evaluated)
+
+
+def _prepare_folder(job: Job) -> None:
+    """Makes the output folder one of this training, or sees that it still is what it was when the job was made."""
+    output_dir = job.flags.output_dir
+    if not job.device.world.is_first:
+        while model_folder.has_checkpoint(output_dir) and not checkpoint_files.counts_batches(output_dir):
+            time.sleep(0.5)                    # rank 0 sees to that, below
+        return
+    if _position(job) != job.start:
+        raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % output_dir)
+    remove_half_written(output_dir)
+    if job.start.step and not checkpoint_files.counts_batches(output_dir):
+        checkpoint_files.add_batches_taken(checkpoint_files.resolve(output_dir, "output_dir"), job.start.batches)
+    model_folder.write(output_dir, job.folder)
+    resume.write_run(output_dir, job.command, job.flags, job.device.name, job.facts)
+
+
+def _position(job: Job) -> Position:
+    return resume.position(job.flags.output_dir, job.flags.gradient_accumulation_steps, check_data=False)
+
+
+def _steps(job: Job, batches: int) -> int:
+    """Batches in updates, those that overflowed included."""
+    return batches // job.flags.gradient_accumulation_steps
+
+
+def _batches_between_evaluations(job: Job) -> Optional[int]:
+    every = job.schedule.eval_every
+    return every and every * job.flags.gradient_accumulation_steps
+
+
+def _is_evaluated_at(job: Job, batches: int) -> bool:
+    every = _batches_between_evaluations(job)
+    return bool(every) and 0 < batches < job.num_batches and batches % every == 0
+
+
+def _end_of_part(job: Job, batches: int) -> int:
+    """Where the part ends that begins after so many batches."""
+    every = _batches_between_evaluations(job)
+    return min(job.num_batches, (batches // every + 1) * every) if every else job.num_batches
+
+
+def _out_of_patience(job: Job, batches: int) -> bool:
     """Whether the best evaluation is `patience` ones ago; from the files alone, so that a resumed run knows it, too."""
-    if not (training.patience and training.eval_every):
+    every = _batches_between_evaluations(job)
+    if not (job.patience and every):
         return False
-    best_step = best_checkpoint.step_of_best(training.flags.output_dir, training.best_metric)
-    return best_step is not None and step - best_step >= training.patience * training.eval_every
+    best = best_checkpoint.position_of_best(job.flags.output_dir, job.best_metric, job.flags.gradient_accumulation_steps)
+    return best is not None and batches - best.batches >= job.patience * every
 
 
 def remove_half_written(output_dir: str) -> None:
@@ -142,26 +170,53 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
         raise
 
 
-def _wait_for_rank_0(output_dir: str, step: int) -> int:
-    """Waits until rank 0 has evaluated a checkpoint of `step` or later, and says of which."""
-    results = os.path.join(output_dir, metrics.JSON_FILE)
+def _wait_for_rank_0(job: Job, step: int) -> None:
+    """Waits until rank 0 has evaluated a checkpoint of `step` or later."""
+    path = os.path.join(job.flags.output_dir, metrics.JSON_FILE)
     deadline = time.time() + PATIENCE_SECONDS
     while time.time() < deadline:
-        if os.path.exists(results) and files.read_json(results)["global_step"] >= step:
-            return int(files.read_json(results)["global_step"])
+        if os.path.exists(path) and files.read_json(path)["global_step"] >= step:
+            return
         time.sleep(0.5)
     raise UserError("rank 0 did not evaluate step %d within %d minutes" % (step, PATIENCE_SECONDS // 60))
 
 
-class _StopHook(tf.train.SessionRunHook):
-    """Ends the training after the step during which the event was set; the Estimator saves a checkpoint then."""
+class _PartHook(tf.train.SessionRunHook):
+    """Ends a part of a training after so many batches, or after the update during which the event was set.
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    The Estimator's own saver saves at the end, but not where the last updates overflowed, since global_step is that of a
+    checkpoint that is there: then this hook saves that one again, with the batches taken and the new loss scale.
+
+    Attributes:
+      step: global_step at the end.
+    """
+
+    def __init__(self, job: Job, stop: threading.Event, num_batches: int) -> None:
+        self._stop, self._left = stop, num_batches
+        self._batches_per_call = job.flags.iterations_per_loop or 1
+        self._accumulation_steps = job.flags.gradient_accumulation_steps
+        self._saves_overflows = job.device.scales_loss and job.device.world.is_first
+        self._output_dir = job.flags.output_dir
+        self.step = 0
+
+    def begin(self) -> None:
+        self._position = tf.train.get_global_step(), optimizers.batches_taken()
+        if self._saves_overflows:
+            self._saver = tf.train.Saver(max_to_keep=None)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
-        if self._stop.is_set():
+        self._left -= self._batches_per_call
+        is_whole_update = self._left % self._accumulation_steps == 0
+        if self._left <= 0 or (self._stop.is_set() and is_whole_update):
             run_context.request_stop()
+
+    def end(self, session: tf.Session) -> None:
+        self.step, taken = map(int, session.run(self._position))
+        if self._saves_overflows and model_folder.has_checkpoint(self._output_dir):
+            saved = resume.position(self._output_dir, check_data=False)
+            if saved.step == self.step and saved.batches < taken:
+                prefix = checkpoint_files.resolve(self._output_dir, "output_dir")
+                self._saver.save(session, prefix, write_meta_graph=False, write_state=False)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """The flags that both trainers have, and what follows from them alone."""
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Optional, TypeVar
+from typing import Optional, TypeVar
 
 from estimator import npu, npu_options
 from estimator.choices import ADAMW, LINEAR_AFTER_WARMUP, LR_SCHEDULES, OPTIMIZERS
@@ -19,6 +19,7 @@ class TrainingFlags:
                                     on_resume=FREE)
     do_eval: Optional[bool] = flag(None, "evaluate; without it true, unless another do_ flag is true",
                                    on_resume=FREE)
+    train_batch_size: Optional[int] = flag(32, "records of a batch")
     optimizer: str = flag(ADAMW, "update rule", OPTIMIZERS, on_resume=FIXED)
     learning_rate: float = flag(5e-5, "highest learning rate")
     lr_schedule: str = flag(LINEAR_AFTER_WARMUP, "decay; reference: from step 0 on, as the older tools have it, with a jump "
@@ -112,19 +113,3 @@ class TrainingFlags:
         """Raises UserError when one of these numbers of steps does not end with a whole loop."""
         npu.check_steps(device, self.run_options(), {name: getattr(self, name) for name in names},
                         self.gradient_accumulation_steps)
-
-    def training(self, device: npu.Device, batch_size: int, num_train_steps: int, num_warmup_steps: int, **more: Any) -> Any:
-        """The `model_fn.TrainingConfig` of a run; `more` are its further fields."""
-        from estimator import schedules # here: --help need not wait for TensorFlow
-        from estimator.model_fn import TrainingConfig
-        rate = self.learning_rate
-        if self.scale_lr_by_batch:
-            rate = schedules.scaled_learning_rate(rate, batch_size * device.world.size * self.gradient_accumulation_steps,
-                                                  self.scale_lr_by_batch)
-            print("--scale_lr_by_batch %d: the highest learning rate is %g" % (self.scale_lr_by_batch, rate))
-        return TrainingConfig(
-            optimizer=self.optimizer, learning_rate=rate, num_train_steps=num_train_steps, num_warmup_steps=num_warmup_steps,
-            random_seed=self.random_seed, lr_schedule=self.lr_schedule, layer_decay=self.layer_decay,
-            accumulation_steps=self.gradient_accumulation_steps, log_steps=self.log_steps,
-            iterations_per_loop=self.iterations_per_loop or 1, keep_checkpoint_max=self.keep_checkpoint_max, device=device,
-            peak_flops=self.device_peak_tflops and self.device_peak_tflops * 1e12, **more)

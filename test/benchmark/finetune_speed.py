@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 import results
-from estimator import evaluation, finetune, scores, tasks, trainer, training_report
-from estimator.finetune_flags import FinetuneConfig
+from estimator import checkpoint_files, evaluation, finetuning, run, scores, tasks, training_report
+from estimator.finetune_flags import NO_CHECKPOINT, FinetuneConfig
 from etl import files
 from etl.command_line import quiet_libraries
 
@@ -35,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample"), help="folder of train and dev")
     parser.add_argument("--task", default="sentence_pair", help="as --task_name of estimator.finetune; one of classes")
-    parser.add_argument("--init_checkpoint", default=finetune.NO_CHECKPOINT, help="checkpoint to start from")
+    parser.add_argument("--init_checkpoint", default=NO_CHECKPOINT, help="checkpoint to start from")
     parser.add_argument("--config", help="config; without it the one beside the checkpoint, or tiny")
     parser.add_argument("--max_seq_length", type=int, default=128, help="tokens of an example")
     parser.add_argument("--train_examples", type=int, default=1600, help="at most; of the file's beginning")
@@ -90,14 +90,14 @@ def measure(arguments: argparse.Namespace, data: str, seed: int, pad: bool) -> M
         max_seq_length=arguments.max_seq_length, train_batch_size=arguments.batch_size, eval_batch_size=arguments.batch_size,
         learning_rate=arguments.learning_rate, num_train_epochs=1, log_steps=5, do_train=True, do_eval=True)
     with contextlib.redirect_stdout(io.StringIO()):
-        results = finetune.finetune_once(config)
-        plan = finetune.make_plan(config)
-        estimator, rows = finetune.make_training(plan).estimator, plan.parts[tasks.DEV].rows
+        results = finetuning.finetune(config)
+        job = finetuning.make_job(config)
+        estimator = run.make_estimator(job)
         begin = time.time()
-        evaluation.run_model(estimator, rows, config.eval_batch_size, plan.seq_length, trainer.checkpoint_files.resolve(output))
+        job.evaluate(estimator, checkpoint_files.resolve(output))
     seconds = time.time() - begin
     paces = [pace for _, pace in training_report.read_curves(output)["examples_per_second"]]
-    return Measured(1 / np.mean(1 / np.array(paces)), len(plan.parts[tasks.DEV].examples) / seconds, results["eval_accuracy"])
+    return Measured(1 / np.mean(1 / np.array(paces)), results["num_examples"] / seconds, results["eval_accuracy"])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import pytest
 
 import pretrained
 import tiny_training
-from estimator import finetune, model_folder, scores, training_report
+from estimator import finetune, finetuning, model_folder, scores, training_report
 from etl.command_line import UserError
 from etl.tokenization import TokenizerConfig
 
@@ -232,12 +232,12 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
         if name.startswith(("model.ckpt", "checkpoint")):
             (tmp_path / name).write_bytes((inputs / "pretrained" / name).read_bytes())
     config = config_of(inputs, init_checkpoint=str(tmp_path))
-    prefix, task = finetune.find_init_checkpoint(config), finetune.TASKS["sentence_pair"]
+    prefix, task = finetuning.find_init_checkpoint(config), finetuning.TASKS["sentence_pair"]
     with pytest.raises(UserError, match="there is no model.json to say what it is: give --albert_config_file and --"):
-        finetune.describe_model(config, task, prefix)
+        finetuning.describe_model(config, task, prefix)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
-    found = finetune.describe_model(config, task, prefix)
+    found = finetuning.describe_model(config, task, prefix)
     assert (found.config, found.tokenizer) == (tiny_training.CONFIG, TokenizerConfig(str(inputs / "vocab.txt"), True))
 
 
@@ -245,7 +245,7 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
     with pytest.raises(UserError, match="is not the vocabulary that the model was trained with, .*leave the flag out"):
-        finetune.describe_model(config, finetune.TASKS["sentence_pair"], finetune.find_init_checkpoint(config))
+        finetuning.describe_model(config, finetuning.TASKS["sentence_pair"], finetuning.find_init_checkpoint(config))
 
 
 def test_the_tasks_are_listed(capsys):

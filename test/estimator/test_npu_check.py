@@ -6,7 +6,7 @@ import pytest
 
 import albert_config
 import tiny_training
-from estimator import npu, npu_check, pretrain
+from estimator import npu, npu_check, pretraining
 
 TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
 
@@ -53,7 +53,7 @@ def test_the_report(check):
     assert "Loops: 200 batches (200 steps of 1) in 2 loops of 100; a checkpoint every 1 loops and at the end" in text
     memory, parameters = report["memory_bytes"], report["parameters"]
     assert memory["parameters"] == memory["gradients"] == 4 * parameters
-    assert memory["optimizer"] == 8 * parameters + 8                   # two moments, and global_step
+    assert memory["optimizer"] == 8 * parameters + 16                  # two moments, global_step and batches_taken
     assert (memory["accumulation"], report["memory_limit_bytes"]) == (0, 10 ** 9)
     assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
     assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
@@ -124,8 +124,8 @@ def test_a_fault_in_what_a_line_of_progress_shows(check, monkeypatch):
 
 def batches_changed(monkeypatch, change):
     """The batches of the training are `change` of its Dataset."""
-    plant(monkeypatch, pretrain, "make_training", lambda make: lambda plan: make(plan)._replace(
-        batches=lambda done: lambda: change(make(plan).batches(done)())))
+    plant(monkeypatch, pretraining, "make_job", lambda make: lambda config: make(config)._replace(
+        batches=lambda taken: lambda: change(make(config).batches(taken)())))
 
 
 def test_batches_whose_size_only_the_run_knows(check, monkeypatch):
@@ -197,5 +197,6 @@ def test_flags_that_contradict_the_command(capsys, flags, message):
 @pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
     ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13), ("base_google_fast", False, 0, 38)])
 def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
-    found = npu_check.kernels_wanted(albert_config.load(name), True, has_masked_lm)
+    from estimator.npu_report import kernels_wanted
+    found = kernels_wanted(albert_config.load(name), True, has_masked_lm)
     assert found == {npu.GELU_OP: gelus, npu.DROPOUT_OP: dropouts}

@@ -10,7 +10,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import heads, modeling, pretrain
+from estimator import heads, modeling, pretrain, pretraining
 from etl.command_line import UserError
 from tiny_training import record_values, write_records
 
@@ -83,13 +83,13 @@ def test_records_of_older_tools(folder):
     config = pretrain.PretrainConfig(
         input_file=(str(folder / "[ab].tfrecord"),), eval_input_file=(str(folder / "held_out.tfrecord"),),
         vocab_file=str(folder / "data" / "vocab.txt"), max_seq_length=8, max_predictions_per_seq=2)
-    data = pretrain.find_data(config)
+    data = pretraining.find_data(config)
     assert (data.num_train_records, data.num_eval_records, data.vocab_size) == (16, 3, 20)
     alone = dataclasses.replace(config, eval_input_file=())
     with pytest.raises(UserError, match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval"):
-        pretrain.find_data(alone)
-    assert pretrain.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
-    assert pretrain.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
+        pretraining.find_data(alone)
+    assert pretraining.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
+    assert pretraining.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -101,7 +101,7 @@ def test_records_of_older_tools(folder):
     (["--iterations_per_loop", 2], "only the NPU runs loops of its own"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
     (["--vocab_file", "vocab.txt"], "--vocab_file is for records without a manifest"),
-    (["--do_train", "false"], "out holds no checkpoint to evaluate: train first"),
+    (["--do_train", "false"], "out holds no checkpoint: train first"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(folder, capsys, flags, message):
     given = flags_of(folder, "out")[2:] if "--input_file" in flags else flags_of(folder, "out")   # several add up
@@ -145,13 +145,13 @@ def test_a_damaged_record_is_named(folder, capsys):
     ({"num_train_steps": 1000, "num_warmup_steps": 0}, 5000, (32, 1000, 0)),
 ])
 def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given, num_records, wanted):
-    config = pretrain.with_sizes(pretrain.PretrainConfig(**given), num_records)
+    config = pretraining.with_sizes(pretrain.PretrainConfig(**given), num_records)
     assert (config.train_batch_size, config.num_train_steps, config.num_warmup_steps) == wanted
 
 
 def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
     with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
-        pretrain.with_sizes(pretrain.PretrainConfig(num_warmup_steps=50), 100)
+        pretraining.with_sizes(pretrain.PretrainConfig(num_warmup_steps=50), 100)
 
 
 GOOGLE_NAMES = ["bert/embeddings/" + name for name in (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+from estimator import optimizers
 from estimator.progress import Pace, ProgressHook, host_measures, pace_text, progress_line
 
 
@@ -15,9 +16,10 @@ def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False,
     with tf.Graph().as_default():
         step = tf.get_variable("global_step", initializer=np.int64(start_step), trainable=False, use_resource=True,
                                collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP])
+        batches = tf.get_variable(optimizers.BATCHES_TAKEN, initializer=np.int64(start_step), trainable=False, use_resource=True)
         loss = tf.cast(step.read_value(), tf.float32)
         with tf.control_dependencies([loss]):
-            train_op = step.assign_add(steps_per_call)
+            train_op = tf.group(step.assign_add(steps_per_call), batches.assign_add(steps_per_call))
         hook = ProgressHook({"loss": loss}, {"learning_rate": tf.constant(0.5)}, pace,
                             host_measures({"input_mask": tf.ones([2, 3], tf.int32)}) if ready else {}, write=written.append)
         with tf.train.SingularMonitoredSession([hook]) as session:

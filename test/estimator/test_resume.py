@@ -46,13 +46,14 @@ def folder(tmp_path, description):
 def test_an_empty_folder_is_free(tmp_path, description):
     resume.check_model(str(tmp_path / "none"), description)
     assert resume.check_training(str(tmp_path / "none"), Flags(), FACTS) == []
-    assert resume.latest_step(str(tmp_path / "none")) == 0
+    assert resume.position(str(tmp_path / "none")) == (0, 0)
 
 
 def test_the_same_run_goes_on_where_it_stopped(folder, description):
     resume.check_model(folder, description)
     assert resume.check_training(folder, Flags(), FACTS) == []
-    assert resume.latest_step(folder) == 7
+    assert resume.position(folder) == (7, 7)
+    assert resume.position(folder, accumulation_steps=3) == (7, 21)
 
 
 def test_a_checkpoint_that_no_training_wrote(folder):
@@ -61,7 +62,7 @@ def test_a_checkpoint_that_no_training_wrote(folder):
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, folder + "/averaged")
     with pytest.raises(UserError, match="averaged: no training wrote it, since it has no global_step: give it as --init_checkpoint"):
-        resume.latest_step(folder)
+        resume.position(folder)
 
 
 def test_changes_are_listed_and_refused_unless_they_are_allowed(folder):
@@ -118,7 +119,7 @@ def test_a_damaged_checkpoint_is_named(folder):
     with open(data, "r+b") as stream:
         stream.truncate(100)
     with pytest.raises(UserError, match="model.ckpt-7: damaged: weights cannot be read"):
-        resume.latest_step(folder)
+        resume.position(folder)
 
 
 def test_run_config_says_how_it_was_made(folder):

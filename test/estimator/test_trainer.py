@@ -9,8 +9,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import pretrain, trainer
+from estimator import pretrain, pretraining, run, trainer
 from estimator.pretrain import PretrainConfig
+from estimator.resume import Position
 from etl.command_line import UserError, parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -121,17 +122,19 @@ def test_accumulation_resumes_within_its_data(folder):
 
 
 def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
-    plan = pretrain.make_plan(parse("", "", PretrainConfig, flags_of(folder, "stopped_evaluation", num_train_steps=2)))
-    training = pretrain.make_training(plan)._replace(evaluate=lambda: os.kill(os.getpid(), signal.SIGTERM))
-    assert trainer.evaluate(training) is False
+    assert pretrain.main(flags_of(folder, "stopped_evaluation", num_train_steps=2)) == 0
+    before = sorted(os.listdir(str(folder / "stopped_evaluation")))
+    job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "stopped_evaluation", num_train_steps=2)))
+    job = job._replace(evaluate=lambda estimator, checkpoint: os.kill(os.getpid(), signal.SIGTERM))
+    assert trainer.evaluate(job, run.make_estimator(job)) is False
     assert "Stopped by SIGTERM while evaluating" in capsys.readouterr().out
-    assert not (folder / "stopped_evaluation").exists()
+    assert sorted(os.listdir(str(folder / "stopped_evaluation"))) == before and "eval_results.txt" not in before
 
 
 def test_a_training_that_went_on_meanwhile_is_not_gone_over_again(folder, whole):
-    plan = pretrain.make_plan(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
+    job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
     with pytest.raises(UserError, match="--output_dir: another training went on in .*whole meanwhile: run the command again"):
-        trainer.train(pretrain.make_training(plan), start_step=50)
+        trainer.train(job._replace(start=Position(50, 50)), run.make_estimator(job))
 
 
 def test_a_second_training_in_the_same_folder_is_refused(folder, capsys):

@@ -13,8 +13,9 @@ class NPULossScaleOptimizer(tf.train.Optimizer):
 
     def compute_gradients(self, loss, var_list=None, **kwargs):
         scale = self._manager.get_loss_scale()
+        # In checkpoints, so that updates are counted through a whole training, in whatever parts it goes.
         self._updates = tf.get_variable("npu_stand_in_updates", [], tf.int32, tf.zeros_initializer(), trainable=False,
-                                        use_resource=True, collections=[tf.GraphKeys.LOCAL_VARIABLES])
+                                        use_resource=True)
         pairs = self._opt.compute_gradients(loss * scale, var_list=var_list, **kwargs)
         return [(grad if grad is None else grad / scale, variable) for grad, variable in pairs]
 
