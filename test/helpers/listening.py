@@ -1,4 +1,4 @@
-"""Which TCP ports processes of this host listen at, from /proc: Linux only.
+"""Where processes of this host listen, from /proc: Linux only.
 
 As a program it writes the addresses of its own session to a file, as JSON: `python listening.py FILE`.
 """
@@ -15,12 +15,7 @@ LISTEN = "0A"
 
 def listening(processes):
     """Addresses, `127.0.0.1:80` or `[::]:80`, at which any of the processes listens, sorted."""
-    inodes = set()
-    for process in processes:
-        for path in glob.glob("/proc/%d/fd/*" % process):
-            with contextlib.suppress(OSError):
-                inodes.add(os.readlink(path))
-    found = set()
+    inodes, found = _inodes(processes), set()
     for name in ("tcp", "tcp6"):
         with contextlib.suppress(OSError), open("/proc/net/" + name) as stream:
             for line in stream.readlines()[1:]:
@@ -30,6 +25,27 @@ def listening(processes):
     return sorted(found)
 
 
+def unix_sockets(processes):
+    """Paths of Unix sockets at which any of the processes listens or is connected, sorted."""
+    inodes = _inodes(processes)
+    with open("/proc/net/unix") as stream:
+        rows = [line.split() for line in stream.readlines()[1:]]
+    return sorted({row[7] for row in rows if len(row) == 8 and row[7].startswith("/") and "socket:[%s]" % row[6] in inodes})
+
+
+def below(process):
+    """A process, its children, theirs and so on."""
+    children = {}
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path) as stream:
+            parent = int(stream.read().rsplit(")", 1)[1].split()[1])
+            children.setdefault(parent, []).append(int(path.split("/")[2]))
+    found = [process]
+    for parent in found:
+        found += children.get(parent, [])
+    return found
+
+
 def of_session(session):
     """Processes of a session."""
     found = []
@@ -37,6 +53,16 @@ def of_session(session):
         with contextlib.suppress(OSError):
             if os.getsid(int(path.split("/")[2])) == session:
                 found.append(int(path.split("/")[2]))
+    return found
+
+
+def _inodes(processes):
+    """What is open, as `socket:[12345]`."""
+    found = set()
+    for process in processes:
+        for path in glob.glob("/proc/%d/fd/*" % process):
+            with contextlib.suppress(OSError):
+                found.add(os.readlink(path))
     return found
 
 
