@@ -175,7 +175,10 @@ def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
             select.select([process.stdout], [], [])    # workers are the engine's to watch
         else:
             _watch(process, request[-1])
-        message = pickle.load(process.stdout)
+        reply = process.stdout.readline()
+        if not reply.endswith(b"\n"):
+            raise EOFError
+        message = json.loads(reply.decode("ascii"))
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
         raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
@@ -222,7 +225,7 @@ def answer() -> None:
     with reply:
         label, function, elements, _ = request
         error = _run(label, function, elements, config, started)
-        pickle.dump(None if error is None else str(error), reply)
+        reply.write(json.dumps(None if error is None else str(error)).encode("ascii") + b"\n")
 
 
 def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
