@@ -22,7 +22,7 @@ import listening
 from job_service import job_service
 
 WORK = os.path.join(FOLDER, "beam")
-BUILD_FLAGS = ["--max_seq_length", "64", "--dupe_factor", "100", "--range_bytes", "3000", "--num_shards", "2"]
+BUILD_FLAGS = ["--max_seq_length", "64", "--dupe_factor", "60", "--range_bytes", "3000", "--num_shards", "2"]
 NOBODY = 65534
 HERE, THERE, HERE_V6, THERE_V6 = "198.18.201.1", "198.18.201.2", "fd77:7::1", "fd77:7::2"
 PATIENCE_SECONDS = 60
