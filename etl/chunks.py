@@ -117,7 +117,7 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
 
     Raises UserError for documents that cannot be used, if the job stops at them.
     """
-    index, file_range = numbered_range
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
     marker = marker_path(job.work_dir, index)
     if os.path.exists(marker):
         return

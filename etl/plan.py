@@ -81,6 +81,8 @@ class BuildConfig:
     environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
                                            "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
     environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
+    worker_token_file: Optional[str] = flag(None, "EXTERNAL: file with the secret of the pools, that of their token_file; who sees "
+                                            "the job's options sees the secret")
     verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
 
     def __post_init__(self) -> None:

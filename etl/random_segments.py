@@ -37,7 +37,7 @@ def pool_path(work_dir: str, part: str) -> str:
 def collect_candidates(work_dir: str, seed: int, eval_fraction: float, input_format: str, text_field: str,
                        numbered_range: Tuple[int, FileRange]) -> None:
     """Writes each part's documents of lowest hash of one range; does nothing when that is done already."""
-    index, file_range = numbered_range
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
     path = candidates_path(work_dir, index)
     if os.path.exists(path):
         return
