@@ -28,6 +28,7 @@ from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folde
 from etl.progress import clock, progress
 from etl.publish import DEAD_LETTERS, publish, verify
 from etl.random_segments import candidates_path, collect_candidates, write_pools
+from etl.sources import require_unchanged
 from etl.shards import Extent, shard_path, write_extents, write_shard
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # up to this, merging is done before Beam would have been loaded
@@ -55,6 +56,8 @@ def build(config: BuildConfig) -> None:
               "max_position_embeddings" % (config.max_seq_length, longest))
     with work_folder(plan):
         markers = _build_chunks(config, plan, runner)
+        for path, before in plan.stamps.items():
+            require_unchanged(path, before)    # between two ranges, too
         counters: Counter = sum((Counter(marker["counters"]) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
         drop_other_builds(plan)

@@ -19,7 +19,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 from etl.command_line import UserError, flag, run
 from etl.documents import clean_line
 from etl.files import atomic_write, expand, not_utf8, require_file, write_text
-from etl.sources import damage_named, open_input
+from etl.sources import opened
 from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
 SHIPPED_SIZE = 21128
@@ -71,7 +71,7 @@ def build(config: VocabConfig) -> None:
 def read_lines(paths: Iterable[str]) -> Iterator[str]:
     """The non-blank lines of text files. UserError names file and line of bytes that are no UTF-8."""
     for path in paths:
-        with open_input(path) as stream, damage_named(path):
+        with opened(path) as stream:
             for number, line in enumerate(stream, 1):
                 try:
                     text = clean_line(line.decode("utf-8"))

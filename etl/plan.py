@@ -13,7 +13,8 @@ from etl.cluster import ENVIRONMENTS, RUNNERS, ClusterConfig
 from etl.command_line import UserError, flag
 from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
-from etl.sources import INPUT_FORMATS, FileRange, begins_with_json, is_compressed, plan_ranges
+from etl.sources import (INPUT_FORMATS, FileRange, Stamp, begins_with_json, is_compressed, plan_ranges, require_unchanged,
+                         stamp)
 from etl.tokenization import TokenizerConfig, load_tokenizer
 from etl.words import SEGMENTERS, load_segmenter
 
@@ -142,12 +143,14 @@ class Plan:
 
     Attributes:
       inputs: path, size and fingerprint of each input file.
+      stamps: of each file that is read, before anything of it was.
       vocab_path: the vocabulary, or the SentencePiece model.
       num_workers: processes of the DirectRunner.
     """
     job: ChunkJob
     ranges: Sequence[FileRange]
     inputs: Sequence[Dict[str, Any]]
+    stamps: Dict[str, Stamp]
     input_bytes: int
     vocab_path: str
     vocab_size: int
@@ -173,6 +176,8 @@ def make_plan(config: BuildConfig) -> Plan:
             raise UserError("--input_file: %s is the vocabulary: name text alone" % path)
     if config.input_format == "text" and begins_with_json(paths[0]):
         raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the field of the text" % paths[0])
+    further = [path for path in (config.spm_model_file or config.vocab_file, config.user_dict) if path]
+    stamps = {path: stamp(os.stat(path)) for path in paths + further}
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
@@ -193,8 +198,8 @@ def make_plan(config: BuildConfig) -> Plan:
                    config.token_boundary, keep_duplicates=config.duplicates == "keep", versions=tuple(sorted(versions().items())),
                    word_share=min(1.0, WORD_BYTES / max(1, text_bytes)))
     vocab_path = config.spm_model_file or config.vocab_file
-    files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
-    files += [str(os.stat(path).st_mtime_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
+    files = [sha256_of_file(path) for path in further]
+    files += [str(stamps[path].modified_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
     name = hashlib.sha256(repr((job, ranges, inputs, files, job.versions)).encode("utf-8", "surrogateescape")).hexdigest()
     work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name[:16])
     if config.direct_running_mode:
@@ -204,7 +209,7 @@ def make_plan(config: BuildConfig) -> Plan:
     job = dataclasses.replace(job, work_dir=work_dir, stop_at_bad_records=not config.max_bad_fraction)
     if config.runner != "DirectRunner":        # workers elsewhere stand in other folders
         job, ranges, workers = _absolute(job), [entry._replace(path=os.path.abspath(entry.path)) for entry in ranges], 1
-    return Plan(job, ranges, inputs, input_bytes, vocab_path, len(vocabulary), workers)
+    return Plan(job, ranges, inputs, stamps, input_bytes, vocab_path, len(vocabulary), workers)
 
 
 @contextlib.contextmanager
