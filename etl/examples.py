@@ -133,7 +133,7 @@ def _read(stream: IO[bytes], size: int) -> bytes:
     """Up to `size` bytes. Room is made as they come: a length that the file only claims takes no memory."""
     if size <= _READ_BYTES:
         return stream.read(size)
-    pieces = []
+    pieces: List[bytes] = []
     while size and (not pieces or pieces[-1]):
         pieces.append(stream.read(min(size, _READ_BYTES)))
         size -= len(pieces[-1])

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import os
 import re
@@ -6,8 +7,9 @@ import threading
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, is_temporary, not_utf8,
-                       read_json, remove_temporary, require_file, require_folder, sha256_of_file, temporary_path, write_json,
+from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, is_temporary, lock,
+                       not_utf8, open_regular, read_json, remove_temporary, require_file, require_folder, sha256_of_file,
+                       sync_folder, temporary_path, write_json,
                        write_text)
 
 
@@ -221,6 +223,46 @@ def test_free_range_keeps_what_lies_around(tmp_path):
     assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
     assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
     assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can
+
+
+def test_free_range_leaves_a_file_with_a_second_name_alone(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"a" * (1 << 20))
+    os.link(str(path), str(tmp_path / "y"))
+    free_range(str(path), 0, 1 << 20)
+    assert path.read_bytes() == b"a" * (1 << 20)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("none", path)],
+                         ids=["fifo", "device", "link to nothing"])
+def test_what_is_no_file_is_not_opened(tmp_path, make):
+    path = str(tmp_path / "x")
+    make(path)
+    for attempt in (lambda: open_regular(path), lambda: open_regular(path, os.O_RDWR), lambda: lock(path, "held").__enter__(),
+                    lambda: free_range(path, 0, 1)):
+        with pytest.raises(OSError, match="x: must be a file, and no link"):
+            attempt()
+    assert os.listdir(str(tmp_path)) == ["x"]
+
+
+def test_a_lock_whose_file_was_removed_holds_nothing(tmp_path, monkeypatch):
+    path = str(tmp_path / "lock")
+    flock, removed = fcntl.flock, []
+
+    def overtaken(stream, how):                # who held it goes just before it is ours
+        if not removed:
+            removed.append(os.remove(path))
+        return flock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with lock(path, "held"):
+        with pytest.raises(UserError, match="held"):
+            with lock(path, "held"):
+                pass
+
+
+def test_sync_folder(tmp_path):
+    sync_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("data, message", [
