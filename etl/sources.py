@@ -126,7 +126,8 @@ def require_unchanged(path: str, before: Stamp) -> None:
 
 def changed(path: str, before: int, now: int) -> str:
     """What is said of a file that does not stay as it is."""
-    return "%s: has changed while it was read: it had %d bytes and has %d now; build when it is complete" % (path, before, now)
+    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were written anew" % now
+    return "%s: has changed while it was read: %s; run the command again when it is complete" % (path, sizes)
 
 
 def open_input(path: str) -> IO[bytes]:

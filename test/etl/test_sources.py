@@ -244,7 +244,8 @@ def test_a_file_that_has_changed_since_it_was_planned(tmp_path, change):
     with pytest.raises(UserError) as error:
         list(read_documents(file_range))
     sizes = len(CONTENT), os.path.getsize(path)
-    assert str(error.value) == ("%s: has changed while it was read: it had %d bytes and has %d now; build when it is complete"
+    assert str(error.value) == ("%s: has changed while it was read: it had %d bytes and has %d now; run the command again "
+                                "when it is complete"
                                 % ((path,) + sizes))
 
 
