@@ -14,7 +14,7 @@ import functools
 import os
 import time
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import albert_config
 from etl import build_report, manifest

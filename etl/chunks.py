@@ -132,6 +132,11 @@ def read_marker(job: ChunkJob, index: int) -> Marker:
             if extent.shard >= num_shards.get(extent.part, 0):
                 raise ValueError("extents[%d]: there is no shard %d of part %.20r" % (place, extent.shard, extent.part))
         require_runs(job.work_dir, marker.extents)
+        for part in PARTS:
+            records = sum(extent.records for extent in marker.extents if extent.part == part)
+            samples = marker.counters.get(part + "_samples", 0)
+            if records != samples:
+                raise ValueError("extents: %d records of part %s, but counters.%s_samples is %d" % (records, part, part, samples))
     except ValueError as error:
         raise damaged(path, str(error))
     return marker

@@ -104,6 +104,8 @@ def changed(fields, place, value):
     (["extents", 0, 6], None, "extents[0][6] must be an integer of at least 0, got None"),
     (["extents", 0], ["eval", 0, "/etc/passwd", 0, 65536, 1], "extents[0] must hold 8 values, got 6"),
     (["extents"], {}, "extents must be a list, got {}"),
+    (["extents"], [], "extents: 0 records of part train, but counters.train_samples is "),
+    (["counters", "eval_samples"], 0, "extents: 11 records of part eval, but counters.eval_samples is 0"),
     (["counters", "documents"], "many", "counters.documents must be an integer of at least 0, got 'many'"),
     (["counters"], [], "counters must be an object, got []"),
     (["bytes"], [[]], "bytes must be an integer of at least 0, got [[]]"),
