@@ -202,17 +202,27 @@ def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index:
     pieces, count = word
     for old in zip(pieces, pieces[1:]):
         pairs[old] -= count
-    at = 0
-    while at < len(pieces) - 1:
-        if (pieces[at], pieces[at + 1]) == pair:
-            pieces[at:at + 2] = [piece]
-        at += 1
+    pieces[:] = joined(pieces, pair, piece)
     changed = list(zip(pieces, pieces[1:]))
     for new in changed:
         pairs[new] += count
         places[new].add(index)
     for new in set(changed):
         heapq.heappush(queue, (-pairs[new], new))
+
+
+def joined(pieces: Sequence[str], pair: Tuple[str, str], piece: str) -> List[str]:
+    """The pieces of a word with `piece` wherever `pair` stood, from the left. Time is linear: a word may have millions of letters."""
+    found: List[str] = []
+    at = 0
+    while at < len(pieces):
+        if pieces[at] == pair[0] and at + 1 < len(pieces) and pieces[at + 1] == pair[1]:
+            found.append(piece)
+            at += 2
+        else:
+            found.append(pieces[at])
+            at += 1
+    return found
 
 
 def _codec_characters(*encodings: str) -> str:

@@ -71,7 +71,10 @@ def remove_work(work_dir: str) -> None:
 
 
 def read_own(path: str, shape: Any, place: str = "") -> Any:
-    """JSON of our own making, lists as tuples. Raises OSError naming file and field when it is not of this shape (see `manifest.checked`)."""
+    """JSON of our own making, lists as tuples.
+
+    Raises OSError naming file and field when it is not of this shape (see `manifest.checked`).
+    """
     with open_regular(path):
         pass
     try:
