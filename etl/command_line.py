@@ -207,16 +207,19 @@ def _boolean(text: str) -> bool:
 
 
 def _fault(value: Any, empty_ok: bool) -> Optional[str]:
-    """What makes a text no value for a flag; most are names of files, and the system would raise something else for each of these.
-
-    U+DC80 to U+DCFF stand for bytes of a name that are no UTF-8.
-    """
+    """What makes a text no value for a flag; most are names of files, and the system would raise something else for each of these."""
     if not isinstance(value, str):
         return None
     if not value and not empty_ok:
         return "is empty"
+    return fault_of_name(value)
+
+
+def fault_of_name(value: str) -> Optional[str]:
+    """What makes a text no name that a file can have, wherever it comes from; None when it may be one."""
     if "\0" in value:
         return "holds a NUL character, which no name can have: %r" % value
+    # U+DC80 to U+DCFF stand for bytes of a name that are no UTF-8.
     if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value):
         return "holds half a surrogate pair, which is no character: %s" % ascii(value)
     return None

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from etl.command_line import UserError
+from etl.command_line import UserError, fault_of_name
 from etl.files import read_json, write_json
 from etl.tokenization import TokenizerConfig
 
@@ -80,6 +80,10 @@ def read(folder: str) -> Manifest:
     try:
         fields = checked(fields, _FIELDS, "")
         tokenizer = TokenizerConfig(**fields["tokenizer"])
+        for name in [shard["path"] for part in ("train", "eval") for shard in fields[part]] + [
+                tokenizer.vocab_file, tokenizer.spm_model_file]:
+            if name and fault_of_name(name):
+                raise ValueError("the name of a file %s" % fault_of_name(name))
         fields["tokenizer"] = dataclasses.replace(tokenizer, **{
             name: os.path.join(folder, getattr(tokenizer, name))
             for name in ("vocab_file", "spm_model_file") if getattr(tokenizer, name)})

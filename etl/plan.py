@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
@@ -266,7 +267,9 @@ def remove_lock(parent: str) -> None:
 def _unshare(log_path: str) -> None:
     """Makes a file that is written at its end one of our own, where a copy made of hard links has it in common with the original."""
     if os.path.isfile(log_path) and not os.path.islink(log_path) and os.stat(log_path).st_nlink > 1:
+        mode = stat.S_IMODE(os.stat(log_path).st_mode)
         copy(log_path, log_path)
+        os.chmod(log_path, mode)
 
 
 def _absolute(job: ChunkJob) -> ChunkJob:
