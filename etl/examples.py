@@ -18,6 +18,8 @@ INT64, FLOAT = "int64", "float32"
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
+_MAX_RECORD_BYTES = 1 << 28                    # far above any sample; what a file claims is not believed beyond it
+_READ_BYTES = 1 << 20
 
 
 class Feature(NamedTuple):
@@ -115,13 +117,27 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
         if _CRC.unpack(header[_LENGTH.size:])[0] != _masked_crc(header[:_LENGTH.size]):
             raise UserError("%s: record %d: the length does not match its checksum: no TFRecord, or damaged"
                             % (path, number))
-        body = stream.read(length + _CRC.size)
+        if length > _MAX_RECORD_BYTES:
+            raise UserError("%s: record %d claims to have %d bytes, more than the %d that are read"
+                            % (path, number, length, _MAX_RECORD_BYTES))
+        body = _read(stream, length + _CRC.size)
         if len(body) < length + _CRC.size:
             raise UserError("%s: truncated in record %d: %d of %d bytes" % (path, number, len(body), length + _CRC.size))
         if _CRC.unpack(body[length:])[0] != _masked_crc(body[:length]):
             raise UserError("%s: record %d does not match its checksum: the file is damaged" % (path, number))
         yield body[:length]
         number += 1
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """Up to `size` bytes. Room is made as they come: a length that the file only claims takes no memory."""
+    if size <= _READ_BYTES:
+        return stream.read(size)
+    pieces: List[bytes] = []
+    while size and (not pieces or pieces[-1]):
+        pieces.append(stream.read(min(size, _READ_BYTES)))
+        size -= len(pieces[-1])
+    return b"".join(pieces)
 
 
 def _masked_crc(data: bytes) -> int:

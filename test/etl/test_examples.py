@@ -155,6 +155,38 @@ def test_damage_names_file_and_record(data, message):
     assert str(error.value) == message
 
 
+def header(length):
+    data = struct.pack("<Q", length)
+    return data + frame(data)[-4:]
+
+
+class Counted(io.BytesIO):
+    """Remembers the most that was asked for at once."""
+    most = 0
+
+    def read(self, size=-1):
+        self.most = max(self.most, size)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("length, message", [
+    (1 << 40, "claims to have 1099511627776 bytes, more than the 268435456 that are read"),
+    ((1 << 64) - 1, "claims to have 18446744073709551615 bytes, more than the 268435456 that are read"),
+    (1 << 28, "5 of 268435460 bytes"), (6, "5 of 10 bytes")])
+def test_a_length_that_is_only_claimed_takes_no_memory(length, message):
+    stream = Counted(frame(b"first") + header(length) + b"abcde")
+    frames = read_frames(stream, "x")
+    assert next(frames) == b"first"
+    with pytest.raises(UserError, match="record 1.*" + message):
+        next(frames)
+    assert stream.most <= 1 << 20
+
+
+def test_records_that_are_read_in_pieces():
+    records = [bytes([number]) * ((1 << 20) + number - 6) for number in range(9)] + [b"x" * (5 << 20)]
+    assert frames_of(b"".join(map(frame, records))) == records
+
+
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))
 def test_any_changed_byte_is_found(place, change):
     damaged = bytearray(WHOLE)
