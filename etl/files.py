@@ -7,12 +7,45 @@ import glob
 import hashlib
 import json
 import os
+import re
 import shutil
 import time
 import uuid
 from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 
 from etl.command_line import UserError
+
+TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; nobody else's has it
+
+_TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
+_NAME_CHARS = 40                               # of the final name that a temporary one shows; a name has 255 bytes at most
+
+
+def temporary_path(path: str) -> str:
+    """A new neighbour's name for what will be `path`; on a cluster two hosts may be at the same file, with the same process id.
+
+    `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
+    """
+    folder, name = os.path.split(path.rstrip(os.sep))     # no normpath: behind a link, .. is elsewhere
+    return os.path.join(folder, name[:_NAME_CHARS] + TEMPORARY_MARK + uuid.uuid4().hex)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name, its path left out, is one of `temporary_path`'s."""
+    return bool(_TEMPORARY_NAME.fullmatch(name))
+
+
+def remove_temporary(folder: str) -> None:
+    """Removes what writers that were killed have left in a folder; for who holds the folder's lock.
+
+    Only files and folders of our own names: never what a link points to, never what lies in folders of other names.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in [entry for entry in os.scandir(folder) if is_temporary(entry.name)]:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -22,7 +55,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = "%s.tmp-%s" % (path, uuid.uuid4().hex)    # on a cluster two hosts may be at the same file, with the same process id
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as stream:
             yield stream
@@ -52,7 +85,7 @@ def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
     if os.path.lexists(path):
         raise UserError("--%s: %s is there already: name a folder that is new" % (flag_name, path))
     require_folder(path, flag_name)
-    temporary = "%s.tmp-%d" % (os.path.normpath(path), os.getpid())
+    temporary = temporary_path(path)
     os.makedirs(temporary)
     try:
         yield temporary

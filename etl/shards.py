@@ -10,13 +10,12 @@ import heapq
 import itertools
 import os
 import struct
-import uuid
 from typing import IO, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
 from etl.examples import frame
-from etl.files import atomic_write, free_range, read_json, write_json
+from etl.files import atomic_write, free_range, read_json, temporary_path, write_json
 from etl.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
@@ -134,7 +133,7 @@ def merge_shard(extents: Sequence[Extent], path: str, keep_duplicates: bool, fan
         try:
             level = list(extents)
             while len(level) > fan_in:
-                level = [_merge_to_run(level[at:at + fan_in], "%s.merge-%s" % (path, uuid.uuid4().hex), temporary)
+                level = [_merge_to_run(level[at:at + fan_in], temporary_path(path), temporary)
                          for at in range(0, len(level), fan_in)]
             digest, records, size, dropped = hashlib.sha256(), 0, 0, 0
             for _, group in itertools.groupby(_merged(level), key=lambda pair: pair[0][:_HASH_BYTES]):

@@ -6,8 +6,9 @@ import threading
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, not_utf8, read_json,
-                       require_file, require_folder, sha256_of_file, write_json, write_text)
+from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, is_temporary, not_utf8,
+                       read_json, remove_temporary, require_file, require_folder, sha256_of_file, temporary_path, write_json,
+                       write_text)
 
 
 @pytest.fixture
@@ -48,6 +49,42 @@ def test_failed_sync_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_text(str(tmp_path / "y.txt"), "abc")
     assert os.listdir(str(tmp_path)) == []
+
+
+@pytest.mark.parametrize("path", ["x/vocab.txt", "x", "/y/z/", "语" * 85, "a" * 255, "a\nb", "../link/../y"])
+def test_temporary_names_are_new_short_and_known(path):
+    names = {os.path.basename(temporary_path(path)) for _ in range(3)}
+    assert len(names) == 3
+    assert all(is_temporary(name) and len(os.fsencode(name)) < 256 for name in names)
+    assert os.path.dirname(temporary_path(path)) == os.path.dirname(path.rstrip("/"))
+
+
+@pytest.mark.parametrize("name", [
+    "notes.tmp", "notes.tmp-12", "checkpoint.tmp0123", "x.chinese-albert-tmp-", "x.chinese-albert-tmp-%032X" % (10 << 100),
+    "x.chinese-albert-tmp-%032x.txt" % 0, "x.chinese-albert-tmp-%031x" % 0, "x.chinese-albert-tmp-%032x\n" % 0])
+def test_names_of_others_are_not_temporary(name):
+    assert not is_temporary(name)
+
+
+def test_only_our_temporary_files_and_folders_go(tmp_path):
+    mine, outside = tmp_path / "mine", tmp_path / "outside"
+    write_text(str(outside / "kept"), "x")
+    write_text(temporary_path(str(mine / "a.txt")), "x")
+    write_text(os.path.join(temporary_path(str(mine / "b")), "c.txt"), "x")
+    write_text(temporary_path(str(mine / "sub" / "d.txt")), "x")
+    write_text(str(mine / "notes.tmp-1"), "x")
+    os.symlink(str(outside), temporary_path(str(mine / "link")))
+    remove_temporary(str(mine))
+    left = sorted(os.listdir(str(mine)))
+    assert left[1:] == ["notes.tmp-1", "sub"] and left[0].startswith("link.")
+    assert os.listdir(str(outside)) == ["kept"] and len(os.listdir(str(mine / "sub"))) == 1
+    remove_temporary(str(tmp_path / "none"))
+
+
+def test_a_long_name_can_be_written(tmp_path):
+    path = str(tmp_path / ("语" * 85))
+    write_text(path, "x")
+    assert os.listdir(str(tmp_path)) == ["语" * 85]
 
 
 def test_atomic_folder(tmp_path):
