@@ -33,7 +33,7 @@ def test_the_best_replaces_the_one_before(keep, tmp_path):
     assert (best / "model.ckpt-4.index").read_text() == "4"
     assert sorted(os.listdir(str(best))) == [
         "albert_config.json", "checkpoint", "eval_results.json", "eval_results.txt", "model.ckpt-4.data-00000-of-00001",
-        "model.ckpt-4.index", "model.ckpt-4.meta", "model.json", "vocab.txt"]
+        "model.ckpt-4.index", "model.ckpt-4.meta", "model.ckpt-4.seal.json", "model.json", "vocab.txt"]
     assert json.loads((best / "eval_results.json").read_text()) == {"loss": 4.0, "global_step": 4}
     assert model_folder.read(str(best)).max_seq_length == 8
 
