@@ -29,6 +29,9 @@ NEWEST = ["{}/victim/model.ckpt-5", "../victim/model.ckpt-5", "{}/victim/model.c
           "{}/victim/model.ckpt-*"]
 FOR_EVERY_WAY = ("older {}/victim/model.ckpt-3", "older {}/victim/model.ckpt-5", "older ../victim/model.ckpt-*",
                  "newest {}/victim/model.ckpt-5", "newest D:\\\\bert\\\\out\\\\model.ckpt-5")
+# What these mean lies beside the list.
+MUST_GO_ON = ("older {}/victim/model.ckpt-5", "older model.ckpt-1", "older link.ckpt-4", "newest {}/victim/model.ckpt-5",
+              "newest ../victim/model.ckpt-5", "newest D:\\\\bert\\\\out\\\\model.ckpt-5", "newest /moved/model.ckpt-5")
 
 
 def forged(way):
@@ -122,7 +125,7 @@ def attack(way):
             after = {path: value for path, value in snapshot(root).items() if not path.startswith(run + os.sep)}
             gone = [os.path.relpath(path, root) for path in before if after.get(path) != before[path]]
             lost = [file for file in OTHERS_FILES if not os.path.exists(os.path.join(run, file))]
-            clean = status == 0 or (status == 1 and errors.count("\n") == 1)
+            clean = status == 0 or (status == 1 and errors.count("\n") == 1 and name not in MUST_GO_ON)
             too_many = status == 0 and len([file for file in os.listdir(run) if file.startswith("model.ckpt-") and file.endswith(".index")]) > 1
             outcome.tell("%s, %s" % (way, name), not gone and not lost and clean and not too_many, "status %s%s%s%s%s" % (
                 status, "; gone elsewhere: %s" % ", ".join(gone[:4]) if gone else "", "; others' files gone: %s" % ", ".join(lost) if lost else "",
