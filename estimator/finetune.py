@@ -97,7 +97,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
       The results of the best checkpoint; None without evaluation, on other ranks than the first, or after SIGTERM.
     """
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import best_checkpoint, checkpoint_files, trainer
+    from estimator import best_checkpoint, trainer
     tf.logging.set_verbosity(tf.logging.ERROR)
     plan = make_plan(config)
     config, training = plan.config, make_training(plan)
@@ -116,7 +116,7 @@ def finetune_once(config: FinetuneConfig) -> Optional[Dict[str, Any]]:
                 return None
             results = report(plan, training.estimator, find_best())
         if config.do_predict:
-            predict(plan, training.estimator, find_best() or checkpoint_files.resolve(config.output_dir))
+            predict(plan, training.estimator, best_checkpoint.choose(config.output_dir, "output_dir"))
     if not plan.task.is_regression:            # which cannot be exported
         print("Next: python -m serving.export --checkpoint_dir %s" % config.output_dir)
     return results
@@ -235,7 +235,7 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
     if not config.do_train:
         beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
     else:
-        beside = _read_beside(init_checkpoint) if init_checkpoint else None
+        beside = model_folder.beside(init_checkpoint) if init_checkpoint else None
     if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
         raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
                         "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
@@ -315,7 +315,7 @@ def make_training(plan: Plan) -> Any:
 def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on all dev examples."""
     from estimator import checkpoint_files, metrics
-    checkpoint = checkpoint_files.resolve(plan.config.output_dir)
+    checkpoint = checkpoint_files.resolve(plan.config.output_dir, "output_dir")
     results, _ = evaluate_part(plan, estimator, DEV, checkpoint)
     metrics.write_results(plan.config.output_dir, results)
     metrics.write_curve_points(os.path.join(plan.config.output_dir, "eval"), results["global_step"],
@@ -367,12 +367,6 @@ def predict(plan: Plan, estimator: Any, checkpoint: str) -> None:
             number = evaluation.score(plan.task, part._replace(name=DEV), outputs)["eval_" + plan.task.metric]
             print("Test: %s %.4f of %d examples" % (plan.task.metric, number, len(part.examples)))
         print("Wrote %s" % ", ".join(paths))
-
-
-def _read_beside(checkpoint: str) -> Optional[ModelFolder]:
-    folder = os.path.dirname(checkpoint)
-    has_description = os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE))
-    return model_folder.read(folder) if has_description else None
 
 
 if __name__ == "__main__":

@@ -247,11 +247,12 @@ def make_training(plan: Plan) -> Any:
 
 def evaluate(plan: Plan, estimator: Any) -> Dict[str, Any]:
     """Evaluates the latest checkpoint on the records held out, beside what one guesses without reading the text."""
-    from estimator import failures, input_fn, metrics
+    from estimator import checkpoint_files, failures, input_fn, metrics
     config = plan.config
+    newest = checkpoint_files.resolve(config.output_dir, "output_dir")          # left to itself, TensorFlow takes what the list says
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, plan.data):
         found = estimator.evaluate(input_fn.evaluate_on_records(plan.data, config.eval_batch_size),
-                                   steps=config.max_eval_steps)
+                                   steps=config.max_eval_steps, checkpoint_path=newest)
         results = {name: value for name, value in found.items() if name != "loss"}   # that one is a mean over batches
         results.update(baselines(plan.data))
     metrics.write_results(config.output_dir, results)

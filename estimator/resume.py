@@ -6,7 +6,7 @@ import os
 import platform
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from estimator import model_folder
+from estimator import checkpoint_list, model_folder
 from estimator.model_folder import ModelFolder
 from etl import files, manifest
 from etl.command_line import UserError, describe
@@ -28,8 +28,10 @@ _COMPARED_BY_CONTENT = ("input_file", "eval_input_file", "data_dir", "init_check
 
 def check_model(folder: str, description: ModelFolder) -> None:
     """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a model's would replace;
-    checkpoints that nothing describes, or of another model; then it names the field and both values.
+    checkpoints that nothing describes, or of another model; then it names the field and both values. Also for a folder whose
+    name TensorFlow would take for a pattern.
     """
+    checkpoint_list.require_no_pattern(folder, "output_dir")
     if not model_folder.has_checkpoint(folder):
         if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
             raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder" % folder)
@@ -54,10 +56,11 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     Returns:
       The changes that were allowed: `train_batch_size was 8, is now 16`.
 
-    Raises UserError that lists all changes.
+    Raises UserError that lists all changes; also when the folder's list names a checkpoint elsewhere.
     """
+    checkpoint_list.check(folder)
     path = os.path.join(folder, RUN_FILE)
-    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)) or not os.path.exists(path):
+    if not model_folder.has_checkpoint(folder) or not os.path.exists(path):
         return []                              # nothing to go on from, or nothing is known about how it was made
     run = _read_run(path)
     before = dict(run["flags"], **run["facts"])

@@ -4,8 +4,8 @@ The training goes in parts, each from one evaluation to the next. A part begins 
 have come next anyway, so that parts, like an interruption, change nothing.
 """
 import contextlib
-import glob
 import os
+import re
 import shutil
 import signal
 import threading
@@ -14,7 +14,7 @@ from typing import Any, Callable, ContextManager, Dict, Iterator, Mapping, Named
 
 import tensorflow.compat.v1 as tf
 
-from estimator import best_checkpoint, checkpoint_files, failures, metrics, model_folder, npu, resume
+from estimator import best_checkpoint, checkpoint_files, checkpoint_list, failures, metrics, model_folder, npu, resume
 from estimator.input_fn import InputFn
 from estimator.model_folder import ModelFolder
 from estimator.records import PretrainingData
@@ -27,6 +27,11 @@ Results = Dict[str, Any]
 
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
+
+# What TensorFlow leaves of a file that it was writing: a list, a graph, the parts of a checkpoint, their folder.
+_HALF_WRITTEN_FILE = re.compile(r"(checkpoint|graph\.pbtxt|model\.ckpt-\d+\.meta)\.tmp[0-9a-f]{32}"
+                                r"|model\.ckpt-\d+\.(index|data-\d{5}-of-\d{5})\.tempstate\d+")
+_HALF_WRITTEN_FOLDER = re.compile(r"model\.ckpt-\d+_temp_[0-9a-f]{32}")
 
 
 class Training(NamedTuple):
@@ -66,12 +71,18 @@ def train(training: Training, start_step: int) -> bool:
         raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % flags.output_dir)
     if world.is_first:
         remove_half_written(flags.output_dir)
+        for note in checkpoint_list.take_over(flags.output_dir):
+            print(note)
+        best_checkpoint.tidy(flags.output_dir)
         model_folder.write(flags.output_dir, training.folder)
         resume.write_run(flags.output_dir, training.command, flags, training.device.name, training.facts)
+    else:
+        _wait("take over the list of checkpoints", lambda: checkpoint_list.is_own(flags.output_dir) or None)
     if start_step:
         print("Going on from step %d of %d" % (start_step, last))
     begin, step = time.time(), start_step
     with _sigterm(world.is_first) as stop, _clean(flags.output_dir, world.is_first), \
+            checkpoint_files.only_the_hook_removes(), \
             failures.explained(training.batch_size_flag, training.data, flags.output_dir):
         cut_off = training.eval_every and 0 < step < last and step % training.eval_every == 0    # perhaps before evaluation
         if cut_off and world.is_first and not evaluate(training):
@@ -103,6 +114,7 @@ def evaluate(training: Training) -> bool:
       Whether it came to the end: False after SIGTERM, when nothing is written.
     """
     output_dir = training.flags.output_dir
+    best_checkpoint.require_own(output_dir)
     try:
         with _on_sigterm(_stop_at_once):
             results = training.evaluate()
@@ -124,12 +136,16 @@ def _out_of_patience(training: Training, step: int) -> bool:
 
 
 def remove_half_written(output_dir: str) -> None:
-    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock."""
-    for folder in (output_dir, os.path.join(output_dir, best_checkpoint.FOLDER)):
-        for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*_temp_*")):
-            shutil.rmtree(path)                # TensorFlow's parts of a checkpoint
-        for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp*")):      # ours, .tmp-12, and its, .tmp0123
-            os.remove(path)
+    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock.
+
+    Nothing but files and folders of the very names that we and TensorFlow give; a link of such a name stays, as all else does.
+    """
+    files.remove_temporary(output_dir)
+    for entry in list(os.scandir(output_dir)):
+        if _HALF_WRITTEN_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        elif _HALF_WRITTEN_FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -145,12 +161,22 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
 def _wait_for_rank_0(output_dir: str, step: int) -> int:
     """Waits until rank 0 has evaluated a checkpoint of `step` or later, and says of which."""
     results = os.path.join(output_dir, metrics.JSON_FILE)
+
+    def evaluated() -> Optional[int]:
+        found = int(files.read_json(results)["global_step"]) if os.path.exists(results) else -1
+        return found if found >= step else None
+    return _wait("evaluate step %d" % step, evaluated)
+
+
+def _wait(what: str, look: Callable[[], Optional[int]]) -> int:
+    """What `look` returns, once that is not None."""
     deadline = time.time() + PATIENCE_SECONDS
     while time.time() < deadline:
-        if os.path.exists(results) and files.read_json(results)["global_step"] >= step:
-            return int(files.read_json(results)["global_step"])
+        found = look()
+        if found is not None:
+            return found
         time.sleep(0.5)
-    raise UserError("rank 0 did not evaluate step %d within %d minutes" % (step, PATIENCE_SECONDS // 60))
+    raise UserError("rank 0 did not %s within %d minutes" % (what, PATIENCE_SECONDS // 60))
 
 
 class _StopHook(tf.train.SessionRunHook):
