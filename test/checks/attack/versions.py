@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -71,7 +72,8 @@ def try_to_end_a_start(outcome: Outcome, good: str) -> None:
         make_endless(good, os.path.join(folder, "2"))
         process = start_server(folder)
         try:
-            time.sleep(15)                     # it loads by then, and would for minutes
+            wait_for(lambda: catches_sigterm(process.pid))
+            time.sleep(5)                      # it loads by then, and would for minutes
             tell_end(outcome, "SIGTERM while the first load hangs", process)
         finally:
             process.kill()
@@ -95,6 +97,12 @@ def start_server(folder: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", folder, "--port", "0",
                              "--rest_api_port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                             env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"))
+
+
+def catches_sigterm(pid: int) -> bool:
+    with open("/proc/%d/status" % pid) as stream:
+        caught = re.search(r"SigCgt:\s+(\S+)", stream.read())
+    return bool(caught and int(caught.group(1), 16) >> signal.SIGTERM - 1 & 1)
 
 
 def tell_end(outcome: Outcome, name: str, process: "subprocess.Popen[bytes]") -> None:
@@ -182,7 +190,7 @@ def message(server: Server, version: int) -> str:
     return status(server, version)["status"]["error_message"]
 
 
-def wait_for(ask: Callable[[], Any]) -> str:
+def wait_for(ask: Callable[[], Any]) -> Any:
     """What `ask` gives as soon as it is something, or at last nothing."""
     end = time.monotonic() + SECONDS
     found = ask()
