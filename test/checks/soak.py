@@ -38,7 +38,6 @@ import server_load
 from target import FOLDER, Outcome, Server, export_model
 
 QUESTIONS = os.path.join(ROOT, "estimator", "sample", "dev.tsv")
-IDLE = 2000                                    # connections, at each port
 REOPENED = 100                                 # a second: a server may close what is idle
 SWAP_SECONDS = 20
 READ_SHARE = 0.1                               # of the time, the access log is read
@@ -53,6 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--load", type=float, default=0.8, help="share of the capacity")
+    parser.add_argument("--idle", type=int, default=2000, help="connections that say nothing, at each port")
     parser.add_argument("--limit_files", type=int, default=0, help="descriptors of the server; 0 for the machine's limit")
     parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for the server: all that follows")
     parser.add_argument("--generate", nargs=3, metavar=("REST_PORT", "GRPC_PORT", "RATE"), help="the load alone, to a server that runs")
@@ -88,7 +88,7 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
                                   str(server.grpc_port), str(arguments.load * capacity)], stdout=subprocess.PIPE)
     told: List[Dict[str, Any]] = []
     telling = threading.Thread(target=tell, args=(generator.stdout, server, told), daemon=True)
-    crowds = [Crowd(server.rest_port), Crowd(server.grpc_port)]
+    crowds = [Crowd(port, arguments.idle) for port in (server.rest_port, server.grpc_port)]
     try:
         telling.start()
         start = now = time.monotonic()
@@ -173,10 +173,10 @@ class LogReader:
 
 
 class Crowd:
-    """Connections to `port` that say nothing."""
+    """`size` connections to `port` that say nothing."""
 
-    def __init__(self, port: int) -> None:
-        self.port, self.num_opened = port, 0
+    def __init__(self, port: int, size: int) -> None:
+        self.port, self._size, self.num_opened = port, size, 0
         self.sockets: Dict[int, socket.socket] = {}
         self._poll = select.poll()
 
@@ -190,7 +190,7 @@ class Crowd:
             if not is_open:
                 self._poll.unregister(number)
                 self.sockets.pop(number).close()
-        wanted = IDLE if not self.num_opened else min(IDLE, len(self.sockets) + REOPENED)
+        wanted = self._size if not self.num_opened else min(self._size, len(self.sockets) + REOPENED)
         while len(self.sockets) < wanted:
             try:
                 connection = socket.create_connection(("127.0.0.1", self.port), timeout=0.2)
