@@ -114,8 +114,10 @@ def tell_end(outcome: Outcome, name: str, process: "subprocess.Popen[bytes]") ->
 
 
 def make_fifo(good: str, folder: str) -> None:
-    os.mkdir(folder)
-    os.mkfifo(os.path.join(folder, "saved_model.pb"))
+    shutil.copytree(good, folder + ".tmp")
+    os.remove(os.path.join(folder + ".tmp", "saved_model.pb"))
+    os.mkfifo(os.path.join(folder + ".tmp", "saved_model.pb"))
+    os.rename(folder + ".tmp", folder)
 
 
 def make_many_files(good: str, folder: str) -> None:
