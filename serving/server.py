@@ -22,7 +22,7 @@ import os
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Coroutine, Optional, Sequence
 
 from etl.command_line import UserError, flag, run
 
@@ -42,6 +42,8 @@ class ServerConfig:
     host: str = flag("127.0.0.1", "address to listen at; others than this machine reach 0.0.0.0")
     rest_api_timeout_in_ms: int = flag(30000, "longest time of a REST request, from its head to the end of its answer")
     file_system_poll_wait_seconds: int = flag(1, "between two looks for new versions")
+    load_timeout_seconds: int = flag(300, "for loading and warming up a version; one that takes longer is given up until its "
+                                     "files change")
     enable_batching: bool = flag(True, "whether what is asked while the model is busy runs together; without it each request "
                                  "runs when it comes, at most %d for each core at once" % UNBATCHED_FOR_EACH_CORE)
     max_batch_size: int = flag(32, "rows of a batch, and of a request")
@@ -57,9 +59,10 @@ class ServerConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
-                            ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 0),
-                            ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),
-                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("drain_seconds", 0)):
+                            ("file_system_poll_wait_seconds", 1), ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
+                            ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
+                            ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1), ("max_body_bytes", 1),
+                            ("drain_seconds", 0)):
             if getattr(self, name) < least:
                 raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
         for name in ("port", "rest_api_port"):
@@ -100,9 +103,10 @@ async def serve_until_told(config: ServerConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_event_loop().add_signal_handler(number, ending.set)
     monitor = Monitor(config.access_log)
-    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor)
+    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor, config.load_timeout_seconds)
     look_for_less_garbage()
-    await versions.load_first()
+    if not await unless_set(ending, versions.load_first()):
+        return
     cores = os.cpu_count() or 1
     batch_size, threads = ((config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
                            (1, UNBATCHED_FOR_EACH_CORE * cores))
@@ -131,6 +135,18 @@ async def serve_until_told(config: ServerConfig) -> None:
     await asyncio.gather(grpc_server.stop(config.drain_seconds), serving)
 
 
+async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
+    """Whether `coroutine` came to its end before `event` was set, which cancels it. Raises what it raises."""
+    working, waiting = asyncio.ensure_future(coroutine), asyncio.ensure_future(event.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    return False
+
+
 def look_for_less_garbage() -> None:
     """Has Python look for unreachable objects among those that come from now on, and less often.
 
@@ -152,7 +168,11 @@ def model_loader(config: ServerConfig) -> Callable[[str], Any]:
 
     def load(folder: str) -> SavedModel:
         model = SavedModel(folder, threads)
-        warmup.replay(folder, model)
+        try:
+            warmup.replay(folder, model)
+        except BaseException:
+            model.close()                      # it is tried again whenever its files change
+            raise
         return model
     return load
 
@@ -175,4 +195,5 @@ def bind(host: str, port: int, name: str) -> socket.socket:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # At once: threads that hang, in a load on a dead mount say, would be waited for by the libraries' own endings.
+    os._exit(main())

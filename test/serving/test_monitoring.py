@@ -1,9 +1,14 @@
 import json
+import os
+import re
 import sys
 from types import SimpleNamespace
 
+import httpx
 import pytest
+from served import make_inference, run
 
+from serving.http_app import HttpApp, HttpLimits
 from serving.monitoring import Monitor, request_id_from
 
 
@@ -42,3 +47,22 @@ def test_a_caller_names_its_request(given):
 @pytest.mark.parametrize("given", [None, "", "a b", "名", 'a"b', "a\n", "x" * 129])
 def test_other_names_are_replaced(given):
     assert len(request_id_from(given)) == 32
+
+
+def test_no_caller_can_make_a_metric_of_its_own(saved_model, version):
+    """A label's values are kept for ever, so they come from lists of ours."""
+    monitor = Monitor()
+
+    async def ask():
+        inference = await make_inference(saved_model, os.path.dirname(version), monitor)
+        app = HttpApp(inference, monitor, HttpLimits(10000, 30))
+        async with httpx.AsyncClient(app=app, base_url="http://server") as client:
+            for number in range(20):
+                for method, path in (("GET", "/p%d"), ("M%d", "/healthz"), ("POST", "/v1/models/m%d:predict"), ("GET", "/v1/models/m%d"),
+                                     ("POST", "/v1/models/albert/versions/%d:classify"), ("PUT", "/v1/models/albert:m%d")):
+                    await client.request(method.replace("%d", str(number)), path.replace("%d", str(number)), json={"s%d" % number: 1},
+                                         headers={"x-request-id": "r%d" % number})
+    run(ask())
+    series = set(re.findall(r'serving_request_seconds_count{api="(.*)",code="(.*)",method="(.*)"}', monitor.expose().decode()))
+    assert {method for _, _, method in series} == {"unknown", "get_health", "predict", "classify", "get_status"}
+    assert {(api, code) for api, code, _ in series} <= {("rest", "404"), ("rest", "400")}
