@@ -145,14 +145,14 @@ def look_for_less_garbage() -> None:
 def model_loader(config: ServerConfig) -> Callable[[str], Any]:
     """What makes a warmed-up model of a version's folder."""
     import tensorflow.compat.v1 as tf
-    from serving import warmup
+    from serving import replay
     from serving.saved_model import SavedModel
     threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
                              inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
 
     def load(folder: str) -> SavedModel:
         model = SavedModel(folder, threads)
-        warmup.replay(folder, model)
+        replay.replay(folder, model)
         return model
     return load
 
