@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
-from etl import files
+from etl import files, json_text
 from etl.command_line import UserError
 from etl.pairs import MIN_SEQ_LENGTH
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -160,4 +160,8 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
         raise UserError("%s: vocab_file must be %s or %s, got %r" % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
+    try:
+        json_text.require_whole_characters(fields["labels"])
+    except ValueError as error:
+        raise UserError("%s: labels: %s" % (path, error))
     return fields

@@ -12,12 +12,14 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
+from etl import json_text
 from etl.command_line import UserError, one_line
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "PortableRunner")
 ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")     # not Beam's DOCKER: its containers see no shared folder
 FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 has a job server for
 PATIENCE_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1 << 20
 JOB_SERVER_SECONDS = 86400                     # a busy one may think long; with Beam's own, it is the limit of a whole job
 NO_EXPANSION = -1                              # a job server's third port, which nobody here asks; all addresses reach it
 TOKEN_PARAM = "etl_token"                      # among the params of EXTERNAL, which engines hand to the pool as they are
@@ -164,7 +166,7 @@ def _overview(address: str) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))    # a proxy for the world outside does not know it
     try:
         with opener.open("http://%s/overview" % address, timeout=PATIENCE_SECONDS) as answer:
-            overview = json.loads(answer.read().decode("utf-8"))
+            overview = json_text.loads(answer.read(MAX_ANSWER_BYTES))
             return overview if isinstance(overview, dict) else {}
     except (OSError, ValueError) as error:
         reason = one_line(getattr(error, "reason", error) if isinstance(getattr(error, "reason", None), Exception) else error)

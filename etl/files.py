@@ -15,6 +15,7 @@ import time
 import uuid
 from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 
+from etl import json_text
 from etl.command_line import UserError
 
 TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; nobody else's has it
@@ -192,10 +193,10 @@ def read_json(path: str) -> Any:
     """Reads JSON in UTF-8. Raises UserError, naming the file, when it is missing or no JSON."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+            return json_text.loads(stream.read())
     except FileNotFoundError:
         raise UserError("%s: no such file" % path)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError("%s: not JSON in UTF-8: %s" % (path, error))
 
 

@@ -9,11 +9,11 @@ A file that changes while it is read would silently be fewer documents, or other
 import bz2
 import contextlib
 import gzip
-import json
 import os
 import zlib
 from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
+from etl import json_text
 from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 from etl.files import not_utf8
@@ -165,8 +165,8 @@ def begins_with_json(path: str) -> bool:
     with open_input(path) as stream, damage_named(path):
         line = stream.readline(MAX_DOCUMENT_BYTES)
     try:
-        return line.startswith(b"{") and isinstance(json.loads(line.decode("utf-8")), dict)
-    except (ValueError, RecursionError):
+        return line.startswith(b"{") and isinstance(json_text.loads(line), dict)
+    except ValueError:
         return False
 
 
@@ -282,10 +282,10 @@ def _text_of(line: Optional[bytes], text_field: str) -> str:
     if line is None:
         raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES["jsonl"])
     try:
-        value: Any = json.loads(clean_line(line.decode("utf-8")))
+        value: Any = json_text.loads(clean_line(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(error))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError("not JSON: %s" % error)
     text = value.get(text_field) if isinstance(value, dict) else None
     if not isinstance(text, str):

@@ -7,10 +7,10 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import model_pb2
 
-from serving import messages
 from serving.batching import Batcher, Work
 from serving.errors import invalid
 from serving.messages import Arrays
+from serving.tf_examples import safe_inputs
 from serving.versions import ServedVersion, Versions
 
 DEFAULT_SIGNATURE = tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY
@@ -61,9 +61,7 @@ class Inference:
         """Arrays by output name, for arrays by input name."""
         num_rows = check_inputs(target.signature, inputs, self._limits)
         model, name = target.version.model, target.spec.signature_name
-        for alias, info in target.signature.inputs.items():
-            if info.name in model.example_tensors:
-                inputs = {**inputs, alias: np.array([messages.safe_example(item) for item in inputs[alias]], dtype=object)}
+        inputs = safe_inputs(inputs, target.signature, model.example_tensors)
         shapes = tuple(array.shape[1:] for array in inputs.values())
         key = (target.version.number, name, tuple(inputs), shapes) if is_batchable(target.signature) else object()
         with target.version.in_use():

@@ -3,7 +3,6 @@ from typing import Any, Dict, Iterable, List, Mapping
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from serving import errors
@@ -39,19 +38,6 @@ def serialized_examples(request: classification_pb2.ClassificationRequest) -> Li
         return [example.SerializeToString() for example in examples]
     context = request.input.example_list_with_context.context
     return [merged(context, example).SerializeToString() for example in examples]
-
-
-def safe_example(serialized: bytes) -> bytes:
-    """The same example as TensorFlow itself would write it: its parser reads beyond the end of some that are malformed.
-
-    Raises RequestError for bytes that are no tf.Example.
-    """
-    try:
-        example = tf.train.Example.FromString(serialized)
-    except DecodeError:
-        raise errors.invalid("Could not parse example input of %d bytes" % len(serialized))
-    example.DiscardUnknownFields()
-    return example.SerializeToString()
 
 
 def merged(context: tf.train.Example, example: tf.train.Example) -> tf.train.Example:

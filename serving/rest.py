@@ -17,6 +17,7 @@ import tensorflow.compat.v1 as tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
+from etl import json_text
 from serving import errors, messages
 from serving.messages import Arrays
 
@@ -30,8 +31,9 @@ _STRING = tf.string.as_datatype_enum
 def parse(body: bytes) -> Dict[str, Any]:
     """The JSON object that a request's body is."""
     try:
+        json_text.require_depth(body)          # orjson does not: it ends the process
         found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise errors.invalid("JSON Parse error: %s" % error)
     if not isinstance(found, dict):
         raise errors.invalid("JSON Value: a request must be an object, got %s" % _kind(found))

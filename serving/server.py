@@ -161,7 +161,7 @@ def look_for_less_garbage() -> None:
 def model_loader(config: ServerConfig) -> Callable[[str], Any]:
     """What makes a warmed-up model of a version's folder."""
     import tensorflow.compat.v1 as tf
-    from serving import warmup
+    from serving import replay
     from serving.saved_model import SavedModel
     threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
                              inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
@@ -169,7 +169,7 @@ def model_loader(config: ServerConfig) -> Callable[[str], Any]:
     def load(folder: str) -> SavedModel:
         model = SavedModel(folder, threads)
         try:
-            warmup.replay(folder, model)
+            replay.replay(folder, model)
         except BaseException:
             model.close()                      # it is tried again whenever its files change
             raise

@@ -152,6 +152,7 @@ def test_text(tmp_path, content, documents):
 
 @pytest.mark.parametrize("line, reason", [
     (b"\xff", "not UTF-8: invalid start byte at byte 0xff"),
+    (b'{"body": "a", "x": ' + b"[" * 65 + b"]" * 65 + b"}", "not JSON: lists and objects are nested more than 64 deep"),
     (b"{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     (b"[1]", "no JSON object with a text in field 'body'"),
     (b'{"text": "a"}', "no JSON object with a text in field 'body'"),

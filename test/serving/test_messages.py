@@ -90,16 +90,3 @@ def test_classify_response():
     outputs = {"classes": np.array([["相同".encode(), b"no"]], dtype=object), "scores": np.array([[0.25, 0.75]], np.float32)}
     (found,) = messages.classify_response(SPEC, outputs).result.classifications
     assert [(item.label, item.score) for item in found.classes] == [("相同", 0.25), ("no", 0.75)]
-
-
-def test_examples_as_tensorflow_writes_them():
-    serialized = example(text_a="北").SerializeToString()
-    assert messages.safe_example(serialized) == serialized
-    assert messages.safe_example(serialized + b"\x7a\x01x") == serialized          # an unknown field
-    assert messages.safe_example(b"") == b""
-
-
-@pytest.mark.parametrize("serialized", [b"\xff", b"\n\x05", b"abc"])
-def test_what_is_no_example(serialized):
-    with pytest.raises(RequestError, match="Could not parse example input of %d bytes" % len(serialized)):
-        messages.safe_example(serialized)

@@ -59,6 +59,17 @@ def test_what_does_not_fit(request_, wanted, message):
         rest.predict_inputs(request_, wanted)
 
 
+@pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000, b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
+def test_what_is_nested_too_deep_never_reaches_the_parser(body, monkeypatch):
+    monkeypatch.setattr(rest.orjson, "loads", None)            # which would end this process
+    with pytest.raises(RequestError, match="JSON Parse error: lists and objects are nested more than 64 deep"):
+        rest.parse(body)
+
+
+def test_brackets_in_texts_are_no_depth():
+    assert rest.parse(b'{"inputs": ["' + b"[" * 100 + b'"]}') == {"inputs": ["[" * 100]}
+
+
 @pytest.mark.parametrize("body, message", [
     *((body, "JSON Parse error") for body in (b"", b"{", b'{"x": "\xff"}', b'{"x": NaN}', b'{"x": "\\ud800"}', b"[" * 100000,
                                               b'{"x": ' + b"1" * 1000000 + b"}")), (b"[]", "must be an object, got Array"),
