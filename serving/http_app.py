@@ -7,8 +7,9 @@
 import asyncio
 import os
 import re
+import sys
 import time
-from typing import Any, Callable, Coroutine, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -17,15 +18,18 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
-from serving import openapi, rest
+from serving import browsers, openapi, rest
 from serving.errors import RequestError, invalid
 from serving.inference import CLASSIFY_METHOD, Inference
+from serving.inflight import Inflight, Share
 from serving.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
+PAGE_PATH = "/"
+MAX_HOST_CHARS = 300                           # no name is longer
 # The page may load nothing but what it holds and this server's answers.
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                                           "connect-src 'self'; img-src data:"}
+                                           "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
 Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
@@ -38,14 +42,21 @@ class HttpLimits(NamedTuple):
 
 
 class HttpApp:
-    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere."""
+    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
 
-    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits) -> None:
+    Args:
+      inflight: what bodies take of the memory for requests; none for no limit.
+      names: of hosts, as `browsers.is_allowed_host` takes them.
+    """
+
+    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits, inflight: Optional[Inflight] = None,
+                 names: FrozenSet[str] = frozenset()) -> None:
         self.draining = False
         self._inference, self._monitor, self._limits = inference, monitor, limits
+        self._inflight, self._names = inflight or Inflight(sys.maxsize), names
         with open(PAGE_FILE, "rb") as stream:
             self._page = stream.read()
-        gets = {"/": self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
+        gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
                 "/healthz": self.get_health, "/readyz": self.get_readiness,
                 "/monitoring/prometheus/metrics": self.get_metrics}
         routes = []                            # they are tried in turn: what is asked most comes first
@@ -61,7 +72,8 @@ class HttpApp:
         """Answers a request within the time limit, names it, counts it and logs it."""
         scope["app"] = self                    # makes the router raise what it does not know
         start = time.perf_counter()
-        request_id = request_id_from(dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
+        asked = dict(scope["headers"])
+        request_id = request_id_from(asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
         status = 0                             # none was sent
 
         async def send_named(message: Any) -> None:
@@ -69,13 +81,16 @@ class HttpApp:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
+                if scope["path"] != PAGE_PATH:     # which says more of it
+                    message["headers"].append(browsers.NO_FRAMES)
             await send(message)
 
         computed = scope["method"] == "POST" and COMPUTED_PATH.fullmatch(scope["path"])
         try:
             if computed:
                 self._inference.require_room()     # first of all: under too much load, what is refused must cost little
-            await asyncio.wait_for(self._respond(scope, receive, send_named), self._limits.timeout_seconds)
+            await asyncio.wait_for((self._browser_refusal(scope, asked) or self._respond)(scope, receive, send_named),
+                                   self._limits.timeout_seconds)
         except RequestError as error:
             await _refusal(error)(scope, receive, send_named)
         except asyncio.TimeoutError:
@@ -104,6 +119,16 @@ class HttpApp:
                                 client=_name_of(client))
             headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode())]
             return error.http_status, headers, rest.error_response(str(error))
+        return None
+
+    def _browser_refusal(self, scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
+        """The answer to what a page may not make its reader's browser ask."""
+        host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
+        if not browsers.is_allowed_host(host, self._names):
+            return _json(rest.error_response("Host %s is no name of this server: --allowed_hosts gives it more names" % host), 403)
+        if scope["method"] == "POST" and browsers.is_of_another_page(asked) and not browsers.is_json(
+                asked.get(b"content-type", b"")):
+            return _json(rest.error_response("The content-type must be application/json, since a page of another origin asks"), 415)
         return None
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
@@ -165,11 +190,26 @@ class HttpApp:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
     async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        body = await self._body(request)
-        return _json(await _unless_client_goes(request, answer(body)))
+        share = Share(asyncio.current_task().cancel)           # type: ignore
+        try:
+            body = await self._body(request, share)
+            share.give_up = None
+            return _json(await _unless_client_goes(request, answer(body)))
+        except asyncio.CancelledError:
+            if share.was_taken:
+                raise self._too_much_in_flight()
+            raise
+        finally:
+            self._inflight.give_back(share)
 
-    async def _body(self, request: Request) -> bytes:
-        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
+    def _too_much_in_flight(self) -> RequestError:
+        self._monitor.rejections.labels("bytes_in_flight").inc()
+        return RequestError(grpc.StatusCode.UNAVAILABLE, "The bodies of all requests together have more than %d bytes"
+                            % self._inflight.max_bytes)
+
+    async def _body(self, request: Request, share: Share) -> bytes:
+        """The whole body, counted in `share`. Raises RequestError when it is too large, as soon as that is known, or when
+        the client goes."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
                                  % self._limits.max_body_bytes)
         if int(request.headers.get("content-length", 0)) > self._limits.max_body_bytes:
@@ -177,6 +217,8 @@ class HttpApp:
         body = bytearray()
         try:
             async for chunk in request.stream():
+                if not self._inflight.take(share, len(chunk)):
+                    raise self._too_much_in_flight()
                 body += chunk
                 if len(body) > self._limits.max_body_bytes:
                     raise too_large
