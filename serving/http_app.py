@@ -7,7 +7,6 @@
 import asyncio
 import os
 import re
-import sys
 import time
 from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
@@ -21,7 +20,6 @@ from tensorflow_serving.apis import model_pb2
 from serving import browsers, openapi, rest
 from serving.errors import RequestError, invalid
 from serving.inference import CLASSIFY_METHOD, Inference
-from serving.inflight import Inflight, Share
 from serving.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -45,15 +43,14 @@ class HttpApp:
     """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
 
     Args:
-      inflight: what bodies take of the memory for requests; none for no limit.
       names: of hosts, as `browsers.is_allowed_host` takes them.
     """
 
-    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits, inflight: Optional[Inflight] = None,
+    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits,
                  names: FrozenSet[str] = frozenset()) -> None:
         self.draining = False
         self._inference, self._monitor, self._limits = inference, monitor, limits
-        self._inflight, self._names = inflight or Inflight(sys.maxsize), names
+        self._names = names
         with open(PAGE_FILE, "rb") as stream:
             self._page = stream.read()
         gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
@@ -190,26 +187,11 @@ class HttpApp:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
     async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        share = Share(asyncio.current_task().cancel)           # type: ignore
-        try:
-            body = await self._body(request, share)
-            share.give_up = None
-            return _json(await _unless_client_goes(request, answer(body)))
-        except asyncio.CancelledError:
-            if share.was_taken:
-                raise self._too_much_in_flight()
-            raise
-        finally:
-            self._inflight.give_back(share)
+        body = await self._body(request)
+        return _json(await _unless_client_goes(request, answer(body)))
 
-    def _too_much_in_flight(self) -> RequestError:
-        self._monitor.rejections.labels("bytes_in_flight").inc()
-        return RequestError(grpc.StatusCode.UNAVAILABLE, "The bodies of all requests together have more than %d bytes"
-                            % self._inflight.max_bytes)
-
-    async def _body(self, request: Request, share: Share) -> bytes:
-        """The whole body, counted in `share`. Raises RequestError when it is too large, as soon as that is known, or when
-        the client goes."""
+    async def _body(self, request: Request) -> bytes:
+        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
                                  % self._limits.max_body_bytes)
         if int(request.headers.get("content-length", 0)) > self._limits.max_body_bytes:
@@ -217,8 +199,6 @@ class HttpApp:
         body = bytearray()
         try:
             async for chunk in request.stream():
-                if not self._inflight.take(share, len(chunk)):
-                    raise self._too_much_in_flight()
                 body += chunk
                 if len(body) > self._limits.max_body_bytes:
                     raise too_large

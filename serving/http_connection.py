@@ -5,6 +5,7 @@ or does not read its answer.
 """
 import asyncio
 import http
+import json
 import logging
 import select
 import urllib.parse
@@ -27,7 +28,6 @@ START = b"HTTP/1.1 "                           # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
 NO_ROOM = "There are more connections than the server has room for"
-TOO_MUCH = "More is being sent at once than the server has room for"
 LOG = logging.getLogger("uvicorn.error")
 
 
@@ -94,7 +94,7 @@ class HttpConnection(asyncio.Protocol):
         self._server: Optional[Tuple[str, int]] = None
         self._client: Optional[Tuple[str, int]] = None
         self._kept = b""                       # what has come and is not read: a part of a head, or what is behind a request
-        self._share = Share(lambda: self.end(503, TOO_MUCH))
+        self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
         self._num_scanned = 0                  # bytes of `_kept` that no head ends in
         self._num_blank = 0
         self._body_left = 0                    # bytes of a body that have not come
@@ -158,6 +158,7 @@ class HttpConnection(asyncio.Protocol):
         self._stop_timer()
         self._stop_read_timer()
         self._forget()
+        self._all.inflight.give_back(self._body_share)
         self._all.open.discard(self)
         self._all.idle.pop(self, None)
         self._all.half_sent.pop(self, None)
@@ -211,13 +212,16 @@ class HttpConnection(asyncio.Protocol):
 
     def _refuse_half_sent(self, status: int, message: str) -> None:
         if self._is_answering():
-            self._cycle.disconnected = True
+            self._cycle.disconnected, self._cycle.body = True, b""
             self._cycle.message_event.set()
+            self._all.inflight.give_back(self._body_share)
             if self._cycle.response_started:
                 return
         if not self._read_timer:
-            self._write_whole(status, [(b"content-type", b"text/plain; charset=utf-8"), CLOSE_HEADER],
-                              message.encode())
+            self._write_whole(status, [(b"content-type", b"application/json"), CLOSE_HEADER], json.dumps({"error": message}).encode())
+
+    def _give_up(self) -> None:
+        self.end(503, "All requests together have more than %d bytes" % self._all.inflight.max_bytes)
 
     def has_unread(self) -> bool:
         """Whether something has come that the event loop has not read yet."""
@@ -287,6 +291,7 @@ class HttpConnection(asyncio.Protocol):
         self._all.half_sent.pop(self, None)
         self._is_last = self._is_last or head.is_last
         self._in_body = head.length != 0
+        self._body_share.give_up = self._give_up
         self._body_left = head.length or 0
         self._chunks = ChunkedBody() if head.length is None else None
         path, _, query = head.target.partition(b"?")
@@ -318,6 +323,11 @@ class HttpConnection(asyncio.Protocol):
             is_complete = not self._body_left
         cycle = self._cycle
         if not cycle.response_complete:
+            if is_complete:
+                self._body_share.give_up = None
+            if not self._all.inflight.take(self._body_share, len(body)):
+                self._give_up()
+                return b""
             cycle.body += body
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self._flow.pause_reading()
@@ -339,13 +349,13 @@ class HttpConnection(asyncio.Protocol):
 
     def _keep(self, data: bytes) -> None:
         self._kept = data
-        if not self._all.inflight.take(self._share, len(data)):
-            self.end(503, TOO_MUCH)
+        if not self._all.inflight.take(self._kept_share, len(data)):
+            self._give_up()
 
     def _forget(self) -> None:
         if self._kept:
             self._kept = b""
-            self._all.inflight.give_back(self._share)
+            self._all.inflight.give_back(self._kept_share)
 
     # Answering.
 
@@ -354,6 +364,7 @@ class HttpConnection(asyncio.Protocol):
 
     def _answered(self) -> None:
         """The answer is written."""
+        self._all.inflight.give_back(self._body_share)
         self._all.half_sent.pop(self, None)
         if self.is_closing():
             return

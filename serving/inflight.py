@@ -7,15 +7,15 @@ class Share:
 
     def __init__(self, give_up: Optional[Callable[[], None]]) -> None:
         self.give_up = give_up
-        self.was_taken = False                 # others needed it
         self.num_bytes = 0
 
 
 class Inflight:
     """The budget. When it is spent, the request that has been under way longest without being complete gives its bytes up."""
 
-    def __init__(self, max_bytes: int) -> None:
-        self.max_bytes = max_bytes
+    def __init__(self, max_bytes: int, on_refusal: Callable[[], None] = lambda: None) -> None:
+        """`on_refusal` is told of each request that is ended, or not begun, for want of bytes."""
+        self.max_bytes, self._on_refusal = max_bytes, on_refusal
         self.num_bytes = 0
         self._shares: Dict[Share, None] = {}   # in the order in which they began
 
@@ -27,7 +27,7 @@ class Inflight:
         while self.num_bytes > self.max_bytes:
             oldest = next((other for other in self._shares if other.give_up), share)
             self.give_back(oldest)
-            oldest.was_taken = True
+            self._on_refusal()
             if oldest is share:
                 return False
             if oldest.give_up:

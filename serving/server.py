@@ -120,8 +120,8 @@ async def serve_until_told(config: ServerConfig) -> None:
                            (1, UNBATCHED_FOR_EACH_CORE * cores))
     batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
     inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
-    inflight = Inflight(config.max_inflight_body_bytes)
-    app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000), inflight,
+    inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
+    app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
                   browsers.own_names(config.allowed_hosts, config.host))
     rest_server = HttpServer(app, rest_socket, inflight, num_connections.rest)
     host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port

@@ -341,3 +341,27 @@ def test_the_last_answers_say_so_and_requests_that_wait_are_answered_first(patie
         patiently.connections.close_idle()
         assert await other_reader.read() == b""
     patiently(ask)
+
+
+def test_bodies_that_are_half_sent_share_the_budget(patiently):
+    refused = []
+
+    async def ask(reader, writer):
+        patiently.connections.inflight._on_refusal = lambda: refused.append(1)
+        head = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n"
+        writer.write(head + b" " * 40000)
+        await asyncio.sleep(0.02)
+        assert kept(patiently) == 40000
+        other_reader, other = await asyncio.open_connection(*patiently.address)
+        other.write(head + b" " * 50000)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")          # the longest under way
+        assert b'{"error": "All requests together have more than 70000 bytes"}' in await reader.read()
+        assert kept(patiently) == 50000
+        third_reader, third = await asyncio.open_connection(*patiently.address)
+        third.write(head + b" " * 50000)       # what has come whole stays
+        assert (await third_reader.readline()).startswith(b"HTTP/1.1 503 ")
+        assert await answer(other_reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert (kept(patiently), refused) == (0, [1, 1])
+        other.close()
+        third.close()
+    patiently(ask, max_kept=70000)

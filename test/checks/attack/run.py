@@ -12,7 +12,7 @@ NOT_ATTACKS = {"run", "target"}
 
 
 def main() -> int:
-    names = sys.argv[1:] or sorted({os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "*.py"))} - NOT_ATTACKS)
+    names = sys.argv[1:] or sorted(set(os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "*.py"))) - NOT_ATTACKS)
     fallen = []
     for name in names:
         print("== " + name, flush=True)
