@@ -95,6 +95,7 @@ class HttpConnection(asyncio.Protocol):
         self._client: Optional[Tuple[str, int]] = None
         self._kept = b""                       # what has come and is not read: a part of a head, or what is behind a request
         self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
+        self._answer_share = Share(lambda: self._transport.abort())            # what the client has not read of a large answer
         self._num_scanned = 0                  # bytes of `_kept` that no head ends in
         self._num_blank = 0
         self._body_left = 0                    # bytes of a body that have not come
@@ -147,10 +148,13 @@ class HttpConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
+        if not self._all.inflight.take(self._answer_share, self._transport.get_write_buffer_size()):
+            self._transport.abort()
         self._read_timer = self._loop.call_later(READ_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
         self._flow.resume_writing()
+        self._all.inflight.give_back(self._answer_share)
         self._stop_read_timer()
 
     def connection_lost(self, exc: Optional[Exception]) -> None:
@@ -158,7 +162,8 @@ class HttpConnection(asyncio.Protocol):
         self._stop_timer()
         self._stop_read_timer()
         self._forget()
-        self._all.inflight.give_back(self._body_share)
+        for share in (self._body_share, self._answer_share):
+            self._all.inflight.give_back(share)
         self._all.open.discard(self)
         self._all.idle.pop(self, None)
         self._all.half_sent.pop(self, None)

@@ -1,4 +1,4 @@
-"""The bytes of requests that are kept at once, over all connections: a budget that a stranger's half-sent requests cannot hold."""
+"""The bytes of requests and unread answers that are kept at once, over all connections: a budget that half-sent requests cannot hold."""
 from typing import Callable, Dict, Optional
 
 

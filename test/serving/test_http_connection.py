@@ -365,3 +365,22 @@ def test_bodies_that_are_half_sent_share_the_budget(patiently):
         other.close()
         third.close()
     patiently(ask, max_kept=70000)
+
+
+def test_answers_that_nobody_reads_share_the_budget(patiently):
+    async def ask(reader, writer):
+        writer.transport.pause_reading()
+        writer.write(REQUEST.replace(b"/ ", b"/large "))
+        while kept(patiently) < LARGE // 2:
+            await asyncio.sleep(0.01)
+        other_reader, other = await asyncio.open_connection(*patiently.address)
+        other.write(REQUEST.replace(b"/ ", b"/large "))
+        await other_reader.readuntil(b"\r\n\r\n")
+        assert len(await other_reader.readexactly(LARGE)) == LARGE
+        writer.transport.resume_reading()
+        with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+            await reader.readexactly(LARGE)
+        while kept(patiently):
+            await asyncio.sleep(0.01)
+        other.close()
+    patiently(ask, max_kept=LARGE + LARGE // 4)
