@@ -15,20 +15,21 @@ while the model is busy runs together. SIGTERM and Ctrl-C answer what has been a
   /openapi.json                         the description of the REST interface
 """
 import asyncio
-import contextlib
 import errno
 import gc
+import logging
 import os
 import signal
 import socket
 from dataclasses import dataclass
-from typing import Any, Callable, Coroutine, Optional, Sequence
+from typing import Any, Callable, Coroutine, Optional, Sequence, Tuple
 
 from etl.command_line import UserError, flag, run
+from serving import descriptors
+from serving.line_log import LineLog, LineLogHandler
 
-MAX_CONNECTIONS = 1000                         # of REST; requests on further ones are refused
 UNBATCHED_FOR_EACH_CORE = 4                    # as TensorFlow Serving's --rest_api_num_threads
-IDLE_SECONDS = 75                              # a REST connection may stay open between two requests
+LOG = logging.getLogger("serving")
 GARBAGE_OBJECTS = 20000                         # made between two looks for unreachable ones; Python would look after 700
 
 
@@ -54,6 +55,11 @@ class ServerConfig:
     tensorflow_inter_op_parallelism: int = flag(0, "operations that run at once; 0 for one for each core")
     max_text_bytes: int = flag(65536, "of each text; what is beyond max_seq_length tokens is read, then left out")
     max_body_bytes: int = flag(4194304, "of each request")
+    max_inflight_body_bytes: int = flag(67108864, "of all REST requests together, from their first bytes to their answers; beyond them "
+                                        "the one that has been coming longest gets 503")
+    max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed")
+    allowed_hosts: Tuple[str, ...] = flag((), "names by which REST may be asked, beside addresses, this machine's names, those without "
+                                          "a dot and those below .localhost, .internal and .cluster.local; * for any")
     drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
     access_log: bool = flag(True, "whether each request is a JSON line on standard output")
 
@@ -62,7 +68,7 @@ class ServerConfig:
                             ("file_system_poll_wait_seconds", 1), ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
                             ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
                             ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1), ("max_body_bytes", 1),
-                            ("drain_seconds", 0)):
+                            ("drain_seconds", 0), ("max_connections", 1), ("max_inflight_body_bytes", self.max_body_bytes)):
             if getattr(self, name) < least:
                 raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
         for name in ("port", "rest_api_port"):
@@ -78,26 +84,31 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
+    errors = log_without_waiting()
     try:
         import uvloop
         uvloop.install()
         asyncio.run(serve_until_told(config))
     except ImportError as error:
         raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
+    finally:
+        errors.close()
 
 
 async def serve_until_told(config: ServerConfig) -> None:
     """Starts both interfaces, and ends them when the process is told to."""
     import grpc                                # all of these take two seconds: --help need not wait
-    import uvicorn
+    from serving import browsers
     from serving.batching import Batcher
     from serving.grpc_service import GrpcServer
     from serving.http_app import HttpApp, HttpLimits
-    from serving.http_connection import HttpConnection
+    from serving.http_server import HttpServer
     from serving.inference import Inference, Limits
+    from serving.inflight import Inflight
     from serving.monitoring import Monitor
     from serving.versions import Versions
 
+    num_connections = connections_that_fit(config)
     rest_socket = bind(config.host, config.rest_api_port, "rest_api_port")
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -112,27 +123,44 @@ async def serve_until_told(config: ServerConfig) -> None:
                            (1, UNBATCHED_FOR_EACH_CORE * cores))
     batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
     inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
-    app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
-    rest_server = uvicorn.Server(uvicorn.Config(
-        app, http=HttpConnection, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
-        server_header=False, proxy_headers=False, limit_concurrency=MAX_CONNECTIONS, timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=config.drain_seconds))
-    rest_server.install_signal_handlers = lambda: None         # ours end both servers
+    inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
+    app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
+                  browsers.own_names(config.allowed_hosts, config.host))
+    rest_server = HttpServer(app, rest_socket, inflight, num_connections.rest)
     host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port
     bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
     grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
     grpc_server = GrpcServer(inference, monitor, host, config.port, config.max_body_bytes)
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
-    serving = asyncio.ensure_future(rest_server.serve([rest_socket]))
-    print("Serving %s: REST and page at http://%s:%d, gRPC at %s:%d" % (
-        config.model_name, host, rest_socket.getsockname()[1], host, grpc_server.port), flush=True)
+    await rest_server.start()
+    monitor.output.write(b"Serving %s: REST and page at http://%s:%d, gRPC at %s:%d\n" % (
+        config.model_name.encode(), host.encode(), rest_socket.getsockname()[1], host.encode(), grpc_server.port))
     await ending.wait()
-    with contextlib.suppress(OSError):         # standard output may be gone, and the answers matter more
-        print("Ending: what has been asked is answered first", flush=True)
+    monitor.output.write(b"Ending: what has been asked is answered first\n")
     looking.cancel()
-    app.draining = rest_server.should_exit = True
-    await asyncio.gather(grpc_server.stop(config.drain_seconds), serving)
+    app.draining = True
+    await asyncio.gather(grpc_server.stop(config.drain_seconds), rest_server.stop(config.drain_seconds))
+    monitor.output.close()
+
+
+def log_without_waiting() -> LineLog:
+    """Has Python's logging write to standard error without ever waiting for who reads that."""
+    errors, root = LineLog(2), logging.getLogger()
+    handler = LineLogHandler(errors)
+    handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
+    root.handlers = [handler]
+    return errors
+
+
+def connections_that_fit(config: ServerConfig) -> descriptors.Connections:
+    """How many connections each interface may have, which is said where it is fewer than wanted."""
+    limit = descriptors.raise_limit()
+    found = descriptors.share(limit, config.max_connections, config.max_connections)
+    if found.rest < config.max_connections:
+        LOG.warning("--max_connections %d does not fit into %d descriptors (ulimit -n): %d for REST, %d for gRPC",
+                    config.max_connections, limit, *found)
+    return found
 
 
 async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:

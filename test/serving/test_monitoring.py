@@ -2,7 +2,6 @@ import json
 import os
 import re
 import sys
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -21,7 +20,9 @@ def test_counted_by_interface_method_and_code():
 
 
 def test_access_log_is_a_json_object_a_line(capfdbinary):
-    Monitor(access_log=True).count("grpc", "Predict", "OK", 0.0123456789, "r1", client="ipv4:127.0.0.1:5")
+    monitor = Monitor(access_log=True)
+    monitor.count("grpc", "Predict", "OK", 0.0123456789, "r1", client="ipv4:127.0.0.1:5")
+    assert monitor.output.close(60)
     (line,) = capfdbinary.readouterr().out.splitlines()
     found = json.loads(line.decode())
     assert found.pop("time") > 1e9
@@ -29,11 +30,12 @@ def test_access_log_is_a_json_object_a_line(capfdbinary):
                      "client": "ipv4:127.0.0.1:5"}
 
 
-def test_a_log_that_cannot_be_written_is_counted_and_harms_nothing(monkeypatch):
+def test_a_log_that_cannot_be_written_is_counted_and_harms_nothing():
     monitor = Monitor(access_log=True)
-    with open("/dev/full", "wb", buffering=0) as full:
-        monkeypatch.setattr(sys, "stdout", SimpleNamespace(buffer=full))
+    with open("/dev/full", "wb") as full:
+        monitor.output._descriptor = full.fileno()
         monitor.count("rest", "predict", 200, 0.02, "r1")
+        monitor.output.close(60)
     text = monitor.expose().decode()
     assert "serving_lost_log_lines_total 1.0" in text
     assert 'serving_request_seconds_count{api="rest",code="200",method="predict"} 1.0' in text

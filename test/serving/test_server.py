@@ -197,6 +197,7 @@ def test_what_is_begun_ends_when_the_server_is_told_to():
 @pytest.mark.parametrize("arguments, message", [
     (["--load_timeout_seconds", "0"], "load_timeout_seconds must be at least 1, got 0"),
     (["--port", "65536"], "port must be at most 65535, got 65536"),
+    (["--max_inflight_body_bytes", "4194303"], "max_inflight_body_bytes must be at least 4194304, got 4194303"),
     (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
 ])
 def test_bad_flags(arguments, message, capsys):
