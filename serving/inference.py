@@ -30,7 +30,7 @@ class Inference:
 
     def __init__(self, versions: Versions, batcher: Batcher, limits: Limits) -> None:
         self.versions = versions
-        self._batcher, self._limits = batcher, limits
+        self._batcher, self.limits = batcher, limits
 
     def find(self, spec: model_pb2.ModelSpec, method: str = "") -> Target:
         """The version and signature that `spec` names; `method`, if given, is what the signature must be made for."""
@@ -43,7 +43,7 @@ class Inference:
             raise invalid("Expected signature method_name to be %s. Was: %s" % (method, signature.method_name))
         full = model_pb2.ModelSpec(name=spec.name, signature_name=name)
         full.version.value = version.number
-        return Target(version, full, signature, limits_of(version.model, self._limits))
+        return Target(version, full, signature, limits_of(version.model, self.limits))
 
     def has_room(self) -> bool:
         return self._batcher.has_room(1)

@@ -52,6 +52,10 @@ class ServerConfig:
     tensorflow_inter_op_parallelism: int = flag(0, "operations that run at once; 0 for one for each core")
     max_text_bytes: int = flag(65536, "of each text; what is beyond max_seq_length tokens is read, then left out")
     max_body_bytes: int = flag(4194304, "of each request")
+    max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")
+    max_message_fields: int = flag(16384, "fields of a gRPC message, those within it included; features and values of REST's examples")
+    max_grpc_calls: int = flag(1000, "calls under way; one whose request has not come whole gives way to a new one")
+    grpc_receive_timeout_in_ms: int = flag(30000, "until the request of a gRPC call must have come whole")
     drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
     access_log: bool = flag(True, "whether each request is a JSON line on standard output")
 
@@ -59,7 +63,8 @@ class ServerConfig:
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
                             ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 0),
                             ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),
-                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("drain_seconds", 0)):
+                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("max_ids_length", 1), ("max_message_fields", 1),
+                            ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1), ("drain_seconds", 0)):
             if getattr(self, name) < least:
                 raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
         for name in ("port", "rest_api_port"):
@@ -88,10 +93,11 @@ async def serve_until_told(config: ServerConfig) -> None:
     import grpc                                # all of these take two seconds: --help need not wait
     import uvicorn
     from serving.batching import Batcher
-    from serving.grpc_service import GrpcServer
+    from serving.grpc_service import GrpcLimits, GrpcServer
     from serving.http_app import HttpApp, HttpLimits
     from serving.http_connection import HttpConnection
-    from serving.inference import Inference, Limits
+    from serving.inference import Inference
+    from serving.limits import Limits
     from serving.monitoring import Monitor
     from serving.versions import Versions
 
@@ -107,7 +113,8 @@ async def serve_until_told(config: ServerConfig) -> None:
     batch_size, threads = ((config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
                            (1, UNBATCHED_FOR_EACH_CORE * cores))
     batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
-    inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
+    inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes, config.max_ids_length,
+                                                    config.max_message_fields))
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000))
     rest_server = uvicorn.Server(uvicorn.Config(
         app, http=HttpConnection, ws="none", lifespan="off", log_config=None, log_level="error", access_log=False,
@@ -117,7 +124,8 @@ async def serve_until_told(config: ServerConfig) -> None:
     host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port
     bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
     grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
-    grpc_server = GrpcServer(inference, monitor, host, config.port, config.max_body_bytes)
+    grpc_server = GrpcServer(inference, monitor, "%s:%d" % (host, config.port), GrpcLimits(
+        config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000))
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     serving = asyncio.ensure_future(rest_server.serve([rest_socket]))

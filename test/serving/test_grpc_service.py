@@ -10,7 +10,7 @@ from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2,
                                      model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
                                      regression_pb2)
 
-from serving.grpc_service import GrpcServer
+from serving.grpc_service import GrpcLimits, GrpcServer
 from serving.monitoring import Monitor
 
 
@@ -21,7 +21,7 @@ def with_stubs(saved_model, version):
         async def session():
             monitor = Monitor()
             inference = await make_inference(saved_model, os.path.dirname(version), monitor)
-            server = GrpcServer(inference, monitor, "127.0.0.1", 0, 100000)
+            server = GrpcServer(inference, monitor, "127.0.0.1:0", GrpcLimits(100000, 8, 0.5))
             await server.start()
             async with grpc.aio.insecure_channel("127.0.0.1:%d" % server.port) as channel:
                 await ask(prediction_service_pb2_grpc.PredictionServiceStub(channel),
