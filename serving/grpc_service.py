@@ -5,6 +5,10 @@ Requests arrive as bytes: what they would cost, and whether they are messages at
 import asyncio
 import collections
 import contextlib
+import functools
+import os
+import socket
+import tempfile
 import time
 from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional
 
@@ -14,6 +18,7 @@ from grpc_health.v1 import health_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2, prediction_service_pb2
 
 from serving import errors, messages
+from serving.grpc_relay import MAX_FRAME_BYTES, Relay, RelayLimits, unlinked
 from serving.inference import CLASSIFY_METHOD, Inference
 from serving.limits import Limits, check_inputs, check_message, some
 from serving.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
@@ -54,7 +59,7 @@ class Calls:
         """The request of a call. Raises RequestError when it takes too long, or has given way."""
         loop = asyncio.get_event_loop()
         message, arrived = asyncio.ensure_future(context.read()), loop.create_future()
-        message.add_done_callback(lambda read: (read.cancelled() or read.exception(), _settle(arrived)))
+        message.add_done_callback(lambda _: _settle(arrived))
         timer = loop.call_later(self._seconds, _settle, arrived, errors.RequestError(
             grpc.StatusCode.DEADLINE_EXCEEDED, "The request must have come whole after %g s" % self._seconds))
         self._receiving[arrived] = None
@@ -63,7 +68,7 @@ class Calls:
         finally:
             timer.cancel()
             self._receiving.pop(arrived, None)
-        found = message.result()
+        found = await message
         if not isinstance(found, bytes):       # the client has ended the call's request without any
             raise errors.invalid("The call has no request")
         return found
@@ -160,34 +165,42 @@ class Health:
 
 
 class GrpcServer:
-    """All services at `address`, as gRPC writes addresses."""
+    """All services at the socket `listening`, behind a relay."""
 
-    def __init__(self, inference: Inference, monitor: Monitor, address: str, limits: GrpcLimits) -> None:
+    def __init__(self, inference: Inference, monitor: Monitor, listening: socket.socket, limits: GrpcLimits,
+                 relay_limits: RelayLimits) -> None:
+        self.port = listening.getsockname()[1]
         self._health = Health(limits.receive_seconds)
         self._server = grpc.aio.server(options=[
-            ("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", limits.max_message_bytes),
-            ("grpc.max_concurrent_streams", MAX_STREAMS), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
+            ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.http2.bdp_probe", 0)])      # which would make windows as large as a fast client likes
+        path = os.path.join(tempfile.mkdtemp(), "grpc")
+        self._server.add_insecure_port("unix:" + path)
+        self._relay = Relay(listening, unlinked(path), relay_limits)
         calls = Calls(limits.max_calls, limits.receive_seconds)
         services = ((prediction_service_pb2, PredictionService(inference)), (model_service_pb2, ModelService(inference)))
-        handlers = [_handler(module.DESCRIPTOR.services_by_name[type(service).__name__], service, calls, inference.limits, monitor)
-                    for module, service in services]
+        handlers = [_handler(module.DESCRIPTOR.services_by_name[type(service).__name__], service, calls, inference.limits,
+                             functools.partial(answered, monitor, self._relay.client_header)) for module, service in services]
         self._server.add_generic_rpc_handlers((*handlers, self._health.handler()))
-        self.port = self._server.add_insecure_port(address)
 
     async def start(self) -> None:
         await self._server.start()
+        self._relay.start()
 
     async def stop(self, seconds: float) -> None:
         """Takes no further call, and gives those under way `seconds`."""
         self._health.ending.set()
-        await self._server.stop(seconds)
+        await self._relay.drain(seconds)
+        self._relay.close()
+        await self._server.stop(0)
 
 
-async def answered(monitor: Monitor, method: str, context: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
+async def answered(monitor: Monitor, client_header: str, method: str, context: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
     """What `answer` gives, counted and logged; its RequestError becomes the call's status."""
     start = time.perf_counter()
-    request_id = request_id_from(dict(context.invocation_metadata() or ()).get(REQUEST_ID_HEADER))
+    metadata = dict(context.invocation_metadata() or ())
+    request_id = request_id_from(metadata.get(REQUEST_ID_HEADER))
     code = grpc.StatusCode.INTERNAL
     try:
         await context.send_initial_metadata(((REQUEST_ID_HEADER, request_id),))
@@ -201,10 +214,11 @@ async def answered(monitor: Monitor, method: str, context: Any, answer: Callable
         code = grpc.StatusCode.CANCELLED
         raise
     finally:
-        monitor.count("grpc", method, code.name, time.perf_counter() - start, request_id, client=context.peer())
+        monitor.count("grpc", method, code.name, time.perf_counter() - start, request_id,
+                      client=metadata.get(client_header, ""))
 
 
-def _handler(service: Any, servicer: Any, calls: Calls, limits: Limits, monitor: Monitor) -> Any:
+def _handler(service: Any, servicer: Any, calls: Calls, limits: Limits, answered: Callable[..., Awaitable[Any]]) -> Any:
     """Handlers for all methods of a ServiceDescriptor; those that `servicer` has not are not implemented."""
     def handler(method: Any) -> Any:
         ask: Optional[Callable[[Any], Awaitable[Any]]] = getattr(servicer, method.name, None)
@@ -216,7 +230,7 @@ def _handler(service: Any, servicer: Any, calls: Calls, limits: Limits, monitor:
                     raise errors.RequestError(grpc.StatusCode.UNIMPLEMENTED, "Not implemented by this server")
                 with calls.counted():
                     return await ask(_parsed(await calls.received(context), kind, limits))
-            return await answered(monitor, method.name, context, answer)
+            return await answered(method.name, context, answer)
         # On the wire a call with one request is a stream of one; only as a stream it can be waited for with a time limit.
         return grpc.stream_unary_rpc_method_handler(handle, None, method.output_type._concrete_class.SerializeToString)
     return grpc.method_handlers_generic_handler(service.full_name, {method.name: handler(method) for method in service.methods})

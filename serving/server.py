@@ -54,6 +54,9 @@ class ServerConfig:
     max_body_bytes: int = flag(4194304, "of each request")
     max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")
     max_message_fields: int = flag(16384, "fields of a gRPC message, those within it included; features and values of REST's examples")
+    max_grpc_connections: int = flag(256, "one that is idle gives way to a new one; each takes 3 descriptors")
+    max_grpc_bytes: int = flag(268435456, "of gRPC requests that are not answered yet, together; beyond them the connection with the "
+                               "most is closed")
     max_grpc_calls: int = flag(1000, "calls under way; one whose request has not come whole gives way to a new one")
     grpc_receive_timeout_in_ms: int = flag(30000, "until the request of a gRPC call must have come whole")
     drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
@@ -63,8 +66,9 @@ class ServerConfig:
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
                             ("file_system_poll_wait_seconds", 1), ("max_enqueued_batches", 1), ("num_batch_threads", 0),
                             ("tensorflow_intra_op_parallelism", 0), ("tensorflow_inter_op_parallelism", 0),
-                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("max_ids_length", 1), ("max_message_fields", 1),
-                            ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1), ("drain_seconds", 0)):
+                            ("max_text_bytes", 1), ("max_body_bytes", 1), ("drain_seconds", 0),
+                            ("max_ids_length", 1), ("max_message_fields", 1), ("max_grpc_connections", 1),
+                            ("max_grpc_bytes", 1), ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1)):
             if getattr(self, name) < least:
                 raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
         for name in ("port", "rest_api_port"):
@@ -93,6 +97,7 @@ async def serve_until_told(config: ServerConfig) -> None:
     import grpc                                # all of these take two seconds: --help need not wait
     import uvicorn
     from serving.batching import Batcher
+    from serving.grpc_relay import RelayLimits
     from serving.grpc_service import GrpcLimits, GrpcServer
     from serving.http_app import HttpApp, HttpLimits
     from serving.http_connection import HttpConnection
@@ -122,10 +127,12 @@ async def serve_until_told(config: ServerConfig) -> None:
         timeout_graceful_shutdown=config.drain_seconds))
     rest_server.install_signal_handlers = lambda: None         # ours end both servers
     host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port
-    bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
+    grpc_socket = bind(config.host, config.port, "port")
     grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
-    grpc_server = GrpcServer(inference, monitor, "%s:%d" % (host, config.port), GrpcLimits(
-        config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000))
+    grpc_server = GrpcServer(
+        inference, monitor, grpc_socket,
+        GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),
+        RelayLimits(config.max_grpc_connections, config.max_grpc_bytes))
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     serving = asyncio.ensure_future(rest_server.serve([rest_socket]))

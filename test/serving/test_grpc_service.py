@@ -10,8 +10,10 @@ from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2,
                                      model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
                                      regression_pb2)
 
+from serving.grpc_relay import RelayLimits
 from serving.grpc_service import GrpcLimits, GrpcServer
 from serving.monitoring import Monitor
+from serving.server import bind
 
 
 @pytest.fixture
@@ -21,7 +23,8 @@ def with_stubs(saved_model, version):
         async def session():
             monitor = Monitor()
             inference = await make_inference(saved_model, os.path.dirname(version), monitor)
-            server = GrpcServer(inference, monitor, "127.0.0.1:0", GrpcLimits(100000, 8, 0.5))
+            server = GrpcServer(inference, monitor, bind("127.0.0.1", 0, "port"), GrpcLimits(100000, 8, 0.5),
+                                RelayLimits(4, 1 << 20))
             await server.start()
             async with grpc.aio.insecure_channel("127.0.0.1:%d" % server.port) as channel:
                 await ask(prediction_service_pb2_grpc.PredictionServiceStub(channel),
