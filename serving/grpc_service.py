@@ -126,8 +126,9 @@ class ModelService:
 class Health:
     """gRPC's health protocol for the server as a whole, whose name is "". Set `ending` and it says no."""
 
-    def __init__(self, receive_seconds: float) -> None:
+    def __init__(self, limits: Limits, receive_seconds: float) -> None:
         self.ending = asyncio.Event()
+        self._limits = limits
         self._checks, self._watches = (Calls(MAX_HEALTH_CALLS, receive_seconds) for _ in range(2))
 
     def handler(self) -> Any:
@@ -139,23 +140,23 @@ class Health:
     async def _check(self, _: Any, context: Any) -> Any:
         try:
             with self._checks.counted():
-                service = _parsed(await self._checks.received(context), health_pb2.HealthCheckRequest).service
+                service = _parsed(await self._checks.received(context), health_pb2.HealthCheckRequest, self._limits).service
                 if service:
                     raise errors.RequestError(grpc.StatusCode.NOT_FOUND, "unknown service")
                 return self._response(service)
         except errors.RequestError as error:
-            await context.abort(error.code, str(error))
+            return _refuse(context, error)
 
     async def _watch(self, _: Any, context: Any) -> None:
         try:
             with self._watches.counted():
-                service = _parsed(await self._watches.received(context), health_pb2.HealthCheckRequest).service
+                service = _parsed(await self._watches.received(context), health_pb2.HealthCheckRequest, self._limits).service
                 await context.write(self._response(service))
                 await self.ending.wait()
                 if not service:
                     await context.write(self._response(service))
         except errors.RequestError as error:
-            await context.abort(error.code, str(error))
+            _refuse(context, error)
 
     def _response(self, service: str) -> Any:
         statuses = health_pb2.HealthCheckResponse
@@ -170,7 +171,7 @@ class GrpcServer:
     def __init__(self, inference: Inference, monitor: Monitor, listening: socket.socket, limits: GrpcLimits,
                  relay_limits: RelayLimits) -> None:
         self.port = listening.getsockname()[1]
-        self._health = Health(limits.receive_seconds)
+        self._health = Health(inference.limits, limits.receive_seconds)
         self._server = grpc.aio.server(options=[
             ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
@@ -209,7 +210,7 @@ async def answered(monitor: Monitor, client_header: str, method: str, context: A
         return response
     except errors.RequestError as error:
         code = error.code
-        await context.abort(code, str(error))
+        return _refuse(context, error)
     except asyncio.CancelledError:             # by the client, or its deadline has passed
         code = grpc.StatusCode.CANCELLED
         raise
@@ -236,13 +237,23 @@ def _handler(service: Any, servicer: Any, calls: Calls, limits: Limits, answered
     return grpc.method_handlers_generic_handler(service.full_name, {method.name: handler(method) for method in service.methods})
 
 
-def _parsed(data: bytes, kind: Any, limits: Optional[Limits] = None) -> Any:
-    if limits:
-        check_message(data, kind.DESCRIPTOR, limits)
+def _parsed(data: bytes, kind: Any, limits: Limits) -> Any:
+    check_message(data, kind.DESCRIPTOR, limits)
     try:
         return kind.FromString(data)
     except DecodeError:
         raise errors.invalid("Could not parse %d bytes as %s" % (len(data), kind.DESCRIPTOR.full_name))
+
+
+def _refuse(context: Any, error: errors.RequestError) -> None:
+    """Gives a call its status; what the handler then returns is not sent.
+
+    `context.abort` would raise, and its exception keep the call's frames, and the call, until garbage is collected: gRPC
+    counts it to its connection's streams as long. So does an exception that stands in a frame of its own traceback.
+    """
+    error.__traceback__ = None
+    context.set_code(error.code)
+    context.set_details(str(error))
 
 
 def _settle(future: "asyncio.Future[None]", error: Optional[Exception] = None) -> None:

@@ -2,7 +2,8 @@
 
 A few bytes can ask for any amount: one value and a shape are a tensor of that shape, two bytes are an example.
 """
-from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+import functools
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence
 
 import tensorflow.compat.v1 as tf
 
@@ -92,12 +93,13 @@ def check_fields(count: int, limits: Limits) -> None:
 
 
 def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
-    """Whether a message's fields, those of messages within it included, are few enough to be parsed.
+    """Whether a message's fields, those of messages within it included, are few enough to be parsed, and its text is UTF-8.
 
-    Reads no further than to the first that is too many. What is malformed is left to the parser.
+    Reads no further than to the first field that is too many. What is malformed otherwise is left to the parser, which would
+    write a line about text that is no UTF-8 to standard error each time.
     """
-    if len(data) > SMALL_MESSAGE_BYTES:
-        check_fields(_count_fields(data, descriptor, limits.max_fields), limits)
+    if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():  # type: ignore  # new in Python 3.7
+        check_fields(_count_fields(data, _kinds_of(descriptor), limits.max_fields), limits)
 
 
 def some(values: Sequence[Any]) -> str:
@@ -124,37 +126,55 @@ def _check_lengths(signature: Any, inputs: Mapping[str, Described]) -> None:
                           % (first_name, list(shape), name, list(described.shape)))
 
 
-def _count_fields(data: bytes, descriptor: Any, most: int) -> int:
-    """Fields on the wire, at most one more than `most`."""
+@functools.lru_cache(maxsize=None)
+def _kinds_of(descriptor: Any) -> Dict[int, Any]:
+    """By field number: the descriptor of the message that a field is, or str for text; other fields are left out."""
+    return {field.number: field.message_type or str for field in descriptor.fields
+            if field.message_type or field.type == field.TYPE_STRING}
+
+
+def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
+    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8."""
     count, position = 0, 0
-    stack = [(len(data), descriptor)]          # ends of the messages around `position`
+    stack = [(len(data), kinds)]               # ends of the messages around `position`
     while stack and count <= most:
-        end, message = stack[-1]
+        end, kinds = stack[-1]
         if position >= end:
             stack.pop()
             continue
         tag, position = _varint(data, position)
         count += 1
-        number, kind = tag >> 3, tag & 7
-        if kind == _VARINT:
+        wire_type = tag & 7
+        if wire_type == _VARINT:
             _, position = _varint(data, position)
-        elif kind == _BYTES:
+        elif wire_type == _BYTES:
             size, position = _varint(data, position)
-            field = message.fields_by_number.get(number)
-            if field is not None and field.message_type is not None and len(stack) < MAX_DEPTH:
-                stack.append((min(position + size, end), field.message_type))
-            else:
-                position += size
-        elif kind in (_FIXED64, _FIXED32):
-            position += 8 if kind == _FIXED64 else 4
-        elif kind not in (_START_GROUP, _END_GROUP):
+            kind = kinds.get(tag >> 3)
+            if kind is str:
+                _check_text(data[position:position + size])
+            elif kind is not None and len(stack) < MAX_DEPTH:
+                stack.append((min(position + size, end), _kinds_of(kind)))
+                continue
+            position += size
+        elif wire_type in (_FIXED64, _FIXED32):
+            position += 8 if wire_type == _FIXED64 else 4
+        elif wire_type not in (_START_GROUP, _END_GROUP):
             break                              # malformed: the parser will say so
     return count
+
+
+def _check_text(text: bytes) -> None:
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        raise invalid("text is not UTF-8: %r" % text[:40])
 
 
 def _varint(data: bytes, position: int) -> tuple:
     """A number and where the next thing stands; beyond the end of `data` there are zeros."""
     found = shift = 0
+    if position < len(data) and data[position] < 128:
+        return data[position], position + 1
     for byte in data[position:position + 10]:
         position += 1
         found |= (byte & 127) << shift
