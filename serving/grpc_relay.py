@@ -7,6 +7,7 @@ blocks are passed on in one piece, with the client's address behind them, which 
 """
 import asyncio
 import os
+import resource
 import secrets
 import socket
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
@@ -23,7 +24,9 @@ DESCRIPTORS_OF_EACH = 3                        # this side's two ends of a conne
 PREFACE_SECONDS = 10
 READ_SECONDS = 30                              # for a client whose buffers are full
 GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
-BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry nothing; further ones wait
+BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
+MOST_FRAMES = 3 * BURST                        # at once: no client sends so many
+SMALL_BYTES = 256                              # of data, which are little
 ANSWER_FRAMES = 8                              # such frames that come with a call: acknowledgements, windows, pings
 
 
@@ -255,7 +258,7 @@ class Connection:
 
     def _frame_of_client(self, kind: int, flags: int, stream: int, num_bytes: int) -> None:
         if kind == DATA and stream in self._calls:
-            if not num_bytes:
+            if num_bytes < SMALL_BYTES:
                 self._spend()
             self._hold(stream, num_bytes, bool(flags & END_STREAM))
         else:
@@ -290,8 +293,10 @@ class Connection:
         return True
 
     def _spend(self) -> None:
-        """Counts a frame that carries nothing; when there are too many, the next ones wait."""
+        """Counts a frame that carries little; when there are too many, the next ones wait, or the connection ends."""
         self._credit -= 1
+        if self._credit < BURST - MOST_FRAMES and not self._is_over:
+            self._relay.drop(self, ENHANCE_YOUR_CALM)
         if self._credit < 0 and "calm" not in self._stalls:
             now = self._loop.time()
             self._credit = min(BURST, self._credit + (now - self._credit_time) * FRAMES_A_SECOND)
@@ -455,6 +460,12 @@ def without_padding(flags: int, payload: bytes) -> bytes:
     if start + padding > len(payload):
         raise ValueError("more padding than a frame")
     return payload[start:len(payload) - padding]
+
+
+def connections_that_fit(wanted: int) -> int:
+    """`wanted`, but no more than take half of the descriptors that this process may have: REST and files want some, too."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if descriptors == resource.RLIM_INFINITY else min(wanted, max(descriptors // 2 // DESCRIPTORS_OF_EACH, 1))
 
 
 def unlinked(path: str) -> str:

@@ -98,7 +98,7 @@ def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
     Reads no further than to the first field that is too many. What is malformed otherwise is left to the parser, which would
     write a line about text that is no UTF-8 to standard error each time.
     """
-    if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():  # type: ignore  # new in Python 3.7
+    if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():
         check_fields(_count_fields(data, _kinds_of(descriptor), limits.max_fields), limits)
 
 

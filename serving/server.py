@@ -54,7 +54,8 @@ class ServerConfig:
     max_body_bytes: int = flag(4194304, "of each request")
     max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")
     max_message_fields: int = flag(16384, "fields of a gRPC message, those within it included; features and values of REST's examples")
-    max_grpc_connections: int = flag(256, "one that is idle gives way to a new one; each takes 3 descriptors")
+    max_grpc_connections: int = flag(256, "one that is idle gives way to a new one; each takes 3 descriptors, all at most "
+                                     "half of what the process may have")
     max_grpc_bytes: int = flag(268435456, "of gRPC requests that are not answered yet, together; beyond them the connection with the "
                                "most is closed")
     max_grpc_calls: int = flag(1000, "calls under way; one whose request has not come whole gives way to a new one")
@@ -97,7 +98,7 @@ async def serve_until_told(config: ServerConfig) -> None:
     import grpc                                # all of these take two seconds: --help need not wait
     import uvicorn
     from serving.batching import Batcher
-    from serving.grpc_relay import RelayLimits
+    from serving.grpc_relay import RelayLimits, connections_that_fit
     from serving.grpc_service import GrpcLimits, GrpcServer
     from serving.http_app import HttpApp, HttpLimits
     from serving.http_connection import HttpConnection
@@ -132,7 +133,7 @@ async def serve_until_told(config: ServerConfig) -> None:
     grpc_server = GrpcServer(
         inference, monitor, grpc_socket,
         GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),
-        RelayLimits(config.max_grpc_connections, config.max_grpc_bytes))
+        RelayLimits(connections_that_fit(config.max_grpc_connections), config.max_grpc_bytes))
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     serving = asyncio.ensure_future(rest_server.serve([rest_socket]))

@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path = [path for path in sys.path if os.path.abspath(path) != HERE]                         # this file is not gRPC
 import grpc  # noqa: E402
 from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
-from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc  # noqa: E402
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
 
 sys.path.append(HERE)
 from target import Outcome, Server  # noqa: E402
@@ -282,7 +282,7 @@ def attack_floods(outcome):
             "rapid reset": lambda stream: headers(stream) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08"),
             "pings": lambda stream: frame(PING, 0, 0, b"x" * 8), "settings": lambda stream: frame(SETTINGS, 0, 0),
             "window updates": lambda stream: frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"),
-            "empty data": lambda stream: frame(DATA, 0, 1), "unknown frames": lambda stream: frame(99, 0, 0, b"x"),
+            "data of one byte": lambda stream: headers(1) if stream == 1 else frame(DATA, 0, 1, b"x"), "empty data": lambda stream: frame(DATA, 0, 1), "unknown frames": lambda stream: frame(99, 0, 0, b"x"),
             "priorities": lambda stream: frame(PRIORITY, 0, stream, b"\0\0\0\0\x01"),
             "headers without end": lambda stream: frame(CONTINUATION, 0, 1, b"x" * 100) if stream > 1 else frame(HEADERS, 0, 1),
             "large headers": lambda stream: headers(stream, extra=literal("x", "x" * 15000)),
@@ -334,6 +334,8 @@ def call():
                 return
             lost.append("%s: %s" % (error.code().name, error.details()))
             return
+ask(request, timeout=20)
+print("calls", flush=True)
 threads = [threading.Thread(target=call) for _ in range(16)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
@@ -342,14 +344,15 @@ print("%d answered, %d refused, %d lost %s" % (*counts, len(lost), lost[:2]), fl
 
 
 def attack_end(outcome):
-    for attempt in range(3):
+    for _ in range(3):
         with Server("grpc_end", "--access_log", "false") as server:
             stalled = [connect(server, greet) for greet in (True, False)]
             watching = connect(server)
             watching.sendall(headers(1, "/grpc.health.v1.Health/Watch") + frame(DATA, 1, 1, message_head(0)))
             caller = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CALLER, str(server.grpc_port)], stdout=subprocess.PIPE,
                                       cwd=os.path.dirname(server.log_path))
-            time.sleep(4)
+            caller.stdout.readline()
+            time.sleep(1)
             start = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
             found = caller.communicate(timeout=60)[0].decode().strip()
