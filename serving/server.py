@@ -75,6 +75,8 @@ class ServerConfig:
         for name in ("port", "rest_api_port"):
             if getattr(self, name) > 65535:
                 raise ValueError("%s must be at most 65535, got %d" % (name, getattr(self, name)))
+        if self.max_grpc_bytes < self.max_body_bytes:
+            raise ValueError("max_grpc_bytes must be at least max_body_bytes, %d, got %d" % (self.max_body_bytes, self.max_grpc_bytes))
         if not self.model_name or "/" in self.model_name:      # no path of the REST interface would lead to it
             raise ValueError("model_name must be a name without /, got %r" % self.model_name)
 
