@@ -182,6 +182,8 @@ def test_no_model_is_one_line(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (["--port", "65536"], "port must be at most 65535, got 65536"),
     (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
+    (["--max_grpc_bytes", "1000"], "max_grpc_bytes must be at least max_body_bytes, 4194304, got 1000"),
+    (["--max_grpc_connections", "0"], "max_grpc_connections must be at least 1, got 0"),
 ])
 def test_bad_flags(arguments, message, capsys):
     with pytest.raises(SystemExit):
