@@ -208,7 +208,7 @@ def attack_half_sent(outcome):
                     sockets.append(connect(server))
                 except OSError:
                     break
-            sent = send_window_by_window(sockets, wanted, 20)
+            sent = send_window_by_window(sockets, wanted, 12)
             more = server.megabytes(peak=True) - before
             held, detail = answers(server)
             outcome.tell("half-sent: " + name, held and more < 1000, "%.0f MB sent, %+.0f MB at most; %s"
@@ -288,7 +288,7 @@ def attack_floods(outcome):
             "large headers": lambda stream: headers(stream, extra=literal("x", "x" * 15000)),
             "calls without end": lambda stream: headers(stream)}
         for name, make in floods.items():
-            before, ending, sent = server.megabytes(), time.monotonic() + 4, [0]
+            before, ending, sent = server.megabytes(), time.monotonic() + 3, [0]
             threads = [threading.Thread(target=flood, args=(server, make, ending, sent)) for _ in range(4)]
             for thread in threads:
                 thread.start()
@@ -344,7 +344,7 @@ print("%d answered, %d refused, %d lost %s" % (*counts, len(lost), lost[:2]), fl
 
 
 def attack_end(outcome):
-    for _ in range(3):
+    for _ in range(2):
         with Server("grpc_end", "--access_log", "false") as server:
             stalled = [connect(server, greet) for greet in (True, False)]
             watching = connect(server)
