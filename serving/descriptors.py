@@ -2,6 +2,8 @@
 import resource
 from typing import NamedTuple
 
+OF_REST, OF_GRPC = 1.125, 3                    # for each connection: REST's newcomers are refused beside those that are open; a
+                                               # connection of gRPC has an end here, and two of the socket to gRPC's server
 KEPT_BACK = 128                                # libraries, the log, the event loop, a version that is loaded
 WANTED = 65536                                 # at most: some systems allow a billion, and some libraries walk over all
 
@@ -24,8 +26,6 @@ def raise_limit() -> int:
 
 def share(limit: int, rest: int, grpc: int) -> Connections:
     """As many connections as wanted, or, where `limit` is lower, parts of it in the same ratio, after what is kept back."""
-    free = max(2, limit - KEPT_BACK)
-    if rest + grpc <= free:
-        return Connections(rest, grpc)
-    of_rest = max(1, free * rest // (rest + grpc))
-    return Connections(of_rest, max(1, free - of_rest))
+    free, wanted = max(2, limit - KEPT_BACK), OF_REST * rest + OF_GRPC * grpc
+    share_that_fits = min(1.0, free / wanted)
+    return Connections(max(1, int(rest * share_that_fits)), max(1, int(grpc * share_that_fits)))

@@ -143,7 +143,8 @@ class HttpApp:
         async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)))
-            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs))
+            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs,
+                                                                                 target.limits))
             return rest.predict_response(asked, found)
         return await self._answered(request, answer)
 
@@ -151,7 +152,8 @@ class HttpApp:
         async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
-            return rest.classify_response(await self._inference.classify(target, rest.classify_examples(asked)))
+            examples = rest.classify_examples(asked, target.limits)
+            return rest.classify_response(await self._inference.classify(target, examples))
         return await self._answered(request, answer)
 
     async def get_status(self, request: Request) -> Response:

@@ -60,6 +60,13 @@ class ServerConfig:
     max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed")
     allowed_hosts: Tuple[str, ...] = flag((), "names by which REST may be asked, beside addresses, this machine's names, those without "
                                           "a dot and those below .localhost, .internal and .cluster.local; * for any")
+    max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")
+    max_message_fields: int = flag(16384, "fields of a gRPC message, those within it included; features and values of REST's examples")
+    max_grpc_connections: int = flag(256, "one that is idle gives way to a new one; each takes 3 descriptors")
+    max_grpc_bytes: int = flag(268435456, "of gRPC requests that are not answered yet, together; beyond them the connection with the "
+                               "most is closed")
+    max_grpc_calls: int = flag(1000, "calls under way; one whose request has not come whole gives way to a new one")
+    grpc_receive_timeout_in_ms: int = flag(30000, "until the request of a gRPC call must have come whole")
     drain_seconds: int = flag(30, "what is asked when the server is told to end gets this long to be answered")
     access_log: bool = flag(True, "whether each request is a JSON line on standard output")
 
@@ -68,12 +75,16 @@ class ServerConfig:
                             ("file_system_poll_wait_seconds", 1), ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
                             ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
                             ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1), ("max_body_bytes", 1),
-                            ("drain_seconds", 0), ("max_connections", 1), ("max_inflight_body_bytes", self.max_body_bytes)):
+                            ("drain_seconds", 0), ("max_connections", 1), ("max_inflight_body_bytes", self.max_body_bytes),
+                            ("max_ids_length", 1), ("max_message_fields", 1), ("max_grpc_connections", 1),
+                            ("max_grpc_bytes", 1), ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1)):
             if getattr(self, name) < least:
                 raise ValueError("%s must be at least %d, got %d" % (name, least, getattr(self, name)))
         for name in ("port", "rest_api_port"):
             if getattr(self, name) > 65535:
                 raise ValueError("%s must be at most 65535, got %d" % (name, getattr(self, name)))
+        if self.max_grpc_bytes < self.max_body_bytes:
+            raise ValueError("max_grpc_bytes must be at least max_body_bytes, %d, got %d" % (self.max_body_bytes, self.max_grpc_bytes))
         if not self.model_name or "/" in self.model_name:      # no path of the REST interface would lead to it
             raise ValueError("model_name must be a name without /, got %r" % self.model_name)
 
@@ -100,11 +111,13 @@ async def serve_until_told(config: ServerConfig) -> None:
     import grpc                                # all of these take two seconds: --help need not wait
     from serving import browsers
     from serving.batching import Batcher
-    from serving.grpc_service import GrpcServer
+    from serving.grpc_relay import RelayLimits
+    from serving.grpc_service import GrpcLimits, GrpcServer
     from serving.http_app import HttpApp, HttpLimits
     from serving.http_server import HttpServer
-    from serving.inference import Inference, Limits
+    from serving.inference import Inference
     from serving.inflight import Inflight
+    from serving.limits import Limits
     from serving.monitoring import Monitor
     from serving.versions import Versions
 
@@ -122,15 +135,19 @@ async def serve_until_told(config: ServerConfig) -> None:
     batch_size, threads = ((config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
                            (1, UNBATCHED_FOR_EACH_CORE * cores))
     batcher = Batcher(batch_size, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
-    inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes))
+    inference = Inference(versions, batcher, Limits(config.max_batch_size, config.max_text_bytes, config.max_ids_length,
+                                                    config.max_message_fields))
     inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
     app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
                   browsers.own_names(config.allowed_hosts, config.host))
     rest_server = HttpServer(app, rest_socket, inflight, num_connections.rest)
     host = "[%s]" % config.host if ":" in config.host else config.host            # of IPv6, as it stands before a port
-    bind(config.host, config.port, "port").close()             # gRPC itself would only say that it failed
+    grpc_socket = bind(config.host, config.port, "port")
     grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already taken its modules away
-    grpc_server = GrpcServer(inference, monitor, host, config.port, config.max_body_bytes)
+    grpc_server = GrpcServer(
+        inference, monitor, grpc_socket,
+        GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),
+        RelayLimits(num_connections.grpc, config.max_grpc_bytes))
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     await rest_server.start()
@@ -156,10 +173,10 @@ def log_without_waiting() -> LineLog:
 def connections_that_fit(config: ServerConfig) -> descriptors.Connections:
     """How many connections each interface may have, which is said where it is fewer than wanted."""
     limit = descriptors.raise_limit()
-    found = descriptors.share(limit, config.max_connections, config.max_connections)
+    found = descriptors.share(limit, config.max_connections, config.max_grpc_connections)
     if found.rest < config.max_connections:
-        LOG.warning("--max_connections %d does not fit into %d descriptors (ulimit -n): %d for REST, %d for gRPC",
-                    config.max_connections, limit, *found)
+        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors (ulimit -n): %d and %d",
+                    config.max_connections, config.max_grpc_connections, limit, *found)
     return found
 
 

@@ -199,6 +199,8 @@ def test_what_is_begun_ends_when_the_server_is_told_to():
     (["--port", "65536"], "port must be at most 65535, got 65536"),
     (["--max_inflight_body_bytes", "4194303"], "max_inflight_body_bytes must be at least 4194304, got 4194303"),
     (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
+    (["--max_grpc_bytes", "1000"], "max_grpc_bytes must be at least max_body_bytes, 4194304, got 1000"),
+    (["--max_grpc_connections", "0"], "max_grpc_connections must be at least 1, got 0"),
 ])
 def test_bad_flags(arguments, message, capsys):
     with pytest.raises(SystemExit):
