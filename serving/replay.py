@@ -11,11 +11,12 @@ from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 from etl.command_line import UserError, one_line
 from etl.examples import read_frames
 from serving import errors, messages, warmup
-from serving.inference import DEFAULT_SIGNATURE, Limits, check_inputs
+from serving.inference import DEFAULT_SIGNATURE, check_arrays
+from serving.limits import Limits
 from serving.saved_model import SavedModel
 from serving.tf_examples import safe_inputs
 
-_NO_LIMITS = Limits(sys.maxsize, sys.maxsize)  # whoever may put a model here may have it compute
+_NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here may have it compute
 
 
 def replay(folder: str, model: SavedModel) -> None:
@@ -36,7 +37,7 @@ def _ask(model: SavedModel, record: bytes) -> None:
     signature = model.signatures.get(name)
     if signature is None:
         raise errors.invalid("the model has no signature %s, only %s" % (name, ", ".join(sorted(model.signatures))))
-    check_inputs(signature, inputs, _NO_LIMITS)
+    check_arrays(signature, inputs, _NO_LIMITS)
     model.run(safe_inputs(inputs, signature, model.example_tensors), name)
 
 
