@@ -117,11 +117,11 @@ def forgeries(victim):
 
 def markers(folder, text, good):
     out, victim, kept = (os.path.join(folder, name) for name in ("out", "victim", "kept"))
-    with open(victim, "wb") as stream:
-        stream.write(b"precious" * 16384)
     interrupted(text, kept)
-    before = state(folder)[victim]
     for name, forge in forgeries(victim):
+        with open(victim, "wb") as stream:
+            stream.write(b"precious" * 16384)
+        before = state(folder)[victim]
         shutil.copytree(kept, out)
         for path in glob.glob(os.path.join(out, ".work", "*", "chunks", "*.json")):
             with open(path) as stream:
