@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import shutil
@@ -93,13 +94,14 @@ def killed_after(count, action):
     if child:
         return os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
     left = [count]
+
+    def counted(original, *arguments):
+        if not left[0]:
+            os._exit(9)
+        left[0] -= 1
+        return original(*arguments)
     for name in OF_A_WRITE:
-        def counted(*arguments, original=getattr(os, name)):
-            if not left[0]:
-                os._exit(9)
-            left[0] -= 1
-            return original(*arguments)
-        setattr(os, name, counted)
+        setattr(os, name, functools.partial(counted, getattr(os, name)))
     action()
     os._exit(0)
 
