@@ -71,6 +71,11 @@ def is_own(folder: str) -> bool:
     return all(entry.path == entry.name and is_there(folder, entry.name) for entry in read(folder))
 
 
+def stays_here(folder: str) -> bool:
+    """Whether no entry's path leads out of the folder: TensorFlow may read the list as it is. NPUEstimator's saver writes whole paths."""
+    return all(_leads_here(folder, entry) for entry in read(folder))
+
+
 def take_over(folder: str) -> List[str]:
     """Writes the list anew, with the names of what is beside it; for who holds the folder's lock.
 

@@ -77,7 +77,7 @@ def train(training: Training, start_step: int) -> bool:
         model_folder.write(flags.output_dir, training.folder)
         resume.write_run(flags.output_dir, training.command, flags, training.device.name, training.facts)
     else:
-        _wait("take over the list of checkpoints", lambda: checkpoint_list.is_own(flags.output_dir) or None)
+        _wait("take over the list of checkpoints", lambda: checkpoint_list.stays_here(flags.output_dir) or None)
     if start_step:
         print("Going on from step %d of %d" % (start_step, last))
     begin, step = time.time(), start_step

@@ -80,9 +80,10 @@ def export(config: ExportConfig) -> None:
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
-    read_model(config.checkpoint_dir)          # refuses what is none, and says which command makes one
+    model = read_model(config.checkpoint_dir)
     checkpoint = best_checkpoint.choose(config.checkpoint_dir, "checkpoint_dir")
-    model = read_model(os.path.dirname(checkpoint))
+    if model_folder.beside(checkpoint):        # best/ has a description of its own
+        model = read_model(os.path.dirname(checkpoint))
     version = str(int(time.time()) if config.version is None else config.version)
     destination = os.path.join(output_dir, version)
     if os.path.exists(destination):

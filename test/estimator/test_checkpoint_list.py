@@ -85,6 +85,13 @@ def test_an_older_one_that_is_nowhere_is_taken_off_the_list(folder, path):
     assert checkpoint_list.names(str(folder)) == ["model.ckpt-5", "model.ckpt-6"]
 
 
+@pytest.mark.parametrize("path, stays", [("model.ckpt-5", True), ("{}/run/model.ckpt-5", True), ("{}/run/model.ckpt-4", True),
+                                         ("{}/other/model.ckpt-5", False), ("D:\\out\\model.ckpt-5", False), ("/moved/model.ckpt-5", False)])
+def test_other_ranks_wait_only_while_something_leads_elsewhere(folder, path, stays):
+    write(folder, path.format(folder.parent))
+    assert checkpoint_list.stays_here(str(folder)) is stays
+
+
 def test_the_newest_must_be_there(folder):
     write(folder, "model.ckpt-5", newest="/moved/model.ckpt-7")
     assert message_of(checkpoint_list.take_over, str(folder)).endswith("names model.ckpt-7 as the newest, which is not there")
