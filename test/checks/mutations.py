@@ -63,12 +63,12 @@ def mutate_json(rng: random.Random, value: Any) -> bytes:
 
 def _deepened(rng: random.Random, text: bytes) -> bytes:
     """Brackets around a value or instead of it, closed or not."""
-    depth = VERY_DEEP if rng.random() < 0.02 else rng.choice(DEPTHS)
     opening, closing = rng.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'[{"b64":', b"}]")))
-    inside = rng.choice((b"", b"1", text[:100]))
-    deep = opening * depth + inside + closing * rng.choice((depth, depth, 0, depth - 1))
-    at = text.rfind(b":") + 1
-    return rng.choice((deep, text[:at] + deep + b"}", deep + text))
+    depth = min(VERY_DEEP if rng.random() < 0.05 else rng.choice(DEPTHS), (MAX_BYTES - 200) // len(opening + closing))
+    inside = rng.choice((b"1", b"[]", b"{}", b"", text[:100]))
+    deep = opening * depth + inside + closing * rng.choice((depth, depth, depth, 0, depth - 1))
+    return rng.choice((deep, b'{"%s":%s}' % (rng.choice((b"inputs", b"instances", b"examples", b"context")), deep),
+                       text[:-1] + b',"x":' + deep + b"}", deep + text))
 
 
 def _change_node(rng: random.Random, root: Any) -> Any:
