@@ -24,7 +24,7 @@
 # make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
 # make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
 # make check-attack                            what a stranger may send or leave, at a server, a build, a folder; as root, for a second
-#     address (ONLY='http grpc' runs some)
+#     address (ONLY='rest grpc_port' runs some)
 # make check-fuzz                              210,000 mutated bodies, tf.Examples and gRPC messages at a server (10 minutes; SEED=7 sends others)
 # make check-soak                              a server under load while versions come and go, nobody reads its log, and thousands of
 #     connections idle; SIGTERM at the end: no request lost (SECONDS=600, LIMIT_FILES=1024)

@@ -36,9 +36,9 @@ class HttpServer:
 
         Clients with nothing to ask do not make anybody wait: after a short grace their connections are closed.
         """
+        self._server.close()                   # its copy of the socket; ours still listens
         await asyncio.sleep(0)
         await self._accept_rest()
-        self._server.close()
         self._listening.close()
         self.connections.drain()
         loop = asyncio.get_event_loop()

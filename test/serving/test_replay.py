@@ -117,7 +117,7 @@ def test_the_version_before_serves_on(tmp_path, saved_model):
         return saved_model
 
     async def states():
-        versions = Versions(str(tmp_path), "albert", load, Monitor())
+        versions = Versions(str(tmp_path), "albert", load, Monitor(), 60)
         await versions.load_first()
         return [(status.version, status.State.Name(status.state), status.status.error_message) for status in
                 versions.status(SPEC).model_version_status]

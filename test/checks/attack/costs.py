@@ -4,18 +4,15 @@
 """
 import json
 import os
-import sys
 import urllib.error
 import urllib.request
 
-sys.path = [path for path in sys.path if path != os.path.dirname(os.path.abspath(__file__))]     # its grpc.py is not gRPC
-import grpc  # noqa: E402
-import tensorflow.compat.v1 as tf  # noqa: E402
-from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, predict_pb2  # noqa: E402
-from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub  # noqa: E402
+import grpc
+import tensorflow.compat.v1 as tf
+from tensorflow_serving.apis import classification_pb2, get_model_metadata_pb2, predict_pb2
+from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
 
-sys.path.append(os.path.dirname(os.path.abspath(__file__)))
-from target import Outcome, Server  # noqa: E402
+from target import Outcome, Server
 
 BODY = 4 << 20
 MOST_MEGABYTES = {"gRPC": 60, "REST": 250}     # JSON's lists and objects are Python's: some 64 bytes for three that are sent

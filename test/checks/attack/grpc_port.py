@@ -1,6 +1,6 @@
 """Connections and calls that hold a gRPC port: idle, half-sent, slow, too many, malformed, floods; and the server's end meanwhile.
 
-  python test/checks/attack/grpc.py
+  python test/checks/attack/grpc_port.py
 """
 import os
 import resource
@@ -14,14 +14,11 @@ import threading
 import time
 import urllib.request
 
-HERE = os.path.dirname(os.path.abspath(__file__))
-sys.path = [path for path in sys.path if os.path.abspath(path) != HERE]                         # this file is not gRPC
-import grpc  # noqa: E402
-from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: E402
-from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc  # noqa: E402
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-sys.path.append(HERE)
-from target import Outcome, Server  # noqa: E402
+from target import Outcome, Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
