@@ -24,7 +24,10 @@
 # make check-page                              the server's page in headless Chromium; needs chromium and chromedriver
 # make check-rest                              the REST interface under fuzzing; makes an environment of its own, with Python 3.10 or later
 # make check-attack                            what a stranger may send or leave, at a server, a build, a folder; as root, for a second
-#     address (ONLY='http grpc' runs some)
+#     address (ONLY='rest grpc_port' runs some)
+# make check-fuzz                              210,000 mutated bodies, tf.Examples and gRPC messages at a server (10 minutes; SEED=7 sends others)
+# make check-soak                              a server under load while versions come and go, nobody reads its log, and thousands of
+#     connections idle; SIGTERM at the end: no request lost (SECONDS=600, LIMIT_FILES=1024)
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
@@ -36,7 +39,7 @@ endif
 ONNX := .venv-onnx
 
 .PHONY: help venv test lint coverage doctor python dist check-wheel quickstart check-transformers bench bench-pretrain bench-etl bench-finetune bench-etl-memory bench-serving \
-    bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-attack check-segmenters clean
+    bench-onnx bench-server check-parity check-java check-flink check-page check-rest check-attack check-fuzz check-soak check-segmenters clean
 help:
 	@sed -n 's/^# make/make/p' Makefile
 
@@ -151,6 +154,12 @@ check-page: venv
 
 check-attack: venv
 	$(PYTHON) test/checks/attack/run.py $(ONLY)
+
+check-fuzz: venv
+	$(PYTHON) -W ignore test/checks/fuzz.py $(if $(SEED),--seed $(SEED))
+
+check-soak: venv
+	$(PYTHON) -W ignore test/checks/soak.py $(if $(SECONDS),--seconds $(SECONDS)) $(if $(LIMIT_FILES),--limit_files $(LIMIT_FILES))
 
 check-rest: venv .venv-schemathesis/bin/schemathesis
 	$(PYTHON) test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis

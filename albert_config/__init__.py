@@ -114,7 +114,7 @@ def load(name_or_path: str) -> AlbertConfig:
         raise ConfigError("%s: not a JSON file in UTF-8: %s" % (path, error))
     try:
         return from_dict(fields)
-    except ConfigError as error:
+    except (ConfigError, RecursionError) as error:    # the latter for a value that can be read, but not shown
         raise ConfigError("%s: %s" % (path, error))
 
 

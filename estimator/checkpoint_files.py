@@ -1,16 +1,17 @@
 """Checkpoints: find one, tell what it is, load it completely or not at all, write one."""
-import glob
+import contextlib
 import os
 import re
 import tempfile
-from typing import Any, Dict, Iterable, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
+from tensorflow.python.training import checkpoint_management
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import model_folder, modeling
+from estimator import checkpoint_list, modeling, seals
 from estimator.model_folder import STATE_FILE
 from estimator.optimizers import BATCHES_TAKEN, SLOT_SUFFIXES
 from etl.command_line import UserError
@@ -58,15 +59,19 @@ class LoadPlan(NamedTuple):
 
 
 class TidyHook(tf.train.SessionRunHook):
-    """Keeps nothing of a checkpoint but its weights, and no more checkpoints than wanted.
+    """Keeps as many checkpoints as wanted, and of each, unless told otherwise, nothing but its weights; comes after what saves.
 
-    NPUEstimator's own hook saves with a Saver of its own, which writes the training graph, too: it holds the device's
-    ops, which stock TensorFlow cannot read. Its older release keeps five checkpoints, whatever it is told. This hook
-    comes after it.
+    TensorFlow's own savers do not do it (see `only_the_hook_removes`): they know the checkpoints of one part of a training alone.
+    NPUEstimator's own hook keeps five in its older release, whatever it is told; and it writes the training graph, too: that holds
+    the device's ops, which stock TensorFlow cannot read.
     """
 
-    def __init__(self, folder: str, keep_checkpoint_max: int) -> None:
-        self._folder, self._most = folder, keep_checkpoint_max
+    def __init__(self, folder: str, keep_checkpoint_max: int, keep_graphs: bool = False) -> None:
+        self._folder, self._most, self._keep_graphs = folder, keep_checkpoint_max, keep_graphs
+        self._seen: Any = None                 # what tells the list that was looked at from one that was written since
+
+    def begin(self) -> None:
+        self._known = checkpoint_list.names(self._folder)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         self._tidy()
@@ -75,21 +80,35 @@ class TidyHook(tf.train.SessionRunHook):
         self._tidy()
 
     def _tidy(self) -> None:
-        graphs = [os.path.join(self._folder, name) for name in os.listdir(self._folder)
-                  if name.endswith(".meta") or name == "graph.pbtxt"]
-        if not graphs:                         # nothing was saved since
+        if self._list_now() == self._seen:     # nothing was saved since
             return
-        for path in graphs:
-            os.remove(path)
-        steps = {int(match.group(1)) for match in (re.fullmatch(r"model\.ckpt-(\d+)\.index", name)
-                                                   for name in os.listdir(self._folder)) if match}
-        newest = os.path.basename(_listed_in(self._folder)[-1])
-        kept = [name for name in map("model.ckpt-%d".__mod__, sorted(steps)) if name != newest][1 - self._most:] + [newest]
-        model_folder.write_state(self._folder, kept)
-        for step in steps:
-            if "model.ckpt-%d" % step not in kept:
-                for path in glob.glob(os.path.join(glob.escape(self._folder), "model.ckpt-%d.*" % step)):
-                    os.remove(path)
+        self._known = checkpoint_list.keep(self._folder, self._known, self._most)
+        for name in [] if self._keep_graphs else ["graph.pbtxt"] + [name + ".meta" for name in self._known]:
+            path = os.path.join(self._folder, name)
+            if os.path.isfile(path):
+                os.remove(path)
+        self._seen = self._list_now()
+
+    def _list_now(self) -> Any:
+        try:
+            found = os.stat(os.path.join(self._folder, STATE_FILE))
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+
+@contextlib.contextmanager
+def only_the_hook_removes() -> Iterator[None]:
+    """While the block runs, TensorFlow's savers remove no checkpoint: `TidyHook` does, and nothing but what is listed.
+
+    They would remove what a list names wherever it lies, and take its path for a pattern.
+    """
+    before = checkpoint_management.remove_checkpoint
+    checkpoint_management.remove_checkpoint = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        checkpoint_management.remove_checkpoint = before
 
 
 def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
@@ -101,8 +120,16 @@ def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
       flag_name: where the path comes from, for the message.
 
     Raises:
-      UserError: nothing there, or several without a word which; names what was looked for.
+      UserError: nothing there, or several without a word which; names what was looked for. Also for a copy that is not
+        whole, and a path that TensorFlow would take for a pattern.
     """
+    prefix = _find(path, flag_name)
+    checkpoint_list.require_no_pattern(prefix, flag_name)
+    seals.require_whole(prefix)
+    return prefix
+
+
+def _find(path: str, flag_name: str) -> str:
     prefix = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", path)
     if not os.path.isdir(path):
         if os.path.isfile(prefix + ".index"):
@@ -286,11 +313,11 @@ def add_batches_taken(prefix: str, batches: int) -> None:
     is whole, with the number or without.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
-    data = glob.glob(glob.escape(prefix) + ".data-*")
+    data = [os.path.join(folder, file) for file in checkpoint_list.files_of(folder, name) if ".data-" in file]
     with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary:
         parts = [os.path.join(temporary, part) for part in ("old", "new")]
-        for path in data + [prefix + ".index"]:
-            os.link(path, parts[0] + path[len(prefix):])
+        for path in data + [os.path.join(folder, name + ".index")]:
+            os.link(path, parts[0] + os.path.basename(path)[len(name):])
         write(parts[1], {BATCHES_TAKEN: np.int64(batches)}, "output_dir")
         merged = os.path.join(temporary, "merged", name)
         with tf.Graph().as_default(), tf.Session() as session:
@@ -315,22 +342,8 @@ def describe(checkpoint: str) -> str:
 
 
 def _listed_in(folder: str) -> List[str]:
-    """Prefixes that the folder's `checkpoint` file lists, the newest last; they need not be there. No prefix where
-    there is no such file.
-
-    Raises UserError when the file lists nothing.
-    """
-    path = os.path.join(folder, STATE_FILE)
-    if not os.path.isfile(path):
-        return []
-    try:
-        state = tf.train.get_checkpoint_state(folder)
-    except ValueError:                         # it has no model_checkpoint_path
-        state = None
-    if state is None:
-        raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint" % path)
-    names = [name for name in state.all_model_checkpoint_paths if name != state.model_checkpoint_path]
-    return [os.path.join(folder, os.path.basename(name)) for name in names + [state.model_checkpoint_path]]   # wherever it was moved
+    """Prefixes of the checkpoints that the folder's list means, the newest last; they need not be there. None without a list."""
+    return [os.path.join(folder, name) for name in checkpoint_list.names(folder)]
 
 
 def open_reader(checkpoint: str) -> Any:

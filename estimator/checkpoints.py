@@ -104,13 +104,12 @@ def _average(config: AverageConfig) -> None:
 def _to_transformers(config: ToTransformersConfig) -> None:
     from estimator import checkpoint_files, conversions
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
-    beside = os.path.dirname(checkpoint)
-    if os.path.exists(os.path.join(beside, model_folder.DESCRIPTION_FILE)):
+    description = model_folder.beside(checkpoint)
+    if description:
         for name in ("albert_config_file", "vocab_file", "do_lower_case"):
             if getattr(config, name) is not None:
                 raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
-                                % (name, beside))
-        description = model_folder.read(beside)
+                                % (name, os.path.dirname(checkpoint)))
     elif config.albert_config_file and config.vocab_file:
         model = albert_config.load(config.albert_config_file)
         tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case is not False)

@@ -91,12 +91,11 @@ def embed(config: EmbedConfig) -> None:
 
 def describe_model(config: EmbedConfig, checkpoint: str) -> ModelFolder:
     """Config and tokenizer from the flags, else from beside the checkpoint."""
-    folder = os.path.dirname(checkpoint)
-    if os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE)):
+    beside = model_folder.beside(checkpoint)
+    if beside:
         if config.albert_config_file or config.vocab_file or config.spm_model_file:
             raise UserError("--checkpoint_dir: %s says itself what it is: leave --albert_config_file, --vocab_file and "
-                            "--spm_model_file out" % folder)
-        beside = model_folder.read(folder)
+                            "--spm_model_file out" % os.path.dirname(checkpoint))
         model, tokenizer = beside.config, beside.tokenizer
     elif config.albert_config_file and (config.vocab_file or config.spm_model_file):
         model = albert_config.load(config.albert_config_file)

@@ -172,7 +172,7 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
     if not config.do_train:
         beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
     else:
-        beside = _read_beside(init_checkpoint) if init_checkpoint else None
+        beside = model_folder.beside(init_checkpoint) if init_checkpoint else None
     if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
         raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
                         "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
@@ -261,9 +261,3 @@ def predict(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> No
             number = kind.score(task, part._replace(name=DEV), outputs)["eval_" + task.metric]
             print("Test: %s %.4f of %d examples" % (task.metric, number, len(part.examples)))
         print("Wrote %s" % ", ".join(paths))
-
-
-def _read_beside(checkpoint: str) -> Optional[ModelFolder]:
-    folder = os.path.dirname(checkpoint)
-    has_description = os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE))
-    return model_folder.read(folder) if has_description else None

@@ -13,9 +13,9 @@ import tensorflow.compat.v1 as tf
 
 from estimator.encoded import Batch, Rows
 from estimator.ranks import ALONE, World
-from estimator.records import PretrainingData, limits_of
+from estimator.records import NEVER_ALL_ZERO, PretrainingData, limits_of
 from etl.command_line import UserError
-from etl.examples import FLOAT
+from etl.examples import FLOAT, rewritten
 
 Features = Dict[str, tf.Tensor]
 InputFn = Callable[[], tf.data.Dataset]
@@ -139,18 +139,28 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
 
 def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
     """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a gather beyond a
-    row's end would read another row's without a word.
+    row's end would read another row's without a word; so is a mask of nothing.
     """
     spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
             for feature in data.features}
     limits = limits_of(data.features, data.vocab_size)
+    names = frozenset(spec)
+
+    def rewrite(records: np.ndarray) -> np.ndarray:
+        return np.array([rewritten(record, names) for record in records], dtype=object)
 
     @_graph_code
     def parse(records: tf.Tensor) -> Features:
+        # TensorFlow puts the bytes that it cannot parse into its message, and making a Python error of bytes that are no UTF-8
+        # ends the process. So it gets those alone that it can.
+        safe = tf.numpy_function(rewrite, [records], tf.string)
+        safe.set_shape(records.shape)
         features = {}
-        for name, values in tf.parse_example(records, spec).items():
-            in_range = tf.reduce_all((values >= 0) & (values < tf.cast(limits[name], values.dtype)))
-            with tf.control_dependencies([tf.debugging.Assert(in_range, [name])]):
+        for name, values in tf.parse_example(safe, spec).items():
+            is_good = tf.reduce_all((values >= 0) & (values < tf.cast(limits[name], values.dtype)))
+            if name in NEVER_ALL_ZERO:
+                is_good &= tf.reduce_all(tf.reduce_any(values > 0, axis=1))
+            with tf.control_dependencies([tf.debugging.Assert(is_good, [name])]):
                 features[name] = tf.cast(values, tf.int32) if values.dtype == tf.int64 else tf.identity(values)
         return features
     return parse

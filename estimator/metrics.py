@@ -52,10 +52,15 @@ def unigram_baseline(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple
 
 def write_results(folder: str, results: Mapping[str, Any]) -> None:
     """Writes `name = value` lines, sorted, and the same as JSON; numbers of NumPy become plain ones."""
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in results.items()}
+    found = plain(results)
     files.write_text(os.path.join(folder, TEXT_FILE),
-                     "".join("%s = %s\n" % (name, plain[name]) for name in sorted(plain)))
-    files.write_json(os.path.join(folder, JSON_FILE), plain)
+                     "".join("%s = %s\n" % (name, found[name]) for name in sorted(found)))
+    files.write_json(os.path.join(folder, JSON_FILE), found)
+
+
+def plain(results: Mapping[str, Any]) -> Dict[str, Any]:
+    """The same, sorted, with Python's own numbers instead of NumPy's."""
+    return {name: value.item() if isinstance(value, np.generic) else value for name, value in sorted(results.items())}
 
 
 def write_curve_points(folder: str, step: int, results: Mapping[str, Any]) -> None:

@@ -219,8 +219,8 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
     progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features) if device.on_host else {},
                             event_dir if device.world.is_first else None)
-    tidy = [checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max)
-            ] if event_dir and not device.on_host and device.world.is_first else []
+    tidy = [checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max, keep_graphs=device.on_host)
+            ] if event_dir and device.world.is_first else []
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
                                       training_hooks=[progress] + tidy)
 

@@ -10,11 +10,11 @@ model.json is written last: a folder that has it is whole.
 """
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
-from etl import files
+from etl import files, json_text
 from etl.command_line import UserError
 from etl.pairs import MIN_SEQ_LENGTH
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -68,16 +68,26 @@ def write(folder: str, description: ModelFolder) -> None:
     if not (os.path.exists(vocabulary) and os.path.samefile(source, vocabulary)):
         files.copy(source, vocabulary)
     files.write_json(os.path.join(folder, CONFIG_FILE), description.config.to_dict())
-    files.write_json(os.path.join(folder, DESCRIPTION_FILE), {
-        "format_version": FORMAT_VERSION,
-        "do_lower_case": tokenizer.do_lower_case,
-        "vocab_file": name,
-        "vocab_sha256": files.sha256_of_file(vocabulary),
-        "max_seq_length": description.max_seq_length,
-        "task": description.task,
-        "labels": list(description.labels) or None,
-        "data_manifest_sha256": description.data_manifest_sha256,
-    })
+    files.write_json(os.path.join(folder, DESCRIPTION_FILE), _fields_of(description))
+
+
+def is_described(folder: str, description: ModelFolder) -> bool:
+    """Whether `folder` says of its checkpoints what `write` would write."""
+    try:
+        return _fields_of(read(folder)) == _fields_of(description) and read(folder).config == description.config
+    except (UserError, OSError):
+        return False
+
+
+def files_in(folder: str) -> List[str]:
+    """Names of the files in `folder` that describe the model."""
+    return [name for name in (CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE) if os.path.isfile(os.path.join(folder, name))]
+
+
+def beside(checkpoint: str) -> Optional[ModelFolder]:
+    """What stands beside a checkpoint; None where nothing does, as with a released one. Raises UserError as `read` does."""
+    folder = os.path.dirname(checkpoint)
+    return read(folder) if os.path.lexists(os.path.join(folder, DESCRIPTION_FILE)) else None
 
 
 def write_state(folder: str, names: Sequence[str]) -> None:
@@ -88,7 +98,7 @@ def write_state(folder: str, names: Sequence[str]) -> None:
 
 def has_checkpoint(folder: str) -> bool:
     """Whether `folder` lists a checkpoint; that one need not be there."""
-    return os.path.exists(os.path.join(folder, STATE_FILE))
+    return os.path.lexists(os.path.join(folder, STATE_FILE))
 
 
 def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
@@ -121,6 +131,19 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
         raise UserError("%s: %s" % (path, error))
 
 
+def _fields_of(description: ModelFolder) -> Dict[str, Any]:
+    """What model.json says."""
+    tokenizer = description.tokenizer
+    return {"format_version": FORMAT_VERSION,
+            "do_lower_case": tokenizer.do_lower_case,
+            "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
+            "vocab_sha256": files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file),
+            "max_seq_length": description.max_seq_length,
+            "task": description.task,
+            "labels": list(description.labels) or None,
+            "data_manifest_sha256": description.data_manifest_sha256}
+
+
 def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
     if not isinstance(fields, dict):
         raise UserError("%s: must be a JSON object, got %s" % (path, type(fields).__name__))
@@ -137,4 +160,8 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
         raise UserError("%s: vocab_file must be %s or %s, got %r" % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
+    try:
+        json_text.require_whole_characters(fields["labels"])
+    except ValueError as error:
+        raise UserError("%s: labels: %s" % (path, error))
     return fields

@@ -23,6 +23,7 @@ INCREASE_LOSS_SCALE_EVERY = 1000               # updates without an overflow
 
 NO_SUMMARIES = 0                               # the progress hook writes them: it counts steps, not calls of the host
 NO_CHECKPOINTS = 0                             # None would mean every 100 steps on the NPU
+ALL_CHECKPOINTS = 2 ** 31 - 1                  # a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
 
 GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's kernels are called in a graph
 
@@ -304,7 +305,7 @@ def session_complaints(session_config: Any) -> List[str]:
 def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
     """What a RunConfig of either backend takes."""
     return {"model_dir": model_dir, "tf_random_seed": options.random_seed, "save_summary_steps": NO_SUMMARIES,
-            "save_checkpoints_steps": options.save_checkpoints_steps, "keep_checkpoint_max": options.keep_checkpoint_max,
+            "save_checkpoints_steps": options.save_checkpoints_steps, "keep_checkpoint_max": ALL_CHECKPOINTS,
             "log_step_count_steps": None}
 
 

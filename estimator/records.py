@@ -16,6 +16,8 @@ from etl.command_line import UserError
 from etl.examples import Feature
 from etl.tokenization import TokenizerConfig, load_tokenizer
 
+NEVER_ALL_ZERO = ("input_mask", "masked_lm_weights")   # features that say which of the others' values count
+
 
 @dataclass(frozen=True)
 class PretrainingData:
@@ -148,6 +150,8 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
                             % (place, feature.name, len(array), feature.length))
         if (array.dtype.kind == "f") != (feature.dtype == examples.FLOAT):
             raise UserError("%s: feature %s is %s, wanted %s" % (place, feature.name, array.dtype, feature.dtype))
+        if feature.name in NEVER_ALL_ZERO and not array.any():
+            raise UserError("%s: feature %s is all zero: there is nothing to learn from" % (place, feature.name))
         limit = limits[feature.name]
         with np.errstate(invalid="ignore"):    # NaN is in no range
             wrong = array[~((array >= 0) & (array < limit))]

@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator import checkpoint_files, model_folder
+from estimator import checkpoint_files, checkpoint_list, model_folder
 from estimator.model_folder import ModelFolder
 from estimator.optimizers import BATCHES_TAKEN
 from etl import files, manifest
@@ -20,8 +20,10 @@ RUN_FILE = "run_config.json"
 
 def check_model(folder: str, description: ModelFolder) -> None:
     """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a model's would replace;
-    checkpoints that nothing describes, or of another model; then it names the field and both values.
+    checkpoints that nothing describes, or of another model; then it names the field and both values. Also for a folder whose
+    name TensorFlow would take for a pattern.
     """
+    checkpoint_list.require_no_pattern(folder, "output_dir")
     if not model_folder.has_checkpoint(folder):
         if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
             raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder" % folder)
@@ -46,10 +48,11 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     Returns:
       The changes that were allowed: `train_batch_size was 8, is now 16`.
 
-    Raises UserError that lists all changes.
+    Raises UserError that lists all changes; also when the folder's list names a checkpoint elsewhere.
     """
+    checkpoint_list.check(folder)
     path = os.path.join(folder, RUN_FILE)
-    if not os.path.exists(os.path.join(folder, model_folder.STATE_FILE)) or not os.path.exists(path):
+    if not model_folder.has_checkpoint(folder) or not os.path.exists(path):
         return []                              # nothing to go on from, or nothing is known about how it was made
     run = _read_run(path)
     before = dict(run["flags"], **run["facts"])

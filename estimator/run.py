@@ -5,7 +5,7 @@ What is trained, and on what, is a `job`; pretraining and every kind of fine-tun
 import os
 from typing import Any, Callable, Mapping, Optional
 
-from estimator import best_checkpoint, checkpoint_files, metrics, model_folder, resume, trainer, training_report
+from estimator import best_checkpoint, metrics, model_folder, resume, trainer, training_report
 from estimator.job import Job, Results
 from estimator.model_folder import ModelFolder
 from estimator.resume import Position
@@ -66,7 +66,7 @@ def run(job: Job) -> Optional[Results]:
         if not flags.do_eval:
             trainer.write_report(job)
         if job.predict:
-            job.predict(estimator, _best(job) or checkpoint_files.resolve(flags.output_dir, "output_dir"))
+            job.predict(estimator, best_checkpoint.choose(flags.output_dir, "output_dir"))
     print("Wrote %s" % os.path.join(flags.output_dir, training_report.FILE))
     if job.next_command:
         print("Next: python -m %s" % job.next_command)

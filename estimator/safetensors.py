@@ -10,7 +10,7 @@ from typing import Any, Dict, Mapping
 
 import numpy as np
 
-from etl import files
+from etl import files, json_text
 from etl.command_line import UserError
 
 FLOAT32, INT64 = "F32", "I64"
@@ -48,12 +48,12 @@ def read(path: str) -> Dict[str, np.ndarray]:
     try:
         length, = _LENGTH.unpack_from(content)
         begin = _LENGTH.size + length
-        header = json.loads(content[_LENGTH.size:begin].decode("utf-8"))
+        header = json_text.loads(content[_LENGTH.size:begin])
         header.pop(_METADATA, None)
         return {name: _array(content, begin, entry) for name, entry in header.items() if entry["dtype"] != INT64}
     except _WrongType as error:
         raise UserError("%s: wanted float32 values, got %s: save the model in float32" % (path, error))
-    except (struct.error, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError("%s: no safetensors file, or a damaged one of %d bytes: %s"
                         % (path, os.path.getsize(path), error))
 
@@ -68,4 +68,5 @@ def _array(content: bytes, begin: int, entry: Mapping[str, Any]) -> np.ndarray:
         raise _WrongType(entry["dtype"])
     if not 0 <= first <= last <= len(content) - begin:
         raise ValueError("data from %d to %d lie outside the file" % (first, last))
-    return np.frombuffer(content[begin + first:begin + last], "<f4").reshape(entry["shape"])
+    # A view, for entries may share bytes: copies of a whole file for each name of a long header would fill any memory.
+    return np.frombuffer(memoryview(content)[begin + first:begin + last], "<f4").reshape(entry["shape"])

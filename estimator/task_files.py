@@ -3,9 +3,9 @@
 What is wrong with a file is a UserError that names file and line.
 """
 import csv
-import json
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from etl import json_text
 from etl.command_line import UserError
 from etl.files import not_utf8
 
@@ -59,17 +59,16 @@ def _names(order: Optional[Sequence[str]], first: List[str], may_lack: str) -> L
 
 def _json_object(path: str, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        row = json_text.loads(line)
+    except ValueError as error:
         raise UserError("%s: line %d: not JSON: %s" % (path, number, error))
     if not isinstance(row, dict):
         raise UserError("%s: line %d: wanted a JSON object, got %s" % (path, number, type(row).__name__))
     if "\\ud" in line.lower():                 # escapes alone can write half a surrogate pair, which no file of ours can hold
         try:
-            json.dumps(row, ensure_ascii=False).encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError("%s: line %d: %s is half a character: its other half is missing"
-                            % (path, number, ascii(error.object[error.start])[1:-1]))
+            json_text.require_whole_characters(row)
+        except ValueError as error:
+            raise UserError("%s: line %d: %s" % (path, number, error))
     return row
 
 

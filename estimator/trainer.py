@@ -5,8 +5,8 @@ have come next anyway, so that parts, like an interruption, change nothing. What
 in is batches taken: an update that overflows takes its batches, too, but does not advance global_step.
 """
 import contextlib
-import glob
 import os
+import re
 import shutil
 import signal
 import threading
@@ -15,7 +15,8 @@ from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from estimator import best_checkpoint, checkpoint_files, failures, metrics, model_folder, optimizers, resume, training_report
+from estimator import best_checkpoint, checkpoint_files, checkpoint_list, failures, metrics, model_folder, optimizers, resume
+from estimator import training_report
 from estimator.job import Job
 from estimator.resume import Position
 from etl import files
@@ -25,6 +26,11 @@ from etl.report import Section
 
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
+
+# What TensorFlow leaves of a file that it was writing: a list, a graph, the parts of a checkpoint, their folder.
+_HALF_WRITTEN_FILE = re.compile(r"(checkpoint|graph\.pbtxt|model\.ckpt-\d+\.meta)\.tmp[0-9a-f]{32}"
+                                r"|model\.ckpt-\d+\.(index|data-\d{5}-of-\d{5})\.tempstate\d+")
+_HALF_WRITTEN_FOLDER = re.compile(r"model\.ckpt-\d+_temp_[0-9a-f]{32}")
 
 
 def locked(output_dir: str) -> ContextManager[None]:
@@ -47,7 +53,7 @@ def train(job: Job, estimator: Any) -> bool:
     if job.start.batches:
         print("Going on from step %d of %d" % (_steps(job, job.start.batches), steps))
     begin, taken = time.time(), job.start.batches
-    with _sigterm(is_first) as stop, _clean(output_dir, is_first), failures.explained(
+    with _sigterm(is_first) as stop, _clean(output_dir, is_first), checkpoint_files.only_the_hook_removes(), failures.explained(
             "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
         if _is_evaluated_at(job, taken) and is_first and not evaluate(job, estimator):     # it was cut off before that, perhaps
             stop.set()
@@ -82,6 +88,7 @@ def evaluate(job: Job, estimator: Any) -> bool:
       Whether it came to the end: False after SIGTERM, when nothing is written.
     """
     output_dir = job.flags.output_dir
+    best_checkpoint.require_own(output_dir)
     checkpoint = checkpoint_files.resolve(output_dir, "output_dir")
     try:
         with _on_sigterm(_stop_at_once):
@@ -104,13 +111,16 @@ def write_report(job: Job, sections: Sequence[Section] = (), evaluated: str = "n
 def _prepare_folder(job: Job) -> None:
     """Makes the output folder one of this training, or sees that it still is what it was when the job was made."""
     output_dir = job.flags.output_dir
-    if not job.device.world.is_first:
-        while model_folder.has_checkpoint(output_dir) and not checkpoint_files.counts_batches(output_dir):
-            time.sleep(0.5)                    # rank 0 sees to that, below
+    if not job.device.world.is_first:          # rank 0 sees to that, below
+        _wait("prepare %s" % output_dir, lambda: checkpoint_list.stays_here(output_dir) and (
+            not job.start.step or checkpoint_files.counts_batches(output_dir)))
         return
     if _position(job) != job.start:
         raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % output_dir)
     remove_half_written(output_dir)
+    for note in checkpoint_list.take_over(output_dir):
+        print(note)
+    best_checkpoint.tidy(output_dir)
     if job.start.step and not checkpoint_files.counts_batches(output_dir):
         checkpoint_files.add_batches_taken(checkpoint_files.resolve(output_dir, "output_dir"), job.start.batches)
     model_folder.write(output_dir, job.folder)
@@ -152,12 +162,16 @@ def _out_of_patience(job: Job, batches: int) -> bool:
 
 
 def remove_half_written(output_dir: str) -> None:
-    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock."""
-    for folder in (output_dir, os.path.join(output_dir, best_checkpoint.FOLDER)):
-        for path in glob.glob(os.path.join(glob.escape(folder), "model.ckpt-*_temp_*")):
-            shutil.rmtree(path)                # TensorFlow's parts of a checkpoint
-        for path in glob.glob(os.path.join(glob.escape(folder), "*.tmp*")):      # ours, .tmp-12, and its, .tmp0123
-            os.remove(path)
+    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock.
+
+    Nothing but files and folders of the very names that we and TensorFlow give; a link of such a name stays, as all else does.
+    """
+    files.remove_temporary(output_dir)
+    for entry in list(os.scandir(output_dir)):
+        if _HALF_WRITTEN_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            shutil.rmtree(entry.path)
+        elif _HALF_WRITTEN_FILE.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -173,12 +187,16 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
 def _wait_for_rank_0(job: Job, step: int) -> None:
     """Waits until rank 0 has evaluated a checkpoint of `step` or later."""
     path = os.path.join(job.flags.output_dir, metrics.JSON_FILE)
+    _wait("evaluate step %d" % step, lambda: os.path.exists(path) and files.read_json(path)["global_step"] >= step)
+
+
+def _wait(what: str, is_done: Callable[[], bool]) -> None:
+    """Returns once rank 0 has done it."""
     deadline = time.time() + PATIENCE_SECONDS
-    while time.time() < deadline:
-        if os.path.exists(path) and files.read_json(path)["global_step"] >= step:
-            return
+    while not is_done():
+        if time.time() > deadline:
+            raise UserError("rank 0 did not %s within %d minutes" % (what, PATIENCE_SECONDS // 60))
         time.sleep(0.5)
-    raise UserError("rank 0 did not evaluate step %d within %d minutes" % (step, PATIENCE_SECONDS // 60))
 
 
 class _PartHook(tf.train.SessionRunHook):

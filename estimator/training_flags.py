@@ -31,7 +31,7 @@ class TrainingFlags:
     gradient_accumulation_steps: int = flag(
         1, "batches behind each update; the mean of their gradients is applied, and a step is an update")
     save_checkpoints_steps: int = flag(1000, "steps between checkpoints", on_resume=FREE)
-    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept", on_resume=FREE)
+    keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept; 0: all", on_resume=FREE)
     iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there",
                                               on_resume=FREE)
     log_steps: int = flag(100, "steps between lines of progress and points of the curves", on_resume=FREE)
@@ -62,8 +62,10 @@ class TrainingFlags:
         for name in ("do_train", "do_eval"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, wanted)
-        self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "keep_checkpoint_max",
-                                "iterations_per_loop", "log_steps", "scale_lr_by_batch")
+        self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "iterations_per_loop", "log_steps",
+                                "scale_lr_by_batch")
+        if self.keep_checkpoint_max < 0:
+            raise ValueError("keep_checkpoint_max must be at least 0, got %d" % self.keep_checkpoint_max)
         if self.loss_scale_value is not None and self.loss_scale == "none":
             raise ValueError("loss_scale_value is %g, but loss_scale is none" % self.loss_scale_value)
         if self.loss_scale_value is not None and self.loss_scale_value < 1:

@@ -22,7 +22,7 @@ import albert_config
 from albert_config import AlbertConfig
 from estimator import heads, kernels, modeling, safetensors
 from estimator.model_folder import ModelFolder
-from etl import files
+from etl import files, json_text
 from etl.command_line import UserError
 from etl.pairs import MIN_SEQ_LENGTH
 from etl.tokenization import TokenizerConfig, load_tokenizer
@@ -287,6 +287,10 @@ def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
     labels = tuple(by_number[str(number)] for number in range(len(by_number)))
     if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
         raise UserError("id2label must give each class a name of its own, got %s" % by_number)
+    try:
+        json_text.require_whole_characters(labels)
+    except ValueError as error:
+        raise UserError("id2label: %s" % error)
     return labels
 
 

@@ -9,26 +9,30 @@ same bytes, whatever the runner and the number of workers. A build that was inte
       --environment_config 127.0.0.1:50000 --input_file '/shared/corpus/*.txt' --output_dir /shared/out
   python -m etl.build_pretrain --input_file news.jsonl.gz --input_format jsonl --text_field body --masking ngram
 """
+import contextlib
 import functools
 import os
 import time
 from collections import Counter
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import albert_config
 from etl import build_report, manifest
-from etl.chunks import REASONS_SHOWN, build_chunk, histograms_path, marker_path, read_markers
+from etl.chunks import (REASONS_SHOWN, Marker, build_chunk, marker_path, read_histograms, read_marker,
+                        read_markers)
 from etl.cluster import reach
 from etl.command_line import UserError, run
-from etl.files import await_files, read_json
+from etl.files import await_files
 from etl.histograms import sum_histograms
 from etl.instances import PARTS
 from etl.pipeline import RunnerConfig, run_map
 from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
 from etl.progress import clock, progress
-from etl.publish import DEAD_LETTERS, publish, verify
+from etl.publish import DEAD_LETTERS, publish, require_merged, require_places, verify
 from etl.random_segments import candidates_path, collect_candidates, write_pools
-from etl.shards import Extent, shard_path, write_extents, write_shard
+from etl.shards import Extent, read_shard_marker, shard_path, write_extents, write_shard
+from etl.sources import require_unchanged
+from etl.work_files import require_own
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # up to this, merging is done before Beam would have been loaded
 
@@ -44,6 +48,7 @@ def build(config: BuildConfig) -> None:
         return
     begin = time.time()
     plan = make_plan(config)
+    require_places(config, plan)
     runner = _runner(config, plan)
     print("Building samples from %d file%s (%.1f MB) %s"
           % (len(plan.inputs), "s" * (len(plan.inputs) > 1), plan.input_bytes / 1e6,
@@ -54,14 +59,30 @@ def build(config: BuildConfig) -> None:
         print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model needs another "
               "max_position_embeddings" % (config.max_seq_length, longest))
     with work_folder(plan):
+        _require_sound_work(plan)
         markers = _build_chunks(config, plan, runner)
-        counters: Counter = sum((Counter(marker["counters"]) for marker in markers), Counter())
-        _check(config, counters, [reason for marker in markers for reason in marker["bad_records"]])
+        for path, before in plan.stamps.items():
+            require_unchanged(path, before)    # between two ranges, too
+        counters: Counter = sum((Counter(marker.counters) for marker in markers), Counter())
+        _check(config, counters, [reason for marker in markers for reason in marker.bad_records])
         drop_other_builds(plan)
-        _merge(plan, runner, [Extent(*extent) for marker in markers for extent in marker["extents"]])
-        histograms = sum_histograms(read_json(histograms_path(plan.job.work_dir, index)) for index in range(len(plan.ranges)))
+        _merge(plan, runner, [extent for marker in markers for extent in marker.extents])
+        histograms = sum_histograms(read_histograms(plan.job.work_dir, index) for index in range(len(plan.ranges)))
         result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
+    if os.path.isdir(plan.work_parent):
+        print("Note: %s stays: there are files in it that no build has written" % plan.work_parent)
+
+
+def _require_sound_work(plan: Plan) -> None:
+    """Raises OSError for what an earlier run has left and this one cannot go on with: now, not in some hours."""
+    job = plan.job
+    require_own(job.work_dir)
+    read_markers(job, len(plan.ranges))
+    for part, count in job.num_shards:
+        for index in range(count):
+            if os.path.exists(shard_path(job.work_dir, part, index, count) + ".json"):
+                require_merged(plan, part, index, count)
 
 
 def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:
@@ -70,7 +91,7 @@ def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:
     return RunnerConfig(config.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
 
 
-def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List[Dict[str, Any]]:
+def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List[Marker]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
     job, ranges = plan.job, list(enumerate(plan.ranges))
     if config.sentence_objective == "next":
@@ -83,7 +104,7 @@ def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List
     with progress("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
         await_files(marker_path(job.work_dir, index) for index, _ in ranges)
-    return read_markers(job.work_dir, len(ranges))
+    return read_markers(job, len(ranges))
 
 
 def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
@@ -98,6 +119,11 @@ def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
             for shard in shards:
                 write(shard)
         await_files(path + ".json" for path in _shard_paths(plan))
+    linked = sum(read_shard_marker(job.work_dir, part, index, count)["linked_bytes"] for part, count in job.num_shards
+                 for index in range(count))
+    if linked:
+        print("Note: %.1f MB of %s have a second name (a hard link): their disk space was not given back while shards were merged"
+              % (linked / 1e6, os.path.join(job.work_dir, "runs")))
 
 
 def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> None:
@@ -118,8 +144,9 @@ def _chunks_done(plan: Plan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str
     """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
     for index in set(range(len(plan.ranges))) - set(seen):
         if os.path.exists(marker_path(plan.job.work_dir, index)):
-            marker = read_json(marker_path(plan.job.work_dir, index))
-            seen[index] = marker["bytes"], sum(marker["counters"].get(part + "_samples", 0) for part in PARTS)
+            with contextlib.suppress(OSError):     # told when the chunks are done
+                marker = read_marker(plan.job, index)
+                seen[index] = marker.bytes, sum(marker.counters.get(part + "_samples", 0) for part in PARTS)
     return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))
 
 

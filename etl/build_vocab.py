@@ -19,7 +19,7 @@ from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tupl
 from etl.command_line import UserError, flag, run
 from etl.documents import clean_line
 from etl.files import atomic_write, expand, not_utf8, require_file, write_text
-from etl.sources import damage_named, open_input
+from etl.sources import opened
 from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
 SHIPPED_SIZE = 21128
@@ -71,7 +71,7 @@ def build(config: VocabConfig) -> None:
 def read_lines(paths: Iterable[str]) -> Iterator[str]:
     """The non-blank lines of text files. UserError names file and line of bytes that are no UTF-8."""
     for path in paths:
-        with open_input(path) as stream, damage_named(path):
+        with opened(path) as stream:
             for number, line in enumerate(stream, 1):
                 try:
                     text = clean_line(line.decode("utf-8"))
@@ -202,17 +202,27 @@ def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index:
     pieces, count = word
     for old in zip(pieces, pieces[1:]):
         pairs[old] -= count
-    at = 0
-    while at < len(pieces) - 1:
-        if (pieces[at], pieces[at + 1]) == pair:
-            pieces[at:at + 2] = [piece]
-        at += 1
+    pieces[:] = joined(pieces, pair, piece)
     changed = list(zip(pieces, pieces[1:]))
     for new in changed:
         pairs[new] += count
         places[new].add(index)
     for new in set(changed):
         heapq.heappush(queue, (-pairs[new], new))
+
+
+def joined(pieces: Sequence[str], pair: Tuple[str, str], piece: str) -> List[str]:
+    """The pieces of a word with `piece` wherever `pair` stood, from the left. Time is linear: a word may have millions of letters."""
+    found: List[str] = []
+    at = 0
+    while at < len(pieces):
+        if pieces[at] == pair[0] and at + 1 < len(pieces) and pieces[at + 1] == pair[1]:
+            found.append(piece)
+            at += 2
+        else:
+            found.append(pieces[at])
+            at += 1
+    return found
 
 
 def _codec_characters(*encodings: str) -> str:

@@ -8,10 +8,11 @@ import itertools
 import json
 import os
 import platform
+import re
 import socket
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -19,20 +20,25 @@ from etl.command_line import UserError
 from etl.documents import Document
 from etl.draws import rng_for
 from etl.examples import encode_examples, instance_features
-from etl.files import read_json, write_json, write_text
-from etl.histograms import Histograms
+from etl.files import write_json, write_text
+from etl.histograms import NAMES, TEXT_NAMES, Histograms
 from etl.instances import (PARTS, DrawSegment, InstanceConfig, Instances, mask_pairs, part_of, segment_pairs,
                            tokenize_document)
+from etl.manifest import COUNTS
 from etl.masking import KEPT, MASKED, PERMUTED, RANDOM
 from etl.random_segments import RandomSegments, pool_path
 from etl.segments import SegmentPair
-from etl.shards import Sample, sample_key, seeds_of, write_runs
+from etl.shards import EXTENT_SHAPE, Extent, Sample, require_runs, sample_key, seeds_of, write_runs
 from etl.sources import BadRecord, FileRange, line_number, read_documents
 from etl.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
 from etl.words import load_segmenter
+from etl.work_files import damaged, read_own
 
 REASONS_SHOWN = 3
 SAMPLES_AT_ONCE = 64                           # that NumPy masks in one go: many for its speed, few for the caches
+
+_MARKER_SHAPE = {"extents": [EXTENT_SHAPE], "counters": COUNTS, "bytes": int, "bad_records": [str]}
+_SMALL_NUMBER = re.compile("[0-9]{1,8}")       # a document has fewer bytes
 
 # Counters of what happened to predicted tokens, by the kind's number.
 _KIND_NAMES = [name + "_predictions" for _, name in sorted(
@@ -106,10 +112,50 @@ def histograms_path(work_dir: str, index: int) -> str:
     return os.path.join(work_dir, "histograms", "%06d.json" % index)
 
 
-def read_markers(work_dir: str, count: int) -> List[Dict[str, Any]]:
+class Marker(NamedTuple):
+    """What a finished chunk says of itself: what lies in its runs, what was counted, bytes of text, the first bad records in words."""
+    extents: Tuple[Extent, ...]
+    counters: Dict[str, int]
+    bytes: int
+    bad_records: Tuple[str, ...]
+
+
+def read_marker(job: ChunkJob, index: int) -> Marker:
+    """The marker of a finished chunk. Raises OSError, naming file and field, for one that this chunk cannot have written."""
+    path, num_shards = marker_path(job.work_dir, index), dict(job.num_shards)
+    fields = read_own(path, _MARKER_SHAPE)
+    marker = Marker(**dict(fields, extents=tuple(Extent(*extent) for extent in fields["extents"])))
+    try:
+        for place, extent in enumerate(marker.extents):
+            if extent.chunk != index:
+                raise ValueError("extents[%d]: is of chunk %d" % (place, extent.chunk))
+            if extent.shard >= num_shards.get(extent.part, 0):
+                raise ValueError("extents[%d]: there is no shard %d of part %.20r" % (place, extent.shard, extent.part))
+        require_runs(job.work_dir, marker.extents)
+        for part in PARTS:
+            records = sum(extent.records for extent in marker.extents if extent.part == part)
+            samples = marker.counters.get(part + "_samples", 0)
+            if records != samples:
+                raise ValueError("extents: %d records of part %s, but counters.%s_samples is %d" % (records, part, part, samples))
+    except ValueError as error:
+        raise damaged(path, str(error))
+    return marker
+
+
+def read_markers(job: ChunkJob, count: int) -> List[Marker]:
     """The markers of all finished chunks among `count`, in order."""
-    paths = (marker_path(work_dir, index) for index in range(count))
-    return [read_json(path) for path in paths if os.path.exists(path)]
+    return [read_marker(job, index) for index in range(count) if os.path.exists(marker_path(job.work_dir, index))]
+
+
+def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
+    """The histograms of a finished chunk, as `Histograms.to_json` gave them. Raises OSError as `read_marker` does."""
+    path = histograms_path(work_dir, index)
+    found: Dict[str, Dict[str, int]] = read_own(path, {name: COUNTS for name in NAMES})
+    for name in set(NAMES) - set(TEXT_NAMES):
+        for value in found[name]:
+            if not _SMALL_NUMBER.fullmatch(value):
+                raise damaged(path, "%s: wants numbers of tokens, got %.40r" % (name, value))
+    return found
 
 
 def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
@@ -117,13 +163,12 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
 
     Raises UserError for documents that cannot be used, if the job stops at them.
     """
-    index, file_range = numbered_range
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
     marker = marker_path(job.work_dir, index)
     if os.path.exists(marker):
         return
     counters, bad_records, histograms = tally = _Tally(Counter(), [], Histograms(job.word_share))
-    prefix = os.path.join(job.work_dir, "runs", "%06d" % index)
-    extents = list(write_runs(_samples(job, file_range, tally), prefix, dict(job.num_shards)))
+    extents = list(write_runs(_samples(job, file_range, tally), job.work_dir, index, dict(job.num_shards)))
     if bad_records:
         write_text(dead_letters_path(job.work_dir, index), "".join(
             json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason}, ensure_ascii=False) + "\n"

@@ -68,8 +68,10 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
     for field in fields:
         value = values.get(field.name)
-        if "" in (value if isinstance(value, tuple) else (value,)) and not field.metadata["empty_ok"]:
-            parser.error("%s%s is empty" % ("" if field.metadata["positional"] else "--", field.name))
+        for item in value if isinstance(value, tuple) else (value,):
+            fault = _fault(item, field.metadata["empty_ok"])
+            if fault:
+                parser.error("%s%s %s" % ("" if field.metadata["positional"] else "--", field.name, fault))
     try:
         return config_class(**values)
     except ValueError as error:                # raised by the config's own __post_init__
@@ -217,6 +219,25 @@ def _boolean(text: str) -> bool:
     if text.lower() not in TRUE + FALSE:
         raise argparse.ArgumentTypeError("wants true or false, got %r" % text)
     return text.lower() in TRUE
+
+
+def _fault(value: Any, empty_ok: bool) -> Optional[str]:
+    """What makes a text no value for a flag; most are names of files, and the system would raise something else for each of these."""
+    if not isinstance(value, str):
+        return None
+    if not value and not empty_ok:
+        return "is empty"
+    return fault_of_name(value)
+
+
+def fault_of_name(value: str) -> Optional[str]:
+    """What makes a text no name that a file can have, wherever it comes from; None when it may be one."""
+    if "\0" in value:
+        return "holds a NUL character, which no name can have: %r" % value
+    # U+DC80 to U+DCFF stand for bytes of a name that are no UTF-8.
+    if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value):
+        return "holds half a surrogate pair, which is no character: %s" % ascii(value)
+    return None
 
 
 def _flatten(value: Any) -> Any:

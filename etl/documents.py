@@ -3,7 +3,8 @@ import hashlib
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-BLANKS = "\ufeff\u200b"                        # what str.strip leaves: the byte order mark, the zero-width space
+# What str.strip takes (no code point beyond U+3000 is one), and what it leaves: the byte order mark, the zero-width space.
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
 # A sentence ends behind 。！？；… (any run of them) and the closing quotes and brackets that follow.
 _SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[”’」』）)》\"']*|\n|$)")
@@ -28,10 +29,7 @@ class Document(NamedTuple):
 
 def clean_line(line: str) -> str:
     """Strips blanks of every kind, ideographic space and byte order mark included. `"　你好。\\r"` → `"你好。"`."""
-    previous = None
-    while previous != line:
-        previous, line = line, line.strip().strip(BLANKS)
-    return line
+    return line.strip(BLANKS)
 
 
 def is_blank(line: bytes) -> bool:

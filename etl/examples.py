@@ -4,8 +4,9 @@ TensorFlow's own serialization orders features at random and costs each worker 1
 themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
 import functools
+import re
 import struct
-from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import IO, Any, Container, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
 import google_crc32c
 import numpy as np
@@ -18,6 +19,8 @@ INT64, FLOAT = "int64", "float32"
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
+_MAX_RECORD_BYTES = 1 << 28                    # far above any sample; what a file claims is not believed beyond it
+_READ_BYTES = 1 << 20
 
 
 class Feature(NamedTuple):
@@ -78,22 +81,31 @@ def encode_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
     columns: List[Iterable[bytes]] = []
     for name in sorted(values):
         array = values[name]
-        kind, payloads = (2, _rows(array.astype("<f4"))) if array.dtype.kind == "f" else (3, _packed_varints(array))
+        kind, payloads = ((_FLOAT_LIST, _rows(array.astype("<f4"))) if array.dtype.kind == "f"
+                          else (_INT64_LIST, _packed_varints(array)))
         columns += [[_entry_header(name, kind, len(payload)) for payload in payloads], payloads]
     return [_field(1, b"".join(parts)) for parts in zip(*columns)]
 
 
 def decode_example(record: bytes) -> Dict[str, np.ndarray]:
-    """Reads what `encode_example` (or TensorFlow) wrote: {name: int64 or float32 array}. ValueError if it is none."""
-    values: Dict[str, np.ndarray] = {}
-    try:
-        for _, features in _fields(record):
-            for _, entry in _fields(features):
-                pair = dict(_fields(entry))
-                values[pair[1].decode("utf-8")] = _decode_feature(pair.get(2, b""))
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError):    # ValueError: UTF-8, bytes that are no floats
-        raise ValueError("not a serialized tf.train.Example")
-    return values
+    """Reads what `encode_example` (or TensorFlow, or anybody) wrote: {name: int64 or float32 array}; no value for bytes.
+
+    Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are no Example.
+    """
+    return {name: _numbers(*_packed(feature)) for name, feature in _features_in(record).items()}
+
+
+def rewritten(record: bytes, names: Container[str]) -> bytes:
+    """The features of these names of an Example that anybody may have written, as `encode_examples` writes them, in any order.
+
+    Raises ValueError as `decode_example` does.
+    """
+    parts = []
+    for name, feature in _features_in(record).items():
+        kind, payload = _packed(feature)       # of others, too: what check_record refuses must not pass here, nor the other way
+        if name in names:
+            parts += [_entry_header(name, kind, len(payload)), payload]
+    return _field(1, b"".join(parts))
 
 
 def frame(record: bytes) -> bytes:
@@ -115,13 +127,27 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
         if _CRC.unpack(header[_LENGTH.size:])[0] != _masked_crc(header[:_LENGTH.size]):
             raise UserError("%s: record %d: the length does not match its checksum: no TFRecord, or damaged"
                             % (path, number))
-        body = stream.read(length + _CRC.size)
+        if length > _MAX_RECORD_BYTES:
+            raise UserError("%s: record %d claims to have %d bytes, more than the %d that are read"
+                            % (path, number, length, _MAX_RECORD_BYTES))
+        body = _read(stream, length + _CRC.size)
         if len(body) < length + _CRC.size:
             raise UserError("%s: truncated in record %d: %d of %d bytes" % (path, number, len(body), length + _CRC.size))
         if _CRC.unpack(body[length:])[0] != _masked_crc(body[:length]):
             raise UserError("%s: record %d does not match its checksum: the file is damaged" % (path, number))
         yield body[:length]
         number += 1
+
+
+def _read(stream: IO[bytes], size: int) -> bytes:
+    """Up to `size` bytes. Room is made as they come: a length that the file only claims takes no memory."""
+    if size <= _READ_BYTES:
+        return stream.read(size)
+    pieces: List[bytes] = []
+    while size and (not pieces or pieces[-1]):
+        pieces.append(stream.read(min(size, _READ_BYTES)))
+        size -= len(pieces[-1])
+    return b"".join(pieces)
 
 
 def _masked_crc(data: bytes) -> int:
@@ -192,47 +218,96 @@ def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, at
+            return value & 0xFFFFFFFFFFFFFFFF, at
         shift += 7
 
 
-def _fields(data: Any) -> Iterator[Tuple[int, Any]]:
-    """Number and content of each field of a message: bytes, or an integer where the field is one."""
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        if tag & 7 == 2:
-            length, at = _read_varint(data, at)
-            if at + length > len(data):
-                raise IndexError("field reaches past the end")
-            yield tag >> 3, data[at:at + length]
-            at += length
-        elif tag & 7 == 0:
-            value, at = _read_varint(data, at)
-            yield tag >> 3, value
-        elif tag & 7 == 5:
-            yield tag >> 3, data[at:at + 4]
-            at += 4
+_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5    # wire types; groups (3, 4) are in nobody's Examples
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3                # fields of a Feature
+_LONG_VARINT = re.compile(rb"[\x80-\xff]{10}")
+_NO_EXAMPLE = "not a serialized tf.train.Example"
+
+
+def _fields(data: bytes) -> Iterator[Tuple[int, int, Any]]:
+    """Number, wire type and content of each field of a message: an integer where it is a varint, else bytes."""
+    at, end = 0, len(data)
+    while at < end:
+        tag, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
+        number, wire_type = tag >> 3, tag & 7
+        if not number:
+            raise IndexError("field 0")
+        if wire_type == _DELIMITED:
+            length, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
+        elif wire_type == _VARINT:
+            content, at = _read_varint(data, at)
+            yield number, wire_type, content
+            continue
+        elif wire_type in (_EIGHT_BYTES, _FOUR_BYTES):
+            length = 8 if wire_type == _EIGHT_BYTES else 4
         else:
-            raise IndexError("wire type %d" % (tag & 7))
+            raise IndexError("wire type %d" % wire_type)
+        if at + length > end:
+            raise IndexError("field reaches past the end")
+        yield number, wire_type, data[at:at + length]
+        at += length
 
 
-def _decode_feature(feature: bytes) -> np.ndarray:
-    for kind, content in _fields(feature):
-        items = list(_fields(content))
-        if kind == 2:
-            return np.frombuffer(b"".join(item for _, item in items), dtype="<f4").astype(np.float32)
-        if kind == 3:
-            numbers: List[int] = []
-            for _, item in items:
-                numbers.extend([item] if isinstance(item, int) else _unpack_varints(item))
-            return np.array([n - (1 << 64) if n >> 63 else n for n in numbers], dtype=np.int64)
-    return np.array([], dtype=np.int64)
+def _messages(data: bytes, number: int) -> List[bytes]:
+    """The contents of a message's fields of this number that are messages or strings."""
+    return [content for found, wire_type, content in _fields(data) if found == number and wire_type == _DELIMITED]
 
 
-def _unpack_varints(data: bytes) -> Sequence[int]:
+def _features_in(record: bytes) -> Dict[str, bytes]:
+    """The serialized Features of an Example by name; of a name that comes twice the last. Raises ValueError if it is no Example."""
+    found = {}
+    try:
+        for features in _messages(record, 1):
+            for entry in _messages(features, 1):
+                name, values = b"", []
+                for number, wire_type, content in _fields(entry):
+                    if wire_type == _DELIMITED and number == 1:
+                        name = content
+                    elif wire_type == _DELIMITED and number == 2:
+                        values.append(content)
+                found[name.decode("utf-8")] = b"".join(values)
+    except (IndexError, UnicodeDecodeError):
+        raise ValueError(_NO_EXAMPLE)
+    return found
+
+
+def _packed(feature: bytes) -> Tuple[int, bytes]:
+    """The kind of a Feature's list, and its numbers packed: of several lists the last one's kind counts, as far as none of another
+    kind stands between. A list of bytes has no numbers. Raises ValueError if it is no Feature.
+    """
+    last = _INT64_LIST
+    lists: List[bytes] = []
+    try:
+        for kind, wire_type, content in _fields(feature):
+            if kind in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST) and wire_type == _DELIMITED:
+                lists = lists + [content] if kind == last else [content]
+                last = kind
+        items = [(wire_type, content) for number, wire_type, content in _fields(b"".join(lists)) if number == 1]
+    except IndexError:
+        raise ValueError(_NO_EXAMPLE)
+    if last == _FLOAT_LIST:
+        parts = [content for wire_type, content in items if wire_type in (_DELIMITED, _FOUR_BYTES)]
+        is_whole = not any(len(part) % 4 for part in parts)
+    elif last == _INT64_LIST:
+        parts = [_varint(content) if wire_type == _VARINT else content for wire_type, content in items
+                 if wire_type in (_DELIMITED, _VARINT)]
+        is_whole = not any(part and part[-1] > 0x7F or _LONG_VARINT.search(part) for part in parts)
+    else:
+        parts, is_whole = [], True
+    if not is_whole:
+        raise ValueError(_NO_EXAMPLE)
+    return last, b"".join(parts)
+
+
+def _numbers(kind: int, payload: bytes) -> np.ndarray:
+    if kind == _FLOAT_LIST:
+        return np.frombuffer(payload, dtype="<f4").astype(np.float32)
     numbers, at = [], 0
-    while at < len(data):
-        value, at = _read_varint(data, at)
+    while at < len(payload):
+        value, at = _read_varint(payload, at)
         numbers.append(value)
-    return numbers
+    return np.array(numbers, dtype=np.uint64).astype(np.int64)

@@ -2,17 +2,53 @@
 import codecs
 import contextlib
 import ctypes
+import errno
 import fcntl
 import glob
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import time
 import uuid
 from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 
+from etl import json_text
 from etl.command_line import UserError
+
+TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; nobody else's has it
+
+_TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
+_NAME_CHARS = 40                               # of the final name that a temporary one shows; a name has 255 bytes at most
+
+
+def temporary_path(path: str) -> str:
+    """A new neighbour's name for what will be `path`; on a cluster two hosts may be at the same file, with the same process id.
+
+    `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
+    """
+    folder, name = os.path.split(path.rstrip(os.sep))     # no normpath: behind a link, .. is elsewhere
+    return os.path.join(folder, name[:_NAME_CHARS] + TEMPORARY_MARK + uuid.uuid4().hex)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file or folder of this name, its path left out, is one of `temporary_path`'s."""
+    return bool(_TEMPORARY_NAME.fullmatch(name))
+
+
+def remove_temporary(folder: str) -> None:
+    """Removes what writers that were killed have left in a folder; for who holds the folder's lock.
+
+    Only files and folders of our own names: never what a link points to, never what lies in folders of other names.
+    """
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for entry in [entry for entry in os.scandir(folder) if is_temporary(entry.name)]:
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            elif entry.is_file(follow_symlinks=False):
+                os.remove(entry.path)
 
 
 @contextlib.contextmanager
@@ -22,7 +58,7 @@ def atomic_write(path: str) -> Iterator[IO[bytes]]:
     On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    temporary = "%s.tmp-%s" % (path, uuid.uuid4().hex)    # on a cluster two hosts may be at the same file, with the same process id
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as stream:
             yield stream
@@ -52,7 +88,7 @@ def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
     if os.path.lexists(path):
         raise UserError("--%s: %s is there already: name a folder that is new" % (flag_name, path))
     require_folder(path, flag_name)
-    temporary = "%s.tmp-%d" % (os.path.normpath(path), os.getpid())
+    temporary = temporary_path(path)
     os.makedirs(temporary)
     try:
         yield temporary
@@ -68,24 +104,62 @@ def lock(path: str, refusal: str) -> Iterator[None]:
     Raises UserError(refusal) when another process holds it.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    with open(path, "a") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(refusal)
-        yield
+    while True:
+        with open_regular(path, os.O_RDWR | os.O_CREAT) as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(refusal)
+            if _is_at(stream, path):           # else who held it has removed it meanwhile, and somebody may hold a new one
+                yield
+                return
+
+
+def _is_at(stream: IO[bytes], path: str) -> bool:
+    try:
+        return os.path.samestat(os.fstat(stream.fileno()), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) -> IO[bytes]:
+    """Opens a file for bytes where somebody else may have put something in its place.
+
+    Raises OSError for a link, and for what is no file: a FIFO would never open, a device never end.
+    """
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise OSError("%s: must be a file, and no link" % path) if error.errno in (errno.ELOOP, errno.ENXIO) else error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("%s: must be a file, and no link" % path)
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    return os.fdopen(descriptor, "r+b" if writes else "rb", 0 if writes else buffering)
 
 
 def free_range(path: str, offset: int, length: int) -> None:
     """Gives the disk blocks of a part of a file back, whose size stays and which reads as zeros there.
 
-    Does nothing where the system or the file system cannot (what works is Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2).
+    Does nothing to a file that has a second name (a copy made of hard links): who uses that one has not agreed. Nor where the system or the
+    file system cannot (what works is Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2).
     """
     keep_size, punch_hole = 1, 2
     fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
     if fallocate:
-        with open(path, "r+b") as stream:
-            fallocate(stream.fileno(), keep_size | punch_hole, ctypes.c_int64(offset), ctypes.c_int64(length))
+        with open_regular(path, os.O_RDWR) as stream:
+            if os.fstat(stream.fileno()).st_nlink == 1:
+                fallocate(stream.fileno(), keep_size | punch_hole, ctypes.c_int64(offset), ctypes.c_int64(length))
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the names in a folder are on the disk: what is destroyed after that cannot be needed after a loss of power."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):     # not every file system can
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
@@ -119,10 +193,10 @@ def read_json(path: str) -> Any:
     """Reads JSON in UTF-8. Raises UserError, naming the file, when it is missing or no JSON."""
     try:
         with open(path, encoding="utf-8") as stream:
-            return json.load(stream)
+            return json_text.loads(stream.read())
     except FileNotFoundError:
         raise UserError("%s: no such file" % path)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError("%s: not JSON in UTF-8: %s" % (path, error))
 
 

@@ -13,6 +13,7 @@ NAMES = (
     "lengths", "masked_percents", "masked_positions", "labels",     # of samples
     "word_lengths",                                                 # in tokens, of documents
     "words", "unknown_texts")                                       # of some documents
+TEXT_NAMES = ("words", "unknown_texts")        # whose values are no numbers
 
 
 class Histograms:
@@ -66,6 +67,5 @@ def sum_histograms(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dict[str
     totals: Dict[str, Counter] = {name: Counter() for name in NAMES}
     for part in parts:
         for name, counts in part.items():
-            is_text = name in ("words", "unknown_texts")
-            totals[name].update({value if is_text else int(value): count for value, count in counts.items()})
+            totals[name].update({value if name in TEXT_NAMES else int(value): count for value, count in counts.items()})
     return totals

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, NamedTuple, Optional, Tuple
 
-from etl.command_line import UserError
+from etl.command_line import UserError, fault_of_name
 from etl.files import read_json, write_json
 from etl.tokenization import TokenizerConfig
 
@@ -29,6 +29,7 @@ _FIELDS = {
     "vocab_size": int, "vocab_sha256": str, "features": [(str, str, int)], "flags": dict, "inputs": [dict], "versions": dict,
     "counters": dict,
 }
+COUNTS = "counts"                              # see `checked`
 _KINDS = {str: "a string", int: "an integer of at least 0", bool: "true or false", dict: "an object", list: "a list"}
 
 
@@ -77,8 +78,12 @@ def read(folder: str) -> Manifest:
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise UserError("%s: not a manifest of format %s" % (path, FORMAT))
     try:
-        fields = _checked(fields, _FIELDS, "")
+        fields = checked(fields, _FIELDS, "")
         tokenizer = TokenizerConfig(**fields["tokenizer"])
+        for name in [shard["path"] for part in ("train", "eval") for shard in fields[part]] + [
+                tokenizer.vocab_file, tokenizer.spm_model_file]:
+            if name and fault_of_name(name):
+                raise ValueError("the name of a file %s" % fault_of_name(name))
         fields["tokenizer"] = dataclasses.replace(tokenizer, **{
             name: os.path.join(folder, getattr(tokenizer, name))
             for name in ("vocab_file", "spm_model_file") if getattr(tokenizer, name)})
@@ -94,22 +99,30 @@ def read(folder: str) -> Manifest:
         raise UserError("%s: %s" % (path, error))
 
 
-def _checked(value: Any, wanted: Any, field: str) -> Any:
-    """The value without unknown fields, lists as tuples. ValueError names the field that is not as _FIELDS says."""
+def checked(value: Any, wanted: Any, field: str) -> Any:
+    """The value without unknown fields, lists as tuples. ValueError names the field that is not as wanted.
+
+    Args:
+      wanted: str, bool, dict, list, or int (of at least 0); {name: wanted}; [wanted] for a list of any length, (wanted, …) for a list of
+        just these; COUNTS for an object that holds integers.
+    """
+    if wanted is COUNTS:
+        _require_type(value, dict, field)
+        return {name: checked(count, int, _below(field, name)) for name, count in value.items()}
     if isinstance(wanted, dict):
         _require_type(value, dict, field)
         missing = [name for name in wanted if name not in value]
         if missing:
             raise ValueError("missing field %s" % ", ".join(_below(field, name) for name in missing))
-        return {name: _checked(value[name], kind, _below(field, name)) for name, kind in wanted.items()}
+        return {name: checked(value[name], kind, _below(field, name)) for name, kind in wanted.items()}
     if isinstance(wanted, list):
         _require_type(value, list, field)
-        return tuple(_checked(item, wanted[0], "%s[%d]" % (field, index)) for index, item in enumerate(value))
+        return tuple(checked(item, wanted[0], "%s[%d]" % (field, index)) for index, item in enumerate(value))
     if isinstance(wanted, tuple):
         _require_type(value, list, field)
         if len(value) != len(wanted):
             raise ValueError("%s must hold %d values, got %d" % (field, len(wanted), len(value)))
-        return tuple(_checked(item, kind, "%s[%d]" % (field, index)) for index, (item, kind) in enumerate(zip(value, wanted)))
+        return tuple(checked(item, kind, "%s[%d]" % (field, index)) for index, (item, kind) in enumerate(zip(value, wanted)))
     if not (wanted is _NAME and value is None):
         _require_type(value, str if wanted is _NAME else wanted, field)
     return value

@@ -10,25 +10,29 @@ user has had enough.
 import contextlib
 import functools
 import glob
+import json
 import logging
 import os
 import pickle
 import queue
 import re
+import secrets
 import select
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from etl.cluster import switch_off_fork_handlers
+from etl.cluster import external_environment, switch_off_fork_handlers
 from etl.command_line import UserError, one_line
 from etl.worker import start_pool
+from etl.worker_sockets import listen_at_sockets, socket_folder
 
 POLL_SECONDS = 1.0
 GRACE_POLLS = 15                               # a worker also goes when a pipeline ends well, just before it says so
@@ -47,16 +51,20 @@ class RunnerConfig:
       num_workers: processes, of the DirectRunner.
       options: Beam's flags for the engine; there are none for the DirectRunner, and always some for others.
       shared_folder: a folder, made by this command, that every worker must see.
+      socket_folder: where worker processes of the DirectRunner meet; `run_map` makes it.
     """
     runner: str
     num_workers: int
     log_path: str = os.devnull
     options: Tuple[str, ...] = ()
     shared_folder: Optional[str] = None
+    socket_folder: Optional[str] = None
 
 
 def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> None:
     """Calls `function` (of an importable module, with picklable arguments) once or more for each element.
+
+    Elements are plain values: they travel as JSON, which runs nothing when it is read, so a tuple arrives as a list.
 
     Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died or an engine gave up.
     """
@@ -82,18 +90,18 @@ def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], c
     """Runs the pipeline in this process. Returns the error, if there is one; puts what can cancel the job into `started`."""
     import apache_beam as beam                 # a second and 50 MB, which a process that only watches need not spend
     from apache_beam.options.pipeline_options import PipelineOptions
-    pickled = [pickle.dumps(element) for element in elements]    # Beam's own coders refuse file names that are not UTF-8
+    encoded = [json.dumps(element).encode("ascii") for element in elements]    # a file name that is not UTF-8, too
     try:
         if config.options:
             flags = list(config.options) + ["--job_name=" + label]
             if "--environment_type=LOOPBACK" in flags:    # Beam's own has one process for all, and listens to the whole net
-                flags += ["--environment_type=EXTERNAL", "--environment_config=127.0.0.1:%d" % start_pool("127.0.0.1:0").port]
+                flags += _start_workers_here()
             options = PipelineOptions(flags=flags)
         else:
             options = PipelineOptions(flags=[], direct_num_workers=config.num_workers)
-        pipeline = beam.Pipeline(_process_runner(options) if config.num_workers > 1 else config.runner, options)
+        pipeline = beam.Pipeline(_process_runner(options, config) if config.num_workers > 1 else config.runner, options)
         _ = (pipeline
-             | "List " + label >> beam.Create(pickled, reshuffle=False)
+             | "List " + label >> beam.Create(encoded, reshuffle=False)
              | "Spread " + label >> beam.Reshuffle()
              | label >> beam.Map(functools.partial(_call, function, config.shared_folder)))
         result = pipeline.run()
@@ -107,13 +115,13 @@ def _run(label: str, function: Callable[[Any], None], elements: Sequence[Any], c
     return None
 
 
-def _call(function: Callable[[Any], None], shared_folder: Optional[str], pickled_element: bytes) -> None:
+def _call(function: Callable[[Any], None], shared_folder: Optional[str], encoded_element: bytes) -> None:
     """Calls the function for its effect on files. All but our own mistakes is marked: only text comes back from a worker."""
     try:
         if shared_folder and not os.path.isdir(shared_folder):    # else a worker would make one of its own, on its own disk
             raise UserError("--output_dir: %s is not there for the worker on host %s; it must be on a file system that all "
                             "hosts share, under the same path" % (shared_folder, socket.gethostname()))
-        function(pickle.loads(pickled_element))
+        function(json.loads(encoded_element.decode("ascii")))
     except (UserError, OSError) as error:
         kind = "UserError" if isinstance(error, UserError) else "OSError"
         message = one_line(error).encode("utf-8", "backslashreplace").decode("utf-8")    # a name in it need not be UTF-8
@@ -122,13 +130,24 @@ def _call(function: Callable[[Any], None], shared_folder: Optional[str], pickled
         raise RuntimeError("<etl %s>%s</etl>" % (kind, message)) from None
 
 
-def _process_runner(options: Any) -> Any:
-    """The DirectRunner's mode multi_processing, but for the quotes: there, a blank in Python's path ends the command."""
+def _start_workers_here() -> Sequence[str]:
+    """Starts a pool in this process for an engine on this host; returns Beam's flags for it.
+
+    Other users of the host reach its port, too: a token of this run's own keeps them out.
+    """
+    token = secrets.token_hex(32)
+    pool = start_pool("127.0.0.1:0", token)
+    return ["--environment_type=EXTERNAL", "--environment_config=" + external_environment("127.0.0.1:%d" % pool.port, token)]
+
+
+def _process_runner(options: Any, config: RunnerConfig) -> Any:
+    """The DirectRunner's mode multi_processing, but over sockets, and with quotes: there, a blank in Python's path ends the command."""
     from apache_beam.portability.api import beam_provision_api_pb2
     from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
     from apache_beam.transforms.environments import SubprocessSDKEnvironment
-    command = "%s -m apache_beam.runners.worker.sdk_worker_main" % shlex.quote(sys.executable)
+    listen_at_sockets(str(config.socket_folder))
+    command = "%s -m etl.worker_sockets" % shlex.quote(sys.executable)
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options()))
     return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command), provision_info=ExtendedProvisionInfo(provision))
@@ -136,8 +155,17 @@ def _process_runner(options: Any) -> Any:
 
 def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
     """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this one alone."""
+    config: RunnerConfig = request[-1]
+    if config.options:
+        return _watch_apart(request)
+    with socket_folder() as folder:            # of this process, which outlives all that are killed
+        return _watch_apart((*request[:-1], replace(config, socket_folder=folder)))
+
+
+def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
+    """Starts the other process, gives it the request, and ends it; returns the pipeline's error, if there is one."""
     log_path = request[-1].log_path
-    with open(log_path, "ab") as log:
+    with open(log_path, "ab", opener=_open_for_owner) as log:
         process = subprocess.Popen([sys.executable, "-c", "from etl.pipeline import answer; answer()"], stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     try:
@@ -147,7 +175,10 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
             select.select([process.stdout], [], [])    # workers are the engine's to watch
         else:
             _watch(process, request[-1])
-        message = pickle.load(process.stdout)
+        reply = process.stdout.readline()
+        if not reply.endswith(b"\n"):
+            raise EOFError
+        message = json.loads(reply.decode("ascii"))
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
         raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
@@ -161,6 +192,11 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
+
+
+def _open_for_owner(path: str, flags: int) -> int:
+    """Of a new log no other user can read what engines tell: a job's options, with the token of its pool."""
+    return os.open(path, flags, 0o600)
 
 
 def answer() -> None:
@@ -181,13 +217,15 @@ def answer() -> None:
                 job = started.get(timeout=CANCEL_SECONDS)      # it may be on its way there: only then is it known
                 logging.info("The command has gone: its job is cancelled")
                 job.cancel()
+        if config.socket_folder:
+            shutil.rmtree(config.socket_folder, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)
 
     threading.Thread(target=end_with_parent, daemon=True).start()
     with reply:
         label, function, elements, _ = request
         error = _run(label, function, elements, config, started)
-        pickle.dump(None if error is None else str(error), reply)
+        reply.write(json.dumps(None if error is None else str(error)).encode("ascii") + b"\n")
 
 
 def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:

@@ -3,7 +3,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import shutil
+import stat
 from dataclasses import dataclass
 from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
@@ -11,11 +11,12 @@ import albert_config
 from etl.chunks import ChunkJob, versions
 from etl.cluster import ENVIRONMENTS, RUNNERS, ClusterConfig
 from etl.command_line import UserError, flag
-from etl.files import expand, fingerprint, lock, require_folder, sha256_of_file
+from etl.files import copy, expand, fingerprint, lock, remove_temporary, require_folder, sha256_of_file
 from etl.instances import LABELS, MASKINGS, SENTENCE_OBJECTIVES, InstanceConfig
-from etl.sources import INPUT_FORMATS, FileRange, begins_with_json, is_compressed, plan_ranges
+from etl.sources import INPUT_FORMATS, FileRange, Stamp, begins_with_json, is_compressed, plan_ranges, stamp
 from etl.tokenization import TokenizerConfig, load_tokenizer
 from etl.words import SEGMENTERS, load_segmenter
+from etl.work_files import remove_work, work_folders
 
 SHARD_BYTES = 256 << 20
 RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how many shards are made by default
@@ -24,6 +25,8 @@ COMPRESSION = 4                                # guessed, for the same purpose
 PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
 
 WORK_FOLDER, LOCK = ".work", "lock"
+FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
+WORK_FORMAT = 2                                # of what lies in a work folder; that of another one is not gone on with
 MODEL_FILE = "model.json"                      # says that a folder holds a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
@@ -81,6 +84,8 @@ class BuildConfig:
     environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
                                            "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
     environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
+    worker_token_file: Optional[str] = flag(None, "EXTERNAL: file with the secret of the pools, that of their token_file; who sees "
+                                            "the job's options sees the secret")
     verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
 
     def __post_init__(self) -> None:
@@ -142,16 +147,23 @@ class Plan:
 
     Attributes:
       inputs: path, size and fingerprint of each input file.
+      stamps: of each file that is read, before anything of it was.
       vocab_path: the vocabulary, or the SentencePiece model.
       num_workers: processes of the DirectRunner.
     """
     job: ChunkJob
     ranges: Sequence[FileRange]
     inputs: Sequence[Dict[str, Any]]
+    stamps: Dict[str, Stamp]
     input_bytes: int
     vocab_path: str
     vocab_size: int
     num_workers: int
+
+    @property
+    def work_parent(self) -> str:
+        """The folder of the work folder and of those of other builds."""
+        return os.path.dirname(self.job.work_dir)
 
     @property
     def log_path(self) -> str:
@@ -173,6 +185,8 @@ def make_plan(config: BuildConfig) -> Plan:
             raise UserError("--input_file: %s is the vocabulary: name text alone" % path)
     if config.input_format == "text" and begins_with_json(paths[0]):
         raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the field of the text" % paths[0])
+    further = [path for path in (config.spm_model_file or config.vocab_file, config.user_dict) if path]
+    stamps = {path: stamp(os.stat(path)) for path in paths + further}
     inputs = [fingerprint(path) for path in paths]
     input_bytes = sum(entry["bytes"] for entry in inputs)
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
@@ -193,9 +207,9 @@ def make_plan(config: BuildConfig) -> Plan:
                    config.token_boundary, keep_duplicates=config.duplicates == "keep", versions=tuple(sorted(versions().items())),
                    word_share=min(1.0, WORD_BYTES / max(1, text_bytes)))
     vocab_path = config.spm_model_file or config.vocab_file
-    files = [sha256_of_file(path) for path in (vocab_path, config.user_dict) if path]
-    files += [str(os.stat(path).st_mtime_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
-    name = hashlib.sha256(repr((job, ranges, inputs, files, job.versions)).encode("utf-8", "surrogateescape")).hexdigest()
+    files = [sha256_of_file(path) for path in further]
+    files += [str(stamps[path].modified_ns) for path in paths]    # an edit in the middle of a large file shows in nothing else
+    name = hashlib.sha256(repr((WORK_FORMAT, job, ranges, inputs, files, job.versions)).encode("utf-8", "surrogateescape")).hexdigest()
     work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name[:16])
     if config.direct_running_mode:
         workers = config.direct_num_workers or (1 if config.direct_running_mode == "in_memory" else os.cpu_count() or 1)
@@ -204,7 +218,7 @@ def make_plan(config: BuildConfig) -> Plan:
     job = dataclasses.replace(job, work_dir=work_dir, stop_at_bad_records=not config.max_bad_fraction)
     if config.runner != "DirectRunner":        # workers elsewhere stand in other folders
         job, ranges, workers = _absolute(job), [entry._replace(path=os.path.abspath(entry.path)) for entry in ranges], 1
-    return Plan(job, ranges, inputs, input_bytes, vocab_path, len(vocabulary), workers)
+    return Plan(job, ranges, inputs, stamps, input_bytes, vocab_path, len(vocabulary), workers)
 
 
 @contextlib.contextmanager
@@ -214,19 +228,25 @@ def work_folder(plan: Plan) -> Iterator[None]:
     When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
     if it was made here. Any other end leaves the work, so that the same command goes on.
 
-    Raises UserError when another build is at work in the same output folder.
+    Raises UserError when another build is at work in the same output folder, or a link stands for a folder whose content would be removed.
     """
-    parent = os.path.dirname(plan.job.work_dir)
+    parent, work_dir = plan.work_parent, plan.job.work_dir
     out = os.path.dirname(parent)
+    for path in [parent, work_dir] + [os.path.join(out, name) for name in FURTHER_FOLDERS]:
+        if os.path.islink(path):
+            raise UserError("--output_dir: %s is a link: what a build removes must lie in its own folder; remove it" % path)
     is_new = not os.path.exists(out)
     with lock(os.path.join(parent, LOCK), "--output_dir: another build is at work in %s" % out):
-        os.makedirs(plan.job.work_dir, exist_ok=True)
+        for name in ("",) + FURTHER_FOLDERS:
+            remove_temporary(os.path.join(out, name))
+        os.makedirs(work_dir, exist_ok=True)
+        _unshare(plan.log_path)
         try:
             yield
         except UserError:
-            shutil.rmtree(plan.job.work_dir)
+            remove_work(work_dir)
             if os.listdir(parent) == [LOCK]:   # no other, interrupted build
-                shutil.rmtree(parent)
+                remove_lock(parent)
             if is_new:
                 with contextlib.suppress(OSError):    # somebody has put something there meanwhile
                     os.rmdir(out)
@@ -235,9 +255,23 @@ def work_folder(plan: Plan) -> Iterator[None]:
 
 def drop_other_builds(plan: Plan) -> None:
     """Removes the work of interrupted builds with other flags or input. For a build that has proved usable."""
-    parent, name = os.path.split(plan.job.work_dir)
-    for other in set(os.listdir(parent)) - {name, LOCK}:
-        shutil.rmtree(os.path.join(parent, other))
+    for name in set(work_folders(plan.work_parent)) - {os.path.basename(plan.job.work_dir)}:
+        remove_work(os.path.join(plan.work_parent, name))
+
+
+def remove_lock(parent: str) -> None:
+    """Removes the lock of who holds it, and its folder, unless something else is there."""
+    os.remove(os.path.join(parent, LOCK))
+    with contextlib.suppress(OSError):
+        os.rmdir(parent)
+
+
+def _unshare(log_path: str) -> None:
+    """Makes a file that is written at its end one of our own, where a copy made of hard links has it in common with the original."""
+    if os.path.isfile(log_path) and not os.path.islink(log_path) and os.stat(log_path).st_nlink > 1:
+        mode = stat.S_IMODE(os.stat(log_path).st_mode)
+        copy(log_path, log_path)
+        os.chmod(log_path, mode)
 
 
 def _absolute(job: ChunkJob) -> ChunkJob:

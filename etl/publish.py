@@ -3,6 +3,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import re
 import shutil
 from collections import Counter
 from typing import Any, Dict, List, Mapping
@@ -11,11 +12,14 @@ from etl import build_report, manifest
 from etl.command_line import UserError
 from etl.chunks import dead_letters_path, versions
 from etl.examples import decode_example, pretraining_features, read_frames
-from etl.files import atomic_write, copy, read_json, sha256_of_file
+from etl.files import atomic_write, copy, open_regular, require_file, sha256_of_file, sync_folder
 from etl.instances import PARTS
-from etl.plan import WORK_FOLDER, BuildConfig, Plan
-from etl.shards import shard_name, shard_path
+from etl.plan import BuildConfig, Plan, remove_lock
+from etl.shards import read_shard_marker, shard_name, shard_path
 from etl.tokenization import load_tokenizer
+from etl.work_files import damaged, remove_work
+
+_SHARD_NAME = re.compile(r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord")
 
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
@@ -31,8 +35,8 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
     for part, count in job.num_shards:
         for index in range(count):
             path, name = shard_path(job.work_dir, part, index, count), shard_name(part, index, count)
-            marker = read_json(path + ".json")
-            shards[part].append(manifest.Shard(*marker["shard"])._replace(path=name))
+            marker = require_merged(plan, part, index, count)
+            shards[part].append(manifest.Shard(name, marker["records"], marker["bytes"], marker["sha256"]))
             counters["dropped_samples"] += marker["dropped"]
             moves.append((path, os.path.join(out, name)))
     _remove_old(out, nothing_moved=all(os.path.exists(path) for path, _ in moves))
@@ -40,7 +44,7 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
         os.makedirs(os.path.dirname(final), exist_ok=True)
         if os.path.exists(path):               # else a publication that was interrupted has moved it already
             os.replace(path, final)
-    vocab_name = "spm.model" if config.spm_model_file else "vocab.txt"
+    vocab_name = _vocab_name(config)
     copy(plan.vocab_path, os.path.join(out, vocab_name))
     _gather_dead_letters(plan, os.path.join(out, DEAD_LETTERS))
     lengths = job.instances.max_seq_length, job.instances.max_predictions_per_seq
@@ -54,8 +58,33 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
     opened = dataclasses.replace(job.tokenizer, **{field: os.path.join(out, vocab_name)})
     build_report.write_report(out, dataclasses.replace(result, tokenizer=opened), histograms)
     manifest.write(out, result)
-    shutil.rmtree(os.path.join(out, WORK_FOLDER))
+    sync_folder(out)
+    remove_work(job.work_dir)
+    remove_lock(plan.work_parent)
     return result
+
+
+def require_places(config: BuildConfig, plan: Plan) -> None:
+    """Raises UserError when something stands where a file of the build will go: before the work, not after it."""
+    names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
+    for name in names + [manifest.FILE_NAME, build_report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
+        require_file(os.path.join(config.output_dir, name), "output_dir")
+
+
+def require_merged(plan: Plan, part: str, index: int, count: int) -> Dict[str, Any]:
+    """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as the marker says.
+
+    It is in the work folder, or has its final name already, when a publication was interrupted.
+    """
+    path = shard_path(plan.job.work_dir, part, index, count)
+    marker = read_shard_marker(plan.job.work_dir, part, index, count)
+    final = os.path.join(os.path.dirname(plan.work_parent), shard_name(part, index, count))
+    found = path if os.path.lexists(path) else final
+    if not os.path.isfile(found) or os.path.islink(found) or os.path.getsize(found) != marker["bytes"]:
+        raise damaged(path + ".json", "bytes: %d, but %s is not that" % (marker["bytes"], found))
+    if found == final and sha256_of_file(found) != marker["sha256"]:
+        raise damaged(path + ".json", "sha256: %s, but %s is not that" % (marker["sha256"], found))
+    return marker
 
 
 def verify(folder: str) -> str:
@@ -96,6 +125,10 @@ def verify(folder: str) -> str:
         folder, len(found.train + found.eval), records, size / 1e6)
 
 
+def _vocab_name(config: BuildConfig) -> str:
+    return "spm.model" if config.spm_model_file else "vocab.txt"
+
+
 def _check_record(record: bytes, features: Any, place: str) -> None:
     try:
         values = decode_example(record)
@@ -108,15 +141,15 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
 
 
 def _remove_old(folder: str, nothing_moved: bool) -> None:
-    """Removes what an earlier build left: its manifest first, so that nothing claims the rest.
+    """Removes what an earlier build left, and nothing that bears another name: its manifest first, so that nothing claims the rest.
 
     When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """
     names = [manifest.FILE_NAME, build_report.FILE_NAME, DEAD_LETTERS]
     if nothing_moved:
-        names += _shards_in(folder)
+        names += [name for name in _shards_in(folder) if _SHARD_NAME.fullmatch(os.path.basename(name))]
     for name in names:
-        if os.path.exists(os.path.join(folder, name)):
+        if os.path.isfile(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
             with contextlib.suppress(OSError):
                 if os.path.dirname(name):      # eval/ and dead_letters/, when that was all they held
@@ -142,5 +175,5 @@ def _gather_dead_letters(plan: Plan, path: str) -> None:
         return
     with atomic_write(path) as stream:
         for part in parts:
-            with open(part, "rb") as letters:
+            with open_regular(part) as letters:
                 shutil.copyfileobj(letters, stream)  # type: ignore[misc]

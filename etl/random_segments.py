@@ -13,10 +13,11 @@ import numpy as np
 
 from etl.documents import Document
 from etl.draws import rng_for
-from etl.files import read_json, write_json
+from etl.files import write_json
 from etl.instances import PARTS, part_of, tokenize_document
 from etl.segments import TokenizedDocument, break_giant_words
 from etl.sources import FileRange, read_documents, read_documents_at
+from etl.work_files import damaged, read_own
 
 POOL_DOCUMENTS = 4096
 POOL_SENTENCES = 64                            # of each document; bounds the pool's memory
@@ -37,7 +38,7 @@ def pool_path(work_dir: str, part: str) -> str:
 def collect_candidates(work_dir: str, seed: int, eval_fraction: float, input_format: str, text_field: str,
                        numbered_range: Tuple[int, FileRange]) -> None:
     """Writes each part's documents of lowest hash of one range; does nothing when that is done already."""
-    index, file_range = numbered_range
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
     path = candidates_path(work_dir, index)
     if os.path.exists(path):
         return
@@ -54,8 +55,10 @@ def write_pools(work_dir: str, paths: List[str], input_format: str, text_field: 
     for part in PARTS:
         lowest = _Lowest()
         for index in range(num_ranges):
-            for candidate in read_json(candidates_path(work_dir, index))[part]:
-                digest, file_index, offset = candidate
+            path = candidates_path(work_dir, index)
+            for digest, file_index, offset in read_own(path, {part: [(str, int, int)]})[part]:
+                if file_index >= len(paths):
+                    raise damaged(path, "%s: there is no input file %d" % (part, file_index))
                 lowest.add((digest, file_index, offset))
         places = sorted(candidate[1:] for candidate in lowest.chosen())
         texts = [document.sentences[:POOL_SENTENCES]
@@ -69,7 +72,7 @@ class RandomSegments:
     """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do in samples."""
 
     def __init__(self, path: str, tokenizer: Any, segmenter: Any, longest_word: int) -> None:
-        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_json(path)]
+        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own(path, [[str]])]
         self._tokenizer, self._segmenter, self._longest_word = tokenizer, segmenter, longest_word
         self._tokenized: Dict[int, TokenizedDocument] = {}
 

@@ -3,15 +3,17 @@
 Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last blank line before it (the
 first document to the range that holds byte 0); its owner reads on past the end of the range. In JSON lines a document
 belongs to the range that holds its first byte. Compressed files cannot be entered in the middle: one range each.
+
+A file that changes while it is read would silently be fewer documents, or other ones: that is an error.
 """
 import bz2
 import contextlib
 import gzip
-import json
 import os
 import zlib
 from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
+from etl import json_text
 from etl.command_line import UserError
 from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 from etl.files import not_utf8
@@ -25,11 +27,15 @@ _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 
 class FileRange(NamedTuple):
-    """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole."""
+    """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole.
+
+    `size` is what the file had when the ranges were made; None where nobody has looked.
+    """
     file_index: int
     path: str
     begin: int
     end: Optional[int]
+    size: Optional[int] = None
 
 
 class BadRecord(NamedTuple):
@@ -46,16 +52,16 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
     ranges = []
     for index, (path, size) in enumerate(zip(paths, sizes)):
         if is_compressed(path):
-            ranges.append(FileRange(index, path, 0, None))
+            ranges.append(FileRange(index, path, 0, None, size))
         else:
-            ranges += [FileRange(index, path, begin, min(begin + step, size)) for begin in range(0, size, step)]
+            ranges += [FileRange(index, path, begin, min(begin + step, size), size) for begin in range(0, size, step)]
     return ranges
 
 
 def read_documents(file_range: FileRange, input_format: str = "text", text_field: str = "text"
                    ) -> Iterator[Union[Document, BadRecord]]:
     """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
-    with open_input(file_range.path) as stream, damage_named(file_range.path):
+    with opened(file_range.path, file_range.size) as stream:
         lines = _lines_from(stream, file_range.begin, MAX_LINE_BYTES[input_format])
         if input_format == "jsonl":
             yield from _read_json_lines(lines, file_range, text_field)
@@ -67,15 +73,61 @@ def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_
                       ) -> Iterator[Document]:
     """The documents whose first lines start at these bytes, ascending (of the text, where the file is compressed).
 
-    A file is opened once: what is compressed is read from the front each time.
+    A file is opened once: what is compressed is read from the front each time. Raises OSError where no document starts.
     """
     whole = FileRange(file_index, path, 0, None)
-    with open_input(path) as stream, damage_named(path):
+    with opened(path) as stream:
         for offset in offsets:
             stream.seek(offset)
             lines = _lines_from(stream, 0, MAX_LINE_BYTES[input_format])
             found = _read_json_lines(lines, whole, text_field) if input_format == "jsonl" else _read_text(lines, whole)
-            yield cast(Document, next(found))._replace(offset=offset)
+            document = next(found, None)
+            if not isinstance(document, Document):
+                raise OSError("%s: no document at byte %d, where one was before" % (path, offset))
+            yield document._replace(offset=offset)
+
+
+@contextlib.contextmanager
+def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
+    """Opens a plain, .gz or .bz2 file for bytes while the block runs.
+
+    Raises UserError naming the file when it is damaged, has another size than `size`, or changes before the block ends.
+    """
+    with open_input(path) as stream, damage_named(path):
+        before = stamp(os.fstat(stream.fileno()))
+        if size is not None and before.size != size:
+            raise UserError(changed(path, size, before.size))
+        if not before.size and is_compressed(path):
+            raise UserError("%s: damaged or cut off: it is empty" % path)    # Python's readers take that for an empty text
+        yield stream
+        require_unchanged(path, before)
+
+
+class Stamp(NamedTuple):
+    """What of a file changes when somebody writes into it, or puts another in its place."""
+    size: int
+    modified_ns: int
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file of this status."""
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def require_unchanged(path: str, before: Stamp) -> None:
+    """Raises UserError when the file is another than it was."""
+    try:
+        now = stamp(os.stat(path))
+    except FileNotFoundError:
+        raise UserError("%s: was removed while it was read" % path)
+    if now != before:
+        raise UserError(changed(path, before.size, now.size))
+
+
+def changed(path: str, before: int, now: int) -> str:
+    """What is said of a file that does not stay as it is."""
+    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were written anew" % now
+    return "%s: has changed while it was read: %s; run the command again when it is complete" % (path, sizes)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -113,8 +165,8 @@ def begins_with_json(path: str) -> bool:
     with open_input(path) as stream, damage_named(path):
         line = stream.readline(MAX_DOCUMENT_BYTES)
     try:
-        return line.startswith(b"{") and isinstance(json.loads(line.decode("utf-8")), dict)
-    except (ValueError, RecursionError):
+        return line.startswith(b"{") and isinstance(json_text.loads(line), dict)
+    except ValueError:
         return False
 
 
@@ -230,10 +282,10 @@ def _text_of(line: Optional[bytes], text_field: str) -> str:
     if line is None:
         raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES["jsonl"])
     try:
-        value: Any = json.loads(clean_line(line.decode("utf-8")))
+        value: Any = json_text.loads(clean_line(line.decode("utf-8")))
     except UnicodeDecodeError as error:
         raise ValueError(not_utf8(error))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ValueError("not JSON: %s" % error)
     text = value.get(text_field) if isinstance(value, dict) else None
     if not isinstance(text, str):

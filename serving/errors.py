@@ -2,6 +2,7 @@
 import grpc
 import tensorflow.compat.v1 as tf
 
+MAX_MESSAGE = 400                              # characters
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HTTP_STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503,
@@ -10,15 +11,25 @@ _HTTP_STATUSES = {
 
 
 class RequestError(Exception):
-    """`code`, a grpc.StatusCode, and a message."""
+    """`code`, a grpc.StatusCode, and a message, of which the middle is left out when it is long.
+
+    A message repeats what was sent, which may be megabytes; gRPC's trailers hold 8 KiB, with nine bytes for a Chinese character.
+    """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:
-        super().__init__(message)
+        super().__init__(shortened(message))
         self.code = code
 
     @property
     def http_status(self) -> int:
         return _HTTP_STATUSES.get(self.code, 500)
+
+
+def shortened(message: str) -> str:
+    """Its beginning and its end, as text that can be sent."""
+    if len(message) > MAX_MESSAGE:
+        message = message[:MAX_MESSAGE // 2] + " … " + message[-MAX_MESSAGE // 2:]
+    return message.encode("utf-8", "replace").decode("utf-8")
 
 
 def invalid(message: str) -> RequestError:

@@ -76,18 +76,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def export(config: ExportConfig) -> None:
     """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import best_checkpoint, checkpoint_files
+    from estimator import best_checkpoint
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
     model = read_model(config.checkpoint_dir)
-    best = os.path.join(config.checkpoint_dir, best_checkpoint.FOLDER)
-    checkpoint = checkpoint_files.resolve(best if os.path.isdir(best) else config.checkpoint_dir, "checkpoint_dir")
+    checkpoint = best_checkpoint.choose(config.checkpoint_dir, "checkpoint_dir")
+    if model_folder.beside(checkpoint):        # best/ has a description of its own
+        model = read_model(os.path.dirname(checkpoint))
     version = str(int(time.time()) if config.version is None else config.version)
     destination = os.path.join(output_dir, version)
     if os.path.exists(destination):
         raise UserError("--version: %s exists; give another number" % destination)
-    temporary = os.path.join(output_dir, ".%s.tmp-%d" % (version, os.getpid()))
+    temporary = files.temporary_path(os.path.join(output_dir, "." + version))
     write = write_saved_model if config.format == SAVED_MODEL else write_ascend_kit
     try:
         next_command = write(config, temporary, model, checkpoint)

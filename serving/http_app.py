@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Callable, Coroutine, List, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -17,15 +17,17 @@ from starlette.responses import Response
 from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
-from serving import openapi, rest
+from serving import browsers, openapi, rest
 from serving.errors import RequestError, invalid
 from serving.inference import CLASSIFY_METHOD, Inference
 from serving.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
+PAGE_PATH = "/"
+MAX_HOST_CHARS = 300                           # no name is longer
 # The page may load nothing but what it holds and this server's answers.
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                                           "connect-src 'self'; img-src data:"}
+                                           "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
 Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
@@ -38,14 +40,20 @@ class HttpLimits(NamedTuple):
 
 
 class HttpApp:
-    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere."""
+    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
 
-    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits) -> None:
+    Args:
+      names: of hosts, as `browsers.is_allowed_host` takes them.
+    """
+
+    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits,
+                 names: FrozenSet[str] = frozenset()) -> None:
         self.draining = False
         self._inference, self._monitor, self._limits = inference, monitor, limits
+        self._names = names
         with open(PAGE_FILE, "rb") as stream:
             self._page = stream.read()
-        gets = {"/": self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
+        gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
                 "/healthz": self.get_health, "/readyz": self.get_readiness,
                 "/monitoring/prometheus/metrics": self.get_metrics}
         routes = []                            # they are tried in turn: what is asked most comes first
@@ -61,7 +69,8 @@ class HttpApp:
         """Answers a request within the time limit, names it, counts it and logs it."""
         scope["app"] = self                    # makes the router raise what it does not know
         start = time.perf_counter()
-        request_id = request_id_from(dict(scope["headers"]).get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
+        asked = dict(scope["headers"])
+        request_id = request_id_from(asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
         status = 0                             # none was sent
 
         async def send_named(message: Any) -> None:
@@ -69,13 +78,16 @@ class HttpApp:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
+                if scope["path"] != PAGE_PATH:     # which says more of it
+                    message["headers"].append(browsers.NO_FRAMES)
             await send(message)
 
         computed = scope["method"] == "POST" and COMPUTED_PATH.fullmatch(scope["path"])
         try:
             if computed:
                 self._inference.require_room()     # first of all: under too much load, what is refused must cost little
-            await asyncio.wait_for(self._respond(scope, receive, send_named), self._limits.timeout_seconds)
+            await asyncio.wait_for((self._browser_refusal(scope, asked) or self._respond)(scope, receive, send_named),
+                                   self._limits.timeout_seconds)
         except RequestError as error:
             await _refusal(error)(scope, receive, send_named)
         except asyncio.TimeoutError:
@@ -106,6 +118,16 @@ class HttpApp:
             return error.http_status, headers, rest.error_response(str(error))
         return None
 
+    def _browser_refusal(self, scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
+        """The answer to what a page may not make its reader's browser ask."""
+        host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
+        if not browsers.is_allowed_host(host, self._names):
+            return _json(rest.error_response("Host %s is no name of this server: --allowed_hosts gives it more names" % host), 403)
+        if scope["method"] == "POST" and browsers.is_of_another_page(asked) and not browsers.is_json(
+                asked.get(b"content-type", b"")):
+            return _json(rest.error_response("The content-type must be application/json, since a page of another origin asks"), 415)
+        return None
+
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._router(scope, receive, send)
@@ -121,7 +143,8 @@ class HttpApp:
         async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)))
-            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs))
+            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs,
+                                                                                 target.limits))
             return rest.predict_response(asked, found)
         return await self._answered(request, answer)
 
@@ -129,7 +152,8 @@ class HttpApp:
         async def answer(body: bytes) -> bytes:
             asked = rest.parse(body)
             target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
-            return rest.classify_response(await self._inference.classify(target, rest.classify_examples(asked)))
+            examples = rest.classify_examples(asked, target.limits)
+            return rest.classify_response(await self._inference.classify(target, examples))
         return await self._answered(request, answer)
 
     async def get_status(self, request: Request) -> Response:

@@ -4,23 +4,17 @@ from typing import Any, List, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow.core.framework import types_pb2
 from tensorflow_serving.apis import model_pb2
 
-from serving import messages
 from serving.batching import Batcher, Work
 from serving.errors import invalid
+from serving.limits import Described, Limits, check_inputs
 from serving.messages import Arrays
+from serving.tf_examples import safe_inputs
 from serving.versions import ServedVersion, Versions
 
 DEFAULT_SIGNATURE = tf.saved_model.signature_constants.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 CLASSIFY_METHOD = tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME
-
-
-class Limits(NamedTuple):
-    """What one request may ask for."""
-    max_batch_size: int                        # rows
-    max_text_bytes: int                        # of each string
 
 
 class Target(NamedTuple):
@@ -28,6 +22,7 @@ class Target(NamedTuple):
     version: ServedVersion
     spec: model_pb2.ModelSpec
     signature: Any                             # SignatureDef
+    limits: Limits                             # what this version can take of what one request may
 
 
 class Inference:
@@ -35,7 +30,7 @@ class Inference:
 
     def __init__(self, versions: Versions, batcher: Batcher, limits: Limits) -> None:
         self.versions = versions
-        self._batcher, self._limits = batcher, limits
+        self._batcher, self.limits = batcher, limits
 
     def find(self, spec: model_pb2.ModelSpec, method: str = "") -> Target:
         """The version and signature that `spec` names; `method`, if given, is what the signature must be made for."""
@@ -48,7 +43,7 @@ class Inference:
             raise invalid("Expected signature method_name to be %s. Was: %s" % (method, signature.method_name))
         full = model_pb2.ModelSpec(name=spec.name, signature_name=name)
         full.version.value = version.number
-        return Target(version, full, signature)
+        return Target(version, full, signature, limits_of(version.model, self.limits))
 
     def has_room(self) -> bool:
         return self._batcher.has_room(1)
@@ -59,11 +54,9 @@ class Inference:
 
     async def predict(self, target: Target, inputs: Arrays) -> Arrays:
         """Arrays by output name, for arrays by input name."""
-        num_rows = check_inputs(target.signature, inputs, self._limits)
+        num_rows = check_arrays(target.signature, inputs, target.limits)
         model, name = target.version.model, target.spec.signature_name
-        for alias, info in target.signature.inputs.items():
-            if info.name in model.example_tensors:
-                inputs = {**inputs, alias: np.array([messages.safe_example(item) for item in inputs[alias]], dtype=object)}
+        inputs = safe_inputs(inputs, target.signature, model.example_tensors)
         shapes = tuple(array.shape[1:] for array in inputs.values())
         key = (target.version.number, name, tuple(inputs), shapes) if is_batchable(target.signature) else object()
         with target.version.in_use():
@@ -74,29 +67,20 @@ class Inference:
         return await self.predict(target, {"inputs": np.array(examples, dtype=object)})
 
 
-def check_inputs(signature: Any, inputs: Arrays, limits: Limits) -> int:
+def limits_of(model: Any, limits: Limits) -> Limits:
+    """`limits`, and no row longer than the model has positions for."""
+    positions = model.card.get("config", {}).get("max_position_embeddings", limits.max_ids_length)
+    return limits._replace(max_ids_length=min(positions, limits.max_ids_length))
+
+
+def check_arrays(signature: Any, inputs: Arrays, limits: Limits) -> int:
     """Whether `inputs` are what `signature` takes; returns how many rows they have."""
-    if inputs.keys() != signature.inputs.keys():
-        raise invalid("input size does not match signature: got %s, wanted %s"
-                      % (", ".join(sorted(inputs)) or "none", ", ".join(sorted(signature.inputs))))
+    num_rows = check_inputs(signature, {name: Described(_enum_of(array.dtype), array.shape) for name, array in inputs.items()},
+                            limits)
     for name, array in inputs.items():
-        info = signature.inputs[name]
-        found = _enum_of(array.dtype)
-        if found != info.dtype:
-            raise invalid("input %s: its type must be %s, got %s" % (name, tf.as_dtype(info.dtype).name, tf.as_dtype(found).name))
-        wanted = info.tensor_shape
-        if not wanted.unknown_rank and (len(wanted.dim) != array.ndim or any(
-                dim.size not in (-1, size) for dim, size in zip(wanted.dim, array.shape))):
-            raise invalid("input %s: its shape must be %s, got %s" % (name, tf.TensorShape(wanted), list(array.shape)))
-        if found == types_pb2.DT_STRING and max(map(len, array.flat), default=0) > limits.max_text_bytes:
+        if array.dtype == object and max(map(len, array.flat), default=0) > limits.max_text_bytes:
             raise invalid("input %s: a text must have at most %d bytes, got %d"
                           % (name, limits.max_text_bytes, max(map(len, array.flat))))
-    (num_rows, *others) = {len(array) for array in inputs.values()}
-    if others:
-        raise invalid("all inputs must have as many rows as each other, got %s" % ", ".join(
-            "%s: %d" % (name, len(array)) for name, array in sorted(inputs.items())))
-    if num_rows > limits.max_batch_size:
-        raise invalid("a request must have at most %d rows, got %d" % (limits.max_batch_size, num_rows))
     return num_rows
 
 

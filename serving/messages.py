@@ -3,30 +3,49 @@ from typing import Any, Dict, Iterable, List, Mapping
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
-from serving import errors
+from serving import errors, limits
+from serving.limits import Described, Limits
 
 Arrays = Dict[str, np.ndarray]
-MAX_ELEMENTS = 1 << 20                         # of one tensor
+
+
+def described_inputs(request: predict_pb2.PredictRequest) -> Dict[str, Described]:
+    """Types and shapes of a request's tensors. Raises RequestError for one whose shape is none."""
+    return {name: _described(name, tensor) for name, tensor in request.inputs.items()}
 
 
 def predict_inputs(request: predict_pb2.PredictRequest) -> Arrays:
-    """The tensors of a request. Raises RequestError for one that is malformed or larger than MAX_ELEMENTS."""
+    """The tensors of a request. Raises RequestError for one that is malformed or has too many elements."""
     return {name: _array(name, tensor) for name, tensor in request.inputs.items()}
 
 
 def predict_response(spec: Any, outputs: Mapping[str, np.ndarray], wanted: Iterable[str]) -> predict_pb2.PredictResponse:
     """The outputs named by `wanted`, or all of them when it names none. Raises RequestError for a name that is not there."""
-    for name in wanted:
-        if name not in outputs:
-            raise errors.invalid("output tensor alias not found in signature: %s Outputs expected to be in the set {%s}."
-                                 % (name, ",".join(sorted(outputs))))
+    names = output_names(wanted, outputs)
     response = predict_pb2.PredictResponse(model_spec=spec)
-    for name in list(wanted) or outputs:
+    for name in names:
         response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
     return response
+
+
+def output_names(wanted: Iterable[str], outputs: Iterable[str]) -> List[str]:
+    """The names in `wanted`, each once, or all outputs when it has none. Raises RequestError for one that is none of `outputs`."""
+    chosen = dict.fromkeys(wanted)
+    for name in chosen:
+        if name not in outputs:
+            raise errors.invalid("output tensor alias not found in signature: %s Outputs expected to be in the set {%s}."
+                                 % (name[:200], ",".join(sorted(outputs))))
+    return list(chosen or outputs)
+
+
+def check_examples(request: classification_pb2.ClassificationRequest, most: Limits) -> None:
+    """Whether the examples of a request, each with its context, are within the limits; nothing is made of them."""
+    kind = request.input.WhichOneof("kind")
+    examples = getattr(request.input, kind).examples if kind else ()
+    context = request.input.example_list_with_context.context     # empty for the other kind
+    limits.check_examples(len(examples), len(context.features.feature), context.ByteSize(), most)
 
 
 def serialized_examples(request: classification_pb2.ClassificationRequest) -> List[bytes]:
@@ -39,19 +58,6 @@ def serialized_examples(request: classification_pb2.ClassificationRequest) -> Li
         return [example.SerializeToString() for example in examples]
     context = request.input.example_list_with_context.context
     return [merged(context, example).SerializeToString() for example in examples]
-
-
-def safe_example(serialized: bytes) -> bytes:
-    """The same example as TensorFlow itself would write it: its parser reads beyond the end of some that are malformed.
-
-    Raises RequestError for bytes that are no tf.Example.
-    """
-    try:
-        example = tf.train.Example.FromString(serialized)
-    except DecodeError:
-        raise errors.invalid("Could not parse example input of %d bytes" % len(serialized))
-    example.DiscardUnknownFields()
-    return example.SerializeToString()
 
 
 def merged(context: tf.train.Example, example: tf.train.Example) -> tf.train.Example:
@@ -73,11 +79,20 @@ def classify_response(spec: Any, outputs: Mapping[str, np.ndarray]) -> classific
     return response
 
 
-def _array(name: str, tensor: Any) -> np.ndarray:
+def _described(name: str, tensor: Any) -> Described:
     sizes = [dim.size for dim in tensor.tensor_shape.dim]
-    # Looked at before anything is made of it: one value and a shape are enough to ask for any amount of memory.
-    if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0 or np.prod(sizes, dtype=float) > MAX_ELEMENTS:
-        raise errors.invalid("input %s: its shape %s is not that of at most %d elements" % (name, sizes, MAX_ELEMENTS))
+    if tensor.tensor_shape.unknown_rank:
+        raise errors.invalid("input %s: its shape must be known" % name)
+    limits.check_elements(name, sizes)
+    return Described(tensor.dtype, sizes)
+
+
+def _array(name: str, tensor: Any) -> np.ndarray:
+    elements = int(np.prod(_described(name, tensor).shape, dtype=int))
+    for field, values in tensor.ListFields():  # those of other types are as many bytes to walk over
+        parts = 2 if "complex" in field.name else 1
+        if field.name.endswith("_val") and len(values) > max(elements, 1) * parts:
+            raise errors.invalid("input %s: its shape has %d elements, got %d values" % (name, elements, len(values)))
     try:
         return tf.make_ndarray(tensor)
     except KeyError:                           # a type that NumPy has not, of resources say

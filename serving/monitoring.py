@@ -1,12 +1,13 @@
 """What an operator sees: Prometheus metrics, and an access log of one JSON object a line. Neither holds any text asked."""
 import re
-import sys
 import time
 import uuid
 from typing import Any, Optional
 
 import orjson
 import prometheus_client as prometheus
+
+from serving.line_log import LineLog
 
 METRICS_TYPE = prometheus.CONTENT_TYPE_LATEST
 REQUEST_ID_HEADER = "x-request-id"
@@ -15,7 +16,11 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Monitor:
-    """The metrics of one server, as attributes, and its access log, on standard output if `access_log`."""
+    """The metrics of one server, as attributes, and its access log, on standard output if `access_log`.
+
+    Attributes:
+      output: standard output, for whatever else is said there.
+    """
 
     def __init__(self, access_log: bool = False) -> None:
         self._access_log = access_log
@@ -36,6 +41,7 @@ class Monitor:
                                          ["version", "state"], registry=registry)
         self._lost_log_lines = prometheus.Counter("serving_lost_log_lines", "Lines of the access log that were not written",
                                                   registry=registry)
+        self.output = LineLog(1, self._lost_log_lines.inc)
         self.load_failures = prometheus.Counter("serving_load_failures", "Versions that could not be loaded",
                                                 registry=registry)
 
@@ -49,11 +55,7 @@ class Monitor:
         if self._access_log:
             line = {"time": time.time(), "request_id": request_id, "api": api, "method": method, "code": code,
                     "seconds": round(seconds, 6), **facts}
-            try:
-                sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
-                sys.stdout.buffer.flush()
-            except OSError:                    # a full disk, or the log's reader is gone: requests must be answered
-                self._lost_log_lines.inc()
+            self.output.write(orjson.dumps(line) + b"\n")
 
 
 def request_id_from(given: Optional[str]) -> str:

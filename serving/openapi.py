@@ -46,7 +46,7 @@ def _content(schema: Dict[str, Any]) -> Dict[str, Any]:
 
 def _responses(schema: Dict[str, Any], *errors: int) -> Dict[str, Any]:
     return {"200": {"description": "The answer", "content": _content(schema)},
-            **{str(status): {"description": ERRORS[status], "content": _content(_ref("Error"))} for status in errors}}
+            **{str(status): {"description": ERRORS[status], "content": _content(_ref("Error"))} for status in (403, *errors)}}
 
 
 def _get(summary: str, schema: Dict[str, Any], *errors: int) -> Dict[str, Any]:
@@ -58,8 +58,9 @@ def _post(summary: str, asked: str, answered: str) -> Dict[str, Any]:
                      "responses": _responses(_ref(answered), *ERRORS)}}
 
 
-ERRORS = {400: "The request does not fit", 404: "There is no such model or version", 413: "The body is too large",
-          503: "The queue is full, or the server is ending", 504: "It took too long"}
+ERRORS = {400: "The request does not fit", 403: "The host is no name of this server", 404: "There is no such model or version",
+          413: "The body is too large", 415: "A page of another origin asks, and not in JSON",
+          503: "The queue is full, too much is in flight, or the server is ending", 504: "It took too long"}
 VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))

@@ -17,7 +17,9 @@ import tensorflow.compat.v1 as tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from serving import errors, messages
+from etl import json_text
+from serving import errors, limits, messages
+from serving.limits import Described, Limits
 from serving.messages import Arrays
 
 INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = "instances", "inputs", "examples", "context", "signature_name"
@@ -30,8 +32,9 @@ _STRING = tf.string.as_datatype_enum
 def parse(body: bytes) -> Dict[str, Any]:
     """The JSON object that a request's body is."""
     try:
+        json_text.require_depth(body)          # orjson does not: it ends the process
         found = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+    except ValueError as error:
         raise errors.invalid("JSON Parse error: %s" % error)
     if not isinstance(found, dict):
         raise errors.invalid("JSON Value: a request must be an object, got %s" % _kind(found))
@@ -46,13 +49,16 @@ def signature_name(request: Mapping[str, Any]) -> str:
     return name
 
 
-def predict_inputs(request: Mapping[str, Any], wanted: Mapping[str, Any]) -> Arrays:
+def predict_inputs(request: Mapping[str, Any], wanted: Mapping[str, Any], most: Limits) -> Arrays:
     """Arrays of a :predict request for a signature whose inputs, TensorInfos by name, are `wanted`."""
     if (INSTANCES in request) == (INPUTS in request):
         raise errors.invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
                              if INPUTS in request else "Missing 'inputs' or 'instances' key")
-    columns = _columns_of_rows(request[INSTANCES], wanted) if INSTANCES in request else _columns(request[INPUTS], wanted)
-    return {name: _array(name, column, wanted[name].dtype) for name, column in columns.items()}
+    columns = _columns_of_rows(request[INSTANCES], wanted, most) if INSTANCES in request else _columns(request[INPUTS], wanted)
+    shapes = {name: _shape(name, column) for name, column in columns.items()}
+    for name, shape in shapes.items():         # all of them, before the first is built
+        limits.check_input(name, Described(wanted[name].dtype, shape), wanted[name], most)
+    return {name: _array(name, column, shapes[name], wanted[name].dtype) for name, column in columns.items()}
 
 
 def predict_response(request: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> bytes:
@@ -65,12 +71,16 @@ def predict_response(request: Mapping[str, Any], outputs: Mapping[str, np.ndarra
     return dumps({"predictions": rows})
 
 
-def classify_examples(request: Mapping[str, Any]) -> List[bytes]:
+def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
     """Serialized tf.Examples of a :classify request."""
     examples = request.get(EXAMPLES)
     if not isinstance(examples, list) or not examples:
         raise errors.invalid("When method is classify, key 'examples' is expected and must be a list with an element")
-    context = _example(request.get(CONTEXT, {}))
+    context = request.get(CONTEXT, {})
+    limits.check_rows(len(examples), most)
+    limits.check_fields(len(examples) * _fields_of(context) + sum(map(_fields_of, examples)), most)
+    context = _example(context)
+    limits.check_examples(len(examples), len(context.features.feature), context.ByteSize(), most)
     return [messages.merged(context, _example(example)).SerializeToString() for example in examples]
 
 
@@ -100,9 +110,16 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _columns_of_rows(rows: Any, wanted: Mapping[str, Any]) -> Dict[str, List[Any]]:
+def _fields_of(example: Any) -> int:
+    """Features and values of an example in JSON, whatever it is."""
+    contents = example.values() if isinstance(example, dict) else ()
+    return sum(len(content) + 1 if isinstance(content, list) else 1 for content in contents)
+
+
+def _columns_of_rows(rows: Any, wanted: Mapping[str, Any], most: Limits) -> Dict[str, List[Any]]:
     if not isinstance(rows, list) or not rows:
         raise errors.invalid("Expecting 'instances' to be a list with an element, got %s" % _kind(rows))
+    limits.check_rows(len(rows), most)
     named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
     if any(named) != all(named):
         raise errors.invalid("'instances' must be all objects or all plain values")
@@ -114,7 +131,7 @@ def _columns_of_rows(rows: Any, wanted: Mapping[str, Any]) -> Dict[str, List[Any
     for number, row in enumerate(rows):
         if row.keys() != wanted.keys():
             raise errors.invalid("Failed to process element: %d of 'instances' list: its keys are %s, keys must be equal "
-                                 "to: %s" % (number, ", ".join(sorted(row)), ",".join(sorted(wanted))))
+                                 "to: %s" % (number, limits.some(sorted(row)), ",".join(sorted(wanted))))
     return {name: [row[name] for row in rows] for name in wanted}
 
 
@@ -130,15 +147,19 @@ def _columns(columns: Any, wanted: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: columns[name] for name in wanted}
 
 
-def _array(name: str, value: Any, dtype: int) -> np.ndarray:
-    """`value`, nested lists of one shape, as an array of a TensorFlow type."""
+def _shape(name: str, value: Any) -> List[int]:
+    """Lengths of nested lists, as the first of each has it."""
     shape: List[int] = []
-    first = value
-    while isinstance(first, list):
-        shape.append(len(first))
-        first = first[0] if first else None
+    while isinstance(value, list):
+        shape.append(len(value))
+        value = value[0] if value else None
     if len(shape) > MAX_DIMENSIONS:
         raise errors.invalid("input %s: its lists are nested more than %d deep" % (name, MAX_DIMENSIONS))
+    return shape
+
+
+def _array(name: str, value: Any, shape: List[int], dtype: int) -> np.ndarray:
+    """`value`, nested lists of one shape, as an array of a TensorFlow type."""
     leaves = [value]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in leaves):

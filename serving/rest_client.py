@@ -1,13 +1,16 @@
 """Asks a server: ours, or TensorFlow Serving itself, by REST's :classify, which says labels, too."""
+import http.client
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import IO, Any, Dict, List, Optional, Sequence, Tuple
 
+from etl import json_text
 from etl.command_line import UserError
 
 TIMEOUT_SECONDS = 60
+MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES = 1 << 26, 1 << 16
 
 
 class RestClient:
@@ -23,17 +26,45 @@ class RestClient:
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
-                return [dict(row) for row in json.load(answer)["results"]]
+                return _scores(json_text.loads(_read(answer)), len(pairs))
         except urllib.error.HTTPError as error:
-            raise UserError("--server: %s: %d: %s" % (self._url, error.code, _message(error.read())))
+            raise UserError("--server: %s: %d: %s" % (self._url, error.code, _message(error)))
         except urllib.error.URLError as error:
             raise UserError("--server: %s: %s" % (self._url, getattr(error.reason, "strerror", None) or error.reason))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, http.client.HTTPException, ValueError) as error:
             raise UserError("--server: %s: no answer of TensorFlow Serving's: %s" % (self._url, error))
 
 
-def _message(body: bytes) -> str:
+def _read(answer: IO[bytes]) -> bytes:
+    """The body. Raises ValueError when it is longer than the answer to any batch."""
+    body = answer.read(MAX_ANSWER_BYTES + 1)
+    if len(body) > MAX_ANSWER_BYTES:
+        raise ValueError("over %d bytes" % MAX_ANSWER_BYTES)
+    return body
+
+
+def _scores(answer: Any, num_texts: int) -> List[Dict[str, float]]:
+    """Scores by label, for each text. Raises ValueError when the answer says anything else."""
+    rows = answer.get("results") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or len(rows) != num_texts:
+        raise ValueError("'results' is no list of %d, one for each text" % num_texts)
+    json_text.require_whole_characters(rows)
     try:
-        return json.loads(body.decode("utf-8"))["error"]
+        found = [{str(label): float(score) for label, score in row} for row in rows]
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError("'results' holds other than pairs of label and score")
+    if not all(found):
+        raise ValueError("'results' holds a text without labels")
+    return found
+
+
+def _message(answer: IO[bytes]) -> str:
+    """What the server says is wrong, as far as it says so as TensorFlow Serving does."""
+    try:
+        body = answer.read(MAX_MESSAGE_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        return str(error)
+    try:
+        return str(json_text.loads(body)["error"])
     except (ValueError, KeyError, TypeError):
         return body.decode("utf-8", "replace")[:200]

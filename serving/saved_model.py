@@ -4,7 +4,7 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from etl import files
+from etl import files, json_text
 from etl.command_line import UserError
 
 MODEL_FILE = "saved_model.pb"
@@ -29,7 +29,7 @@ class SavedModel:
     def __init__(self, folder: str, session_config: Any = None) -> None:
         import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
         tf.logging.set_verbosity(tf.logging.ERROR)
-        self.card = files.read_json(os.path.join(folder, CARD_FILE))
+        self.card = _read_card(os.path.join(folder, CARD_FILE))
         self.labels = self.card["labels"]
         self.vocabulary = _read_vocabulary(os.path.join(folder, VOCABULARY_FILE))
         self._session = tf.Session(graph=tf.Graph(), config=session_config)
@@ -75,8 +75,24 @@ class SavedModel:
         self._session.close()
 
 
+def _read_card(path: str) -> Dict[str, Any]:
+    """Raises UserError where a card has no labels, or holds what cannot be written in UTF-8, as answers are."""
+    card = files.read_json(path)
+    labels = card.get("labels") if isinstance(card, dict) else None
+    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+        raise UserError("%s: labels must be a list of texts" % path)
+    try:
+        json_text.require_whole_characters(card)
+    except ValueError as error:
+        raise UserError("%s: %s" % (path, error))
+    return dict(card)
+
+
 def _read_vocabulary(path: str) -> List[str]:
     if not os.path.exists(path):
         return []
-    with open(path, encoding="utf-8", newline="\n") as stream:
-        return [line.rstrip("\r\n") for line in stream]
+    try:
+        with open(path, encoding="utf-8", newline="\n") as stream:
+            return [line.rstrip("\r\n") for line in stream]
+    except UnicodeDecodeError as error:
+        raise UserError("%s: %s" % (path, files.not_utf8(error)))

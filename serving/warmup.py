@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from estimator.tasks import Example
 from etl.command_line import UserError
-from serving.saved_model import EXTRA_FOLDER, SavedModel
+from serving.saved_model import EXTRA_FOLDER
 
 FILE = os.path.join(EXTRA_FOLDER, "tf_serving_warmup_requests")
 MODEL_NAME = "default"                         # the server's own default; a replay does not look at it
@@ -43,22 +43,6 @@ def write(folder: str, logs: Sequence[Any]) -> None:
     with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))
-
-
-def replay(folder: str, model: SavedModel) -> None:
-    """Asks `model` what the records of its `folder`, if it has any, ask. Raises what reading and running them raises."""
-    from serving import messages               # needs tensorflow-serving-api, which an export may lack to the end
-    path = os.path.join(folder, FILE)
-    for record in tf.io.tf_record_iterator(path) if os.path.exists(path) else ():
-        log = _new_log()
-        log.ParseFromString(record)
-        if log.WhichOneof("log_type") == "classify_log":
-            request = log.classify_log.request
-            inputs = {"inputs": messages.serialized_examples(request)}
-        else:
-            request = log.predict_log.request
-            inputs = messages.predict_inputs(request)
-        model.run(inputs, request.model_spec.signature_name)
 
 
 def _new_log() -> Any:

@@ -47,13 +47,13 @@ def start(folder, workers=2, engine=()):
 
 
 def workers_of(process):
-    """Processes below `process` that run a worker of Beam's or ours."""
+    """Processes below `process` that run a worker."""
     parent_of = {}
     for path in glob.glob("/proc/[0-9]*/stat"):
         with contextlib.suppress(OSError), open(path) as stream:
             parent_of[int(path.split("/")[2])] = int(stream.read().rsplit(")", 1)[1].split()[1])
-    return [child for child in parent_of if is_below(child, process, parent_of) and
-            ("sdk_worker_main" in command_of(child) or "etl.worker" in command_of(child))]
+    return [child for child in parent_of if is_below(child, process, parent_of)
+            and "etl.worker" in command_of(child)]
 
 
 def is_below(child, process, parent_of):
@@ -83,13 +83,18 @@ def test_a_killed_worker_ends_the_build_and_the_same_command_completes_it(tmp_pa
     assert hashes(tmp_path, "out") == undisturbed
 
 
-def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_completes_the_build(tmp_path, undisturbed):
+def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_completes_the_build(tmp_path, undisturbed, monkeypatch):
+    meeting_place = tmp_path / "tmp"
+    meeting_place.mkdir()
+    monkeypatch.setenv("TMPDIR", str(meeting_place))
     build = start(tmp_path)
+    assert list(meeting_place.glob("etl-*/1"))
     workers = workers_of(build.pid)
     build.kill()
     build.communicate(timeout=200)
     assert len(workers) == 2
     await_the_end_of(workers)
+    assert list(meeting_place.glob("etl-*")) == []
     assert hashes(tmp_path, "out") == {}
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed

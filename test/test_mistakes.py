@@ -137,7 +137,7 @@ def run(line):
 def said(capsys, folder):
     """What stands on standard error, without what differs from run to run."""
     text = capsys.readouterr().err.replace(str(folder), "FOLDER")
-    return re.sub(r"[0-9a-f]{64}", "SHA", re.sub(r"\.tmp-\d+|tempstate\d+", "TEMPORARY", text))
+    return re.sub(r"[0-9a-f]{64}", "SHA", re.sub(r"\.tmp-\d+|\.chinese-albert-tmp-[0-9a-f]{32}|tempstate\d+", "TEMPORARY", text))
 
 
 SHIPPED = ", ".join(albert_config.shipped_names())

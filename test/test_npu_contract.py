@@ -152,6 +152,14 @@ def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
     assert "Step 20, 5 records held out" in run.output
 
 
+@pytest.mark.parametrize("generation, most, kept", [("H", 1, [20]), ("M", 0, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])])
+def test_as_many_checkpoints_stay_as_wanted(folder, plain, generation, most, kept):
+    """Not the five of NPUEstimator's own saver."""
+    pretrain(folder, generation, "kept_%d" % most, backend="npu", iterations_per_loop=1, keep_checkpoint_max=most, eval_every=10,
+             save_checkpoints_steps=2)
+    assert sorted(int(path.name[11:-6]) for path in (folder / ("kept_%d" % most)).glob("model.ckpt-*.index")) == kept
+
+
 def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
     changes = dict(num_train_steps=5, iterations_per_loop=5, save_checkpoints_steps=5, do_eval="false")
     pretrain(folder, "M", "scaled", backend="npu", loss_scale="dynamic", **changes)

@@ -23,7 +23,7 @@ from etl.documents import Document
 from etl.draws import rng_for
 from etl.examples import encode_examples, instance_features
 from etl.instances import InstanceConfig, mask_pairs, segment_pairs, tokenize_document
-from etl.shards import Extent, write_extents, write_shard
+from etl.shards import write_extents, write_shard
 from etl.sources import FileRange, read_documents
 from etl.tokenization import TokenizerConfig
 
@@ -160,8 +160,7 @@ def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: 
             samples += len(batch)
     parts = sum(spent.values())
     timed("whole build of runs", build_chunk, job, (0, file_range))
-    extents = [Extent(*extent) for extent in read_markers(job.work_dir, 1)[0]["extents"]]
-    for shard in write_extents(job.work_dir, {"train": 4}, extents):
+    for shard in write_extents(job.work_dir, {"train": 4}, read_markers(job, 1)[0].extents):
         timed("merge", write_shard, job.work_dir, {"train": 4}, True, shard)
     spent["write, count and the rest"] = spent["whole build of runs"] - parts
     megabytes = os.path.getsize(text) / 1e6

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -193,6 +194,13 @@ class Builder:
         self._folder = folder
         self.corpus = os.path.join(folder, "corpus.txt")
 
+    def make_token(self):
+        """A file with a secret for the pool."""
+        path = os.path.join(self._folder, "token")
+        with open(path, "w", opener=lambda name, mode: os.open(name, mode, 0o600)) as stream:
+            stream.write(secrets.token_hex(32))
+        return path
+
     def start(self, name, *flags):
         environment = dict(os.environ, JDK_JAVA_OPTIONS=" ".join(JAVA_FLAGS))      # for the job server that Beam starts
         with open(os.path.join(self._folder, name + ".out"), "wb") as out, open(os.path.join(self._folder, name + ".err"), "wb") as err:
@@ -259,11 +267,12 @@ def check(builder, cluster, jar):
     print("cluster: %s" % overview(), flush=True)
     cluster.start_process("job_server", ["java"] + JAVA_FLAGS + ["-jar", jar, "--flink-master=127.0.0.1:8081", "--job-port=8099",
                                                                  "--artifact-port=0", "--expansion-port=-1"])
-    cluster.start_process("pool", [WORKER, "--listen", "127.0.0.1:50000"])
+    token_file = builder.make_token()
+    cluster.start_process("pool", [WORKER, "--listen", "127.0.0.1:50000", "--token_file", token_file])
     flink = ["--runner", "FlinkRunner", "--flink_master", "127.0.0.1:8081", "--flink_job_server_jar", jar]
     server = ["--runner", "PortableRunner", "--job_endpoint", "127.0.0.1:8099"]
     process = ["--environment_type", "PROCESS", "--environment_config", WORKER]
-    pool = ["--environment_type", "EXTERNAL", "--environment_config", "127.0.0.1:50000"]
+    pool = ["--environment_type", "EXTERNAL", "--environment_config", "127.0.0.1:50000", "--worker_token_file", token_file]
     failed = 0
     failed += on_the_cluster("process_2", flink + process + ["--parallelism", "2"], builder, wanted)
     failed += kill_a_task_manager(builder, cluster, wanted, flink + process + ["--parallelism", "2"])

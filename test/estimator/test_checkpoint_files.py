@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 import tiny_models
-from estimator import checkpoint_files, heads, modeling, optimizers
+from estimator import checkpoint_files, heads, modeling, optimizers, seals
 from mistakes import message_of
 from saved import CONFIGS, encode, save, save_pretrained
 
@@ -292,3 +292,51 @@ def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path)
     assert resumed.get_variable_value("global_step") == 5
     np.testing.assert_allclose(resumed.get_variable_value("bert/embeddings/a"), values["bert/embeddings/a"] - 5,
                                rtol=1e-5)
+
+
+class TestTidying:
+
+    def train(self, folder, most, parts=(3,), **hook):
+        def model_fn(features, labels, mode):
+            weight, step = tf.get_variable("a", [2]), tf.train.get_or_create_global_step()
+            return tf.estimator.EstimatorSpec(mode, loss=tf.reduce_sum(weight) + 0.0 * tf.reduce_sum(features),
+                                              train_op=step.assign_add(1),
+                                              training_hooks=[checkpoint_files.TidyHook(str(folder), most, **hook)])
+        config = tf.estimator.RunConfig(save_checkpoints_steps=1, log_step_count_steps=None, keep_checkpoint_max=2)
+        with checkpoint_files.only_the_hook_removes():
+            for end in parts:
+                tf.estimator.Estimator(model_fn, str(folder), config).train(
+                    lambda: tf.data.Dataset.from_tensors(([1.0], [0])).repeat(), max_steps=end)
+        return sorted(path.name for path in folder.glob("*.index"))
+
+    @pytest.mark.parametrize("most, kept", [(0, [0, 1, 2, 3, 4]), (1, [4]), (3, [2, 3, 4])])
+    def test_so_many_stay_over_all_parts_although_the_saver_would_keep_two(self, tmp_path, most, kept):
+        names = ["model.ckpt-%d" % step for step in kept]
+        assert self.train(tmp_path, most, parts=(3, 4)) == [name + ".index" for name in names]
+        assert checkpoint_files.kept_in(str(tmp_path)) == [str(tmp_path / name) for name in names]
+
+    def test_graphs_stay_or_go(self, tmp_path):
+        (tmp_path / "notes.meta").write_text("mine")
+        self.train(tmp_path, 2)
+        assert [path.name for path in tmp_path.glob("*.meta")] == ["notes.meta"] and not (tmp_path / "graph.pbtxt").exists()
+        self.train(tmp_path, 2, parts=(4,), keep_graphs=True)
+        assert (tmp_path / "model.ckpt-4.meta").exists() and (tmp_path / "graph.pbtxt").exists()
+
+    def test_tensorflow_itself_removes_nothing_elsewhere(self, tmp_path):
+        elsewhere, folder = tmp_path / "elsewhere", tmp_path / "run"
+        self.train(elsewhere, 0)
+        self.train(folder, 0)
+        (folder / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-3"\n' + "".join(
+            'all_model_checkpoint_paths: "%s/model.ckpt-%d"\n' % (elsewhere, step) for step in range(3)))
+        before = sorted(os.listdir(str(elsewhere)))
+        self.train(folder, 1, parts=(5,))
+        assert sorted(os.listdir(str(elsewhere))) == before
+
+
+def test_a_copy_that_is_not_what_was_sealed_is_not_taken(tmp_path):
+    touch(tmp_path, "model.ckpt-7")
+    seals.write(str(tmp_path), "model.ckpt-7", {"model.ckpt-7.index": str(tmp_path / "model.ckpt-7.index")}, {})
+    (tmp_path / "model.ckpt-7.index").write_bytes(b"x")
+    for path in (tmp_path, tmp_path / "model.ckpt-7"):
+        assert "model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it" in message_of(
+            checkpoint_files.resolve, str(path))

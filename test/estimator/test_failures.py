@@ -7,6 +7,7 @@ import tensorflow.compat.v1 as tf
 import tiny_training
 from estimator import failures, input_fn, records
 from etl.command_line import UserError
+from etl.examples import encode_examples, frame
 from tiny_training import record_values, write_records
 
 
@@ -31,6 +32,15 @@ def read_all(folder):
             session.run(batch)
 
 
+def read_held_out(folder):
+    """Reads all records held out, as an evaluation would."""
+    data = records.from_build(str(folder))
+    with tf.Graph().as_default(), tf.Session() as session, failures.explained("--eval_batch_size 5", data):
+        batch = tf.data.make_one_shot_iterator(input_fn.evaluate_on_records(data, 5)()).get_next()
+        while True:
+            session.run(batch)
+
+
 @pytest.fixture
 def folder(tmp_path):
     tiny_training.write_build(tmp_path / "data", num_train=20, num_eval=5, num_shards=2)
@@ -42,6 +52,9 @@ def folder(tmp_path):
     ({"segment_ids": None}, "record 4: feature segment_ids is missing"),
     ({"masked_lm_positions": np.array([8, 0])}, r"record 4: feature masked_lm_positions must be in \[0, 8\), got 8"),
     ({"input_ids": np.full(8, 1 << 32)}, r"record 4: feature input_ids must be in \[0, 20\), got 4294967296"),
+    ({"input_mask": np.zeros(8, np.int64)}, "record 4: feature input_mask is all zero: there is nothing to learn from"),
+    ({"masked_lm_weights": np.zeros(2, np.float32)}, "record 4: feature masked_lm_weights is all zero"),
+    ({"input_mask": np.zeros(8, np.float32)}, "record 4: feature input_mask is float32, wanted int64"),
     ({"masked_lm_weights": np.full(2, np.nan, np.float32)}, r"record 4: feature masked_lm_weights must be in \[0, inf\), got nan"),
 ])
 def test_a_record_of_another_shape_or_range_is_named(folder, changes, message):
@@ -50,6 +63,53 @@ def test_a_record_of_another_shape_or_range_is_named(folder, changes, message):
     rewrite_shard(folder, values)
     with pytest.raises(UserError, match="00000-of-00002.tfrecord: " + message):
         read_all(folder)
+
+
+def bytes_of(number):
+    return encode_examples({name: array[None] for name, array in record_values(number).items()})[0]
+
+
+@pytest.mark.parametrize("record, message", [
+    (bytes_of(4)[:-1], "not a serialized tf.train.Example"),
+    (bytes_of(4) + b"\xff", "not a serialized tf.train.Example"),              # bytes that TensorFlow dies of telling
+    (b"\xff\xfe", "not a serialized tf.train.Example"),
+    (bytes_of(4).replace(b"input_ids", b"input_\xff\xff\xff"), "not a serialized tf.train.Example"),
+    (bytes_of(4).replace(b"input_ids", b"xxxxx_ids"), "feature input_ids is missing"),
+    (bytes_of(4) + b"\x0c", "not a serialized tf.train.Example"),
+    (b"", "feature input_ids is missing"),
+], ids=["cut off", "a byte more", "none", "a name of bytes", "another name", "the end of a group", "empty"])
+@pytest.mark.parametrize("part, path", [("train", "tf_examples-00000-of-00002.tfrecord"), ("eval", "eval/tf_examples-00000-of-00001.tfrecord")])
+def test_a_malformed_record_of_a_right_checksum_is_named(folder, record, message, part, path):
+    records_ = [bytes_of(number) for number in range(10)]
+    records_[4] = record
+    (folder / path).write_bytes(b"".join(map(frame, records_)))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest[part][0].update(bytes=(folder / path).stat().st_size, records=10)
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="%s: record 4: %s" % (path, message)):
+        (read_all if part == "train" else read_held_out)(folder)
+
+
+def test_records_that_other_tools_wrote_are_read(folder):
+    """Features in another order, one more, numbers that are not packed, unknown fields."""
+    def entry(name, feature):
+        named = b"\x0a" + bytes([len(name)]) + name.encode() + b"\x7a\x02xy\x12" + bytes([len(feature)]) + feature
+        return b"\x0a" + bytes([len(named)]) + named
+    entries = [entry("unused", b"\x0a\x03\x0a\x01x")]
+    for name, array in reversed(list(record_values(3).items())):
+        numbers = b"".join(b"\x0d" + x.tobytes() if array.dtype.kind == "f" else b"\x08" + bytes([x]) for x in array)
+        entries.append(entry(name, bytes([0x12 if array.dtype.kind == "f" else 0x1a, len(numbers)]) + numbers))
+    content = b"".join(entries)
+    record = b"\x0a" + bytes([len(content) & 0x7F | 0x80, len(content) >> 7]) + content
+    data = records.from_build(str(folder))
+    (folder / "tf_examples-00000-of-00002.tfrecord").write_bytes(frame(record) * 10)
+    (folder / "tf_examples-00001-of-00002.tfrecord").write_bytes(frame(record) * 10)
+    with tf.Graph().as_default(), tf.Session() as session:
+        iterator = tf.data.make_initializable_iterator(input_fn.train_on_records(data, 5, seed=1)())
+        session.run(iterator.initializer)
+        found = session.run(iterator.get_next())
+    for name, array in record_values(3).items():
+        assert found[name].tolist() == [array.tolist()] * 5
 
 
 @pytest.mark.parametrize("damage, message", [

@@ -76,6 +76,7 @@ def test_empty_folder_names_the_command_to_run(tmp_path):
     ({"max_seq_length": 33}, r"max_seq_length must be in \[3, 32\].*got 33"),
     ({"vocab_file": "../vocab.txt"}, "vocab_file must be vocab.txt or spm.model"),
     ({"labels": [0, 1]}, "labels must be strings"),
+    ({"labels": ["a", "\ud800"]}, r"labels: \\ud800 is half a character"),
     ({"labels": ["a", "a"]}, "labels must differ"),
 ])
 def test_wrong_field_is_named(folder, changes, message):

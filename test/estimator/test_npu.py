@@ -72,7 +72,7 @@ def test_the_cpu_gets_a_plain_estimator(tmp_path):
     estimator = Device().make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
     assert type(estimator) is tf.estimator.Estimator
     config = estimator.config
-    assert (config.save_checkpoints_steps, config.keep_checkpoint_max, config.tf_random_seed) == (20, 3, 7)
+    assert (config.save_checkpoints_steps, config.keep_checkpoint_max, config.tf_random_seed) == (20, npu.ALL_CHECKPOINTS, 7)
     assert Device().training_kernels(1) is None and Device().wrap("rule") == "rule"
 
 

@@ -47,6 +47,9 @@ def test_integers_are_left_out(tmp_path):
     (content([1]), "no safetensors file"),
     (content({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(7)), "data from 0 to 8 lie outside"),
     (content({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), "cannot reshape"),
+    (content({"x": {"dtype": "F32", "shape": [2 ** 70], "data_offsets": [0, 8]}}, bytes(8)), "no safetensors file"),
+    (struct.pack("<Q", 150000) + b"[" * 150000, "lists and objects are nested more than 64 deep"),
+    (struct.pack("<Q", 10 ** 6) + b"1" * 10 ** 6, "no safetensors file"),
     (content({"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)), "wanted float32 values, got F16"),
 ])
 def test_a_file_that_is_none_is_refused(tmp_path, written, message):

@@ -53,6 +53,7 @@ def test_other_line_separators_are_text(tmp_path):
     ("a.tsv", b"\xcc\xec\t1\n", "line 1: not UTF-8: "),
     ("a.csv", 'text,label\n"天,1\n', "line 2: not CSV: "),
     ("a.json", "天\n", "line 1: not JSON: "),
+    ("a.jsonl", "{}\n" + "[" * 150000 + "\n", "line 2: not JSON: lists and objects are nested more than 64 deep"),
     ("a.jsonl", "{}\n[1]\n", "line 2: wanted a JSON object, got list"),
     ("a.json", '{"text": ["\\uD83D\\uDE00"]}\n{"text": ["天\\uD83D"]}\n', r"line 2: \\ud83d is half a character"),
 ])

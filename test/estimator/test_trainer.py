@@ -12,6 +12,7 @@ import tiny_training
 from estimator import pretrain, pretraining, run, trainer
 from estimator.pretrain import PretrainConfig
 from estimator.resume import Position
+from etl import files
 from etl.command_line import UserError, parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -155,12 +156,19 @@ def test_a_loss_that_explodes_leaves_the_last_good_checkpoint(folder, capsys):
     assert all(np.isfinite(value).all() for value in weights(folder, "exploded", step).values())
 
 
-def test_what_was_half_written_goes_and_checkpoints_stay(tmp_path):
-    (tmp_path / "model.ckpt-7_temp_0123").mkdir()
-    (tmp_path / "model.ckpt-7_temp_0123" / "part").write_text("x")
-    (tmp_path / "best").mkdir()
-    for name in ("model.ckpt-5.index", "run_config.json.tmp-99", "graph.pbtxt.tmp0123", "best/vocab.txt.tmp-99", "best/vocab.txt"):
+def test_what_was_half_written_goes_and_all_else_stays(tmp_path):
+    ends, ours = "0123456789abcdef" * 2, files.temporary_path("run_config.json")
+    half_written = [ours, "graph.pbtxt.tmp" + ends, "checkpoint.tmp" + ends, "model.ckpt-7.meta.tmp" + ends,
+                    "model.ckpt-7.index.tempstate123", "model.ckpt-7.data-00000-of-00001.tempstate123"]
+    others = ["model.ckpt-5.index", "notes.tmp", "run_config.json.tmp-99", "graph.pbtxt.tmp0123", "mine.tmp" + ends,
+              "model.ckpt-7_temp_0123", "model.ckpt-7.index.tempstate", "checkpoint"]
+    for name in half_written + others:
         (tmp_path / name).write_text("x")
+    for name in ("model.ckpt-7_temp_" + ends, "checkpoint.tmp" + ends[::-1], "folder.tmp", "best"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("x")
+    (tmp_path / ("model.ckpt-8_temp_" + ends)).symlink_to(tmp_path / "folder.tmp")
     trainer.remove_half_written(str(tmp_path))
-    assert sorted(os.listdir(str(tmp_path))) == ["best", "model.ckpt-5.index"]
-    assert os.listdir(str(tmp_path / "best")) == ["vocab.txt"]
+    assert sorted(os.listdir(str(tmp_path))) == sorted(others + ["checkpoint.tmp" + ends[::-1], "folder.tmp", "best",
+                                                                 "model.ckpt-8_temp_" + ends])
+    assert os.listdir(str(tmp_path / "folder.tmp")) == ["part"]

@@ -170,6 +170,7 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
     (dict(vocab_size=21), "vocab_size is 21 in the config, but the vocabulary .* has 20 entries"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}), "id2label must name the labels"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "a"}), "a name of its own"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "\ud800"}), r"id2label: .ud800 is half a"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": 3, "1": 4}), "a name of its own"),
 ])
 def test_a_description_without_a_place_here(folder, changes, message):

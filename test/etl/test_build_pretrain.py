@@ -13,6 +13,7 @@ import pytest
 from etl import build_pretrain, manifest, plan, publish
 from etl.build_pretrain import main
 from etl.examples import decode_example, read_frames
+from etl.files import write_json, write_text
 from etl.tokenization import is_han
 
 
@@ -216,7 +217,7 @@ def test_names_that_are_not_utf8(flags, built, corpus, tmp_path, workers):
 
 @pytest.mark.parametrize("module, name, at", [
     (build_pretrain, "publish", ""), (publish.os, "replace", "tf_examples-00001-of-00002.tfrecord"),
-    (publish.manifest, "write", ""), (publish.shutil, "rmtree", ".work")])
+    (publish.manifest, "write", ""), (publish, "remove_work", "")])
 def test_an_interrupted_build_goes_on(flags, built, out, monkeypatch, module, name, at):
     function = getattr(module, name)
 
@@ -228,10 +229,145 @@ def test_an_interrupted_build_goes_on(flags, built, out, monkeypatch, module, na
     monkeypatch.setattr(module, name, interrupted)
     assert main(flags) == 130
     monkeypatch.undo()
-    assert os.path.exists(os.path.join(out, "manifest.json")) == (name == "rmtree")
+    assert os.path.exists(os.path.join(out, "manifest.json")) == (name == "remove_work")
     assert main(flags) == 0
     assert shards_of(out) == shards_of(built)
     assert publish.verify(out) and not os.path.exists(os.path.join(out, ".work"))
+
+
+def interrupt_before(monkeypatch, flags, module, name):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupted)
+    assert main(flags) == 130
+    monkeypatch.undo()
+
+
+def state_of(folder):
+    """All that can be seen of the files below a folder."""
+    found = {}
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            status = os.stat(path)
+            with open(path, "rb") as stream:
+                found[os.path.relpath(path, folder)] = stream.read(), status.st_blocks, status.st_mtime_ns
+    return found
+
+
+def work_dir_of(out):
+    name, = set(os.listdir(os.path.join(out, ".work"))) - {"lock"}
+    return os.path.join(out, ".work", name)
+
+
+def in_folder(flags, out):
+    return flags + ["--output_dir", out]
+
+
+@pytest.mark.parametrize("module, name", [(build_pretrain, "_merge"), (build_pretrain, "publish"), (publish.manifest, "write")])
+@pytest.mark.parametrize("way", ["copied", "hard-linked", "moved"])
+def test_a_build_goes_on_in_another_folder_and_leaves_the_first_alone(flags, built, out, tmp_path, monkeypatch, module, name, way):
+    interrupt_before(monkeypatch, flags, module, name)
+    other = str(tmp_path / "other" / "folder")
+    if way == "moved":
+        os.renames(out, other)
+    else:
+        shutil.copytree(out, other, copy_function=shutil.copy2 if way == "copied" else os.link)
+    before = state_of(out)
+    chunks = os.path.join(work_dir_of(other), "chunks")
+    chunks_before = state_of(chunks)
+    merge = build_pretrain._merge
+    chunks_after = {}
+    monkeypatch.setattr(build_pretrain, "_merge", lambda *args: chunks_after.update(state_of(chunks)) or merge(*args))
+    assert main(in_folder(flags, other)) == 0
+    monkeypatch.undo()
+    assert shards_of(other) == shards_of(built) and publish.verify(other)
+    assert chunks_after == chunks_before       # none was built anew
+    assert state_of(out) == before
+    if way != "moved":
+        assert main(flags) == 0 and shards_of(out) == shards_of(built)
+
+
+def test_disk_space_that_a_copy_of_hard_links_cannot_give_back_is_told(flags, out, tmp_path, monkeypatch, capsys):
+    interrupt_before(monkeypatch, flags, build_pretrain, "_merge")
+    other = str(tmp_path / "other")
+    shutil.copytree(out, other, copy_function=os.link)
+    assert main(in_folder(flags, other)) == 0
+    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs have a second name" % other, capsys.readouterr().out)
+
+
+STRAY = (".work/notes.txt", ".work/.DS_Store", ".work/lost+found/x", ".work/0123456789abcdef/mine", "HASH/notes.txt", "HASH/.nfs01",
+         "HASH/chunks/mine", "HASH/runs/x.tmp", "HASH/shards/eval/x", "tf_examples-mine.tfrecord", "eval/tf_examples-old.tfrecord",
+         "x.tmp-1", "dead_letters/mine")
+
+
+def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, capsys):
+    interrupt_before(monkeypatch, flags, build_pretrain, "publish")
+    name = os.path.basename(work_dir_of(out))
+    paths = [os.path.join(out, path.replace("HASH", ".work/" + name)) for path in STRAY]
+    for path in paths:
+        write_text(path, "mine")
+    os.makedirs(os.path.join(out, "tf_examples-00009-of-00010.tfrecord"))
+    assert main(flags) == 0
+    assert "Note: %s/.work stays: there are files in it that no build has written" % out in capsys.readouterr().out
+    assert [open(path).read() for path in paths] == ["mine"] * len(paths)
+    assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt", ".DS_Store", "lost+found"])
+    assert main(flags + ["--random_seed", "1"]) == 0
+    assert [open(path).read() for path in paths] == ["mine"] * len(paths)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "report.html", "vocab.txt", "dead_letters/bad_records.jsonl",
+                                  "tf_examples-00001-of-00002.tfrecord", "eval/tf_examples-00000-of-00001.tfrecord"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(flags, out, capsys, name):
+    os.makedirs(os.path.join(out, name))
+    assert error_of(capsys, flags) == "--output_dir: %s is a folder, not a file" % os.path.join(out, name)
+    assert not os.path.exists(os.path.join(out, ".work"))
+
+
+def test_a_file_in_the_place_of_a_folder_is_told_before_the_work(flags, out, capsys):
+    write_text(os.path.join(out, "eval"), "x")
+    assert error_of(capsys, flags) == "--output_dir: %s is a file, not a folder" % os.path.join(out, "eval")
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
+    (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord is not that"),
+    (lambda path: write_json(path + ".json", {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
+     "records must be an integer of at least 0, got -1"),
+    (lambda path: write_json(path + ".json", {"shard": ["/etc/passwd", 1, 1, ""], "dropped": 0}), "missing field records, bytes"),
+])
+def test_a_merged_shard_that_is_not_as_its_marker_says(flags, built, out, monkeypatch, capsys, change, message):
+    interrupt_before(monkeypatch, flags, build_pretrain, "publish")
+    path = os.path.join(work_dir_of(out), "shards", "tf_examples-00000-of-00002.tfrecord")
+    change(path)
+    error = error_of(capsys, flags)
+    assert re.search("^%s.json: %s.*: damaged, or written by something else; remove it" % (path, message), error)
+    assert os.path.exists(path + ".json")
+
+
+def test_a_published_shard_that_is_another(flags, out, monkeypatch, capsys):
+    interrupt_before(monkeypatch, flags, publish.manifest, "write")
+    path = os.path.join(out, "tf_examples-00001-of-00002.tfrecord")
+    with open(path, "r+b") as stream:
+        stream.write(b"x")
+    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s is not that: " % path, error_of(capsys, flags))
+
+
+@pytest.mark.parametrize("name", ["a.txt", "vocab.txt"])
+def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_path, out, monkeypatch, capsys, name):
+    for path in (corpus.replace("*", "a"), corpus.replace("*", "b"), vocab_file):
+        shutil.copy(path, str(tmp_path))
+    markers = build_pretrain.await_files
+
+    def change(paths):
+        markers(paths)
+        os.utime(str(tmp_path / name), ns=(1, 1))
+
+    monkeypatch.setattr(build_pretrain, "await_files", change)
+    argv = ["--input_file", str(tmp_path / "[ab].txt"), "--vocab_file", str(tmp_path / "vocab.txt")] + flags[4:]
+    assert error_of(capsys, argv).startswith("%s: has changed while it was read: " % (tmp_path / name))
+    assert not os.path.exists(out)
 
 
 def test_vocabulary_in_the_output_folder(flags, built, out):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import albert_config
 from etl import build_pretrain, build_vocab, examples, manifest
-from etl.build_vocab import VocabConfig, learn_merges, learn_wordpiece, main, read_lines
+from etl.build_vocab import VocabConfig, joined, learn_merges, learn_wordpiece, main, read_lines
 from etl.command_line import UserError
 from etl.files import expand
 from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig, load_tokenizer, load_vocabulary
@@ -251,3 +251,20 @@ def test_bad_text_is_the_same_line_for_both_models(tmp_path, capfd, model, conte
 def test_a_folder_in_the_place_of_the_output(tmp_path, capsys):
     assert main(["--output_file", str(tmp_path)]) == 1
     assert capsys.readouterr().err == "etl.build_vocab: error: --output_file: %s is a folder, not a file\n" % tmp_path
+
+
+def joined_in_place(pieces, pair, piece):
+    """What `joined` does, in quadratic time."""
+    pieces, at = list(pieces), 0
+    while at < len(pieces) - 1:
+        if (pieces[at], pieces[at + 1]) == pair:
+            pieces[at:at + 2] = [piece]
+        at += 1
+    return pieces
+
+
+@given(st.lists(st.sampled_from(["a", "##a", "##b", "##aa"]), max_size=12), st.sampled_from(["a", "##a", "##b"]),
+       st.sampled_from(["##a", "##b"]))
+def test_a_pair_is_joined_wherever_it_stands(pieces, first, second):
+    piece = first + second[2:]
+    assert joined(pieces, (first, second), piece) == joined_in_place(pieces, (first, second), piece)

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from etl import cluster
-from etl.cluster import ClusterConfig, reach
+from etl.cluster import ClusterConfig, reach, read_token
 from etl.command_line import UserError
 
 FLINK = {"runner": "FlinkRunner", "parallelism": 4, "flink_master": "10.0.0.1:8081"}
@@ -34,6 +34,13 @@ PORTABLE = {"runner": "PortableRunner", "parallelism": 4, "job_endpoint": "10.0.
     (dict(FLINK, environment_type="EXTERNAL"),
      "environment_type EXTERNAL needs environment_config: HOST:PORT of the worker pools, as each host sees its own"),
     (dict(FLINK, environment_type="PROCESS"), "environment_type PROCESS needs environment_config: path of etl-worker on each host"),
+    (dict(FLINK, environment_type="EXTERNAL", environment_config='{"url": "x:1"}'),
+     'environment_config must be HOST:PORT for environment_type EXTERNAL, got {"url": "x:1"}'),
+    (dict(FLINK, worker_token_file="token"), "worker_token_file is for environment_type EXTERNAL, got environment_type LOOPBACK"),
+    (dict(FLINK, environment_type="PROCESS", environment_config="x", worker_token_file="token"),
+     "worker_token_file is for environment_type EXTERNAL, got environment_type PROCESS"),
+    ({"runner": "DirectRunner", "worker_token_file": "token"},
+     "worker_token_file is for FlinkRunner and PortableRunner, got runner DirectRunner"),
     (dict(FLINK, environment_config="x"), "environment_type LOOPBACK has no use for environment_config, got x"),
 ])
 def test_bad_flags(flags, message):
@@ -45,10 +52,11 @@ def test_bad_flags(flags, message):
 @pytest.mark.parametrize("flags, options", [
     ({"runner": "DirectRunner"}, ()),
     (FLINK, ("--flink_master=10.0.0.1:8081", "--flink_version=1.15", "--parallelism=4", "--sdk_worker_parallelism=4",
-             "--environment_type=LOOPBACK", "--job_server_timeout=86400")),
+             "--environment_type=LOOPBACK", "--job_server_timeout=86400", "--expansion_port=-1")),
     (dict(FLINK, flink_job_server_jar="x.jar", environment_type="EXTERNAL", environment_config="127.0.0.1:50000"),
      ("--flink_master=10.0.0.1:8081", "--flink_version=1.15", "--flink_job_server_jar=x.jar", "--parallelism=4",
-      "--sdk_worker_parallelism=4", "--environment_type=EXTERNAL", "--environment_config=127.0.0.1:50000", "--job_server_timeout=86400")),
+      "--sdk_worker_parallelism=4", "--environment_type=EXTERNAL", "--environment_config=127.0.0.1:50000", "--job_server_timeout=86400",
+      "--expansion_port=-1")),
 ])
 def test_beams_options(flags, options):
     assert ClusterConfig(**flags).beam_options("1.15") == options
@@ -58,6 +66,49 @@ def test_beams_options_without_a_version():
     options = ClusterConfig(**dict(PORTABLE, environment_type="PROCESS", environment_config="/with blank/etl-worker")).beam_options(None)
     assert options == ("--job_endpoint=10.0.0.1:8099", "--parallelism=4", "--sdk_worker_parallelism=4",
                        "--environment_type=PROCESS", '--environment_config={"command": "/with blank/etl-worker"}', "--job_server_timeout=86400")
+
+
+@pytest.fixture
+def token_file(tmp_path):
+    path = tmp_path / "token"
+    path.write_bytes(b"0123456789abcdef\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_beams_options_with_a_token(token_file):
+    config = ClusterConfig(**dict(PORTABLE, environment_type="EXTERNAL", environment_config="h:5", worker_token_file=str(token_file)))
+    assert '--environment_config={"url": "h:5", "params": {"etl_token": "0123456789abcdef"}}' in config.beam_options(None)
+
+
+@pytest.mark.parametrize("mode", [0o400, 0o640])
+def test_a_token(token_file, mode):
+    token_file.chmod(mode)
+    assert read_token(str(token_file), "token_file") == "0123456789abcdef"
+
+
+@pytest.mark.parametrize("content, count", [(b"", 0), (b"\n", 0), (b"0123456789abcde", 15), (b"0123456789abcdef 0", 18),
+                                            (b"0123456789abcdef\nx", 18), (b"\xff" * 16, 16), (b"\0" * 16, 16), (b"x" * 1001, 1001)])
+def test_what_is_no_token_is_not_repeated(token_file, content, count):
+    token_file.write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_token(str(token_file), "token_file")
+    assert str(error.value) == ("--token_file: %s must hold one word of 16 to 1000 letters, digits and signs of ASCII, got %d characters; "
+                                "openssl rand -hex 32 makes one" % (token_file, count))
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644])
+def test_a_token_that_every_user_may_read_or_write(token_file, mode):
+    token_file.chmod(mode)
+    with pytest.raises(UserError, match="^--token_file: %s: every user of this host may read or write it, so it is no secret: chmod 600$"
+                                        % token_file):
+        read_token(str(token_file), "token_file")
+
+
+def test_no_token(tmp_path):
+    for path in (tmp_path, tmp_path / "gone"):
+        with pytest.raises(UserError, match="^--worker_token_file: no such file: %s$" % path):
+            read_token(str(path), "worker_token_file")
 
 
 def test_place():

@@ -1,3 +1,4 @@
+import os
 import sys
 from dataclasses import dataclass
 from typing import Optional, Tuple
@@ -78,12 +79,21 @@ def test_boolean(argv, value):
     (["--rate", "1e999"], "argument --rate: wants a number, got '1e999'"),
     (["--title", ""], "--title is empty"),
     (["--input_file", "a", ""], "--input_file is empty"),
+    (["--title", "a\0b"], "--title holds a NUL character, which no name can have: 'a\\x00b'"),
+    (["--input_file", "a", "\0"], "--input_file holds a NUL character, which no name can have: '\\x00'"),
+    (["--input_file", "语\ud800"], "--input_file holds half a surrogate pair, which is no character: '\\u8bed\\ud800'"),
+    (["--title", "\udd00"], "--title holds half a surrogate pair, which is no character: '\\udd00'"),
     (["--verbose", "maybe"], "argument --verbose: wants true or false, got 'maybe'"),
     (["--order", "left"], "argument --order: invalid choice: 'left' (choose from 'up', 'down')"),
     (["--limit", "0"], "limit must be at least 1, got 0"),
 ])
 def test_bad_flag_is_one_line_and_status_2(capsys, argv, message):
     assert failure(capsys, *argv) == "etl.show: error: %s (see --help)\n" % message
+
+
+def test_a_file_name_that_is_no_utf8_is_a_name():
+    name = os.fsdecode(b"\x80\xff.txt")
+    assert parse("etl.show", "Shows.", ShowConfig, ["--title", name]).title == name == "\udc80\udcff.txt"
 
 
 def test_positional_flag(capsys):

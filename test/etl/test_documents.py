@@ -1,8 +1,10 @@
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
+from etl.documents import BLANKS, Document, clean_line, document_from_lines, is_blank, split_sentences
 
 TEXT = st.text(st.sampled_from("你好。！？…；”」』!? \t\r\u3000\ufeff\u200b\x85\x1c\0ab\"'"), max_size=12)
 
@@ -16,6 +18,24 @@ def test_clean_line(line, cleaned):
 @given(TEXT)
 def test_cleaning_twice_is_cleaning_once(text):
     assert clean_line(clean_line(text)) == clean_line(text)
+
+
+def stripped_turn_by_turn(line):
+    """What `clean_line` says in one go: strip both kinds of blanks in turn until nothing changes, in quadratic time."""
+    previous = None
+    while previous != line:
+        previous, line = line, line.strip().strip("\ufeff\u200b")
+    return line
+
+
+@given(TEXT | st.text() | st.text(st.sampled_from(BLANKS + "\u180e\u200c\u2060\udc80\ud800x"), max_size=40))
+def test_one_go_strips_what_turns_do(text):
+    assert clean_line(text) == stripped_turn_by_turn(text)
+
+
+def test_blanks_are_all_that_strip_takes():
+    taken = {char for char in map(chr, range(sys.maxunicode + 1)) if not char.strip()}
+    assert set(BLANKS) == taken | {"\ufeff", "\u200b"} and len(BLANKS) == len(set(BLANKS))
 
 
 @pytest.mark.parametrize("line", ["", "\n", "\r\n", " \t\n", "\u3000\u3000\r\n", "\ufeff", "\u200b\n", "\u2028\n", "\xa0\x85"])

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from etl.command_line import UserError
 from etl.examples import (Feature, decode_example, encode_examples, frame, instance_features, pretraining_features,
-                          read_frames)
+                          read_frames, rewritten)
 from etl.instances import Instances
 from etl.masking import KEPT, MASKED
 
@@ -107,9 +107,72 @@ def test_equal_values_equal_bytes():
     assert encode_example({"x": np.array([1], np.int32)}) == encode_example({"x": np.array([1], np.int64)})
 
 
+def field(number, payload):
+    return bytes([number << 3 | 2, len(payload)]) + payload
+
+
+def example_of(*features, more=b""):
+    return field(1, b"".join(field(1, field(1, b"x") + more + field(2, feature)) for feature in features))
+
+
+@pytest.mark.parametrize("record, values", [
+    (example_of(field(3, b"\x08\x07\x08\x81\x02")), [7, 257]),                                # not packed
+    (example_of(field(3, field(1, b"\x07") + b"\x08\x08" + field(1, b"\x09"))), [7, 8, 9]),     # both
+    (example_of(field(3, field(1, b"\x07")) + field(3, field(1, b"\x08"))), [7, 8]),             # in two lists
+    (example_of(field(2, field(1, b"1234")) + field(3, field(1, b"\x08"))), [8]),                # of two kinds
+    (example_of(field(3, field(1, b"\x08")) + field(1, field(1, b"bytes"))), []),
+    (example_of(field(3, field(1, b"\x07")), field(3, field(1, b"\x08"))), [8]),                # a name twice
+    (example_of(field(3, field(1, b"\x07")) + b"\x38\x01" + field(9, b"?"), more=b"\x3d1234\x391234567\x08"), [7]),    # unknown fields
+    (example_of(field(3, field(1, b"\xff" * 9 + b"\x7f"))), [-1]),                              # 70 bits, of which 64 count
+    (example_of(field(2, b"\x0d\x00\x00\x80\x3f" + field(1, b"\x00\x00\x00\x40"))), [1.0, 2.0]),
+    (example_of(b""), []),
+])
+def test_examples_as_other_tools_may_write_them(record, values):
+    assert decode_example(record)["x"].tolist() == values
+    for again in (rewritten(record, {"x"}), rewritten(rewritten(record, {"x"}), {"x"})):
+        assert decode_example(again)["x"].tolist() == values
+    if values not in ([], [-1]):
+        array = np.array(values, np.float32 if isinstance(values[0], float) else np.int64)
+        assert rewritten(record, {"x"}) == encode_example({"x": array})
+    assert decode_example(rewritten(record, ())) == {}
+
+
+def test_what_the_builder_wrote_is_rewritten_as_it_stood():
+    assert rewritten(encode_example(VALUES), VALUES) == encode_example(VALUES)
+    assert rewritten(encode_example(VALUES), {"a"}) == encode_example({"a": VALUES["a"]})
+
+
+def test_any_bytes_are_refused_or_read_as_tensorflow_s_messages_read_them():
+    import tensorflow.compat.v1 as tf
+    from google.protobuf.message import DecodeError
+    num_read = 0
+    for seed in range(3000):
+        rng = np.random.RandomState(seed)
+        damaged = bytearray(example_of(field(3, field(1, b"\x07\x81\x02")), field(2, b"\x0d1234" + field(1, b"12345678"))) + field(9, b"?"))
+        for _ in range(rng.randint(1, 4)):
+            place = rng.randint(len(damaged))
+            damaged[place:place + rng.randint(2)] = rng.choice([bytes([rng.randint(256)]), b"", b"\x0a\x01\x07", b"\x08\x07"])
+        try:
+            safe = rewritten(bytes(damaged), {"x", ""})
+        except ValueError:
+            continue
+        wanted, found = tf.train.Example(), tf.train.Example.FromString(safe)
+        try:
+            wanted.MergeFromString(bytes(damaged))
+        except DecodeError:                    # for the sake of a list that another one replaces, which nobody reads here
+            continue
+        num_read += 1
+        for name in ("x", ""):
+            read = [feature.features.feature[name] for feature in (wanted, found)]
+            for kind in ("int64_list", "float_list"):
+                assert len({getattr(feature, kind).SerializeToString() for feature in read}) == 1, bytes(damaged)
+    assert num_read > 200
+
+
 @pytest.mark.parametrize("record", [
-    b"\xff", b"\x0a\x05abc", encode_example(VALUES)[:-1], b"\x0b\x00", b"\x0a\x02\x0a\x00",
-    b"\x0a\x04\x0a\x02\x08\x03",                            # an entry whose name is a number
+    b"\xff", b"\x0a\x05abc", encode_example(VALUES)[:-1], b"\x0b\x00", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x00\x01", b"\x3d123", b"\x39\x00",
+    example_of(field(3, field(1, b"\x80"))), example_of(field(3, field(1, b"\x80") + field(1, b"\x01"))),
+    example_of(field(2, field(1, b"123"))), example_of(field(2, field(1, b"12") + field(1, b"34"))), b"\x0c", b"\x0b\x0c",
     b"\x0a\x17\x0a\x15\x0a\x01x\x12\x10\x1a\x0e\x0a\x0c" + b"\xff" * 11 + b"\x01",    # a number of 78 bits
 ])
 def test_what_is_no_example(record):
@@ -153,6 +216,38 @@ def test_damage_names_file_and_record(data, message):
     with pytest.raises(UserError) as error:
         frames_of(data)
     assert str(error.value) == message
+
+
+def header(length):
+    data = struct.pack("<Q", length)
+    return data + frame(data)[-4:]
+
+
+class Counted(io.BytesIO):
+    """Remembers the most that was asked for at once."""
+    most = 0
+
+    def read(self, size=-1):
+        self.most = max(self.most, size)
+        return super().read(size)
+
+
+@pytest.mark.parametrize("length, message", [
+    (1 << 40, "claims to have 1099511627776 bytes, more than the 268435456 that are read"),
+    ((1 << 64) - 1, "claims to have 18446744073709551615 bytes, more than the 268435456 that are read"),
+    (1 << 28, "5 of 268435460 bytes"), (6, "5 of 10 bytes")])
+def test_a_length_that_is_only_claimed_takes_no_memory(length, message):
+    stream = Counted(frame(b"first") + header(length) + b"abcde")
+    frames = read_frames(stream, "x")
+    assert next(frames) == b"first"
+    with pytest.raises(UserError, match="record 1.*" + message):
+        next(frames)
+    assert stream.most <= 1 << 20
+
+
+def test_records_that_are_read_in_pieces():
+    records = [bytes([number]) * ((1 << 20) + number - 6) for number in range(9)] + [b"x" * (5 << 20)]
+    assert frames_of(b"".join(map(frame, records))) == records
 
 
 @given(st.integers(0, len(WHOLE) - 1), st.integers(1, 255))

@@ -1,3 +1,4 @@
+import fcntl
 import hashlib
 import os
 import re
@@ -6,8 +7,10 @@ import threading
 import pytest
 
 from etl.command_line import UserError
-from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, not_utf8, read_json,
-                       require_file, require_folder, sha256_of_file, write_json, write_text)
+from etl.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range, is_temporary, lock,
+                       not_utf8, open_regular, read_json, remove_temporary, require_file, require_folder, sha256_of_file,
+                       sync_folder, temporary_path, write_json,
+                       write_text)
 
 
 @pytest.fixture
@@ -50,6 +53,42 @@ def test_failed_sync_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path)) == []
 
 
+@pytest.mark.parametrize("path", ["x/vocab.txt", "x", "/y/z/", "语" * 85, "a" * 255, "a\nb", "../link/../y"])
+def test_temporary_names_are_new_short_and_known(path):
+    names = {os.path.basename(temporary_path(path)) for _ in range(3)}
+    assert len(names) == 3
+    assert all(is_temporary(name) and len(os.fsencode(name)) < 256 for name in names)
+    assert os.path.dirname(temporary_path(path)) == os.path.dirname(path.rstrip("/"))
+
+
+@pytest.mark.parametrize("name", [
+    "notes.tmp", "notes.tmp-12", "checkpoint.tmp0123", "x.chinese-albert-tmp-", "x.chinese-albert-tmp-%032X" % (10 << 100),
+    "x.chinese-albert-tmp-%032x.txt" % 0, "x.chinese-albert-tmp-%031x" % 0, "x.chinese-albert-tmp-%032x\n" % 0])
+def test_names_of_others_are_not_temporary(name):
+    assert not is_temporary(name)
+
+
+def test_only_our_temporary_files_and_folders_go(tmp_path):
+    mine, outside = tmp_path / "mine", tmp_path / "outside"
+    write_text(str(outside / "kept"), "x")
+    write_text(temporary_path(str(mine / "a.txt")), "x")
+    write_text(os.path.join(temporary_path(str(mine / "b")), "c.txt"), "x")
+    write_text(temporary_path(str(mine / "sub" / "d.txt")), "x")
+    write_text(str(mine / "notes.tmp-1"), "x")
+    os.symlink(str(outside), temporary_path(str(mine / "link")))
+    remove_temporary(str(mine))
+    left = sorted(os.listdir(str(mine)))
+    assert left[1:] == ["notes.tmp-1", "sub"] and left[0].startswith("link.")
+    assert os.listdir(str(outside)) == ["kept"] and len(os.listdir(str(mine / "sub"))) == 1
+    remove_temporary(str(tmp_path / "none"))
+
+
+def test_a_long_name_can_be_written(tmp_path):
+    path = str(tmp_path / ("语" * 85))
+    write_text(path, "x")
+    assert os.listdir(str(tmp_path)) == ["语" * 85]
+
+
 def test_atomic_folder(tmp_path):
     path = str(tmp_path / "a" / "b")
     with atomic_folder(path, "output_dir") as folder:
@@ -85,7 +124,7 @@ def test_names_that_are_not_utf8_come_back(tmp_path):
 
 def test_deeply_nested_json(tmp_path):
     (tmp_path / "x.json").write_text("[" * 100000)
-    with pytest.raises(UserError, match="x.json: not JSON in UTF-8: maximum recursion depth"):
+    with pytest.raises(UserError, match="x.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"):
         read_json(str(tmp_path / "x.json"))
 
 
@@ -184,6 +223,46 @@ def test_free_range_keeps_what_lies_around(tmp_path):
     assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
     assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
     assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can
+
+
+def test_free_range_leaves_a_file_with_a_second_name_alone(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"a" * (1 << 20))
+    os.link(str(path), str(tmp_path / "y"))
+    free_range(str(path), 0, 1 << 20)
+    assert path.read_bytes() == b"a" * (1 << 20)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("none", path)],
+                         ids=["fifo", "device", "link to nothing"])
+def test_what_is_no_file_is_not_opened(tmp_path, make):
+    path = str(tmp_path / "x")
+    make(path)
+    for attempt in (lambda: open_regular(path), lambda: open_regular(path, os.O_RDWR), lambda: lock(path, "held").__enter__(),
+                    lambda: free_range(path, 0, 1)):
+        with pytest.raises(OSError, match="x: must be a file, and no link"):
+            attempt()
+    assert os.listdir(str(tmp_path)) == ["x"]
+
+
+def test_a_lock_whose_file_was_removed_holds_nothing(tmp_path, monkeypatch):
+    path = str(tmp_path / "lock")
+    flock, removed = fcntl.flock, []
+
+    def overtaken(stream, how):                # who held it goes just before it is ours
+        if not removed:
+            removed.append(os.remove(path))
+        return flock(stream, how)
+
+    monkeypatch.setattr(fcntl, "flock", overtaken)
+    with lock(path, "held"):
+        with pytest.raises(UserError, match="held"):
+            with lock(path, "held"):
+                pass
+
+
+def test_sync_folder(tmp_path):
+    sync_folder(str(tmp_path))
 
 
 @pytest.mark.parametrize("data, message", [

@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import json
 import math
 import os
 import pickle
@@ -9,14 +10,22 @@ import subprocess
 import sys
 import time
 
+import grpc
 import pytest
+from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-from etl import pipeline
+from etl import pipeline, worker
 from etl.command_line import UserError
 from etl.files import read_json
 from etl.pipeline import RunnerConfig, run_map
+from etl.sources import FileRange
 
 ONE_PROCESS = RunnerConfig("DirectRunner", 1)
+
+
+def keep(path, element):
+    with open(path, "w") as stream:
+        stream.write(repr(element))
 
 
 def touch(folder, name):
@@ -163,6 +172,19 @@ def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
         run_map("Fill", fill_disk, [1], RunnerConfig("DirectRunner", 1, shared_folder=str(tmp_path)))
 
 
+@pytest.mark.parametrize("element, arrives", [
+    ("语料 \udcff", "语料 \udcff"), (("train", 7), ["train", 7]),
+    ((3, FileRange(1, "\udcff.txt", 0, None)), [3, [1, "\udcff.txt", 0, None]])])
+def test_elements_travel_as_json(tmp_path, element, arrives):
+    run_map("Keep", functools.partial(keep, str(tmp_path / "arrived")), [element], ONE_PROCESS)
+    assert (tmp_path / "arrived").read_text() == repr(arrives)
+
+
+def test_what_would_run_when_it_is_unpickled_is_not_run():
+    with pytest.raises(ValueError):
+        pipeline._call(print, None, pickle.dumps("element"))
+
+
 # An engine that needs no Java: Beam's own job service, in a process of its own.
 @pytest.fixture
 def engine(tmp_path, job_service):
@@ -192,6 +214,24 @@ def test_an_engine_that_has_gone(engine, job_service):
     gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
     with pytest.raises(OSError, match="^the job failed: .* What Beam said: "):
         run_map("Make", os.mkdir, ["x"], gone)
+
+
+def test_no_other_user_reads_what_an_engine_told(tmp_path, engine):
+    run_map("Make", os.mkdir, [str(tmp_path / "made")], engine)
+    assert os.stat(engine.log_path).st_mode & 0o777 == 0o600
+
+
+def test_another_user_of_the_host_gets_no_worker_from_the_commands_pool(monkeypatch):
+    asked = []
+    monkeypatch.setattr(worker.Pool, "start", lambda self, *names: asked.append(names))
+    flags = dict(flag[2:].split("=", 1) for flag in pipeline._start_workers_here())
+    environment = json.loads(flags["environment_config"])
+    with grpc.insecure_channel(environment["url"]) as channel:
+        service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
+            service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="worker_1"), timeout=100)
+        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=environment["params"]), timeout=100)
+    assert flags["environment_type"] == "EXTERNAL" and asked == [("1", "")]
 
 
 @pytest.mark.parametrize("entry, request_", [

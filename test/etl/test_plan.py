@@ -6,6 +6,7 @@ import pytest
 
 from etl import plan as module
 from etl.command_line import UserError
+from etl.files import temporary_path, write_text
 from etl.instances import InstanceConfig
 from etl.plan import BuildConfig, drop_other_builds, make_plan, work_folder
 from etl.tokenization import TokenizerConfig
@@ -171,11 +172,64 @@ def test_a_mistake_of_the_user_leaves_nothing_but_what_was_there(config, error, 
 
 def test_drop_other_builds(config):
     plan = make_plan(config)
-    os.makedirs(os.path.join(config.output_dir, ".work", "0123"))
+    parent = os.path.join(config.output_dir, ".work")
+    for path in ("0123456789abcdef/chunks/000000.json", "0123456789abcdef/runs/000000-0000.run", "fedcba9876543210/workers.log",
+                 "fedcba9876543210/shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "notes", "lost+found/x", ".DS_Store",
+                 "0123456789abcdee/notes", "0123456789abcdef.bak/chunks/000000.json"):
+        write_text(os.path.join(parent, path), "x")
+    os.symlink(os.path.join(parent, "lost+found"), os.path.join(parent, "0000000000000000"))
     with work_folder(plan):
-        assert len(os.listdir(os.path.join(config.output_dir, ".work"))) == 3
         drop_other_builds(plan)
-        assert sorted(os.listdir(os.path.join(config.output_dir, ".work"))) == sorted(["lock", os.path.basename(plan.job.work_dir)])
+        assert sorted(os.listdir(parent)) == sorted([
+            "lock", os.path.basename(plan.job.work_dir), "notes", "lost+found", ".DS_Store", "0123456789abcdee", "0123456789abcdef.bak",
+            "0000000000000000"])
+        assert os.listdir(os.path.join(parent, "lost+found")) == ["x"]
+        assert os.listdir(os.path.join(parent, "0123456789abcdee")) == ["notes"]
+        assert os.path.exists(os.path.join(parent, "0123456789abcdef.bak", "chunks", "000000.json"))
+
+
+@pytest.mark.parametrize("name", [".work", "eval", "dead_letters", "HASH"])
+def test_a_link_in_the_place_of_a_folder_is_refused_and_left(config, tmp_path, name):
+    plan = make_plan(config)
+    path = plan.job.work_dir if name == "HASH" else os.path.join(config.output_dir, name)
+    write_text(str(tmp_path / "elsewhere" / "x"), "x")
+    os.makedirs(os.path.dirname(path))
+    os.symlink(str(tmp_path / "elsewhere"), path)
+    with pytest.raises(UserError) as error:
+        with work_folder(plan):
+            raise AssertionError("through a link")
+    assert str(error.value) == "--output_dir: %s is a link: what a build removes must lie in its own folder; remove it" % path
+    assert os.listdir(str(tmp_path / "elsewhere")) == ["x"] and os.path.islink(path)
+
+
+def test_what_a_killed_build_was_writing_goes(config):
+    plan = make_plan(config)
+    out = config.output_dir
+    for name in ("manifest.json", "eval/x.tfrecord", "dead_letters/bad_records.jsonl"):
+        write_text(temporary_path(os.path.join(out, name)), "x")
+    write_text(os.path.join(out, "mine.tmp-1"), "x")
+    with work_folder(plan):
+        with pytest.raises(UserError):         # while a build holds the lock, nothing of it goes
+            with work_folder(plan):
+                pass
+        assert sorted(os.listdir(out)) == [".work", "dead_letters", "eval", "mine.tmp-1"]
+        assert os.listdir(os.path.join(out, "eval")) == os.listdir(os.path.join(out, "dead_letters")) == []
+
+
+def test_a_copy_of_hard_links_has_a_log_of_its_own(config, tmp_path):
+    plan = make_plan(config)
+    write_text(str(tmp_path / "original.log"), "before\n")
+    os.makedirs(plan.job.work_dir)
+    os.link(str(tmp_path / "original.log"), plan.log_path)
+    with work_folder(plan):
+        with open(plan.log_path, "a") as log:
+            log.write("after\n")
+    assert (tmp_path / "original.log").read_text() == "before\n" and open(plan.log_path).read() == "before\nafter\n"
+
+
+def test_the_work_folder_does_not_depend_on_where_the_output_goes(config, tmp_path):
+    other = dataclasses.replace(config, output_dir=str(tmp_path / "moved" / "there"))
+    assert os.path.basename(make_plan(config).job.work_dir) == os.path.basename(make_plan(other).job.work_dir)
 
 
 def test_output_folder_that_is_a_file(config, vocab_file):

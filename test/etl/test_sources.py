@@ -3,6 +3,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import random
 
 import pytest
@@ -151,6 +152,7 @@ def test_text(tmp_path, content, documents):
 
 @pytest.mark.parametrize("line, reason", [
     (b"\xff", "not UTF-8: invalid start byte at byte 0xff"),
+    (b'{"body": "a", "x": ' + b"[" * 65 + b"]" * 65 + b"}", "not JSON: lists and objects are nested more than 64 deep"),
     (b"{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     (b"[1]", "no JSON object with a text in field 'body'"),
     (b'{"text": "a"}', "no JSON object with a text in field 'body'"),
@@ -185,7 +187,7 @@ def test_compressed_file_is_one_range(tmp_path, suffix, compress):
     content = "你好。\n\n再见。\n".encode("utf-8") * 50
     with open(path, "wb") as stream:
         stream.write(compress(content))
-    assert plan_ranges([path], 10) == [FileRange(0, path, 0, None)]
+    assert plan_ranges([path], 10) == [FileRange(0, path, 0, None, os.path.getsize(path))]
     assert read_in_ranges(path, 10) == all_documents(content)
     assert open_input(path).read() == content
     assert line_number(path, 13) == 3
@@ -197,7 +199,7 @@ def broken_files():
     content = gzip.compress(b"hello\n" * 1000)
     damaged = content[:20] + bytes(255 - byte for byte in content[20:30]) + content[30:]
     return [("cut.gz", content[:-9]), ("damaged.gz", damaged), ("plain.gz", b"hello\n"), ("cut.bz2", bz2.compress(b"hello\n")[:-9]),
-            ("plain.bz2", b"hello\n")]
+            ("plain.bz2", b"hello\n"), ("empty.gz", b""), ("empty.bz2", b"")]
 
 
 @pytest.mark.parametrize("name, content", broken_files(), ids=[name for name, _ in broken_files()])
@@ -210,13 +212,60 @@ def test_broken_compressed_file_is_an_error_that_names_it(tmp_path, name, conten
     assert name in str(error.value)
 
 
+CONTENT = "你好。\n\n再见。\n\n".encode("utf-8") * 5
+CHANGES = {
+    "cut": lambda path: os.truncate(path, os.path.getsize(path) // 2),
+    "grown": lambda path: open(path, "ab").write(CONTENT),
+    "written anew": lambda path: open(path, "wb").write(CONTENT) and os.utime(path, ns=(1, 1)),
+    "replaced": lambda path: open(path + ".new", "wb").write(CONTENT) and os.utime(path + ".new", ns=(1, 1))
+    or os.replace(path + ".new", path),
+    "removed": os.remove,
+}
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, bz2.compress], ids=["plain", "gz", "bz2"])
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_file_that_changes_while_it_is_read(tmp_path, change, compress):
+    path = str(tmp_path / ("x" + {gzip.compress: ".gz", bz2.compress: ".bz2"}.get(compress, ".txt")))
+    with open(path, "wb") as stream:
+        stream.write(compress(CONTENT))
+    documents = read_documents(plan_ranges([path])[0])
+    assert isinstance(next(documents), Document)
+    CHANGES[change](path)
+    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or cut off)" % path):
+        list(documents)
+
+
+@pytest.mark.parametrize("change", ["cut", "grown"])
+def test_a_file_that_has_changed_since_it_was_planned(tmp_path, change):
+    path = str(tmp_path / "x.txt")
+    (tmp_path / "x.txt").write_bytes(CONTENT)
+    file_range, = plan_ranges([path])
+    CHANGES[change](path)
+    with pytest.raises(UserError) as error:
+        list(read_documents(file_range))
+    sizes = len(CONTENT), os.path.getsize(path)
+    assert str(error.value) == ("%s: has changed while it was read: it had %d bytes and has %d now; run the command again "
+                                "when it is complete"
+                                % ((path,) + sizes))
+
+
+def test_no_document_where_one_should_be(tmp_path):
+    path = str(tmp_path / "x.txt")
+    (tmp_path / "x.txt").write_bytes(b"a\n\xff\n")
+    for offset in (2, 4, 99):
+        with pytest.raises(OSError, match="x.txt: no document at byte %d, where one was before" % offset):
+            list(read_documents_at(path, 0, [offset], "text", "text"))
+
+
 def test_plan_ranges(tmp_path):
     sizes = {"a": 10, "b": 0, "c": 4}
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(b"x" * size)
     a, b, c = (str(tmp_path / name) for name in "abc")
-    assert plan_ranges([a, b, c], 4) == [FileRange(0, a, 0, 4), FileRange(0, a, 4, 8), FileRange(0, a, 8, 10), FileRange(2, c, 0, 4)]
-    assert plan_ranges([a, c]) == [FileRange(0, a, 0, 10), FileRange(1, c, 0, 4)]
+    assert plan_ranges([a, b, c], 4) == [FileRange(0, a, 0, 4, 10), FileRange(0, a, 4, 8, 10), FileRange(0, a, 8, 10, 10),
+                                          FileRange(2, c, 0, 4, 4)]
+    assert plan_ranges([a, c]) == [FileRange(0, a, 0, 10, 10), FileRange(1, c, 0, 4, 4)]
 
 
 @pytest.mark.parametrize("total, step", [(1, 1 << 20), (256 << 20, 4 << 20), (1 << 40, 1 << 26)])

@@ -2,9 +2,13 @@
 import asyncio
 
 from serving.batching import Batcher
-from serving.inference import Inference, Limits
+from serving.inference import Inference
+from serving.limits import Limits
 from serving.monitoring import Monitor
 from serving.versions import Versions
+
+
+LIMITS = Limits(max_batch_size=8, max_text_bytes=1000, max_ids_length=512, max_fields=1000)
 
 
 def run(coroutine):
@@ -15,6 +19,6 @@ def run(coroutine):
 async def make_inference(model, base_path, monitor=None, **limits):
     """Serves `model`, whatever version's folder is in `base_path`."""
     monitor = monitor or Monitor()
-    versions = Versions(base_path, "albert", lambda folder: model, monitor)
+    versions = Versions(base_path, "albert", lambda folder: model, monitor, 60)
     await versions.load_first()
-    return Inference(versions, Batcher(8, 16, 1, monitor), Limits(**{"max_batch_size": 8, "max_text_bytes": 1000, **limits}))
+    return Inference(versions, Batcher(8, 16, 1, monitor), Limits(**{**LIMITS._asdict(), **limits}))

@@ -16,3 +16,13 @@ def test_http_status(code, status):
 def test_the_graphs_words_without_its_operations():
     found = errors.from_tensorflow(tf.errors.InvalidArgumentError(None, None, "indices[0] = 99\n\t [[node x]]"))
     assert (found.code, str(found)) == (grpc.StatusCode.INVALID_ARGUMENT, "indices[0] = 99")
+
+
+def test_a_message_repeats_little_of_what_was_sent():
+    assert str(errors.invalid("北" * 400)) == "北" * 400
+    assert str(errors.invalid("no signature " + "x" * 2 ** 22 + " here")) == (
+        "no signature " + "x" * 187 + " … " + "x" * 195 + " here")
+
+
+def test_a_message_can_be_sent():
+    assert str(errors.invalid("\ud800")) == "?"

@@ -163,6 +163,27 @@ def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client
     with_client(ask)
 
 
+@pytest.mark.parametrize("headers, status", [
+    ({}, 200),
+    ({"content-type": "application/x-www-form-urlencoded"}, 200),              # curl -d
+    ({"origin": "http://server", "content-type": "text/plain"}, 200),
+    ({"origin": "http://evil.example", "content-type": "application/json"}, 200),
+    ({"origin": "http://evil.example", "content-type": "text/plain"}, 415),
+    ({"origin": "null"}, 415),
+    ({"sec-fetch-site": "cross-site", "content-type": "multipart/form-data"}, 415),
+    ({"host": "evil.example"}, 403),
+    ({"host": "127.0.0.1:8501"}, 200),
+])
+def test_what_pages_may_ask(with_client, headers, status):
+    async def ask(client, app):
+        answer = await client.post(PREDICT, content=json.dumps(TEXTS).encode(), headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+        if status == 403:
+            assert answer.json() == {"error": "Host evil.example is no name of this server: --allowed_hosts gives it more names"}
+    with_client(ask)
+
+
 def test_health_and_readiness(with_client):
     async def ask(client, app):
         assert (await client.get("/healthz")).json() == {"status": "alive"}
@@ -185,6 +206,7 @@ def test_the_page_and_what_it_shows(with_client, saved_model):
         page = await client.get("/")
         assert page.headers["content-type"].startswith("text/html") and "试用模型" in page.text
         assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
         found = (await client.get("/model.json")).json()
         assert (found["name"], found["version"], found["card"]) == ("albert", 7, saved_model.card)
         assert found["vocabulary"][:2] == ["[PAD]", "[UNK]"] and "serving_default" in found["signatures"]

@@ -7,9 +7,10 @@ from served import make_inference, run
 from tensorflow_serving.apis import model_pb2
 
 from serving.errors import RequestError
-from serving.inference import CLASSIFY_METHOD, Limits, check_inputs, is_batchable
+from serving.inference import CLASSIFY_METHOD, check_arrays, is_batchable
+from serving.limits import Limits
 
-LIMITS = Limits(max_batch_size=2, max_text_bytes=6)
+LIMITS = Limits(max_batch_size=2, max_text_bytes=6, max_ids_length=4, max_fields=10)
 
 
 def texts(*values):
@@ -27,10 +28,10 @@ def signatures(saved_model):
 
 def test_inputs_that_fit(signatures):
     pairs = {"text_a": texts(b"x" * 6, b""), "text_b": texts(b"", b"")}
-    assert check_inputs(signatures["serving_default"], pairs, LIMITS) == 2
-    assert check_inputs(signatures["predict_ids"], {name: ids([2, 3]) for name in ("input_ids", "input_mask", "segment_ids")},
+    assert check_arrays(signatures["serving_default"], pairs, LIMITS) == 2
+    assert check_arrays(signatures["predict_ids"], {name: ids([2, 3]) for name in ("input_ids", "input_mask", "segment_ids")},
                         LIMITS) == 1
-    assert check_inputs(signatures["classify"], {"inputs": texts()}, LIMITS) == 0
+    assert check_arrays(signatures["classify"], {"inputs": texts()}, LIMITS) == 0
 
 
 @pytest.mark.parametrize("inputs, message", [
@@ -40,11 +41,12 @@ def test_inputs_that_fit(signatures):
     ({"text_a": texts(b"x"), "text_b": np.array(b"x", dtype=object)}, r"shape must be \(\?,\), got \[\]"),
     ({"text_a": texts(b"x"), "text_b": texts(b"x" * 7)}, "input text_b: a text must have at most 6 bytes, got 7"),
     ({"text_a": texts(b"x"), "text_b": texts(b"", b"")}, "as many rows as each other, got text_a: 1, text_b: 2"),
+    ({"text_a": texts(*[b"x"] * 2), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
     ({"text_a": texts(*[b""] * 3), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
 ])
 def test_inputs_that_do_not(signatures, inputs, message):
     with pytest.raises(RequestError, match=message):
-        check_inputs(signatures["serving_default"], inputs, LIMITS)
+        check_arrays(signatures["serving_default"], inputs, LIMITS)
 
 
 def test_what_runs_together(signatures):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from served import LIMITS
 from tensorflow_serving.apis import classification_pb2, model_pb2, predict_pb2
 
 from serving import messages
@@ -29,7 +30,9 @@ def test_tensors_of_a_predict_request():
     ({"dim": [{"size": 10 ** 12}]}, "not that of at most 1048576 elements"),
     ({"dim": [{"size": 2 ** 40}, {"size": 2 ** 40}]}, "not that of at most"),
     ({"dim": [{"size": -1}]}, "not that of at most"),
-    ({"unknown_rank": True}, "not that of at most"),
+    ({"unknown_rank": True}, "its shape must be known"),
+    ({"dim": [{"size": 2 ** 62}] * 254}, "not that of at most"),
+    ({"dim": [{"size": 0}, {"size": 2 ** 40}]}, "not that of at most"),
 ])
 def test_impossible_shapes_take_no_memory(tensor, message):
     request = predict_pb2.PredictRequest()
@@ -57,6 +60,39 @@ def test_content_that_does_not_fill_the_shape():
     request.inputs["x"].tensor_content = b"123"
     with pytest.raises(RequestError, match="input x: "):
         messages.predict_inputs(request)
+
+
+def test_more_values_than_the_shape_has_are_not_read():
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([7, 8, 9], tf.int32))
+    request.inputs["x"].ClearField("tensor_content")
+    request.inputs["x"].string_val.extend([b""] * 4)
+    with pytest.raises(RequestError, match="input x: its shape has 3 elements, got 4 values"):
+        messages.predict_inputs(request)
+
+
+def test_types_and_shapes_of_tensors_that_are_not_built():
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([[7, 8, 9]], tf.int32))
+    assert messages.described_inputs(request) == {"x": (tf.int32.as_datatype_enum, [1, 3])}
+
+
+def test_outputs_asked_for_twice_are_given_once():
+    assert messages.output_names(["b", "a", "b"], {"a", "b", "c"}) == ["b", "a"]
+    assert sorted(messages.output_names([], {"a", "b"})) == ["a", "b"]
+
+
+@pytest.mark.parametrize("rows, context, message", [
+    (9, {}, "at most 8 rows, got 9"),
+    (8, {str(number): "" for number in range(80)}, "at most 100 fields"),
+    (1, {"x": "x" * 1000}, "context: an example must have at most 1000 bytes"),
+])
+def test_examples_are_counted_before_a_context_is_copied_to_them(rows, context, message):
+    request = classification_pb2.ClassificationRequest()
+    request.input.example_list_with_context.context.CopyFrom(example(**context))
+    request.input.example_list_with_context.examples.extend([example()] * rows)
+    with pytest.raises(RequestError, match=message):
+        messages.check_examples(request, LIMITS._replace(max_fields=100))
 
 
 def test_predict_response_with_all_outputs_or_those_wanted():
@@ -90,16 +126,3 @@ def test_classify_response():
     outputs = {"classes": np.array([["相同".encode(), b"no"]], dtype=object), "scores": np.array([[0.25, 0.75]], np.float32)}
     (found,) = messages.classify_response(SPEC, outputs).result.classifications
     assert [(item.label, item.score) for item in found.classes] == [("相同", 0.25), ("no", 0.75)]
-
-
-def test_examples_as_tensorflow_writes_them():
-    serialized = example(text_a="北").SerializeToString()
-    assert messages.safe_example(serialized) == serialized
-    assert messages.safe_example(serialized + b"\x7a\x01x") == serialized          # an unknown field
-    assert messages.safe_example(b"") == b""
-
-
-@pytest.mark.parametrize("serialized", [b"\xff", b"\n\x05", b"abc"])
-def test_what_is_no_example(serialized):
-    with pytest.raises(RequestError, match="Could not parse example input of %d bytes" % len(serialized)):
-        messages.safe_example(serialized)

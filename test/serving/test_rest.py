@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from served import LIMITS
 
 from serving import rest
 from serving.errors import RequestError
@@ -23,12 +24,11 @@ def lists(arrays):
     ({"inputs": {"text_a": ["北"], "text_b": [{"b64": ""}], "other": 1}}, PAIR, {"text_a": ["北".encode()], "text_b": [b""]}),
     ({"instances": ["北", {"b64": "eA=="}]}, {"text": TEXT}, {"text": ["北".encode(), b"x"]}),
     ({"inputs": ["北"]}, {"text": TEXT}, {"text": ["北".encode()]}),
-    ({"inputs": {"b64": "eA=="}}, {"text": TEXT}, {"text": b"x"}),
     ({"instances": [[1, 2], [3, 4]]}, {"ids": IDS}, {"ids": [[1, 2], [3, 4]]}),
     ({"inputs": []}, {"text": TEXT}, {"text": []}),
 ])
 def test_predict_inputs(request_, wanted, found):
-    assert lists(rest.predict_inputs(request_, wanted)) == found
+    assert lists(rest.predict_inputs(request_, wanted, LIMITS)) == found
 
 
 @pytest.mark.parametrize("request_, wanted, message", [
@@ -48,6 +48,10 @@ def test_predict_inputs(request_, wanted, found):
     ({"inputs": [{"b64": "eA==", "x": 1}]}, {"text": TEXT}, "JSON Value: Object is not of expected type: string"),
     ({"inputs": [[1], [2, 3]]}, {"ids": IDS}, r"its lists must all have the shape \[2, 1\] of the first"),
     ({"inputs": [[1], 2]}, {"ids": IDS}, "must all have the shape"),
+    ({"inputs": {"b64": "eA=="}}, {"text": TEXT}, r"input text: its shape must be \(\?,\), got \[\]"),
+    ({"inputs": [[]] * 9}, {"ids": IDS}, "at most 8 rows, got 9"),
+    ({"instances": [{}] * 9}, PAIR, "at most 8 rows, got 9"),
+    ({"inputs": [[1] * 513]}, {"ids": IDS}, "a row must have at most 512 token ids, got 513"),
     ({"inputs": json.loads("[" * 33 + "]" * 33)}, {"ids": IDS}, "its lists are nested more than 32 deep"),
     ({"inputs": [[1.5]]}, {"ids": IDS}, "JSON Value: Number is not of expected type: int32"),
     ({"inputs": [[True]]}, {"ids": IDS}, "JSON Value: Bool is not of expected type: int32"),
@@ -56,7 +60,18 @@ def test_predict_inputs(request_, wanted, found):
 ])
 def test_what_does_not_fit(request_, wanted, message):
     with pytest.raises(RequestError, match=message):
-        rest.predict_inputs(request_, wanted)
+        rest.predict_inputs(request_, wanted, LIMITS)
+
+
+@pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000, b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
+def test_what_is_nested_too_deep_never_reaches_the_parser(body, monkeypatch):
+    monkeypatch.setattr(rest.orjson, "loads", None)            # which would end this process
+    with pytest.raises(RequestError, match="JSON Parse error: lists and objects are nested more than 64 deep"):
+        rest.parse(body)
+
+
+def test_brackets_in_texts_are_no_depth():
+    assert rest.parse(b'{"inputs": ["' + b"[" * 100 + b'"]}') == {"inputs": ["[" * 100]}
 
 
 @pytest.mark.parametrize("body, message", [
@@ -92,7 +107,7 @@ def test_predict_response(request_, outputs, body):
 
 def test_classify():
     (serialized,) = rest.classify_examples({"examples": [{"text_a": "北", "n": [1, True], "f": 0.5, "b": {"b64": "/w=="}}],
-                                            "context": {"text_b": ["好"], "n": 7}})
+                                            "context": {"text_b": ["好"], "n": 7}}, LIMITS)
     features = tf.train.Example.FromString(serialized).features.feature
     assert features["text_a"].bytes_list.value == ["北".encode()]
     assert features["text_b"].bytes_list.value == ["好".encode()]
@@ -107,6 +122,10 @@ def test_classify():
     ({"examples": []}, "When method is classify"),
     ({"examples": ["x"]}, "Example must be JSON object but got JSON String"),
     ({"examples": [{}], "context": 1}, "Example must be JSON object but got JSON Number"),
+    ({"examples": [{}] * 9}, "at most 8 rows, got 9"),
+    ({"examples": [{"x": [1] * 1000}]}, "at most 1000 fields, features and values"),
+    ({"examples": [{}] * 8, "context": {str(number): 1 for number in range(200)}}, "at most 1000 fields"),
+    ({"examples": [{}], "context": {"x": "x" * 1000}}, "context: an example must have at most 1000 bytes, got 10"),
     ({"examples": [{"x": None}]}, "Feature: x has an element with unexpected JSON type: Null"),
     ({"examples": [{"x": ["a", 1]}]}, "unexpected JSON type: Number, String"),
     ({"examples": [{"x": 2 ** 63}]}, "unexpected JSON type: Number"),
@@ -114,7 +133,7 @@ def test_classify():
 ])
 def test_what_is_no_classify_request(request_, message):
     with pytest.raises(RequestError, match=message):
-        rest.classify_examples(request_)
+        rest.classify_examples(request_, LIMITS)
 
 
 def test_error():

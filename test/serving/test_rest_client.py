@@ -43,7 +43,16 @@ def test_probabilities_by_label(server):
     (404, b'{"error": "Servable not found"}', ":classify: 404: Servable not found"),
     (502, b"<html>", ":classify: 502: <html>"),
     (200, b"<html>", "no answer of TensorFlow Serving's"),
-    (200, b"{}", "no answer of TensorFlow Serving's: 'results'"),
+    (200, b"{}", "no answer of TensorFlow Serving's: 'results' is no list of 1, one for each text"),
+    (200, b"[1]", "'results' is no list of 1"),
+    (200, b'{"results": [[["0", 1]], [["0", 1]]]}', "'results' is no list of 1"),
+    (200, b'{"results": [[["0", null]]]}', "'results' holds other than pairs of label and score"),
+    (200, b'{"results": [7]}', "'results' holds other than pairs"),
+    (200, b'{"results": [[]]}', "'results' holds a text without labels"),
+    (200, b'{"results": [[["\\ud800", 1]]]}', "no answer of TensorFlow Serving's: .*ud800 is half a character"),
+    (200, b"[" * 150000, "no answer of TensorFlow Serving's: lists and objects are nested more than 64 deep"),
+    (200, b'{"results": ' + b"1" * 1000000 + b"}", "no answer of TensorFlow Serving's: "),
+    (500, b"[" * 150000, r":classify: 500: \[\[\["),
 ])
 def test_what_goes_wrong_there(server, status, body, message):
     server.status, server.body = status, body

@@ -35,6 +35,21 @@ def test_missing_file_is_a_user_error(version, tmp_path, path, message):
         SavedModel(folder)
 
 
+@pytest.mark.parametrize("name, content, message", [
+    ("model_card.json", b"[" * 150000, "model_card.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"),
+    ("model_card.json", b"[]", "model_card.json: labels must be a list of texts"),
+    ("model_card.json", b'{"labels": [1]}', "model_card.json: labels must be a list of texts"),
+    ("model_card.json", b'{"labels": ["\\ud800"]}', "model_card.json: .ud800 is half a character"),
+    ("vocab.txt", b"\xff", "vocab.txt: not UTF-8: invalid start byte"),
+])
+def test_what_stands_beside_the_graph_is_damaged(tmp_path, name, content, message):
+    (tmp_path / "assets.extra").mkdir()
+    (tmp_path / "assets.extra" / "model_card.json").write_bytes(b'{"labels": ["a"]}')
+    (tmp_path / "assets.extra" / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        SavedModel(str(tmp_path))
+
+
 def test_damaged_graph_is_a_user_error(version, tmp_path):
     folder = shutil.copytree(version, str(tmp_path / "1"))
     with open(os.path.join(folder, "saved_model.pb"), "wb"):

@@ -1,3 +1,4 @@
+import asyncio
 import gc
 import json
 import os
@@ -18,7 +19,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from etl.command_line import UserError
-from serving.server import bind, look_for_less_garbage, main
+from serving.server import bind, look_for_less_garbage, main, unless_set
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -179,9 +180,27 @@ def test_no_model_is_one_line(tmp_path):
                                      "serving.export first\n" % tmp_path)
 
 
+def test_what_is_begun_ends_when_the_server_is_told_to():
+    async def ask():
+        ending = asyncio.Event()
+        assert await unless_set(ending, asyncio.sleep(0))
+        with pytest.raises(UserError, match="no model"):
+            await unless_set(ending, fail(UserError("no model")))
+        asyncio.get_event_loop().call_soon(ending.set)
+        assert not await unless_set(ending, asyncio.sleep(1000))
+
+    async def fail(error):
+        raise error
+    asyncio.run(asyncio.wait_for(ask(), 60))
+
+
 @pytest.mark.parametrize("arguments, message", [
+    (["--load_timeout_seconds", "0"], "load_timeout_seconds must be at least 1, got 0"),
     (["--port", "65536"], "port must be at most 65535, got 65536"),
+    (["--max_inflight_body_bytes", "4194303"], "max_inflight_body_bytes must be at least 4194304, got 4194303"),
     (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
+    (["--max_grpc_bytes", "1000"], "max_grpc_bytes must be at least max_body_bytes, 4194304, got 1000"),
+    (["--max_grpc_connections", "0"], "max_grpc_connections must be at least 1, got 0"),
 ])
 def test_bad_flags(arguments, message, capsys):
     with pytest.raises(SystemExit):

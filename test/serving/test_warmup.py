@@ -34,19 +34,3 @@ def test_messages():
     first, second = log.classify_log.request.input.example_list.examples
     assert first.features.feature["text_b"].bytes_list.value[0].decode("utf-8") == "京"
     assert list(second.features.feature) == ["text_a"]
-
-
-def test_replay_asks_what_the_records_ask(saved_model, version):
-    asked = []
-
-    class Listener:
-        def run(self, inputs, signature):
-            asked.append((signature, sorted(inputs)))
-            return saved_model.run(inputs, signature)
-    warmup.replay(version, Listener())
-    assert asked == [("predict_ids", ["input_ids", "input_mask", "segment_ids"]), ("serving_default", ["text_a", "text_b"]),
-                     ("classify", ["inputs"])]
-
-
-def test_no_records_no_replay(tmp_path):
-    warmup.replay(str(tmp_path), None)

@@ -1,6 +1,6 @@
 """Runs what this folder attacks the project with, one script after the other; exit status 0 when all of it held.
 
-  python test/checks/attack/run.py            # or some of them:  run.py http grpc
+  python test/checks/attack/run.py            # or some of them:  run.py rest grpc_port
 """
 import glob
 import os

@@ -1,0 +1,468 @@
+"""What stands between the network and gRPC's own server, and bounds what clients may hold of this process.
+
+gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet. So this event
+loop accepts the connections and passes them on, one for one, over a Unix socket that nobody else can reach. Of HTTP/2 it reads
+the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
+blocks are passed on in one piece, with the client's address behind them, which gRPC would no longer know.
+"""
+import asyncio
+import os
+import secrets
+import socket
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
+END_STREAM, END_HEADERS, PADDED, PRIORITY = 1, 4, 8, 32
+NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
+LAST_STREAM = 2 ** 31 - 1
+FRAME_HEADER_BYTES = 9
+MAX_FRAME_BYTES = 16384                        # what gRPC's server tells its clients
+MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address comes behind them
+PREFACE_SECONDS = 10
+READ_SECONDS = 30                              # for a client whose buffers are full
+GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
+BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
+MOST_FRAMES = 3 * BURST                        # at once: no client sends so many
+SMALL_BYTES = 256                              # of data, which are little
+ANSWER_FRAMES = 8                              # such frames that come with a call: acknowledgements, windows, pings
+
+
+class RelayLimits(NamedTuple):
+    max_connections: int
+    max_bytes: int                             # of requests that have not been answered, those of all connections together
+
+
+class Relay:
+    """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one event loop.
+
+    Attributes:
+      client_header: name of the header that holds a client's address. It is drawn, so that no client can send it.
+    """
+
+    def __init__(self, listening: socket.socket, path: str, limits: RelayLimits) -> None:
+        self.client_header = "x-client-" + secrets.token_hex(8)
+        self.path, self.draining = path, False
+        self.held = 0                          # bytes
+        self._listening, self._limits = listening, limits
+        self._connections: Set["Connection"] = set()
+        self._accepting: Optional["asyncio.Future[None]"] = None
+
+    def start(self) -> None:
+        self._listening.setblocking(False)
+        self._accepting = asyncio.ensure_future(self._accept())
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no further connection, asks clients to go elsewhere, and waits until all they have asked is answered."""
+        self.draining = True
+        if self._accepting:
+            self._accepting.cancel()
+        self._listening.close()
+        for connection in [*self._connections]:
+            connection.say_goodbye()
+        loop = asyncio.get_event_loop()
+        end = loop.time() + seconds
+        while self._connections and loop.time() < end:
+            await asyncio.sleep(0.02)
+
+    def close(self) -> None:
+        for connection in [*self._connections]:
+            connection.close()
+
+    def add(self, connection: "Connection") -> None:
+        """When there are too many, the one that is missed least ends: it may be the new one."""
+        if len(self._connections) >= self._limits.max_connections:
+            idle = [each for each in self._connections if not each.num_waiting]
+            if not idle:
+                connection.abort()
+                return
+            self.drop(min(idle, key=lambda each: (each.was_answered, each.last_used)), NO_ERROR)
+        self._connections.add(connection)
+
+    def drop(self, connection: "Connection", error: int) -> None:
+        """Ends a connection at once; what it holds is free."""
+        self.remove(connection)
+        connection.close(error)
+
+    def remove(self, connection: "Connection") -> None:
+        self._connections.discard(connection)
+        connection.release_all()
+
+    def hold(self, num_bytes: int) -> None:
+        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends."""
+        self.held += num_bytes
+        while self.held > self._limits.max_bytes:
+            self.drop(max(self._connections, key=lambda each: each.held), ENHANCE_YOUR_CALM)
+
+    async def _accept(self) -> None:
+        loop: Any = asyncio.get_event_loop()
+        while True:                            # one by one, so that a descriptor is given back before the next is taken
+            try:
+                accepted, _ = await loop.sock_accept(self._listening)
+            except OSError:                    # no descriptor is left, or the client has gone
+                await asyncio.sleep(0.05)
+                continue
+            try:
+                await loop.connect_accepted_socket(lambda: ClientEnd(Connection(self)), accepted)
+            except OSError:
+                accepted.close()
+            await asyncio.sleep(0)
+
+
+class Connection:
+    """A client's connection and the one to gRPC's server that it is passed on to.
+
+    Attributes:
+      held: bytes of its requests that have not been answered.
+      num_waiting: its calls that have come whole and wait for their answers.
+      was_answered: whether a call ever was.
+      last_used: when it came, or a call of it was answered last.
+    """
+
+    def __init__(self, relay: Relay) -> None:
+        self.held = self.num_waiting = 0
+        self.was_answered = False
+        self._loop = asyncio.get_event_loop()
+        self.last_used = self._loop.time()
+        self._relay = relay
+        self._client: Any = None               # transports
+        self._server: Any = None
+        self._calls: Dict[int, List[int]] = {}     # by stream: bytes held, and 1 when its request has come whole
+        self._last_stream = 0
+        self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
+        self._from_server = ServerFrames(self._frame_of_server)
+        self._goodbye = b""                    # waits for the end of a frame
+        self._stalls: Set[str] = set()         # why nothing is read of the client
+        self._credit, self._credit_time = float(BURST), self.last_used
+        self._timer: Any = None
+        self._is_over = False
+
+    def client_came(self, transport: Any) -> None:
+        self._client = transport
+        host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
+        name = "ipv6:[%s]:%d" % (host, port) if ":" in host else "ipv4:%s:%d" % (host, port)
+        self._from_client.suffix = literal_header(self._relay.client_header, name)
+        self._timer = self._loop.call_later(PREFACE_SECONDS, self.abort)
+        self._relay.add(self)
+
+    def client_sent(self, data: bytes) -> None:
+        try:
+            passed = self._from_client.feed(data)
+        except ValueError:                     # no HTTP/2, or none that a client of gRPC speaks
+            self._relay.drop(self, NO_ERROR)
+            return
+        if passed and not self._is_over:
+            if self._server:
+                self._server.write(passed)
+            else:
+                self._timer.cancel()
+                self._stall("connecting")
+                asyncio.ensure_future(self._connect(passed))
+
+    def server_sent(self, data: bytes) -> None:
+        passed = self._from_server.feed(data)
+        if not self._is_over:
+            self._client.write(passed)
+            self._flush_goodbye()
+
+    def say_goodbye(self) -> None:
+        """Asks the client to open no further call here; ends when all that have come are answered."""
+        if self._server is None:
+            self.abort()
+            return
+        self._goodbye = goaway(LAST_STREAM, NO_ERROR)
+        self._flush_goodbye()
+        self._loop.call_later(GOAWAY_SECONDS, self._end_when_answered)
+
+    def _end_when_answered(self) -> None:
+        if not self._is_over:
+            if not self._calls and self._from_server.at_boundary:
+                self._relay.drop(self, NO_ERROR)
+            else:
+                self._loop.call_later(0.02, self._end_when_answered)
+
+    def client_full(self) -> None:
+        """The client does not read what it has asked for."""
+        if self._server:
+            self._server.pause_reading()
+        self._timer = self._loop.call_later(READ_SECONDS, self.abort)
+
+    def client_reads(self) -> None:
+        self._timer.cancel()
+        if self._server and not self._is_over:
+            self._server.resume_reading()
+
+    def server_full(self) -> None:
+        self._stall("server")
+
+    def server_reads(self) -> None:
+        self._go_on("server")
+
+    def close(self, error: int = NO_ERROR) -> None:
+        """Ends both sides, and tells the client why if that fits between two frames."""
+        if self._server and self._client and not self._is_over and self._from_server.at_boundary:
+            self._client.write(goaway(self._last_stream, error))
+        self._over(self._client and self._client.close)
+        self._loop.call_later(1, self.abort)   # a client that does not read would keep its descriptor
+
+    def abort(self) -> None:
+        self._over(None)
+        if self._client:
+            self._client.abort()
+
+    def lost(self) -> None:
+        """One side has gone."""
+        if not self._is_over:
+            self._loop.call_later(READ_SECONDS, self.abort)
+        self._over(self._client and self._client.close)
+
+    def release_all(self) -> None:
+        for stream in [*self._calls]:
+            self._release(stream)
+
+    def _over(self, end_client: Optional[Callable[[], None]]) -> None:
+        if not self._is_over:
+            self._is_over = True
+            self._timer.cancel()
+            self._relay.remove(self)
+            if self._server:
+                self._server.abort()
+        if end_client:
+            end_client()
+
+    async def _connect(self, first: bytes) -> None:
+        try:
+            await self._loop.create_unix_connection(lambda: ServerEnd(self), self._relay.path)
+        except OSError:
+            self.abort()
+            return
+        if self._is_over:
+            self._server.abort()
+        else:
+            self._server.write(first)
+            self._go_on("connecting")
+            if self._relay.draining:
+                self.say_goodbye()
+
+    def server_came(self, transport: Any) -> None:
+        self._server = transport
+
+    def _block_of_client(self, stream: int, num_bytes: int, is_whole: bool) -> None:
+        self._spend()
+        if stream > self._last_stream and not self._is_over:   # it may have ended within what is read just now
+            self._last_stream = stream
+            self._calls[stream] = [0, 0]
+        self._hold(stream, num_bytes, is_whole)
+
+    def _frame_of_client(self, kind: int, flags: int, stream: int, num_bytes: int) -> None:
+        if kind == DATA and stream in self._calls:
+            if num_bytes < SMALL_BYTES:
+                self._spend()
+            self._hold(stream, num_bytes, bool(flags & END_STREAM))
+        else:
+            self._spend()
+            if kind == RST_STREAM:
+                self._release(stream)
+
+    def _frame_of_server(self, kind: int, flags: int, stream: int) -> None:
+        if (kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM) and self._release(stream):
+            self.was_answered, self.last_used = True, self._loop.time()
+            self._credit = min(BURST, self._credit + ANSWER_FRAMES)
+
+    def _hold(self, stream: int, num_bytes: int, is_whole: bool) -> None:
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        call[0] += num_bytes
+        self.held += num_bytes
+        if is_whole and not call[1]:
+            call[1] = 1
+            self.num_waiting += 1
+        self._relay.hold(num_bytes)
+
+    def _release(self, stream: int) -> bool:
+        """Whether it was a call under way."""
+        call = self._calls.pop(stream, None)
+        if call is None:
+            return False
+        self.held -= call[0]
+        self.num_waiting -= call[1]
+        self._relay.hold(-call[0])
+        return True
+
+    def _spend(self) -> None:
+        """Counts a frame that carries little; when there are too many, the next ones wait, or the connection ends."""
+        self._credit -= 1
+        if self._credit < BURST - MOST_FRAMES and not self._is_over:
+            self._relay.drop(self, ENHANCE_YOUR_CALM)
+        if self._credit < 0 and "calm" not in self._stalls:
+            now = self._loop.time()
+            self._credit = min(BURST, self._credit + (now - self._credit_time) * FRAMES_A_SECOND)
+            self._credit_time = now
+            if self._credit < 0:
+                self._stall("calm")
+                self._loop.call_later(-self._credit / FRAMES_A_SECOND + 0.05, self._go_on, "calm")
+
+    def _stall(self, why: str) -> None:
+        if not self._stalls and not self._is_over:
+            self._client.pause_reading()
+        self._stalls.add(why)
+
+    def _go_on(self, why: str) -> None:
+        if why in self._stalls:
+            self._stalls.remove(why)
+            if not self._stalls and not self._is_over:
+                self._client.resume_reading()
+
+    def _flush_goodbye(self) -> None:
+        if self._goodbye and self._from_server.at_boundary:
+            self._client.write(self._goodbye)
+            self._goodbye = b""
+
+
+class ClientEnd(asyncio.Protocol):
+    def __init__(self, connection: Connection) -> None:
+        self.connection_made, self.data_received = connection.client_came, connection.client_sent      # type: ignore
+        self.pause_writing, self.resume_writing = connection.client_full, connection.client_reads      # type: ignore
+        self.connection_lost = lambda error: connection.lost()         # type: ignore
+
+
+class ServerEnd(asyncio.Protocol):
+    def __init__(self, connection: Connection) -> None:
+        self.connection_made, self.data_received = connection.server_came, connection.server_sent      # type: ignore
+        self.pause_writing, self.resume_writing = connection.server_full, connection.server_reads      # type: ignore
+        self.connection_lost = lambda error: connection.lost()         # type: ignore
+
+
+class ClientFrames:
+    """Bytes of a client, in pieces as they come → those that go on. Raises ValueError for what is no HTTP/2.
+
+    Args:
+      on_frame: is told type, flags, stream and length of each frame but those of headers.
+      on_block: is told stream and length of each header block, and whether the request ends with it.
+    """
+
+    suffix = b""                               # goes behind each header block
+
+    def __init__(self, on_frame: Callable[[int, int, int, int], None], on_block: Callable[[int, int, bool], None]) -> None:
+        self._on_frame, self._on_block = on_frame, on_block
+        self._rest = b""                       # the beginning of the preface, of a frame's header, or of a frame of headers
+        self._has_preface = False
+        self._skip = 0                         # bytes of a frame that are still to come
+        self._block: Optional[bytes] = None    # headers without their end
+        self._block_stream = self._block_flags = 0
+
+    def feed(self, data: bytes) -> bytes:
+        data, passed, start, position = self._rest + data, [], 0, 0
+        if not self._has_preface:
+            if not PREFACE.startswith(data[:len(PREFACE)]):
+                raise ValueError("no HTTP/2")
+            if len(data) < len(PREFACE):
+                self._rest = data
+                return b""
+            self._has_preface, position = True, len(PREFACE)
+        while position < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - position)
+                self._skip -= step
+                position += step
+                continue
+            if len(data) - position < FRAME_HEADER_BYTES:
+                break
+            length, kind, flags, stream = frame_header(data, position)
+            if length > MAX_FRAME_BYTES:
+                raise ValueError("a frame of %d bytes" % length)
+            if kind in (HEADERS, CONTINUATION):
+                end = position + FRAME_HEADER_BYTES + length
+                if end > len(data):
+                    break
+                passed += [data[start:position], self._headers(kind, flags, stream, data[position + FRAME_HEADER_BYTES:end])]
+                start = position = end
+                continue
+            if self._block is not None:
+                raise ValueError("a header block has no end")
+            self._on_frame(kind, flags, stream, length)
+            position += FRAME_HEADER_BYTES
+            self._skip = length
+        self._rest = data[position:]
+        return b"".join([*passed, data[start:position]])
+
+    def _headers(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        """What goes on for a frame of headers: the whole block in one frame, once its end has come."""
+        if (kind == HEADERS) != (self._block is None) or self._block is not None and (
+                stream != self._block_stream or not payload):      # gRPC's clients send no empty ones, floods do
+            raise ValueError("headers out of turn")
+        if kind == HEADERS:
+            self._block_stream, self._block_flags = stream, flags & END_STREAM
+            payload = without_padding(flags, payload)
+        block = (self._block or b"") + payload
+        if len(block) > MAX_BLOCK_BYTES:
+            raise ValueError("headers of more than %d bytes" % MAX_BLOCK_BYTES)
+        if not flags & END_HEADERS:
+            self._block = block
+            return b""
+        self._block = None
+        self._on_block(stream, len(block), bool(self._block_flags))
+        return frame(HEADERS, END_HEADERS | self._block_flags, stream, block + self.suffix)
+
+
+class ServerFrames:
+    """Bytes of gRPC's server → the same, up to the last whole header of a frame; `on_frame` is told type, flags and stream."""
+
+    def __init__(self, on_frame: Callable[[int, int, int], None]) -> None:
+        self._on_frame = on_frame
+        self._rest = b""
+        self._skip = 0
+
+    @property
+    def at_boundary(self) -> bool:
+        """Whether what has gone on ends with a frame."""
+        return not self._skip
+
+    def feed(self, data: bytes) -> bytes:
+        if self._rest:
+            data = self._rest + data
+        position = self._skip
+        while len(data) - position >= FRAME_HEADER_BYTES:
+            length, kind, flags, stream = frame_header(data, position)
+            self._on_frame(kind, flags, stream)
+            position += FRAME_HEADER_BYTES + length
+        end = min(position, len(data))
+        self._skip, self._rest = position - end, data[end:]
+        return data[:end] if self._rest else data
+
+
+def frame_header(data: bytes, position: int) -> Any:
+    """Length, type, flags and stream."""
+    return (data[position] << 16 | data[position + 1] << 8 | data[position + 2], data[position + 3], data[position + 4],
+            int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM)
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def goaway(last_stream: int, error: int) -> bytes:
+    return frame(GOAWAY, 0, 0, last_stream.to_bytes(4, "big") + error.to_bytes(4, "big"))
+
+
+def literal_header(name: str, value: str) -> bytes:
+    """A header that changes no table (RFC 7541, 6.2.2). Both have at most 126 bytes."""
+    return b"\0" + b"".join(bytes([len(text)]) + text for text in (name.encode(), value.encode()))
+
+
+def without_padding(flags: int, payload: bytes) -> bytes:
+    """The fragment of a block in a frame of headers; padding and priorities are left out."""
+    padding, start = (payload[0], 1) if flags & PADDED and payload else (0, 0)
+    start += 5 if flags & PRIORITY else 0
+    if start + padding > len(payload):
+        raise ValueError("more padding than a frame")
+    return payload[start:len(payload) - padding]
+
+
+def unlinked(path: str) -> str:
+    """Another path to the Unix socket at `path`, for this process alone; `path` and its folder are removed."""
+    descriptor = os.open(path, os.O_PATH)
+    os.unlink(path)
+    os.rmdir(os.path.dirname(path))
+    return "/proc/self/fd/%d" % descriptor

@@ -1,0 +1,137 @@
+"""Where a request begins and ends: HTTP/1's framing (RFC 9112), read strictly and in bounded memory.
+
+What can be understood in two ways is refused, since a proxy before us may have understood it in the other.
+"""
+import re
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+MAX_HEAD_BYTES = 65536
+MAX_FIELDS = 128
+MAX_LINE_BYTES = 4096                          # of a chunk's size with its extensions, and of a trailer
+END_OF_HEAD = b"\r\n\r\n"
+REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-\"$-~]*) HTTP/1\.([01])")
+FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
+LENGTH = re.compile(rb"[0-9]{1,15}")
+CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~\x80-\xff]*)?")
+BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+FRAMING_FIELDS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
+
+
+class FramingError(Exception):
+    """What came is no request, or more of one than is read."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Head(NamedTuple):
+    """A request's head; names of fields in lower case, values without blanks around them."""
+    method: bytes
+    target: bytes                              # a path, and maybe a query
+    version: bytes                             # b"1.1" or b"1.0"
+    fields: List[Tuple[bytes, bytes]]
+    length: Optional[int]                      # bytes of the body; None for a chunked one
+    expects_continue: bool
+    is_last: bool                              # the client wants the connection closed after the answer
+
+
+def read_head(head: bytes) -> Head:
+    """Reads all that stands before the empty line. Raises FramingError."""
+    lines = head.split(b"\r\n", MAX_FIELDS + 1)
+    line = REQUEST_LINE.fullmatch(lines[0])
+    if not line:
+        raise FramingError(400, "the request line must be METHOD /path HTTP/1.1")
+    if len(lines) > MAX_FIELDS + 1:
+        raise FramingError(431, "a head must have at most %d fields" % MAX_FIELDS)
+    fields: List[Tuple[bytes, bytes]] = []
+    framing: Dict[bytes, bytes] = {}
+    for text in lines[1:]:
+        field = FIELD.fullmatch(text)
+        if not field:
+            raise FramingError(400, "a field must be NAME: VALUE in one line")
+        name, value = field.group(1).lower(), field.group(2).strip(b" \t")
+        fields.append((name, value))
+        if name in FRAMING_FIELDS:
+            if name in framing and name != b"connection":
+                raise FramingError(400, "%s must stand once" % name.decode())
+            framing[name] = framing[name] + b"," + value if name in framing else value
+    version = b"1." + line.group(3)
+    if version == b"1.1" and b"host" not in framing:
+        raise FramingError(400, "host must be given")
+    return Head(line.group(1), line.group(2), version, fields, _length(version, framing),
+                framing.get(b"expect", b"").lower() == b"100-continue",
+                version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b"")))
+
+
+def _length(version: bytes, framing: Dict[bytes, bytes]) -> Optional[int]:
+    encoding, length = framing.get(b"transfer-encoding"), framing.get(b"content-length")
+    if encoding is None:
+        if length is not None and not LENGTH.fullmatch(length):
+            raise FramingError(400, "content-length must be a number")
+        return int(length or 0)
+    if encoding.lower() != b"chunked" or version != b"1.1":
+        raise FramingError(400, "transfer-encoding must be chunked, in HTTP/1.1")
+    if length is not None:
+        raise FramingError(400, "content-length and transfer-encoding exclude each other")
+    return None
+
+
+def _tokens(value: bytes) -> List[bytes]:
+    return [token.strip(b" \t").lower() for token in value.split(b",")] if value else []
+
+
+class ChunkedBody:
+    """Reads a chunked body piece by piece. It keeps the part of a line that has come, and nothing else; trailers are dropped."""
+
+    def __init__(self) -> None:
+        self._line = b""                       # what has come of a line
+        self._read_line = self._read_size
+        self._left = 0                         # bytes of the chunk's data that have not come
+        self._allowed = MAX_HEAD_BYTES         # bytes that may still come beside data
+        self.is_complete = False
+
+    def feed(self, piece: bytes) -> Tuple[bytes, bytes]:
+        """The data in `piece`, and, once the body is complete, what stands behind it. Raises FramingError."""
+        piece, self._line = self._line + piece, b""
+        data, at = [], 0
+        while at < len(piece) and not self.is_complete:
+            if self._left:
+                data.append(piece[at:at + self._left])
+                at += len(data[-1])
+                self._left -= len(data[-1])
+                self._allowed += len(data[-1])
+                continue
+            end = piece.find(b"\r\n", at, at + MAX_LINE_BYTES)
+            if end < 0:
+                self._line = piece[at:]
+                self._require_line(self._line)
+                break
+            self._allowed -= end + 2 - at
+            if self._allowed < 0:
+                raise FramingError(400, "the body's chunks must hold data")
+            self._read_line(piece[at:end])
+            at = end + 2
+        return b"".join(data), piece[at:] if self.is_complete else b""
+
+    def _require_line(self, part: bytes) -> None:
+        """Whether a line may begin so."""
+        if len(part) >= MAX_LINE_BYTES or b"\n" in part or (self._read_line == self._read_end and part != b"\r"):
+            raise FramingError(400, "a chunk must be SIZE, its data, and an end of line behind each")
+
+    def _read_size(self, line: bytes) -> None:
+        size = CHUNK_SIZE.fullmatch(line)
+        if not size:
+            raise FramingError(400, "a chunk's size must be a hexadecimal number")
+        self._left = int(size.group(1), 16)
+        self._read_line = self._read_end if self._left else self._read_trailer
+
+    def _read_end(self, line: bytes) -> None:
+        if line:
+            raise FramingError(400, "a chunk's data must end where its size says")
+        self._read_line = self._read_size
+
+    def _read_trailer(self, line: bytes) -> None:
+        if line and not FIELD.fullmatch(line):
+            raise FramingError(400, "a trailer must be NAME: VALUE in one line")
+        self.is_complete = not line

@@ -1,0 +1,42 @@
+"""The bytes of requests and unread answers that are kept at once, over all connections: a budget that half-sent requests cannot hold."""
+from typing import Callable, Dict, Optional
+
+
+class Share:
+    """What one request keeps. `give_up`, while there is one, ends the request when others need its bytes."""
+
+    def __init__(self, give_up: Optional[Callable[[], None]]) -> None:
+        self.give_up = give_up
+        self.num_bytes = 0
+
+
+class Inflight:
+    """The budget. When it is spent, the request that has been under way longest without being complete gives its bytes up."""
+
+    def __init__(self, max_bytes: int, on_refusal: Callable[[], None] = lambda: None) -> None:
+        """`on_refusal` is told of each request that is ended, or not begun, for want of bytes."""
+        self.max_bytes, self._on_refusal = max_bytes, on_refusal
+        self.num_bytes = 0
+        self._shares: Dict[Share, None] = {}   # in the order in which they began
+
+    def take(self, share: Share, num_bytes: int) -> bool:
+        """Adds to `share`; False when that is impossible, `share` being then given back whole."""
+        self._shares[share] = None
+        share.num_bytes += num_bytes
+        self.num_bytes += num_bytes
+        while self.num_bytes > self.max_bytes:
+            oldest = next((other for other in self._shares if other.give_up), share)
+            self.give_back(oldest)
+            self._on_refusal()
+            if oldest is share:
+                return False
+            if oldest.give_up:
+                oldest.give_up()
+        return True
+
+    def give_back(self, share: Share) -> None:
+        """All of it; does nothing the second time."""
+        if share in self._shares:
+            del self._shares[share]
+            self.num_bytes -= share.num_bytes
+            share.num_bytes = 0

@@ -1,0 +1,137 @@
+"""Attacks the logs: whoever should read standard output or standard error does not, goes away, or has no room.
+
+  python test/checks/attack/access_log.py
+"""
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import target
+
+REQUESTS = 20000                               # their lines are more than a pipe and the server's own bound hold
+LONG_PATH = "/" + "x" * 1000
+END_SECONDS = 10
+
+
+def start(**streams):
+    """A server with such streams, its port; standard output must be a pipe or a file that can be read."""
+    target.export_model(os.path.join(target.FOLDER, "export"))
+    return subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", os.path.join(target.FOLDER, "export"), "--port", "0",
+                             "--rest_api_port", "0"], cwd=target.ROOT, env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"), **streams)
+
+
+def port_of(line):
+    return int(re.search(rb"http://\S+?:(\d+)", line).group(1))
+
+
+def ask(port, path, seconds=10):
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (port, path), timeout=seconds) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+    except OSError as error:
+        return 0, str(error).encode()
+
+
+def ask_many(port, path, count):
+    """Over one connection; how many were answered."""
+
+    request = b"GET %s HTTP/1.1\r\nHost: x\r\n\r\n" % path.encode()
+    answered = 0
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection, connection.makefile("rb") as stream:
+        try:
+            for _ in range(count):
+                connection.sendall(request)
+                length = 0
+                for header in iter(stream.readline, b"\r\n"):
+                    if not header:
+                        return answered
+                    if header.startswith(b"content-length:"):
+                        length = int(header.split(b":")[1])
+                stream.read(length)
+                answered += 1
+        except OSError:
+            pass
+    return answered
+
+
+def lost_lines(port):
+    found = re.search(rb"^serving_lost_log_lines_total (\S+)", ask(port, "/monitoring/prometheus/metrics")[1], re.M)
+    return float(found.group(1)) if found else -1.0
+
+
+def end(process):
+    """Seconds until SIGTERM ended the process, and its exit status."""
+    process.send_signal(signal.SIGTERM)
+    begun = time.monotonic()
+    try:
+        status = process.wait(END_SECONDS)
+    except subprocess.TimeoutExpired:
+        status = "none"
+    return time.monotonic() - begun, status
+
+
+def attack(outcome, name, process, port, wants_lost):
+    try:
+        answered = ask_many(port, LONG_PATH, REQUESTS if wants_lost else 500)
+        health, lost = ask(port, "/healthz")[0], lost_lines(port)
+        seconds, status = end(process)
+        held = answered == (REQUESTS if wants_lost else 500) and health == 200 and status == 0 and (lost > 0) == wants_lost
+        outcome.tell(name, held, "%d answered, /healthz %s, %d lines lost, SIGTERM: status %s after %.1f s"
+                     % (answered, health, lost, status, seconds))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> int:
+    outcome = target.Outcome()
+    process = start(stdout=subprocess.PIPE)
+    attack(outcome, "standard output that nobody reads", process, port_of(process.stdout.readline()), wants_lost=True)
+
+    process = start(stdout=subprocess.PIPE)
+    port = port_of(process.stdout.readline())
+    process.stdout.close()
+    attack(outcome, "standard output whose reader has gone", process, port, wants_lost=True)
+
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)     # full before the server's first word
+    except BlockingIOError:
+        pass
+    os.set_blocking(writing, True)
+    process = start(stdout=subprocess.PIPE, stderr=writing)
+    line = process.stdout.readline()
+    attack(outcome, "standard error that nobody reads", process, port_of(line), wants_lost=False)
+    os.close(reading)
+    os.close(writing)
+
+    path = os.path.join(target.FOLDER, "access.log")
+    with open(path, "wb") as log:
+        process = start(stdout=log)
+        while not os.path.getsize(path):
+            time.sleep(0.1)
+    with open(path, "rb") as log:
+        port = port_of(log.readline())
+    ask_many(port, "/healthz", 3000)
+    seconds, status = end(process)
+    with open(path, "rb") as log:
+        lines = log.read().splitlines()
+    times = [float(found) for found in re.findall(rb'"time":([0-9.]+)', b"\n".join(lines))]
+    outcome.tell("a log that is read is whole and in order", len(times) == 3000 and times == sorted(times) and lines[-1].startswith(b"Ending")
+                 and status == 0, "%d of 3000 lines, status %s after %.1f s" % (len(times), status, seconds))
+    os.remove(path)
+    return outcome.status()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
