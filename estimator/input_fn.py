@@ -6,6 +6,7 @@ evaluate or predict hold is_real_example, too: the last one is filled up with ze
 The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
 very batch that would have come next.
 """
+import os
 from typing import Callable, Dict, Iterator, Optional, Sequence
 
 import numpy as np
@@ -15,7 +16,7 @@ from estimator.encoded import Batch, Rows
 from estimator.ranks import ALONE, World
 from estimator.records import NEVER_ALL_ZERO, PretrainingData, limits_of
 from etl.command_line import UserError
-from etl.examples import FLOAT, rewritten
+from etl.examples import FLOAT, require_true_lengths, rewritten
 
 Features = Dict[str, tf.Tensor]
 InputFn = Callable[[], tf.data.Dataset]
@@ -61,7 +62,8 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_
 def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     """Every held-out record of `data` once, in the files' order."""
     def input_fn() -> tf.data.Dataset:
-        batches = tf.data.TFRecordDataset(list(data.eval_files)).batch(batch_size)
+        files = tf.data.Dataset.from_tensor_slices(list(data.eval_files)).map(_readable)
+        batches = tf.data.TFRecordDataset(files).batch(batch_size)
         return batches.map(_parser(data)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
     return input_fn
 
@@ -128,13 +130,24 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
     def group_records(group: tf.Tensor, files: tf.Tensor) -> tf.data.Dataset:
         tf.set_random_seed(seed)               # of this group's own function, so the graph around it has no say
         # Not Dataset.interleave(num_parallel_calls=...): TensorFlow 1.15's crashes the process after a damaged record.
-        records = tf.data.Dataset.from_tensor_slices(files).apply(tf.data.experimental.parallel_interleave(
+        records = tf.data.Dataset.from_tensor_slices(files).map(_readable).apply(tf.data.experimental.parallel_interleave(
             tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE, sloppy=False))
         return records.shuffle(SHUFFLE_BUFFER, seed=epoch * len(paths) + group, reshuffle_each_iteration=False)
 
     files = tf.data.Dataset.from_tensor_slices(tf.gather(list(paths), order)[files_done:])
     groups = tf.data.Dataset.range(groups_done, len(paths) + 1)
     return tf.data.Dataset.zip((groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
+
+
+@_graph_code
+def _readable(path: tf.Tensor) -> tf.Tensor:
+    """The same path, of a file that TensorFlow's reader can be given."""
+    def check(name: bytes) -> bytes:
+        require_true_lengths(os.fsdecode(name))
+        return name
+    checked = tf.numpy_function(check, [path], tf.string)
+    checked.set_shape([])
+    return checked
 
 
 def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:

@@ -4,6 +4,8 @@ TensorFlow's own serialization orders features at random and costs each worker 1
 themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
 import functools
+import mmap
+import os
 import re
 import struct
 from typing import IO, Any, Container, Dict, Iterable, Iterator, List, NamedTuple, Tuple
@@ -137,6 +139,22 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
             raise UserError("%s: record %d does not match its checksum: the file is damaged" % (path, number))
         yield body[:length]
         number += 1
+
+
+def require_true_lengths(path: str) -> None:
+    """Raises ValueError when a record of a TFRecord file claims more bytes than the file has.
+
+    TensorFlow's reader makes room for what is claimed, and the process ends when there is none. Only the headers are read.
+    """
+    size = os.path.getsize(path)
+    if not size:
+        return
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        at = 0
+        while at + _HEADER_BYTES <= size:
+            at += _HEADER_BYTES + _LENGTH.unpack_from(content, at)[0] + _CRC.size
+        if at > size:
+            raise ValueError("%s: its last record claims more bytes than there are" % path)
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:

@@ -1,4 +1,5 @@
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import failures, input_fn, records
+from etl import examples
 from etl.command_line import UserError
 from etl.examples import encode_examples, frame
 from tiny_training import record_values, write_records
@@ -112,10 +114,17 @@ def test_records_that_other_tools_wrote_are_read(folder):
         assert found[name].tolist() == [array.tolist()] * 5
 
 
+def header_of(length):
+    """That of a record of so many bytes, whose checksum is right."""
+    packed = struct.pack("<Q", length)
+    return packed + struct.pack("<I", examples._masked_crc(packed))
+
+
 @pytest.mark.parametrize("damage, message", [
     (lambda content: content[:-1], r"00000-of-00002.tfrecord: truncated in record 9: \d+ of \d+ bytes"),
     (lambda content: content[:40] + b"\xff" + content[41:],
      "00000-of-00002.tfrecord: record 0 does not match its checksum"),
+    (lambda content: header_of(2 ** 40) + content[12:], "record 0 claims to have 1099511627776 bytes"),
 ])
 def test_a_damaged_file_is_named(folder, damage, message):
     path = rewrite_shard(folder, [record_values(number) for number in range(10)])
