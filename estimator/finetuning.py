@@ -34,7 +34,6 @@ def finetune(config: FinetuneConfig) -> Optional[Results]:
       The results of the best checkpoint of the only or the last run; None without evaluation, on other ranks than the
       first, or after SIGTERM.
     """
-    tf.logging.set_verbosity(tf.logging.ERROR)
     if not config.seeds:
         return run.run(make_job(config))
     cache_dir = cache_dir_of(config)
@@ -58,6 +57,7 @@ def finetune(config: FinetuneConfig) -> Optional[Results]:
 
 def make_job(config: FinetuneConfig) -> Job:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
+    tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
     device, finds_loop = config.choose_device(), config.iterations_per_loop is None
     config = with_loop_and_model(config, device)

@@ -15,7 +15,7 @@ from typing import Any, Optional, Sequence
 
 from estimator import npu
 from estimator.finetune_flags import FinetuneConfig
-from estimator.pretrain import PretrainConfig
+from estimator.pretrain_flags import PretrainConfig
 from etl.command_line import FREE, flag, run
 
 MEMORY_GB = 32.0                               # of an Ascend 910
@@ -59,13 +59,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def check_pretraining(config: PretrainCheck) -> int:
-    from estimator import npu_report           # TensorFlow takes two seconds: --help need not wait
-    return npu_report.check_pretraining(config)
+    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
+    from estimator import npu_report, pretraining               # TensorFlow takes two seconds: --help need not wait
+    return npu_report.report_on(pretraining.make_job(config), True, config.memory_gb, config.report_file)
 
 
 def check_finetuning(config: FinetuneCheck) -> int:
-    from estimator import npu_report
-    return npu_report.check_finetuning(config)
+    """The same of `finetune`."""
+    from estimator import finetuning, npu_report
+    return npu_report.report_on(finetuning.make_job(config), False, config.memory_gb, config.report_file)
 
 
 if __name__ == "__main__":

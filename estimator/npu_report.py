@@ -1,13 +1,12 @@
 """What a device would say of a training graph: faults, loops, memory, operations; nothing is run."""
 import dataclasses
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, List, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import finetuning, npu, pretraining, run, step_graph
+from estimator import npu, run, step_graph
 from estimator.job import Job
-from estimator.npu_check import CheckFlags, FinetuneCheck, PretrainCheck
 from estimator.progress import ProgressHook
 from etl import files
 from etl.command_line import UserError
@@ -40,25 +39,13 @@ def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool) 
             npu.DROPOUT_OP: (1 + 2 * layers) * hidden + layers * attention + (not has_masked_lm)}
 
 
-def check_pretraining(config: PretrainCheck) -> int:
-    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    return report_on(pretraining.make_job(config), config, has_masked_lm=True)
-
-
-def check_finetuning(config: FinetuneCheck) -> int:
-    """Reports on the training graph of `finetune`; 1 when something would fail. Raises UserError as the trainer does."""
-    tf.logging.set_verbosity(tf.logging.ERROR)
-    return report_on(finetuning.make_job(config), config, has_masked_lm=False)
-
-
-def report_on(job: Job, check: CheckFlags, has_masked_lm: bool) -> int:
-    """Builds the graphs of a job, says the report and writes it where the flags want it."""
-    report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm), check.memory_gb)
+def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str]) -> int:
+    """Builds the graphs of a job, says the report and writes it as JSON, if wanted; 1 when something would fail."""
+    report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm), memory_gb)
     print("\n".join(lines_of(report)))
-    if check.report_file:
-        files.write_json(check.report_file, report)
-        print("Wrote %s" % check.report_file)
+    if report_file:
+        files.write_json(report_file, report)
+        print("Wrote %s" % report_file)
     return 1 if report["faults"] else 0
 
 

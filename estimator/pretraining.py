@@ -14,7 +14,7 @@ from estimator import checkpoint_files, failures, input_fn, metrics, model_fn, n
 from estimator.input_fn import InputFn
 from estimator.job import Evaluation, Job, Schedule
 from estimator.model_folder import ModelFolder
-from estimator.pretrain import PUBLISHED_STEPS, PretrainConfig
+from estimator.pretrain_flags import PUBLISHED_STEPS, PretrainConfig
 from estimator.records import PretrainingData
 from estimator.training_report import Chart
 from etl import files
@@ -39,12 +39,12 @@ CHARTS = (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cr
 
 def pretrain(config: PretrainConfig) -> None:
     """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
-    tf.logging.set_verbosity(tf.logging.ERROR)
     run.run(make_job(config))
 
 
 def make_job(config: PretrainConfig) -> Job:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
+    tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
     model, device = albert_config.load(config.albert_config_file), config.choose_device()
     data = find_data(config)

@@ -13,7 +13,7 @@ import pytest
 
 import tiny_training
 from estimator.finetune import FinetuneConfig
-from estimator.pretrain import PretrainConfig, with_sizes
+from estimator.pretrain_flags import PretrainConfig, with_sizes
 from etl.command_line import parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))

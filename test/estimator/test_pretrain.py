@@ -11,6 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import heads, modeling, pretrain, pretraining
+from estimator.pretrain_flags import PretrainConfig
 from etl.command_line import UserError
 from tiny_training import record_values, write_records
 
@@ -80,7 +81,7 @@ def test_a_longer_run_goes_on_and_a_finished_one_is_evaluated_again(made, capsys
 def test_records_of_older_tools(folder):
     for name, numbers in (("a", range(9)), ("b", range(9, 16)), ("held_out", range(3))):
         write_records(folder / ("%s.tfrecord" % name), [record_values(number) for number in numbers])
-    config = pretrain.PretrainConfig(
+    config = PretrainConfig(
         input_file=(str(folder / "[ab].tfrecord"),), eval_input_file=(str(folder / "held_out.tfrecord"),),
         vocab_file=str(folder / "data" / "vocab.txt"), max_seq_length=8, max_predictions_per_seq=2)
     data = pretraining.find_data(config)
@@ -145,13 +146,13 @@ def test_a_damaged_record_is_named(folder, capsys):
     ({"num_train_steps": 1000, "num_warmup_steps": 0}, 5000, (32, 1000, 0)),
 ])
 def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given, num_records, wanted):
-    config = pretraining.with_sizes(pretrain.PretrainConfig(**given), num_records)
+    config = pretraining.with_sizes(PretrainConfig(**given), num_records)
     assert (config.train_batch_size, config.num_train_steps, config.num_warmup_steps) == wanted
 
 
 def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
     with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
-        pretraining.with_sizes(pretrain.PretrainConfig(num_warmup_steps=50), 100)
+        pretraining.with_sizes(PretrainConfig(num_warmup_steps=50), 100)
 
 
 GOOGLE_NAMES = ["bert/embeddings/" + name for name in (

@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator import pretrain, pretraining, run, trainer
-from estimator.pretrain import PretrainConfig
+from estimator.pretrain_flags import PretrainConfig
 from estimator.resume import Position
 from etl import files
 from etl.command_line import UserError, parse
