@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import albert_config
-from estimator import model_folder
-from etl.command_line import UserError, flag, run
-from etl.tokenization import TokenizerConfig
+from estimator.weights import model_folder
+from etl.common.command_line import UserError, flag, run
+from etl.text.tokenization import TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,12 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def _inspect(config: InspectConfig) -> None:
-    from estimator import checkpoint_files     # TensorFlow takes two seconds: --help need not wait
+    from estimator.weights import checkpoint_files  # TensorFlow takes two seconds: --help need not wait
     print(checkpoint_files.describe(checkpoint_files.resolve(config.checkpoint, "checkpoint")))
 
 
 def _average(config: AverageConfig) -> None:
-    from estimator import checkpoint_files, conversions
+    from estimator.weights import checkpoint_files, conversions
     if config.last is None:
         found = [checkpoint_files.resolve(checkpoint, "checkpoint") for checkpoint in config.checkpoint]
     elif len(config.checkpoint) == 1:
@@ -102,7 +102,7 @@ def _average(config: AverageConfig) -> None:
 
 
 def _to_transformers(config: ToTransformersConfig) -> None:
-    from estimator import checkpoint_files, conversions
+    from estimator.weights import checkpoint_files, conversions
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     description = model_folder.beside(checkpoint)
     if description:
@@ -122,15 +122,15 @@ def _to_transformers(config: ToTransformersConfig) -> None:
 
 
 def _from_transformers(config: FromTransformersConfig) -> None:
-    from estimator import conversions
+    from estimator.weights import conversions
     for note in conversions.from_transformers(config.input_dir, config.output_dir):
         print("Note: " + note)
     print("Wrote %s: --init_checkpoint takes it" % config.output_dir)
 
 
 def _adopt(config: AdoptConfig) -> None:
-    from estimator import checkpoint_files, conversions
-    from estimator.tasks import TASKS
+    from estimator.data.tasks import TASKS
+    from estimator.weights import checkpoint_files, conversions
     if config.task_name not in TASKS:
         raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), config.task_name))
     model = albert_config.load(config.albert_config_file)

@@ -17,15 +17,16 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterable, Optional, Sequence
 
 import albert_config
-from estimator import encoded, model_folder
-from estimator.evaluation import json_lines
-from estimator.model_folder import ModelFolder
-from estimator.task_files import numbered_lines
-from estimator.tasks import Example
-from etl import files
-from etl.batches import in_batches
-from etl.command_line import UserError, flag, run
-from etl.tokenization import TokenizerConfig
+from estimator.data import encoded
+from estimator.data.task_files import numbered_lines
+from estimator.data.tasks import Example
+from estimator.finetuning.evaluation import json_lines
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.common import files
+from etl.common.batches import in_batches
+from etl.common.command_line import UserError, flag, run
+from etl.text.tokenization import TokenizerConfig
 
 POOLED, MEAN, CLS = POOLINGS = ("pooled", "mean", "cls")
 CHUNK = 4096                                   # texts whose batches are made of similar lengths, and answered together
@@ -61,7 +62,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def embed(config: EmbedConfig) -> None:
     """Writes the vector of each text. Raises UserError before anything is written for what does not fit."""
     import numpy as np
-    from estimator import checkpoint_files
+    from estimator.weights import checkpoint_files
     if config.output_file:
         files.require_file(config.output_file, "output_file")
     checkpoint = checkpoint_files.resolve(config.checkpoint_dir, "checkpoint_dir")
@@ -113,7 +114,8 @@ def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
     """A function from texts to their vectors, float32 [texts, hidden]; its session stays open."""
     import numpy as np
     import tensorflow.compat.v1 as tf
-    from estimator import checkpoint_files, modeling
+    from estimator.model import modeling
+    from estimator.weights import checkpoint_files
     with tf.Graph().as_default():
         inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in ("input_ids", "input_mask", "segment_ids")}
         vectors = pool(modeling.encode(model.config, **inputs), inputs["input_mask"], config.pooling, config.layer)

@@ -14,9 +14,9 @@ last, that predicts and that python -m serving.export takes. A run that was cut 
 """
 from typing import Optional, Sequence
 
-from estimator import tasks
-from estimator.finetune_flags import FinetuneConfig
-from etl.command_line import run
+from estimator.data import tasks
+from estimator.finetuning.flags import FinetuneConfig
+from etl.common.command_line import run
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -28,8 +28,8 @@ def finetune(config: FinetuneConfig) -> None:
     if config.list_tasks:
         print(tasks.describe_all())
         return
-    from estimator import finetuning           # TensorFlow takes two seconds: --help need not wait
-    finetuning.finetune(config)
+    from estimator.finetuning import job       # TensorFlow takes two seconds: --help need not wait
+    job.finetune(config)
 
 
 if __name__ == "__main__":

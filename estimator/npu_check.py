@@ -13,10 +13,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Optional, Sequence
 
-from estimator import npu
-from estimator.finetune_flags import FinetuneConfig
-from estimator.pretrain_flags import PretrainConfig
-from etl.command_line import FREE, flag, run
+from estimator.finetuning.flags import FinetuneConfig
+from estimator.npu import devices
+from estimator.pretraining.flags import PretrainConfig
+from etl.common.command_line import FREE, flag, run
 
 MEMORY_GB = 32.0                               # of an Ascend 910
 
@@ -31,13 +31,13 @@ class CheckFlags:
         super().__post_init__()  # type: ignore[misc]
         if not self.memory_gb > 0:
             raise ValueError("memory_gb must be above 0, got %g" % self.memory_gb)
-        if self.backend == npu.CPU:
+        if self.backend == devices.CPU:
             raise ValueError("backend is cpu, but this command looks at what an NPU would run")
         if not self.do_train:
             raise ValueError("do_train is false: only a training graph is looked at")
 
-    def choose_device(self: Any) -> npu.Device:
-        return npu.plan_device(self.device_options(), self.iterations_per_loop)
+    def choose_device(self: Any) -> devices.Device:
+        return devices.plan_device(self.device_options(), self.iterations_per_loop)
 
 
 @dataclass(frozen=True)
@@ -60,13 +60,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def check_pretraining(config: PretrainCheck) -> int:
     """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
-    from estimator import npu_report, pretraining               # TensorFlow takes two seconds: --help need not wait
+    from estimator.pretraining import job as pretraining
+    from estimator.training import npu_report                   # TensorFlow takes two seconds: --help need not wait
     return npu_report.report_on(pretraining.make_job(config), True, config.memory_gb, config.report_file)
 
 
 def check_finetuning(config: FinetuneCheck) -> int:
     """The same of `finetune`."""
-    from estimator import finetuning, npu_report
+    from estimator.finetuning import job as finetuning
+    from estimator.training import npu_report
     return npu_report.report_on(finetuning.make_job(config), False, config.memory_gb, config.report_file)
 
 

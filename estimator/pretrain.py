@@ -9,8 +9,8 @@ again, with the very batch that would have come next.
 """
 from typing import Optional, Sequence
 
-from estimator.pretrain_flags import PretrainConfig
-from etl.command_line import run
+from estimator.pretraining.flags import PretrainConfig
+from etl.common.command_line import run
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -19,8 +19,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def pretrain(config: PretrainConfig) -> None:
     """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
-    from estimator import pretraining          # TensorFlow takes two seconds: --help need not wait
-    pretraining.pretrain(config)
+    from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
+    job.pretrain(config)
 
 
 if __name__ == "__main__":

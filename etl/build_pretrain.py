@@ -17,22 +17,23 @@ from collections import Counter
 from typing import Dict, List, Optional, Sequence, Tuple
 
 import albert_config
-from etl import build_report, manifest
-from etl.chunks import (REASONS_SHOWN, Marker, build_chunk, marker_path, read_histograms, read_marker,
-                        read_markers)
-from etl.cluster import reach
-from etl.command_line import UserError, run
-from etl.files import await_files
-from etl.histograms import sum_histograms
-from etl.instances import PARTS
-from etl.pipeline import RunnerConfig, run_map
-from etl.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
-from etl.progress import clock, progress
-from etl.publish import DEAD_LETTERS, publish, require_merged, require_places, verify
-from etl.random_segments import candidates_path, collect_candidates, write_pools
-from etl.shards import Extent, read_shard_marker, shard_path, write_extents, write_shard
-from etl.sources import require_unchanged
-from etl.work_files import require_own
+from etl.beam.cluster import reach
+from etl.beam.pipeline import RunnerConfig, run_map
+from etl.building import report
+from etl.building.chunks import (REASONS_SHOWN, Marker, build_chunk, marker_path, read_histograms,
+                                 read_marker, read_markers)
+from etl.building.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
+from etl.building.publish import DEAD_LETTERS, publish, require_merged, require_places, verify
+from etl.building.random_segments import candidates_path, collect_candidates, write_pools
+from etl.building.shards import Extent, read_shard_marker, shard_path, write_extents, write_shard
+from etl.building.sources import require_unchanged
+from etl.building.work_files import require_own
+from etl.common.command_line import UserError, run
+from etl.common.files import await_files
+from etl.common.progress import clock, progress
+from etl.records import manifest
+from etl.samples.histograms import sum_histograms
+from etl.samples.instances import PARTS
 
 MERGE_IN_PROCESS_BYTES = 256 << 20             # up to this, merging is done before Beam would have been loaded
 
@@ -189,7 +190,7 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     for name, value in rows:
         print("  %-26s %s" % (name, value))
     print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s" % (
-        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, build_report.FILE_NAME),
+        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, report.FILE_NAME),
         config.output_dir))
 
 

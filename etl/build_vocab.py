@@ -16,11 +16,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
-from etl.command_line import UserError, flag, run
-from etl.documents import clean_line
-from etl.files import atomic_write, expand, not_utf8, require_file, write_text
-from etl.sources import opened
-from etl.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
+from etl.building.sources import opened
+from etl.common.command_line import UserError, flag, run
+from etl.common.files import atomic_write, expand, not_utf8, require_file, write_text
+from etl.text.documents import clean_line
+from etl.text.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
 SHIPPED_SIZE = 21128
 LATIN_PIECES = 4000                            # of the shipped vocabulary

@@ -13,12 +13,12 @@ from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from etl import manifest
-from etl.command_line import UserError, flag, run
-from etl.examples import decode_example, read_frames
-from etl.files import expand
-from etl.instances import LABEL_MEANINGS
-from etl.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
+from etl.common.command_line import UserError, flag, run
+from etl.common.files import expand
+from etl.records import manifest
+from etl.records.examples import decode_example, read_frames
+from etl.samples.instances import LABEL_MEANINGS
+from etl.text.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
 
 Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
 

@@ -28,12 +28,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, List, Optional, Sequence, Tuple
 
-from estimator import model_folder
-from estimator.model_folder import ModelFolder
-from estimator.tasks import Example
-from etl import files, pairs
-from etl.command_line import UserError, flag, run
-from etl.tokenization import WordPieceTokenizer, load_tokenizer
+from estimator.data.tasks import Example
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.common import files
+from etl.common.command_line import UserError, flag, run
+from etl.text import pairs
+from etl.text.tokenization import WordPieceTokenizer, load_tokenizer
 from serving.saved_model import MODEL_FILE, SavedModel
 
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
@@ -76,7 +77,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def export(config: ExportConfig) -> None:
     """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
     import tensorflow.compat.v1 as tf          # takes two seconds: --help need not wait
-    from estimator import best_checkpoint
+    from estimator.training import best_checkpoint
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
@@ -120,8 +121,8 @@ def write_saved_model(config: ExportConfig, folder: str, model: ModelFolder, che
     that are not those of the trained model.
     """
     import tensorflow.compat.v1 as tf
-    from estimator import checkpoint_files
-    from serving import model_card, reference, signatures, warmup
+    from estimator.weights import checkpoint_files
+    from serving.exporting import model_card, reference, signatures, warmup
     tokenizer = load_tokenizer(model.tokenizer)
     takes_text = not model.tokenizer.spm_model_file
     ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
@@ -156,7 +157,7 @@ def write_saved_model(config: ExportConfig, folder: str, model: ModelFolder, che
 
 def make_twin(model: ModelFolder, tokenizer: WordPieceTokenizer) -> Any:
     """The tokenizer as a `GraphTokenizer`. Raises UserError when it gives other ids than Python's."""
-    from serving.parity import TRICKY_TEXTS, Parity
+    from serving.exporting.parity import TRICKY_TEXTS, Parity
     parity = Parity(tokenizer, model.max_seq_length)
     texts: List[Any] = [*TRICKY_TEXTS, *tokenizer.vocabulary.tokens, *(sample.text_a for sample in SAMPLES)]
     differing = parity.differing(texts) or parity.differing_pairs(
@@ -179,7 +180,7 @@ def order_bytes(path: str) -> None:
 
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
     """Writes Ascend's kit and returns the next command. Raises UserError for a length that the model has not."""
-    from serving import ascend_kit, model_card
+    from serving.exporting import ascend_kit, model_card
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
     if max(lengths) > longest:

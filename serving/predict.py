@@ -15,9 +15,9 @@ import sys
 from dataclasses import dataclass
 from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence
 
-from etl.batches import in_batches
-from etl.command_line import UserError, flag, run
-from etl.files import not_utf8
+from etl.common.batches import in_batches
+from etl.common.command_line import UserError, flag, run
+from etl.common.files import not_utf8
 from serving.rest_client import RestClient
 from serving.saved_model import MODEL_FILE, SavedModel
 

@@ -6,8 +6,8 @@ import urllib.parse
 import urllib.request
 from typing import IO, Any, Dict, List, Optional, Sequence, Tuple
 
-from etl import json_text
-from etl.command_line import UserError
+from etl.common import json_text
+from etl.common.command_line import UserError
 
 TIMEOUT_SECONDS = 60
 MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES = 1 << 26, 1 << 16

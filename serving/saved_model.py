@@ -4,8 +4,8 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
-from etl import files, json_text
-from etl.command_line import UserError
+from etl.common import files, json_text
+from etl.common.command_line import UserError
 
 MODEL_FILE = "saved_model.pb"
 EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read

@@ -24,9 +24,9 @@ import socket
 from dataclasses import dataclass
 from typing import Any, Callable, Coroutine, Optional, Sequence, Tuple
 
-from etl.command_line import UserError, flag, run
-from serving import descriptors
-from serving.line_log import LineLog, LineLogHandler
+from etl.common.command_line import UserError, flag, run
+from serving.service import descriptors
+from serving.service.line_log import LineLog, LineLogHandler
 
 UNBATCHED_FOR_EACH_CORE = 4                    # as TensorFlow Serving's --rest_api_num_threads
 LOG = logging.getLogger("serving")
@@ -109,17 +109,17 @@ def serve(config: ServerConfig) -> None:
 async def serve_until_told(config: ServerConfig) -> None:
     """Starts both interfaces, and ends them when the process is told to."""
     import grpc                                # all of these take two seconds: --help need not wait
-    from serving import browsers
-    from serving.batching import Batcher
-    from serving.grpc_relay import RelayLimits
-    from serving.grpc_service import GrpcLimits, GrpcServer
-    from serving.http_app import HttpApp, HttpLimits
-    from serving.http_server import HttpServer
-    from serving.inference import Inference
-    from serving.inflight import Inflight
-    from serving.limits import Limits
-    from serving.monitoring import Monitor
-    from serving.versions import Versions
+    from serving.service import browsers
+    from serving.service.batching import Batcher
+    from serving.service.grpc_relay import RelayLimits
+    from serving.service.grpc_service import GrpcLimits, GrpcServer
+    from serving.service.http_app import HttpApp, HttpLimits
+    from serving.service.http_server import HttpServer
+    from serving.service.inference import Inference
+    from serving.service.inflight import Inflight
+    from serving.service.limits import Limits
+    from serving.service.monitoring import Monitor
+    from serving.service.versions import Versions
 
     num_connections = connections_that_fit(config)
     rest_socket = bind(config.host, config.rest_api_port, "rest_api_port")
@@ -206,8 +206,8 @@ def look_for_less_garbage() -> None:
 def model_loader(config: ServerConfig) -> Callable[[str], Any]:
     """What makes a warmed-up model of a version's folder."""
     import tensorflow.compat.v1 as tf
-    from serving import replay
     from serving.saved_model import SavedModel
+    from serving.service import replay
     threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
                              inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
 

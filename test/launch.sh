@@ -134,7 +134,7 @@ backend() {
     local asked
     asked=$(value_of backend)
     if [[ ${asked:-auto} == auto ]]; then
-        "$PYTHON" -c 'from estimator import npu; print(npu.choose_backend(npu.AUTO)[0])'
+        "$PYTHON" -c 'from estimator.npu import devices; print(devices.choose_backend(devices.AUTO)[0])'
     else
         echo "$asked"
     fi

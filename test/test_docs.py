@@ -8,7 +8,7 @@ import shlex
 
 import pytest
 
-from etl.command_line import parse
+from etl.common.command_line import parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 READMES = ("README.md", "README.zh.md")
@@ -18,6 +18,9 @@ DOCUMENTS = READMES + ("CONTRIBUTING.md", "CHANGELOG.md") + tuple(
     os.path.join("docs", "zh", name) for name in CHINESE)
 PAIRS = [READMES] + [(os.path.join("docs", name), os.path.join("docs", "zh", name)) for name in CHINESE]
 PACKAGES = ("albert_config", "etl", "estimator", "serving")
+FOLDERS = [os.path.dirname(path) for package in PACKAGES
+           for path in glob.glob(os.path.join(ROOT, package, "**", "__init__.py"), recursive=True)]
+FOLDERS += ["test/benchmark", "test/checks"]
 
 
 def read(name):
@@ -111,7 +114,7 @@ def links_of(name):
 def exists(name, target):
     """A link from its own folder; a name in a text also from the root, or, of a script, wherever it lies."""
     places = [target, os.path.join(os.path.dirname(name), target)]
-    places += [os.path.join(folder, target) for folder in PACKAGES + ("test/benchmark", "test/checks")]
+    places += [os.path.join(folder, target) for folder in FOLDERS]
     return any(os.path.exists(os.path.join(ROOT, place)) for place in places)
 
 
@@ -131,7 +134,7 @@ def test_every_make_target_that_is_named_exists():
 def literals():
     """All text that our sources hold, and the Makefile's."""
     for package in PACKAGES:
-        for path in glob.glob(os.path.join(ROOT, package, "*.py")):
+        for path in glob.glob(os.path.join(ROOT, package, "**", "*.py"), recursive=True):
             with open(path, encoding="utf-8") as stream:
                 for node in ast.walk(ast.parse(stream.read())):
                     if isinstance(node, ast.Str):

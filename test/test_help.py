@@ -5,7 +5,7 @@ import sys
 import pytest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-COMMANDS = ("etl.build_pretrain", "etl.build_vocab", "etl.show", "etl.worker", "estimator.pretrain", "estimator.finetune",
+COMMANDS = ("etl.build_pretrain", "etl.build_vocab", "etl.show", "etl.beam.worker", "estimator.pretrain", "estimator.finetune",
             "estimator.checkpoints", "estimator.embed", "estimator.npu_check", "serving.export", "serving.predict",
             "serving.server")
 

@@ -53,7 +53,7 @@ def workers_of(process):
         with contextlib.suppress(OSError), open(path) as stream:
             parent_of[int(path.split("/")[2])] = int(stream.read().rsplit(")", 1)[1].split()[1])
     return [child for child in parent_of if is_below(child, process, parent_of)
-            and "etl.worker" in command_of(child)]
+            and "etl.beam.worker" in command_of(child)]
 
 
 def is_below(child, process, parent_of):

@@ -13,8 +13,8 @@ import pytest
 
 import tiny_training
 from estimator.finetune import FinetuneConfig
-from estimator.pretrain_flags import PretrainConfig, with_sizes
-from etl.command_line import parse
+from estimator.pretraining.flags import PretrainConfig, with_sizes
+from etl.common.command_line import parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PRETRAIN, FINETUNE = "albert_xlarge_zh_ID2348_for_TensorFlow", "albert_xlarge_zh_ID2355_for_TensorFlow"

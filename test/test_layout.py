@@ -11,25 +11,28 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 PACKAGES = ("albert_config", "etl", "estimator", "serving")
 
 
-def files_in_the_table():
-    """The .py files of the design's table, from the ground up: `etl/words.py`."""
+def sections_of_the_table():
+    """The headings of the design's table, from the ground up, each with its files: ("etl/text", ["etl/text/words.py", …])."""
     with open(os.path.join(ROOT, "docs", "design.md"), encoding="utf-8") as stream:
         rows = [line.split("|")[1] for line in stream if line.startswith("|")]
-    found, folder = [], None
+    found = []
     for row in rows:
-        heading = re.match(r" \*\*(\w+)/\*\* ", row)
-        folder = heading.group(1) if heading else folder
-        found += ["%s/%s" % (folder, name) for name in re.findall(r"`([\w.]+\.py)`", row)]
+        heading = re.match(r" \*\*([\w/]+)/\*\* ", row)
+        if heading:
+            found.append((heading.group(1), []))
+        elif found:
+            folder, files = found[-1]
+            files += ["%s/%s" % (folder, name) for name in re.findall(r"`([\w.]+\.py)`", row)]
     return found
 
 
 def files_on_disk():
-    return sorted("%s/%s" % (package, name) for package in PACKAGES for name in os.listdir(os.path.join(ROOT, package))
-                  if name.endswith(".py"))
+    return sorted(os.path.relpath(os.path.join(parent, name), ROOT) for package in PACKAGES
+                  for parent, _, names in os.walk(os.path.join(ROOT, package)) for name in names if name.endswith(".py"))
 
 
 def imports_of(path):
-    """Dotted names that a file imports, wherever the statement stands: `etl.words`, `numpy`, `etl.files.expand`."""
+    """Dotted names that a file imports, wherever the statement stands: `etl.text.words`, `numpy`, `etl.common.files.expand`."""
     with open(os.path.join(ROOT, path), encoding="utf-8") as stream:
         tree = ast.parse(stream.read(), path)
     for node in ast.walk(tree):
@@ -41,19 +44,23 @@ def imports_of(path):
 
 
 def own_files_imported_by(path):
+    """The files behind the names: `etl/common/files.py` of `etl.common.files.expand`; of a package alone, its __init__."""
     for name in imports_of(path):
         parts = name.split(".")
         if parts[0] in PACKAGES:
-            module = "/".join(parts[:2]) + ".py"
-            yield module if os.path.exists(os.path.join(ROOT, module)) else parts[0] + "/__init__.py"
+            modules = ["/".join(parts[:end]) + ".py" for end in range(len(parts), 0, -1)]
+            folders = ["/".join(parts[:end]) + "/__init__.py" for end in range(len(parts), 0, -1)]
+            yield next(module for module in modules + folders if os.path.exists(os.path.join(ROOT, module)))
 
 
 def importers_of(library):
     return {path for path in files_on_disk() for name in imports_of(path) if name.split(".")[0] == library}
 
 
-TABLE = files_in_the_table()
-EMPTY = {"%s/__init__.py" % package for package in ("etl", "estimator", "serving")}
+SECTIONS = sections_of_the_table()
+TABLE = [path for _, files in SECTIONS for path in files]
+EMPTY = {path for path in files_on_disk() if path.endswith("/__init__.py")} - {"albert_config/__init__.py"}
+WINGS = {os.path.dirname(path) for path in EMPTY if path.count("/") == 2}
 
 
 def test_the_table_names_every_file_once():
@@ -67,8 +74,30 @@ def test_the_table_names_no_other_file():
     assert not gone, "docs/design.md names %s, which is not there" % ", ".join(gone)
 
 
+def test_each_wing_stands_once_and_holds_the_files_of_its_folder():
+    """So a file that imports only files listed above it imports only wings above its own."""
+    headings = [folder for folder, _ in SECTIONS if "/" in folder]
+    assert len(headings) == len(set(headings)) and set(headings) == WINGS
+    assert not {os.path.dirname(path) for path in files_on_disk()} - WINGS - set(PACKAGES)
+
+
+@pytest.mark.parametrize("wing", sorted(WINGS))
+def test_a_wing_says_what_lives_there(wing):
+    with open(os.path.join(ROOT, wing, "__init__.py"), encoding="utf-8") as stream:
+        said = ast.get_docstring(ast.parse(stream.read()))
+    assert said and len(said.split("\n")) <= 3
+
+
+def test_the_record_contract_knows_no_builder():
+    code = "import sys, estimator.data.records; print(sorted(name for name in sys.modules if name.startswith('etl.')))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    loaded = set(ast.literal_eval(run.stdout.decode()))
+    assert "etl.records.examples" in loaded and "etl.text.words" not in loaded
+    assert {name.split(".")[1] for name in loaded} <= {"common", "records", "text"}
+
+
 @pytest.mark.parametrize("path", sorted(EMPTY))
-def test_packages_import_nothing(path):
+def test_packages_and_wings_import_nothing(path):
     assert list(imports_of(path)) == []
 
 
@@ -80,9 +109,9 @@ def test_a_file_imports_only_files_listed_above_it(path):
 
 
 @pytest.mark.parametrize("library, files", [
-    ("jieba", {"etl/words.py"}), ("rjieba", {"etl/words.py"}),
-    ("apache_beam", {"etl/pipeline.py", "etl/worker.py", "etl/worker_sockets.py"}),
-    ("npu_bridge", {"estimator/npu.py"})])
+    ("jieba", {"etl/text/words.py"}), ("rjieba", {"etl/text/words.py"}),
+    ("apache_beam", {"etl/beam/pipeline.py", "etl/beam/worker.py", "etl/beam/worker_sockets.py"}),
+    ("npu_bridge", {"estimator/npu/devices.py"})])
 def test_libraries_with_one_door(library, files):
     assert importers_of(library) == files
 
@@ -106,9 +135,11 @@ def test_the_trainer_imports_neither_beam_nor_jieba():
 
 
 def test_helpers_and_tests_mirror_the_source():
-    for folder in PACKAGES:
-        for name in os.listdir(os.path.join(ROOT, "test", folder)):
-            if name.startswith("test_"):
-                source = "__init__.py" if name == "test_albert_config.py" else name[len("test_"):]
-                assert os.path.exists(os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
+    for package in PACKAGES:
+        for parent, _, names in os.walk(os.path.join(ROOT, "test", package)):
+            folder = os.path.relpath(parent, os.path.join(ROOT, "test"))
+            for name in names:
+                if name.startswith("test_"):
+                    source = "__init__.py" if name == "test_albert_config.py" else name[len("test_"):]
+                    assert os.path.exists(os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
     assert not [parent for parent, _, names in os.walk(os.path.join(ROOT, "test")) if "__init__.py" in names]

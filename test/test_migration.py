@@ -11,7 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import albert_config
-from estimator import heads
+from estimator.model import heads
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # As the older tools' own: fields of theirs that mean nothing, none of ours. Narrow, since only the names matter.

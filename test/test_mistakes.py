@@ -22,7 +22,7 @@ import pytest
 import albert_config
 import pretrained
 import tiny_training
-from estimator import checkpoint_files, model_folder
+from estimator.weights import checkpoint_files, model_folder
 from tiny_training import CONFIG, TOKENS, WORDS
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -1,5 +1,5 @@
 """What the wheel and the source archive carry."""
-import fnmatch
+import glob
 import os
 import re
 import runpy
@@ -20,16 +20,16 @@ def arguments(monkeypatch):
 
 
 def test_the_wheel_carries_every_file_of_the_packages(arguments):
+    carried = {os.path.relpath(path, ROOT) for package in arguments["packages"]
+               for pattern in arguments["package_data"].get(package, []) + ["*.py"]
+               for path in glob.glob(os.path.join(ROOT, package.replace(".", os.sep), pattern))}
     left_out = []
     for package in arguments["packages"]:
-        for folder, folders, names in os.walk(os.path.join(ROOT, package)):
+        for folder, folders, names in os.walk(os.path.join(ROOT, package.replace(".", os.sep))):
             folders[:] = [name for name in folders if name != "__pycache__"]
-            for name in names:
-                path = os.path.relpath(os.path.join(folder, name), os.path.join(ROOT, package))
-                patterns = arguments["package_data"][package] + ["*.py"]
-                if not any(fnmatch.fnmatch(path, pattern) and path.count("/") == pattern.count("/") for pattern in patterns):
-                    left_out.append(os.path.join(package, path))
-    assert left_out == []
+            left_out += [path for path in (os.path.relpath(os.path.join(folder, name), ROOT) for name in names)
+                         if path not in carried]
+    assert len(carried) > 100 and left_out == []
 
 
 def test_the_archive_names_files_that_are_there():

@@ -21,9 +21,9 @@ import re
 from dataclasses import dataclass
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from estimator import resume
-from etl import files
-from etl.command_line import UserError, flag, run
+from estimator.training import resume
+from etl.common import files
+from etl.common.command_line import UserError, flag, run
 
 _STEP = re.compile(r"step (\d+)/\d+  loss (\S+)  ")
 _PACE = re.compile(r"  (\S+) examples/s  ")

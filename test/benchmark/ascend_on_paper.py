@@ -15,7 +15,7 @@ from typing import Dict
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator.flops import training_flops
+from estimator.model.flops import training_flops
 from estimator.npu_check import GIGA, MEMORY_GB, TERA, TFLOPS
 
 MASKED_SHARE = 0.15
@@ -61,7 +61,7 @@ def main() -> int:
 def count_parameters(config: AlbertConfig) -> int:
     """Trainable values of a model with the heads of pretraining."""
     import tensorflow.compat.v1 as tf
-    from estimator import heads
+    from estimator.model import heads
     tf.logging.set_verbosity(tf.logging.ERROR)
     with tf.Graph().as_default():
         heads.declare_variables(config)

@@ -16,7 +16,7 @@ from typing import Dict, List, Sequence
 import bench_report
 import results
 from bench_report import Outcome
-from etl import files
+from etl.common import files
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))

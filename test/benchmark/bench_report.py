@@ -2,8 +2,8 @@
 import statistics
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
-from etl.charts import bar_chart
-from etl.report import Section, facts, page, table
+from etl.reports.charts import bar_chart
+from etl.reports.page import Section, facts, page, table
 from results import OURS, Result
 
 HEADERS = ("benchmark", "what", "alternative", "unit", "median", "lowest", "highest", "rounds", "ours is better by")

@@ -18,14 +18,14 @@ from typing import DefaultDict, List, NamedTuple
 
 import albert_config
 import results
-from etl.chunks import SAMPLES_AT_ONCE, ChunkJob, build_chunk, load_worker, read_markers
-from etl.documents import Document
-from etl.draws import rng_for
-from etl.examples import encode_examples, instance_features
-from etl.instances import InstanceConfig, mask_pairs, segment_pairs, tokenize_document
-from etl.shards import write_extents, write_shard
-from etl.sources import FileRange, read_documents
-from etl.tokenization import TokenizerConfig
+from etl.building.chunks import SAMPLES_AT_ONCE, ChunkJob, build_chunk, load_worker, read_markers
+from etl.building.shards import write_extents, write_shard
+from etl.building.sources import FileRange, read_documents
+from etl.records.examples import encode_examples, instance_features
+from etl.samples.draws import rng_for
+from etl.samples.instances import InstanceConfig, mask_pairs, segment_pairs, tokenize_document
+from etl.text.documents import Document
+from etl.text.tokenization import TokenizerConfig
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 POLL_SECONDS = 0.2

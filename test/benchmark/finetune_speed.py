@@ -15,10 +15,14 @@ from typing import NamedTuple
 import numpy as np
 
 import results
-from estimator import checkpoint_files, evaluation, finetuning, run, scores, tasks, training_report
-from estimator.finetune_flags import NO_CHECKPOINT, FinetuneConfig
-from etl import files
-from etl.command_line import quiet_libraries
+from estimator.data import tasks
+from estimator.finetuning import evaluation, scores
+from estimator.finetuning import job as finetuning
+from estimator.finetuning.flags import NO_CHECKPOINT, FinetuneConfig
+from estimator.training import curves, run
+from estimator.weights import checkpoint_files
+from etl.common import files
+from etl.common.command_line import quiet_libraries
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 WAYS = {"padded to %d": True, "to the longest": False}
@@ -96,7 +100,7 @@ def measure(arguments: argparse.Namespace, data: str, seed: int, pad: bool) -> M
         begin = time.time()
         job.evaluate(estimator, checkpoint_files.resolve(output))
     seconds = time.time() - begin
-    paces = [pace for _, pace in training_report.read_curves(output)["examples_per_second"]]
+    paces = [pace for _, pace in curves.read_curves(output)["examples_per_second"]]
     return Measured(1 / np.mean(1 / np.array(paces)), results["num_examples"] / seconds, results["eval_accuracy"])
 
 

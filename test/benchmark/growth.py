@@ -30,9 +30,9 @@ import albert_config
 import results
 import training_step
 from albert_config import AlbertConfig
-from estimator.model_folder import ModelFolder
-from etl.tokenization import TokenizerConfig
-from serving import signatures
+from estimator.weights.model_folder import ModelFolder
+from etl.text.tokenization import TokenizerConfig
+from serving.exporting import signatures
 
 AXES = {"length": (32, 64, 128, 256, 512, 1024), "batch": (1, 2, 4, 8, 16, 32), "layers": (1, 2, 4, 8, 16, 32),
         "vocabulary": (1000, 4000, 16000, 64000, 256000)}

@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import results
-from estimator import checkpoint_files, model_folder
+from estimator.weights import checkpoint_files, model_folder
 from export_apart import export_apart
 from serving.saved_model import SavedModel
 from serving_speed import Run, measure, next_batches, read_questions, run_round

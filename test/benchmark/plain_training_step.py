@@ -9,7 +9,7 @@ from typing import Mapping
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator import kernels, modeling
+from estimator.model import kernels, modeling
 
 
 def training_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor]) -> tf.Tensor:

@@ -15,7 +15,7 @@ import sys
 import time
 
 import albert_config
-from etl import files
+from etl.common import files
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 EVALUATIONS = 6

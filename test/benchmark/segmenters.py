@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from etl.words import FastSegmenter, Segmenter
+from etl.text.words import FastSegmenter, Segmenter
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 

@@ -24,11 +24,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import results
-from estimator import checkpoint_files, heads, model_folder, modeling
-from estimator.model_folder import ModelFolder
-from etl.tokenization import load_tokenizer
+from estimator.model import heads, modeling
+from estimator.weights import checkpoint_files, model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.text.tokenization import load_tokenizer
 from export_apart import export_apart
-from serving.graph_tokenization import GraphTokenizer
+from serving.exporting.graph_tokenization import GraphTokenizer
 from serving.saved_model import SavedModel
 
 PADDED = 128

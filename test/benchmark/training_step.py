@@ -20,9 +20,9 @@ import albert_config
 import plain_training_step
 import results
 from albert_config import AlbertConfig
-from estimator import model_fn
-from estimator.model_fn import TrainingConfig
-from etl.command_line import flag, run
+from estimator.training import model_fn
+from estimator.training.model_fn import TrainingConfig
+from etl.common.command_line import flag, run
 
 MASKED_SHARE = 0.15
 OURS, PRODUCTS = "ours", "products alone"

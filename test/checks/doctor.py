@@ -32,7 +32,7 @@ import json, pkg_resources
 print(json.dumps({entry.key: entry.version for entry in pkg_resources.working_set}))"""
 SEGMENTER = """
 import json
-from etl import words
+from etl.text import words
 fast = isinstance(words.load_segmenter(), words.FastSegmenter)
 print(json.dumps("rjieba, jieba's words several times as fast" if fast else "jieba alone: rjieba is not installed"))"""
 CRC32C = "import json, google_crc32c; print(json.dumps(google_crc32c.implementation))"
@@ -45,8 +45,8 @@ with tf.Session() as session:
 print(json.dumps(["%s, loads in %.1f s" % (tf.__version__, time.time() - start), tf.test.is_gpu_available()]))"""
 BACKEND = """
 import json
-from estimator import npu
-print(json.dumps(npu.choose_backend("auto")))"""
+from estimator.npu import devices
+print(json.dumps(devices.choose_backend("auto")))"""
 NPU_BRIDGE = """
 import inspect, json
 import npu_bridge.npu_init as bridge

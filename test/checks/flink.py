@@ -26,7 +26,7 @@ import zipfile
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [ROOT]
 
-from etl.files import expand
+from etl.common.files import expand
 
 JOB_SERVER = "org.apache.beam:beam-runners-flink-1.16-job-server:2.48.0"
 DRIVER = "org.apache.beam.runners.flink.FlinkJobServerDriver"

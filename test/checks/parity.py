@@ -23,11 +23,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import tensorflow.compat.v1 as tf
 
 import albert_config
-from etl import files
-from etl.batches import in_batches
-from etl.command_line import UserError
-from etl.tokenization import MAX_CHARS_PER_WORD, SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer, load_vocabulary
-from serving.parity import TRICKY_TEXTS, Parity, Text
+from etl.common import files
+from etl.common.batches import in_batches
+from etl.common.command_line import UserError
+from etl.text.tokenization import (MAX_CHARS_PER_WORD, SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer,
+                                   load_vocabulary)
+from serving.exporting.parity import TRICKY_TEXTS, Parity, Text
 
 SEED = 12345
 TEXTS_AT_ONCE = 4096

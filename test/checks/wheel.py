@@ -44,7 +44,7 @@ def main() -> int:
         answer = json.loads(done.stdout.decode("utf-8").splitlines()[-1])
         print("answer: %s" % answer)
         page = subprocess.check_output([python, "-c", "import os, serving; print(os.path.exists(os.path.join(os.path.dirname("
-                                                      "serving.__file__), 'page.html')), serving.__file__)"], cwd=empty)
+                                                      "serving.__file__), 'service', 'page.html')), serving.__file__)"], cwd=empty)
         print("page.html: %s" % page.decode("utf-8").strip())
         return int(not page.startswith(b"True") or "probabilities" not in answer)
 

@@ -7,7 +7,8 @@ import tensorflow.compat.v1 as tf
 
 import tiny_models
 import tiny_training
-from estimator import checkpoints, heads
+from estimator import checkpoints
+from estimator.model import heads
 from saved import save, save_pretrained
 
 

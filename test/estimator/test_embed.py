@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import exported
 from estimator import embed
-from estimator.modeling import Encoded
+from estimator.model.modeling import Encoded
 
 TEXTS = ["北京你好", "手机没信号怎么办，网络？", "字", "普通话abc"]
 

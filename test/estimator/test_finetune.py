@@ -8,9 +8,12 @@ import pytest
 
 import pretrained
 import tiny_training
-from estimator import finetune, finetuning, model_folder, scores, training_report
-from etl.command_line import UserError
-from etl.tokenization import TokenizerConfig
+from estimator import finetune
+from estimator.finetuning import job, scores
+from estimator.training import curves
+from estimator.weights import model_folder
+from etl.common.command_line import UserError
+from etl.text.tokenization import TokenizerConfig
 
 WORDS = tiny_training.WORDS
 
@@ -85,7 +88,7 @@ def test_the_best_checkpoint_is_what_is_reported(trained):
     assert json.loads((trained / "out" / "eval_results.json").read_text()) == pytest.approx(best, abs=1e-6)
     page = (trained / "out" / "training_report.html").read_text(encoding="utf-8")
     assert all(heading in page for heading in ("Evaluation of the best checkpoint", "Curves", "Classes", "Hardest examples"))
-    assert [step for step, _ in training_report.read_curves(str(trained / "out" / "eval"))["eval_roc_auc"]] == [3, 5]
+    assert [step for step, _ in curves.read_curves(str(trained / "out" / "eval"))["eval_roc_auc"]] == [3, 5]
 
 
 def test_the_model_folder_says_all_that_serving_needs(trained):
@@ -232,12 +235,12 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
         if name.startswith(("model.ckpt", "checkpoint")):
             (tmp_path / name).write_bytes((inputs / "pretrained" / name).read_bytes())
     config = config_of(inputs, init_checkpoint=str(tmp_path))
-    prefix, task = finetuning.find_init_checkpoint(config), finetuning.TASKS["sentence_pair"]
+    prefix, task = job.find_init_checkpoint(config), job.TASKS["sentence_pair"]
     with pytest.raises(UserError, match="there is no model.json to say what it is: give --albert_config_file and --"):
-        finetuning.describe_model(config, task, prefix)
+        job.describe_model(config, task, prefix)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
-    found = finetuning.describe_model(config, task, prefix)
+    found = job.describe_model(config, task, prefix)
     assert (found.config, found.tokenizer) == (tiny_training.CONFIG, TokenizerConfig(str(inputs / "vocab.txt"), True))
 
 
@@ -245,7 +248,7 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
     with pytest.raises(UserError, match="is not the vocabulary that the model was trained with, .*leave the flag out"):
-        finetuning.describe_model(config, finetuning.TASKS["sentence_pair"], finetuning.find_init_checkpoint(config))
+        job.describe_model(config, job.TASKS["sentence_pair"], job.find_init_checkpoint(config))
 
 
 def test_the_tasks_are_listed(capsys):

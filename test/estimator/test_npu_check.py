@@ -6,7 +6,9 @@ import pytest
 
 import albert_config
 import tiny_training
-from estimator import npu, npu_check, pretraining
+from estimator import npu_check
+from estimator.npu import devices
+from estimator.pretraining import job
 
 TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
 
@@ -58,7 +60,7 @@ def test_the_report(check):
     assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
     assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
     assert "Session: NpuOptimizer with precision_mode allow_mix_precision, use_off_line True" in text
-    assert report["kernels"] == report["kernels_wanted"] == {npu.GELU_OP: 2, npu.DROPOUT_OP: 0}
+    assert report["kernels"] == report["kernels_wanted"] == {devices.GELU_OP: 2, devices.DROPOUT_OP: 0}
     assert "Not checked: npu_bridge's own gelu and dropout" in text    # the graph holds ours under their names
     assert "Only a device can tell: whether its compiler has every op" in text
 
@@ -99,7 +101,7 @@ def plant(monkeypatch, module, name, change):
 
 def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
     import tensorflow.compat.v1 as tf
-    from estimator import kernels
+    from estimator.model import kernels
 
     def call_python(x):
         return tf.ensure_shape(tf.py_func(lambda y: y, [x], tf.float32, name="planted"), x.shape)
@@ -110,7 +112,7 @@ def test_a_fault_in_the_graph_is_said_with_its_place(check, monkeypatch):
 
 def test_a_fault_in_what_a_line_of_progress_shows(check, monkeypatch):
     import tensorflow.compat.v1 as tf
-    from estimator import model_fn
+    from estimator.training import model_fn
 
     def with_more_shown(make):
         def make_spec(*given):
@@ -124,7 +126,7 @@ def test_a_fault_in_what_a_line_of_progress_shows(check, monkeypatch):
 
 def batches_changed(monkeypatch, change):
     """The batches of the training are `change` of its Dataset."""
-    plant(monkeypatch, pretraining, "make_job", lambda make: lambda config: make(config)._replace(
+    plant(monkeypatch, job, "make_job", lambda make: lambda config: make(config)._replace(
         batches=lambda taken: lambda: change(make(config).batches(taken)())))
 
 
@@ -145,7 +147,7 @@ def test_batches_of_a_one_shot_iterator(check, monkeypatch):
 
 
 def test_a_layer_without_the_devices_gelu(check, monkeypatch):
-    from estimator import kernels, modeling
+    from estimator.model import kernels, modeling
     plant(monkeypatch, modeling, "encode", lambda encode: lambda *given, **more: encode(
         *given, **dict(more, kernels=kernels.STOCK)))
     status, text, _ = check()
@@ -153,7 +155,7 @@ def test_a_layer_without_the_devices_gelu(check, monkeypatch):
 
 
 def test_the_devices_kernels_in_the_graph_to_be_exported(check, monkeypatch):
-    from estimator import model_fn
+    from estimator.training import model_fn
     plant(monkeypatch, model_fn, "_kernels", lambda kernels: lambda training, mode: kernels(training, "train"))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: only a device can load it, but it is in the graph to be exported: bert" in text
@@ -164,14 +166,14 @@ def test_an_entry_of_our_own_in_the_session_would_be_a_second_one(check, monkeyp
         config = make()
         config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
         return config
-    plant(monkeypatch, npu, "npu_session_config", lambda make: lambda: with_entry(make))
+    plant(monkeypatch, devices, "npu_session_config", lambda make: lambda: with_entry(make))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: the session must hold one NpuOptimizer, but it holds 2" in text
 
 
 def test_without_the_devices_kernels_none_is_wanted(check):
     status, text, report = check(npu_kernels="false")
-    assert (status, report["kernels"], report["kernels_wanted"]) == (0, *[{npu.GELU_OP: 0, npu.DROPOUT_OP: 0}] * 2), text
+    assert (status, report["kernels"], report["kernels_wanted"]) == (0, *[{devices.GELU_OP: 0, devices.DROPOUT_OP: 0}] * 2), text
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -197,6 +199,6 @@ def test_flags_that_contradict_the_command(capsys, flags, message):
 @pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
     ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13), ("base_google_fast", False, 0, 38)])
 def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
-    from estimator.npu_report import kernels_wanted
+    from estimator.training.npu_report import kernels_wanted
     found = kernels_wanted(albert_config.load(name), True, has_masked_lm)
-    assert found == {npu.GELU_OP: gelus, npu.DROPOUT_OP: dropouts}
+    assert found == {devices.GELU_OP: gelus, devices.DROPOUT_OP: dropouts}

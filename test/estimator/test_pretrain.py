@@ -10,9 +10,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import heads, modeling, pretrain, pretraining
-from estimator.pretrain_flags import PretrainConfig
-from etl.command_line import UserError
+from estimator import pretrain
+from estimator.model import heads, modeling
+from estimator.pretraining import job
+from estimator.pretraining.flags import PretrainConfig
+from etl.common.command_line import UserError
 from tiny_training import record_values, write_records
 
 
@@ -84,13 +86,13 @@ def test_records_of_older_tools(folder):
     config = PretrainConfig(
         input_file=(str(folder / "[ab].tfrecord"),), eval_input_file=(str(folder / "held_out.tfrecord"),),
         vocab_file=str(folder / "data" / "vocab.txt"), max_seq_length=8, max_predictions_per_seq=2)
-    data = pretraining.find_data(config)
+    data = job.find_data(config)
     assert (data.num_train_records, data.num_eval_records, data.vocab_size) == (16, 3, 20)
     alone = dataclasses.replace(config, eval_input_file=())
     with pytest.raises(UserError, match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval"):
-        pretraining.find_data(alone)
-    assert pretraining.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
-    assert pretraining.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
+        job.find_data(alone)
+    assert job.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
+    assert job.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -146,13 +148,13 @@ def test_a_damaged_record_is_named(folder, capsys):
     ({"num_train_steps": 1000, "num_warmup_steps": 0}, 5000, (32, 1000, 0)),
 ])
 def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given, num_records, wanted):
-    config = pretraining.with_sizes(PretrainConfig(**given), num_records)
+    config = job.with_sizes(PretrainConfig(**given), num_records)
     assert (config.train_batch_size, config.num_train_steps, config.num_warmup_steps) == wanted
 
 
 def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
     with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
-        pretraining.with_sizes(PretrainConfig(num_warmup_steps=50), 100)
+        job.with_sizes(PretrainConfig(num_warmup_steps=50), 100)
 
 
 GOOGLE_NAMES = ["bert/embeddings/" + name for name in (

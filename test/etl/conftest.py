@@ -3,7 +3,7 @@ import pytest
 from hypothesis import settings
 
 from etl import build_pretrain
-from etl.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
+from etl.text.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
 from job_service import job_service as start_job_service
 
 settings.register_profile("steady", deadline=None, derandomize=True, database=None)

@@ -10,11 +10,13 @@ import sys
 
 import pytest
 
-from etl import build_pretrain, manifest, plan, publish
+from etl import build_pretrain
 from etl.build_pretrain import main
-from etl.examples import decode_example, read_frames
-from etl.files import write_json, write_text
-from etl.tokenization import is_han
+from etl.building import plan, publish
+from etl.common.files import write_json, write_text
+from etl.records import manifest
+from etl.records.examples import decode_example, read_frames
+from etl.text.tokenization import is_han
 
 
 @pytest.fixture

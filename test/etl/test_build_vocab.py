@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import albert_config
-from etl import build_pretrain, build_vocab, examples, manifest
+from etl import build_pretrain, build_vocab
 from etl.build_vocab import VocabConfig, joined, learn_merges, learn_wordpiece, main, read_lines
-from etl.command_line import UserError
-from etl.files import expand
-from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig, load_tokenizer, load_vocabulary
+from etl.common.command_line import UserError
+from etl.common.files import expand
+from etl.records import examples, manifest
+from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig, load_tokenizer, load_vocabulary
 
 TEXT = "我爱北京天安门。\n今天天气很好，playing games！\n\n" * 30 + "中华人民共和国\n"
 SAMPLE = os.path.join(os.path.dirname(build_vocab.__file__), "sample", "*.txt")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from etl.show import main, render
-from etl.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
+from etl.text.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
 
 TOKENIZER = WordPieceTokenizer(Vocabulary(list(SPECIAL_TOKENS) + ["我", "北", "京", "广", "ab", "##c"], "test"), True)
 VALUES = {name: np.array(values) for name, values in {

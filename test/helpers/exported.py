@@ -6,9 +6,10 @@ import tensorflow.compat.v1 as tf
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator import heads, model_folder, modeling
-from estimator.model_folder import ModelFolder
-from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig
+from estimator.model import heads, modeling
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
 TOKENS = list(SPECIAL_TOKENS) + list("北京你好吗手机没信号怎么办搜不到网络普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
 LABELS = ("相同", "不同", "其他")

@@ -1,7 +1,7 @@
 """What a user is told of a mistake."""
 import pytest
 
-from etl.command_line import UserError
+from etl.common.command_line import UserError
 
 
 def message_of(function, *args, **kwargs):

@@ -2,10 +2,11 @@
 import tensorflow.compat.v1 as tf
 
 import tiny_training
-from estimator import model_fn, model_folder
-from estimator.model_fn import TrainingConfig
-from estimator.model_folder import ModelFolder
-from etl.tokenization import TokenizerConfig
+from estimator.training import model_fn
+from estimator.training.model_fn import TrainingConfig
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.text.tokenization import TokenizerConfig
 
 
 def write_pretrained(folder):

@@ -4,7 +4,7 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 import tiny_models
-from estimator import heads, modeling
+from estimator.model import heads, modeling
 
 CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=1) for kind, config in tiny_models.CONFIGS.items()
            if config.num_hidden_groups is None}

@@ -1,11 +1,11 @@
 """The server's parts around a model, in the caller's event loop."""
 import asyncio
 
-from serving.batching import Batcher
-from serving.inference import Inference
-from serving.limits import Limits
-from serving.monitoring import Monitor
-from serving.versions import Versions
+from serving.service.batching import Batcher
+from serving.service.inference import Inference
+from serving.service.limits import Limits
+from serving.service.monitoring import Monitor
+from serving.service.versions import Versions
 
 
 LIMITS = Limits(max_batch_size=8, max_text_bytes=1000, max_ids_length=512, max_fields=1000)

@@ -5,10 +5,11 @@ import os
 import numpy as np
 
 from albert_config import AlbertConfig
-from etl import files, manifest
-from etl.examples import encode_examples, frame, pretraining_features
-from etl.manifest import Manifest, Shard
-from etl.tokenization import SPECIAL_TOKENS, TokenizerConfig
+from etl.common import files
+from etl.records import manifest
+from etl.records.examples import encode_examples, frame, pretraining_features
+from etl.records.manifest import Manifest, Shard
+from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
 WORDS = "天 地 人 山 水 火 木 金 土 日 月 星 风 云 雨".split(" ")
 TOKENS = SPECIAL_TOKENS + tuple(WORDS)         # 20 in all; ids from 5 on are words

@@ -10,10 +10,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 from exported import CONFIG, LABELS, make_classifier, write_model
 
-import serving.graph_tokenization
-from estimator.model_folder import ModelFolder
-from etl.command_line import UserError
-from etl.tokenization import TokenizerConfig
+import serving.exporting.graph_tokenization
+from estimator.weights.model_folder import ModelFolder
+from etl.common.command_line import UserError
+from etl.text.tokenization import TokenizerConfig
 from serving.export import main
 from serving.saved_model import SavedModel
 
@@ -124,7 +124,7 @@ def test_missing_variable_is_named_and_nothing_stays(checkpoint_dir, tmp_path, c
 
 
 def test_model_whose_texts_differ_is_not_written(finetuned, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(serving.graph_tokenization, "MAX_CHARS_PER_WORD", 100)
+    monkeypatch.setattr(serving.exporting.graph_tokenization, "MAX_CHARS_PER_WORD", 100)
     output_dir = str(tmp_path / "export")
     message = failure(capsys, "--checkpoint_dir", finetuned, "--output_dir", output_dir)
     assert "tokenizes 1 of the texts checked otherwise than Python, 'x" in message

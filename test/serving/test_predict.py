@@ -7,7 +7,7 @@ import sys
 import pytest
 from exported import LABELS
 
-from etl.command_line import UserError
+from etl.common.command_line import UserError
 from serving.predict import Question, find_version, main, read_questions
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

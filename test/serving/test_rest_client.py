@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from etl.command_line import UserError
+from etl.common.command_line import UserError
 from serving.rest_client import RestClient
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from exported import LABELS, TOKENS
 
-from etl.command_line import UserError
+from etl.common.command_line import UserError
 from serving.saved_model import SavedModel
 
 

@@ -18,7 +18,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from etl.command_line import UserError
+from etl.common.command_line import UserError
 from serving.server import bind, look_for_less_garbage, main, unless_set
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

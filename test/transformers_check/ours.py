@@ -11,10 +11,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import albert_config
-from estimator import checkpoint_files, checkpoints, heads, model_folder, modeling
-from estimator.model_folder import ModelFolder
-from etl.pairs import pack_pair
-from etl.tokenization import TokenizerConfig, load_tokenizer
+from estimator import checkpoints
+from estimator.model import heads, modeling
+from estimator.weights import checkpoint_files, model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.text.pairs import pack_pair
+from etl.text.tokenization import TokenizerConfig, load_tokenizer
 
 TOLERANCE = 1e-5
 SEQ_LENGTH = 24

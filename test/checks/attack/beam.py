@@ -237,7 +237,7 @@ def pools(outcome, strangers):
 @contextlib.contextmanager
 def pool(address, *flags):
     """A pool at work, and its ports; or one that has ended, and none."""
-    process = subprocess.Popen([sys.executable, "-m", "etl.worker", "--listen", address, *flags], cwd=ROOT, stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, "-m", "etl.beam.worker", "--listen", address, *flags], cwd=ROOT, stdout=subprocess.PIPE,
                                stderr=subprocess.DEVNULL)
     try:
         process.stdout.readline()              # nothing, when it ends

@@ -104,7 +104,7 @@ def malformed(record: bytes) -> Iterator[Tuple[str, bytes]]:
 
 def attack_trainer(outcome: Outcome) -> None:
     import tiny_training
-    from etl.examples import encode_examples, frame
+    from etl.records.examples import encode_examples, frame
     whole = [encode_examples({name: array[None] for name, array in tiny_training.record_values(number).items()})[0]
              for number in range(20)]
     with tempfile.TemporaryDirectory() as folder:

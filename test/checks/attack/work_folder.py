@@ -227,11 +227,11 @@ SLOW = {"blanks": " \ufeff", "zero-width blanks": "\u200b\u3000", "letters": "a"
 
 def slow_texts():
     """One line of 4 MB of the same: seconds of a quarter and of the whole, on the way to tokens; quadratic would be 16 to 1."""
-    from etl.documents import document_from_lines, split_sentences
-    from etl.instances import tokenize_document
-    from etl.plan import BuildConfig
-    from etl.tokenization import load_tokenizer
-    from etl.words import load_segmenter
+    from etl.building.plan import BuildConfig
+    from etl.samples.instances import tokenize_document
+    from etl.text.documents import document_from_lines, split_sentences
+    from etl.text.tokenization import load_tokenizer
+    from etl.text.words import load_segmenter
     tokenizer, segmenter = load_tokenizer(BuildConfig().tokenizer_config), load_segmenter(None, "auto")
 
     def read(text):
@@ -284,7 +284,7 @@ def lying_lengths(folder):
 def names_that_are_none():
     """NUL and half surrogates as the value of every text flag of every command."""
     import argparse
-    from etl import command_line
+    from etl.common import command_line
     fallen, tried = [], 0
     parse, configs = command_line.parse, {}
     for path in sorted(glob.glob(os.path.join(ROOT, "e*", "*.py")) + glob.glob(os.path.join(ROOT, "serving", "*.py"))):

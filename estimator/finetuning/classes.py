@@ -1,0 +1,62 @@
+"""One class, or one number, for a text or a pair of texts."""
+from typing import Any, Dict, List, Sequence
+
+import numpy as np
+
+from estimator.data.tasks import TRAIN, Example, Task
+from estimator.finetuning import evaluation, report, scores
+from estimator.finetuning.evaluation import Part
+from estimator.finetuning.flags import BALANCED, FinetuneConfig
+from estimator.finetuning.kind import Kind, Setting
+from estimator.training import model_fn
+from estimator.training.model_fn import ModelFn, TrainingConfig
+from etl.common.command_line import UserError
+
+
+def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Example]]) -> None:
+    """Raises UserError for flags that do not fit the task."""
+    pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
+    if config.doc_stride and pairs:
+        raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
+    if config.doc_stride and config.doc_stride > config.max_seq_length - 2:
+        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are skipped; got %d"
+                        % (config.max_seq_length - 2, config.doc_stride))
+    if config.class_weights and task.is_regression:
+        raise UserError("--class_weights: %s has no classes" % task.name)
+    if config.class_weights not in ((), (BALANCED,)) and len(class_weights(config, task, [])) != len(task.labels):
+        raise UserError("--class_weights: task %s has %d labels, got %d weights"
+                        % (task.name, len(task.labels), len(config.class_weights)))
+    if config.best_metric and config.best_metric not in scores.metrics_of(len(task.labels), task.choices):
+        raise UserError("--best_metric: task %s has no %s" % (task.name, config.best_metric))
+
+
+def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) -> List[float]:
+    """A weight for each class; [] where all count the same. Balanced: n / (classes · n of the class)."""
+    if config.class_weights == (BALANCED,):
+        counts = [max(1, list(label_ids).count(number)) for number in range(len(task.labels))]
+        return [len(label_ids) / (len(counts) * count) for count in counts]
+    try:
+        weights = [float(weight) for weight in config.class_weights]
+    except ValueError:
+        weights = [-1.0]
+    if any(not 0 <= weight < float("inf") for weight in weights) or (weights and not any(weights)):
+        raise UserError("--class_weights must be %s, or numbers of at least 0, not all of them 0; got %s"
+                        % (BALANCED, " ".join(config.class_weights)))
+    return weights
+
+
+def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
+    """The classifier's."""
+    label_ids = setting.parts[TRAIN].rows.label_ids.tolist() if TRAIN in setting.parts else []
+    weights = class_weights(setting.config, setting.task, label_ids) if label_ids else []
+    return model_fn.classifier_model_fn(setting.folder.config, numbers, len(setting.task.labels), weights)
+
+
+def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> np.ndarray:
+    """float64 [examples, classes], of a regression [examples, 1]."""
+    return evaluation.run_model(estimator, part.rows, batch_size, setting.seq_length, checkpoint)
+
+
+CLASSES = Kind(check_flags, make_model_fn, run_model, evaluation.score, evaluation.results_line,
+               evaluation.write_predictions, report.sections, report.CHARTS,
+               is_exported=lambda task: not task.is_regression)

@@ -1,0 +1,132 @@
+"""A fine-tuned model over all examples of a part: probabilities, numbers, and the files that hold them.
+
+  predictions.jsonl        dev: one object for each example, with text, gold label, prediction and probabilities
+  test_results.tsv         probabilities by class index, a line for each example; a regression's number
+  test_predictions.jsonl   as predictions.jsonl
+  <task>_predict.json      {"id": …, "label": …} a line, under the name that CLUE wants, where it has the task
+"""
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+
+import numpy as np
+
+from estimator.data.encoded import Rows
+from estimator.data.tasks import DEV, TEST, Example, Task
+from estimator.finetuning import scores
+from etl.common import files
+
+PREDICTIONS_FILE = "predictions.jsonl"
+
+
+class Part(NamedTuple):
+    """The examples of one part, as read and as the model takes them."""
+    name: str                                  # such as "dev"
+    examples: List[Example]
+    rows: Rows
+
+    @property
+    def label_ids(self) -> np.ndarray:
+        """[examples]: class ids, or a regression's numbers."""
+        return self.rows.label_ids[self.rows.first_rows]
+
+    @property
+    def has_labels(self) -> bool:
+        return all(example.label is not None for example in self.examples)
+
+
+def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int], checkpoint: str) -> np.ndarray:
+    """The model's outputs, for an example of several windows their mean: float64 [examples, classes].
+
+    Args:
+      estimator: of `classifier_model_fn`.
+      rows: of all examples.
+      batch_size, seq_length: as in `input_fn.evaluate_on_rows`.
+      checkpoint: prefix.
+    """
+    from estimator.data import input_fn
+    found = [batch["outputs"][batch["is_real_example"] == 1] for batch in estimator.predict(
+        input_fn.evaluate_on_rows(rows, batch_size, seq_length), checkpoint_path=checkpoint, yield_single_examples=False)]
+    outputs = np.empty([len(rows.lengths), found[0].shape[1]])
+    outputs[input_fn.evaluation_order(rows, seq_length)] = np.concatenate(found)
+    return np.add.reduceat(outputs, rows.first_rows) / np.bincount(rows.example_numbers)[:, np.newaxis]
+
+
+def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:
+    """All numbers of a part with labels by name: `eval_accuracy`; of another part than dev, `eval_mismatched_accuracy`."""
+    labels = part.label_ids
+    if task.is_regression:
+        found = scores.regression(labels, outputs[:, 0])
+    else:
+        found = scores.classification(labels, outputs, task.choices)
+        found["majority_accuracy"] = scores.majority_accuracy(labels)
+    found["num_examples"] = len(part.examples)
+    suffix = part.name[len(DEV):].lstrip("_")
+    named = {}
+    for name, value in found.items():
+        own = name if name in ("num_examples", "majority_accuracy") else "eval_" + name
+        named["%s_%s" % (own, suffix) if suffix else own] = value
+    return named
+
+
+def results_line(task: Task, results: Dict[str, Any]) -> str:
+    """`7 dev examples: eval_accuracy 0.5714 (majority class 0.5714)  eval_loss 0.6931`, the task's own metric first."""
+    names = ["eval_" + task.metric] + [name for name in ("eval_accuracy", "eval_roc_auc", "eval_spearman", "eval_loss")
+                                       if name in results and name != "eval_" + task.metric]
+    parts = ["%s %.4f%s" % (name, results[name], " (majority class %.4f)" % results["majority_accuracy"]
+                            if name == "eval_accuracy" else "") for name in names]
+    return "%d dev examples: %s" % (results["num_examples"], "  ".join(parts))
+
+
+def predicted_labels(task: Task, outputs: np.ndarray) -> List[Any]:
+    """The label of each example; in a regression a number."""
+    if task.is_regression:
+        return [float(value) for value in outputs[:, 0]]
+    return [task.labels[index] for index in outputs.argmax(axis=1)]
+
+
+def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) -> List[str]:
+    """Writes what the head of this file says for the part, and returns the paths."""
+    prefix = "" if part.name == DEV else part.name + "_"
+    path = os.path.join(folder, prefix + PREDICTIONS_FILE)
+    lines = [_prediction(task, example, label, row)
+             for example, label, row in zip(part.examples, predicted_labels(task, outputs), outputs)]
+    files.write_text(path, json_lines(lines))
+    if not part.name.startswith(TEST):
+        return [path]
+    table, submission = os.path.join(folder, part.name + "_results.tsv"), os.path.join(folder, submission_name(task, part))
+    files.write_text(table, "".join("\t".join("%.6f" % value for value in row) + "\n" for row in outputs))
+    files.write_text(submission, json_lines(submission_lines(task, part.examples, outputs)))
+    return [table, path, submission]
+
+
+def submission_name(task: Task, part: Part) -> str:
+    name = task.submission or "%s_predict.json" % task.name.replace("-", "_")
+    return part.name[len(TEST):].lstrip("_") + ("_" if part.name != TEST else "") + name
+
+
+def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarray) -> List[Dict[str, Any]]:
+    """`{"id": 0, "label": "1"}` for each example; of several choices one for each question, labelled by the best one."""
+    labels = predicted_labels(task, outputs)
+    if task.choices > 1:
+        labels = [str(best) for best in outputs[:, 1].reshape(-1, task.choices).argmax(axis=1)]
+        examples = examples[::task.choices]
+    return [{"id": number if example.id is None else _plain_id(example.id), "label": label}
+            for number, (example, label) in enumerate(zip(examples, labels))]
+
+
+def _plain_id(value: Any) -> Any:
+    """Ids out of columns are numbers, too."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _prediction(task: Task, example: Example, label: Any, row: np.ndarray) -> Dict[str, Any]:
+    found = {"text_a": example.text_a, "text_b": example.text_b, "gold": example.label, "predicted": label}
+    if not task.is_regression:
+        found["probabilities"] = {name: round(float(value), 6) for name, value in zip(task.labels, row)}
+    return found
+
+
+def json_lines(values: Sequence[Any]) -> str:
+    """One JSON object a line."""
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

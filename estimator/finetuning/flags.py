@@ -1,0 +1,132 @@
+"""The flags of estimator.finetune, and what follows from them alone: presets, defaults, columns, seeds."""
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Sequence, Tuple
+
+from estimator.data import tasks
+from estimator.data.tasks import TASKS
+from estimator.finetuning import scores
+from estimator.finetuning.presets import PRESETS
+from estimator.training.flags import TrainingFlags
+from etl.common.command_line import FREE, SAME, SAME_CONTENT, flag
+
+SAMPLE_TASK = "sentence_pair"
+CACHE_FOLDER = "encoded"
+BALANCED = "balanced"
+NO_CHECKPOINT = "none"                         # --init_checkpoint for random values
+# Flags that a preset may set, with their values without one.
+DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5,
+            "num_train_epochs": 3.0}
+
+_SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
+
+
+def _preset_flag(name: str, help_text: str, choices: Optional[Sequence[str]] = None, on_resume: str = SAME) -> Any:
+    return flag(None, "%s; without it the preset's, else %s" % (help_text, DEFAULTS[name]), choices, on_resume=on_resume)
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(TrainingFlags):
+    """The flags of this command."""
+    list_tasks: bool = flag(False, "say which tasks there are, with labels, metrics and files, and end",
+                            on_resume=FREE)
+    preset: Optional[str] = flag(None, "settings that the makers of released weights published for this task; flags go first",
+                                 tuple(PRESETS), on_resume=FREE)
+    task_name: Optional[str] = _preset_flag("task_name", "task", tuple(TASKS), on_resume=SAME_CONTENT)
+    data_dir: Optional[str] = flag(None, "folder of the task's files; without it, for sentence_pair, the shipped pairs",
+                                   on_resume=SAME_CONTENT)
+    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and label: role=name of "
+                                    "a column or JSON field, or its number from 1 on in files without a header",
+                                    on_resume=SAME_CONTENT)
+    labels: Tuple[str, ...] = flag((), "their labels, by class index; without it 0 1", on_resume=SAME_CONTENT)
+    output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results",
+                           on_resume=FREE)
+    cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; without it %s/ in "
+                                    "--output_dir" % CACHE_FOLDER, on_resume=FREE)
+    init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values",
+                                on_resume=SAME_CONTENT)
+    albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint",
+                                             on_resume=SAME_CONTENT)
+    vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint",
+                                     on_resume=SAME_CONTENT)
+    spm_model_file: Optional[str] = flag(None, "SentencePiece model in place of a vocabulary",
+                                         on_resume=SAME_CONTENT)
+    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained",
+                                         on_resume=SAME_CONTENT)
+    max_seq_length: Optional[int] = _preset_flag("max_seq_length", "tokens of an example; longer ones are cut",
+                                                 on_resume=SAME_CONTENT)
+    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens apart, and average "
+                                     "their predictions; tasks with one text. Without training, as the model was trained",
+                                     on_resume=SAME_CONTENT)
+    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their longest; without it on "
+                                             "the NPU alone, which needs it")
+    do_predict: bool = flag(False, "predict the test file", on_resume=FREE)
+    train_batch_size: Optional[int] = _preset_flag("train_batch_size", "examples of a batch")
+    eval_batch_size: int = flag(8, "examples of an evaluation step", on_resume=FREE)
+    predict_batch_size: int = flag(8, "examples of a prediction step", on_resume=FREE)
+    learning_rate: Optional[float] = _preset_flag("learning_rate", "highest learning rate")
+    num_train_epochs: Optional[float] = _preset_flag("num_train_epochs", "times the training examples are seen")
+    warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
+    class_weights: Tuple[str, ...] = flag((), "how much an example of each class counts in training, by class index; or %s: "
+                                          "the rarer, the more" % BALANCED)
+    eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it an epoch",
+                                     on_resume=FREE)
+    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; without it the "
+                                      "task's",
+                                      scores.METRICS, on_resume=FREE)
+    early_stopping: Optional[int] = flag(None, "end the training after so many evaluations without a better one",
+                                         on_resume=FREE)
+    seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its own below "
+                                "--output_dir, and give means and deviations", on_resume=FREE)
+
+    def __post_init__(self) -> None:
+        if self.preset:
+            self._fill_in(PRESETS[self.preset]._asdict())
+        self._fill_in({name: DEFAULTS[name] for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
+        super().__post_init__()
+        if self.do_train:                      # else the model's folder says task and length
+            self._fill_in(DEFAULTS)
+        self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size", "doc_stride",
+                                "eval_every", "early_stopping")
+        if not self.num_train_epochs > 0:
+            raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
+        if not 0 <= self.warmup_proportion <= 1:
+            raise ValueError("warmup_proportion must be in [0, 1], got %s" % self.warmup_proportion)
+        if not (self.do_train or self.do_eval or self.do_predict):
+            raise ValueError("do_train, do_eval and do_predict are all false: nothing to do")
+        for name in ("early_stopping", "seeds", "eval_every"):
+            if getattr(self, name) and not self.do_eval:
+                raise ValueError("%s is %s, but do_eval is false" % (name, getattr(self, name)))
+        if len(set(self.seed_list())) != len(self.seed_list()):
+            raise ValueError("seeds must all be different, got %s" % self.seeds)
+        self.columns_by_role()
+        if (self.columns or self.labels) and self.task_name not in (None,) + tasks.GENERIC:
+            raise ValueError("columns and labels are for %s; %s has its own" % (" and ".join(tasks.GENERIC), self.task_name))
+        if len(set(self.labels)) != len(self.labels) or len(self.labels) == 1:
+            raise ValueError("labels must be at least two, all different, got %s" % ", ".join(self.labels))
+        if self.data_dir is None and not self.list_tasks:
+            if self.task_name not in (None, SAMPLE_TASK):
+                raise ValueError("data_dir must name the folder of %s; only %s has data that is shipped"
+                                 % (self.task_name, SAMPLE_TASK))
+            object.__setattr__(self, "data_dir", _SAMPLE)
+
+    def _fill_in(self, values: Dict[str, Any]) -> None:
+        for name, value in values.items():
+            if name in DEFAULTS and getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+
+    def seed_list(self) -> List[int]:
+        """--seeds as numbers. Raises ValueError when they are none."""
+        try:
+            return [int(seed) for seed in self.seeds.split(",")] if self.seeds else []
+        except ValueError:
+            raise ValueError("seeds must be integers separated by commas, got %s" % self.seeds)
+
+    def columns_by_role(self) -> Dict[str, str]:
+        """--columns as {role: name}. Raises ValueError for what does not say the columns of a task."""
+        found = dict(item.partition("=")[::2] for item in self.columns)
+        wanted = {"text_a", "label"} | ({"text_b"} if self.task_name in (None, "sentence_pair") else set())
+        if self.columns and (set(found) != wanted or not all(found.values())):
+            raise ValueError("columns must be %s, got %s" % (" ".join("%s=…" % name for name in sorted(wanted)),
+                                                             " ".join(self.columns)))
+        return found

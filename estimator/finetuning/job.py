@@ -1,0 +1,266 @@
+"""Fine-tuning: flags and labelled examples → a `job` for `run`; once, or once for each seed."""
+import dataclasses
+import functools
+import os
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import albert_config
+from estimator.data import encoded, input_fn, tasks
+from estimator.data.input_fn import InputFn
+from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Example, Task
+from estimator.finetuning import epochs, scores
+from estimator.finetuning.classes import CLASSES
+from estimator.finetuning.evaluation import Part
+from estimator.finetuning.flags import CACHE_FOLDER, NO_CHECKPOINT, FinetuneConfig
+from estimator.finetuning.kind import Kind, Setting
+from estimator.finetuning.presets import PRESETS
+from estimator.npu import devices
+from estimator.training import failures, metrics, model_fn, resume, run
+from estimator.training.jobs import Evaluation, Job, Results, Schedule
+from estimator.weights import checkpoint_files, model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.common import files
+from etl.common.command_line import UserError
+from etl.text.tokenization import TokenizerConfig
+
+KINDS = {"classes": CLASSES}                   # by the name in a task
+SEEDS_FILE = "seeds_results.txt"
+
+
+def finetune(config: FinetuneConfig) -> Optional[Results]:
+    """One run; with --seeds one for each, then mean and standard deviation of each number.
+
+    Returns:
+      The results of the best checkpoint of the only or the last run; None without evaluation, on other ranks than the
+      first, or after SIGTERM.
+    """
+    if not config.seeds:
+        return run.run(make_job(config))
+    cache_dir = cache_dir_of(config)
+    found: Dict[int, Results] = {}
+    for seed in config.seed_list():
+        print("Seed %d" % seed)
+        folder = os.path.join(config.output_dir, "seed-%d" % seed)
+        results = run.run(make_job(dataclasses.replace(config, seeds=None, random_seed=seed, cache_dir=cache_dir,
+                                                       output_dir=folder)))
+        if results is None:                    # another rank's, or stopped by a signal
+            return None
+        found[seed] = results
+    names = [name for name in next(iter(found.values())) if all(name in results for results in found.values())]
+    text = "".join("%s = %s\n" % (name, scores.mean_and_deviation([results[name] for results in found.values()]))
+                   for name in sorted(names))
+    path = os.path.join(config.output_dir, SEEDS_FILE)
+    files.write_text(path, text)
+    print("Means and standard deviations over seeds %s:\n%sWrote %s" % (config.seeds, text, path))
+    return results
+
+
+def make_job(config: FinetuneConfig) -> Job:
+    """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    files.require_folder(config.output_dir, "output_dir")
+    device, finds_loop = config.choose_device(), config.iterations_per_loop is None
+    config = with_loop_and_model(config, device)
+    task = find_task(config)
+    kind = KINDS[task.kind]
+    examples = {part: tasks.read_examples(task, config.data_dir, part) for part in wanted_parts(config, task)}
+    check_device(config, device)
+    kind.check_flags(config, task, examples)
+    init_checkpoint = find_init_checkpoint(config)
+    folder = describe_model(config, task, init_checkpoint)
+    print("Task %s on %s: %s" % (task.name, device, ", ".join(
+        "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
+    encoding = encoded.Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
+    facts = started_from(encoding, examples[TRAIN], init_checkpoint, device) if config.do_train else {}
+    start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
+        model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
+    cache_dir = cache_dir_of(config)
+    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
+    num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
+    if config.do_train and finds_loop:
+        config = dataclasses.replace(config, iterations_per_loop=epochs.fitting_loop(config, device, num_rows))
+    setting = Setting(config, task, device, folder, parts, seq_length_of(config, device, folder))
+
+    def keep_rows() -> None:
+        for part in parts.values():
+            encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
+    return _job(setting, kind, facts, start, init_checkpoint, _schedule(config, device, num_rows), keep_rows)
+
+
+def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Position, init_checkpoint: Optional[str],
+         schedule: Schedule, keep_rows: Callable[[], None]) -> Job:
+    config, device = setting.config, setting.device
+
+    def batches(taken: int) -> InputFn:
+        return input_fn.train_on_rows(setting.parts[TRAIN].rows, config.train_batch_size, config.random_seed, taken,
+                                      setting.seq_length, device.world)
+    return Job(
+        "estimator.finetune", "Fine-tuning: %s" % setting.task.name, config, device, setting.folder, facts, start,
+        init_checkpoint, schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
+        evaluate=functools.partial(evaluate, setting, kind),
+        best_metric="eval_" + (config.best_metric or setting.task.metric), charts=kind.charts,
+        next_command="serving.export --checkpoint_dir %s" % config.output_dir if kind.is_exported(setting.task) else None,
+        before_training=keep_rows, conclude=functools.partial(conclude, setting, kind),
+        predict=functools.partial(predict, setting, kind) if config.do_predict else None, patience=config.early_stopping)
+
+
+def with_loop_and_model(config: FinetuneConfig, device: devices.Device) -> FinetuneConfig:
+    """The same with the device's loop and, without training, with what the folder of the model says for lack of flags."""
+    config = config.with_loop(device)
+    if config.do_train:
+        return config
+    model = model_folder.read(config.output_dir)
+    if model.task not in TASKS:
+        raise UserError("--output_dir: %s holds a model of the task %s: only tasks of --list_tasks can be evaluated"
+                        % (config.output_dir, model.task))
+    task_name = config.task_name or model.task
+    labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
+    return dataclasses.replace(config, task_name=task_name, labels=labels,
+                               max_seq_length=config.max_seq_length or model.max_seq_length,
+                               doc_stride=config.doc_stride or resume.flag_of_run(config.output_dir, "doc_stride"))
+
+
+def find_task(config: FinetuneConfig) -> Task:
+    """The task that the flags name, with their columns and labels; says what a preset is."""
+    if config.preset:
+        print("Preset %s. Reported by the makers of the weights: %s" % (config.preset, PRESETS[config.preset].published))
+    task = TASKS[config.task_name]
+    return tasks.with_columns(task, config.columns_by_role(), config.labels) if task.name in tasks.GENERIC else task
+
+
+def wanted_parts(config: FinetuneConfig, task: Task) -> List[str]:
+    """Names of the parts that the flags want, of those that the task has."""
+    return [part for part in task.parts if (part == TRAIN and config.do_train) or (part.startswith(DEV) and config.do_eval)
+            or (part.startswith(TEST) and config.do_predict)]
+
+
+def check_device(config: FinetuneConfig, device: devices.Device) -> None:
+    """Raises UserError for flags that do not fit the device."""
+    if config.early_stopping and device.world.size > 1:
+        raise UserError("--early_stopping works on one device, not on %d" % device.world.size)
+    if config.pad_to_max_length is False and not device.on_host:
+        raise UserError("--pad_to_max_length must not be false on the NPU: it needs static lengths")
+
+
+def seq_length_of(config: FinetuneConfig, device: devices.Device, folder: ModelFolder) -> Optional[int]:
+    """What all batches are padded to; None: each to its longest."""
+    pads = config.pad_to_max_length
+    return folder.max_seq_length if pads or (pads is None and not device.on_host) else None
+
+
+def _schedule(config: FinetuneConfig, device: devices.Device, num_rows: int) -> Schedule:
+    steps = epochs.count_steps(config, device, num_rows, config.num_train_epochs)
+    return Schedule(steps, int(steps * config.warmup_proportion), epochs.steps_between_evaluations(config, device, num_rows))
+
+
+def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
+    """The prefix of --init_checkpoint; None for random values, or without training."""
+    if not config.do_train or config.init_checkpoint == NO_CHECKPOINT:
+        return None
+    if not (os.path.exists(config.init_checkpoint) or os.path.exists(config.init_checkpoint + ".index")):
+        raise UserError("--init_checkpoint: %s: no such file or folder: run python -m estimator.pretrain first, give a "
+                        "checkpoint, or %s to start from random values" % (config.init_checkpoint, NO_CHECKPOINT))
+    return checkpoint_files.resolve(config.init_checkpoint)
+
+
+def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
+    """What will stand beside the checkpoints, or does, without training.
+
+    Config and vocabulary come from the flags, else from beside the checkpoint. From random values they are the shipped
+    ones by default; beside a released checkpoint stands no description, and both must be given.
+    """
+    if not config.do_train:
+        beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
+    else:
+        beside = model_folder.beside(init_checkpoint) if init_checkpoint else None
+    if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
+        raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
+                        "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
+    if config.albert_config_file or not beside:
+        model = albert_config.load(config.albert_config_file or "tiny")
+    else:
+        model = beside.config
+    tokenizer = choose_tokenizer(config, beside)
+    return model_folder.from_flags(model, tokenizer, config.max_seq_length, task.name, task.labels,
+                                   beside.data_manifest_sha256 if beside else None)
+
+
+def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:
+    """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
+    given = config.spm_model_file or config.vocab_file
+    if beside:
+        tokenizer = beside.tokenizer
+        ours = tokenizer.spm_model_file or tokenizer.vocab_file
+        if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
+            raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
+                            % ("spm_model_file" if config.spm_model_file else "vocab_file", given, ours))
+    elif config.spm_model_file:
+        tokenizer = TokenizerConfig(spm_model_file=config.spm_model_file)
+    else:
+        tokenizer = TokenizerConfig(config.vocab_file or albert_config.vocab_path())
+    if config.do_lower_case is None:
+        return tokenizer
+    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
+
+
+def cache_dir_of(config: FinetuneConfig) -> str:
+    """Where encoded examples are kept."""
+    return config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
+
+
+def started_from(encoding: encoded.Encoding, examples: Sequence[Example], init_checkpoint: Optional[str],
+                 device: devices.Device) -> Dict[str, str]:
+    """What must be the same for a training to go on, beside the model: its beginning and its examples."""
+    key = os.path.basename(encoded.cache_path(examples, encoding, ""))
+    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
+            "number of devices": str(device.world.size)}
+
+
+def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
+    """Evaluates a checkpoint on all dev examples, and adds its numbers to the curves."""
+    results, outputs = evaluate_part(setting, kind, estimator, DEV, checkpoint)
+    metrics.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
+                               dict(results, loss=results["eval_loss"]))
+    print("Step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
+    return Evaluation(results, kind.sections(setting.task, setting.parts[DEV], outputs))
+
+
+def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
+    """Evaluates the best checkpoint on all dev parts, and writes what it predicts."""
+    results: Results = {}
+    sections: Sequence[Any] = ()
+    paths = [os.path.join(setting.config.output_dir, metrics.TEXT_FILE)]
+    for name in [part for part in setting.parts if part.startswith(DEV)]:
+        found, outputs = evaluate_part(setting, kind, estimator, name, checkpoint)
+        results.update(found)
+        paths += kind.write_predictions(setting.config.output_dir, setting.task, setting.parts[name], outputs)
+        if name == DEV:
+            sections = kind.sections(setting.task, setting.parts[DEV], outputs)
+    print("Best checkpoint, step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
+    print("Wrote %s" % ", ".join(paths))
+    return Evaluation(results, sections)
+
+
+def evaluate_part(setting: Setting, kind: Kind, estimator: Any, name: str, checkpoint: str) -> Tuple[Results, np.ndarray]:
+    """The numbers of a dev part, and the outputs they are of."""
+    part, batch_size = setting.parts[name], setting.config.eval_batch_size
+    with failures.explained("--eval_batch_size %d" % batch_size):
+        outputs = kind.run_model(setting, estimator, part, batch_size, checkpoint)
+    step = int(tf.train.load_variable(checkpoint, "global_step"))
+    return dict(kind.score(setting.task, part, outputs), global_step=step), outputs
+
+
+def predict(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> None:
+    """Writes the predictions for all test examples, in the file's order."""
+    batch_size, task = setting.config.predict_batch_size, setting.task
+    for part in [part for name, part in setting.parts.items() if name.startswith(TEST)]:
+        with failures.explained("--predict_batch_size %d" % batch_size):
+            outputs = kind.run_model(setting, estimator, part, batch_size, checkpoint)
+        paths = kind.write_predictions(setting.config.output_dir, task, part, outputs)
+        if part.has_labels:
+            number = kind.score(task, part._replace(name=DEV), outputs)["eval_" + task.metric]
+            print("Test: %s %.4f of %d examples" % (task.metric, number, len(part.examples)))
+        print("Wrote %s" % ", ".join(paths))

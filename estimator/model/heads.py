@@ -1,0 +1,198 @@
+"""What is read off the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
+
+A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave padding out.
+Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes of the variables are
+those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), section 3.1; BERT (arXiv 1810.04805), section 3.1.
+"""
+from typing import NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from albert_config import AlbertConfig
+from estimator.model import modeling
+from estimator.model.kernels import STOCK, Dropout, Kernels, activation, dimensions
+from estimator.model.modeling import Encoded
+
+CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, whatever the config's own rates are
+
+# Variables that fine-tuning starts anew, by the beginnings of their names.
+CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/")
+
+
+class MaskedLm(NamedTuple):
+    """The masked-LM head's results."""
+    loss: tf.Tensor                            # scalar: mean over the predictions, by weight
+    per_position_loss: tf.Tensor               # [batch, num_predictions]; padding has one, too: weigh it
+    predictions: tf.Tensor                     # int32 [batch, num_predictions]: the most likely token
+    logits: tf.Tensor                          # [batch, num_predictions, vocab]
+
+
+class Classified(NamedTuple):
+    """A classifying head's results; without labels both losses are None."""
+    loss: Optional[tf.Tensor]                  # scalar: mean over the examples, by weight
+    per_example_loss: Optional[tf.Tensor]      # [batch]
+    predictions: tf.Tensor                     # int32 [batch]: the most likely class
+    probabilities: tf.Tensor                   # [batch, num_labels]
+    logits: tf.Tensor                          # [batch, num_labels]
+
+
+class Regressed(NamedTuple):
+    """A regressing head's results; without labels both losses are None."""
+    loss: Optional[tf.Tensor]                  # scalar: mean squared error, by weight
+    per_example_loss: Optional[tf.Tensor]      # [batch]
+    predictions: tf.Tensor                     # float32 [batch]
+
+
+def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
+    """All places that the heads read, for `modeling.encode`: [batch, 1 + num_predictions], the first token's and the masked."""
+    return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
+
+
+def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor, weights: tf.Tensor,
+              kernels: Kernels = STOCK) -> MaskedLm:
+    """Predicts the tokens that were masked.
+
+    Args:
+      config: the encoder's.
+      encoded: the encoder's output.
+      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding. None: the encoder's
+        output is at `read_positions` alone.
+      ids: integers [batch, num_predictions]: the tokens that stood there.
+      weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
+      kernels: as in `modeling.encode`.
+    """
+    logits = masked_lm_logits(config, encoded, positions, kernels)
+    losses = _cross_entropy(ids, logits)
+    return MaskedLm(weighted_mean(losses, weights), losses, _most_likely(logits), logits)
+
+
+def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor],
+                     kernels: Kernels = STOCK) -> tf.Tensor:
+    """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
+
+    The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
+    transforms to the table's width.
+    """
+    width = config.hidden_size
+    if config.family == "google" and config.embedding_size:
+        width = config.embedding_size
+    x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(encoded.sequence_output, positions)
+    batch, num_predictions, _ = dimensions(x)
+    x = tf.reshape(x, [-1, config.hidden_size])
+    with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
+        with tf.variable_scope("transform"):
+            x = modeling.dense(x, width, "dense", config.initializer_range, activation(config, kernels))
+            x = modeling.layer_norm(x, kernels=kernels)
+        if encoded.embedding_projection is not None:
+            x = tf.matmul(x, encoded.embedding_projection, transpose_b=True)
+        bias = tf.get_variable("output_bias", [config.vocab_size], initializer=tf.zeros_initializer())
+        logits = tf.nn.bias_add(tf.matmul(x, encoded.embedding_table, transpose_b=True), bias)
+        return tf.reshape(logits, [batch, num_predictions, config.vocab_size])
+
+
+def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None) -> Classified:
+    """Tells whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence by other labels.
+
+    Args:
+      config: the encoder's.
+      encoded: the encoder's output.
+      labels: integers [batch] or [batch, 1]: 1 for swapped (or random), 0 for the text's own order.
+    """
+    with tf.variable_scope("cls/seq_relationship", reuse=tf.AUTO_REUSE):
+        logits = _class_logits(config, encoded.pooled_output, num_labels=2)
+    return _classified(logits, labels, weights=None)
+
+
+def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
+               weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Classified:
+    """One of `num_labels` classes for each example, read off the pooled output.
+
+    Args:
+      config: the encoder's. A pre-LN model's pooled output is normalized first (variables loss/LayerNorm/*), since
+        its encoder ends without a normalization.
+      encoded: the encoder's output.
+      num_labels: at least 2.
+      labels: integers [batch], each in [0, num_labels); None when predicting.
+      weights: [batch], how much each example counts: 0 for one that only fills the batch; None means 1 throughout.
+      dropout: as in `modeling.encode`.
+    """
+    return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
+
+
+def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None,
+              weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Regressed:
+    """A number for each example; arguments as in `classifier`, but labels are float32 [batch]."""
+    predictions = tf.cast(_pooled_logits(config, encoded, 1, dropout)[:, 0], tf.float32)
+    if labels is None:
+        return Regressed(None, None, predictions)
+    losses = tf.square(predictions - labels)
+    return Regressed(weighted_mean(losses, weights), losses, predictions)
+
+
+def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None, has_sentence_order: bool = True) -> None:
+    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor where that is 0, or,
+    where it is None, with the heads of pretraining."""
+    anything = tf.zeros([1, 1], tf.int32)
+    encoded = modeling.encode(config, anything)
+    if num_labels is not None:
+        classifier(config, encoded, num_labels) if num_labels else regressor(config, encoded)
+        return
+    masked_lm_logits(config, encoded, anything)
+    if has_sentence_order:
+        sentence_order(config, encoded)
+
+
+def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
+    """Picks the vectors at `positions` from each sequence.
+
+    Args:
+      sequence: float [batch, seq_length, hidden].
+      positions: integers [batch, num_predictions], each in [0, seq_length).
+
+    Returns:
+      float [batch, num_predictions, hidden].
+    """
+    batch, length, width = dimensions(sequence)
+    first_rows = tf.range(batch, dtype=tf.int32)[:, tf.newaxis] * length
+    return tf.gather(tf.reshape(sequence, [-1, width]), tf.cast(positions, tf.int32) + first_rows)
+
+
+def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
+    """Mean of `values` by `weights` of the same shape; 0 where they sum to 0, 1 for each value where they are None."""
+    if weights is None:
+        return tf.reduce_mean(values)
+    weights = tf.cast(weights, values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
+
+
+def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int, dropout: Optional[Dropout]) -> tf.Tensor:
+    """What a fine-tuned head computes: float [batch, num_labels]."""
+    x = encoded.pooled_output
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        if config.ln_type == "preln":
+            x = modeling.layer_norm(x, "loss/LayerNorm")
+        if dropout is not None:
+            x = dropout(x, CLASSIFIER_DROPOUT, "classifier")
+        return _class_logits(config, x, num_labels)
+
+
+def _class_logits(config: AlbertConfig, pooled: tf.Tensor, num_labels: int) -> tf.Tensor:
+    weights = modeling.random_variable("output_weights", [num_labels, config.hidden_size], config.initializer_range)
+    bias = tf.get_variable("output_bias", [num_labels], initializer=tf.zeros_initializer())
+    return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
+
+
+def _classified(logits: tf.Tensor, labels: Optional[tf.Tensor], weights: Optional[tf.Tensor]) -> Classified:
+    loss = losses = None
+    if labels is not None:
+        losses = _cross_entropy(tf.reshape(labels, [-1]), logits)
+        loss = weighted_mean(losses, weights)
+    return Classified(loss, losses, _most_likely(logits), tf.nn.softmax(logits), logits)
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=tf.cast(logits, tf.float32))
+
+
+def _most_likely(logits: tf.Tensor) -> tf.Tensor:
+    return tf.argmax(logits, axis=-1, output_type=tf.int32)

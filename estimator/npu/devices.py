@@ -1,0 +1,325 @@
+"""Where a model runs: an Ascend device or what plain TensorFlow finds. The only file that names npu_bridge.
+
+npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole process.
+Its arguments go by name, since their order differs between its releases, and only if the installed release has them.
+"""
+import hashlib
+import importlib.util
+import inspect
+import math
+import os
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+
+from estimator.npu import options as npu_options
+from estimator.npu import ranks
+from estimator.npu.options import NpuOptions
+from estimator.npu.ranks import World
+from etl.common.command_line import UserError
+
+AUTO, NPU, CPU = "auto", "npu", "cpu"
+BACKENDS = (AUTO, NPU, CPU)
+NPU_LOOP = 100                                 # steps of a loop unless told otherwise
+INCREASE_LOSS_SCALE_EVERY = 1000               # updates without an overflow
+
+NO_SUMMARIES = 0                               # the progress hook writes them: it counts steps, not calls of the host
+NO_CHECKPOINTS = 0                             # None would mean every 100 steps on the NPU
+ALL_CHECKPOINTS = 2 ** 31 - 1                  # a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
+
+GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's kernels are called in a graph
+
+_PACKAGE = "npu_bridge"
+_DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
+_ON_THE_DEVICE, _OPTIMIZER = "use_off_line", "NpuOptimizer"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How an Estimator runs, whatever the backend.
+
+    Attributes:
+      save_checkpoints_steps: steps between checkpoints.
+      keep_checkpoint_max: newest checkpoints that are kept.
+      random_seed: of everything that TensorFlow draws.
+      iterations_per_loop: batches that the NPU runs on its own between two calls of the host.
+    """
+    save_checkpoints_steps: int
+    keep_checkpoint_max: int
+    random_seed: int
+    iterations_per_loop: int = 1
+
+
+def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) -> Tuple[str, str]:
+    """Decides between "npu" and "cpu", and says why.
+
+    "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain TensorFlow,
+    which uses a GPU where it sees one.
+
+    Raises UserError when "npu" is asked for and cannot be had; there is no silent fallback.
+    """
+    if requested == CPU:
+        return CPU, "asked for"
+    device = next((name for name in _DEVICE_VARIABLES if environment.get(name)), None)
+    if importlib.util.find_spec(_PACKAGE) is None:
+        if requested == NPU:
+            raise UserError("--backend npu: the Python package %s is not installed; it comes with Ascend's CANN"
+                            % _PACKAGE)
+        return CPU, "%s is not installed" % _PACKAGE
+    if requested == AUTO and device is None:
+        return CPU, "%s is installed, but none of %s is set" % (_PACKAGE, ", ".join(_DEVICE_VARIABLES))
+    try:
+        _bridge()
+    except Exception as error:                 # its native libraries, most often; TensorFlow has errors of its own for them
+        if requested == NPU:
+            raise UserError("--backend npu: %s is installed, but importing it fails: %s" % (_PACKAGE, error))
+        return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
+    if not environment.get("JOB_ID"):
+        raise UserError("--backend npu: the environment variable JOB_ID must be set (any number will do)")
+    return NPU, "asked for" if requested == NPU else "%s is installed and %s is set" % (_PACKAGE, device)
+
+
+class Device(NamedTuple):
+    """What differs between the backends."""
+    name: str = CPU                            # or NPU
+    reason: str = "asked for"
+    world: World = ranks.ALONE
+    options: NpuOptions = NpuOptions()
+
+    def __str__(self) -> str:
+        where = "%s (%s)" % (self.name, self.reason)
+        return where if self.world.size == 1 else "%s, rank %d of %d" % ((where,) + self.world)
+
+    @property
+    def on_host(self) -> bool:
+        """Whether the host sees every step, and so may check its numbers and time its input."""
+        return self.name == CPU
+
+    @property
+    def scales_loss(self) -> bool:
+        """Whether updates that overflow are skipped."""
+        return self.name == NPU and self.options.loss_scale != "none"
+
+    def loop(self, requested: Optional[int], accumulation_steps: int = 1) -> int:
+        """Batches of a loop: what was asked for, else NPU_LOOP, in whole updates; 1 on the CPU."""
+        if requested is not None:
+            return requested
+        return 1 if self.name == CPU else max(1, NPU_LOOP // accumulation_steps) * accumulation_steps
+
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
+        """A tf.estimator.Estimator, or an NPUEstimator, which has the same methods.
+
+        All ranks read the checkpoints in `model_dir`; only the first one writes any.
+        """
+        if self.name == CPU:
+            import tensorflow.compat.v1 as tf  # here: the flags' defaults above need no TensorFlow
+            config = tf.estimator.RunConfig(**_run_arguments(model_dir, options))
+            return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
+        if not self.world.is_first:
+            options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
+        bridge = _bridge()
+        os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"    # older releases demand what newer ones assume
+        config = bridge.NPURunConfig(session_config=npu_session_config(), **self.run_arguments(model_dir, options))
+        estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
+        complaints = session_complaints(estimator.config.session_config)
+        if complaints:
+            raise UserError("--backend npu: the installed npu_bridge makes an unfit session: %s" % "; ".join(complaints))
+        return estimator
+
+    def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
+        """NPURunConfig's arguments, but for the session's."""
+        bridge = _bridge()
+        arguments = dict(self.options.run_arguments(), iterations_per_loop=options.iterations_per_loop,
+                         **_run_arguments(model_dir, options))
+        for name, make in (("profiling_config", bridge.ProfilingConfig), ("dump_config", bridge.DumpConfig)):
+            if arguments.get(name) is not None:
+                arguments[name] = make(**arguments[name])
+        return arguments
+
+    def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
+        """(gelu, dropout) of the device, as `modeling.encode` takes them, for training graphs alone; None for ours.
+
+        A graph that holds them cannot be loaded by stock TensorFlow.
+        """
+        if self.name == CPU or not self.options.kernels:
+            return None
+        bridge = _bridge()
+
+        def gelu(x: Any) -> Any:
+            return bridge.npu_unary_ops.gelu(features=x, name=GELU_OP)
+
+        def dropout(x: Any, rate: float, place: str) -> Any:
+            digest = hashlib.sha256(("%d %d %s" % (seed, self.world.rank, place)).encode("utf-8")).digest()
+            return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate, seed=int.from_bytes(digest[:4], "little") >> 1,
+                                          name=DROPOUT_OP)
+        return gelu, dropout
+
+    def loss_scale_manager(self) -> Any:
+        """What knows the factor on the loss, by `get_loss_scale()`; None without one."""
+        if not self.scales_loss:
+            return None
+        bridge, first = _bridge(), self.options.first_loss_scale
+        if self.options.loss_scale == "fixed":
+            return bridge.FixedLossScaleManager(loss_scale=first)
+        return bridge.ExponentialUpdateLossScaleManager(init_loss_scale=first, incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
+
+    def wrap(self, optimizer: Any, loss_scale_manager: Any = None) -> Any:
+        """Puts what sums gradients over devices around the rule, and around that what scales the loss.
+
+        Both see only gradients that are asked of them: compute_gradients, then apply_gradients.
+        """
+        if self.name == CPU:
+            return optimizer
+        bridge, is_distributed = _bridge(), self.world.size > 1
+        if is_distributed:
+            name = _arguments(bridge.NPUDistributedOptimizer)[0]        # not the same in all releases
+            optimizer = bridge.NPUDistributedOptimizer(**{name: optimizer})
+        if loss_scale_manager is not None:
+            optimizer = bridge.NPULossScaleOptimizer(opt=optimizer, loss_scale_manager=loss_scale_manager,
+                                                     is_distributed=is_distributed)
+        return optimizer
+
+
+class PlannedDevice(Device):
+    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator and optimizers.
+
+    For looking at a training graph; nothing is trained on it. Where the device's kernels would stand there are plain
+    TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
+    """
+
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
+        import tensorflow.compat.v1 as tf
+        session_config = npu_session_config()
+        entry = session_config.graph_options.rewrite_options.custom_optimizers.add(name=_OPTIMIZER)
+        entry.parameter_map[_ON_THE_DEVICE].b = True
+        for name, value in self.options.run_arguments().items():
+            if name in ("precision_mode", "precision_mode_v2", "modify_mixlist") and value is not None:
+                entry.parameter_map[name].s = value.encode("utf-8")
+        config = tf.estimator.RunConfig(session_config=session_config, **_run_arguments(model_dir, options))
+        return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
+
+    def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
+        if not self.options.kernels:
+            return None
+        import tensorflow.compat.v1 as tf
+        from estimator.model import kernels
+        drop = kernels.stateless_dropout(seed, 0)
+        return (lambda x: tf.identity(kernels.STOCK.gelu(x), name=GELU_OP),
+                lambda x, rate, place: tf.identity(drop(x, rate, place), name=DROPOUT_OP))
+
+    def loss_scale_manager(self) -> None:
+        return None
+
+    def wrap(self, optimizer: Any, loss_scale_manager: Any = None) -> Any:
+        return optimizer
+
+
+def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
+                environment: Mapping[str, str] = os.environ) -> Device:
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not to be had.
+
+    Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
+    """
+    name, reason = choose_backend(AUTO, dict(environment, ASCEND_DEVICE_ID="0"))
+    if name == NPU:
+        return choose_device(NPU, options, iterations_per_loop, environment)
+    device = PlannedDevice(NPU, "planned: %s" % reason, ranks.read_world(environment), options)
+    nested = {argument: list(value) for argument, value in options.platform.items() if isinstance(value, dict)}
+    npu_options.check_options(options, lambda argument: True, nested, device.loop(iterations_per_loop))
+    return device
+
+
+def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Optional[int] = None,
+                  environment: Mapping[str, str] = os.environ) -> Device:
+    """The device a command runs on; all that the environment and the options say about it is checked here.
+
+    Args:
+      requested: one of BACKENDS.
+      options: of the NPU; on the CPU they are of no account.
+      iterations_per_loop: as given; None: not given.
+      environment: variables.
+    """
+    name, reason = choose_backend(requested, environment)
+    if name == CPU:
+        return Device(CPU, reason, options=options)
+    device = Device(NPU, reason, ranks.read_world(environment), options)
+    bridge = _bridge()
+    known = _arguments(bridge.NPURunConfig)
+    nested = {"profiling_config": _arguments(bridge.ProfilingConfig), "dump_config": _arguments(bridge.DumpConfig)}
+    npu_options.check_options(options, lambda argument: argument in known, nested, device.loop(iterations_per_loop))
+    return device
+
+
+def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optional[int]], accumulation_steps: int = 1) -> None:
+    """Raises UserError when a number of steps, by its flag's name, does not end with a whole loop.
+
+    A device that runs N batches on its own runs N in its last loop, too, and saves only between loops.
+    """
+    loop = options.iterations_per_loop
+    if device.name == CPU and loop != 1:
+        raise UserError("--iterations_per_loop is %d, but only the NPU runs loops of its own; on the CPU it must be 1"
+                        % loop)
+    if loop == 1:
+        return
+    if loop % accumulation_steps:
+        raise UserError("--iterations_per_loop counts batches and must be a multiple of --gradient_accumulation_steps, which is "
+                        "%d; got %d, try %s" % (accumulation_steps, loop, _nearest(loop, accumulation_steps)))
+    updates = loop // accumulation_steps
+    for name, steps in flags.items():
+        if steps is not None and steps % updates:
+            batches = "" if accumulation_steps == 1 else " / --gradient_accumulation_steps"
+            raise UserError("--%s must be a multiple of --iterations_per_loop%s, which is %d; got %d, try %s"
+                            % (name, batches, updates, steps, _nearest(steps, updates)))
+
+
+def npu_session_config() -> Any:
+    """A new session config, since an NPUEstimator changes the one it is given: it adds its entry, the NpuOptimizer.
+
+    Two of TensorFlow's own graph rewrites contradict those of the device and must be off; not every release sees to that.
+    """
+    import tensorflow.compat.v1 as tf
+    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
+    config = tf.ConfigProto(allow_soft_placement=True)
+    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
+    config.graph_options.rewrite_options.memory_optimization = RewriterConfig.OFF
+    return config
+
+
+def optimizer_entries(session_config: Any) -> List[Dict[str, Any]]:
+    """What each NpuOptimizer in a session's config carries, by name."""
+    entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers if entry.name == _OPTIMIZER]
+    return [{name: value.s.decode() if value.WhichOneof("value") == "s" else getattr(value, value.WhichOneof("value"))
+             for name, value in entry.parameter_map.items()} for entry in entries]
+
+
+def session_complaints(session_config: Any) -> List[str]:
+    """What is wrong with a session's config for an NPU; an empty list where nothing is."""
+    rewrites, entries = session_config.graph_options.rewrite_options, optimizer_entries(session_config)
+    complaints = []
+    if len(entries) != 1:
+        complaints.append("the session must hold one %s, but it holds %d" % (_OPTIMIZER, len(entries)))
+    if not all(entry.get(_ON_THE_DEVICE) for entry in entries):
+        complaints.append("%s must be true in %s" % (_ON_THE_DEVICE, _OPTIMIZER))
+    return complaints + ["%s must be off in the session's rewrites" % name for name in ("remapping", "memory_optimization")
+                         if getattr(rewrites, name) != rewrites.OFF]
+
+
+def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
+    """What a RunConfig of either backend takes."""
+    return {"model_dir": model_dir, "tf_random_seed": options.random_seed, "save_summary_steps": NO_SUMMARIES,
+            "save_checkpoints_steps": options.save_checkpoints_steps, "keep_checkpoint_max": ALL_CHECKPOINTS,
+            "log_step_count_steps": None}
+
+
+def _arguments(function: Callable[..., Any]) -> Tuple[str, ...]:
+    return tuple(name for name in inspect.signature(function).parameters if name != "self")
+
+
+def _nearest(number: int, step: int) -> str:
+    """The multiples of `step` on both sides of `number`, 0 left out: `20 or 25`."""
+    below = number // step * step
+    return " or ".join(str(value) for value in (below, math.ceil(number / step) * step) if value > 0)
+
+
+def _bridge() -> Any:
+    import npu_bridge.npu_init as bridge  # pylint: disable=import-error
+    return bridge

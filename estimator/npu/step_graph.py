@@ -1,0 +1,154 @@
+"""What one call of the session runs in a training graph, and what can be told of it without running it.
+
+Faults that would end a device's loop or leave it, memory by purpose, floating-point operations of the matrix products. All
+follow from the ops and their static shapes.
+"""
+import re
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+
+import tensorflow.compat.v1 as tf
+from tensorflow.python.framework import op_def_registry
+
+from estimator.npu import devices
+
+
+class Fault(NamedTuple):
+    """Something that would fail on a device."""
+    what: str
+    places: Tuple[str, ...]                    # names of ops, or nothing
+    change: str                                # what to do about it
+
+
+# Kinds of op that cannot run in a loop on the device: what they are, the types, what to do instead.
+_OFF_THE_DEVICE = (
+    ("calls back into Python", r"(Eager)?PyFunc(Stateless)?",
+     "compute it in input_fn, or of TensorFlow's own ops"),
+    ("one-shot iterator, which ends the process in a loop", r"OneShotIterator",
+     "let input_fn return a Dataset: the Estimator makes an initializable iterator of it"),
+    ("hash table in the step", r".*HashTable.*|Lookup.*|InitializeTable.*",
+     "look up in input_fn, which runs on the host"),
+    ("reads from or writes to the host inside the loop",
+     r"ReadFile|WriteFile|MatchingFiles|.*Reader.*|.*Summary.*|Print(V2)?|Assert|Timestamp|Placeholder.*|.*Queue.*|"
+     r"Save(V2|Slices)?|Restore(V2|Slice)?",
+     "do it between the loops, in a hook, or in input_fn"),
+)
+_STRINGS = "works on strings in the step", "turn text into ids in input_fn, which runs on the host"
+_DYNAMIC = ("has a shape that only the run knows",
+            "give input_fn's batches static shapes (drop_remainder) and the op sizes that the config knows")
+_VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")       # of a tensor that lies there anyway
+_STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # there anyway, too
+_PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
+
+
+def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
+    """All ops that run when `fetches`, tensors or ops of one graph, are asked for; in the graph's order."""
+    todo = [fetch if isinstance(fetch, tf.Operation) else fetch.op for fetch in fetches]
+    graph, found = todo[0].graph, set()
+    while todo:
+        op = todo.pop()
+        if op.name not in found:               # names, since some of TensorFlow's functions return an op in a wrapper
+            found.add(op.name)
+            todo.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
+    return [op for op in graph.get_operations() if op.name in found]
+
+
+def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
+    """What in these ops, or in functions they call, breaks a loop on the device or leaves it."""
+    nodes = list(_nodes(ops))
+    found = [(what, [name for name, node in nodes if re.fullmatch(types, node.op)], change)
+             for what, types, change in _OFF_THE_DEVICE]
+    off = {name for _, names, _ in found for name in names}
+    strings = [name for name, node in nodes if name not in off and _has_strings(node)]
+    dynamic = [op.name for op in ops if op.name not in off and not _is_folded(op)
+               and not all(tensor.shape.is_fully_defined() for tensor in op.outputs)]
+    found += [(_STRINGS[0], strings, _STRINGS[1]), (_DYNAMIC[0], dynamic, _DYNAMIC[1])]
+    return [Fault(what, tuple(names), change) for what, names, change in found if names]
+
+
+def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
+    """Names of the ops that are the device's own gelu and dropout, gradients left out, by devices.GELU_OP and devices.DROPOUT_OP."""
+    return {kernel: [op.name for op in ops if re.fullmatch(kernel + r"(_\d+)?", op.name.split("/")[-1])]
+            for kernel in (devices.GELU_OP, devices.DROPOUT_OP)}
+
+
+def kernel_faults(ops: Sequence[tf.Operation], wanted: Mapping[str, int]) -> List[Fault]:
+    """The device's kernels that a training graph lacks; `wanted` says how many there must be at least."""
+    return [Fault("%s: %d in the training graph, wanted %d" % (kernel, len(names), wanted[kernel]), tuple(names),
+                  "take gelu and dropout from Device.training_kernels everywhere")
+            for kernel, names in kernels_of(ops).items() if len(names) < wanted[kernel]]
+
+
+def export_faults(graph: tf.Graph) -> List[Fault]:
+    """Ops of a graph to be exported that stock TensorFlow cannot load."""
+    ops = graph.get_operations()
+    names = [name for names in kernels_of(ops).values() for name in names]
+    names += [op.name for op in ops if not hasattr(tf.raw_ops, op.type)]
+    return [Fault("only a device can load it, but it is in the graph to be exported", tuple(names),
+                  "take the device's kernels for training graphs alone")] if names else []
+
+
+def memory_of(graph: tf.Graph, ops: Sequence[tf.Operation]) -> Dict[str, int]:
+    """Bytes by purpose, as the graph's types have them: a device that computes in float16 keeps half of the activations.
+
+    Returns:
+      parameters: trainable variables. gradients: one for each of them. optimizer: the other variables that checkpoints hold.
+      accumulation: sums of gradients. activations: what the forward pass leaves for the backward pass, views counted once;
+      a compiler that fuses ops keeps less.
+    """
+    trainable, saved, local = (sum(map(_bytes, graph.get_collection(key))) for key in (
+        tf.GraphKeys.TRAINABLE_VARIABLES, tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.LOCAL_VARIABLES))
+    kept = {_source(tensor) for op in ops if _is_backward(op) for tensor in op.inputs if not _is_backward(_source(tensor).op)}
+    return {"parameters": trainable, "gradients": trainable, "optimizer": saved - trainable, "accumulation": local,
+            "activations": sum(_bytes(tensor) for tensor in kept if tensor.op.type not in _STORED)}
+
+
+def flops_of(ops: Sequence[tf.Operation]) -> Dict[str, int]:
+    """Floating-point operations of the matrix products, forward and backward: 2 m k n for [m, k] · [k, n], by the static
+    shapes. The rest of a transformer is small beside them (arXiv 2001.08361, section 2.1)."""
+    flops = {"forward": 0, "backward": 0}
+    for op in ops:
+        if op.type in _PRODUCTS and op.outputs[0].shape.is_fully_defined():
+            inner = op.inputs[0].shape.as_list()[-2 if op.get_attr(_PRODUCTS[op.type]) else -1]
+            flops["backward" if _is_backward(op) else "forward"] += 2 * inner * op.outputs[0].shape.num_elements()
+    return flops
+
+
+def _nodes(ops: Sequence[tf.Operation]) -> Iterator[Tuple[str, Any]]:
+    """(name, NodeDef) of the ops and of what is in the functions they call; functions of datasets run on the host."""
+    functions = {function.signature.name: function for function in ops[0].graph.as_graph_def().library.function}
+    nodes = [(op.name, op.node_def) for op in ops]
+    for name, node in nodes:                   # which grows meanwhile
+        yield name, node
+        called = [node.op] + [function.name for attr in node.attr.values() for function in [attr.func] + list(attr.list.func)]
+        for function in (functions.pop(function, None) for function in called if node.op != "OneShotIterator"):
+            nodes.extend(("%s/%s" % (name, inner.name), inner) for inner in (function.node_def if function else ()))
+
+
+def _has_strings(node: Any) -> bool:
+    string, definition = tf.string.as_datatype_enum, op_def_registry.get_registered_ops().get(node.op)
+    arguments = list(definition.input_arg) + list(definition.output_arg) if definition else []
+    return any(attr.type == string or string in attr.list.type for attr in node.attr.values()) or any(
+        argument.type == string for argument in arguments)
+
+
+def _is_folded(op: tf.Operation) -> bool:
+    """Whether the host computes it once, before anything runs: axes of a gradient's sums, from shapes that are constants."""
+    return op.type == "BroadcastGradientArgs" and all(_is_constant(tensor.op) for tensor in op.inputs)
+
+
+def _is_constant(op: tf.Operation) -> bool:
+    return op.type == "Const" or bool(op.inputs) and all(_is_constant(tensor.op) for tensor in op.inputs)
+
+
+def _is_backward(op: tf.Operation) -> bool:
+    return op.name.split("/")[0].startswith("gradients")
+
+
+def _source(tensor: tf.Tensor) -> tf.Tensor:
+    while tensor.op.type in _VIEWS:
+        tensor = tensor.op.inputs[0]
+    return tensor
+
+
+def _bytes(value: Any) -> int:
+    return (value.shape.num_elements() or 0) * value.dtype.base_dtype.size

@@ -1,0 +1,87 @@
+"""The one road of a training command: where it starts → training in parts → the best checkpoint → report, what is next.
+
+What is trained, and on what, is a `job`; pretraining and every kind of fine-tuning make one and hand it over.
+"""
+import os
+from typing import Any, Callable, Mapping, Optional
+
+from estimator.training import best_checkpoint, curves, metrics, resume, trainer
+from estimator.training.flags import TrainingFlags
+from estimator.training.jobs import Job, Results
+from estimator.training.resume import Position
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.common.command_line import UserError
+
+
+def find_start(flags: TrainingFlags, folder: ModelFolder, facts: Mapping[str, str], init_checkpoint: Optional[str],
+               check_init_checkpoint: Callable[[str], str]) -> Position:
+    """Holds a command against its output folder, and says where it goes on. Writes nothing.
+
+    Args:
+      flags, folder, facts, init_checkpoint: see `jobs.Job`.
+      check_init_checkpoint: says what a training that begins would load from it, or raises UserError.
+
+    Raises UserError when the folder holds another model or another training, or nothing to evaluate.
+    """
+    resume.check_model(flags.output_dir, folder)
+    if flags.do_train:
+        for change in resume.check_training(flags.output_dir, flags, facts, flags.allow_changes):
+            print("Changed since the run before: " + change)
+    start = resume.position(flags.output_dir, flags.gradient_accumulation_steps)
+    best_checkpoint.find(flags.output_dir)     # refuses a damaged one before anything is written
+    if not (flags.do_train or model_folder.has_checkpoint(flags.output_dir)):
+        raise UserError("--output_dir: %s holds no checkpoint: train first" % flags.output_dir)
+    if init_checkpoint and not start.step:
+        print(check_init_checkpoint(init_checkpoint))
+    return start
+
+
+def make_estimator(job: Job) -> Any:
+    """The Estimator of the job's model, on its device."""
+    if job.flags.do_train:
+        job.batches(0)                         # refuses data that does not fill a batch before anything is written
+    return job.device.make_estimator(job.model_fn(job.training_config()), job.flags.output_dir, job.flags.run_options())
+
+
+def run(job: Job) -> Optional[Results]:
+    """Trains, evaluates, reports and predicts, as the flags say.
+
+    Returns:
+      The results of the best checkpoint, where the job concludes with that one; None on other ranks than the first, and
+      after SIGTERM.
+    """
+    flags, estimator = job.flags, make_estimator(job)
+    if not job.device.world.is_first:
+        if flags.do_train:
+            trainer.train(job, estimator)
+        return None
+    with trainer.locked(flags.output_dir):
+        job.before_training()
+        if flags.do_train and not trainer.train(job, estimator):
+            return None
+        wants_newest = flags.do_train or not job.conclude or not _best(job)
+        if flags.do_eval and wants_newest and not trainer.evaluate(job, estimator):
+            return None
+        results = _conclude(job, estimator) if flags.do_eval and job.conclude else None
+        if not flags.do_eval:
+            trainer.write_report(job)
+        if job.predict:
+            job.predict(estimator, best_checkpoint.choose(flags.output_dir, "output_dir"))
+    print("Wrote %s" % os.path.join(flags.output_dir, curves.FILE))
+    if job.next_command:
+        print("Next: python -m %s" % job.next_command)
+    return results
+
+
+def _best(job: Job) -> Optional[str]:
+    """The prefix of the best checkpoint, which `find_start` has checked."""
+    return best_checkpoint.find(job.flags.output_dir, check_data=False)
+
+
+def _conclude(job: Job, estimator: Any) -> Results:
+    """Evaluates the best checkpoint, whose numbers and report are those that stay."""
+    found = job.conclude(estimator, _best(job))
+    metrics.write_results(job.flags.output_dir, found.results)
+    trainer.write_report(job, found.sections, "best")
+    return found.results

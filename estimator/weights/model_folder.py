@@ -1,0 +1,167 @@
+"""What stands beside a checkpoint, so that the next command needs no flag to read it.
+
+A *model folder* holds checkpoints and
+
+  albert_config.json     the model's sizes
+  vocab.txt, spm.model   what the tokenizer reads: one of the two
+  model.json             everything else: length, task, labels, what it was trained on
+
+model.json is written last: a folder that has it is whole.
+"""
+import os
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+
+import albert_config
+from albert_config import AlbertConfig
+from etl.common import files, json_text
+from etl.common.command_line import UserError
+from etl.text.pairs import MIN_SEQ_LENGTH
+from etl.text.tokenization import TokenizerConfig, load_tokenizer
+
+FORMAT_VERSION = 1
+CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
+STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
+
+_FIELDS: Dict[str, Any] = {
+    "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
+           "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """What a model folder says about its checkpoints. A pretrained model has no task and no labels."""
+    config: AlbertConfig
+    tokenizer: TokenizerConfig
+    max_seq_length: int
+    task: Optional[str] = None
+    labels: Tuple[str, ...] = ()                   # by class index; () where the task has none, as in a regression
+    data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
+
+    def __post_init__(self) -> None:
+        if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
+            raise ValueError("max_seq_length must be in [%d, %d], the config's max_position_embeddings; got %d"
+                             % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
+
+
+def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int, *args: Any) -> ModelFolder:
+    """A ModelFolder of a user's choice. Raises UserError that names the flag, or the vocabulary of another size than the config's."""
+    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
+    if vocab_size != config.vocab_size:
+        raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
+                        % (config.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, vocab_size))
+    try:
+        return ModelFolder(config, tokenizer, max_seq_length, *args)
+    except ValueError as error:
+        raise UserError("--%s" % error)
+
+
+def write(folder: str, description: ModelFolder) -> None:
+    """Writes the description and a copy of the vocabulary into `folder`, which may hold an older description."""
+    tokenizer = description.tokenizer
+    source, name = ((tokenizer.spm_model_file, SPM_FILE) if tokenizer.spm_model_file
+                    else (tokenizer.vocab_file, VOCAB_FILE))
+    os.makedirs(folder, exist_ok=True)
+    vocabulary = os.path.join(folder, name)
+    if not (os.path.exists(vocabulary) and os.path.samefile(source, vocabulary)):
+        files.copy(source, vocabulary)
+    files.write_json(os.path.join(folder, CONFIG_FILE), description.config.to_dict())
+    files.write_json(os.path.join(folder, DESCRIPTION_FILE), _fields_of(description))
+
+
+def is_described(folder: str, description: ModelFolder) -> bool:
+    """Whether `folder` says of its checkpoints what `write` would write."""
+    try:
+        return _fields_of(read(folder)) == _fields_of(description) and read(folder).config == description.config
+    except (UserError, OSError):
+        return False
+
+
+def files_in(folder: str) -> List[str]:
+    """Names of the files in `folder` that describe the model."""
+    return [name for name in (CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE) if os.path.isfile(os.path.join(folder, name))]
+
+
+def beside(checkpoint: str) -> Optional[ModelFolder]:
+    """What stands beside a checkpoint; None where nothing does, as with a released one. Raises UserError as `read` does."""
+    folder = os.path.dirname(checkpoint)
+    return read(folder) if os.path.lexists(os.path.join(folder, DESCRIPTION_FILE)) else None
+
+
+def write_state(folder: str, names: Sequence[str]) -> None:
+    """Writes TensorFlow's list of the checkpoints in `folder`, by name, the newest last."""
+    files.write_text(os.path.join(folder, STATE_FILE), 'model_checkpoint_path: "%s"\n' % names[-1] + "".join(
+        'all_model_checkpoint_paths: "%s"\n' % name for name in names))
+
+
+def has_checkpoint(folder: str) -> bool:
+    """Whether `folder` lists a checkpoint; that one need not be there."""
+    return os.path.lexists(os.path.join(folder, STATE_FILE))
+
+
+def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
+    """Reads the description of the model in `folder`; its tokenizer points at the folder's own vocabulary.
+
+    Raises UserError, naming file and field, for a folder without a model (`made_by` is the command that makes one),
+    a field missing or wrong, or a vocabulary that is not the one the model was trained with.
+    """
+    path = os.path.join(folder, DESCRIPTION_FILE)
+    if not os.path.isfile(path):
+        what = "no model here (it has no %s)" % DESCRIPTION_FILE if os.path.isdir(folder) else "no such folder"
+        raise UserError("%s: %s: run python -m %s first" % (folder, what, made_by))
+    fields = _checked_fields(path, files.read_json(path))
+    vocabulary = os.path.join(folder, fields["vocab_file"])
+    if files.sha256_of_file(vocabulary) != fields["vocab_sha256"]:
+        raise UserError("%s: vocab_sha256 is not that of %s: the vocabulary was changed after training"
+                        % (path, vocabulary))
+    kind = "spm_model_file" if fields["vocab_file"] == SPM_FILE else "vocab_file"
+    try:
+        return ModelFolder(
+            config=albert_config.load(os.path.join(folder, CONFIG_FILE)),
+            tokenizer=TokenizerConfig(do_lower_case=fields["do_lower_case"], **{kind: vocabulary}),
+            max_seq_length=fields["max_seq_length"],
+            task=fields["task"],
+            labels=tuple(fields["labels"] or ()),
+            data_manifest_sha256=fields["data_manifest_sha256"])
+    except albert_config.ConfigError:
+        raise                                      # names its own file and field
+    except ValueError as error:
+        raise UserError("%s: %s" % (path, error))
+
+
+def _fields_of(description: ModelFolder) -> Dict[str, Any]:
+    """What model.json says."""
+    tokenizer = description.tokenizer
+    return {"format_version": FORMAT_VERSION,
+            "do_lower_case": tokenizer.do_lower_case,
+            "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
+            "vocab_sha256": files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file),
+            "max_seq_length": description.max_seq_length,
+            "task": description.task,
+            "labels": list(description.labels) or None,
+            "data_manifest_sha256": description.data_manifest_sha256}
+
+
+def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
+    if not isinstance(fields, dict):
+        raise UserError("%s: must be a JSON object, got %s" % (path, type(fields).__name__))
+    if fields.get("format_version", FORMAT_VERSION) != FORMAT_VERSION:
+        raise UserError("%s: format_version must be %d, got %r; another version of this program wrote it"
+                        % (path, FORMAT_VERSION, fields["format_version"]))
+    for name, kind in _FIELDS.items():
+        if name not in fields:
+            raise UserError("%s: missing field %s" % (path, name))
+        value = fields[name]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise UserError("%s: %s has a wrong type: %r" % (path, name, value))
+    if fields["vocab_file"] not in (VOCAB_FILE, SPM_FILE):
+        raise UserError("%s: vocab_file must be %s or %s, got %r" % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
+    if not all(isinstance(label, str) for label in fields["labels"] or ()):
+        raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
+    try:
+        json_text.require_whole_characters(fields["labels"])
+    except ValueError as error:
+        raise UserError("%s: labels: %s" % (path, error))
+    return fields

@@ -1,0 +1,173 @@
+"""Where a build runs on more than one machine: the engine, how much of it, and how workers are started there.
+
+Only names and numbers: Beam comes in with `pipeline`. Everything a user can get wrong is said before a job is submitted.
+"""
+import json
+import os
+import re
+import shutil
+import socket
+import stat
+import urllib.request
+from dataclasses import dataclass
+from typing import Any, Optional, Tuple
+
+from etl.common import json_text
+from etl.common.command_line import UserError, one_line
+
+RUNNERS = ("DirectRunner", "FlinkRunner", "PortableRunner")
+ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")     # not Beam's DOCKER: its containers see no shared folder
+FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 has a job server for
+PATIENCE_SECONDS = 10.0
+MAX_ANSWER_BYTES = 1 << 20
+JOB_SERVER_SECONDS = 86400                     # a busy one may think long; with Beam's own, it is the limit of a whole job
+NO_EXPANSION = -1                              # a job server's third port, which nobody here asks; all addresses reach it
+TOKEN_PARAM = "etl_token"                      # among the params of EXTERNAL, which engines hand to the pool as they are
+TOKEN = re.compile(r"[!-~]{16,1000}")
+ADDRESS = re.compile(r"([^/:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
+
+_CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its own", "PROCESS": "path of etl-worker on each host"}
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """The flags for engines other than the DirectRunner, which takes none of them."""
+    runner: str
+    parallelism: Optional[int] = None
+    flink_master: Optional[str] = None
+    flink_job_server_jar: Optional[str] = None
+    job_endpoint: Optional[str] = None
+    environment_type: Optional[str] = None
+    environment_config: Optional[str] = None
+    worker_token_file: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.runner == "DirectRunner":
+            for name, value in vars(self).items():
+                if name != "runner" and value is not None:
+                    raise ValueError("%s is for FlinkRunner and PortableRunner, got runner DirectRunner" % name)
+            return
+        if self.runner == "PortableRunner" and not self.job_endpoint:
+            raise ValueError("runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server")
+        if self.runner == "PortableRunner" and (self.flink_master or self.flink_job_server_jar):
+            raise ValueError("flink_master and flink_job_server_jar are for FlinkRunner, got runner PortableRunner")
+        if not self.job_endpoint and not self.flink_master:
+            raise ValueError("runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, or job_endpoint, HOST:PORT "
+                             "of a job server that runs already")
+        if self.job_endpoint and (self.flink_master or self.flink_job_server_jar):
+            raise ValueError("job_endpoint names a job server, which knows its cluster: leave out flink_master and "
+                             "flink_job_server_jar")
+        for name in ("job_endpoint", "flink_master"):
+            value = getattr(self, name)
+            if value and not ADDRESS.fullmatch(value):
+                raise ValueError("%s must be HOST:PORT, got %s" % (name, value))
+        if not self.parallelism or self.parallelism < 1:
+            raise ValueError("runner %s needs parallelism of at least 1, the number of ranges at work at once, got %s"
+                             % (self.runner, self.parallelism))
+        wanted = _CONFIGS.get(self.environment)
+        if bool(wanted) != bool(self.environment_config):
+            raise ValueError("environment_type %s needs environment_config: %s" % (self.environment, wanted) if wanted else
+                             "environment_type LOOPBACK has no use for environment_config, got %s" % self.environment_config)
+        if self.environment == "EXTERNAL" and not ADDRESS.fullmatch(str(self.environment_config)):
+            raise ValueError("environment_config must be HOST:PORT for environment_type EXTERNAL, got %s" % self.environment_config)
+        if self.worker_token_file and self.environment != "EXTERNAL":
+            raise ValueError("worker_token_file is for environment_type EXTERNAL, got environment_type %s" % self.environment)
+
+    @property
+    def environment(self) -> str:
+        """How workers are started; by the command itself unless something else is asked for."""
+        return self.environment_type or "LOOPBACK"
+
+    @property
+    def place(self) -> str:
+        """`FlinkRunner at 10.0.0.1:8081, parallelism 16`, for people."""
+        return "%s at %s, parallelism %s" % (self.runner, self.job_endpoint or self.flink_master, self.parallelism)
+
+    def beam_options(self, flink_version: Optional[str]) -> Tuple[str, ...]:
+        """Beam's own flags. Each slot gets a worker process of its own, since Python's threads share one core.
+
+        Raises UserError when there is no token in its file.
+        """
+        if self.runner == "DirectRunner":
+            return ()
+        environment_config = self.environment_config
+        if self.environment == "PROCESS":
+            environment_config = json.dumps({"command": environment_config})
+        if self.worker_token_file:
+            environment_config = external_environment(str(environment_config), read_token(self.worker_token_file, "worker_token_file"))
+        given = {"job_endpoint": self.job_endpoint, "flink_master": self.flink_master, "flink_version": flink_version,
+                 "flink_job_server_jar": self.flink_job_server_jar, "parallelism": self.parallelism,
+                 "sdk_worker_parallelism": self.parallelism, "environment_type": self.environment,
+                 "environment_config": environment_config, "job_server_timeout": JOB_SERVER_SECONDS,
+                 "expansion_port": NO_EXPANSION if self.flink_master else None}
+        return tuple("--%s=%s" % (name, value) for name, value in given.items() if value is not None)
+
+
+def external_environment(address: str, token: str) -> str:
+    """Beam's configuration of EXTERNAL for a pool that demands a token. It shows in the job's options."""
+    return json.dumps({"url": address, "params": {TOKEN_PARAM: token}})
+
+
+def read_token(path: str, flag_name: str) -> str:
+    """The secret that a pool and the commands that use it share. Raises UserError, without the secret, for what is none."""
+    if not os.path.isfile(path):
+        raise UserError("--%s: no such file: %s" % (flag_name, path))
+    if os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
+        raise UserError("--%s: %s: every user of this host may read or write it, so it is no secret: chmod 600" % (flag_name, path))
+    with open(path, "rb") as stream:
+        token = stream.read(1 << 20).decode("latin-1").strip()
+    if not TOKEN.fullmatch(token):
+        raise UserError("--%s: %s must hold one word of 16 to 1000 letters, digits and signs of ASCII, got %d characters; "
+                        "openssl rand -hex 32 makes one" % (flag_name, path, len(token)))
+    return token
+
+
+def reach(config: ClusterConfig) -> Optional[str]:
+    """Makes sure that the engine answers. Returns the version of Flink where it tells.
+
+    Raises UserError when nobody answers, when it is no Flink or one that Beam has no job server for, or when there is no
+    Java to run that.
+    """
+    if config.job_endpoint:
+        _connect(config.job_endpoint)
+    if not config.flink_master:
+        return None
+    if not shutil.which("java"):
+        raise UserError("--flink_master: java is not on PATH, and Beam's job server for Flink needs it; or name one that runs "
+                        "elsewhere with --job_endpoint")
+    if config.flink_job_server_jar and not os.path.isfile(config.flink_job_server_jar):
+        raise UserError("--flink_job_server_jar: no such file: %s" % config.flink_job_server_jar)
+    found = str(_overview(config.flink_master).get("flink-version"))
+    version = ".".join(found.split(".")[:2])
+    if version not in FLINK_VERSIONS:
+        raise UserError("--flink_master: %s runs Flink %s, Beam 2.48 works with %s to %s"
+                        % (config.flink_master, found, FLINK_VERSIONS[0], FLINK_VERSIONS[-1]))
+    return version
+
+
+def switch_off_fork_handlers() -> None:
+    """For a process that starts others while it serves gRPC; takes effect if gRPC has not been imported yet.
+
+    gRPC's handler for forks now and then waits for ever in the child (seen with 1.62.3: once in 5,000 forks under load), which
+    then never comes to run its program; who started it waits, too.
+    """
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+def _connect(address: str) -> None:
+    host, port = address.rsplit(":", 1)
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UserError("--job_endpoint: no job server answers at %s: %s" % (address, one_line(error)))
+
+
+def _overview(address: str) -> Any:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))    # a proxy for the world outside does not know it
+    try:
+        with opener.open("http://%s/overview" % address, timeout=PATIENCE_SECONDS) as answer:
+            overview = json_text.loads(answer.read(MAX_ANSWER_BYTES))
+            return overview if isinstance(overview, dict) else {}
+    except (OSError, ValueError) as error:
+        reason = one_line(getattr(error, "reason", error) if isinstance(getattr(error, "reason", None), Exception) else error)
+        raise UserError("--flink_master: no Flink answers at %s: %s" % (address, reason))

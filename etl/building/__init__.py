@@ -1,0 +1,4 @@
+"""Files → shards: ranges, units of work, merging, publishing.
+
+For the command alone.
+"""

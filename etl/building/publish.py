@@ -1,0 +1,180 @@
+"""Finished shards → their final names, the manifest last; and the check that what lies there is what was written."""
+import contextlib
+import dataclasses
+import hashlib
+import os
+import re
+import shutil
+from collections import Counter
+from typing import Any, Dict, List, Mapping
+
+from etl.building import report
+from etl.building.chunks import dead_letters_path, versions
+from etl.building.plan import BuildConfig, Plan, remove_lock
+from etl.building.shards import read_shard_marker, shard_name, shard_path
+from etl.building.work_files import damaged, remove_work
+from etl.common.command_line import UserError
+from etl.common.files import atomic_write, copy, open_regular, require_file, sha256_of_file, sync_folder
+from etl.records import manifest
+from etl.records.examples import decode_example, pretraining_features, read_frames
+from etl.samples.instances import PARTS
+from etl.text.tokenization import load_tokenizer
+
+_SHARD_NAME = re.compile(r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord")
+
+DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
+
+
+def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapping[str, Counter]) -> manifest.Manifest:
+    """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
+
+    What an earlier build left goes just before: a build that fails leaves it untouched.
+    """
+    job, out = plan.job, config.output_dir
+    shards: Dict[str, List[manifest.Shard]] = {part: [] for part in PARTS}
+    moves = []
+    for part, count in job.num_shards:
+        for index in range(count):
+            path, name = shard_path(job.work_dir, part, index, count), shard_name(part, index, count)
+            marker = require_merged(plan, part, index, count)
+            shards[part].append(manifest.Shard(name, marker["records"], marker["bytes"], marker["sha256"]))
+            counters["dropped_samples"] += marker["dropped"]
+            moves.append((path, os.path.join(out, name)))
+    _remove_old(out, nothing_moved=all(os.path.exists(path) for path, _ in moves))
+    for path, final in moves:
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        if os.path.exists(path):               # else a publication that was interrupted has moved it already
+            os.replace(path, final)
+    vocab_name = _vocab_name(config)
+    copy(plan.vocab_path, os.path.join(out, vocab_name))
+    _gather_dead_letters(plan, os.path.join(out, DEAD_LETTERS))
+    lengths = job.instances.max_seq_length, job.instances.max_predictions_per_seq
+    field = "spm_model_file" if config.spm_model_file else "vocab_file"
+    result = manifest.Manifest(
+        train=tuple(shards["train"]), eval=tuple(shards["eval"]),
+        max_seq_length=lengths[0], max_predictions_per_seq=lengths[1],
+        tokenizer=dataclasses.replace(job.tokenizer, **{field: vocab_name}), vocab_size=plan.vocab_size,
+        vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.token_boundary),
+        flags=dataclasses.asdict(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
+    opened = dataclasses.replace(job.tokenizer, **{field: os.path.join(out, vocab_name)})
+    report.write_report(out, dataclasses.replace(result, tokenizer=opened), histograms)
+    manifest.write(out, result)
+    sync_folder(out)
+    remove_work(job.work_dir)
+    remove_lock(plan.work_parent)
+    return result
+
+
+def require_places(config: BuildConfig, plan: Plan) -> None:
+    """Raises UserError when something stands where a file of the build will go: before the work, not after it."""
+    names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
+    for name in names + [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
+        require_file(os.path.join(config.output_dir, name), "output_dir")
+
+
+def require_merged(plan: Plan, part: str, index: int, count: int) -> Dict[str, Any]:
+    """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as the marker says.
+
+    It is in the work folder, or has its final name already, when a publication was interrupted.
+    """
+    path = shard_path(plan.job.work_dir, part, index, count)
+    marker = read_shard_marker(plan.job.work_dir, part, index, count)
+    final = os.path.join(os.path.dirname(plan.work_parent), shard_name(part, index, count))
+    found = path if os.path.lexists(path) else final
+    if not os.path.isfile(found) or os.path.islink(found) or os.path.getsize(found) != marker["bytes"]:
+        raise damaged(path + ".json", "bytes: %d, but %s is not that" % (marker["bytes"], found))
+    if found == final and sha256_of_file(found) != marker["sha256"]:
+        raise damaged(path + ".json", "sha256: %s, but %s is not that" % (marker["sha256"], found))
+    return marker
+
+
+def verify(folder: str) -> str:
+    """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as the manifest says."""
+    found = manifest.read(folder)
+    listed = {shard.path for shard in found.train + found.eval}
+    further = sorted(set(_shards_in(folder)) - listed)
+    if further:
+        raise UserError("%s: not in the manifest" % os.path.join(folder, further[0]))
+    records = size = 0
+    for shard in found.train + found.eval:
+        path = os.path.join(folder, shard.path)
+        if not os.path.isfile(path):
+            raise UserError("%s: missing, but the manifest lists it" % path)
+        if os.path.getsize(path) != shard.bytes:
+            raise UserError("%s: has %d bytes, the manifest says %d" % (path, os.path.getsize(path), shard.bytes))
+        digest = hashlib.sha256()
+        with open(path, "rb") as stream:
+            for block in iter(lambda: stream.read(1 << 20), b""):
+                digest.update(block)
+            stream.seek(0)
+            count = 0
+            for record in read_frames(stream, path):
+                _check_record(record, found.features, "%s: record %d" % (path, count))
+                count += 1
+        if digest.hexdigest() != shard.sha256:
+            raise UserError("%s: sha256 is %s, the manifest says %s" % (path, digest.hexdigest(), shard.sha256))
+        if count != shard.records:
+            raise UserError("%s: holds %d records, the manifest says %d" % (path, count, shard.records))
+        records, size = records + count, size + shard.bytes
+    vocabulary = found.tokenizer.spm_model_file or found.tokenizer.vocab_file
+    if sha256_of_file(vocabulary) != found.vocab_sha256:
+        raise UserError("%s: not the vocabulary that the manifest names" % vocabulary)
+    entries = len(load_tokenizer(found.tokenizer).vocabulary)
+    if entries != found.vocab_size:
+        raise UserError("%s: holds %d entries, the manifest says %d" % (vocabulary, entries, found.vocab_size))
+    return "%s: %d shards, %d records, %.1f MB: all as the manifest says" % (
+        folder, len(found.train + found.eval), records, size / 1e6)
+
+
+def _vocab_name(config: BuildConfig) -> str:
+    return "spm.model" if config.spm_model_file else "vocab.txt"
+
+
+def _check_record(record: bytes, features: Any, place: str) -> None:
+    try:
+        values = decode_example(record)
+    except ValueError as error:
+        raise UserError("%s: %s" % (place, error))
+    for name, _, length in features:
+        if len(values.get(name, ())) != length:
+            raise UserError("%s: feature %s has %d values, the manifest says %d"
+                            % (place, name, len(values.get(name, ())), length))
+
+
+def _remove_old(folder: str, nothing_moved: bool) -> None:
+    """Removes what an earlier build left, and nothing that bears another name: its manifest first, so that nothing claims the rest.
+
+    When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
+    """
+    names = [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS]
+    if nothing_moved:
+        names += [name for name in _shards_in(folder) if _SHARD_NAME.fullmatch(os.path.basename(name))]
+    for name in names:
+        if os.path.isfile(os.path.join(folder, name)):
+            os.remove(os.path.join(folder, name))
+            with contextlib.suppress(OSError):
+                if os.path.dirname(name):      # eval/ and dead_letters/, when that was all they held
+                    os.rmdir(os.path.join(folder, os.path.dirname(name)))
+
+
+def _shards_in(folder: str) -> List[str]:
+    """Whatever has a shard's name, in the folder and its eval/; paths below the folder."""
+    names = []
+    for part in PARTS:
+        below = os.path.dirname(shard_name(part, 0, 1))
+        if os.path.isdir(os.path.join(folder, below)):
+            names += [os.path.join(below, name) for name in os.listdir(os.path.join(folder, below))
+                      if name.startswith("tf_examples-") and name.endswith(".tfrecord")]
+    return names
+
+
+def _gather_dead_letters(plan: Plan, path: str) -> None:
+    """Joins the dead letters of all chunks into one file; there is none when all was well."""
+    parts = [part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
+             if os.path.exists(part)]
+    if not parts:
+        return
+    with atomic_write(path) as stream:
+        for part in parts:
+            with open_regular(part) as letters:
+                shutil.copyfileobj(letters, stream)  # type: ignore[misc]

@@ -1,0 +1,295 @@
+"""Files → byte ranges → documents, so that one giant file is read by many workers, each document by exactly one.
+
+Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last blank line before it (the
+first document to the range that holds byte 0); its owner reads on past the end of the range. In JSON lines a document
+belongs to the range that holds its first byte. Compressed files cannot be entered in the middle: one range each.
+
+A file that changes while it is read would silently be fewer documents, or other ones: that is an error.
+"""
+import bz2
+import contextlib
+import gzip
+import os
+import zlib
+from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
+
+from etl.common import json_text
+from etl.common.command_line import UserError
+from etl.common.files import not_utf8
+from etl.text.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
+
+MAX_DOCUMENT_BYTES = 1 << 24                   # longer documents and lines are bad records: they bound a worker's memory
+MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of jsonl is a document
+MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
+INPUT_FORMATS = ("text", "jsonl")
+
+_OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
+
+
+class FileRange(NamedTuple):
+    """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole.
+
+    `size` is what the file had when the ranges were made; None where nobody has looked.
+    """
+    file_index: int
+    path: str
+    begin: int
+    end: Optional[int]
+    size: Optional[int] = None
+
+
+class BadRecord(NamedTuple):
+    """A document that cannot be used: the byte at which the trouble starts, and what it is."""
+    path: str
+    offset: int
+    reason: str
+
+
+def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List[FileRange]:
+    """Cuts files into ranges; by default of 1/64 of all bytes, at least 1 MiB and at most 64 MiB."""
+    sizes = [os.path.getsize(path) for path in paths]
+    step = range_bytes or min(MAX_RANGE_BYTES, max(MIN_RANGE_BYTES, sum(sizes) // RANGES))
+    ranges = []
+    for index, (path, size) in enumerate(zip(paths, sizes)):
+        if is_compressed(path):
+            ranges.append(FileRange(index, path, 0, None, size))
+        else:
+            ranges += [FileRange(index, path, begin, min(begin + step, size), size) for begin in range(0, size, step)]
+    return ranges
+
+
+def read_documents(file_range: FileRange, input_format: str = "text", text_field: str = "text"
+                   ) -> Iterator[Union[Document, BadRecord]]:
+    """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
+    with opened(file_range.path, file_range.size) as stream:
+        lines = _lines_from(stream, file_range.begin, MAX_LINE_BYTES[input_format])
+        if input_format == "jsonl":
+            yield from _read_json_lines(lines, file_range, text_field)
+        else:
+            yield from _read_text(lines, file_range)
+
+
+def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_format: str, text_field: str
+                      ) -> Iterator[Document]:
+    """The documents whose first lines start at these bytes, ascending (of the text, where the file is compressed).
+
+    A file is opened once: what is compressed is read from the front each time. Raises OSError where no document starts.
+    """
+    whole = FileRange(file_index, path, 0, None)
+    with opened(path) as stream:
+        for offset in offsets:
+            stream.seek(offset)
+            lines = _lines_from(stream, 0, MAX_LINE_BYTES[input_format])
+            found = _read_json_lines(lines, whole, text_field) if input_format == "jsonl" else _read_text(lines, whole)
+            document = next(found, None)
+            if not isinstance(document, Document):
+                raise OSError("%s: no document at byte %d, where one was before" % (path, offset))
+            yield document._replace(offset=offset)
+
+
+@contextlib.contextmanager
+def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
+    """Opens a plain, .gz or .bz2 file for bytes while the block runs.
+
+    Raises UserError naming the file when it is damaged, has another size than `size`, or changes before the block ends.
+    """
+    with open_input(path) as stream, damage_named(path):
+        before = stamp(os.fstat(stream.fileno()))
+        if size is not None and before.size != size:
+            raise UserError(changed(path, size, before.size))
+        if not before.size and is_compressed(path):
+            raise UserError("%s: damaged or cut off: it is empty" % path)    # Python's readers take that for an empty text
+        yield stream
+        require_unchanged(path, before)
+
+
+class Stamp(NamedTuple):
+    """What of a file changes when somebody writes into it, or puts another in its place."""
+    size: int
+    modified_ns: int
+
+
+def stamp(status: os.stat_result) -> Stamp:
+    """The stamp of a file of this status."""
+    return Stamp(status.st_size, status.st_mtime_ns)
+
+
+def require_unchanged(path: str, before: Stamp) -> None:
+    """Raises UserError when the file is another than it was."""
+    try:
+        now = stamp(os.stat(path))
+    except FileNotFoundError:
+        raise UserError("%s: was removed while it was read" % path)
+    if now != before:
+        raise UserError(changed(path, before.size, now.size))
+
+
+def changed(path: str, before: int, now: int) -> str:
+    """What is said of a file that does not stay as it is."""
+    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were written anew" % now
+    return "%s: has changed while it was read: %s; run the command again when it is complete" % (path, sizes)
+
+
+def open_input(path: str) -> IO[bytes]:
+    """Opens a plain, .gz or .bz2 file for bytes."""
+    opener: Callable[..., Any] = _OPENERS.get(os.path.splitext(path)[1], open)
+    return cast(IO[bytes], opener(path, "rb"))
+
+
+@contextlib.contextmanager
+def damage_named(path: str) -> Iterator[None]:
+    """Turns what decompression raises for a damaged file into a UserError that names it."""
+    try:
+        yield
+    except (EOFError, zlib.error, OSError) as error:
+        if not is_compressed(path):
+            raise
+        raise UserError("%s: damaged or cut off: %s" % (path, error))
+
+
+def line_number(path: str, offset: int) -> int:
+    """The number, from 1, of the line that holds byte `offset`."""
+    lines, left = 1, offset
+    with open_input(path) as stream, damage_named(path):
+        while left > 0:
+            block = stream.read(min(left, 1 << 20))
+            if not block:
+                break
+            lines += block.count(b"\n")
+            left -= len(block)
+    return lines
+
+
+def begins_with_json(path: str) -> bool:
+    """Whether the first line is a JSON object, which hardly any text begins with."""
+    with open_input(path) as stream, damage_named(path):
+        line = stream.readline(MAX_DOCUMENT_BYTES)
+    try:
+        return line.startswith(b"{") and isinstance(json_text.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def is_compressed(path: str) -> bool:
+    """True for a .gz or .bz2 file, which cannot be entered in the middle."""
+    return os.path.splitext(path)[1] in _OPENERS
+
+
+def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int, Optional[bytes]]]:
+    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is longer than `limit`."""
+    offset = begin
+    if begin:
+        stream.seek(begin - 1)
+        offset += _skip_line(stream) - 1
+    while True:
+        line = stream.readline(limit + 1)
+        if not line:
+            return
+        if len(line) > limit and not line.endswith(b"\n"):
+            yield offset, None
+            offset += len(line) + _skip_line(stream)
+        else:
+            yield offset, line
+            offset += len(line)
+
+
+def _skip_line(stream: IO[bytes]) -> int:
+    """Reads to the end of the line and says how many bytes that were."""
+    skipped = 0
+    while True:
+        part = stream.readline(1 << 20)
+        skipped += len(part)
+        if not part or part.endswith(b"\n"):
+            return skipped
+
+
+class _OpenDocument:
+    """Gathers the lines of one document, and the first reason why it is bad."""
+
+    def __init__(self) -> None:
+        self.lines: List[str] = []
+        self.offset: Optional[int] = None
+        self.size = 0
+        self.bad: Optional[Tuple[int, str]] = None
+
+    def add(self, offset: int, line: Optional[bytes]) -> None:
+        if self.offset is None:
+            self.offset = offset
+        if self.bad:
+            return
+        self.size += len(line or b"")
+        if line is None:
+            self.bad = offset, "line longer than %d bytes" % MAX_LINE_BYTES["text"]
+        elif self.size > MAX_DOCUMENT_BYTES:
+            self.bad = self.offset, "document longer than %d bytes" % MAX_DOCUMENT_BYTES
+        else:
+            try:
+                self.lines.append(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                self.bad = offset + error.start, not_utf8(error)
+            else:
+                if b"\r" in line.strip():      # old Mac files have no other line end: they would be one sentence
+                    self.bad = offset, "line holds a carriage return in the middle"
+
+    def close(self, file_range: FileRange) -> Iterator[Union[Document, BadRecord]]:
+        if self.offset is None:
+            return
+        if self.bad:
+            yield BadRecord(file_range.path, *self.bad)
+            return
+        document = document_from_lines(self.lines, file_range.file_index, self.offset)
+        if document:
+            yield document
+
+
+def _read_text(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange
+               ) -> Iterator[Union[Document, BadRecord]]:
+    owned = file_range.begin == 0
+    document = _OpenDocument()
+    for offset, line in lines:
+        past_end = file_range.end is not None and offset >= file_range.end
+        if line is not None and is_blank(line):
+            yield from document.close(file_range)
+            document = _OpenDocument()
+            if past_end:
+                return
+            owned = True
+        elif owned:
+            document.add(offset, line)
+        elif past_end:
+            return
+    yield from document.close(file_range)
+
+
+def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange, text_field: str
+                     ) -> Iterator[Union[Document, BadRecord]]:
+    for offset, line in lines:
+        if file_range.end is not None and offset >= file_range.end:
+            return
+        if line is not None and is_blank(line):
+            continue
+        try:
+            sentences = split_sentences(_text_of(line, text_field))
+        except ValueError as error:
+            yield BadRecord(file_range.path, offset, str(error))
+            continue
+        if sentences:
+            yield Document(tuple(sentences), file_range.file_index, offset)
+
+
+def _text_of(line: Optional[bytes], text_field: str) -> str:
+    """The text in a line of JSON. ValueError says what is wrong with it."""
+    if line is None:
+        raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES["jsonl"])
+    try:
+        value: Any = json_text.loads(clean_line(line.decode("utf-8")))
+    except UnicodeDecodeError as error:
+        raise ValueError(not_utf8(error))
+    except ValueError as error:
+        raise ValueError("not JSON: %s" % error)
+    text = value.get(text_field) if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        raise ValueError("no JSON object with a text in field %r" % text_field)
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("half a surrogate pair in field %r" % text_field)
+    return text

@@ -1,0 +1,93 @@
+"""What lies in a build's work folder: which names are ours, and files that are read as something that anybody may have written.
+
+A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever bears one
+of our names must be a plain file in the folder itself, no link. Whatever bears another name is somebody else's and stays.
+
+What is wrong is an OSError that names the file: the work stays, and the user decides.
+"""
+import contextlib
+import os
+import re
+from typing import Any, Iterator
+
+from etl.common.command_line import UserError
+from etl.common.files import is_temporary, open_regular, read_json
+from etl.records.manifest import checked
+
+_SHARD = r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord(\.json|\.extents)?"
+# The names of our files in each folder, in the order in which they go: a build that is interrupted then still knows what is there.
+_NAMES = {name: re.compile(pattern) for name, pattern in {
+    "chunks": r"\d{6,}\.json",
+    "histograms": r"\d{6,}\.json",
+    "dead_letters": r"\d{6,}\.jsonl",
+    "candidates": r"\d{6,}\.json",
+    "runs": r"\d{6,}-\d{4,}\.run",
+    os.path.join("shards", "eval"): _SHARD,
+    "shards": _SHARD,
+    "": r"workers\.log|random_documents-(train|eval)\.json",
+}.items()}
+_WORK_FOLDER = re.compile("[0-9a-f]{16}")
+
+
+def work_folders(parent: str) -> Iterator[str]:
+    """Names of all that may be work folders of builds in `parent`."""
+    for entry in os.scandir(parent):
+        if _WORK_FOLDER.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+            yield entry.name
+
+
+def require_own(work_dir: str) -> None:
+    """Raises OSError when something in the work folder leads out of it: a link, or what is neither file nor folder, under our names."""
+    for name, pattern in _NAMES.items():
+        folder = os.path.join(work_dir, name) if name else work_dir
+        if not os.path.lexists(folder):
+            continue
+        require_own_folder(work_dir, name)
+        for entry in os.scandir(folder):
+            if pattern.fullmatch(entry.name) and not entry.is_file(follow_symlinks=False):
+                raise OSError("%s: must be a file, and no link: remove it" % entry.path)
+
+
+def require_own_folder(work_dir: str, name: str) -> None:
+    """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is well when it is not there."""
+    folder = os.path.join(work_dir, name)
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and _is_inside(work_dir, name)):
+        raise OSError("%s: must be a folder, and no link: remove it" % folder)
+
+
+def remove_work(work_dir: str) -> None:
+    """Removes our files from a work folder, and the folders that are empty then. Follows no link; what others put there stays."""
+    if os.path.islink(work_dir):
+        return
+    for name, pattern in _NAMES.items():
+        folder = os.path.join(work_dir, name) if name else work_dir
+        if not os.path.isdir(folder) or not _is_inside(work_dir, name):
+            continue
+        for entry in list(os.scandir(folder)):
+            if (pattern.fullmatch(entry.name) or is_temporary(entry.name)) and not entry.is_dir(follow_symlinks=False):
+                os.remove(entry.path)
+        with contextlib.suppress(OSError):     # somebody else's file lies there; a network file system keeps one that is open
+            os.rmdir(folder)
+
+
+def read_own(path: str, shape: Any, place: str = "") -> Any:
+    """JSON of our own making, lists as tuples.
+
+    Raises OSError naming file and field when it is not of this shape (see `manifest.checked`).
+    """
+    with open_regular(path):
+        pass
+    try:
+        return checked(read_json(path), shape, place)
+    except ValueError as error:
+        raise damaged(path, str(error)[len(path) + 2:] if isinstance(error, UserError) else str(error))
+
+
+def damaged(path: str, fault: str) -> OSError:
+    """What is raised for one of our files that is not as we wrote it."""
+    return OSError("%s: %s: damaged, or written by something else; remove it, and the same command makes it anew" % (path, fault))
+
+
+def _is_inside(work_dir: str, name: str) -> bool:
+    """Whether no part of the way from the work folder to a folder in it is a link."""
+    return os.path.realpath(os.path.join(work_dir, name)) == os.path.normpath(os.path.join(os.path.realpath(work_dir), name))

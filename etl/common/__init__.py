@@ -1,0 +1,4 @@
+"""What every command needs: flags, files that appear whole, progress.
+
+It knows nothing of ALBERT; all may come in.
+"""

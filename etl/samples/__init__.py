@@ -1,0 +1,4 @@
+"""Pure rules: a document → samples and their features.
+
+For the builder alone.
+"""

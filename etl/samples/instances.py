@@ -1,0 +1,233 @@
+"""Documents → samples: two functions that name every decision in its order, and the settings they take."""
+import functools
+from dataclasses import dataclass
+from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from etl.samples.draws import rng_for, uniforms
+from etl.samples.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements,
+                                 choose_runs, choose_words, find_words, num_to_predict)
+from etl.samples.segments import (SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack,
+                                  split_and_swap)
+from etl.text.documents import Document
+from etl.text.tokenization import Vocabulary
+from etl.text.words import Segmenter, mark_word_starts
+
+PARTS = ("train", "eval")
+MASKINGS = ("whole_word", "ngram", "token")
+SENTENCE_OBJECTIVES = ("order", "next", "none")
+LABELS = ("plain", "albert_zh")
+# By sentence objective: what the labels 0 and 1 say of the second segment.
+LABEL_MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
+
+# (rng, most tokens) -> (int32 token ids, bool word starts) of another document, or None when there is none.
+DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
+
+
+@dataclass(frozen=True)
+class InstanceConfig:
+    """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools.
+
+    Attributes:
+      max_seq_length: tokens of a sample, [CLS] and [SEP] included.
+      max_predictions_per_seq: slots for predicted tokens.
+      masked_lm_prob: share of tokens to predict.
+      short_seq_prob: chance that a copy of a document is packed to a random shorter length.
+      dupe_factor: copies of a document, each split and masked anew.
+      masking: whole_word, ngram (runs of up to `ngram` whole words) or token.
+      masked_lm_labels: plain, or albert_zh, which labels a Han character inside a word with its ## twin.
+      do_permutation: shuffles as many further tokens as are masked among themselves, and predicts them, too.
+      sentence_objective: order (consecutive segments, half of them swapped), next (half of the second segments are from
+        another document) or none (one segment).
+    """
+    max_seq_length: int = 512
+    max_predictions_per_seq: int = 77
+    masked_lm_prob: float = 0.15
+    short_seq_prob: float = 0.1
+    dupe_factor: int = 10
+    random_seed: int = 12345
+    masking: str = "whole_word"
+    ngram: int = 3
+    masked_lm_labels: str = "plain"
+    do_permutation: bool = False
+    sentence_objective: str = "order"
+
+    def __post_init__(self) -> None:
+        _require(8 <= self.max_seq_length, "max_seq_length", self.max_seq_length, "at least 8")
+        _require(1 <= self.max_predictions_per_seq <= self.max_seq_length, "max_predictions_per_seq",
+                 self.max_predictions_per_seq, "in 1..max_seq_length, which is %d" % self.max_seq_length)
+        _require(0 < self.masked_lm_prob < 1, "masked_lm_prob", self.masked_lm_prob, "in (0, 1)")
+        _require(0 <= self.short_seq_prob <= 1, "short_seq_prob", self.short_seq_prob, "in [0, 1]")
+        _require(self.dupe_factor >= 1, "dupe_factor", self.dupe_factor, "at least 1")
+        _require(self.ngram >= 1, "ngram", self.ngram, "at least 1")
+        _require(self.masking in MASKINGS, "masking", self.masking, "one of " + ", ".join(MASKINGS))
+        _require(self.masked_lm_labels in LABELS, "masked_lm_labels", self.masked_lm_labels,
+                 "one of " + ", ".join(LABELS))
+        _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective", self.sentence_objective,
+                 "one of " + ", ".join(SENTENCE_OBJECTIVES))
+
+    @property
+    def budget(self) -> int:
+        """Tokens of text that fit beside [CLS] and the [SEP]s."""
+        return self.max_seq_length - (2 if self.sentence_objective == "none" else 3)
+
+    @property
+    def longest_word(self) -> int:
+        """Tokens of a word; what is longer counts as several (see `break_giant_words`)."""
+        return self.budget // 3
+
+
+class Instances(NamedTuple):
+    """Samples, padded with 0 to max_seq_length tokens and max_predictions_per_seq predictions.
+
+    Attributes:
+      input_ids: int32 [samples, tokens], masked.
+      word_starts: bool [samples, tokens]; [CLS] and [SEP] count as words.
+      lengths: int32 [samples], tokens that are no padding.
+      first_lengths: int32 [samples], tokens of `[CLS] a [SEP]`; the rest is the second segment.
+      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and what stood there.
+      masked_lm_kinds: int8 [samples, predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
+      num_predictions: int32 [samples], predictions that are no padding.
+      labels: int32 [samples], 1 when the segments are swapped, or the second is random.
+    """
+    input_ids: np.ndarray
+    word_starts: np.ndarray
+    lengths: np.ndarray
+    first_lengths: np.ndarray
+    masked_lm_positions: np.ndarray
+    masked_lm_ids: np.ndarray
+    masked_lm_kinds: np.ndarray
+    num_predictions: np.ndarray
+    labels: np.ndarray
+
+
+def part_of(document: Document, seed: int, eval_fraction: float) -> str:
+    """Which part a document belongs to, by hash of its text: that share of documents is held out."""
+    return "eval" if rng_for(seed, document.identity, "eval").random() < eval_fraction else "train"
+
+
+def tokenize_document(document: Document, tokenizer: Any, segmenter: Segmenter) -> TokenizedDocument:
+    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
+
+    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
+    """
+    encoding = tokenizer.encode_sentences(document.sentences)
+    begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
+    sentence_starts = np.unique(np.searchsorted(encoding.offsets, begins))[:-1]    # one of control characters only is none
+    word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
+    word_starts &= tokenizer.may_begin_word(encoding.ids)
+    word_starts[sentence_starts] = True
+    return TokenizedDocument(encoding.ids, word_starts, sentence_starts.astype(np.int32))
+
+
+def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,
+                  draw_segment: Optional[DrawSegment] = None) -> Iterator[SegmentPair]:
+    """The segments of a document's samples, copy after copy in reading order; none when it is too short for two.
+
+    Args:
+      draw_segment: gives text of another document; wanted by the objective "next" alone.
+    """
+    budget = config.budget
+    document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
+    packed = functools.lru_cache(2)(functools.partial(pack, document, budget=budget))    # most copies have the same target
+    for _ in range(copies):
+        shortened = rng.random() < config.short_seq_prob
+        target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
+        for chunk in packed(target):
+            if config.sentence_objective == "none":
+                yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
+                continue
+            split = choose_split(chunk, document.word_starts, rng.random())
+            draw = rng.random()
+            if not split:
+                continue
+            if config.sentence_objective == "order":
+                yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
+            elif draw_segment:
+                yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
+                                       draw_segment)
+
+
+def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: InstanceConfig, vocabulary: Vocabulary) -> Instances:
+    """Joins the segments of each pair as `[CLS] a [SEP] b [SEP]` and masks them.
+
+    Args:
+      seeds: uint64 [pairs], what each sample's random numbers depend on.
+    """
+    first_lengths = np.array([len(pair.a_ids) + 2 for pair in pairs], np.int32)
+    lengths = first_lengths + np.array([len(pair.b_ids) + (len(pair.b_ids) > 0) for pair in pairs], np.int32)
+    places = np.arange(config.max_seq_length)
+    is_sep = (places == first_lengths[:, None] - 1) | (places == lengths[:, None] - 1)
+    is_text = (places > 0) & (places < lengths[:, None]) & ~is_sep
+    token_ids, word_starts = np.zeros(is_text.shape, np.int32), is_sep.copy()
+    token_ids[is_text] = np.concatenate([ids for pair in pairs for ids in (pair.a_ids, pair.b_ids)])
+    word_starts[is_text] = np.concatenate([starts for pair in pairs for starts in (pair.a_word_starts, pair.b_word_starts)])
+    token_ids[is_sep] = vocabulary.sep
+    token_ids[:, 0], word_starts[:, 0] = vocabulary.cls, True
+    words = find_words(is_text if config.masking == "token" else word_starts, is_text)    # "token": each is a word of its own
+    limits = _limits(words, lengths, config)
+
+    def draw(purpose: int, places: np.ndarray) -> np.ndarray:
+        samples, positions = np.divmod(places, config.max_seq_length)
+        return uniforms(seeds[samples], purpose * config.max_seq_length + positions)
+
+    def choose(purpose: int, limits: np.ndarray, is_taken: Optional[np.ndarray] = None) -> np.ndarray:
+        runs = choose_runs(draw(purpose + 1, words.begins), config.ngram) if config.masking == "ngram" else None
+        return choose_words(words, limits, draw(purpose, words.begins), runs, is_taken)
+
+    is_chosen = choose(0, limits)
+    is_predicted = words.tokens_of(is_chosen)
+    places = np.flatnonzero(is_predicted)
+    kinds = np.zeros(token_ids.shape, np.int8)
+    replacements, kinds[is_predicted] = choose_replacements(
+        token_ids[is_predicted], vocabulary.mask, vocabulary.replaceable_ids, draw(2, places), draw(3, places))
+    replaced = apply_mask(token_ids, is_predicted, replacements)
+    if config.do_permutation:
+        is_permuted = words.tokens_of(choose(4, np.minimum(limits, config.max_predictions_per_seq - is_predicted.sum(axis=1)),
+                                             is_chosen))
+        moved = choose_permutation(token_ids[is_permuted], np.nonzero(is_permuted)[0], draw(6, np.flatnonzero(is_permuted)))
+        replaced, kinds[is_permuted] = apply_mask(replaced, is_permuted, moved), PERMUTED
+        is_predicted |= is_permuted
+    labels = token_ids[is_predicted]
+    if config.masked_lm_labels == "albert_zh":
+        labels = np.where(word_starts[is_predicted], labels, vocabulary.continued_ids[labels])
+    num_predictions = is_predicted.sum(axis=1, dtype=np.int32)
+    slots = np.arange(config.max_predictions_per_seq) < num_predictions[:, None]
+    return Instances(
+        replaced, word_starts, lengths, first_lengths, _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
+        _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
+        np.array([pair.label for pair in pairs], np.int32))
+
+
+def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Zeros of the shape of `slots`, with `values` where it is True."""
+    filled = np.zeros(slots.shape, values.dtype)
+    filled[slots] = values
+    return filled
+
+
+def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator, draw_segment: DrawSegment
+                ) -> Iterator[SegmentPair]:
+    """The pair as it is, or each half before a random segment. A third of the draws, at two samples each, makes half
+    of all samples random, and no text is lost."""
+    halves = [(pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)]
+    drawn = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
+    others = [other for other in drawn if other is not None]
+    if len(others) < 2:
+        yield pair
+    else:
+        for half, other in zip(halves, others):
+            yield SegmentPair(*half, *other, label=1)
+
+
+def _limits(words: Words, num_tokens: np.ndarray, config: InstanceConfig) -> np.ndarray:
+    """Most tokens to mask in each sample; a short sample of long words predicts one of them all the same."""
+    limits = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
+    shortest = np.minimum.reduceat(words.lengths, np.searchsorted(words.samples, np.arange(len(num_tokens))))
+    return np.maximum(limits, np.minimum(shortest, config.max_predictions_per_seq))
+
+
+def _require(holds: bool, field: str, got: object, wanted: str) -> None:
+    if not holds:
+        raise ValueError("%s must be %s, got %s" % (field, wanted, got))

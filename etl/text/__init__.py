@@ -1,0 +1,4 @@
+"""Text → documents, tokens and words.
+
+Knows no samples; builder, trainer and server come in.
+"""

@@ -1,0 +1,330 @@
+"""Text → token ids, each with the position of its first character.
+
+WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split at white space,
+lower-case and strip accents, split at punctuation, then match the longest vocabulary entry, piece by piece. `普通话ABC` → `普 通 话 abc`.
+SentencePiece uses a trained model; its pieces say by a leading ▁ where a word begins.
+
+The same functions build the tokenizer inside the served graph, so training and serving cannot drift apart.
+"""
+import functools
+import itertools
+import re
+import sys
+import unicodedata
+from dataclasses import dataclass
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+from etl.common.command_line import UserError
+from etl.common.files import not_utf8
+
+PAD, UNK, CLS, SEP, MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
+SPECIAL_TOKENS = (PAD, UNK, CLS, SEP, MASK)
+MAX_CHARS_PER_WORD = 200                       # a longer word is [UNK], as in BERT
+
+_BASIC_PLANE = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000)]))
+_NEVER_TEXT = re.compile(r"\[unused\d+\]|<unused_?\d+>|<[STst]>|</s>|<pad>|<unk>|\[[A-Z]{3,4}\]")
+_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on remembered units
+
+# Han characters as BERT counts them: each is a word of its own.
+HAN_RANGES = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
+              (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
+_HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
+# White space as BERT splits at it: category Zs, tab, line ends. Other control characters vanish without splitting.
+WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+# What stands between white space and Han characters is normalized as one string: lower-casing looks at its context.
+_WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
+UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
+_IN_WORD, _BLANK = -1, -2                       # in a tokenizer's table: characters that are no token by themselves
+
+
+@dataclass(frozen=True)
+class TokenizerConfig:
+    """Which tokenizer, and what it reads. With `spm_model_file`, pieces come from that SentencePiece model.
+
+    `vocab_file` may be None only with `spm_model_file`: the model holds its own vocabulary.
+    """
+    vocab_file: Optional[str] = None
+    do_lower_case: bool = True
+    spm_model_file: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if not self.vocab_file and not self.spm_model_file:
+            raise ValueError("vocab_file or spm_model_file must be given, got neither")
+
+
+class Encoding(NamedTuple):
+    """Tokens of one text. ids: int32 [n]; offsets: int32 [n], position in the text of each token's first character."""
+    ids: np.ndarray
+    offsets: np.ndarray
+
+
+class Vocabulary:
+    """Token strings by id, ids by string, and the ids of the special tokens.
+
+    Attributes:
+      tokens: list of str, by id.
+      ids: dict str → id.
+      pad, unk, cls, sep, mask: ids of the special tokens.
+      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token, no Han character with ##,
+        which no text holds.
+      continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the id itself.
+    """
+
+    def __init__(self, tokens: List[str], source: str) -> None:
+        self.tokens = tokens
+        self.ids: Dict[str, int] = {}
+        for index, token in enumerate(tokens):
+            self.ids.setdefault(token, index)
+        missing = [token for token in SPECIAL_TOKENS if token not in self.ids]
+        if missing:
+            raise UserError("%s: a vocabulary must hold %s; missing: %s"
+                            % (source, " ".join(SPECIAL_TOKENS), " ".join(missing)))
+        self.pad, self.unk, self.cls, self.sep, self.mask = (self.ids[token] for token in SPECIAL_TOKENS)
+        if self.pad != 0:
+            raise UserError("%s: [PAD] must be the first entry (id 0), since records are padded with 0; got id %d"
+                            % (source, self.pad))
+        self.replaceable_ids = np.array([index for index, token in enumerate(tokens)
+                                         if token and not _NEVER_TEXT.fullmatch(token)
+                                         and not (len(token) == 3 and token[:2] == "##" and is_han(token[2]))],
+                                        dtype=np.int32)
+        self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token) else index
+                                       for index, token in enumerate(tokens)], dtype=np.int32)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def load_vocabulary(path: str) -> Vocabulary:
+    """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
+
+    Raises UserError, with file and lines, for bytes that are no UTF-8, repeated entries, or missing special tokens.
+    """
+    with open(path, "rb") as stream:
+        lines = stream.read().split(b"\n")
+    if lines and not lines[-1]:
+        lines.pop()
+    tokens: List[str] = []
+    for number, line in enumerate(lines, 1):
+        try:
+            tokens.append(line.decode("utf-8").rstrip("\r"))
+        except UnicodeDecodeError as error:
+            raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
+    vocabulary = Vocabulary(tokens, path)      # first: of a text that was taken for one, this says more than a line that comes twice
+    for index, token in enumerate(tokens):
+        if vocabulary.ids[token] != index:
+            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, vocabulary.ids[token] + 1, index + 1, token))
+    return vocabulary
+
+
+class WordPieceTokenizer:
+    """BERT's tokenizer over `vocabulary`; lower-cases and strips accents when `do_lower_case`."""
+
+    def __init__(self, vocabulary: Vocabulary, do_lower_case: bool) -> None:
+        self.vocabulary = vocabulary
+        self.do_lower_case = do_lower_case
+        self._memo: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {}
+        self._char_ids = self._ids_of_characters()
+        self._continues = np.array([token.startswith("##") for token in vocabulary.tokens])
+
+    def encode(self, text: str) -> Encoding:
+        """Token ids of a text and where each begins. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
+        char_ids = self._char_ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
+        offsets_alone = np.flatnonzero(char_ids >= 0)
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], char_ids == _IN_WORD, [0])))).tolist()
+        ids: List[int] = []
+        offsets: List[int] = []
+        memo = self._memo
+        for begin, end in zip(edges[::2], edges[1::2]):
+            string = text[begin:end]
+            found = memo.get(string)
+            if found is None:
+                found = self._encode_unit(string)
+                if len(memo) >= _MEMO_ENTRIES:
+                    memo.clear()
+                if len(string) <= _MEMO_CHARS:
+                    memo[string] = found
+            ids += found[0]
+            offsets += [begin + offset for offset in found[1]]
+        all_offsets = np.concatenate((offsets_alone, offsets)).astype(np.int32)
+        order = np.argsort(all_offsets, kind="stable")
+        return Encoding(np.concatenate((char_ids[offsets_alone], ids)).astype(np.int32)[order], all_offsets[order])
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
+        """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
+        return self.encode("\n".join(sentences))
+
+    def _ids_of_characters(self) -> np.ndarray:
+        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD or _BLANK."""
+        ids = self.vocabulary.ids
+        table = np.full(sys.maxunicode + 1, _IN_WORD, np.int32)
+        for first, last in HAN_RANGES:
+            table[first:last + 1] = self.vocabulary.unk
+        # Compatibility forms stand for others once accents are stripped; the rest of Han stands for itself.
+        forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
+        found = {token: index for token, index in ids.items() if len(token) == 1 and is_han(token)}
+        found.update({form: self._encode_unit(form)[0][0] for form in forms})
+        found.update({char: ids.get(char, self.vocabulary.unk) for char in _punctuation_alone()})
+        found.update(dict.fromkeys(_WHITE_SPACE.findall(_BASIC_PLANE), _BLANK))
+        table[[ord(char) for char in found]] = list(found.values())
+        return table
+
+    def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
+        """Which tokens of a text may begin a word, bool [tokens]: all but those that continue one (`caf ##e`)."""
+        return ~self._continues[ids]
+
+    def tokenize(self, text: str) -> List[str]:
+        """Token strings of a text."""
+        return [self.vocabulary.tokens[index] for index in self.encode(text).ids]
+
+    def _encode_unit(self, unit: str) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+        ids: List[int] = []
+        offsets: List[int] = []
+        for word, positions in split_words(unit, self.do_lower_case):
+            for index, begin in self._match_pieces(word):
+                ids.append(index)
+                offsets.append(positions[begin])
+        return tuple(ids), tuple(offsets)
+
+    def _match_pieces(self, word: str) -> List[Tuple[int, int]]:
+        """(id, position in the word) of the longest matches from the left, or one [UNK] when any part has none."""
+        vocabulary_ids = self.vocabulary.ids
+        if len(word) > MAX_CHARS_PER_WORD:
+            return [(self.vocabulary.unk, 0)]
+        pieces = []
+        begin = 0
+        while begin < len(word):
+            for end in range(len(word), begin, -1):
+                piece = word[begin:end] if begin == 0 else "##" + word[begin:end]
+                if piece in vocabulary_ids:
+                    break
+            else:
+                return [(self.vocabulary.unk, 0)]
+            pieces.append((vocabulary_ids[piece], begin))
+            begin = end
+        return pieces
+
+
+class SentencePieceTokenizer:
+    """Pieces of a SentencePiece model; a word begins where a piece begins with ▁.
+
+    The model must hold [CLS], [SEP] and [MASK], and <pad> and <unk> under those names or as [PAD] and [UNK].
+    """
+
+    def __init__(self, model_file: str, do_lower_case: bool) -> None:
+        import sentencepiece
+        self.do_lower_case = do_lower_case
+        self._processor = sentencepiece.SentencePieceProcessor()
+        with open(model_file, "rb"):           # a missing file is an OSError with its name, not the library's own error
+            pass
+        try:
+            self._processor.Load(model_file)
+        except (OSError, RuntimeError):
+            raise UserError("%s: not a SentencePiece model" % model_file)
+        names = {"<pad>": PAD, "<unk>": UNK}
+        pieces = [self._processor.IdToPiece(index) for index in range(self._processor.GetPieceSize())]
+        self.vocabulary = Vocabulary([names.get(piece, piece) for piece in pieces], model_file)
+        self._behind_blank = np.array([piece.startswith("▁") for piece in pieces])
+        self._holds_han = np.array([any(map(is_han, piece)) for piece in pieces])
+
+    def encode(self, text: str) -> Encoding:
+        """Token ids of a text and where each begins; a piece with ▁ begins at the first character after the blank."""
+        normalized = text.lower() if self.do_lower_case else text
+        if len(normalized) != len(text):       # a few letters grow when lower-cased; positions must stay those of the text
+            normalized = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
+        pieces = self._processor.EncodeAsImmutableProto(normalized).pieces
+        ids = np.array([piece.id for piece in pieces], dtype=np.int32)
+        offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0) for piece in pieces]
+        return Encoding(ids, np.array(offsets, dtype=np.int32))
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
+        """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
+        encodings = [self.encode(sentence) for sentence in sentences]
+        begins = itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]])
+        offsets = [encoding.offsets + begin for encoding, begin in zip(encodings, begins)]
+        return Encoding(np.concatenate([encoding.ids for encoding in encodings]), np.concatenate(offsets).astype(np.int32))
+
+    def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
+        """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
+        return may_begin_word_by_blanks(self._behind_blank[ids], self._holds_han[ids])
+
+    def tokenize(self, text: str) -> List[str]:
+        """Token strings of a text."""
+        return [self.vocabulary.tokens[index] for index in self.encode(text).ids]
+
+
+def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) -> np.ndarray:
+    """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say nothing: `▁他 去 图书馆`.
+
+    Args:
+      behind_blank: bool [pieces], True for a piece with ▁.
+      holds_han: bool [pieces], True for a piece with a Han character.
+
+    Returns:
+      bool [pieces]: True behind a blank, and for all pieces between two blanks when one of them holds Han.
+    """
+    between = np.cumsum(behind_blank)
+    return behind_blank | (np.bincount(between, weights=holds_han) > 0)[between]
+
+
+@functools.lru_cache(maxsize=1)
+def _punctuation_alone() -> Tuple[str, ...]:
+    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final before it."""
+    return tuple(char for char in _BASIC_PLANE if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
+                 and ("AΣ%sA" % char).lower() == "aς%sa" % char)
+
+
+def load_tokenizer(config: TokenizerConfig) -> Any:
+    """The tokenizer that `config` asks for: a WordPieceTokenizer or a SentencePieceTokenizer."""
+    if config.spm_model_file:
+        return SentencePieceTokenizer(config.spm_model_file, config.do_lower_case)
+    return WordPieceTokenizer(load_vocabulary(config.vocab_file), config.do_lower_case)
+
+
+def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
+    """Splits a unit without white space into normalized words, each with the positions its characters came from.
+
+    `"Café，OK"` → `("cafe", [0, 1, 2, 3])`, `("，", [4])`, `("ok", [5, 6])`.
+    """
+    kept = [index for index, char in enumerate(unit) if not is_dropped(char)]
+    text = "".join(unit[index] for index in kept)
+    positions = kept
+    if do_lower_case:
+        lowered = text.lower()                 # the whole string: the final sigma depends on its neighbours
+        positions = [index for index, char in zip(positions, text) for _ in char.lower()]
+        text = unicodedata.normalize("NFD", lowered)
+        positions = [index for index, char in zip(positions, lowered) for _ in unicodedata.normalize("NFD", char)]
+    words: List[Tuple[List[str], List[int]]] = []
+    open_word = False
+    for char, position in zip(text, positions):
+        if do_lower_case and unicodedata.category(char) == "Mn":
+            continue
+        alone = is_punctuation(char)
+        if alone or not open_word:
+            words.append(([], []))
+        words[-1][0].append(char)
+        words[-1][1].append(position)
+        open_word = not alone
+    return [("".join(chars), origins) for chars, origins in words]
+
+
+def is_dropped(char: str) -> bool:
+    """True for control and format characters, NUL and U+FFFD, which BERT removes before all else."""
+    if char in "\t\n\r":
+        return False
+    return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
+
+
+def is_punctuation(char: str) -> bool:
+    """True for Unicode's P categories and all of ASCII's non-letters, so that ^ $ ` split words too."""
+    code = ord(char)
+    if 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126:
+        return True
+    return unicodedata.category(char).startswith("P")
+
+
+def is_han(char: str) -> bool:
+    """True for the characters that BERT sets apart as words of their own."""
+    code = ord(char)
+    return any(first <= code <= last for first, last in HAN_RANGES)

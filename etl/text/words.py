@@ -1,0 +1,261 @@
+"""Text → where its words begin, as jieba's precise mode with HMM segments it. The only file that imports jieba and rjieba."""
+import functools
+import logging
+import math
+import re
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+import numpy as np
+
+from etl.common.command_line import UserError
+from etl.common.files import not_utf8
+
+SEGMENTERS = ("auto", "jieba", "rjieba")
+
+_ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
+
+_FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # what jieba takes for Han
+_HAN, _SIGNS = "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "+#&._%-"
+# jieba looks for words in blocks of Han, letters, digits and signs; any other character is a word by itself. Here: a block of
+# Han; one of letters and digits, which is one word; and, as the group, every other block.
+_BLOCKS = re.compile("[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
+# How it cuts what its dictionary leaves single; the group is left to the HMM.
+_PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
+_IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
+_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on what came before
+# rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44 for each word. What is
+# smaller than 256 rounds the same after that, and so do ties between ways: 14 words, whose logarithms are above -18.
+_SURE_WORDS = 14
+
+
+class Segmenter:
+    """Finds words with jieba; `user_dict` is a file in jieba's own format, or None. The reference."""
+
+    def __init__(self, user_dict: Optional[str] = None) -> None:
+        import jieba
+        jieba.setLogLevel(logging.WARNING)
+        self.jieba = jieba.Tokenizer()
+        if user_dict:
+            _check_user_dict(user_dict)
+            self.jieba.load_userdict(user_dict)
+        self.jieba.initialize()
+
+    def word_offsets(self, text: str) -> np.ndarray:
+        """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
+        lengths = [len(word) for word in self.jieba.cut(text)]
+        offsets = np.zeros(len(lengths), dtype=np.int32)
+        np.cumsum(lengths[:-1], out=offsets[1:])
+        return offsets
+
+
+class FastSegmenter:
+    """Finds the same words several times as fast: where all is Han, rjieba finds the most probable way through the dictionary.
+
+    The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM that joins what the
+    dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where rjieba is not installed.
+    """
+
+    def __init__(self) -> None:
+        import rjieba
+        self._rjieba = rjieba
+        self._reference = Segmenter()
+        self._counts: Dict[str, int] = self._reference.jieba.FREQ
+        self._log_total = math.log(self._reference.jieba.total)
+        self._join = functools.partial(_join, *_hmm())
+        self._remembered_joined: Callable[[str], Tuple[int, ...]] = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+        self._remembered_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
+
+    def word_offsets(self, text: str) -> np.ndarray:
+        """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
+        if "\r\n" in text:                     # one word to jieba, the only one outside of blocks that is longer than one
+            return self._reference.word_offsets(text)
+        codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+        is_alphanumeric = _IS_ALPHANUMERIC[np.minimum(codes, len(_IS_ALPHANUMERIC) - 1)]
+        starts = np.ones(len(codes), dtype=bool)
+        starts[1:] = ~(is_alphanumeric[1:] & is_alphanumeric[:-1])
+        is_han = (codes >= _FIRST_HAN) & (codes <= _LAST_HAN)
+        found: List[int] = []
+        for match in _BLOCKS.finditer(text):
+            if match.lastindex:
+                block, begin, end = match.group(), match.start(), match.end()
+                starts[begin:end] = is_han[begin:end] = False
+                comes_again = block.isascii() and len(block) <= _MEMO_CHARS
+                block_starts = self._remembered_starts(block) if comes_again else self._block_starts(block)
+                found += [begin + start for start in block_starts]
+        starts[is_han] = False
+        starts[found] = True
+        starts[self._han_starts(codes, is_han)] = True
+        return np.flatnonzero(starts).astype(np.int32)
+
+    def _han_starts(self, codes: np.ndarray, is_han: np.ndarray) -> np.ndarray:
+        """Where words begin in blocks of nothing but Han, as positions in `codes`."""
+        kept = is_han.copy()
+        kept[1:] |= is_han[:-1]                # what follows a block becomes the blank between it and the next
+        places = np.flatnonzero(kept)
+        is_han = is_han[places]
+        blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
+        begins = self._dictionary_begins(blocks, is_han)
+        is_single = (np.diff(np.append(begins, len(blocks))) == 1) & is_han[begins]
+        edges = np.append(begins, len(blocks))[np.flatnonzero(np.diff(np.concatenate(([0], is_single, [0]))))].tolist()
+        starts = np.zeros(len(blocks), dtype=bool)
+        starts[begins] = is_han[begins]
+        joined: List[int] = []
+        for begin, end in zip(edges[::2], edges[1::2]):
+            if end - begin > 1:
+                joined += [begin + place for place in self._joined(blocks[begin:end])]
+        starts[joined] = False
+        return places[starts]
+
+    def _dictionary_begins(self, blocks: str, is_han: np.ndarray) -> np.ndarray:
+        """Where the most probable words begin, and the blanks between blocks, int [words and blanks]."""
+        words = self._rjieba.cut(blocks, False)
+        lengths = np.fromiter(map(len, words), np.int32, len(words))
+        begins = np.cumsum(lengths) - lengths
+        edges = np.concatenate(([-1], np.flatnonzero(~is_han[begins]), [len(begins)]))
+        begins = np.append(begins, len(blocks))
+        parts, done = [], 0
+        for block in np.flatnonzero(np.diff(edges) - 1 > _SURE_WORDS).tolist():
+            first, last = edges[block] + 1, edges[block + 1]
+            ends, at, size = self._most_probable_ends(blocks[begins[first]:begins[last]]), 0, begins[last] - begins[first]
+            found = []
+            while at < size:
+                found.append(begins[first] + at)
+                at = ends[at]
+            parts += [begins[done:first], found]
+            done = last
+        return np.concatenate(parts + [begins[done:-1]]).astype(np.int64)
+
+    def _block_starts(self, block: str) -> List[int]:
+        """Where words begin in a block: the most probable words, what lies between them and is single joined."""
+        ends = self._most_probable_ends(block)
+        starts: List[int] = []
+        begin = at = 0                         # from begin to at, all is single
+        while at <= len(block):
+            end = ends[at]
+            if end - at > 1:
+                joined = set(self._joined(block[begin:at]))
+                starts += [place for place in range(begin, at) if place - begin not in joined]
+                starts.append(at)
+                begin = end
+            at = end
+        return starts[:-1]
+
+    def _most_probable_ends(self, block: str) -> List[int]:
+        """For each position, where the word that begins there ends, on the most probable way from there to the block's end.
+
+        Behind the end stands a word of two, which ends all that is single.
+        """
+        counts, log_total, size = self._counts, self._log_total, len(block)
+        scores, ends = [0.0] * (size + 1), [size + 2] * (size + 1)
+        for begin in range(size - 1, -1, -1):
+            best, end = None, begin + 1
+            count = counts.get(block[begin])
+            while count is not None:           # 0: not a word, but the beginning of one
+                score = math.log(count) - log_total + scores[end] if count else None
+                if score is not None and (best is None or score >= best):
+                    best, ends[begin] = score, end
+                end += 1
+                count = counts.get(block[begin:end]) if end <= size else None
+            if best is None:
+                best, ends[begin] = 0.0 - log_total + scores[begin + 1], begin + 1
+            scores[begin] = best
+        return ends
+
+    def _joined(self, characters: str) -> Tuple[int, ...]:
+        if len(characters) <= _MEMO_CHARS:
+            return self._remembered_joined(characters)
+        return self._find_joined(characters)
+
+    def _find_joined(self, characters: str) -> Tuple[int, ...]:
+        """Which of several characters, each single in the dictionary's view, go on with the word before them."""
+        if len(characters) < 2 or self._counts.get(characters):
+            return ()
+        joined: List[int] = []
+        for piece in _PIECES.finditer(characters):
+            begin, end = piece.span()
+            joined += [begin + place for place in self._join(piece.group())] if piece.lastindex else range(begin + 1, end)
+        return tuple(joined)
+
+
+def _hmm() -> Tuple[Any, ...]:
+    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S."""
+    from jieba import finalseg
+    characters = set().union(*finalseg.emit_P.values())
+    emissions = {char: tuple(finalseg.emit_P[state].get(char, finalseg.MIN_FLOAT) for state in "BMES") for char in characters}
+    return finalseg.start_P, finalseg.trans_P, emissions, (finalseg.MIN_FLOAT,) * 4
+
+
+def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emissions: Dict[str, Tuple[float, ...]],
+          unknown: Tuple[float, ...], han: str) -> List[int]:
+    """Which characters go on with a word: those in state M or E of the most probable states (Viterbi 1967).
+
+    Of two ways of equal score jieba takes the one whose state comes later in the alphabet.
+    """
+    b, m, e, s = (first[state] + score for state, score in zip("BMES", emissions.get(han[0], unknown)))
+    eb, es, sb, ss = (change[state][to] for state in "ES" for to in "BS")
+    bm, be, mm, me = (change[state][to] for state in "BM" for to in "ME")
+    steps = []
+    for char in han[1:]:
+        in_b, in_m, in_e, in_s = emissions.get(char, unknown)
+        b_after_e, b_after_s = e + eb + in_b, s + sb + in_b
+        m_after_b, m_after_m = b + bm + in_m, m + mm + in_m
+        e_after_b, e_after_m = b + be + in_e, m + me + in_e
+        s_after_e, s_after_s = e + es + in_s, s + ss + in_s
+        steps.append({"B": "E" if b_after_e > b_after_s else "S", "M": "B" if m_after_b > m_after_m else "M",
+                      "E": "B" if e_after_b > e_after_m else "M", "S": "E" if s_after_e > s_after_s else "S"})
+        b, m, e, s = max(b_after_e, b_after_s), max(m_after_b, m_after_m), max(e_after_b, e_after_m), max(s_after_e, s_after_s)
+    state, joined = "E" if e > s else "S", []
+    for place in range(len(steps), 0, -1):
+        if state in "ME":
+            joined.append(place)
+        state = steps[place - 1][state]
+    return joined
+
+
+def _check_user_dict(path: str) -> None:
+    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as one word."""
+    with open(path, "rb") as stream:
+        for number, line in enumerate(stream, 1):
+            try:
+                text = line.decode("utf-8").strip().lstrip("\ufeff")
+            except UnicodeDecodeError as error:
+                raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
+            if text and not _ENTRY.fullmatch(text):
+                raise UserError("%s: line %d: must be a word, then if wanted its frequency (digits) and its tag (small letters), "
+                                "parted by single blanks, got %.60r" % (path, number, text))
+
+
+@functools.lru_cache(maxsize=1)
+def load_segmenter(user_dict: Optional[str] = None, name: str = "auto") -> Any:
+    """One segmenter a process: its dictionary takes a second and 150 MB.
+
+    Args:
+      name: jieba, rjieba, or auto: rjieba where it is installed and there is no user dictionary.
+
+    Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is not installed.
+    """
+    if name == "rjieba" and user_dict:
+        raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
+    if name != "jieba" and not user_dict:
+        try:
+            return FastSegmenter()
+        except ImportError:
+            if name == "rjieba":
+                raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11")
+    return Segmenter(user_dict)
+
+
+def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:
+    """Which tokens begin a word: bool [tokens].
+
+    A token belongs to the word its first character lies in; the first token of each word begins it. So a word that
+    becomes several tokens stays whole, and a token that spans two words counts with the first.
+
+    Args:
+      token_offsets: int32 [tokens], ascending, position of each token's first character.
+      word_offsets: int32 [words], ascending, position of each word's first character.
+    """
+    words = np.searchsorted(word_offsets, token_offsets, side="right")
+    starts = np.ones(len(words), dtype=bool)
+    starts[1:] = words[1:] != words[:-1]
+    return starts

@@ -1,0 +1,69 @@
+"""What stands beside an exported graph, in assets.extra/: the vocabulary, the labels, and a card that says what it is."""
+import os
+import platform
+import re
+import shutil
+import subprocess
+from typing import Any, Dict, Optional
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator.training import metrics
+from estimator.weights.model_folder import ModelFolder
+from etl.common import files
+from serving.saved_model import CARD_FILE, EXTRA_FOLDER
+
+LABELS_FILE = "labels.txt"
+
+
+def write(folder: str, model: ModelFolder, checkpoint: str) -> None:
+    """Writes assets.extra/ of the exported model in `folder`. The vocabulary keeps its name: vocab.txt or spm.model."""
+    extra = os.path.join(folder, EXTRA_FOLDER)
+    os.makedirs(extra)
+    vocabulary = _vocabulary(model)
+    shutil.copyfile(vocabulary, os.path.join(extra, os.path.basename(vocabulary)))
+    files.write_text(os.path.join(extra, LABELS_FILE), "".join(label + "\n" for label in model.labels))
+    files.write_json(os.path.join(folder, CARD_FILE), describe(model, checkpoint))
+
+
+def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
+    """The card. Holds no time and no path, so that the same export gives the same card."""
+    return {
+        "task": model.task,
+        "labels": list(model.labels),
+        "config": model.config.to_dict(),
+        "max_seq_length": model.max_seq_length,
+        "do_lower_case": model.tokenizer.do_lower_case,
+        "vocab_sha256": files.sha256_of_file(_vocabulary(model)),
+        "data_manifest_sha256": model.data_manifest_sha256,
+        "checkpoint": os.path.basename(checkpoint),
+        "metrics": _metrics(checkpoint),
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": np.__version__},
+        "git_revision": _git_revision(),
+    }
+
+
+def _vocabulary(model: ModelFolder) -> str:
+    return model.tokenizer.spm_model_file or model.tokenizer.vocab_file or ""
+
+
+def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:
+    """The evaluation beside the checkpoint, unless it is that of another step."""
+    path = os.path.join(os.path.dirname(checkpoint), metrics.JSON_FILE)
+    step = re.search(r"-(\d+)$", checkpoint)
+    found = files.read_json(path) if os.path.exists(path) else {}
+    return found if step and found.get("global_step") == int(step.group(1)) else None
+
+
+def _git_revision() -> Optional[str]:
+    """The commit of this code, with -dirty where it was changed since; None where it is not in a repository of its own."""
+    here = os.path.dirname(os.path.abspath(__file__))
+    try:
+        for command in (["ls-files", "--error-unmatch", os.path.basename(__file__)],
+                        ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]):
+            said = subprocess.run(["git", "-C", here] + command, check=True, stdout=subprocess.PIPE,
+                                  stderr=subprocess.DEVNULL).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return said.decode("ascii").strip()

@@ -1,0 +1,43 @@
+"""What an exported model must answer: the classifier as it was trained, over ids that the Python tokenizer made."""
+from typing import Any, Dict, Sequence
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from estimator.data.tasks import Example
+from estimator.model import heads, modeling
+from estimator.weights import checkpoint_files
+from estimator.weights.model_folder import ModelFolder
+from etl.common.command_line import UserError
+from etl.text.pairs import pack_pair
+from serving.exporting.signatures import IDS
+
+TOLERANCE = 1e-4                               # between probabilities that were summed up in another order
+
+
+def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str, np.ndarray]:
+    """input_ids, input_mask, segment_ids, int32 [samples, length], padded with 0."""
+    found = {name: np.zeros((len(samples), length), np.int32) for name in IDS}
+    for row, sample in enumerate(samples):
+        packed = pack_pair(tokenizer, sample.text_a, sample.text_b, length)
+        tokens = len(packed.input_ids)
+        for name, values in zip(IDS, (packed.input_ids, 1, packed.segment_ids)):
+            found[name][row, :tokens] = values
+    return found
+
+
+def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:
+    """float32 [batch, num_labels]. Raises UserError for a checkpoint that does not fit the model."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        encoded = modeling.encode(model.config, **{name: tf.constant(array) for name, array in ids.items()})
+        found = heads.classifier(model.config, encoded, len(model.labels)).probabilities
+        checkpoint_files.restore(session, checkpoint, model.config)
+        return session.run(found)
+
+
+def require_same(found: np.ndarray, wanted: np.ndarray, samples: Sequence[Example]) -> None:
+    """Raises UserError, naming the sample, when probabilities [batch, num_labels] differ by more than TOLERANCE."""
+    for sample, row, wanted_row in zip(samples, found, wanted):
+        if not np.allclose(row, wanted_row, rtol=0, atol=TOLERANCE):
+            raise UserError("the exported model gives %s for the text %r, the trained one %s; nothing was written"
+                            % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))

@@ -1,0 +1,89 @@
+"""The graph that is served: one road from tf.Example to probabilities, which a caller may enter at three doors.
+
+    examples ─► text_a, text_b ─► input_ids, input_mask, segment_ids ─► probabilities, label, logits
+   (examples,   (serving_default,      (predict_ids; encode                 └► pooled, mean (embed)
+    classify)    encode, embed)         ends here)
+
+A door is a placeholder whose default is what the part before it gives, so that each part stands in the graph once.
+"""
+from typing import Any, Dict, NamedTuple, Optional
+
+import tensorflow.compat.v1 as tf
+
+from estimator.model import heads, host_kernels, modeling
+from estimator.model.kernels import STOCK, dimensions
+from estimator.weights.model_folder import ModelFolder
+from serving.exporting.graph_tokenization import GraphTokenizer
+
+DEFAULT, ENCODE, EMBED = "serving_default", "encode", "embed"         # from text
+PREDICT_IDS = "predict_ids"
+CLASSIFY, EXAMPLES = "classify", "examples"                           # from serialized tf.Examples
+IDS = ("input_ids", "input_mask", "segment_ids")
+
+Tensors = Dict[str, tf.Tensor]
+
+
+class Answer(NamedTuple):
+    """What a classifier says of a batch."""
+    probabilities: tf.Tensor                   # float [batch, num_labels]
+    label: tf.Tensor                           # string [batch], in UTF-8
+    logits: tf.Tensor                          # float [batch, num_labels]
+
+
+def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, Any]:
+    """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is PREDICT_IDS alone."""
+    predict = tf.saved_model.predict_signature_def
+    if tokenizer is None:
+        ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
+        return {PREDICT_IDS: predict(ids, answer(model, **ids)._asdict())}
+    serialized = tf.placeholder(tf.string, [None], "examples")
+    texts = _door(_parse(serialized), [None])
+    packed = tokenizer.pack_pair(texts["text_a"], texts["text_b"], model.max_seq_length)
+    ids = _door(dict(zip(IDS, packed)), [None, None])
+    answered = answer(model, **ids)
+    labels = tf.tile(_labels(model)[tf.newaxis], [tf.size(serialized), 1])
+    return {
+        DEFAULT: predict(texts, answered._asdict()),
+        PREDICT_IDS: predict(ids, answered._asdict()),
+        CLASSIFY: tf.saved_model.classification_signature_def(serialized, labels, answered.probabilities),
+        EXAMPLES: predict({"examples": serialized}, answered._asdict()),
+        ENCODE: predict(texts, ids),
+        EMBED: predict(texts, _embed(model, **ids)),
+    }
+
+
+def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor,
+           skip_padding: bool = True) -> Answer:
+    """The classifier over ids, integers [batch, seq_length], as cheap as it gets: the last layer for [CLS] alone.
+
+    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and the ops those
+    that a device's compiler looks for.
+    """
+    batch, length = dimensions(input_ids)
+    # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
+    input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
+    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
+                              kernels=host_kernels.SERVING if skip_padding else STOCK,
+                              output_positions=tf.zeros([batch, 1], tf.int32))
+    found = heads.classifier(model.config, encoded, len(model.labels))
+    return Answer(found.probabilities, tf.gather(_labels(model), found.predictions), found.logits)
+
+
+def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
+    """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the last layer."""
+    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=True, kernels=host_kernels.SERVING)
+    lengths = tf.cast(tf.reduce_sum(input_mask, axis=1, keepdims=True), tf.float32)
+    return {"pooled": encoded.pooled_output, "mean": tf.reduce_sum(encoded.sequence_output, axis=1) / lengths}
+
+
+def _parse(serialized: tf.Tensor) -> Tensors:
+    return tf.io.parse_example(serialized, {"text_a": tf.io.FixedLenFeature([], tf.string),
+                                            "text_b": tf.io.FixedLenFeature([], tf.string, default_value="")})
+
+
+def _door(tensors: Tensors, shape: Any) -> Tensors:
+    return {name: tf.placeholder_with_default(tensor, shape, name) for name, tensor in tensors.items()}
+
+
+def _labels(model: ModelFolder) -> tf.Tensor:
+    return tf.constant([label.encode("utf-8") for label in model.labels])

@@ -1,0 +1,4 @@
+"""Requests → answers: both interfaces, batching, versions.
+
+For `server`.
+"""

@@ -1,0 +1,140 @@
+"""Micro-batching: what is asked while the model is busy runs together as soon as it is free.
+
+Nobody waits for a batch to fill up: with one client every request runs at once and alone. The queue is bounded, and a
+request that no one waits for any longer (its deadline has passed, its client has gone) is never run.
+"""
+import asyncio
+import collections
+import concurrent.futures
+import time
+from typing import Any, Callable, Dict, Hashable, List, NamedTuple
+
+import grpc
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+from serving.service import errors
+from serving.service.errors import RequestError
+from serving.service.messages import Arrays
+from serving.service.monitoring import Monitor
+
+
+class Work(NamedTuple):
+    """Inputs and what runs them. Those of equal `key` run together, concatenated along the first axis."""
+    key: Hashable
+    run: Callable[[Arrays], Arrays]
+    inputs: Arrays
+    num_rows: int
+
+
+class _Waiting:
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.answer = asyncio.get_event_loop().create_future()
+        self.since = time.perf_counter()
+
+
+class Batcher:
+    """Runs work in `num_batch_threads` threads; belongs to the event loop that calls `submit`.
+
+    Args:
+      max_batch_size: rows of a batch.
+      max_enqueued_rows: rows that may wait; more are refused at once.
+    """
+
+    def __init__(self, max_batch_size: int, max_enqueued_rows: int, num_batch_threads: int, monitor: Monitor) -> None:
+        self._max_batch_size, self._max_enqueued_rows = max_batch_size, max_enqueued_rows
+        self._monitor, self._refused = monitor, monitor.rejections.labels("queue_full")
+        self._queue: Dict[_Waiting, None] = collections.OrderedDict()
+        self._queued_rows = 0
+        self._num_batch_threads = self._free_threads = num_batch_threads
+        self._threads = concurrent.futures.ThreadPoolExecutor(num_batch_threads)
+
+    async def submit(self, work: Work) -> Arrays:
+        """What `work` gives. Raises RequestError: UNAVAILABLE when the queue is full, or what the graph says of the inputs."""
+        self.require_room(work.num_rows)
+        waiting = _Waiting(work)
+        self._queue[waiting] = None
+        self._count_queued(work.num_rows)
+        self._start_batches()
+        try:
+            return await waiting.answer
+        except asyncio.CancelledError:
+            self._monitor.rejections.labels("abandoned").inc()
+            if waiting in self._queue:
+                del self._queue[waiting]
+                self._count_queued(-work.num_rows)
+            raise
+
+    def has_room(self, num_rows: int) -> bool:
+        """Whether so many rows more may wait."""
+        return self._queued_rows + num_rows <= self._max_enqueued_rows
+
+    def require_room(self, num_rows: int) -> None:
+        """Raises RequestError when so many rows more may not wait."""
+        if not self.has_room(num_rows):
+            self._refused.inc()
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
+                               % self._queued_rows)
+
+    def _start_batches(self) -> None:
+        while self._free_threads and self._queue:
+            self._free_threads -= 1
+            asyncio.ensure_future(self._run(self._take()))
+
+    def _take(self) -> List[_Waiting]:
+        """The first that waits, and all that may run with it.
+
+        It leaves their share to the other threads: one long batch beside one short would make those in it wait longer,
+        and those behind it, too.
+        """
+        first = next(iter(self._queue))
+        most = min(self._max_batch_size, -(-self._queued_rows // self._num_batch_threads))
+        batch: List[_Waiting] = []
+        num_rows = 0
+        for waiting in list(self._queue):
+            fits = waiting is first or num_rows + waiting.work.num_rows <= most
+            if fits and waiting.work.key == first.work.key:
+                del self._queue[waiting]
+                batch.append(waiting)
+                num_rows += waiting.work.num_rows
+        self._count_queued(-num_rows)
+        return batch
+
+    async def _run(self, batch: List[_Waiting]) -> None:
+        now = time.perf_counter()
+        for waiting in batch:
+            self._monitor.queue_seconds.observe(now - waiting.since)
+        self._monitor.batch_requests.observe(len(batch))
+        self._monitor.batch_rows.observe(sum(waiting.work.num_rows for waiting in batch))
+        found = await asyncio.get_event_loop().run_in_executor(self._threads, run_together,
+                                                               [waiting.work for waiting in batch])
+        for waiting, result in zip(batch, found):
+            if waiting.answer.done():              # abandoned while it ran
+                continue
+            if isinstance(result, Exception):
+                waiting.answer.set_exception(result)
+            else:
+                waiting.answer.set_result(result)
+        self._free_threads += 1
+        self._start_batches()
+
+    def _count_queued(self, num_rows: int) -> None:
+        self._queued_rows += num_rows
+        self._monitor.queue_rows.set(self._queued_rows)
+
+
+def run_together(works: List[Work]) -> List[Any]:
+    """The outputs of each, or its exception. Where the batch as a whole fails, each runs by itself: one may be to blame."""
+    try:
+        if len(works) == 1:
+            return [works[0].run(works[0].inputs)]
+        joined = {name: np.concatenate([work.inputs[name] for work in works]) for name in works[0].inputs}
+        found = works[0].run(joined)
+        ends = np.cumsum([work.num_rows for work in works])[:-1]
+        split = {name: np.split(array, ends) for name, array in found.items()}
+        return [{name: arrays[index] for name, arrays in split.items()} for index in range(len(works))]
+    except Exception as error:
+        if len(works) > 1:
+            return [result for work in works for result in run_together([work])]
+        return [errors.from_tensorflow(error) if isinstance(error, tf.errors.OpError) else error]

@@ -1,0 +1,250 @@
+"""The REST interface of TensorFlow Serving over one model, and beside it the page, metrics and health, as an ASGI application.
+
+  POST /v1/models/NAME[/versions/V]:predict, :classify     GET /v1/models/NAME[/versions/V][/metadata]
+  GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not shutting down
+  GET  /monitoring/prometheus/metrics                      GET /openapi.json, /, /model.json (for the page)
+"""
+import asyncio
+import os
+import re
+import time
+from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+
+import grpc
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route, Router
+from tensorflow_serving.apis import model_pb2
+
+from serving.service import browsers, openapi, rest
+from serving.service.errors import RequestError, invalid
+from serving.service.inference import CLASSIFY_METHOD, Inference
+from serving.service.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
+
+PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
+PAGE_PATH = "/"
+MAX_HOST_CHARS = 300                           # no name is longer
+# The page may load nothing but what it holds and this server's answers.
+PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+                                           "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
+Headers = List[Tuple[bytes, bytes]]
+MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
+
+
+class HttpLimits(NamedTuple):
+    """What one request may take."""
+    max_body_bytes: int
+    timeout_seconds: float                     # from its head to the end of its answer
+
+
+class HttpApp:
+    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
+
+    Args:
+      names: of hosts, as `browsers.is_allowed_host` takes them.
+    """
+
+    def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits,
+                 names: FrozenSet[str] = frozenset()) -> None:
+        self.draining = False
+        self._inference, self._monitor, self._limits = inference, monitor, limits
+        self._names = names
+        with open(PAGE_FILE, "rb") as stream:
+            self._page = stream.read()
+        gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
+                "/healthz": self.get_health, "/readyz": self.get_readiness,
+                "/monitoring/prometheus/metrics": self.get_metrics}
+        routes = []                            # they are tried in turn: what is asked most comes first
+        for path in MODEL_PATHS:
+            routes += [Route(path + ":predict", self.predict, methods=["POST"]),
+                       Route(path + ":classify", self.classify, methods=["POST"]),
+                       Route(path + "/metadata", self.get_metadata, methods=["GET"]),
+                       Route(path, self.get_status, methods=["GET"])]
+        routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
+        self._router = Router(routes, redirect_slashes=False)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answers a request within the time limit, names it, counts it and logs it."""
+        scope["app"] = self                    # makes the router raise what it does not know
+        start = time.perf_counter()
+        asked = dict(scope["headers"])
+        request_id = request_id_from(asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
+        status = 0                             # none was sent
+
+        async def send_named(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
+                if scope["path"] != PAGE_PATH:     # which says more of it
+                    message["headers"].append(browsers.NO_FRAMES)
+            await send(message)
+
+        computed = scope["method"] == "POST" and COMPUTED_PATH.fullmatch(scope["path"])
+        try:
+            if computed:
+                self._inference.require_room()     # first of all: under too much load, what is refused must cost little
+            await asyncio.wait_for((self._browser_refusal(scope, asked) or self._respond)(scope, receive, send_named),
+                                   self._limits.timeout_seconds)
+        except RequestError as error:
+            await _refusal(error)(scope, receive, send_named)
+        except asyncio.TimeoutError:
+            if not status:
+                await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
+                                            % self._limits.timeout_seconds))(scope, receive, send_named)
+        finally:
+            method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
+            self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
+                                client=_name_of(scope["client"]))
+
+    def has_room(self) -> bool:
+        """Whether the queue could take what comes now."""
+        return self._inference.has_room()
+
+    def refuse(self, path: str, request_id: Optional[str], client: Any) -> Optional[Tuple[int, Headers, bytes]]:
+        """Status, headers and body for a POST to `path`, counted and logged, when it would find the queue full; else None."""
+        computed = COMPUTED_PATH.fullmatch(path)
+        if not computed:
+            return None
+        try:
+            self._inference.require_room()
+        except RequestError as error:
+            name = request_id_from(request_id)
+            self._monitor.count("rest", computed.group(1), error.http_status, 0.0, name, path=path,
+                                client=_name_of(client))
+            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode())]
+            return error.http_status, headers, rest.error_response(str(error))
+        return None
+
+    def _browser_refusal(self, scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
+        """The answer to what a page may not make its reader's browser ask."""
+        host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
+        if not browsers.is_allowed_host(host, self._names):
+            return _json(rest.error_response("Host %s is no name of this server: --allowed_hosts gives it more names" % host), 403)
+        if scope["method"] == "POST" and browsers.is_of_another_page(asked) and not browsers.is_json(
+                asked.get(b"content-type", b"")):
+            return _json(rest.error_response("The content-type must be application/json, since a page of another origin asks"), 415)
+        return None
+
+    async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
+        try:
+            await self._router(scope, receive, send)
+        except RequestError as error:
+            await _refusal(error)(scope, receive, send)
+        except HTTPException:
+            # As TensorFlow Serving: 400 for what its interface does not know; 404 elsewhere.
+            message = "Malformed request: %s %s" % (scope["method"], scope["path"])
+            status = 400 if scope["path"].startswith("/v1/") else 404
+            await _json(rest.error_response(message), status)(scope, receive, send)
+
+    async def predict(self, request: Request) -> Response:
+        async def answer(body: bytes) -> bytes:
+            asked = rest.parse(body)
+            target = self._inference.find(_spec(request, rest.signature_name(asked)))
+            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs,
+                                                                                 target.limits))
+            return rest.predict_response(asked, found)
+        return await self._answered(request, answer)
+
+    async def classify(self, request: Request) -> Response:
+        async def answer(body: bytes) -> bytes:
+            asked = rest.parse(body)
+            target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
+            examples = rest.classify_examples(asked, target.limits)
+            return rest.classify_response(await self._inference.classify(target, examples))
+        return await self._answered(request, answer)
+
+    async def get_status(self, request: Request) -> Response:
+        return _json(rest.status_response(self._inference.versions.status(_spec(request))))
+
+    async def get_metadata(self, request: Request) -> Response:
+        version = self._inference.versions.find(_spec(request))
+        return _json(rest.metadata_response(request.path_params["name"], version.number, version.model.signatures))
+
+    async def get_model(self, request: Request) -> Response:
+        """What the page shows of the model beside its answers, and what it reads token ids with."""
+        name = self._inference.versions.name
+        version = self._inference.versions.find(model_pb2.ModelSpec(name=name))
+        return _json(rest.dumps({"name": name, "version": version.number, "card": version.model.card,
+                                 "signatures": sorted(version.model.signatures), "vocabulary": version.model.vocabulary}))
+
+    async def get_page(self, request: Request) -> Response:
+        return Response(self._page, media_type="text/html", headers=PAGE_HEADERS)
+
+    async def get_openapi(self, request: Request) -> Response:
+        return _json(rest.dumps(openapi.describe(self._inference.versions.name)))
+
+    async def get_health(self, request: Request) -> Response:
+        return _json(rest.dumps({"status": "alive"}))
+
+    async def get_readiness(self, request: Request) -> Response:
+        if self.draining:
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
+        self._inference.versions.find(model_pb2.ModelSpec(name=self._inference.versions.name))
+        return _json(rest.dumps({"status": "ready"}))
+
+    async def get_metrics(self, request: Request) -> Response:
+        return Response(self._monitor.expose(), media_type=METRICS_TYPE)
+
+    async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
+        body = await self._body(request)
+        return _json(await _unless_client_goes(request, answer(body)))
+
+    async def _body(self, request: Request) -> bytes:
+        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
+        too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
+                                 % self._limits.max_body_bytes)
+        if int(request.headers.get("content-length", 0)) > self._limits.max_body_bytes:
+            raise too_large
+        body = bytearray()
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._limits.max_body_bytes:
+                    raise too_large
+        except ClientDisconnect:
+            raise _client_gone()
+        return bytes(body)
+
+
+async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, bytes]) -> bytes:
+    """What `answer` gives; it is cancelled when the client closes the connection, and with the caller."""
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(request.receive())         # after the body nothing else can come
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise _client_gone()
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
+    spec = model_pb2.ModelSpec(name=request.path_params["name"], signature_name=signature_name)
+    version = request.path_params.get("version")
+    if version is not None:
+        if not re.fullmatch("[0-9]{1,18}", version):
+            raise invalid("Failed to convert version: %s to numeric." % version)
+        spec.version.value = int(version)
+    return spec
+
+
+def _name_of(client: Any) -> str:
+    """As the access log has it: "127.0.0.1:50000"."""
+    return "%s:%d" % tuple(client or ("", 0))
+
+
+def _client_gone() -> RequestError:
+    return RequestError(grpc.StatusCode.CANCELLED, "The client has closed the connection")
+
+
+def _json(body: bytes, status: int = 200) -> Response:
+    return Response(body, status, media_type="application/json")
+
+
+def _refusal(error: RequestError) -> Response:
+    return _json(rest.error_response(str(error)), error.http_status)

@@ -1,0 +1,65 @@
+import json
+import struct
+
+import numpy as np
+import pytest
+
+from estimator.weights import safetensors
+from etl.common.command_line import UserError
+
+ARRAYS = {"a.weight": np.array([[1, 2, 3], [4, 5, 6]], np.float32), "b": np.array([-0.5], np.float32)}
+
+
+def content(header, data=b""):
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def test_the_bytes_of_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    safetensors.write(str(path), ARRAYS)
+    written = path.read_bytes()
+    length, = struct.unpack("<Q", written[:8])
+    assert length % 8 == 0
+    assert json.loads(written[8:8 + length].decode()) == {
+        "__metadata__": {"format": "pt"},
+        "a.weight": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
+        "b": {"dtype": "F32", "shape": [1], "data_offsets": [24, 28]}}
+    assert written[8 + length:] == struct.pack("<7f", 1, 2, 3, 4, 5, 6, -0.5)
+
+
+def test_a_transposed_array_comes_back(tmp_path):
+    path = str(tmp_path / "model.safetensors")
+    safetensors.write(path, {"t": ARRAYS["a.weight"].T})
+    np.testing.assert_array_equal(safetensors.read(path)["t"], [[1, 4], [2, 5], [3, 6]])
+
+
+def test_integers_are_left_out(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content({"position_ids": {"dtype": "I64", "shape": [1], "data_offsets": [0, 8]},
+                              "x": {"dtype": "F32", "shape": [], "data_offsets": [8, 12]}}, bytes(8) + struct.pack("<f", 2)))
+    assert safetensors.read(str(path)) == {"x": 2.0}
+
+
+@pytest.mark.parametrize("written, message", [
+    (b"", "no safetensors file, or a damaged one of 0 bytes"),
+    (b"no such format at all", "no safetensors file, or a damaged one of 21 bytes"),
+    (content([1]), "no safetensors file"),
+    (content({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(7)), "data from 0 to 8 lie outside"),
+    (content({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), "cannot reshape"),
+    (content({"x": {"dtype": "F32", "shape": [2 ** 70], "data_offsets": [0, 8]}}, bytes(8)), "no safetensors file"),
+    (struct.pack("<Q", 150000) + b"[" * 150000, "lists and objects are nested more than 64 deep"),
+    (struct.pack("<Q", 10 ** 6) + b"1" * 10 ** 6, "no safetensors file"),
+    (content({"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)), "wanted float32 values, got F16"),
+])
+def test_a_file_that_is_none_is_refused(tmp_path, written, message):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(written)
+    with pytest.raises(UserError, match=message) as caught:
+        safetensors.read(str(path))
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_missing_file(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        safetensors.read(str(tmp_path / "none"))

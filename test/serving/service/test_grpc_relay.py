@@ -1,0 +1,215 @@
+import asyncio
+import os
+import socket
+
+import pytest
+from served import run
+
+from serving.service import grpc_relay
+from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
+                                        HEADERS, MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
+                                        ClientFrames, Connection, Relay, RelayLimits, ServerFrames, frame,
+                                        goaway)
+
+GREETING = PREFACE + frame(SETTINGS, 0, 0, b"")
+
+
+class Seen(list):
+    """Notes what it is called with."""
+
+    def __call__(self, *facts):
+        self.append(facts)
+
+
+class Transport:
+    """A connection's side, written to."""
+
+    def __init__(self):
+        self.written, self.is_closed, self.is_paused = b"", False, False
+
+    def write(self, data):
+        self.written += data
+
+    def close(self):
+        self.is_closed = True
+
+    def abort(self):
+        self.is_closed = True
+
+    def pause_reading(self):
+        self.is_paused = True
+
+    def resume_reading(self):
+        self.is_paused = False
+
+    def get_extra_info(self, name):
+        return ("1.2.3.4", 5)
+
+
+def client_frames(suffix=b""):
+    frames = ClientFrames(Seen(), Seen())
+    frames.suffix = suffix
+    return frames
+
+
+def connected(relay):
+    """A connection that both sides have made."""
+    connection = Connection(relay)
+    connection.client_came(Transport())
+    connection.server_came(Transport())
+    connection.client_sent(GREETING)
+    return connection
+
+
+def relay_of(max_connections=9, max_bytes=1000):
+    return Relay(socket.socket(), "nowhere", RelayLimits(max_connections, max_bytes))
+
+
+def call(stream, size, flags=END_STREAM):
+    return frame(HEADERS, END_HEADERS, stream, b"") + frame(DATA, flags, stream, b"x" * size)
+
+
+@pytest.mark.parametrize("piece", [1, 2, 7, 10, 1000])
+def test_what_a_client_sends_goes_on_however_it_is_cut(piece):
+    frames = client_frames(b"!!")
+    sent = GREETING + frame(HEADERS, END_HEADERS, 1, b"head") + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
+    passed = b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece))
+    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, b"head"), frame(HEADERS, END_HEADERS, 1, b"head!!"))
+    assert frames._on_block == [(1, 4, False)]
+    assert frames._on_frame == [(SETTINGS, 0, 0, 0), (DATA, END_STREAM, 1, 30), (RST_STREAM, 0, 1, 4)]
+
+
+@pytest.mark.parametrize("sent", [
+    frame(HEADERS, END_STREAM, 3, b"he") + frame(CONTINUATION, 0, 3, b"a") + frame(CONTINUATION, END_HEADERS, 3, b"d"),
+    frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + b"head" + b"\0\0"),
+])
+def test_a_header_block_goes_on_in_one_frame(sent):
+    frames = client_frames(b"!")
+    assert frames.feed(PREFACE + sent) == PREFACE + frame(HEADERS, END_HEADERS | END_STREAM, 3, b"head!")
+    assert frames._on_block == [(3, 4, True)]
+
+
+@pytest.mark.parametrize("sent", [
+    b"GET / HTTP/1.1\r\n", b"\x16\x03\x01", b"PRX",
+    PREFACE + b"\xff\xff\xff" + bytes(6),                                              # a frame of 16 MiB
+    PREFACE + frame(CONTINUATION, 0, 1, b"x"),
+    PREFACE + frame(HEADERS, 0, 1, b"x") + frame(DATA, 0, 1, b""),
+    PREFACE + frame(HEADERS, 0, 1, b"x") + frame(CONTINUATION, 0, 3, b"x"),
+    PREFACE + frame(HEADERS, 0, 1, b"x") + frame(HEADERS, 0, 3, b"x"),
+    PREFACE + frame(HEADERS, 0, 1, b"x") + frame(CONTINUATION, 0, 1, b""),
+    PREFACE + frame(HEADERS, 0, 1, b"x" * 16000) + frame(CONTINUATION, END_HEADERS, 1, b"x" * 200),
+    PREFACE + frame(HEADERS, END_HEADERS | PADDED, 1, b"\x09x"),
+])
+def test_what_is_no_http2_of_a_client(sent):
+    with pytest.raises(ValueError):
+        client_frames().feed(sent)
+
+
+@pytest.mark.parametrize("piece", [1, 8, 9, 11, 1000])
+def test_what_the_server_sends_goes_on_up_to_a_whole_header(piece):
+    frames = ServerFrames(Seen())
+    sent = frame(SETTINGS, 0, 0, b"123456") + frame(HEADERS, END_HEADERS, 1, b"x") + frame(DATA, END_STREAM, 1, b"x" * 20)
+    assert b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece)) == sent
+    assert frames._on_frame == [(SETTINGS, 0, 0), (HEADERS, END_HEADERS, 1), (DATA, END_STREAM, 1)]
+    assert frames.at_boundary
+    assert frames.feed(frame(DATA, 0, 1, b"xy")[:4]) == b"" and frames.at_boundary
+    assert frames.feed(frame(DATA, 0, 1, b"xy")[4:10]) == frame(DATA, 0, 1, b"xy")[:10] and not frames.at_boundary
+
+
+def test_a_literal_header():
+    assert grpc_relay.literal_header("name", "value") == b"\0\x04name\x05value"
+
+
+def test_bytes_are_held_until_they_are_answered():
+    async def session():
+        relay = relay_of()
+        connection = connected(relay)
+        connection.client_sent(call(1, 300) + call(3, 400, 0))
+        assert (relay.held, connection.num_waiting) == (700, 1)
+        connection.server_sent(frame(HEADERS, END_HEADERS, 1, b"") + frame(DATA, 0, 1, b"x"))
+        assert (relay.held, connection.num_waiting, connection.was_answered) == (700, 1, False)
+        connection.server_sent(frame(HEADERS, END_HEADERS | END_STREAM, 1, b""))
+        assert (relay.held, connection.num_waiting, connection.was_answered) == (400, 0, True)
+        connection.client_sent(frame(DATA, 0, 1, b"x" * 500))          # of a call that is over: gRPC throws it away
+        assert relay.held == 400
+        connection.client_sent(frame(RST_STREAM, 0, 3, b"1234"))
+        assert relay.held == 0
+        connection.client_sent(call(5, 300, 0))
+        connection.lost()
+        assert relay.held == 0
+    run(session())
+
+
+def test_beyond_the_bytes_of_all_the_connection_with_the_most_ends():
+    async def session():
+        relay = relay_of(max_bytes=1000)
+        greedy, modest = connected(relay), connected(relay)
+        greedy.client_sent(call(1, 400, 0) + call(3, 300, 0))
+        modest.client_sent(call(1, 299, 0))
+        assert not greedy._client.is_closed
+        modest.client_sent(frame(DATA, 0, 1, b"xx"))
+        assert greedy._client.is_closed and greedy._client.written == goaway(3, ENHANCE_YOUR_CALM)
+        assert not modest._client.is_closed and relay.held == 301
+        modest.client_sent(frame(DATA, 0, 1, b"x" * 800) + frame(DATA, 0, 1, b"x" * 800))
+        assert modest._client.is_closed and relay.held == 0
+    run(session())
+
+
+def test_beyond_the_connections_the_one_that_is_missed_least_ends():
+    async def session():
+        relay = relay_of(max_connections=3)
+        answered, idle, waiting = (connected(relay) for _ in range(3))
+        answered.client_sent(call(1, 1))
+        answered.server_sent(frame(HEADERS, END_HEADERS | END_STREAM, 1, b""))
+        waiting.client_sent(call(1, 1))
+        idle.client_sent(call(1, 1, 0))                                # half-sent is idle, too
+        connections = [connected(relay) for _ in range(2)]
+        assert [each._client.is_closed for each in (answered, idle, waiting, *connections)] == [False, True, False, True, False]
+        connections[1].client_sent(call(1, 1))
+        answered.client_sent(call(3, 1))
+        late = connected(relay)
+        assert late._client.is_closed and not answered._client.is_closed
+    run(session())
+
+
+def test_frames_that_carry_little_wait_and_too_many_end_the_connection():
+    async def session():
+        connection = connected(relay_of())
+        ping = frame(6, 0, 0, b"12345678")
+        connection.client_sent(ping * (BURST - 10))
+        assert not connection._client.is_paused
+        connection.client_sent(ping * 1000)
+        assert connection._client.is_paused and not connection._client.is_closed
+        connection.client_sent(ping * MOST_FRAMES * 2)
+        assert connection._client.is_closed
+    run(session())
+
+
+def test_at_the_end_a_client_is_told_between_two_frames():
+    async def session():
+        connection = connected(relay_of())
+        connection.server_sent(frame(DATA, 0, 1, b"xyz")[:10])
+        connection.say_goodbye()
+        connection.server_sent(b"yz" + frame(SETTINGS, 0, 0, b""))
+        assert connection._client.written == frame(DATA, 0, 1, b"xyz") + frame(SETTINGS, 0, 0, b"") + goaway(2 ** 31 - 1, 0)
+    run(session())
+
+
+def test_a_socket_that_has_no_path_is_reached_by_this_process(tmp_path):
+    os.mkdir(str(tmp_path / "folder"))
+    with socket.socket(socket.AF_UNIX) as listening, socket.socket(socket.AF_UNIX) as sock:
+        listening.bind(str(tmp_path / "folder" / "grpc"))
+        listening.listen(1)
+        path = grpc_relay.unlinked(str(tmp_path / "folder" / "grpc"))
+        assert os.listdir(str(tmp_path)) == []
+        sock.connect(path)
+
+
+def test_connections_without_a_greeting_end():
+    async def session():
+        connection = Connection(relay_of())
+        connection.client_came(Transport())
+        assert connection._timer.when() - asyncio.get_event_loop().time() <= grpc_relay.PREFACE_SECONDS
+        connection.client_sent(b"GET / HTTP/1.1\r\n\r\n")
+        assert connection._client.is_closed and connection._client.written == b""
+    run(session())

@@ -1,0 +1,213 @@
+import asyncio
+import json
+import os
+
+import grpc
+import httpx
+import pytest
+from served import make_inference, run
+
+from serving.service.errors import RequestError
+from serving.service.http_app import HttpApp, HttpLimits
+from serving.service.monitoring import Monitor
+
+PREDICT = "/v1/models/albert:predict"
+TEXTS = {"inputs": {"text_a": ["北京"], "text_b": [""]}}
+
+
+@pytest.fixture
+def with_client(saved_model, version):
+    """Runs a coroutine function of a client, and of the application that it asks."""
+    def serve(ask, **limits):
+        async def session():
+            monitor = Monitor()
+            inference = await make_inference(saved_model, os.path.dirname(version), monitor)
+            app = HttpApp(inference, monitor, HttpLimits(**{"max_body_bytes": 10000, "timeout_seconds": 30, **limits}))
+            async with httpx.AsyncClient(app=app, base_url="http://server") as client:
+                await ask(client, app)
+        run(session())
+    return serve
+
+
+def test_predict(with_client, saved_model):
+    async def ask(client, app):
+        wanted = saved_model.run({"text_a": ["北京"], "text_b": [""]})
+        for path in (PREDICT, "/v1/models/albert/versions/7:predict"):
+            answer = await client.post(path, json=TEXTS)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+            assert answer.json()["outputs"]["probabilities"][0] == pytest.approx(wanted["probabilities"][0])
+        rows = await client.post(PREDICT, json={"instances": [{"text_a": {"b64": "5YyX5Lqs"}, "text_b": ""}]})
+        assert rows.json()["predictions"][0]["label"] == wanted["label"][0].decode()
+        ids = await client.post(PREDICT, json={"signature_name": "encode", **TEXTS})
+        assert ids.json()["outputs"]["input_mask"] == [[1, 1, 1, 1]]
+    with_client(ask)
+
+
+def test_classify(with_client, saved_model):
+    async def ask(client, app):
+        asked = {"signature_name": "classify", "examples": [{"text_a": "x"}]}
+        answer = await client.post("/v1/models/albert:classify", json=asked)
+        assert [label for label, _ in answer.json()["results"][0]] == saved_model.labels
+    with_client(ask)
+
+
+def test_status_and_metadata(with_client):
+    async def ask(client, app):
+        state = {"version": "7", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+        for path in ("/v1/models/albert", "/v1/models/albert/versions/7"):
+            assert (await client.get(path)).json() == {"model_version_status": [state]}
+        found = (await client.get("/v1/models/albert/metadata")).json()
+        assert found["model_spec"] == {"name": "albert", "signature_name": "", "version": "7"}
+        signature = found["metadata"]["signature_def"]["signature_def"]["serving_default"]
+        assert signature["inputs"]["text_a"]["dtype"] == "DT_STRING"
+    with_client(ask)
+
+
+@pytest.mark.parametrize("method, path, body, status, message", [
+    ("POST", PREDICT, b"{", 400, "JSON Parse error"),
+    ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400, "JSON Parse error"),
+    ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
+    ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400, 'Serving signature name: "x" not found'),
+    ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "as many rows as each other"),
+    ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Could not parse example"),
+    ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}', 400, "Was: tensorflow/serving/predict"),
+    ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404, "Servable not found for request: Latest(other)"),
+    ("POST", "/v1/models/albert/versions/8:predict", b'{"inputs": 1}', 404, "for request: Specific(albert, 8)"),
+    ("GET", "/v1/models/albert/versions/8", None, 404, "Could not find version 8 of model albert"),
+    ("GET", "/v1/models/albert/versions/99999999999999999999", None, 400, "Failed to convert version"),
+    ("GET", "/v1/models/..%2f..%2fetc", None, 400, "Malformed request: GET /v1/models/../../etc"),
+    ("GET", PREDICT, None, 404, "Could not find any versions of model albert:predict"),
+    ("POST", "/v1/models/albert:regress", b"{}", 400, "Malformed request: POST /v1/models/albert:regress"),
+    ("GET", "/v1/models/albert/", None, 400, "Malformed request: GET /v1/models/albert/"),
+    ("DELETE", "/v1/models/albert", None, 400, "Malformed request: DELETE /v1/models/albert"),
+    ("GET", "/page.html", None, 404, "Malformed request: GET /page.html"),
+    ("POST", PREDICT, b" " * 10001, 413, "at most 10000 bytes"),
+])
+def test_errors(with_client, method, path, body, status, message):
+    async def ask(client, app):
+        answer = await client.request(method, path, content=body)
+        assert answer.status_code == status
+        assert list(answer.json()) == ["error"] and message in answer.json()["error"]
+    with_client(ask)
+
+
+def test_a_body_without_a_length_is_limited_too(with_client):
+    async def ask(client, app):
+        async def chunks():
+            for _ in range(11):
+                yield b" " * 1000
+        assert (await client.post(PREDICT, content=chunks())).status_code == 413
+    with_client(ask)
+
+
+def test_time_is_limited(with_client):
+    async def ask(client, app):
+        async def endless():
+            yield b"{"
+            await asyncio.sleep(10)
+        answer = await client.post(PREDICT, content=endless())
+        assert (answer.status_code, answer.json()) == (504, {"error": "Timed out after 0.05 s"})
+    with_client(ask, timeout_seconds=0.05)
+
+
+def test_a_client_that_goes_is_noticed(with_client, monkeypatch):
+    async def ask(client, app):
+        cancelled = asyncio.Event()
+
+        async def never(target, inputs):
+            try:
+                await asyncio.sleep(10)
+            finally:
+                cancelled.set()
+        monkeypatch.setattr(app._inference, "predict", never)
+        body = json.dumps(TEXTS).encode()
+        messages = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+        async def receive():
+            return messages.pop(0)
+
+        async def send(message):
+            pass
+        await app({"type": "http", "method": "POST", "path": PREDICT, "headers": [], "query_string": b"", "client": None},
+                  receive, send)
+        assert cancelled.is_set()
+        metrics = (await client.get("/monitoring/prometheus/metrics")).text
+        assert 'serving_request_seconds_count{api="rest",code="499",method="predict"} 1.0' in metrics
+    with_client(ask)
+
+
+def test_a_full_queue_is_503(with_client, monkeypatch):
+    async def ask(client, app):
+        async def refuse(target, inputs):
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "full")
+        monkeypatch.setattr(app._inference, "predict", refuse)
+        answer = await client.post(PREDICT, json=TEXTS)
+        assert (answer.status_code, answer.json()) == (503, {"error": "full"})
+    with_client(ask)
+
+
+def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client, monkeypatch):
+    async def ask(client, app):
+        assert app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) is None
+        monkeypatch.setattr(app._inference._batcher, "_max_enqueued_rows", 0)
+        full = b'{"error":"The batch scheduling queue is full: 0 rows wait"}'
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine")]
+        assert not app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) == (503, headers, full)
+        assert app.refuse("/v1/models/albert/metadata", None, None) is None
+        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON")
+        assert (answer.status_code, answer.content) == (503, full)
+        metrics = (await client.get("/monitoring/prometheus/metrics")).text
+        for method in ("predict", "classify"):
+            assert 'serving_request_seconds_count{api="rest",code="503",method="%s"} 1.0' % method in metrics
+        assert 'serving_rejections_total{reason="queue_full"} 2.0' in metrics
+    with_client(ask)
+
+
+@pytest.mark.parametrize("headers, status", [
+    ({}, 200),
+    ({"content-type": "application/x-www-form-urlencoded"}, 200),              # curl -d
+    ({"origin": "http://server", "content-type": "text/plain"}, 200),
+    ({"origin": "http://evil.example", "content-type": "application/json"}, 200),
+    ({"origin": "http://evil.example", "content-type": "text/plain"}, 415),
+    ({"origin": "null"}, 415),
+    ({"sec-fetch-site": "cross-site", "content-type": "multipart/form-data"}, 415),
+    ({"host": "evil.example"}, 403),
+    ({"host": "127.0.0.1:8501"}, 200),
+])
+def test_what_pages_may_ask(with_client, headers, status):
+    async def ask(client, app):
+        answer = await client.post(PREDICT, content=json.dumps(TEXTS).encode(), headers=headers)
+        assert answer.status_code == status
+        assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
+        if status == 403:
+            assert answer.json() == {"error": "Host evil.example is no name of this server: --allowed_hosts gives it more names"}
+    with_client(ask)
+
+
+def test_health_and_readiness(with_client):
+    async def ask(client, app):
+        assert (await client.get("/healthz")).json() == {"status": "alive"}
+        assert (await client.get("/readyz")).json() == {"status": "ready"}
+        app.draining = True
+        assert (await client.get("/healthz")).status_code == 200
+        assert (await client.get("/readyz")).status_code == 503
+    with_client(ask)
+
+
+def test_request_ids_come_back(with_client):
+    async def ask(client, app):
+        assert (await client.get("/healthz", headers={"x-request-id": "r1"})).headers["x-request-id"] == "r1"
+        assert len((await client.get("/none", headers={"x-request-id": "r 1"})).headers["x-request-id"]) == 32
+    with_client(ask)
+
+
+def test_the_page_and_what_it_shows(with_client, saved_model):
+    async def ask(client, app):
+        page = await client.get("/")
+        assert page.headers["content-type"].startswith("text/html") and "试用模型" in page.text
+        assert page.headers["content-security-policy"].startswith("default-src 'none'")
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        found = (await client.get("/model.json")).json()
+        assert (found["name"], found["version"], found["card"]) == ("albert", 7, saved_model.card)
+        assert found["vocabulary"][:2] == ["[PAD]", "[UNK]"] and "serving_default" in found["signatures"]
+    with_client(ask)

@@ -1,0 +1,78 @@
+import pytest
+import tensorflow.compat.v1 as tf
+from served import LIMITS
+from tensorflow_serving.apis import classification_pb2, predict_pb2
+
+from serving.service import limits
+from serving.service.errors import RequestError
+from serving.service.limits import Described
+
+STRING, INT32 = tf.string.as_datatype_enum, tf.int32.as_datatype_enum
+IDS = ("input_ids", "input_mask", "segment_ids")
+
+
+def signature(dtype, *shape, names=IDS):
+    made = tf.saved_model.build_tensor_info(tf.placeholder(dtype, shape))
+    return tf.saved_model.build_signature_def({name: made for name in names}, {}, "")
+
+
+def ids(*shape, **others):
+    return {**{name: Described(INT32, shape) for name in IDS}, **others}
+
+
+def test_rows():
+    assert limits.check_inputs(signature(tf.int32, None, None), ids(8, 512), LIMITS) == 8
+    assert limits.check_inputs(signature(tf.int32, None, None), ids(0, 0), LIMITS) == 0
+    assert limits.check_inputs(signature(tf.string, None, names=["x"]), {"x": Described(STRING, [3])}, LIMITS) == 3
+
+
+@pytest.mark.parametrize("inputs, message", [
+    ({}, "input size does not match signature: got none, wanted input_ids, input_mask, segment_ids"),
+    (ids(1, 1, x=Described(INT32, [2 ** 40])), "input size does not match signature"),
+    (ids(1, 2 ** 20), "input input_ids: a row must have at most 512 token ids, got 1048576"),
+    (ids(9, 1), "at most 8 rows, got 9"),
+    (ids(2 ** 40, 0), "at most 8 rows"),
+    (ids(0, 2 ** 40), "at most 512 token ids"),
+    (ids(1, 1, input_mask=Described(STRING, (1, 1))), "input input_mask: its type must be int32, got string"),
+    (ids(1, 1, input_mask=Described(0, (1, 1))), "its type must be int32, got "),
+    (ids(1, 1, input_mask=Described(10 ** 6, (1, 1))), "its type must be int32, got type 1000000"),
+    (ids(1, 1, input_mask=Described(INT32, (1,) * 255)), r"its shape must be \(\?, \?\), got \[1, 1, 1, 1, 1, 1, 1, 1, …\]"),
+    (ids(-1, 1), "not that of at most"),
+    (ids(1, 10, input_mask=Described(INT32, (1, 9))), r"as long as each other, got input_ids: \[1, 10\], input_mask: \[1, 9\]"),
+    (ids(2, 1, input_mask=Described(INT32, (1, 1))), "as many rows as each other"),
+])
+def test_what_asks_for_too_much_or_something_else(inputs, message):
+    with pytest.raises(RequestError, match=message):
+        limits.check_inputs(signature(tf.int32, None, None), inputs, LIMITS)
+
+
+def test_what_a_signature_leaves_open_is_bounded():
+    free = signature(tf.int32, names=["x"])
+    free.inputs["x"].tensor_shape.unknown_rank = True
+    with pytest.raises(RequestError, match="not that of at most 1048576 elements"):
+        limits.check_inputs(free, {"x": Described(INT32, [8] + [100] * 9)}, LIMITS)
+
+
+@pytest.mark.parametrize("message, data", [
+    (classification_pb2.ClassificationRequest, b"\x12\x83\x80\x06\x0a\xff\xff\x05" + b"\x0a\x00" * 50000),
+    (classification_pb2.ClassificationRequest, b"\x7a\x00" * 50000),             # fields that it does not know
+    (predict_pb2.PredictRequest, b"\x1a\x01x" * 50000),
+    (predict_pb2.PredictRequest, b"\x12\x00" * 50000),
+    (predict_pb2.PredictRequest, b"\x7b\x7c" * 50000),                          # groups
+])
+def test_messages_of_too_many_fields(message, data):
+    with pytest.raises(RequestError, match="at most 1000 fields"):
+        limits.check_message(data, message.DESCRIPTOR, LIMITS)
+
+
+@pytest.mark.parametrize("data", [
+    predict_pb2.PredictRequest(output_filter=["x"] * 1000).SerializeToString() + b"\x22" + b"\xff\xff\x03" + b"x" * 65535,
+    b"\xff" * 50000, b"\x00" * 40000, b"\x12" + b"\xff" * 9 + b"\x01" + b"x" * 50000, b"x" * 10,
+])
+def test_others_are_left_to_the_parser(data):
+    limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS._replace(max_fields=50000))
+
+
+def test_what_is_told_of_names():
+    assert limits.some(["x" * 100, "y"]) == "x" * 40 + ", y"
+    assert limits.some(range(9)) == "0, 1, 2, 3, 4, 5, 6, 7, …"

@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+from served import LIMITS
+
+from serving.service import rest
+from serving.service.errors import RequestError
+
+TEXT = tf.saved_model.build_tensor_info(tf.placeholder(tf.string, [None], "t"))
+IDS = tf.saved_model.build_tensor_info(tf.placeholder(tf.int32, [None, None], "i"))
+FLOAT = tf.saved_model.build_tensor_info(tf.placeholder(tf.float32, [None], "f"))
+PAIR = {"text_a": TEXT, "text_b": TEXT}
+
+
+def lists(arrays):
+    return {name: array.tolist() for name, array in arrays.items()}
+
+
+@pytest.mark.parametrize("request_, wanted, found", [
+    ({"instances": [{"text_a": "北", "text_b": ""}, {"text_a": {"b64": "/w=="}, "text_b": "京"}]}, PAIR,
+     {"text_a": ["北".encode(), b"\xff"], "text_b": [b"", "京".encode()]}),
+    ({"inputs": {"text_a": ["北"], "text_b": [{"b64": ""}], "other": 1}}, PAIR, {"text_a": ["北".encode()], "text_b": [b""]}),
+    ({"instances": ["北", {"b64": "eA=="}]}, {"text": TEXT}, {"text": ["北".encode(), b"x"]}),
+    ({"inputs": ["北"]}, {"text": TEXT}, {"text": ["北".encode()]}),
+    ({"instances": [[1, 2], [3, 4]]}, {"ids": IDS}, {"ids": [[1, 2], [3, 4]]}),
+    ({"inputs": []}, {"text": TEXT}, {"text": []}),
+])
+def test_predict_inputs(request_, wanted, found):
+    assert lists(rest.predict_inputs(request_, wanted, LIMITS)) == found
+
+
+@pytest.mark.parametrize("request_, wanted, message", [
+    ({}, PAIR, "Missing 'inputs' or 'instances' key"),
+    ({"inputs": 1, "instances": 1}, PAIR, "only one of 'inputs' or 'instances'"),
+    ({"instances": []}, PAIR, "a list with an element, got Array"),
+    ({"instances": {}}, PAIR, "a list with an element, got Object"),
+    ({"instances": ["x"]}, PAIR, "expecting list of objects as multiple input tensors required: text_a, text_b"),
+    ({"instances": [{"text_a": "x", "text_b": ""}, "x"]}, PAIR, "all objects or all plain values"),
+    ({"instances": [{"text_a": "x"}]}, PAIR, "element: 0 of 'instances' list: its keys are text_a, keys must be equal to: "),
+    ({"inputs": ["x"]}, PAIR, "expecting an object as multiple input tensors required: text_a, text_b"),
+    ({"inputs": {"text_a": ["x"]}}, PAIR, "Missing named input: text_b in 'inputs' object."),
+    ({"inputs": [1]}, {"text": TEXT}, "input text: JSON Value: Number is not of expected type: string"),
+    ({"inputs": [None]}, {"text": TEXT}, "JSON Value: Null is not of expected type: string"),
+    ({"inputs": [{"b64": "?"}]}, {"text": TEXT}, "input text: Unable to base64 decode"),
+    ({"inputs": [{"b64": "北"}]}, {"text": TEXT}, "Unable to base64 decode"),
+    ({"inputs": [{"b64": "eA==", "x": 1}]}, {"text": TEXT}, "JSON Value: Object is not of expected type: string"),
+    ({"inputs": [[1], [2, 3]]}, {"ids": IDS}, r"its lists must all have the shape \[2, 1\] of the first"),
+    ({"inputs": [[1], 2]}, {"ids": IDS}, "must all have the shape"),
+    ({"inputs": {"b64": "eA=="}}, {"text": TEXT}, r"input text: its shape must be \(\?,\), got \[\]"),
+    ({"inputs": [[]] * 9}, {"ids": IDS}, "at most 8 rows, got 9"),
+    ({"instances": [{}] * 9}, PAIR, "at most 8 rows, got 9"),
+    ({"inputs": [[1] * 513]}, {"ids": IDS}, "a row must have at most 512 token ids, got 513"),
+    ({"inputs": json.loads("[" * 33 + "]" * 33)}, {"ids": IDS}, "its lists are nested more than 32 deep"),
+    ({"inputs": [[1.5]]}, {"ids": IDS}, "JSON Value: Number is not of expected type: int32"),
+    ({"inputs": [[True]]}, {"ids": IDS}, "JSON Value: Bool is not of expected type: int32"),
+    ({"inputs": [[2 ** 31]]}, {"ids": IDS}, "is not of expected type: int32"),
+    ({"inputs": [1.5]}, {"x": FLOAT}, "Conversion of JSON to type: float32"),
+])
+def test_what_does_not_fit(request_, wanted, message):
+    with pytest.raises(RequestError, match=message):
+        rest.predict_inputs(request_, wanted, LIMITS)
+
+
+@pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000, b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
+def test_what_is_nested_too_deep_never_reaches_the_parser(body, monkeypatch):
+    monkeypatch.setattr(rest.orjson, "loads", None)            # which would end this process
+    with pytest.raises(RequestError, match="JSON Parse error: lists and objects are nested more than 64 deep"):
+        rest.parse(body)
+
+
+def test_brackets_in_texts_are_no_depth():
+    assert rest.parse(b'{"inputs": ["' + b"[" * 100 + b'"]}') == {"inputs": ["[" * 100]}
+
+
+@pytest.mark.parametrize("body, message", [
+    *((body, "JSON Parse error") for body in (b"", b"{", b'{"x": "\xff"}', b'{"x": NaN}', b'{"x": "\\ud800"}', b"[" * 100000,
+                                              b'{"x": ' + b"1" * 1000000 + b"}")), (b"[]", "must be an object, got Array"),
+    (b"3", "must be an object, got Number")])
+def test_bodies_that_are_no_request(body, message):
+    with pytest.raises(RequestError, match=message):
+        rest.parse(body)
+
+
+def test_signature_name():
+    assert rest.signature_name({}) == ""
+    assert rest.signature_name({"signature_name": "encode"}) == "encode"
+    with pytest.raises(RequestError, match="'signature_name' key must be a string value, got Null"):
+        rest.signature_name({"signature_name": None})
+
+
+OUTPUTS = {"label": np.array([b"1", "否".encode()], dtype=object), "probabilities": np.array([[.2, .8], [.5, .5]], np.float32)}
+
+
+@pytest.mark.parametrize("request_, outputs, body", [
+    ({"instances": 1}, OUTPUTS, {"predictions": [{"label": "1", "probabilities": [.2, .8]},
+                                                 {"label": "否", "probabilities": [.5, .5]}]}),
+    ({"inputs": 1}, OUTPUTS, {"outputs": {"label": ["1", "否"], "probabilities": [[.2, .8], [.5, .5]]}}),
+    ({"instances": 1}, {"label": OUTPUTS["label"]}, {"predictions": ["1", "否"]}),
+    ({"inputs": 1}, {"p": OUTPUTS["probabilities"]}, {"outputs": [[.2, .8], [.5, .5]]}),
+    ({"inputs": 1}, {"x_bytes": np.array([b"\xff"], dtype=object)}, {"outputs": [{"b64": "/w=="}]}),
+])
+def test_predict_response(request_, outputs, body):
+    assert json.loads(rest.predict_response(request_, outputs).decode()) == body
+
+
+def test_classify():
+    (serialized,) = rest.classify_examples({"examples": [{"text_a": "北", "n": [1, True], "f": 0.5, "b": {"b64": "/w=="}}],
+                                            "context": {"text_b": ["好"], "n": 7}}, LIMITS)
+    features = tf.train.Example.FromString(serialized).features.feature
+    assert features["text_a"].bytes_list.value == ["北".encode()]
+    assert features["text_b"].bytes_list.value == ["好".encode()]
+    assert (features["n"].int64_list.value, features["f"].float_list.value) == ([1, 1], [0.5])
+    assert features["b"].bytes_list.value == [b"\xff"]
+    outputs = {"classes": np.array([["是".encode(), b"0"]], dtype=object), "scores": np.array([[.2, .8]], np.float32)}
+    assert json.loads(rest.classify_response(outputs).decode()) == {"results": [[["是", .2], ["0", .8]]]}
+
+
+@pytest.mark.parametrize("request_, message", [
+    ({}, "When method is classify, key 'examples' is expected"),
+    ({"examples": []}, "When method is classify"),
+    ({"examples": ["x"]}, "Example must be JSON object but got JSON String"),
+    ({"examples": [{}], "context": 1}, "Example must be JSON object but got JSON Number"),
+    ({"examples": [{}] * 9}, "at most 8 rows, got 9"),
+    ({"examples": [{"x": [1] * 1000}]}, "at most 1000 fields, features and values"),
+    ({"examples": [{}] * 8, "context": {str(number): 1 for number in range(200)}}, "at most 1000 fields"),
+    ({"examples": [{}], "context": {"x": "x" * 1000}}, "context: an example must have at most 1000 bytes, got 10"),
+    ({"examples": [{"x": None}]}, "Feature: x has an element with unexpected JSON type: Null"),
+    ({"examples": [{"x": ["a", 1]}]}, "unexpected JSON type: Number, String"),
+    ({"examples": [{"x": 2 ** 63}]}, "unexpected JSON type: Number"),
+    ({"examples": [{"x": {"y": 1}}]}, "input x: JSON Value: Object is not of expected type: string"),
+])
+def test_what_is_no_classify_request(request_, message):
+    with pytest.raises(RequestError, match=message):
+        rest.classify_examples(request_, LIMITS)
+
+
+def test_error():
+    assert rest.error_response('a "b"') == b'{"error":"a \\"b\\""}'
