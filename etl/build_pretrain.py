@@ -83,7 +83,7 @@ def _require_sound_work(plan: Plan) -> None:
     for part, count in job.num_shards:
         for index in range(count):
             if os.path.exists(shard_path(job.work_dir, part, index, count) + ".json"):
-                require_merged(plan, part, index, count)
+                require_merged(plan, part, index, count, reads_it=True)
 
 
 def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:

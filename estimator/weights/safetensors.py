@@ -48,6 +48,8 @@ def read(path: str) -> Dict[str, np.ndarray]:
     try:
         length, = _LENGTH.unpack_from(content)
         begin = _LENGTH.size + length
+        if begin > len(content):
+            raise ValueError("its header claims %d bytes" % length)
         header = json_text.loads(content[_LENGTH.size:begin])
         header.pop(_METADATA, None)
         return {name: _array(content, begin, entry) for name, entry in header.items() if entry["dtype"] != INT64}
@@ -63,10 +65,12 @@ class _WrongType(Exception):
 
 
 def _array(content: bytes, begin: int, entry: Mapping[str, Any]) -> np.ndarray:
-    first, last = entry["data_offsets"]
+    (first, last), shape = entry["data_offsets"], entry["shape"]
     if entry["dtype"] != FLOAT32:
         raise _WrongType(entry["dtype"])
     if not 0 <= first <= last <= len(content) - begin:
         raise ValueError("data from %d to %d lie outside the file" % (first, last))
+    if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+        raise ValueError("a shape must be a list of sizes, got %.60r" % (shape,))
     # A view, for entries may share bytes: copies of a whole file for each name of a long header would fill any memory.
-    return np.frombuffer(memoryview(content)[begin + first:begin + last], "<f4").reshape(entry["shape"])
+    return np.frombuffer(memoryview(content)[begin + first:begin + last], "<f4").reshape(shape)

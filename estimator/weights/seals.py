@@ -6,7 +6,7 @@ import os
 from typing import Any, Dict, Mapping, Optional, Sequence
 
 from etl.common import files
-from etl.common.command_line import UserError
+from etl.common.command_line import UserError, fault_of_name
 
 ENDING = ".seal.json"
 
@@ -68,6 +68,6 @@ def _read(prefix: str) -> Optional[Dict[str, Any]]:
         return None
     seal = files.read_json(path)
     if not isinstance(seal, dict) or not all(isinstance(seal.get(name), dict) for name in ("files", "results")) or any(
-            os.path.basename(part) != part for part in seal["files"]):
+            os.path.basename(part) != part or not part or fault_of_name(part) for part in seal["files"]):
         raise UserError("%s: wanted an object with files, by their names alone, and results" % path)
     return seal

@@ -54,7 +54,7 @@ def serve(config: WorkerConfig) -> None:
     pool = start_pool(str(config.listen), read_token(config.token_file, "token_file") if config.token_file else None)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    print("Starting workers for who asks at %s" % config.listen, flush=True)
+    print("Starting workers for who asks at %s:%d" % (str(config.listen).rsplit(":", 1)[0], pool.port), flush=True)
     try:
         stop.wait()
     finally:
@@ -131,7 +131,7 @@ def start_pool(address: str, token: Optional[str] = None) -> Pool:
                               "--worker_token_file names none, or another one")
             try:
                 pool.start(request.worker_id, request.provision_endpoint.url)
-            except OSError as error:
+            except (OSError, ValueError) as error:             # the latter for a NUL in what it is called
                 return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
             return beam_fn_api_pb2.StartWorkerResponse()
 
@@ -139,6 +139,7 @@ def start_pool(address: str, token: Optional[str] = None) -> Pool:
             """Does nothing: task managers number their workers alike, so the name may be that of another one's."""
             return beam_fn_api_pb2.StopWorkerResponse()
 
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)       # else whoever sends no message writes a traceback
     # Without so_reuseport 0, a second pool on the port would take half of the first one's requests.
     server = grpc.server(UnboundedThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=MAX_CALLS)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(Service(), server)
@@ -159,6 +160,8 @@ def _hosts_of(address: str) -> List[str]:
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
     except (OSError, OverflowError, UnicodeError):
+        raise _cannot_listen(address)
+    if int(port) > 65535:                      # gRPC would take the rest of a division
         raise _cannot_listen(address)
     hosts = [str(name[0]) for family, _, _, _, name in found if _is_here(family, name[0])]
     if not hosts:

@@ -133,5 +133,6 @@ def _below(field: str, name: str) -> str:
 
 
 def _require_type(value: Any, kind: type, field: str) -> None:
-    if not isinstance(value, kind) or isinstance(value, int) and kind is int and (isinstance(value, bool) or value < 0):
+    if not isinstance(value, kind) or isinstance(value, int) and kind is int and (
+            isinstance(value, bool) or not 0 <= value < 1 << 63):
         raise ValueError("%s must be %s, got %.60r" % (field, _KINDS[kind], value))

@@ -332,8 +332,14 @@ def test_a_file_in_the_place_of_a_folder_is_told_before_the_work(flags, out, cap
     assert error_of(capsys, flags) == "--output_dir: %s is a file, not a folder" % os.path.join(out, "eval")
 
 
+def flip_first_byte(path):
+    with open(path, "r+b") as stream:
+        stream.write(b"\xff")
+
+
 @pytest.mark.parametrize("change, message", [
     (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
+    (lambda path: flip_first_byte(path), "sha256: [0-9a-f]{64}, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
     (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord is not that"),
     (lambda path: write_json(path + ".json", {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
      "records must be an integer of at least 0, got -1"),

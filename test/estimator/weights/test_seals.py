@@ -40,7 +40,9 @@ def test_a_part_that_is_missing_or_another_is_named(folder, name, content, said)
     assert message.startswith("%s: not whole: %s is %s" % (folder / "model.ckpt-7", name, said))
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"files": {"../x": {}}, "results": {}}', '{"files": 1, "results": {}}', "{", "[" * 100000])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"files": {"../x": {}}, "results": {}}', '{"files": 1, "results": {}}', "{", "[" * 100000,
+                                     r'{"files": {"a\u0000b": {}}, "results": {}}', r'{"files": {"\ud800": {}}, "results": {}}',
+                                     '{"files": {"": {}}, "results": {}}'])
 def test_a_damaged_seal_is_one_line(folder, content):
     (folder / "model.ckpt-7.seal.json").write_text(content)
     message = message_of(seals.require_whole, str(folder / "model.ckpt-7"))

@@ -174,7 +174,7 @@ def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
 
 @pytest.mark.parametrize("element, arrives", [
     ("语料 \udcff", "语料 \udcff"), (("train", 7), ["train", 7]),
-    ((3, FileRange(1, "\udcff.txt", 0, None)), [3, [1, "\udcff.txt", 0, None]])])
+    ((3, FileRange(1, "\udcff.txt", 0, None, 7)), [3, [1, "\udcff.txt", 0, None, 7]])])
 def test_elements_travel_as_json(tmp_path, element, arrives):
     run_map("Keep", functools.partial(keep, str(tmp_path / "arrived")), [element], ONE_PROCESS)
     assert (tmp_path / "arrived").read_text() == repr(arrives)

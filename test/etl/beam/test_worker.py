@@ -123,6 +123,23 @@ def test_a_worker_that_cannot_be_started_is_told(monkeypatch):
     assert "/gone/python" in answer.error
 
 
+def test_what_is_no_message_leaves_no_traceback_and_a_nul_is_told(caplog):
+    pool = start_pool("127.0.0.1:0")
+    with grpc.insecure_channel("127.0.0.1:%d" % pool.port) as channel:
+        ask = channel.unary_unary("/org.apache.beam.model.fn_execution.v1.BeamFnExternalWorkerPool/StartWorker")
+        with pytest.raises(grpc.RpcError):
+            ask(b"\xff\xff", timeout=100)
+        service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
+        answer = service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="a\0b"), timeout=100)
+    pool.stop()
+    assert "null byte" in answer.error and caplog.text == ""
+
+
+def test_a_port_that_is_none():
+    with pytest.raises(UserError, match="^--listen: cannot listen at 127.0.0.1:70000"):
+        start_pool("127.0.0.1:70000")
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1:%d", "nowhere.invalid:%d"])
 def test_an_address_that_is_taken_or_none(address, capfd):
     with socket.socket() as taken:

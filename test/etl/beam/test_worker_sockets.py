@@ -1,10 +1,12 @@
 import glob
 import json
 import os
+import pathlib
 import re
 import stat
 import subprocess
 import sys
+import tempfile
 from concurrent import futures
 
 import apache_beam
@@ -23,6 +25,13 @@ BEAM = os.path.dirname(apache_beam.__file__)
 @pytest.fixture
 def tmpdir_is(monkeypatch):
     return lambda path: monkeypatch.setattr(worker_sockets.tempfile, "gettempdir", lambda: str(path))
+
+
+@pytest.fixture
+def short_folder():
+    """pytest's own may leave no room in a socket's path."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield pathlib.Path(folder)
 
 
 @pytest.fixture
@@ -70,11 +79,11 @@ def test_servers_listen_in_the_folder_under_numbers(served):
 
 
 @pytest.mark.parametrize("name", ["plain", "with %20 # ? blanks", "语料", "\udcff"])
-def test_any_name_of_a_folder(tmp_path, tmpdir_is, monkeypatch, name):
-    (tmp_path / name).mkdir()
-    tmpdir_is(tmp_path / name)
+def test_any_name_of_a_folder(short_folder, tmpdir_is, monkeypatch, name):
+    (short_folder / name).mkdir()
+    tmpdir_is(short_folder / name)
     with socket_folder() as folder:
-        assert folder.startswith(str(tmp_path / name))
+        assert folder.startswith(str(short_folder / name))
         server = _Grpc(folder).server(futures.ThreadPoolExecutor(1))
         assert [server.add_insecure_port("[::]:0") for _ in range(2)] == [1, 2]
         assert sorted(os.listdir(folder)) == ["1", "2"]

@@ -59,6 +59,7 @@ def test_later_fields_are_not_minded(folder):
     ({"max_seq_length": "512"}, "max_seq_length must be an integer of at least 0, got '512'"),
     ({"max_predictions_per_seq": True}, "max_predictions_per_seq must be an integer of at least 0, got True"),
     ({"vocab_size": -1}, "vocab_size must be an integer of at least 0, got -1"),
+    ({"vocab_size": 1 << 63}, "vocab_size must be an integer of at least 0, got 9223372036854775808"),
     ({"flags": None}, "flags must be an object, got None"),
     ({"inputs": ["a"]}, "inputs[0] must be an object, got 'a'"),
     ({"features": [["input_ids", "int64"]]}, "features[0] must hold 3 values, got 2"),
