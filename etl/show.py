@@ -9,7 +9,7 @@ Two of them in one word are joined by a point: [北]·[京=].
 """
 import os
 from dataclasses import dataclass
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -18,9 +18,7 @@ from etl.common.files import expand
 from etl.records import manifest
 from etl.records.examples import decode_example, read_frames
 from etl.samples.instances import LABEL_MEANINGS
-from etl.text.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
-
-Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
+from etl.text.tokenization import Tokenizer, TokenizerConfig, load_tokenizer
 
 
 @dataclass(frozen=True)

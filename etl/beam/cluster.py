@@ -1,4 +1,4 @@
-"""Where a build runs on more than one machine: the engine, how much of it, and how workers are started there.
+"""Where a build runs: on this machine or on an engine, with how many workers, and how these are started.
 
 Only names and numbers: Beam comes in with `pipeline`. Everything a user can get wrong is said before a job is submitted.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
 from etl.common import json_text
-from etl.common.command_line import UserError, one_line
+from etl.common.command_line import UserError, flag, one_line
 
 RUNNERS = ("DirectRunner", "FlinkRunner", "PortableRunner")
 ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")     # not Beam's DOCKER: its containers see no shared folder
@@ -31,22 +31,47 @@ _CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its ow
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """The flags for engines other than the DirectRunner, which takes none of them."""
-    runner: str
-    parallelism: Optional[int] = None
-    flink_master: Optional[str] = None
-    flink_job_server_jar: Optional[str] = None
-    job_endpoint: Optional[str] = None
-    environment_type: Optional[str] = None
-    environment_config: Optional[str] = None
-    worker_token_file: Optional[str] = None
+    """Which runner, and its workers: `direct_…` is for the DirectRunner alone, the rest for all others."""
+    runner: str = flag("DirectRunner", "DirectRunner: this machine; FlinkRunner: a Flink cluster; PortableRunner: any engine with a "
+                       "job server of Beam's", RUNNERS)
+    direct_num_workers: int = flag(0, "processes of the DirectRunner; 0: one for each core, if the input is large enough")
+    direct_running_mode: Optional[str] = flag(None, "in_memory or multi_processing; without it, by the number of workers")
+    parallelism: Optional[int] = flag(None, "ranges at work at once on a cluster, each in a process of its own")
+    flink_master: Optional[str] = flag(None, "HOST:PORT of a Flink cluster's web page; Beam's job server is started here, with java")
+    flink_job_server_jar: Optional[str] = flag(None, "that job server; without it Beam fetches the one for the cluster's version")
+    job_endpoint: Optional[str] = flag(None, "HOST:PORT of a job server that runs already, instead of flink_master")
+    environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
+                                           "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
+    environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
+    worker_token_file: Optional[str] = flag(None, "EXTERNAL: file with the secret of the pools, that of their token_file; who sees "
+                                            "the job's options sees the secret")
 
     def __post_init__(self) -> None:
+        self._check_direct()
         if self.runner == "DirectRunner":
             for name, value in vars(self).items():
-                if name != "runner" and value is not None:
+                if name != "runner" and not name.startswith("direct_") and value is not None:
                     raise ValueError("%s is for FlinkRunner and PortableRunner, got runner DirectRunner" % name)
-            return
+        else:
+            self._check_engine()
+            self._check_environment()
+
+    def _check_direct(self) -> None:
+        if self.direct_num_workers < 0:
+            raise ValueError("direct_num_workers must be at least 0, got %d" % self.direct_num_workers)
+        if self.direct_running_mode == "multi_threading":
+            raise ValueError("direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use "
+                             "multi_processing or in_memory")
+        if self.direct_running_mode not in (None, "in_memory", "multi_processing"):
+            raise ValueError("direct_running_mode must be in_memory or multi_processing, got %s" % self.direct_running_mode)
+        if self.direct_running_mode == "in_memory" and self.direct_num_workers > 1:
+            raise ValueError("direct_running_mode in_memory has one worker, got direct_num_workers %d"
+                             % self.direct_num_workers)
+        if self.runner != "DirectRunner" and (self.direct_num_workers or self.direct_running_mode):
+            raise ValueError("direct_num_workers and direct_running_mode are for DirectRunner, got runner %s; use parallelism"
+                             % self.runner)
+
+    def _check_engine(self) -> None:
         if self.runner == "PortableRunner" and not self.job_endpoint:
             raise ValueError("runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server")
         if self.runner == "PortableRunner" and (self.flink_master or self.flink_job_server_jar):
@@ -64,6 +89,8 @@ class ClusterConfig:
         if not self.parallelism or self.parallelism < 1:
             raise ValueError("runner %s needs parallelism of at least 1, the number of ranges at work at once, got %s"
                              % (self.runner, self.parallelism))
+
+    def _check_environment(self) -> None:
         wanted = _CONFIGS.get(self.environment)
         if bool(wanted) != bool(self.environment_config):
             raise ValueError("environment_type %s needs environment_config: %s" % (self.environment, wanted) if wanted else

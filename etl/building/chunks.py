@@ -18,7 +18,7 @@ import numpy as np
 
 from etl.building.random_segments import RandomSegments, pool_path
 from etl.building.shards import EXTENT_SHAPE, Extent, Sample, require_runs, sample_key, seeds_of, write_runs
-from etl.building.sources import BadRecord, FileRange, line_number, read_documents
+from etl.building.sources import BadRecord, FileRange, TextFormat, line_number, read_documents
 from etl.building.work_files import damaged, read_own
 from etl.common.command_line import UserError
 from etl.common.files import write_json, write_text
@@ -33,7 +33,7 @@ from etl.samples.masking import KEPT, MASKED, PERMUTED, RANDOM
 from etl.samples.segments import SegmentPair
 from etl.text.documents import Document
 from etl.text.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
-from etl.text.words import load_segmenter
+from etl.text.words import SegmenterConfig, load_segmenter
 
 REASONS_SHOWN = 3
 SAMPLES_AT_ONCE = 64                           # that NumPy masks in one go: many for its speed, few for the caches
@@ -63,11 +63,8 @@ class ChunkJob:
     instances: InstanceConfig
     num_shards: Tuple[Tuple[str, int], ...]
     eval_fraction: float
-    input_format: str = "text"
-    text_field: str = "text"
-    user_dict: Optional[str] = None
-    segmenter: str = "auto"
-    token_boundary: bool = False
+    text_format: TextFormat = TextFormat()
+    segmenter: SegmenterConfig = SegmenterConfig()
     keep_duplicates: bool = True
     stop_at_bad_records: bool = True
     word_share: float = 1.0
@@ -80,7 +77,7 @@ class Worker:
     def __init__(self, job: ChunkJob) -> None:
         _require_versions(job)
         self.tokenizer = load_tokenizer(job.tokenizer)
-        self.segmenter = load_segmenter(job.user_dict, job.segmenter)
+        self.segmenter = load_segmenter(job.segmenter)
         self.pools: Dict[str, RandomSegments] = {}
         if job.instances.sentence_objective == "next":
             self.pools = {part: RandomSegments(pool_path(job.work_dir, part), self.tokenizer, self.segmenter,
@@ -199,13 +196,13 @@ def _samples(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Sa
         parts, keys, found = zip(*batch)
         instances = mask_pairs(found, seeds_of(keys), job.instances, load_worker(job).vocabulary)
         _count(instances, tally)
-        yield from map(Sample, parts, keys, encode_examples(instance_features(instances, job.token_boundary)))
+        yield from map(Sample, parts, keys, encode_examples(instance_features(instances, job.instances.token_boundary)))
 
 
 def _keyed_pairs(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Tuple[str, bytes, SegmentPair]]:
     """(part, sample key, segments) of every sample."""
     worker, counters, seed = load_worker(job), tally.counters, job.instances.random_seed
-    for document in read_documents(file_range, job.input_format, job.text_field):
+    for document in read_documents(file_range, job.text_format):
         if isinstance(document, BadRecord):
             if job.stop_at_bad_records:
                 raise UserError(describe_bad_record(document))

@@ -9,6 +9,12 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
 
     def main(argv=None) -> int:
         return run("etl.show", __doc__, ShowConfig, show, argv)
+
+Settings that several flags make up together can be a config of their own, which is handed on whole. On the command line
+its flags stand at the place of the field:
+
+    input_file: Tuple[str, ...] = flag((), "text")                      # --input_file
+    instances: InstanceConfig = nested(InstanceConfig)                  # --max_seq_length, --masking, ...
 """
 import argparse
 import dataclasses
@@ -16,9 +22,11 @@ import difflib
 import logging
 import math
 import os
+import shlex
 import sys
 import warnings
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type,
+                    TypeVar)
 
 from albert_config import ConfigError
 
@@ -51,9 +59,34 @@ def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, 
         "empty_ok": empty_ok, "on_resume": on_resume, "works_on": works_on})
 
 
+def nested(config_class: Type[Config]) -> Config:
+    """A dataclass field that holds a config of its own; each of its fields is a flag of the command, too."""
+    return dataclasses.field(default_factory=config_class, metadata={"nested": config_class})
+
+
+def from_flags(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
+    """Builds a config, and the configs nested in it, from values by flag name; a flag that is left out has its default.
+
+    Raises ValueError as the configs do, and TypeError for a name that is no flag.
+    """
+    unknown = sorted(set(flags) - {field.name for field in _flag_fields(config_class)})
+    if unknown:
+        raise TypeError("%s has no flag %s" % (config_class.__name__, ", ".join(unknown)))
+    return _built(config_class, flags)
+
+
+def flags_of(config: Any) -> Dict[str, Any]:
+    """All flags of a config, those of nested configs included, as {name: value}."""
+    found: Dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found.update(flags_of(value) if "nested" in field.metadata else {field.name: value})
+    return found
+
+
 def names_of(config: Any, **declared: str) -> List[str]:
     """Names of the flags of a config that were declared so: `names_of(config, on_resume=FREE)`."""
-    return [field.name for field in dataclasses.fields(config)
+    return [field.name for field in _flag_fields(config)
             if all(field.metadata[key] == value for key, value in declared.items())]
 
 
@@ -61,7 +94,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and one line."""
     parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
                      formatter_class=_HelpFormatter)
-    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    fields = list(_flag_fields(config_class))
     for field in fields:
         _add_flag(parser, field)
     given = vars(parser.parse_args(argv))
@@ -73,7 +106,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
             if fault:
                 parser.error("%s%s %s" % ("" if field.metadata["positional"] else "--", field.name, fault))
     try:
-        return config_class(**values)
+        return _built(config_class, values)
     except ValueError as error:                # raised by the config's own __post_init__
         parser.error(str(error))
 
@@ -119,16 +152,34 @@ def require_paths_that_can_be_read() -> None:
 def describe(config: Any) -> str:
     """The flags of a config as one line that can be pasted behind the command."""
     parts = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for name, value in flags_of(config).items():
         if value is None or value == () or value == "":
             continue
         if isinstance(value, tuple):
             value = " ".join(_shell_word(item) for item in value)
         else:
             value = _shell_word(str(value).lower() if isinstance(value, bool) else value)
-        parts.append("--%s %s" % (field.name, value))
+        parts.append("--%s %s" % (name, value))
     return " ".join(parts)
+
+
+def _flag_fields(config: Any) -> "Iterator[dataclasses.Field[Any]]":
+    """The fields of a config (or of its class) that are flags, those of nested configs at their place."""
+    for field in dataclasses.fields(config):
+        if "nested" in field.metadata:
+            yield from _flag_fields(field.metadata["nested"])
+        else:
+            yield field
+
+
+def _built(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
+    values = {}
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        if "nested" in field.metadata:
+            values[field.name] = _built(field.metadata["nested"], flags)
+        elif field.name in flags:
+            values[field.name] = flags[field.name]
+    return config_class(**values)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -255,5 +306,4 @@ def one_line(error: BaseException) -> str:
 
 
 def _shell_word(value: Any) -> str:
-    import shlex
     return shlex.quote(str(value))

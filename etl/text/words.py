@@ -3,11 +3,12 @@ import functools
 import logging
 import math
 import re
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from etl.common.command_line import UserError
+from etl.common.command_line import UserError, flag
 from etl.common.files import not_utf8
 
 SEGMENTERS = ("auto", "jieba", "rjieba")
@@ -26,6 +27,14 @@ _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spend
 # rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44 for each word. What is
 # smaller than 256 rounds the same after that, and so do ties between ways: 14 words, whose logarithms are above -18.
 _SURE_WORDS = 14
+
+
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Which words there are, and what finds them in a text."""
+    user_dict: Optional[str] = flag(None, "further words for jieba, in its own format")
+    segmenter: str = flag("auto", "what finds the words: the same ones, but rjieba helps to find them several times as fast. "
+                          "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
 
 
 class Segmenter:
@@ -177,6 +186,9 @@ class FastSegmenter:
         return tuple(joined)
 
 
+AnySegmenter = Union[Segmenter, FastSegmenter]
+
+
 def _hmm() -> Tuple[Any, ...]:
     """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S."""
     from jieba import finalseg
@@ -226,23 +238,20 @@ def _check_user_dict(path: str) -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def load_segmenter(user_dict: Optional[str] = None, name: str = "auto") -> Any:
+def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
     """One segmenter a process: its dictionary takes a second and 150 MB.
-
-    Args:
-      name: jieba, rjieba, or auto: rjieba where it is installed and there is no user dictionary.
 
     Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is not installed.
     """
-    if name == "rjieba" and user_dict:
+    if config.segmenter == "rjieba" and config.user_dict:
         raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
-    if name != "jieba" and not user_dict:
+    if config.segmenter != "jieba" and not config.user_dict:
         try:
             return FastSegmenter()
         except ImportError:
-            if name == "rjieba":
+            if config.segmenter == "rjieba":
                 raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11")
-    return Segmenter(user_dict)
+    return Segmenter(config.user_dict)
 
 
 def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:

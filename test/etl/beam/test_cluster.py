@@ -144,20 +144,20 @@ def web_page(content, status=200):
 def test_nobody_answers(monkeypatch, nobody, flag, thing):
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     with pytest.raises(UserError) as error:
-        reach(ClusterConfig("FlinkRunner", 1, **{flag: nobody}))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, **{flag: nobody}))
     assert str(error.value) == "--%s: no %s answers at %s: Connection refused" % (flag, thing, nobody)
 
 
 def test_a_port_that_cannot_be():
     with pytest.raises(UserError, match="^--job_endpoint: no job server answers at 127.0.0.1:99999: "):
-        reach(ClusterConfig("FlinkRunner", 1, job_endpoint="127.0.0.1:99999"))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, job_endpoint="127.0.0.1:99999"))
 
 
 def test_a_job_server_answers():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        assert reach(ClusterConfig("PortableRunner", 1, job_endpoint="127.0.0.1:%d" % server.getsockname()[1])) is None
+        assert reach(ClusterConfig("PortableRunner", parallelism=1, job_endpoint="127.0.0.1:%d" % server.getsockname()[1])) is None
 
 
 @pytest.mark.parametrize("content, status, message", [
@@ -167,7 +167,7 @@ def test_a_job_server_answers():
 def test_what_answers_is_not_a_flink_that_beam_knows(monkeypatch, content, status, message):
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     with web_page(json.dumps(content).encode(), status) as address, pytest.raises(UserError) as error:
-        reach(ClusterConfig("FlinkRunner", 1, flink_master=address))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address))
     assert str(error.value) == "--flink_master: " + message % address
 
 
@@ -176,9 +176,9 @@ def test_a_flink_answers(monkeypatch, tmp_path):
     jar = tmp_path / "x.jar"
     with web_page(b'{"flink-version": "1.16.3"}') as address:
         with pytest.raises(UserError, match="^--flink_job_server_jar: no such file: .*x.jar$"):
-            reach(ClusterConfig("FlinkRunner", 1, address, str(jar)))
+            reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address, flink_job_server_jar=str(jar)))
         jar.write_bytes(b"")
-        assert reach(ClusterConfig("FlinkRunner", 1, address, str(jar))) == "1.16"
+        assert reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address, flink_job_server_jar=str(jar))) == "1.16"
 
 
 def test_no_java(monkeypatch):

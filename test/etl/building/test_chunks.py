@@ -196,7 +196,7 @@ def test_repeated_documents(job, tmp_path):
 
 
 def test_token_boundary_is_written_on_demand(job, corpus):
-    job = dataclasses.replace(job, token_boundary=True)
+    job = dataclasses.replace(job, instances=dataclasses.replace(job.instances, token_boundary=True))
     extent = build_all(job, expand([corpus], "corpus"))[0].extents[0]
     with open(run_path(job.work_dir, extent.chunk, extent.run), "rb") as stream:
         content = stream.read()
