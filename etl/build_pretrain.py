@@ -30,7 +30,7 @@ from etl.building.sources import require_unchanged
 from etl.building.work_files import require_own
 from etl.common.command_line import UserError, run
 from etl.common.files import await_files
-from etl.common.progress import clock, progress
+from etl.common.progress_line import clock, progress_line
 from etl.records import manifest
 from etl.samples.histograms import sum_histograms
 from etl.samples.instances import PARTS
@@ -102,7 +102,7 @@ def _build_chunks(config: BuildConfig, plan: BuildPlan, runner: RunnerConfig) ->
         await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
         write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.text_format, len(ranges))
     seen: Dict[int, Tuple[int, int]] = {}
-    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
+    with progress_line("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
         await_files(marker_path(job.work_dir, index) for index, _ in ranges)
     return read_markers(job, len(ranges))
@@ -113,7 +113,7 @@ def _merge(plan: BuildPlan, runner: RunnerConfig, extents: Sequence[Extent]) -> 
     job, total = plan.job, sum(extent.bytes for extent in extents)
     shards = write_extents(job.work_dir, dict(job.num_shards), extents)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    with progress("shards", total, lambda: _shards_done(plan)):
+    with progress_line("shards", total, lambda: _shards_done(plan)):
         if total > MERGE_IN_PROCESS_BYTES:
             run_map("MergeShards", write, shards, runner)
         else:

@@ -10,7 +10,7 @@ import socket
 import stat
 import urllib.request
 from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 from etl.common import json_text
 from etl.common.command_line import UserError, flag, one_line
@@ -130,6 +130,24 @@ class ClusterConfig:
         return tuple("--%s=%s" % (name, value) for name, value in given.items() if value is not None)
 
 
+@dataclass(frozen=True)
+class RunnerConfig:
+    """Which Beam runner, and where it writes what it has to say.
+
+    Attributes:
+      num_workers: processes, of the DirectRunner.
+      options: Beam's flags for the engine; there are none for the DirectRunner, and always some for others.
+      shared_folder: a folder, made by this command, that every worker must see.
+      socket_folder: where worker processes of the DirectRunner meet; `run_map` makes it.
+    """
+    runner: str
+    num_workers: int
+    log_path: str = os.devnull
+    options: Tuple[str, ...] = ()
+    shared_folder: Optional[str] = None
+    socket_folder: Optional[str] = None
+
+
 def external_environment(address: str, token: str) -> str:
     """Beam's configuration of EXTERNAL for a pool that demands a token. It shows in the job's options."""
     return json.dumps({"url": address, "params": {TOKEN_PARAM: token}})
@@ -189,7 +207,7 @@ def _connect(address: str) -> None:
         raise UserError("--job_endpoint: no job server answers at %s: %s" % (address, one_line(error)))
 
 
-def _overview(address: str) -> Any:
+def _overview(address: str) -> Dict[str, Any]:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))    # a proxy for the world outside does not know it
     try:
         with opener.open("http://%s/overview" % address, timeout=PATIENCE_SECONDS) as answer:

@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import json
 import math
 import os
 import pickle
@@ -10,12 +9,11 @@ import subprocess
 import sys
 import time
 
-import grpc
 import pytest
-from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-from etl.beam import pipeline, worker
-from etl.beam.pipeline import RunnerConfig, run_map
+from etl.beam import pipeline
+from etl.beam.cluster import RunnerConfig
+from etl.beam.pipeline import run_map
 from etl.building.sources import FileRange
 from etl.common.command_line import UserError
 from etl.common.files import read_json
@@ -174,15 +172,10 @@ def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
 
 @pytest.mark.parametrize("element, arrives", [
     ("语料 \udcff", "语料 \udcff"), (("train", 7), ["train", 7]),
-    ((3, FileRange(1, "\udcff.txt", 0, None)), [3, [1, "\udcff.txt", 0, None]])])
+    ((3, FileRange(1, "\udcff.txt", 0, None)), [3, [1, "\udcff.txt", 0, None, None]])])
 def test_elements_travel_as_json(tmp_path, element, arrives):
     run_map("Keep", functools.partial(keep, str(tmp_path / "arrived")), [element], ONE_PROCESS)
     assert (tmp_path / "arrived").read_text() == repr(arrives)
-
-
-def test_what_would_run_when_it_is_unpickled_is_not_run():
-    with pytest.raises(ValueError):
-        pipeline._call(print, None, pickle.dumps("element"))
 
 
 # An engine that needs no Java: Beam's own job service, in a process of its own.
@@ -221,21 +214,8 @@ def test_no_other_user_reads_what_an_engine_told(tmp_path, engine):
     assert os.stat(engine.log_path).st_mode & 0o777 == 0o600
 
 
-def test_another_user_of_the_host_gets_no_worker_from_the_commands_pool(monkeypatch):
-    asked = []
-    monkeypatch.setattr(worker.Pool, "start", lambda self, *names: asked.append(names))
-    flags = dict(flag[2:].split("=", 1) for flag in pipeline._start_workers_here())
-    environment = json.loads(flags["environment_config"])
-    with grpc.insecure_channel(environment["url"]) as channel:
-        service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
-            service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="worker_1"), timeout=100)
-        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=environment["params"]), timeout=100)
-    assert flags["environment_type"] == "EXTERNAL" and asked == [("1", "")]
-
-
 @pytest.mark.parametrize("entry, request_", [
-    ("from etl.beam.worker import start_pool; start_pool('127.0.0.1:0'); os._exit(0)", None),
+    ("from etl.beam.worker import main; main(['--listen', '127.0.0.1:0'])", None),
     ("from etl.beam.pipeline import answer; answer()", ("Label", print, [1], ONE_PROCESS)),
 ])
 def test_grpc_comes_without_its_handler_for_forks_where_workers_are_started(entry, request_):
