@@ -14,6 +14,7 @@ import itertools
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pydoc_data import topics
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from etl.building.sources import opened
@@ -141,7 +142,6 @@ def shipped_vocabulary() -> List[str]:
     """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up to the size."""
     symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr") + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
     letters = [char for char in symbols if char.isalnum()]
-    from pydoc_data import topics
     english = _count_words(list(topics.topics.values()) + list(read_lines(expand([_SAMPLE], "sample"))), True)
     latin = learn_merges({word: count for word, count in english.items() if word.isascii() and word.isalpha()},
                          LATIN_PIECES)

@@ -16,7 +16,7 @@ import numpy as np
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import expand
 from etl.records import manifest
-from etl.records.examples import decode_example, read_frames
+from etl.records.examples import deserialize_example, read_frames
 from etl.samples.instances import LABEL_MEANINGS
 from etl.text.tokenization import Tokenizer, TokenizerConfig, load_tokenizer
 
@@ -53,7 +53,7 @@ def show(config: ShowConfig) -> None:
         number = None
         for number, record in _records(path, config.skip, config.limit):
             try:
-                values = decode_example(record)
+                values = deserialize_example(record)
                 text = render(values, tokenizer, objective)
             except (ValueError, KeyError, IndexError) as error:
                 raise UserError("%s: record %d is no pretraining sample: %r" % (path, number, error))

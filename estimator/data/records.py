@@ -139,7 +139,7 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
     """
     limits = limits_of(features, vocab_size)
     try:
-        values = examples.decode_example(record)
+        values = examples.deserialize_example(record)
     except ValueError as error:
         raise UserError("%s: %s" % (place, error))
     for feature in features:

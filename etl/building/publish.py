@@ -16,7 +16,7 @@ from etl.building.work_files import damaged, remove_work
 from etl.common.command_line import UserError, flags_of
 from etl.common.files import atomic_write, copy, open_regular, require_file, sha256_of_file, sync_folder
 from etl.records import manifest
-from etl.records.examples import decode_example, pretraining_features, read_frames
+from etl.records.examples import deserialize_example, pretraining_features, read_frames
 from etl.samples.instances import PARTS
 from etl.text.tokenization import load_tokenizer
 
@@ -132,7 +132,7 @@ def _vocab_name(config: BuildConfig) -> str:
 
 def _check_record(record: bytes, features: Any, place: str) -> None:
     try:
-        values = decode_example(record)
+        values = deserialize_example(record)
     except ValueError as error:
         raise UserError("%s: %s" % (place, error))
     for name, _, length in features:

@@ -12,7 +12,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import numpy as np
 
 from etl.building.sources import FileRange, TextFormat, read_documents, read_documents_at
-from etl.building.work_files import damaged, read_own
+from etl.building.work_files import damaged, read_own, read_own_list
 from etl.common.files import write_json
 from etl.samples.draws import rng_for
 from etl.samples.instances import PARTS, part_of, tokenize_document
@@ -72,7 +72,7 @@ class RandomSegments:
     """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do in samples."""
 
     def __init__(self, path: str, tokenizer: Any, segmenter: Any, longest_word: int) -> None:
-        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own(path, [[str]])]
+        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own_list(path, [[str]])]
         self._tokenizer, self._segmenter, self._longest_word = tokenizer, segmenter, longest_word
         self._tokenized: Dict[int, TokenizedDocument] = {}
 

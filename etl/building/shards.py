@@ -15,7 +15,7 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 import google_crc32c
 import numpy as np
 
-from etl.building.work_files import read_own, require_own_folder
+from etl.building.work_files import read_own, read_own_list, require_own_folder
 from etl.common.files import atomic_write, free_range, open_regular, sync_folder, temporary_path, write_json
 from etl.records.examples import frame
 from etl.records.manifest import Shard
@@ -156,7 +156,7 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
     if os.path.exists(path + ".json"):
         return
     require_own_folder(work_dir, "runs")
-    extents = [Extent(*extent) for extent in read_own(path + ".extents", [EXTENT_SHAPE])]
+    extents = [Extent(*extent) for extent in read_own_list(path + ".extents", [EXTENT_SHAPE])]
     pieces = [Piece(run_path(work_dir, extent.chunk, extent.run), *extent[4:]) for extent in extents]
     try:
         merged = merge_shard(pieces, path, keep_duplicates)
@@ -175,9 +175,8 @@ def read_shard_marker(work_dir: str, part: str, index: int, count: int) -> Dict[
     """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes, of runs that have a second
     name and so were not given back to the disk.
     """
-    fields: Dict[str, Any] = read_own(shard_path(work_dir, part, index, count) + ".json", {
+    return read_own(shard_path(work_dir, part, index, count) + ".json", {
         "records": int, "bytes": int, "sha256": str, "dropped": int, "linked_bytes": int})
-    return fields
 
 
 def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:

@@ -8,7 +8,7 @@ What is wrong is an OSError that names the file: the work stays, and the user de
 import contextlib
 import os
 import re
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List, Tuple
 
 from etl.common.command_line import UserError
 from etl.common.files import is_temporary, open_regular, read_json
@@ -70,15 +70,30 @@ def remove_work(work_dir: str) -> None:
             os.rmdir(folder)
 
 
-def read_own(path: str, shape: Any, place: str = "") -> Any:
-    """JSON of our own making, lists as tuples.
+def read_own(path: str, shape: Dict[str, Any]) -> Dict[str, Any]:
+    """A JSON object of our own making, lists in it as tuples.
 
     Raises OSError naming file and field when it is not of this shape (see `manifest.checked`).
     """
+    with _own(path):
+        fields: Dict[str, Any] = checked(read_json(path), shape, "")
+    return fields
+
+
+def read_own_list(path: str, shape: List[Any]) -> Tuple[Any, ...]:
+    """A JSON list of our own making, as `read_own` reads an object."""
+    with _own(path):
+        items: Tuple[Any, ...] = checked(read_json(path), shape, "")
+    return items
+
+
+@contextlib.contextmanager
+def _own(path: str) -> Iterator[None]:
+    """Refuses what is no file of ours; a fault in its content that the block finds is damage."""
     with open_regular(path):
         pass
     try:
-        return checked(read_json(path), shape, place)
+        yield
     except ValueError as error:
         raise damaged(path, str(error)[len(path) + 2:] if isinstance(error, UserError) else str(error))
 

@@ -97,7 +97,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     fields = list(_flag_fields(config_class))
     for field in fields:
         _add_flag(parser, field)
-    given = vars(parser.parse_args(argv))
+    given = parser.parse_flags(argv)
     values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
     for field in fields:
         value = values.get(field.name)
@@ -205,15 +205,16 @@ class _ListFlag(argparse._AppendAction):
 class _Parser(argparse.ArgumentParser):
     """Errors in one line that says where to look next."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
+    def parse_flags(self, argv: Optional[Sequence[str]]) -> Dict[str, Any]:
+        """The values by flag name; an unknown flag is an error that names the flags most like it."""
+        found, unknown = self.parse_known_args(argv)
         if unknown:
             names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
             close = {"--" + name: None for given in unknown if given.startswith("-")    # in order, each once
                      for name in difflib.get_close_matches(given.lstrip("-").partition("=")[0], names, 2)}
             self.error("unrecognized arguments: %s%s"
                        % (" ".join(unknown), ", did you mean %s?" % " or ".join(close) if close else ""))
-        return found
+        return vars(found)
 
     def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
         sys.stdout.flush()                     # of --help: a full disk or a closed pipe is told as any other
@@ -291,7 +292,7 @@ def fault_of_name(value: str) -> Optional[str]:
     return None
 
 
-def _flatten(value: Any) -> Any:
+def _flatten(value: object) -> object:
     if isinstance(value, list):                # of lists, where a flag may stand several times
         return tuple(item for group in value for item in (group if isinstance(group, list) else [group]))
     return value

@@ -15,7 +15,7 @@ from etl.build_pretrain import main
 from etl.building import plan, publish
 from etl.common.files import write_json, write_text
 from etl.records import manifest
-from etl.records.examples import decode_example, read_frames
+from etl.records.examples import deserialize_example, read_frames
 from etl.text.tokenization import is_han
 
 
@@ -47,7 +47,7 @@ def shards_of(folder):
 def records_of(folder, shards):
     for shard in shards:
         with open(os.path.join(folder, shard.path), "rb") as stream:
-            yield from map(decode_example, read_frames(stream, shard.path))
+            yield from map(deserialize_example, read_frames(stream, shard.path))
 
 
 def error_of(capsys, argv, status=1):

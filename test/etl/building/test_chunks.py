@@ -13,7 +13,7 @@ from etl.building.shards import Piece, merge_shard, run_path
 from etl.building.sources import plan_ranges
 from etl.common.command_line import UserError
 from etl.common.files import expand, read_json, write_json
-from etl.records.examples import decode_example
+from etl.records.examples import deserialize_example
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig
 
@@ -202,7 +202,7 @@ def test_token_boundary_is_written_on_demand(job, corpus):
         content = stream.read()
     assert b"token_boundary" in content
     record = content[extent.offset + 32:extent.offset + 32 + int.from_bytes(content[extent.offset + 28:extent.offset + 32], "little")]
-    values = decode_example(record)
+    values = deserialize_example(record)
     length = int(values["input_mask"].sum())
     assert values["token_boundary"][[0, length - 1]].tolist() == [1, 1] and values["token_boundary"][length:].sum() == 0
 

@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from etl.building.work_files import read_own, remove_work, require_own, work_folders
-from etl.common.files import temporary_path, write_text
+from etl.building.work_files import read_own, read_own_list, remove_work, require_own, work_folders
+from etl.common.files import temporary_path, write_json, write_text
 
 OURS = ("chunks/000000.json", "chunks/1234567.json", "histograms/000000.json", "dead_letters/000000.jsonl", "candidates/000000.json",
         "runs/000000-0000.run", "shards/tf_examples-00000-of-00001.tfrecord", "shards/tf_examples-00000-of-00001.tfrecord.json",
@@ -88,3 +88,11 @@ def test_read_own(tmp_path):
         read_own(path, {"a": [(str, str)]})
     assert str(error.value) == (path + ": a[0][0] must be a string, got 1: damaged, or written by something else; remove it, and the same "
                                 "command makes it anew")
+
+
+def test_read_own_list(tmp_path):
+    path = str(tmp_path / "x.json")
+    write_json(path, [["a", 1], ["b", 2]])
+    assert read_own_list(path, [(str, int)]) == (("a", 1), ("b", 2))
+    with pytest.raises(OSError, match=r"x.json: \[0\]\[0\] must be an integer of at least 0, got 'a': damaged"):
+        read_own_list(path, [(int, int)])
