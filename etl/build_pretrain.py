@@ -72,7 +72,7 @@ def build(config: BuildConfig) -> None:
         result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
     if os.path.isdir(plan.work_parent):
-        print("Note: %s stays: there are files in it that no build has written" % plan.work_parent)
+        print("Note: %s was kept: it holds files that no build wrote" % plan.work_parent)
 
 
 def _require_sound_work(plan: BuildPlan) -> None:
@@ -87,7 +87,7 @@ def _require_sound_work(plan: BuildPlan) -> None:
 
 
 def _runner(config: BuildConfig, plan: BuildPlan) -> RunnerConfig:
-    """Where to run; raises UserError when nobody answers there."""
+    """Where to run; raises UserError when the engine does not answer."""
     options = config.cluster.beam_options(reach(config.cluster))
     return RunnerConfig(config.cluster.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
 
@@ -123,7 +123,7 @@ def _merge(plan: BuildPlan, runner: RunnerConfig, extents: Sequence[Extent]) -> 
     linked = sum(read_shard_marker(job.work_dir, part, index, count)["linked_bytes"] for part, count in job.num_shards
                  for index in range(count))
     if linked:
-        print("Note: %.1f MB of %s have a second name (a hard link): their disk space was not given back while shards were merged"
+        print("Note: %.1f MB of %s are hard-linked elsewhere: their disk space was not freed while shards were merged"
               % (linked / 1e6, os.path.join(job.work_dir, "runs")))
 
 

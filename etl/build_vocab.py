@@ -35,7 +35,7 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.
 class VocabConfig:
     """The flags of this command."""
     output_file: str = flag("output/vocab.txt", "where the vocabulary goes (for sentencepiece: the model)")
-    input_file: Tuple[str, ...] = flag((), "text to learn from: names or quoted globs; without it, the shipped vocabulary is made")
+    input_file: Tuple[str, ...] = flag((), "text to learn from: names or quoted globs; without it, the shipped vocabulary is written")
     vocab_size: int = flag(SHIPPED_SIZE, "number of entries")
     model: str = flag("wordpiece", "kind of vocabulary", MODELS)
     do_lower_case: bool = flag(True, "lower-case and strip accents first")
@@ -70,7 +70,7 @@ def build(config: VocabConfig) -> None:
 
 
 def read_lines(paths: Iterable[str]) -> Iterator[str]:
-    """The non-blank lines of text files. UserError names file and line of bytes that are no UTF-8."""
+    """The non-blank lines of text files. UserError names file and line of bytes that are not UTF-8."""
     for path in paths:
         with opened(path) as stream:
             for number, line in enumerate(stream, 1):

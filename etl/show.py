@@ -1,6 +1,6 @@
 """Prints samples so that a person can judge them: words, what is masked and how, the labels.
 
-Words are parted by blanks where the record knows them (--token_boundary builds), else each Han character is one. A predicted
+Words are separated by spaces where the record knows them (--token_boundary builds), else each Han character is one. A predicted
 token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
 Two of them in one word are joined by a point: [北]·[京=].
@@ -26,9 +26,9 @@ class ShowConfig:
     """The flags of this command."""
     files: Tuple[str, ...] = flag(("output/pretrain_data/tf_examples-*.tfrecord",), "TFRecord files: names or quoted globs",
                                   positional=True)
-    vocab_file: Optional[str] = flag(None, "vocabulary of the ids; without it the one beside the manifest")
+    vocab_file: Optional[str] = flag(None, "vocabulary of the ids; default: the one beside the manifest")
     limit: int = flag(5, "samples to print from each file")
-    skip: int = flag(0, "samples to pass over first in each file")
+    skip: int = flag(0, "samples to skip at the start of each file")
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -66,7 +66,7 @@ def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optio
     """A record's features as text: a line with the facts, a line for each segment.
 
     Args:
-      objective: the sentence objective of the build, which says what the label means; None where nobody knows.
+      objective: the sentence objective of the build, which says what the label means; None if unknown.
     """
     length = int(values["input_mask"].sum())
     ids = values["input_ids"][:length].copy()

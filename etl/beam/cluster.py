@@ -21,7 +21,7 @@ FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 h
 PATIENCE_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1 << 20
 JOB_SERVER_SECONDS = 86400                     # a busy one may think long; with Beam's own, it is the limit of a whole job
-NO_EXPANSION = -1                              # a job server's third port, which nobody here asks; all addresses reach it
+NO_EXPANSION = -1                              # a job server's third port, which is not used here; it would listen on all addresses
 TOKEN_PARAM = "etl_token"                      # among the params of EXTERNAL, which engines hand to the pool as they are
 TOKEN = re.compile(r"[!-~]{16,1000}")
 ADDRESS = re.compile(r"([^/:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}")
@@ -35,16 +35,17 @@ class ClusterConfig:
     runner: str = flag("DirectRunner", "DirectRunner: this machine; FlinkRunner: a Flink cluster; PortableRunner: any engine with a "
                        "job server of Beam's", RUNNERS)
     direct_num_workers: int = flag(0, "processes of the DirectRunner; 0: one for each core, if the input is large enough")
-    direct_running_mode: Optional[str] = flag(None, "in_memory or multi_processing; without it, by the number of workers")
-    parallelism: Optional[int] = flag(None, "ranges at work at once on a cluster, each in a process of its own")
+    direct_running_mode: Optional[str] = flag(None, "in_memory or multi_processing; default: by the number of workers")
+    parallelism: Optional[int] = flag(None, "ranges processed at once on a cluster, each in its own process")
     flink_master: Optional[str] = flag(None, "HOST:PORT of a Flink cluster's web page; Beam's job server is started here, with java")
-    flink_job_server_jar: Optional[str] = flag(None, "that job server; without it Beam fetches the one for the cluster's version")
-    job_endpoint: Optional[str] = flag(None, "HOST:PORT of a job server that runs already, instead of flink_master")
+    flink_job_server_jar: Optional[str] = flag(None, "the jar of that job server; by default Beam downloads the one "
+                                               "for the cluster's version")
+    job_endpoint: Optional[str] = flag(None, "HOST:PORT of a running job server, instead of flink_master")
     environment_type: Optional[str] = flag(None, "what starts workers on a cluster. LOOPBACK (the default): this command, when all "
                                            "runs on one host; EXTERNAL: a pool on each host; PROCESS: the engine", ENVIRONMENTS)
     environment_config: Optional[str] = flag(None, "EXTERNAL: HOST:PORT of the pools; PROCESS: path of etl-worker")
-    worker_token_file: Optional[str] = flag(None, "EXTERNAL: file with the secret of the pools, that of their token_file; who sees "
-                                            "the job's options sees the secret")
+    worker_token_file: Optional[str] = flag(None, "EXTERNAL: file with the secret of the pools, the one in their token_file; "
+                                            "anyone who sees the job's options sees the secret")
 
     def __post_init__(self) -> None:
         self._check_direct()
@@ -60,7 +61,7 @@ class ClusterConfig:
         if self.direct_num_workers < 0:
             raise ValueError("direct_num_workers must be at least 0, got %d" % self.direct_num_workers)
         if self.direct_running_mode == "multi_threading":
-            raise ValueError("direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use "
+            raise ValueError("direct_running_mode multi_threading silently loses elements in Beam 2.48: use "
                              "multi_processing or in_memory")
         if self.direct_running_mode not in (None, "in_memory", "multi_processing"):
             raise ValueError("direct_running_mode must be in_memory or multi_processing, got %s" % self.direct_running_mode)
@@ -78,23 +79,23 @@ class ClusterConfig:
             raise ValueError("flink_master and flink_job_server_jar are for FlinkRunner, got runner PortableRunner")
         if not self.job_endpoint and not self.flink_master:
             raise ValueError("runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, or job_endpoint, HOST:PORT "
-                             "of a job server that runs already")
+                             "of a running job server")
         if self.job_endpoint and (self.flink_master or self.flink_job_server_jar):
-            raise ValueError("job_endpoint names a job server, which knows its cluster: leave out flink_master and "
+            raise ValueError("the job server at job_endpoint has its own cluster: omit flink_master and "
                              "flink_job_server_jar")
         for name in ("job_endpoint", "flink_master"):
             value = getattr(self, name)
             if value and not ADDRESS.fullmatch(value):
                 raise ValueError("%s must be HOST:PORT, got %s" % (name, value))
         if not self.parallelism or self.parallelism < 1:
-            raise ValueError("runner %s needs parallelism of at least 1, the number of ranges at work at once, got %s"
+            raise ValueError("runner %s needs parallelism of at least 1, the number of ranges processed at once, got %s"
                              % (self.runner, self.parallelism))
 
     def _check_environment(self) -> None:
         wanted = _CONFIGS.get(self.environment)
         if bool(wanted) != bool(self.environment_config):
             raise ValueError("environment_type %s needs environment_config: %s" % (self.environment, wanted) if wanted else
-                             "environment_type LOOPBACK has no use for environment_config, got %s" % self.environment_config)
+                             "environment_type LOOPBACK takes no environment_config, got %s" % self.environment_config)
         if self.environment == "EXTERNAL" and not ADDRESS.fullmatch(str(self.environment_config)):
             raise ValueError("environment_config must be HOST:PORT for environment_type EXTERNAL, got %s" % self.environment_config)
         if self.worker_token_file and self.environment != "EXTERNAL":
@@ -107,7 +108,7 @@ class ClusterConfig:
 
     @property
     def place(self) -> str:
-        """`FlinkRunner at 10.0.0.1:8081, parallelism 16`, for people."""
+        """`FlinkRunner at 10.0.0.1:8081, parallelism 16`, for messages."""
         return "%s at %s, parallelism %s" % (self.runner, self.job_endpoint or self.flink_master, self.parallelism)
 
     def beam_options(self, flink_version: Optional[str]) -> Tuple[str, ...]:
@@ -158,11 +159,11 @@ def read_token(path: str, flag_name: str) -> str:
     if not os.path.isfile(path):
         raise UserError("--%s: no such file: %s" % (flag_name, path))
     if os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
-        raise UserError("--%s: %s: every user of this host may read or write it, so it is no secret: chmod 600" % (flag_name, path))
+        raise UserError("--%s: %s: every user of this host can read or write it: chmod 600" % (flag_name, path))
     with open(path, "rb") as stream:
         token = stream.read(1 << 20).decode("latin-1").strip()
     if not TOKEN.fullmatch(token):
-        raise UserError("--%s: %s must hold one word of 16 to 1000 letters, digits and signs of ASCII, got %d characters; "
+        raise UserError("--%s: %s must hold one word of 16 to 1000 printable ASCII characters, got %d characters; "
                         "openssl rand -hex 32 makes one" % (flag_name, path, len(token)))
     return token
 
@@ -170,8 +171,8 @@ def read_token(path: str, flag_name: str) -> str:
 def reach(config: ClusterConfig) -> Optional[str]:
     """Makes sure that the engine answers. Returns the version of Flink where it tells.
 
-    Raises UserError when nobody answers, when it is no Flink or one that Beam has no job server for, or when there is no
-    Java to run that.
+    Raises UserError when nothing answers, when it is not a Flink that Beam has a job server for, or when there is no Java
+    to run that server.
     """
     if config.job_endpoint:
         _connect(config.job_endpoint)

@@ -52,7 +52,7 @@ def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any]
     if raised:
         raise raised
     if config.options:
-        raise OSError("the job failed: %s. The same command goes on where this one stopped. What Beam said: %s"
+        raise OSError("the job failed: %s. Run the same command again to resume the build. Beam's log: %s"
                       % (one_line(error)[:MESSAGE_CHARS], config.log_path))
     raise error
 
@@ -91,8 +91,8 @@ def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
         message = json.loads(reply.decode("ascii"))
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
-        raise OSError("the process that runs Beam died: killed, or out of memory. The same command goes on where this one "
-                      "stopped. What it said: %s" % log_path)
+        raise OSError("the process that runs Beam died: killed, or out of memory. Run the same command again to resume the "
+                      "build. Its log: %s" % log_path)
     except KeyboardInterrupt:
         if request[-1].options:
             process.stdin.close()              # tells it to cancel the job, and to go
@@ -152,10 +152,10 @@ def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
         seen = seen or alive > 0
         polls_with_fewer = polls_with_fewer + 1 if seen and alive < config.num_workers and alive == before else 0
         if polls_with_fewer == GRACE_POLLS:
-            raise OSError("a worker process died: killed, or out of memory. The same command goes on where this one stopped; "
-                          "fewer --direct_num_workers need less memory. What the workers said: %s" % config.log_path)
+            raise OSError("a worker process died: killed, or out of memory. Run the same command again to resume the build; "
+                          "fewer --direct_num_workers need less memory. Log of the workers: %s" % config.log_path)
         if not seen and time.time() - begin > START_SECONDS and os.path.isdir("/proc/self"):
-            raise OSError("no worker process has started within %d seconds. What Beam said: %s" % (START_SECONDS, config.log_path))
+            raise OSError("no worker process has started within %d seconds. Beam's log: %s" % (START_SECONDS, config.log_path))
 
 
 def _count_children(parent: int) -> int:

@@ -17,16 +17,16 @@ from etl.common.command_line import flag, run
 @dataclass(frozen=True)
 class WorkerConfig:
     """The flags of `etl.beam.worker`."""
-    listen: Optional[str] = flag(None, "HOST:PORT: be a pool there. Who may ask it can run what he likes: 127.0.0.1 is enough, "
-                                 "since task managers ask on their own host; any other address needs token_file")
-    token_file: Optional[str] = flag(None, "with listen: file with a secret; only builds with the same one in their "
-                                     "worker_token_file get workers. It travels in clear")
-    id: Optional[str] = flag(None, "be one worker: Beam's name for it; given by Beam or a pool")
-    provision_endpoint: Optional[str] = flag(None, "where a worker learns what it is to do; given by Beam or a pool")
+    listen: Optional[str] = flag(None, "HOST:PORT: run a pool there. Anyone who reaches it can run any code: 127.0.0.1 is enough, "
+                                 "since task managers connect from their own host; any other address needs token_file")
+    token_file: Optional[str] = flag(None, "with listen: file with a secret; only builds with the same secret in their "
+                                     "worker_token_file get workers. It is sent unencrypted")
+    id: Optional[str] = flag(None, "run one worker under this name; set by Beam or a pool")
+    provision_endpoint: Optional[str] = flag(None, "where a worker gets its instructions; set by Beam or a pool")
 
     def __post_init__(self) -> None:
         if bool(self.listen) == bool(self.id and self.provision_endpoint):
-            raise ValueError("wants either listen, or both id and provision_endpoint")
+            raise ValueError("give either listen, or both id and provision_endpoint")
         if self.listen and not ADDRESS.fullmatch(self.listen):
             raise ValueError("listen must be HOST:PORT, got %s" % self.listen)
         if self.token_file and not self.listen:
@@ -38,7 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def serve(config: WorkerConfig) -> None:
-    """Is what the flags say, until the end."""
+    """Runs a worker or a pool, until it ends."""
     if config.provision_endpoint:
         from etl.beam.worker_process import work    # --help and mistakes in flags need no Beam, which takes a second
         work(str(config.id), config.provision_endpoint)
@@ -49,7 +49,7 @@ def serve(config: WorkerConfig) -> None:
     pool = start_pool(str(config.listen), token)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    print("Starting workers for who asks at %s" % config.listen, flush=True)
+    print("Starting workers on request at %s" % config.listen, flush=True)
     try:
         stop.wait()
     finally:

@@ -27,7 +27,7 @@ class Pool:
         self.port = 0
 
     def start(self, worker_id: str, provision_endpoint: str) -> None:
-        """Starts a worker, which ends when its task manager hangs up."""
+        """Starts a worker, which ends when its task manager closes the connection."""
         command = [sys.executable, "-m", "etl.beam.worker", "--id", worker_id, "--provision_endpoint", provision_endpoint]
         with self._lock:
             self._workers = [worker for worker in self._workers if worker.poll() is None]    # leaves no zombies
@@ -38,20 +38,20 @@ class Pool:
         self.server.stop(None)
         with self._lock:
             for worker in self._workers:
-                worker.kill()                  # what it leaves is a temporary file; a range without a marker is done anew
+                worker.kill()                  # what it leaves is a temporary file; a range without a marker is built again
                 worker.wait()
 
 
 class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
-    """The pool, in Beam's words."""
+    """Beam's interface to the pool."""
 
     def __init__(self, pool: Pool, token: Optional[str]) -> None:
         self._pool, self._token = pool, token
 
     def StartWorker(self, request: Any, context: Any) -> beam_fn_api_pb2.StartWorkerResponse:
         if self._token and not hmac.compare_digest(request.params.get(TOKEN_PARAM, "").encode(), self._token.encode()):
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the pool wants the secret of its --token_file: the build's "
-                          "--worker_token_file names none, or another one")
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the pool requires the secret in its --token_file; the build's "
+                          "--worker_token_file has none or a different one")
         try:
             self._pool.start(request.worker_id, request.provision_endpoint.url)
         except OSError as error:
@@ -64,15 +64,15 @@ class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
 
 
 def start_pool(address: str, token: Optional[str] = None) -> Pool:
-    """A pool that listens at HOST:PORT and, where there is a token, starts workers only for who has it.
+    """A pool that listens at HOST:PORT and, where there is a token, starts workers only for clients that have it.
 
-    Wants `switch_off_fork_handlers` to have been called before this file was imported.
+    `switch_off_fork_handlers` must have been called before this file was imported.
 
     Raises UserError when it cannot listen there, or when others than this host's users reach it and there is no token.
     """
     hosts = _hosts_of(address)
     if not token and not all(map(_is_loopback, hosts)):
-        raise UserError("--listen: %s is reached from other hosts, and who reaches it can run what he likes: listen at 127.0.0.1, or "
+        raise UserError("--listen: %s is reachable from other hosts, and anyone who reaches it can run any code: listen on 127.0.0.1, or "
                         "give a secret with --token_file" % address)
     pool = Pool()
     # Without so_reuseport 0, a second pool on the port would take half of the first one's requests.
@@ -117,4 +117,4 @@ def _is_here(family: int, host: str) -> bool:
 
 
 def _cannot_listen(address: str) -> UserError:
-    return UserError("--listen: cannot listen at %s: in use, or not of this host" % address)
+    return UserError("--listen: cannot listen on %s: in use, or not an address of this host" % address)

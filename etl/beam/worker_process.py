@@ -9,7 +9,7 @@ from google.protobuf import json_format, text_format
 
 
 def work(worker_id: str, provision_endpoint: str) -> None:
-    """Asks what to do, and does it until the task manager hangs up; ends the process."""
+    """Gets its instructions and works until the task manager closes the connection; ends the process."""
     try:
         with grpc.insecure_channel(provision_endpoint) as channel:
             service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
@@ -21,5 +21,5 @@ def work(worker_id: str, provision_endpoint: str) -> None:
         sdk_worker_main.main([])
     except BaseException:
         logging.getLogger("etl.beam.worker").exception("worker %s ends", worker_id)
-        os._exit(1)                            # whatever its threads are at: nobody waits for it any more
+        os._exit(1)                            # whatever its threads are doing: no one waits for it any more
     os._exit(0)

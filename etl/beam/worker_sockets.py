@@ -1,7 +1,7 @@
 """A build's worker processes on this host talk to Beam's runner over Unix sockets, in a folder that only this user can enter.
 
-Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: who reaches
-one of them runs what he likes. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
+Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: anyone who
+reaches one of them can run any code. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
 sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. What is not known here is
 refused: a Beam that asks for something else makes the build fail, not listen.
 """
@@ -40,7 +40,7 @@ def connect_to_sockets(folder: str) -> None:
 
 
 def work() -> None:
-    """Is a worker that Beam's runner has started, to its end."""
+    """Runs a worker that Beam's runner has started, until it ends."""
     connect_to_sockets(os.environ[FOLDER_VARIABLE])
     sdk_worker_main.main([])
 

@@ -133,7 +133,7 @@ def read_marker(job: ChunkJob, index: int) -> Marker:
     try:
         for place, extent in enumerate(marker.extents):
             if extent.chunk != index:
-                raise ValueError("extents[%d]: is of chunk %d" % (place, extent.chunk))
+                raise ValueError("extents[%d]: belongs to chunk %d" % (place, extent.chunk))
             if extent.shard >= num_shards.get(extent.part, 0):
                 raise ValueError("extents[%d]: there is no shard %d of part %.20r" % (place, extent.shard, extent.part))
         require_runs(job.work_dir, marker.extents)
@@ -159,7 +159,7 @@ def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
     for name in set(NAMES) - set(TEXT_NAMES):
         for value in found[name]:
             if not _SMALL_NUMBER.fullmatch(value):
-                raise damaged(path, "%s: wants numbers of tokens, got %.40r" % (name, value))
+                raise damaged(path, "%s: must be numbers of tokens, got %.40r" % (name, value))
     return found
 
 

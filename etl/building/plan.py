@@ -27,7 +27,7 @@ PARALLEL_BYTES = 8 << 20                       # below this, starting worker pro
 
 WORK_FOLDER, LOCK = ".work", "lock"
 FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
-WORK_FORMAT = 2                                # of what lies in a work folder; that of another one is not gone on with
+WORK_FORMAT = 2                                # of what lies in a work folder; a build does not resume one of another format
 MODEL_FILE = "model.json"                      # says that a folder holds a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
@@ -38,24 +38,24 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 @dataclass(frozen=True)
 class BuildConfig:
     """The flags of `etl.build_pretrain`."""
-    input_file: Tuple[str, ...] = flag((_SAMPLE,), "text: names or quoted globs, several; .gz and .bz2 are read, too")
+    input_file: Tuple[str, ...] = flag((_SAMPLE,), "text: names or quoted globs, one or more; .gz and .bz2 are read, too")
     output_dir: str = flag("output/pretrain_data", "folder for the shards and manifest.json; local or shared file system")
     text_format: TextFormat = nested(TextFormat)
-    tokenizer: Optional[str] = flag(None, "kind of tokenizer; without it sentencepiece when spm_model_file is given", TOKENIZERS)
-    vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry a line")
+    tokenizer: Optional[str] = flag(None, "kind of tokenizer; default: sentencepiece when spm_model_file is given", TOKENIZERS)
+    vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry per line")
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
     segmenter: SegmenterConfig = nested(SegmenterConfig)
     instances: InstanceConfig = nested(InstanceConfig)
     duplicates: str = flag("keep", "what to do with documents whose text is repeated", ("keep", "drop"))
     max_bad_fraction: float = flag(0.0, "share of documents that may be unusable (bad UTF-8, over-long, bad JSON); they go to "
-                                   "dead_letters/. 0: the first one ends the build")
+                                   "dead_letters/. 0: the first one stops the build")
     eval_fraction: float = flag(0.05, "share of documents held out for evaluation, in eval/")
-    num_shards: Optional[int] = flag(None, "training shards; without it one for about every 256 MB")
+    num_shards: Optional[int] = flag(None, "number of training shards; default: one per 256 MB or so")
     range_bytes: Optional[int] = flag(
-        None, "bytes of input a worker takes at a time; without it 1/64 of the input, within 1 and 64 MiB")
+        None, "bytes of input a worker takes at a time; default: 1/64 of the input, between 1 and 64 MiB")
     cluster: ClusterConfig = nested(ClusterConfig)
-    verify: bool = flag(False, "build nothing: read all of output_dir and hold it against its manifest")
+    verify: bool = flag(False, "build nothing: read all of output_dir and check it against its manifest")
 
     def __post_init__(self) -> None:
         for name in ("num_shards", "range_bytes"):
@@ -68,7 +68,7 @@ class BuildConfig:
         if self.tokenizer == "sentencepiece" and not self.spm_model_file:
             raise ValueError("tokenizer sentencepiece needs spm_model_file")
         if self.tokenizer == "wordpiece" and self.spm_model_file:
-            raise ValueError("tokenizer wordpiece has no use for spm_model_file, got %s" % self.spm_model_file)
+            raise ValueError("tokenizer wordpiece takes no spm_model_file, got %s" % self.spm_model_file)
         if "://" in self.output_dir:
             raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
                              % self.output_dir)
@@ -150,7 +150,7 @@ def _check_output(output_dir: str) -> None:
 def _check_input(config: BuildConfig, paths: Sequence[str]) -> None:
     for path in paths:
         if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
-            raise UserError("--input_file: %s is the vocabulary: name text alone" % path)
+            raise UserError("--input_file: %s is the vocabulary: give text files only" % path)
     if config.text_format.input_format == "text" and begins_with_json(paths[0]):
         raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the field of the text"
                         % paths[0])
@@ -196,15 +196,15 @@ def work_folder(plan: BuildPlan) -> Iterator[None]:
     When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
     if it was made here. Any other end leaves the work, so that the same command goes on.
 
-    Raises UserError when another build is at work in the same output folder, or a link stands for a folder whose content would be removed.
+    Raises UserError when another build is running in the same output folder, or a link stands for a folder whose content would be removed.
     """
     parent, work_dir = plan.work_parent, plan.job.work_dir
     out = os.path.dirname(parent)
     for path in [parent, work_dir] + [os.path.join(out, name) for name in FURTHER_FOLDERS]:
         if os.path.islink(path):
-            raise UserError("--output_dir: %s is a link: what a build removes must lie in its own folder; remove it" % path)
+            raise UserError("--output_dir: %s is a link; a build removes files in its own folder only: remove the link" % path)
     is_new = not os.path.exists(out)
-    with lock(os.path.join(parent, LOCK), "--output_dir: another build is at work in %s" % out):
+    with lock(os.path.join(parent, LOCK), "--output_dir: another build is running in %s" % out):
         for name in ("",) + FURTHER_FOLDERS:
             remove_temporary(os.path.join(out, name))
         os.makedirs(work_dir, exist_ok=True)
@@ -216,7 +216,7 @@ def work_folder(plan: BuildPlan) -> Iterator[None]:
             if os.listdir(parent) == [LOCK]:   # no other, interrupted build
                 remove_lock(parent)
             if is_new:
-                with contextlib.suppress(OSError):    # somebody has put something there meanwhile
+                with contextlib.suppress(OSError):    # someone has put a file there in the meantime
                     os.rmdir(out)
             raise
 

@@ -82,9 +82,9 @@ def require_merged(plan: BuildPlan, part: str, index: int, count: int) -> Dict[s
     final = os.path.join(os.path.dirname(plan.work_parent), shard_name(part, index, count))
     found = path if os.path.lexists(path) else final
     if not os.path.isfile(found) or os.path.islink(found) or os.path.getsize(found) != marker["bytes"]:
-        raise damaged(path + ".json", "bytes: %d, but %s is not that" % (marker["bytes"], found))
+        raise damaged(path + ".json", "bytes: %d, but %s differs" % (marker["bytes"], found))
     if found == final and sha256_of_file(found) != marker["sha256"]:
-        raise damaged(path + ".json", "sha256: %s, but %s is not that" % (marker["sha256"], found))
+        raise damaged(path + ".json", "sha256: %s, but %s differs" % (marker["sha256"], found))
     return marker
 
 

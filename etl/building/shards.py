@@ -118,7 +118,7 @@ def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
     for extent in extents:
         end = ends.get((extent.chunk, extent.run), 0)
         if extent.offset != end:
-            raise ValueError("extents: run %d: wants one from byte %d on, got offset %d" % (extent.run, end, extent.offset))
+            raise ValueError("extents: run %d: must start at byte %d, got offset %d" % (extent.run, end, extent.offset))
         ends[extent.chunk, extent.run] = end + extent.bytes
     for (chunk, run), end in ends.items():
         path = run_path(work_dir, chunk, run)
@@ -253,8 +253,8 @@ def _read_piece(piece: Piece) -> Iterator[Tuple[bytes, bytes]]:
             crc = google_crc32c.extend(google_crc32c.extend(crc, header), record)
             yield header[:_KEY_BYTES], record
     if left or crc != piece.crc32c:
-        raise OSError("%s: not what was written: cut off, damaged, or given back to the disk by another host that has merged it; if the "
-                      "same command does not go on, remove %s" % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
+        raise OSError("%s: not what was written: truncated, damaged, or freed by another host that has merged it; if the "
+                      "same command fails again, remove %s" % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Tuple[bytes, bytes]]:

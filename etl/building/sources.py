@@ -30,15 +30,15 @@ _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 @dataclass(frozen=True)
 class TextFormat:
     """How documents stand in a file."""
-    input_format: str = flag("text", "text: a sentence a line, a blank line between documents; jsonl: a document a line",
+    input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: one document per line",
                              INPUT_FORMATS)
-    text_field: str = flag("text", "where the text is in a line of jsonl")
+    text_field: str = flag("text", "name of the field that holds the text in a line of jsonl")
 
 
 class FileRange(NamedTuple):
     """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole.
 
-    `size` is what the file had when the ranges were made; None where nobody has looked.
+    `size` is what the file had when the ranges were made; None if unknown.
     """
     file_index: int
     path: str
@@ -101,13 +101,13 @@ def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
         if size is not None and before.size != size:
             raise UserError(changed(path, size, before.size))
         if not before.size and is_compressed(path):
-            raise UserError("%s: damaged or cut off: it is empty" % path)    # Python's readers take that for an empty text
+            raise UserError("%s: damaged or truncated: it is empty" % path)    # Python's readers take that for an empty text
         yield stream
         require_unchanged(path, before)
 
 
 class Stamp(NamedTuple):
-    """What of a file changes when somebody writes into it, or puts another in its place."""
+    """What changes when a file is written to or replaced."""
     size: int
     modified_ns: int
 
@@ -122,15 +122,15 @@ def require_unchanged(path: str, before: Stamp) -> None:
     try:
         now = stamp(os.stat(path))
     except FileNotFoundError:
-        raise UserError("%s: was removed while it was read" % path)
+        raise UserError("%s: was removed while being read" % path)
     if now != before:
         raise UserError(changed(path, before.size, now.size))
 
 
 def changed(path: str, before: int, now: int) -> str:
     """What is said of a file that does not stay as it is."""
-    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were written anew" % now
-    return "%s: has changed while it was read: %s; run the command again when it is complete" % (path, sizes)
+    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were rewritten" % now
+    return "%s: has changed while being read: %s; run the command again when it is complete" % (path, sizes)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -147,7 +147,7 @@ def damage_named(path: str) -> Iterator[None]:
     except (EOFError, zlib.error, OSError) as error:
         if not is_compressed(path):
             raise
-        raise UserError("%s: damaged or cut off: %s" % (path, error))
+        raise UserError("%s: damaged or truncated: %s" % (path, error))
 
 
 def line_number(path: str, offset: int) -> int:

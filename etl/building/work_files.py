@@ -1,7 +1,7 @@
-"""What lies in a build's work folder: which names are ours, and files that are read as something that anybody may have written.
+"""What lies in a build's work folder: which names are ours, and files that are read as untrusted input.
 
-A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever bears one
-of our names must be a plain file in the folder itself, no link. Whatever bears another name is somebody else's and stays.
+A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever has one
+of our names must be a regular file in the folder itself, not a link. Files with other names belong to someone else and stay.
 
 What is wrong is an OSError that names the file: the work stays, and the user decides.
 """
@@ -45,14 +45,14 @@ def require_own(work_dir: str) -> None:
         require_own_folder(work_dir, name)
         for entry in os.scandir(folder):
             if pattern.fullmatch(entry.name) and not entry.is_file(follow_symlinks=False):
-                raise OSError("%s: must be a file, and no link: remove it" % entry.path)
+                raise OSError("%s: must be a regular file, not a link: remove it" % entry.path)
 
 
 def require_own_folder(work_dir: str, name: str) -> None:
     """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is well when it is not there."""
     folder = os.path.join(work_dir, name)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and _is_inside(work_dir, name)):
-        raise OSError("%s: must be a folder, and no link: remove it" % folder)
+        raise OSError("%s: must be a folder, not a link: remove it" % folder)
 
 
 def remove_work(work_dir: str) -> None:
@@ -66,7 +66,7 @@ def remove_work(work_dir: str) -> None:
         for entry in list(os.scandir(folder)):
             if (pattern.fullmatch(entry.name) or is_temporary(entry.name)) and not entry.is_dir(follow_symlinks=False):
                 os.remove(entry.path)
-        with contextlib.suppress(OSError):     # somebody else's file lies there; a network file system keeps one that is open
+        with contextlib.suppress(OSError):     # someone else's file is in it; a network file system keeps one that is open
             os.rmdir(folder)
 
 
@@ -100,7 +100,7 @@ def _own(path: str) -> Iterator[None]:
 
 def damaged(path: str, fault: str) -> OSError:
     """What is raised for one of our files that is not as we wrote it."""
-    return OSError("%s: %s: damaged, or written by something else; remove it, and the same command makes it anew" % (path, fault))
+    return OSError("%s: %s: damaged, or not written by a build; remove it, and the same command creates it again" % (path, fault))
 
 
 def _is_inside(work_dir: str, name: str) -> bool:

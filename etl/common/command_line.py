@@ -51,7 +51,7 @@ def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, 
     An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
 
     Args:
-      on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; of no account in a command that cannot be resumed.
+      on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; ignored in a command that cannot be resumed.
       works_on: ANY_DEVICE or NPU_ALONE.
     """
     return dataclasses.field(default=default, metadata={
@@ -145,7 +145,7 @@ def require_paths_that_can_be_read() -> None:
     """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow would not load."""
     for path in sys.path:
         if path != os.fsencode(path).decode("utf-8", "replace"):
-            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do with it: set "
+            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle it: set "
                             "LC_ALL=C.UTF-8" % os.fsencode(path).decode("utf-8", "replace"))
 
 
@@ -217,7 +217,7 @@ class _Parser(argparse.ArgumentParser):
         return vars(found)
 
     def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
-        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is told as any other
+        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is reported like any other
         super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
@@ -286,7 +286,7 @@ def fault_of_name(value: str) -> Optional[str]:
     """What makes a text no name that a file can have, wherever it comes from; None when it may be one."""
     if "\0" in value:
         return "holds a NUL character, which no name can have: %r" % value
-    # U+DC80 to U+DCFF stand for bytes of a name that are no UTF-8.
+    # U+DC80 to U+DCFF stand for bytes of a name that are not UTF-8.
     if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value):
         return "holds half a surrogate pair, which is no character: %s" % ascii(value)
     return None

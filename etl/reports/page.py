@@ -83,7 +83,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = 
 
 
 def samples(items: Sequence[Tuple[str, Sequence[Token]]], caption: str = "") -> Html:
-    """Training samples, each with a heading, as running text: words parted by blanks, what is to predict marked."""
+    """Training samples, each with a heading, as running text: words separated by spaces, what is to predict marked."""
     legend = ((Token("字", "[MASK]"), "masked"), (Token("字", "子"), "replaced"), (Token("字", "字"), "kept"))
     keys = "".join("<span>%s %s</span>" % (_token(token), name) for token, name in legend)
     texts = []

@@ -31,16 +31,16 @@ class InstanceConfig:
     """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools."""
     max_seq_length: int = flag(512, "tokens of a sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
-        None, "most tokens to predict in a sample; without it masked_lm_prob * max_seq_length, twice that with do_permutation")
+        None, "maximum number of tokens to predict in a sample; default: masked_lm_prob * max_seq_length, twice that with do_permutation")
     masked_lm_prob: float = flag(0.15, "share of tokens to predict")
     short_seq_prob: float = flag(0.1, "chance that a copy of a document gets shorter samples")
-    dupe_factor: int = flag(10, "copies of each document, each split and masked anew")
+    dupe_factor: int = flag(10, "copies of each document, each split and masked independently")
     random_seed: int = flag(12345, "another seed gives other samples")
     masking: str = flag("whole_word", "whole words, runs of whole words (ALBERT), or single tokens", MASKINGS)
     ngram: int = flag(3, "longest run of words with --masking ngram")
     masked_lm_labels: str = flag("plain", "albert_zh: ## on Han inside a word, as the released albert_zh "
                                  "heads were trained; for continuing those", LABELS)
-    do_permutation: bool = flag(False, "shuffle as many further tokens as are masked, and predict them")
+    do_permutation: bool = flag(False, "shuffle as many other tokens as are masked, and predict them, too")
     token_boundary: bool = flag(False, "write the feature token_boundary, as Google's tool does")
     sentence_objective: str = flag(
         "order", "order: two consecutive segments, half of them swapped; next: half of the second segments "

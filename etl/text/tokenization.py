@@ -104,7 +104,7 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
 
-    Raises UserError, with file and lines, for bytes that are no UTF-8, repeated entries, or missing special tokens.
+    Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing special tokens.
     """
     with open(path, "rb") as stream:
         lines = stream.read().split(b"\n")

@@ -32,8 +32,8 @@ _SURE_WORDS = 14
 @dataclass(frozen=True)
 class SegmenterConfig:
     """Which words there are, and what finds them in a text."""
-    user_dict: Optional[str] = flag(None, "further words for jieba, in its own format")
-    segmenter: str = flag("auto", "what finds the words: the same ones, but rjieba helps to find them several times as fast. "
+    user_dict: Optional[str] = flag(None, "additional words for jieba, in its own format")
+    segmenter: str = flag("auto", "word segmenter: both find the same words, rjieba several times as fast. "
                           "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
 
 
@@ -267,8 +267,8 @@ def _check_user_dict(path: str) -> None:
             except UnicodeDecodeError as error:
                 raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
             if text and not _ENTRY.fullmatch(text):
-                raise UserError("%s: line %d: must be a word, then if wanted its frequency (digits) and its tag (small letters), "
-                                "parted by single blanks, got %.60r" % (path, number, text))
+                raise UserError("%s: line %d: must be a word, optionally its frequency (digits) and its tag (lower-case letters), "
+                                "separated by single spaces, got %.60r" % (path, number, text))
 
 
 @functools.lru_cache(maxsize=1)

@@ -312,7 +312,7 @@ def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, c
         write_text(path, "mine")
     os.makedirs(os.path.join(out, "tf_examples-00009-of-00010.tfrecord"))
     assert main(flags) == 0
-    assert "Note: %s/.work stays: there are files in it that no build has written" % out in capsys.readouterr().out
+    assert "Note: %s/.work was kept: it holds files that no build wrote" % out in capsys.readouterr().out
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
     assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt", ".DS_Store", "lost+found"])
     assert main(flags + ["--random_seed", "1"]) == 0
@@ -353,7 +353,7 @@ def test_a_published_shard_that_is_another(flags, out, monkeypatch, capsys):
     path = os.path.join(out, "tf_examples-00001-of-00002.tfrecord")
     with open(path, "r+b") as stream:
         stream.write(b"x")
-    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s is not that: " % path, error_of(capsys, flags))
+    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s differs: " % path, error_of(capsys, flags))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "vocab.txt"])
@@ -368,7 +368,7 @@ def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_pa
 
     monkeypatch.setattr(build_pretrain, "await_files", change)
     argv = ["--input_file", str(tmp_path / "[ab].txt"), "--vocab_file", str(tmp_path / "vocab.txt")] + flags[4:]
-    assert error_of(capsys, argv).startswith("%s: has changed while it was read: " % (tmp_path / name))
+    assert error_of(capsys, argv).startswith("%s: has changed while being read: " % (tmp_path / name))
     assert not os.path.exists(out)
 
 
@@ -475,7 +475,7 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
     (["--runner", "SparkRunner"],
      "argument --runner: invalid choice: 'SparkRunner' (choose from 'DirectRunner', 'FlinkRunner', 'PortableRunner')"),
     (["--runner", "FlinkRunner", "--parallelism", "2"], "runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, "
-     "or job_endpoint, HOST:PORT of a job server that runs already"),
+     "or job_endpoint, HOST:PORT of a running job server"),
     (["--runner", "FlinkRunner", "--streaming"], "unrecognized arguments: --streaming"),
     (["--flink_master", "x:1"], "flink_master is for FlinkRunner and PortableRunner, got runner DirectRunner"),
 ])

@@ -107,8 +107,8 @@ def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
     with pytest.raises(OSError) as error:
         run_map("Exit", os._exit, [3], two_processes)
     assert str(error.value) == (
-        "a worker process died: killed, or out of memory. The same command goes on where this one stopped; fewer "
-        "--direct_num_workers need less memory. What the workers said: " + two_processes.log_path)
+        "a worker process died: killed, or out of memory. Run the same command again to resume the build; fewer "
+        "--direct_num_workers need less memory. Log of the workers: " + two_processes.log_path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -130,14 +130,14 @@ def test_workers_that_go_one_after_the_other_at_the_end_have_not_died(monkeypatc
 
 def test_beams_own_process_dies(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "_watch", lambda process, config: process.kill())
-    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
+    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. Run the same command again to resume"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
 def test_no_worker_has_started(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 1)
     monkeypatch.setattr(pipeline, "_count_children", lambda parent: 0)
-    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. What Beam said: .*workers.log$"):
+    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. Beam's log: .*workers.log$"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
@@ -194,7 +194,7 @@ def test_every_element_is_seen_by_an_engine(tmp_path, engine, capfd):
 @pytest.mark.parametrize("function, element, kind, message", [
     (read_json, "语料 <b>'x'.json", UserError, "语料 <b>'x'.json: no such file$"),
     (os.rmdir, "gone", OSError, r"No such file or directory: gone \(on host .*\)$"),
-    (math.sqrt, -1, OSError, "the job failed: .* The same command goes on where this one stopped. What Beam said: .*workers.log$"),
+    (math.sqrt, -1, OSError, "the job failed: .* Run the same command again to resume the build. Beam's log: .*workers.log$"),
 ])
 def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, element, kind, message):
     with pytest.raises(kind) as error:
@@ -205,7 +205,7 @@ def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, e
 
 def test_an_engine_that_has_gone(engine, job_service):
     gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
-    with pytest.raises(OSError, match="^the job failed: .* What Beam said: "):
+    with pytest.raises(OSError, match="^the job failed: .* Beam's log: "):
         run_map("Make", os.mkdir, ["x"], gone)
 
 

@@ -9,7 +9,7 @@ from etl.beam.worker import WorkerConfig, main
 
 @pytest.mark.parametrize("flags", [{}, {"id": "1"}, {"listen": "127.0.0.1:1", "id": "1", "provision_endpoint": "x:1"}])
 def test_a_worker_or_a_pool(flags):
-    with pytest.raises(ValueError, match="^wants either listen, or both id and provision_endpoint$"):
+    with pytest.raises(ValueError, match="^give either listen, or both id and provision_endpoint$"):
         WorkerConfig(**flags)
 
 
@@ -24,7 +24,7 @@ def test_a_pool_as_a_command():
         address = "127.0.0.1:%d" % free.getsockname()[1]
     pool = subprocess.Popen([sys.executable, "-m", "etl.beam.worker", "--listen", address], stdout=subprocess.PIPE)
     try:
-        assert pool.stdout.readline().decode() == "Starting workers for who asks at %s\n" % address
+        assert pool.stdout.readline().decode() == "Starting workers on request at %s\n" % address
         pool.terminate()
         assert pool.wait(100) == 0
     finally:
@@ -47,4 +47,4 @@ def test_a_port_alone_is_no_address():
 def test_bad_flags_are_one_line(capsys):
     with pytest.raises(SystemExit):
         main([])
-    assert capsys.readouterr().err == "etl.beam.worker: error: wants either listen, or both id and provision_endpoint (see --help)\n"
+    assert capsys.readouterr().err == "etl.beam.worker: error: give either listen, or both id and provision_endpoint (see --help)\n"

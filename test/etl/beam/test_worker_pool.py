@@ -67,7 +67,7 @@ def test_a_pool_with_a_token_starts_nothing_for_who_lacks_it(sleepers, params):
 def test_others_than_this_host_reach_a_pool_only_if_it_has_a_token(address):
     with pytest.raises(UserError) as error:
         start_pool(address)
-    assert str(error.value) == ("--listen: %s is reached from other hosts, and who reaches it can run what he likes: listen at 127.0.0.1, "
+    assert str(error.value) == ("--listen: %s is reachable from other hosts, and anyone who reaches it can run any code: listen on 127.0.0.1, "
                                 "or give a secret with --token_file" % address)
     pool = start_pool(address, "secret-secret-secret")
     assert pool.port
@@ -83,7 +83,7 @@ def addresses_of(monkeypatch, *hosts):
 @pytest.mark.parametrize("hosts", [["10.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["::1", "fe80::1%eth0"], ["::ffff:10.0.0.1"]])
 def test_a_name_that_means_an_address_besides_loopback(monkeypatch, hosts):
     addresses_of(monkeypatch, *hosts)
-    with pytest.raises(UserError, match="^--listen: node:7 is reached from other hosts"):
+    with pytest.raises(UserError, match="^--listen: node:7 is reachable from other hosts"):
         start_pool("node:7")
 
 
@@ -97,7 +97,7 @@ def test_names_of_loopback_need_no_token(address):
 @pytest.mark.parametrize("address", ["unix:50000", "unix-abstract:5", "ipv4:5"])
 def test_what_grpc_would_take_for_something_else(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^--listen: cannot listen at %s: in use, or not of this host$" % address):
+    with pytest.raises(UserError, match="^--listen: cannot listen on %s: in use, or not an address of this host$" % address):
         start_pool(address)
     assert os.listdir(str(tmp_path)) == []
 
@@ -120,11 +120,11 @@ def test_an_address_that_is_taken_or_none(address, capfd):
         address = address % taken.getsockname()[1]
         with pytest.raises(UserError) as error:
             start_pool(address)
-    assert str(error.value) == "--listen: cannot listen at %s: in use, or not of this host" % address
+    assert str(error.value) == "--listen: cannot listen on %s: in use, or not an address of this host" % address
 
 
 def test_a_second_pool_on_one_port_is_refused():
     pool = start_pool("127.0.0.1:0")
-    with pytest.raises(UserError, match="^--listen: cannot listen at 127.0.0.1:%d: in use" % pool.port):
+    with pytest.raises(UserError, match="^--listen: cannot listen on 127.0.0.1:%d: in use" % pool.port):
         start_pool("127.0.0.1:%d" % pool.port)
     pool.server.stop(None)

@@ -27,10 +27,10 @@ def with_flags(config, **changes):
     ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
     ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
     ({"tokenizer": "sentencepiece"}, "tokenizer sentencepiece needs spm_model_file"),
-    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece has no use for spm_model_file, got x.model"),
+    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece takes no spm_model_file, got x.model"),
     ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
     ({"direct_running_mode": "multi_threading"},
-     "direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use multi_processing or in_memory"),
+     "direct_running_mode multi_threading silently loses elements in Beam 2.48: use multi_processing or in_memory"),
     ({"direct_running_mode": "x"}, "direct_running_mode must be in_memory or multi_processing, got x"),
     ({"direct_running_mode": "in_memory", "direct_num_workers": 2},
      "direct_running_mode in_memory has one worker, got direct_num_workers 2"),
@@ -143,7 +143,7 @@ def test_work_folder_holds_a_lock(config):
         with pytest.raises(UserError) as error:
             with work_folder(plan_build(with_flags(config, random_seed=1))):
                 raise AssertionError("two builds at once")
-        assert str(error.value) == "--output_dir: another build is at work in %s" % config.output_dir
+        assert str(error.value) == "--output_dir: another build is running in %s" % config.output_dir
     with open(os.path.join(config.output_dir, ".work", "lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -191,7 +191,7 @@ def test_a_link_in_the_place_of_a_folder_is_refused_and_left(config, tmp_path, n
     with pytest.raises(UserError) as error:
         with work_folder(plan):
             raise AssertionError("through a link")
-    assert str(error.value) == "--output_dir: %s is a link: what a build removes must lie in its own folder; remove it" % path
+    assert str(error.value) == "--output_dir: %s is a link; a build removes files in its own folder only: remove the link" % path
     assert os.listdir(str(tmp_path / "elsewhere")) == ["x"] and os.path.islink(path)
 
 

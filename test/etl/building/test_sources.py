@@ -233,7 +233,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, change, compress):
     documents = read_documents(plan_ranges([path])[0])
     assert isinstance(next(documents), Document)
     CHANGES[change](path)
-    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or cut off)" % path):
+    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or truncated)" % path):
         list(documents)
 
 
@@ -246,7 +246,7 @@ def test_a_file_that_has_changed_since_it_was_planned(tmp_path, change):
     with pytest.raises(UserError) as error:
         list(read_documents(file_range))
     sizes = len(CONTENT), os.path.getsize(path)
-    assert str(error.value) == ("%s: has changed while it was read: it had %d bytes and has %d now; run the command again "
+    assert str(error.value) == ("%s: has changed while being read: it had %d bytes and has %d now; run the command again "
                                 "when it is complete"
                                 % ((path,) + sizes))
 

@@ -175,8 +175,8 @@ def test_a_folder_that_the_c_locale_hides(monkeypatch, capsys):
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 0
     monkeypatch.setattr(sys, "path", ["/a", "/\udce6\udc96\udcb0"])
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 1
-    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do "
-                                       "with it: set LC_ALL=C.UTF-8\n")
+    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle "
+                                       "it: set LC_ALL=C.UTF-8\n")
 
 
 @dataclass(frozen=True)

@@ -134,7 +134,7 @@ def test_a_bad_line_of_a_user_dictionary_is_named(tmp_path, line, message):
     with pytest.raises(UserError) as error:
         Segmenter(str(path))
     assert str(error.value) == "%s: line 2: %s" % (path, message or (
-        "must be a word, then if wanted its frequency (digits) and its tag (small letters), parted by single blanks, got %r"
+        "must be a word, optionally its frequency (digits) and its tag (lower-case letters), separated by single spaces, got %r"
         % line.decode("utf-8")))
 
 
