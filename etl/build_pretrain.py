@@ -1,7 +1,7 @@
 """Builds pretraining samples from text: whole-word masking and sentence order, as sharded TFRecords.
 
 Input is UTF-8 text, one sentence a line, a blank line between documents, or JSON lines. The same input, flags and seed give the
-same bytes, whatever the runner and the number of workers. A build that was interrupted goes on when the same command runs again.
+same bytes, whatever the runner and the number of workers. An interrupted build resumes when the same command runs again.
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
@@ -76,7 +76,7 @@ def build(config: BuildConfig) -> None:
 
 
 def _require_sound_work(plan: BuildPlan) -> None:
-    """Raises OSError for what an earlier run has left and this one cannot go on with: now, not in some hours."""
+    """Raises OSError when the work of an earlier run cannot be resumed: now, not hours later."""
     job = plan.job
     require_own(job.work_dir)
     read_markers(job, len(plan.ranges))
@@ -145,7 +145,7 @@ def _chunks_done(plan: BuildPlan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int
     """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
     for index in set(range(len(plan.ranges))) - set(seen):
         if os.path.exists(marker_path(plan.job.work_dir, index)):
-            with contextlib.suppress(OSError):     # told when the chunks are done
+            with contextlib.suppress(OSError):     # reported when the chunks are done
                 marker = read_marker(plan.job, index)
                 seen[index] = marker.bytes, sum(marker.counters.get(part + "_samples", 0) for part in PARTS)
     return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))

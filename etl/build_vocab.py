@@ -125,7 +125,7 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     made: Dict[str, None] = {}
     while queue and len(made) < limit:
         count, pair = heapq.heappop(queue)
-        if -count != pairs[pair]:              # an old entry: the pair was counted anew since
+        if -count != pairs[pair]:              # a stale entry: the pair has been counted again since
             if pairs[pair] > 0:
                 heapq.heappush(queue, (-pairs[pair], pair))
             continue
@@ -198,7 +198,7 @@ def _characters(word: str) -> List[str]:
 
 def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index: int, pairs: Counter,
           places: Dict[Tuple[str, str], Set[int]], queue: List[Tuple[int, Tuple[str, str]]]) -> None:
-    """Joins `pair` wherever it stands in one word, and counts the word's pairs anew."""
+    """Joins `pair` wherever it stands in one word, and counts the word's pairs again."""
     pieces, count = word
     for old in zip(pieces, pieces[1:]):
         pairs[old] -= count

@@ -59,7 +59,7 @@ def show(config: ShowConfig) -> None:
                 raise UserError("%s: record %d is no pretraining sample: %r" % (path, number, error))
             print("%s: record %d\n%s\n" % (path, number, text))
         if number is None:
-            print("%s: no record%s\n" % (path, " behind the first %d" % config.skip if config.skip else ""))
+            print("%s: no record%s\n" % (path, " after the first %d" % config.skip if config.skip else ""))
 
 
 def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optional[str] = None) -> str:

@@ -1,6 +1,6 @@
 """Where a build runs: on this machine or on an engine, with how many workers, and how these are started.
 
-Only names and numbers: Beam comes in with `pipeline`. Everything a user can get wrong is said before a job is submitted.
+Only names and numbers, without Beam. Every mistake in the flags is reported before a job is submitted.
 """
 import json
 import os
@@ -195,7 +195,7 @@ def switch_off_fork_handlers() -> None:
     """For a process that starts others while it serves gRPC; takes effect if gRPC has not been imported yet.
 
     gRPC's handler for forks now and then waits for ever in the child (seen with 1.62.3: once in 5,000 forks under load), which
-    then never comes to run its program; who started it waits, too.
+    then never runs its program; its parent waits, too.
     """
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 

@@ -28,7 +28,7 @@ from etl.common.command_line import one_line
 POLL_SECONDS = 1.0
 GRACE_POLLS = 15                               # a worker also goes when a pipeline ends well, just before it says so
 START_SECONDS = 180.0
-CANCEL_SECONDS = 15.0                          # for an engine to take a job whose command has gone; and to take it back
+CANCEL_SECONDS = 15.0                          # for an engine to accept a job whose command has ended; and to cancel it
 MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
 
 
@@ -122,10 +122,10 @@ def answer() -> None:
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
-        if config.options:                     # a job on a cluster does not end with who submitted it
+        if config.options:                     # a job on a cluster does not end with the process that submitted it
             with contextlib.suppress(Exception):
                 job = started.get(timeout=CANCEL_SECONDS)      # it may be on its way there: only then is it known
-                logging.info("The command has gone: its job is cancelled")
+                logging.info("The command has ended: cancelling its job")
                 job.cancel()
         if config.socket_folder:
             shutil.rmtree(config.socket_folder, ignore_errors=True)

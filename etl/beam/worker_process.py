@@ -1,4 +1,4 @@
-"""A worker that an engine or a pool has started: Beam's half of it, told where to find its task manager."""
+"""A worker that an engine or a pool has started: Beam's half of it, with the address of its task manager."""
 import logging
 import os
 

@@ -2,8 +2,8 @@
 
 Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: anyone who
 reaches one of them can run any code. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
-sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. What is not known here is
-refused: a Beam that asks for something else makes the build fail, not listen.
+sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. Anything else is
+refused: with a Beam that works differently, the build fails instead of listening on a port.
 """
 import itertools
 import os

@@ -1,6 +1,6 @@
 """One unit of work: a byte range of a file → samples in run files, and a marker that says what they hold.
 
-The marker is written last. A chunk whose marker exists is done, so a job that was interrupted goes on where it stopped, and progress and
+The marker is written last. A chunk whose marker exists is done, so an interrupted job resumes where it stopped, and progress and
 counters work the same on every runner.
 """
 import functools

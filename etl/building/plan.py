@@ -194,9 +194,10 @@ def work_folder(plan: BuildPlan) -> Iterator[None]:
     """Makes the work folder and holds its lock while the block runs.
 
     When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
-    if it was made here. Any other end leaves the work, so that the same command goes on.
+    if it was made here. In any other case the work stays, so that the same command resumes.
 
-    Raises UserError when another build is running in the same output folder, or a link stands for a folder whose content would be removed.
+    Raises UserError when another build is running in the same output folder, or when a link is in the place of a folder
+    whose content would be removed.
     """
     parent, work_dir = plan.work_parent, plan.job.work_dir
     out = os.path.dirname(parent)
@@ -228,7 +229,7 @@ def drop_other_builds(plan: BuildPlan) -> None:
 
 
 def remove_lock(parent: str) -> None:
-    """Removes the lock of who holds it, and its folder, unless something else is there."""
+    """Removes the lock, for its holder, and its folder if that is empty."""
     os.remove(os.path.join(parent, LOCK))
     with contextlib.suppress(OSError):
         os.rmdir(parent)

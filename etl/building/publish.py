@@ -1,4 +1,4 @@
-"""Finished shards → their final names, the manifest last; and the check that what lies there is what was written."""
+"""Finished shards → their final names, the manifest last; and the check that a build is as it was written."""
 import contextlib
 import dataclasses
 import hashlib
@@ -142,7 +142,7 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
 
 
 def _remove_old(folder: str, nothing_moved: bool) -> None:
-    """Removes what an earlier build left, and nothing that bears another name: its manifest first, so that nothing claims the rest.
+    """Removes what an earlier build left, and no other files: the manifest first, so that nothing refers to the rest.
 
     When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """

@@ -113,7 +113,7 @@ def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int, num_shards:
 
 
 def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
-    """Raises ValueError when a chunk's extents are not, one behind the other, all of its runs."""
+    """Raises ValueError when a chunk's extents are not all of its runs, one after another."""
     ends: Dict[Tuple[int, int], int] = {}
     for extent in extents:
         end = ends.get((extent.chunk, extent.run), 0)
@@ -149,7 +149,7 @@ def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[E
 def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool, shard: Tuple[str, int]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
 
-    Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
+    Then the disk space of the shard's part of the runs is freed, so that both together need little more than the runs.
     """
     part, index = shard
     path = shard_path(work_dir, part, index, num_shards[part])
@@ -161,7 +161,7 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
     try:
         merged = merge_shard(pieces, path, keep_duplicates)
     except OSError:
-        if os.path.exists(path + ".json"):     # another host was quicker, and has given back what this one was reading
+        if os.path.exists(path + ".json"):     # another host was quicker, and has freed what this one was reading
             return
         raise
     linked = sum(piece.bytes for piece in pieces if os.stat(piece.path).st_nlink > 1)
@@ -173,7 +173,7 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
 
 def read_shard_marker(work_dir: str, part: str, index: int, count: int) -> Dict[str, Any]:
     """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes, of runs that have a second
-    name and so were not given back to the disk.
+    name and so were not freed.
     """
     return read_own(shard_path(work_dir, part, index, count) + ".json", {
         "records": int, "bytes": int, "sha256": str, "dropped": int, "linked_bytes": int})

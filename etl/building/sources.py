@@ -101,7 +101,7 @@ def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
         if size is not None and before.size != size:
             raise UserError(changed(path, size, before.size))
         if not before.size and is_compressed(path):
-            raise UserError("%s: damaged or truncated: it is empty" % path)    # Python's readers take that for an empty text
+            raise UserError("%s: damaged or truncated: it is empty" % path)    # Python's readers return an empty text
         yield stream
         require_unchanged(path, before)
 
@@ -128,7 +128,7 @@ def require_unchanged(path: str, before: Stamp) -> None:
 
 
 def changed(path: str, before: int, now: int) -> str:
-    """What is said of a file that does not stay as it is."""
+    """The message for a file that changes."""
     sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were rewritten" % now
     return "%s: has changed while being read: %s; run the command again when it is complete" % (path, sizes)
 

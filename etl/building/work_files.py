@@ -3,7 +3,7 @@
 A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever has one
 of our names must be a regular file in the folder itself, not a link. Files with other names belong to someone else and stay.
 
-What is wrong is an OSError that names the file: the work stays, and the user decides.
+A fault is an OSError that names the file: the work stays, and the user decides.
 """
 import contextlib
 import os

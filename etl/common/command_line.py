@@ -34,7 +34,7 @@ Config = TypeVar("Config")
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
-# What becomes of a flag when a run that was interrupted goes on: it must be as it was, unless the user allows the change; it may
+# What happens to a flag when an interrupted run is resumed: it must be as it was, unless the user allows the change; it may
 # change; it names something whose content is compared instead; it must be as it was, whatever the user allows.
 SAME, FREE, SAME_CONTENT, FIXED = "same", "free", "same content", "fixed"
 ANY_DEVICE, NPU_ALONE = "any device", "NPU alone"                # where a flag has an effect
@@ -150,7 +150,7 @@ def require_paths_that_can_be_read() -> None:
 
 
 def describe(config: Any) -> str:
-    """The flags of a config as one line that can be pasted behind the command."""
+    """The flags of a config as one line that can be pasted after the command."""
     parts = []
     for name, value in flags_of(config).items():
         if value is None or value == () or value == "":

@@ -25,7 +25,7 @@ _NAME_CHARS = 40                               # of the final name that a tempor
 
 
 def temporary_path(path: str) -> str:
-    """A new neighbour's name for what will be `path`; on a cluster two hosts may be at the same file, with the same process id.
+    """A new name in the same folder for what will be `path`; on a cluster two hosts may write the same file, with the same process id.
 
     `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
     """
@@ -39,7 +39,7 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_temporary(folder: str) -> None:
-    """Removes what writers that were killed have left in a folder; only for the holder of the folder's lock.
+    """Removes what killed writers have left in a folder; only for the holder of the folder's lock.
 
     Only files and folders of our own names: never what a link points to, never what lies in folders of other names.
     """
@@ -53,7 +53,7 @@ def remove_temporary(folder: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[IO[bytes]]:
-    """Opens a temporary neighbour of `path` for bytes; it takes the final name only when the block ends well.
+    """Opens a temporary file beside `path` for bytes; it gets the final name only when the block succeeds.
 
     On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
     """
@@ -81,9 +81,9 @@ def copy(source: str, path: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
-    """Gives a new neighbour of `path` to write into; it takes the final name only when the block ends well.
+    """Makes a temporary folder beside `path`; it gets the final name only when the block succeeds.
 
-    Raises UserError naming the flag when there is something at `path` already. On any error the neighbour is removed.
+    Raises UserError naming the flag when there is something at `path` already. On any error the temporary folder is removed.
     """
     if os.path.lexists(path):
         raise UserError("--%s: %s already exists: give a new folder" % (flag_name, path))
@@ -139,9 +139,9 @@ def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) 
 
 
 def free_range(path: str, offset: int, length: int) -> None:
-    """Gives the disk blocks of a part of a file back, whose size stays and which reads as zeros there.
+    """Frees the disk blocks of a part of a file; its size stays, and that part reads as zeros.
 
-    Does nothing to a file that has a second name (a copy made of hard links): who uses that one has not agreed. Nor where the system or the
+    Does nothing to a file that has a second name (a copy made of hard links): its other user has not agreed. Nor where the system or the
     file system cannot (what works is Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2).
     """
     keep_size, punch_hole = 1, 2

@@ -70,7 +70,7 @@ def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
 
 
 def deserialize_example(record: bytes) -> Dict[str, np.ndarray]:
-    """Reads what `serialize_examples` (or TensorFlow, or anybody) wrote: {name: int64 or float32 array}; no value for bytes.
+    """Reads what `serialize_examples`, TensorFlow or any other writer wrote: {name: int64 or float32 array}; no value for bytes.
 
     Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are no Example.
     """
@@ -78,7 +78,7 @@ def deserialize_example(record: bytes) -> Dict[str, np.ndarray]:
 
 
 def rewritten(record: bytes, names: Container[str]) -> bytes:
-    """The features of these names of an Example that anybody may have written, as `serialize_examples` writes them, in any order.
+    """The features of these names of an untrusted Example, as `serialize_examples` writes them, in any order.
 
     Raises ValueError as `deserialize_example` does.
     """
@@ -220,7 +220,7 @@ def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
         shift += 7
 
 
-_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5    # wire types; groups (3, 4) are in nobody's Examples
+_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5    # wire types; no Example has groups (3, 4)
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3                # fields of a Feature
 _LONG_VARINT = re.compile(rb"[\x80-\xff]{10}")
 _NO_EXAMPLE = "not a serialized tf.train.Example"

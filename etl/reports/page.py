@@ -20,7 +20,7 @@ from etl.reports.charts import Html, caption_of, escaped
 
 
 class Section(NamedTuple):
-    """A heading and what stands under it: `Html` parts as they are, each plain string as a paragraph."""
+    """A heading and its content: `Html` parts as they are, each plain string as a paragraph."""
     title: str
     body: Sequence[str]
 
@@ -66,7 +66,7 @@ def facts(pairs: Sequence[Tuple[str, Any]]) -> Html:
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Html:
     """Rows of text, numbers or `Html` under headers; None is an empty cell.
 
-    A column of numbers stands at the right, all with the same decimals. Raises ValueError for a row of another length.
+    A column of numbers is right-aligned, all with the same decimals. Raises ValueError for a row of another length.
     """
     for row in rows:
         if len(row) != len(headers):
