@@ -296,7 +296,7 @@ def test_disk_space_that_a_copy_of_hard_links_cannot_give_back_is_told(flags, ou
     other = str(tmp_path / "other")
     shutil.copytree(out, other, copy_function=os.link)
     assert main(in_folder(flags, other)) == 0
-    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs have a second name" % other, capsys.readouterr().out)
+    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs are hard-linked elsewhere" % other, capsys.readouterr().out)
 
 
 STRAY = (".work/notes.txt", ".work/.DS_Store", ".work/lost+found/x", ".work/0123456789abcdef/mine", "HASH/notes.txt", "HASH/.nfs01",
@@ -333,8 +333,8 @@ def test_a_file_in_the_place_of_a_folder_is_told_before_the_work(flags, out, cap
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
-    (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord is not that"),
+    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
+    (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord differs"),
     (lambda path: write_json(path + ".json", {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
      "records must be an integer of at least 0, got -1"),
     (lambda path: write_json(path + ".json", {"shard": ["/etc/passwd", 1, 1, ""], "dropped": 0}), "missing field records, bytes"),
@@ -344,7 +344,7 @@ def test_a_merged_shard_that_is_not_as_its_marker_says(flags, built, out, monkey
     path = os.path.join(work_dir_of(out), "shards", "tf_examples-00000-of-00002.tfrecord")
     change(path)
     error = error_of(capsys, flags)
-    assert re.search("^%s.json: %s.*: damaged, or written by something else; remove it" % (path, message), error)
+    assert re.search("^%s.json: %s.*: damaged, or not written by a build; remove it" % (path, message), error)
     assert os.path.exists(path + ".json")
 
 
