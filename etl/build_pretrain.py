@@ -1,7 +1,7 @@
 """Builds pretraining samples from text: whole-word masking and sentence order, as sharded TFRecords.
 
 Input is UTF-8 text, one sentence a line, a blank line between documents, or JSON lines. The same input, flags and seed give the
-same bytes, whatever the runner and the number of workers. A build that was interrupted goes on when the same command runs again.
+same bytes, whatever the runner and the number of workers. An interrupted build resumes when the same command runs again.
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
@@ -22,7 +22,7 @@ from etl.beam.pipeline import RunnerConfig, run_map
 from etl.building import report
 from etl.building.chunks import (REASONS_SHOWN, Marker, build_chunk, marker_path, read_histograms,
                                  read_marker, read_markers)
-from etl.building.plan import BuildConfig, Plan, drop_other_builds, make_plan, work_folder
+from etl.building.plan import BuildConfig, BuildPlan, drop_other_builds, plan_build, work_folder
 from etl.building.publish import DEAD_LETTERS, publish, require_merged, require_places, verify
 from etl.building.random_segments import candidates_path, collect_candidates, write_pools
 from etl.building.shards import Extent, read_shard_marker, shard_path, write_extents, write_shard
@@ -30,7 +30,7 @@ from etl.building.sources import require_unchanged
 from etl.building.work_files import require_own
 from etl.common.command_line import UserError, run
 from etl.common.files import await_files
-from etl.common.progress import clock, progress
+from etl.common.progress_line import clock, progress_line
 from etl.records import manifest
 from etl.samples.histograms import sum_histograms
 from etl.samples.instances import PARTS
@@ -48,7 +48,7 @@ def build(config: BuildConfig) -> None:
         print(verify(config.output_dir))
         return
     begin = time.time()
-    plan = make_plan(config)
+    plan = plan_build(config)
     require_places(config, plan)
     runner = _runner(config, plan)
     print("Building samples from %d file%s (%.1f MB) %s"
@@ -56,9 +56,9 @@ def build(config: BuildConfig) -> None:
              "on " + config.cluster.place if runner.options else
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
     longest = max(albert_config.load(name).max_position_embeddings for name in albert_config.shipped_names())
-    if config.max_seq_length > longest:
+    if config.instances.max_seq_length > longest:
         print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model needs another "
-              "max_position_embeddings" % (config.max_seq_length, longest))
+              "max_position_embeddings" % (config.instances.max_seq_length, longest))
     with work_folder(plan):
         _require_sound_work(plan)
         markers = _build_chunks(config, plan, runner)
@@ -72,11 +72,11 @@ def build(config: BuildConfig) -> None:
         result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
     if os.path.isdir(plan.work_parent):
-        print("Note: %s stays: there are files in it that no build has written" % plan.work_parent)
+        print("Note: %s was kept: it holds files that no build wrote" % plan.work_parent)
 
 
-def _require_sound_work(plan: Plan) -> None:
-    """Raises OSError for what an earlier run has left and this one cannot go on with: now, not in some hours."""
+def _require_sound_work(plan: BuildPlan) -> None:
+    """Raises OSError when the work of an earlier run cannot be resumed: now, not hours later."""
     job = plan.job
     require_own(job.work_dir)
     read_markers(job, len(plan.ranges))
@@ -86,34 +86,34 @@ def _require_sound_work(plan: Plan) -> None:
                 require_merged(plan, part, index, count, reads_it=True)
 
 
-def _runner(config: BuildConfig, plan: Plan) -> RunnerConfig:
-    """Where to run; raises UserError when nobody answers there."""
+def _runner(config: BuildConfig, plan: BuildPlan) -> RunnerConfig:
+    """Where to run; raises UserError when the engine does not answer."""
     options = config.cluster.beam_options(reach(config.cluster))
-    return RunnerConfig(config.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
+    return RunnerConfig(config.cluster.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
 
 
-def _build_chunks(config: BuildConfig, plan: Plan, runner: RunnerConfig) -> List[Marker]:
+def _build_chunks(config: BuildConfig, plan: BuildPlan, runner: RunnerConfig) -> List[Marker]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
     job, ranges = plan.job, list(enumerate(plan.ranges))
-    if config.sentence_objective == "next":
-        collect = functools.partial(collect_candidates, job.work_dir, config.random_seed, config.eval_fraction, job.input_format,
-                                    job.text_field)
+    if job.instances.sentence_objective == "next":
+        collect = functools.partial(collect_candidates, job.work_dir, job.instances.random_seed, job.eval_fraction,
+                                    job.text_format)
         run_map("CollectRandomSegments", collect, ranges, runner)
         await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
-        write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.input_format, job.text_field, len(ranges))
+        write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.text_format, len(ranges))
     seen: Dict[int, Tuple[int, int]] = {}
-    with progress("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
+    with progress_line("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
         await_files(marker_path(job.work_dir, index) for index, _ in ranges)
     return read_markers(job, len(ranges))
 
 
-def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
+def _merge(plan: BuildPlan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
     """Sorted runs to shards."""
     job, total = plan.job, sum(extent.bytes for extent in extents)
     shards = write_extents(job.work_dir, dict(job.num_shards), extents)
     write = functools.partial(write_shard, job.work_dir, dict(job.num_shards), job.keep_duplicates)
-    with progress("shards", total, lambda: _shards_done(plan)):
+    with progress_line("shards", total, lambda: _shards_done(plan)):
         if total > MERGE_IN_PROCESS_BYTES:
             run_map("MergeShards", write, shards, runner)
         else:
@@ -123,7 +123,7 @@ def _merge(plan: Plan, runner: RunnerConfig, extents: Sequence[Extent]) -> None:
     linked = sum(read_shard_marker(job.work_dir, part, index, count)["linked_bytes"] for part, count in job.num_shards
                  for index in range(count))
     if linked:
-        print("Note: %.1f MB of %s have a second name (a hard link): their disk space was not given back while shards were merged"
+        print("Note: %.1f MB of %s are hard-linked elsewhere: their disk space was not freed while shards were merged"
               % (linked / 1e6, os.path.join(job.work_dir, "runs")))
 
 
@@ -141,22 +141,22 @@ def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> No
                         % (documents, counters["documents_too_short"], counters["eval_documents"]))
 
 
-def _chunks_done(plan: Plan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
+def _chunks_done(plan: BuildPlan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
     """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
     for index in set(range(len(plan.ranges))) - set(seen):
         if os.path.exists(marker_path(plan.job.work_dir, index)):
-            with contextlib.suppress(OSError):     # told when the chunks are done
+            with contextlib.suppress(OSError):     # reported when the chunks are done
                 marker = read_marker(plan.job, index)
                 seen[index] = marker.bytes, sum(marker.counters.get(part + "_samples", 0) for part in PARTS)
     return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))
 
 
-def _shards_done(plan: Plan) -> Tuple[int, str]:
+def _shards_done(plan: BuildPlan) -> Tuple[int, str]:
     sizes = [os.path.getsize(path) for path in _shard_paths(plan) if os.path.exists(path)]
     return sum(sizes), "%d shards" % len(sizes)
 
 
-def _shard_paths(plan: Plan) -> List[str]:
+def _shard_paths(plan: BuildPlan) -> List[str]:
     return [shard_path(plan.job.work_dir, part, index, count) for part, count in plan.job.num_shards for index in range(count)]
 
 
@@ -180,8 +180,8 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
             len(result.train), len(result.eval), sum(shard.bytes for shard in result.train + result.eval) / 1e6)),
         ("time", clock(seconds)),
     ]
-    if config.sentence_objective != "none":
-        name = "swapped" if config.sentence_objective == "order" else "random second segment"
+    if config.instances.sentence_objective != "none":
+        name = "swapped" if config.instances.sentence_objective == "order" else "random second segment"
         rows.append((name, "{:.1%}".format(count["label_1_samples"] / samples)))
     if count["dropped_samples"]:
         rows.append(("dropped as repeated", "{:,} samples".format(count["dropped_samples"])))

@@ -14,6 +14,7 @@ import itertools
 import os
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from pydoc_data import topics
 from typing import Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple
 
 from etl.building.sources import opened
@@ -34,7 +35,7 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.
 class VocabConfig:
     """The flags of this command."""
     output_file: str = flag("output/vocab.txt", "where the vocabulary goes (for sentencepiece: the model)")
-    input_file: Tuple[str, ...] = flag((), "text to learn from: names or quoted globs; without it, the shipped vocabulary is made")
+    input_file: Tuple[str, ...] = flag((), "text to learn from: names or quoted globs; without it, the shipped vocabulary is written")
     vocab_size: int = flag(SHIPPED_SIZE, "number of entries")
     model: str = flag("wordpiece", "kind of vocabulary", MODELS)
     do_lower_case: bool = flag(True, "lower-case and strip accents first")
@@ -69,7 +70,7 @@ def build(config: VocabConfig) -> None:
 
 
 def read_lines(paths: Iterable[str]) -> Iterator[str]:
-    """The non-blank lines of text files. UserError names file and line of bytes that are no UTF-8."""
+    """The non-blank lines of text files. UserError names file and line of bytes that are not UTF-8."""
     for path in paths:
         with opened(path) as stream:
             for number, line in enumerate(stream, 1):
@@ -124,7 +125,7 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     made: Dict[str, None] = {}
     while queue and len(made) < limit:
         count, pair = heapq.heappop(queue)
-        if -count != pairs[pair]:              # an old entry: the pair was counted anew since
+        if -count != pairs[pair]:              # a stale entry: the pair has been counted again since
             if pairs[pair] > 0:
                 heapq.heappush(queue, (-pairs[pair], pair))
             continue
@@ -141,7 +142,6 @@ def shipped_vocabulary() -> List[str]:
     """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up to the size."""
     symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr") + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
     letters = [char for char in symbols if char.isalnum()]
-    from pydoc_data import topics
     english = _count_words(list(topics.topics.values()) + list(read_lines(expand([_SAMPLE], "sample"))), True)
     latin = learn_merges({word: count for word, count in english.items() if word.isascii() and word.isalpha()},
                          LATIN_PIECES)
@@ -198,7 +198,7 @@ def _characters(word: str) -> List[str]:
 
 def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index: int, pairs: Counter,
           places: Dict[Tuple[str, str], Set[int]], queue: List[Tuple[int, Tuple[str, str]]]) -> None:
-    """Joins `pair` wherever it stands in one word, and counts the word's pairs anew."""
+    """Joins `pair` wherever it stands in one word, and counts the word's pairs again."""
     pieces, count = word
     for old in zip(pieces, pieces[1:]):
         pairs[old] -= count

@@ -1,6 +1,6 @@
 """Prints samples so that a person can judge them: words, what is masked and how, the labels.
 
-Words are parted by blanks where the record knows them (--token_boundary builds), else each Han character is one. A predicted
+Words are separated by spaces where the record knows them (--token_boundary builds), else each Han character is one. A predicted
 token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
 Two of them in one word are joined by a point: [北]·[京=].
@@ -9,18 +9,16 @@ Two of them in one word are joined by a point: [北]·[京=].
 """
 import os
 from dataclasses import dataclass
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, Optional, Sequence, Tuple
 
 import numpy as np
 
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import expand
 from etl.records import manifest
-from etl.records.examples import decode_example, read_frames
+from etl.records.examples import deserialize_example, read_frames
 from etl.samples.instances import LABEL_MEANINGS
-from etl.text.tokenization import SentencePieceTokenizer, TokenizerConfig, WordPieceTokenizer, load_tokenizer
-
-Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
+from etl.text.tokenization import Tokenizer, TokenizerConfig, load_tokenizer
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,9 @@ class ShowConfig:
     """The flags of this command."""
     files: Tuple[str, ...] = flag(("output/pretrain_data/tf_examples-*.tfrecord",), "TFRecord files: names or quoted globs",
                                   positional=True)
-    vocab_file: Optional[str] = flag(None, "vocabulary of the ids; without it the one beside the manifest")
+    vocab_file: Optional[str] = flag(None, "vocabulary of the ids; default: the one beside the manifest")
     limit: int = flag(5, "samples to print from each file")
-    skip: int = flag(0, "samples to pass over first in each file")
+    skip: int = flag(0, "samples to skip at the start of each file")
 
     def __post_init__(self) -> None:
         if self.limit < 1:
@@ -55,20 +53,20 @@ def show(config: ShowConfig) -> None:
         number = None
         for number, record in _records(path, config.skip, config.limit):
             try:
-                values = decode_example(record)
+                values = deserialize_example(record)
                 text = render(values, tokenizer, objective)
             except (ValueError, KeyError, IndexError) as error:
                 raise UserError("%s: record %d is no pretraining sample: %r" % (path, number, error))
             print("%s: record %d\n%s\n" % (path, number, text))
         if number is None:
-            print("%s: no record%s\n" % (path, " behind the first %d" % config.skip if config.skip else ""))
+            print("%s: no record%s\n" % (path, " after the first %d" % config.skip if config.skip else ""))
 
 
 def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optional[str] = None) -> str:
     """A record's features as text: a line with the facts, a line for each segment.
 
     Args:
-      objective: the sentence objective of the build, which says what the label means; None where nobody knows.
+      objective: the sentence objective of the build, which says what the label means; None if unknown.
     """
     length = int(values["input_mask"].sum())
     ids = values["input_ids"][:length].copy()

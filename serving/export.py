@@ -127,7 +127,7 @@ def write_saved_model(config: ExportConfig, folder: str, model: ModelFolder, che
     takes_text = not model.tokenizer.spm_model_file
     ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
     wanted = reference.probabilities(model, checkpoint, ids)
-    twin = make_twin(model, tokenizer) if takes_text else None
+    twin = make_twin(model, tokenizer) if isinstance(tokenizer, WordPieceTokenizer) else None
     with tf.Graph().as_default() as graph, tf.Session() as session:
         definitions = signatures.build(model, twin)
         saver = checkpoint_files.restore(session, checkpoint, model.config)

@@ -127,7 +127,7 @@ def test_a_build_on_an_engine_that_ends_takes_its_job_back_and_another_runner_go
         await_the_end_of(processes)
     log_path, = glob.glob(str(tmp_path / "out" / ".work" / "*" / "workers.log"))
     with open(log_path) as log:
-        assert "The command has gone: its job is cancelled" in log.read()
+        assert "The command has ended: cancelling its job" in log.read()
     assert main(flags(tmp_path, "out", 1)) == 0
     assert hashes(tmp_path, "out") == undisturbed
 

@@ -143,8 +143,8 @@ def said(capsys, folder):
 SHIPPED = ", ".join(albert_config.shipped_names())
 NO_EXPORT = "no exported model here: run python -m serving.export first"
 FIELDS = ", ".join(sorted(field.name for field in dataclasses.fields(CONFIG)))
-NOT_GB18030 = "not UTF-8: invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 makes UTF-8 of it"
-NOT_UTF16 = "not UTF-8: invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 makes UTF-8 of it"
+NOT_GB18030 = "not UTF-8: invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 converts it"
+NOT_UTF16 = "not UTF-8: invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
 SPECIALS = "a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: "
 NO_CHECKPOINT = "no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
 FAMILY = " It is of the albert_zh family; shipped configs that fit it: none"
@@ -163,7 +163,7 @@ MISTAKES = [
     (BUILD + " --input_file wiki_00", "--input_file: wiki_00 holds JSON lines: give --input_format jsonl, and --text_field, the field of "
      "the text"),
     (BUILD + " --input_file blank.txt", "--input_file: no text in blank.txt"),
-    (BUILD + " --input_file '*.txt'", "--input_file: vocab.txt is the vocabulary: name text alone"),
+    (BUILD + " --input_file '*.txt'", "--input_file: vocab.txt is the vocabulary: give text files only"),
     (BUILD + " --input_file corpus.txt --output_dir corpus.txt", "--output_dir: FOLDER/corpus.txt is a file, not a folder"),
     (BUILD + " --input_file corpus.txt --output_dir tuned", "--output_dir: tuned holds a model: give another folder"),
     # Vocabularies

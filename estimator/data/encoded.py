@@ -94,7 +94,7 @@ def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) 
     """Where the rows of these very examples are kept."""
     tokenizer = encoding.tokenizer
     digest = hashlib.sha256(json.dumps([
-        FORMAT_VERSION, files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file), tokenizer.do_lower_case,
+        FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
         encoding.max_seq_length, encoding.doc_stride, list(encoding.labels)]).encode("utf-8"))
     for example in examples:
         digest.update(json.dumps(example[:3]).encode("utf-8"))

@@ -74,7 +74,7 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
     for name, given in (("max_seq_length", max_seq_length), ("max_predictions_per_seq", max_predictions_per_seq)):
         if given not in (None, getattr(build, name)):
             raise UserError("--%s is %d, but the records have %d, says %s" % (name, given, getattr(build, name), path))
-    vocabulary = build.tokenizer.spm_model_file or build.tokenizer.vocab_file
+    vocabulary = build.tokenizer.vocabulary_file
     if files.sha256_of_file(vocabulary) != build.vocab_sha256:
         raise UserError("%s: not the vocabulary that the records were made with; its SHA-256 is not that of %s"
                         % (vocabulary, path))
@@ -139,7 +139,7 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
     """
     limits = limits_of(features, vocab_size)
     try:
-        values = examples.decode_example(record)
+        values = examples.deserialize_example(record)
     except ValueError as error:
         raise UserError("%s: %s" % (place, error))
     for feature in features:

@@ -193,7 +193,7 @@ def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> T
     given = config.spm_model_file or config.vocab_file
     if beside:
         tokenizer = beside.tokenizer
-        ours = tokenizer.spm_model_file or tokenizer.vocab_file
+        ours = tokenizer.vocabulary_file
         if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
             raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
                             % ("spm_model_file" if config.spm_model_file else "vocab_file", given, ours))

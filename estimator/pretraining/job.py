@@ -134,7 +134,7 @@ def describe_model(config: PretrainConfig, model: AlbertConfig, data: Pretrainin
     if data.vocab_size != model.vocab_size:
         raise UserError("vocab_size is %d in %s, but the vocabulary of the records, %s, has %d entries"
                         % (model.vocab_size, config.albert_config_file,
-                           data.tokenizer.spm_model_file or data.tokenizer.vocab_file, data.vocab_size))
+                           data.tokenizer.vocabulary_file, data.vocab_size))
     if model.type_vocab_size < 2:
         raise UserError("type_vocab_size must be at least 2 in %s, one for each segment, got %d"
                         % (config.albert_config_file, model.type_vocab_size))

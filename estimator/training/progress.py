@@ -6,7 +6,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
-from etl.common.progress import clock
+from etl.common.progress_line import clock
 
 
 CALLS_THAT_PREPARE = 2                         # the session: one for what is fetched with a line, one for the other calls

@@ -143,7 +143,7 @@ def _read_run(path: str) -> Dict[str, Any]:
 def _model_facts(description: ModelFolder) -> Dict[str, Any]:
     """All that makes a model, by name."""
     tokenizer = description.tokenizer
-    vocabulary = files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file)
+    vocabulary = files.sha256_of_file(tokenizer.vocabulary_file)
     return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,
                 max_seq_length=description.max_seq_length, do_lower_case=tokenizer.do_lower_case,
                 vocabulary="of SHA-256 %s" % vocabulary[:12])

@@ -22,7 +22,7 @@ from estimator.training.resume import Position
 from estimator.weights import checkpoint_files, checkpoint_list, model_folder
 from etl.common import files
 from etl.common.command_line import UserError
-from etl.common.progress import clock
+from etl.common.progress_line import clock
 from etl.reports.page import Section
 
 LOCK_FILE = ".lock"

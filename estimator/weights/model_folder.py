@@ -51,7 +51,7 @@ def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length:
     vocab_size = len(load_tokenizer(tokenizer).vocabulary)
     if vocab_size != config.vocab_size:
         raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
-                        % (config.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, vocab_size))
+                        % (config.vocab_size, tokenizer.vocabulary_file, vocab_size))
     try:
         return ModelFolder(config, tokenizer, max_seq_length, *args)
     except ValueError as error:
@@ -137,7 +137,7 @@ def _fields_of(description: ModelFolder) -> Dict[str, Any]:
     return {"format_version": FORMAT_VERSION,
             "do_lower_case": tokenizer.do_lower_case,
             "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
-            "vocab_sha256": files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file),
+            "vocab_sha256": files.sha256_of_file(tokenizer.vocabulary_file),
             "max_seq_length": description.max_seq_length,
             "task": description.task,
             "labels": list(description.labels) or None,

@@ -323,4 +323,4 @@ def _require_vocabulary(tokenizer: TokenizerConfig, config: AlbertConfig) -> Non
     size = len(load_tokenizer(tokenizer).vocabulary)
     if size != config.vocab_size:
         raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
-                        % (config.vocab_size, tokenizer.spm_model_file or tokenizer.vocab_file, size))
+                        % (config.vocab_size, tokenizer.vocabulary_file, size))

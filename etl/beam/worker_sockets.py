@@ -1,60 +1,36 @@
 """A build's worker processes on this host talk to Beam's runner over Unix sockets, in a folder that only this user can enter.
 
-Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: who reaches
-one of them runs what he likes. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
-sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. What is not known here is
-refused: a Beam that asks for something else makes the build fail, not listen.
+Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: anyone who
+reaches one of them can run any code. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
+sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. Anything else is
+refused: with a Beam that works differently, the build fails instead of listening on a port.
 """
-import contextlib
 import itertools
 import os
-import shutil
-import socket
-import tempfile
 import urllib.parse
-from typing import Any, Iterator
+from typing import Any
 
-from etl.common.command_line import UserError, one_line
+import grpc
+from apache_beam.runners.portability import local_job_service
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+from apache_beam.runners.worker import sdk_worker_main
+from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
 
 FOLDER_VARIABLE = "ETL_WORKER_SOCKETS"         # where a worker finds the folder
 BEAMS_ADDRESS = "[::]:0"                       # what Beam 2.48 asks for: any port on all addresses
 
 
-@contextlib.contextmanager
-def socket_folder() -> Iterator[str]:
-    """A new folder that takes sockets and that no other user can enter, while the block runs.
-
-    Raises UserError when neither TMPDIR nor /tmp takes sockets, whose paths have room for about a hundred bytes.
-    """
-    folder, reason = "", ""
-    for parent in (tempfile.gettempdir(), "/tmp"):
-        folder = tempfile.mkdtemp(prefix="etl-", dir=parent)       # with mode 0700, whatever the umask
-        reason = _why_no_socket(os.path.join(folder, "probe"))
-        if not reason:
-            break
-        shutil.rmtree(folder)
-    if reason:
-        raise UserError("TMPDIR: no Unix socket can be made in %s: %s; name another folder" % (tempfile.gettempdir(), reason))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def listen_at_sockets(folder: str) -> None:
     """From now on, the servers of this process's runner listen in the folder, and workers that it starts learn of it."""
-    from apache_beam.runners.portability import local_job_service
-    from apache_beam.runners.portability.fn_api_runner import worker_handlers
     os.environ[FOLDER_VARIABLE] = folder
     worker_handlers.grpc = local_job_service.grpc = _Grpc(folder)
 
 
 def connect_to_sockets(folder: str) -> None:
     """From now on, whatever Beam's half of a worker connects to is in the folder."""
-    from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
     connect = GRPCChannelFactory.insecure_channel
 
-    def insecure_channel(target: str, options: Any = None) -> Any:
+    def insecure_channel(target: str, options: Any = None) -> grpc.Channel:
         host, _, number = target.rpartition(":")
         if host != "localhost" or not number.isdigit():
             raise RuntimeError("Beam's worker connects to %s, which is no socket of its runner's" % target)
@@ -64,8 +40,7 @@ def connect_to_sockets(folder: str) -> None:
 
 
 def work() -> None:
-    """Is a worker that Beam's runner has started, to its end."""
-    from apache_beam.runners.worker import sdk_worker_main
+    """Runs a worker that Beam's runner has started, until it ends."""
     connect_to_sockets(os.environ[FOLDER_VARIABLE])
     sdk_worker_main.main([])
 
@@ -77,9 +52,8 @@ class _Grpc:
         self._folder = folder
         self._numbers = itertools.count(1)     # as ports they would be privileged: no other user's process answers there
 
-    def server(self, *args: Any, **kwargs: Any) -> Any:
+    def server(self, *args: Any, **kwargs: Any) -> grpc.Server:
         """A server of gRPC's, with the same arguments, that listens in the folder."""
-        import grpc
         server = grpc.server(*args, **kwargs)
         listen = server.add_insecure_port
 
@@ -97,17 +71,6 @@ class _Grpc:
 def _url(folder: str, number: str) -> str:
     """gRPC's name of a socket; it decodes % and would take # and ? for the path's end."""
     return "unix:" + urllib.parse.quote(os.fsencode(os.path.join(folder, number)))
-
-
-def _why_no_socket(path: str) -> str:
-    """Why a socket cannot be made there; empty when it can."""
-    try:
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.bind(path)
-        os.remove(path)
-        return ""
-    except OSError as error:
-        return one_line(error)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
 """One unit of work: a byte range of a file → samples in run files, and a marker that says what they hold.
 
-The marker is written last. A chunk whose marker exists is done, so a job that was interrupted goes on where it stopped, and progress and
+The marker is written last. A chunk whose marker exists is done, so an interrupted job resumes where it stopped, and progress and
 counters work the same on every runner.
 """
 import functools
-import itertools
 import json
 import os
 import platform
@@ -12,17 +11,18 @@ import re
 import socket
 from collections import Counter
 from dataclasses import dataclass
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 from etl.building.random_segments import RandomSegments, pool_path
 from etl.building.shards import EXTENT_SHAPE, Extent, Sample, require_runs, sample_key, seeds_of, write_runs
-from etl.building.sources import BadRecord, FileRange, line_number, read_documents
+from etl.building.sources import BadRecord, FileRange, TextFormat, line_number, read_documents
 from etl.building.work_files import damaged, read_own
+from etl.common.batches import in_batches
 from etl.common.command_line import UserError
 from etl.common.files import write_json, write_text
-from etl.records.examples import encode_examples
+from etl.records.examples import serialize_examples
 from etl.records.manifest import COUNTS
 from etl.samples.draws import rng_for
 from etl.samples.features import instance_features
@@ -30,10 +30,10 @@ from etl.samples.histograms import NAMES, TEXT_NAMES, Histograms
 from etl.samples.instances import (PARTS, DrawSegment, InstanceConfig, Instances, mask_pairs, part_of,
                                    segment_pairs, tokenize_document)
 from etl.samples.masking import KEPT, MASKED, PERMUTED, RANDOM
-from etl.samples.segments import SegmentPair
+from etl.samples.segments import SegmentPair, TokenizedDocument
 from etl.text.documents import Document
 from etl.text.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
-from etl.text.words import load_segmenter
+from etl.text.words import SegmenterConfig, load_segmenter
 
 REASONS_SHOWN = 3
 SAMPLES_AT_ONCE = 64                           # that NumPy masks in one go: many for its speed, few for the caches
@@ -63,15 +63,19 @@ class ChunkJob:
     instances: InstanceConfig
     num_shards: Tuple[Tuple[str, int], ...]
     eval_fraction: float
-    input_format: str = "text"
-    text_field: str = "text"
-    user_dict: Optional[str] = None
-    segmenter: str = "auto"
-    token_boundary: bool = False
+    text_format: TextFormat = TextFormat()
+    segmenter: SegmenterConfig = SegmenterConfig()
     keep_duplicates: bool = True
     stop_at_bad_records: bool = True
     word_share: float = 1.0
     versions: Tuple[Tuple[str, str], ...] = ()
+
+
+class KeyedPair(NamedTuple):
+    """The segments of a sample that is not masked yet, with its part and its key."""
+    part: str
+    key: bytes
+    pair: SegmentPair
 
 
 class Worker:
@@ -80,7 +84,7 @@ class Worker:
     def __init__(self, job: ChunkJob) -> None:
         _require_versions(job)
         self.tokenizer = load_tokenizer(job.tokenizer)
-        self.segmenter = load_segmenter(job.user_dict, job.segmenter)
+        self.segmenter = load_segmenter(job.segmenter)
         self.pools: Dict[str, RandomSegments] = {}
         if job.instances.sentence_objective == "next":
             self.pools = {part: RandomSegments(pool_path(job.work_dir, part), self.tokenizer, self.segmenter,
@@ -129,7 +133,7 @@ def read_marker(job: ChunkJob, index: int) -> Marker:
     try:
         for place, extent in enumerate(marker.extents):
             if extent.chunk != index:
-                raise ValueError("extents[%d]: is of chunk %d" % (place, extent.chunk))
+                raise ValueError("extents[%d]: belongs to chunk %d" % (place, extent.chunk))
             if extent.shard >= num_shards.get(extent.part, 0):
                 raise ValueError("extents[%d]: there is no shard %d of part %.20r" % (place, extent.shard, extent.part))
         require_runs(job.work_dir, marker.extents)
@@ -151,16 +155,19 @@ def read_markers(job: ChunkJob, count: int) -> List[Marker]:
 def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
     """The histograms of a finished chunk, as `Histograms.to_json` gave them. Raises OSError as `read_marker` does."""
     path = histograms_path(work_dir, index)
-    found: Dict[str, Dict[str, int]] = read_own(path, {name: COUNTS for name in NAMES})
+    found = read_own(path, {name: COUNTS for name in NAMES})
     for name in set(NAMES) - set(TEXT_NAMES):
         for value in found[name]:
             if not _SMALL_NUMBER.fullmatch(value):
-                raise damaged(path, "%s: wants numbers of tokens, got %.40r" % (name, value))
+                raise damaged(path, "%s: must be numbers of tokens, got %.40r" % (name, value))
     return found
 
 
 def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
     """Builds the samples of all documents that a range owns. Does nothing when that is done already.
+
+        range → documents → (part, key, segments) of each sample → batches → records → sorted runs
+                    └ tally.add_document                  tally.add_samples ┘
 
     Raises UserError for documents that cannot be used, if the job stops at them.
     """
@@ -168,17 +175,16 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
     marker = marker_path(job.work_dir, index)
     if os.path.exists(marker):
         return
-    counters, bad_records, histograms = tally = _Tally(Counter(), [], Histograms(job.word_share))
-    extents = list(write_runs(_samples(job, file_range, tally), job.work_dir, index, dict(job.num_shards)))
-    if bad_records:
-        write_text(dead_letters_path(job.work_dir, index), "".join(
-            json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason}, ensure_ascii=False) + "\n"
-            for bad in bad_records))
-    counters["bad_records"] = len(bad_records)
-    write_json(histograms_path(job.work_dir, index), histograms.to_json())
+    tally = Tally(load_worker(job), job.word_share)
+    documents = _usable_documents(job, file_range, tally)
+    samples = _samples(job, _keyed_pairs(job, documents, tally), tally)
+    extents = list(write_runs(samples, job.work_dir, index, dict(job.num_shards)))
+    if tally.bad_records:
+        write_text(dead_letters_path(job.work_dir, index), "".join(map(_dead_letter, tally.bad_records)))
+    write_json(histograms_path(job.work_dir, index), tally.histograms.to_json())
     size = (file_range.end or os.path.getsize(file_range.path)) - file_range.begin
-    write_json(marker, {"extents": extents, "counters": counters, "bytes": size,
-                        "bad_records": [describe_bad_record(bad) for bad in bad_records[:REASONS_SHOWN]]})
+    write_json(marker, {"extents": extents, "counters": tally.counters, "bytes": size,
+                        "bad_records": [describe_bad_record(bad) for bad in tally.bad_records[:REASONS_SHOWN]]})
 
 
 def describe_bad_record(bad: BadRecord) -> str:
@@ -186,55 +192,76 @@ def describe_bad_record(bad: BadRecord) -> str:
     return "%s: line %d: %s" % (bad.path, line_number(bad.path, bad.offset), bad.reason)
 
 
-class _Tally(NamedTuple):
-    """What is counted on the way."""
-    counters: Counter
-    bad_records: List[BadRecord]
-    histograms: Histograms
+def _dead_letter(bad: BadRecord) -> str:
+    """A line of JSON."""
+    return json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason}, ensure_ascii=False) + "\n"
 
 
-def _samples(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Sample]:
-    pairs = _keyed_pairs(job, file_range, tally)
-    for batch in iter(lambda: list(itertools.islice(pairs, SAMPLES_AT_ONCE)), []):
-        parts, keys, found = zip(*batch)
-        instances = mask_pairs(found, seeds_of(keys), job.instances, load_worker(job).vocabulary)
-        _count(instances, tally)
-        yield from map(Sample, parts, keys, encode_examples(instance_features(instances, job.token_boundary)))
+class Tally:
+    """What a chunk counts for its marker and for the report."""
+
+    def __init__(self, worker: Worker, word_share: float) -> None:
+        self.counters: Counter = Counter(bad_records=0)
+        self.bad_records: List[BadRecord] = []
+        self.histograms = Histograms(word_share)
+        self._worker = worker
+
+    def add_bad_record(self, bad: BadRecord) -> None:
+        self.bad_records.append(bad)
+        self.counters["bad_records"] += 1
+
+    def add_document(self, document: Document, tokenized: TokenizedDocument, part: str, num_samples: int) -> None:
+        is_unknown = tokenized.ids == self._worker.vocabulary.unk
+        self.counters.update({
+            "documents": 1, part + "_documents": 1, "documents_too_short": int(not num_samples),
+            "sentences": len(document.sentences), "words": int(tokenized.word_starts.sum()), "tokens": len(tokenized.ids),
+            "unknown_tokens": int(is_unknown.sum()), part + "_samples": num_samples})
+        self.histograms.add_document(document, tokenized, self._worker.tokenizer)
+
+    def add_samples(self, instances: Instances) -> None:
+        is_slot = np.arange(instances.masked_lm_kinds.shape[1]) < instances.num_predictions[:, None]
+        kinds = np.bincount(instances.masked_lm_kinds[is_slot], minlength=len(_KIND_NAMES))
+        self.counters.update(
+            sample_tokens=int(instances.lengths.sum()), predictions=int(is_slot.sum()),
+            label_1_samples=int(instances.labels.sum()), **dict(zip(_KIND_NAMES, kinds.tolist())))
+        self.histograms.add_samples(instances)
 
 
-def _keyed_pairs(job: ChunkJob, file_range: FileRange, tally: _Tally) -> Iterator[Tuple[str, bytes, SegmentPair]]:
-    """(part, sample key, segments) of every sample."""
-    worker, counters, seed = load_worker(job), tally.counters, job.instances.random_seed
-    for document in read_documents(file_range, job.input_format, job.text_field):
-        if isinstance(document, BadRecord):
-            if job.stop_at_bad_records:
-                raise UserError(describe_bad_record(document))
-            tally.bad_records.append(document)
-            continue
+def _usable_documents(job: ChunkJob, file_range: FileRange, tally: Tally) -> Iterator[Document]:
+    for document in read_documents(file_range, job.text_format):
+        if isinstance(document, Document):
+            yield document
+        elif job.stop_at_bad_records:
+            raise UserError(describe_bad_record(document))
+        else:
+            tally.add_bad_record(document)
+
+
+def _keyed_pairs(job: ChunkJob, documents: Iterable[Document], tally: Tally) -> Iterator[KeyedPair]:
+    """The segments of every sample, document by document."""
+    worker, seed = load_worker(job), job.instances.random_seed
+    for document in documents:
         tokenized = tokenize_document(document, worker.tokenizer, worker.segmenter)
-        tally.histograms.add_document(document, tokenized, worker.tokenizer)
-        identity: Tuple[object, ...] = (document.identity,)
-        if job.keep_duplicates:
-            identity += (document.file_index, document.offset)
         part = part_of(document, seed, job.eval_fraction)
+        origin = document.file_index, document.offset
+        identity = (document.identity, *origin) if job.keep_duplicates else (document.identity,)
         copies = 1 if part == "eval" else job.instances.dupe_factor    # a held-out document is measured once, not ten times
-        samples = 0
-        for samples, pair in enumerate(segment_pairs(tokenized, copies, job.instances, rng_for(seed, identity),
-                                                     worker.draw_segment_for(document, part)), 1):
-            yield part, sample_key((seed, identity, samples), document.file_index, document.offset), pair
-        for name, count in (
-                ("documents", 1), ("sentences", len(document.sentences)), ("words", int(tokenized.word_starts.sum())),
-                ("tokens", len(tokenized.ids)), ("unknown_tokens", int((tokenized.ids == worker.vocabulary.unk).sum())),
-                (part + "_documents", 1), (part + "_samples", samples), ("documents_too_short", int(not samples))):
-            counters[name] += count
+        pairs = segment_pairs(tokenized, copies, job.instances, rng_for(seed, identity), worker.draw_segment_for(document, part))
+        num_samples = 0
+        for num_samples, pair in enumerate(pairs, 1):
+            yield KeyedPair(part, sample_key((seed, identity, num_samples), *origin), pair)
+        tally.add_document(document, tokenized, part, num_samples)
 
 
-def _count(instances: Instances, tally: _Tally) -> None:
-    is_slot = np.arange(instances.masked_lm_kinds.shape[1]) < instances.num_predictions[:, None]
-    kinds = np.bincount(instances.masked_lm_kinds[is_slot], minlength=len(_KIND_NAMES))
-    tally.counters.update(sample_tokens=int(instances.lengths.sum()), predictions=int(is_slot.sum()),
-                          label_1_samples=int(instances.labels.sum()), **dict(zip(_KIND_NAMES, kinds.tolist())))
-    tally.histograms.add_samples(instances)
+def _samples(job: ChunkJob, pairs: Iterable[KeyedPair], tally: Tally) -> Iterator[Sample]:
+    """Masks the pairs, many at once, and serializes them."""
+    vocabulary = load_worker(job).vocabulary
+    for batch in in_batches(pairs, SAMPLES_AT_ONCE):
+        parts, keys, found = zip(*batch)
+        instances = mask_pairs(found, seeds_of(keys), job.instances, vocabulary)
+        tally.add_samples(instances)
+        records = serialize_examples(instance_features(instances, job.instances.token_boundary))
+        yield from map(Sample, parts, keys, records)
 
 
 def versions() -> Dict[str, str]:

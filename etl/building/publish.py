@@ -1,4 +1,4 @@
-"""Finished shards → their final names, the manifest last; and the check that what lies there is what was written."""
+"""Finished shards → their final names, the manifest last; and the check that a build is as it was written."""
 import contextlib
 import dataclasses
 import hashlib
@@ -10,13 +10,13 @@ from typing import Any, Dict, List, Mapping
 
 from etl.building import report
 from etl.building.chunks import dead_letters_path, versions
-from etl.building.plan import BuildConfig, Plan, remove_lock
+from etl.building.plan import BuildConfig, BuildPlan, remove_lock
 from etl.building.shards import read_shard_marker, shard_name, shard_path
 from etl.building.work_files import damaged, remove_work
-from etl.common.command_line import UserError
+from etl.common.command_line import UserError, flags_of
 from etl.common.files import atomic_write, copy, open_regular, require_file, sha256_of_file, sync_folder
 from etl.records import manifest
-from etl.records.examples import decode_example, pretraining_features, read_frames
+from etl.records.examples import deserialize_example, pretraining_features, read_frames
 from etl.samples.instances import PARTS
 from etl.text.tokenization import load_tokenizer
 
@@ -25,7 +25,7 @@ _SHARD_NAME = re.compile(r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord")
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
 
-def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapping[str, Counter]) -> manifest.Manifest:
+def publish(config: BuildConfig, plan: BuildPlan, counters: Counter, histograms: Mapping[str, Counter]) -> manifest.Manifest:
     """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
 
     What an earlier build left goes just before: a build that fails leaves it untouched.
@@ -48,14 +48,14 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
     vocab_name = _vocab_name(config)
     copy(plan.vocab_path, os.path.join(out, vocab_name))
     _gather_dead_letters(plan, os.path.join(out, DEAD_LETTERS))
-    lengths = job.instances.max_seq_length, job.instances.max_predictions_per_seq
+    lengths = job.instances.max_seq_length, job.instances.num_slots
     field = "spm_model_file" if config.spm_model_file else "vocab_file"
     result = manifest.Manifest(
         train=tuple(shards["train"]), eval=tuple(shards["eval"]),
         max_seq_length=lengths[0], max_predictions_per_seq=lengths[1],
         tokenizer=dataclasses.replace(job.tokenizer, **{field: vocab_name}), vocab_size=plan.vocab_size,
-        vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.token_boundary),
-        flags=dataclasses.asdict(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
+        vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.instances.token_boundary),
+        flags=flags_of(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
     opened = dataclasses.replace(job.tokenizer, **{field: os.path.join(out, vocab_name)})
     report.write_report(out, dataclasses.replace(result, tokenizer=opened), histograms)
     manifest.write(out, result)
@@ -65,14 +65,14 @@ def publish(config: BuildConfig, plan: Plan, counters: Counter, histograms: Mapp
     return result
 
 
-def require_places(config: BuildConfig, plan: Plan) -> None:
+def require_places(config: BuildConfig, plan: BuildPlan) -> None:
     """Raises UserError when something stands where a file of the build will go: before the work, not after it."""
     names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
     for name in names + [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
         require_file(os.path.join(config.output_dir, name), "output_dir")
 
 
-def require_merged(plan: Plan, part: str, index: int, count: int, reads_it: bool = False) -> Dict[str, Any]:
+def require_merged(plan: BuildPlan, part: str, index: int, count: int, reads_it: bool = False) -> Dict[str, Any]:
     """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as the marker says.
 
     It is in the work folder, or has its final name already, when a publication was interrupted. One in the work folder that this run
@@ -83,9 +83,9 @@ def require_merged(plan: Plan, part: str, index: int, count: int, reads_it: bool
     final = os.path.join(os.path.dirname(plan.work_parent), shard_name(part, index, count))
     found = path if os.path.lexists(path) else final
     if not os.path.isfile(found) or os.path.islink(found) or os.path.getsize(found) != marker["bytes"]:
-        raise damaged(path + ".json", "bytes: %d, but %s is not that" % (marker["bytes"], found))
+        raise damaged(path + ".json", "bytes: %d, but %s differs" % (marker["bytes"], found))
     if (reads_it or found == final) and sha256_of_file(found) != marker["sha256"]:
-        raise damaged(path + ".json", "sha256: %s, but %s is not that" % (marker["sha256"], found))
+        raise damaged(path + ".json", "sha256: %s, but %s differs" % (marker["sha256"], found))
     return marker
 
 
@@ -117,7 +117,7 @@ def verify(folder: str) -> str:
         if count != shard.records:
             raise UserError("%s: holds %d records, the manifest says %d" % (path, count, shard.records))
         records, size = records + count, size + shard.bytes
-    vocabulary = found.tokenizer.spm_model_file or found.tokenizer.vocab_file
+    vocabulary = found.tokenizer.vocabulary_file
     if sha256_of_file(vocabulary) != found.vocab_sha256:
         raise UserError("%s: not the vocabulary that the manifest names" % vocabulary)
     entries = len(load_tokenizer(found.tokenizer).vocabulary)
@@ -133,7 +133,7 @@ def _vocab_name(config: BuildConfig) -> str:
 
 def _check_record(record: bytes, features: Any, place: str) -> None:
     try:
-        values = decode_example(record)
+        values = deserialize_example(record)
     except ValueError as error:
         raise UserError("%s: %s" % (place, error))
     for name, _, length in features:
@@ -143,7 +143,7 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
 
 
 def _remove_old(folder: str, nothing_moved: bool) -> None:
-    """Removes what an earlier build left, and nothing that bears another name: its manifest first, so that nothing claims the rest.
+    """Removes what an earlier build left, and no other files: the manifest first, so that nothing refers to the rest.
 
     When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """
@@ -169,7 +169,7 @@ def _shards_in(folder: str) -> List[str]:
     return names
 
 
-def _gather_dead_letters(plan: Plan, path: str) -> None:
+def _gather_dead_letters(plan: BuildPlan, path: str) -> None:
     """Joins the dead letters of all chunks into one file; there is none when all was well."""
     parts = [part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
              if os.path.exists(part)]

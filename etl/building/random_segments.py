@@ -11,8 +11,8 @@ from typing import Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
-from etl.building.sources import FileRange, read_documents, read_documents_at
-from etl.building.work_files import damaged, read_own
+from etl.building.sources import FileRange, TextFormat, read_documents, read_documents_at
+from etl.building.work_files import damaged, read_own, read_own_list
 from etl.common.files import write_json
 from etl.samples.draws import rng_for
 from etl.samples.instances import PARTS, part_of, tokenize_document
@@ -35,7 +35,7 @@ def pool_path(work_dir: str, part: str) -> str:
     return os.path.join(work_dir, "random_documents-%s.json" % part)
 
 
-def collect_candidates(work_dir: str, seed: int, eval_fraction: float, input_format: str, text_field: str,
+def collect_candidates(work_dir: str, seed: int, eval_fraction: float, text_format: TextFormat,
                        numbered_range: Tuple[int, FileRange]) -> None:
     """Writes each part's documents of lowest hash of one range; does nothing when that is done already."""
     index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
@@ -43,14 +43,14 @@ def collect_candidates(work_dir: str, seed: int, eval_fraction: float, input_for
     if os.path.exists(path):
         return
     lowest = {part: _Lowest() for part in PARTS}
-    for document in read_documents(file_range, input_format, text_field):
+    for document in read_documents(file_range, text_format):
         if isinstance(document, Document):
             candidate = _hash(document, seed), document.file_index, document.offset
             lowest[part_of(document, seed, eval_fraction)].add(candidate)
     write_json(path, {part: found.chosen() for part, found in lowest.items()})
 
 
-def write_pools(work_dir: str, paths: List[str], input_format: str, text_field: str, num_ranges: int) -> None:
+def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ranges: int) -> None:
     """Merges the candidates of all ranges and writes the texts of each part's pool."""
     for part in PARTS:
         lowest = _Lowest()
@@ -64,7 +64,7 @@ def write_pools(work_dir: str, paths: List[str], input_format: str, text_field: 
         texts = [document.sentences[:POOL_SENTENCES]
                  for file_index, found in itertools.groupby(places, key=lambda place: place[0])
                  for document in read_documents_at(paths[file_index], file_index, (offset for _, offset in found),
-                                                   input_format, text_field)]
+                                                   text_format)]
         write_json(pool_path(work_dir, part), texts)
 
 
@@ -72,7 +72,7 @@ class RandomSegments:
     """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do in samples."""
 
     def __init__(self, path: str, tokenizer: Any, segmenter: Any, longest_word: int) -> None:
-        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own(path, [[str]])]
+        self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own_list(path, [[str]])]
         self._tokenizer, self._segmenter, self._longest_word = tokenizer, segmenter, longest_word
         self._tokenized: Dict[int, TokenizedDocument] = {}
 

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from etl.records.examples import decode_example, read_frames
+from etl.records.examples import deserialize_example, read_frames
 from etl.records.manifest import Manifest
 from etl.reports.charts import Html, bar_chart, histogram
 from etl.reports.page import Section, Token, beside, facts, page, samples, table, write
@@ -112,7 +112,7 @@ def _samples(folder: str, manifest: Manifest) -> Html:
     tokenizer = load_tokenizer(manifest.tokenizer)
     path = os.path.join(folder, manifest.train[0].path)
     with open(path, "rb") as stream:
-        records = [decode_example(record) for record in itertools.islice(read_frames(stream, path), SAMPLES_SHOWN)]
+        records = [deserialize_example(record) for record in itertools.islice(read_frames(stream, path), SAMPLES_SHOWN)]
     names = LABEL_MEANINGS.get(manifest.flags["sentence_objective"], ("one segment",))
     return samples([("%s, record %d: %s" % (manifest.train[0].path, number, names[int(values["next_sentence_labels"][0])]),
                      _tokens(values, tokenizer)) for number, values in enumerate(records)])

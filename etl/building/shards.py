@@ -15,7 +15,7 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence
 import google_crc32c
 import numpy as np
 
-from etl.building.work_files import read_own, require_own_folder
+from etl.building.work_files import read_own, read_own_list, require_own_folder
 from etl.common.files import atomic_write, free_range, open_regular, sync_folder, temporary_path, write_json
 from etl.records.examples import frame
 from etl.records.manifest import Shard
@@ -113,12 +113,12 @@ def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int, num_shards:
 
 
 def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
-    """Raises ValueError when a chunk's extents are not, one behind the other, all of its runs."""
+    """Raises ValueError when a chunk's extents are not all of its runs, one after another."""
     ends: Dict[Tuple[int, int], int] = {}
     for extent in extents:
         end = ends.get((extent.chunk, extent.run), 0)
         if extent.offset != end:
-            raise ValueError("extents: run %d: wants one from byte %d on, got offset %d" % (extent.run, end, extent.offset))
+            raise ValueError("extents: run %d: must start at byte %d, got offset %d" % (extent.run, end, extent.offset))
         ends[extent.chunk, extent.run] = end + extent.bytes
     for (chunk, run), end in ends.items():
         path = run_path(work_dir, chunk, run)
@@ -149,19 +149,19 @@ def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[E
 def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool, shard: Tuple[str, int]) -> None:
     """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
 
-    Then the shard's part of the runs is given back to the disk, so that both together need little more than the runs.
+    Then the disk space of the shard's part of the runs is freed, so that both together need little more than the runs.
     """
     part, index = shard
     path = shard_path(work_dir, part, index, num_shards[part])
     if os.path.exists(path + ".json"):
         return
     require_own_folder(work_dir, "runs")
-    extents = [Extent(*extent) for extent in read_own(path + ".extents", [EXTENT_SHAPE])]
+    extents = [Extent(*extent) for extent in read_own_list(path + ".extents", [EXTENT_SHAPE])]
     pieces = [Piece(run_path(work_dir, extent.chunk, extent.run), *extent[4:]) for extent in extents]
     try:
         merged = merge_shard(pieces, path, keep_duplicates)
     except OSError:
-        if os.path.exists(path + ".json"):     # another host was quicker, and has given back what this one was reading
+        if os.path.exists(path + ".json"):     # another host was quicker, and has freed what this one was reading
             return
         raise
     linked = sum(piece.bytes for piece in pieces if os.stat(piece.path).st_nlink > 1)
@@ -173,11 +173,10 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
 
 def read_shard_marker(work_dir: str, part: str, index: int, count: int) -> Dict[str, Any]:
     """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes, of runs that have a second
-    name and so were not given back to the disk.
+    name and so were not freed.
     """
-    fields: Dict[str, Any] = read_own(shard_path(work_dir, part, index, count) + ".json", {
+    return read_own(shard_path(work_dir, part, index, count) + ".json", {
         "records": int, "bytes": int, "sha256": str, "dropped": int, "linked_bytes": int})
-    return fields
 
 
 def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:
@@ -254,8 +253,8 @@ def _read_piece(piece: Piece) -> Iterator[Tuple[bytes, bytes]]:
             crc = google_crc32c.extend(google_crc32c.extend(crc, header), record)
             yield header[:_KEY_BYTES], record
     if left or crc != piece.crc32c:
-        raise OSError("%s: not what was written: cut off, damaged, or given back to the disk by another host that has merged it; if the "
-                      "same command does not go on, remove %s" % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
+        raise OSError("%s: not what was written: truncated, damaged, or freed by another host that has merged it; if the "
+                      "same command fails again, remove %s" % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Tuple[bytes, bytes]]:

@@ -11,10 +11,11 @@ import contextlib
 import gzip
 import os
 import zlib
+from dataclasses import dataclass
 from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
 
 from etl.common import json_text
-from etl.common.command_line import UserError
+from etl.common.command_line import UserError, flag
 from etl.common.files import not_utf8
 from etl.text.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 
@@ -26,10 +27,18 @@ INPUT_FORMATS = ("text", "jsonl")
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 
+@dataclass(frozen=True)
+class TextFormat:
+    """How documents stand in a file."""
+    input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: one document per line",
+                             INPUT_FORMATS)
+    text_field: str = flag("text", "name of the field that holds the text in a line of jsonl")
+
+
 class FileRange(NamedTuple):
     """Bytes [begin, end) of a file; `end` is None for a compressed file, which is read whole.
 
-    `size` is what the file had when the ranges were made; None where nobody has looked.
+    `size` is what the file had when the ranges were made; None if unknown.
     """
     file_index: int
     path: str
@@ -58,19 +67,14 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
     return ranges
 
 
-def read_documents(file_range: FileRange, input_format: str = "text", text_field: str = "text"
+def read_documents(file_range: FileRange, text_format: TextFormat = TextFormat()
                    ) -> Iterator[Union[Document, BadRecord]]:
     """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
     with opened(file_range.path, file_range.size) as stream:
-        lines = _lines_from(stream, file_range.begin, MAX_LINE_BYTES[input_format])
-        if input_format == "jsonl":
-            yield from _read_json_lines(lines, file_range, text_field)
-        else:
-            yield from _read_text(lines, file_range)
+        yield from _documents_in(_lines_from(stream, file_range.begin, _longest_line(text_format)), file_range, text_format)
 
 
-def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_format: str, text_field: str
-                      ) -> Iterator[Document]:
+def read_documents_at(path: str, file_index: int, offsets: Iterable[int], text_format: TextFormat) -> Iterator[Document]:
     """The documents whose first lines start at these bytes, ascending (of the text, where the file is compressed).
 
     A file is opened once: what is compressed is read from the front each time. Raises OSError where no document starts.
@@ -79,9 +83,8 @@ def read_documents_at(path: str, file_index: int, offsets: Iterable[int], input_
     with opened(path) as stream:
         for offset in offsets:
             stream.seek(offset)
-            lines = _lines_from(stream, 0, MAX_LINE_BYTES[input_format])
-            found = _read_json_lines(lines, whole, text_field) if input_format == "jsonl" else _read_text(lines, whole)
-            document = next(found, None)
+            lines = _lines_from(stream, 0, _longest_line(text_format))
+            document = next(_documents_in(lines, whole, text_format), None)
             if not isinstance(document, Document):
                 raise OSError("%s: no document at byte %d, where one was before" % (path, offset))
             yield document._replace(offset=offset)
@@ -98,13 +101,13 @@ def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
         if size is not None and before.size != size:
             raise UserError(changed(path, size, before.size))
         if not before.size and is_compressed(path):
-            raise UserError("%s: damaged or cut off: it is empty" % path)    # Python's readers take that for an empty text
+            raise UserError("%s: damaged or truncated: it is empty" % path)    # Python's readers return an empty text
         yield stream
         require_unchanged(path, before)
 
 
 class Stamp(NamedTuple):
-    """What of a file changes when somebody writes into it, or puts another in its place."""
+    """What changes when a file is written to or replaced."""
     size: int
     modified_ns: int
 
@@ -119,15 +122,15 @@ def require_unchanged(path: str, before: Stamp) -> None:
     try:
         now = stamp(os.stat(path))
     except FileNotFoundError:
-        raise UserError("%s: was removed while it was read" % path)
+        raise UserError("%s: was removed while being read" % path)
     if now != before:
         raise UserError(changed(path, before.size, now.size))
 
 
 def changed(path: str, before: int, now: int) -> str:
-    """What is said of a file that does not stay as it is."""
-    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were written anew" % now
-    return "%s: has changed while it was read: %s; run the command again when it is complete" % (path, sizes)
+    """The message for a file that changes."""
+    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were rewritten" % now
+    return "%s: has changed while being read: %s; run the command again when it is complete" % (path, sizes)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -144,7 +147,7 @@ def damage_named(path: str) -> Iterator[None]:
     except (EOFError, zlib.error, OSError) as error:
         if not is_compressed(path):
             raise
-        raise UserError("%s: damaged or cut off: %s" % (path, error))
+        raise UserError("%s: damaged or truncated: %s" % (path, error))
 
 
 def line_number(path: str, offset: int) -> int:
@@ -173,6 +176,17 @@ def begins_with_json(path: str) -> bool:
 def is_compressed(path: str) -> bool:
     """True for a .gz or .bz2 file, which cannot be entered in the middle."""
     return os.path.splitext(path)[1] in _OPENERS
+
+
+def _longest_line(text_format: TextFormat) -> int:
+    return MAX_LINE_BYTES[text_format.input_format]
+
+
+def _documents_in(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange, text_format: TextFormat
+                  ) -> Iterator[Union[Document, BadRecord]]:
+    if text_format.input_format == "jsonl":
+        return _read_json_lines(lines, file_range, text_format.text_field)
+    return _read_text(lines, file_range)
 
 
 def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int, Optional[bytes]]]:

@@ -1,14 +1,14 @@
-"""What lies in a build's work folder: which names are ours, and files that are read as something that anybody may have written.
+"""What lies in a build's work folder: which names are ours, and files that are read as untrusted input.
 
-A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever bears one
-of our names must be a plain file in the folder itself, no link. Whatever bears another name is somebody else's and stays.
+A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever has one
+of our names must be a regular file in the folder itself, not a link. Files with other names belong to someone else and stay.
 
-What is wrong is an OSError that names the file: the work stays, and the user decides.
+A fault is an OSError that names the file: the work stays, and the user decides.
 """
 import contextlib
 import os
 import re
-from typing import Any, Iterator
+from typing import Any, Dict, Iterator, List, Tuple
 
 from etl.common.command_line import UserError
 from etl.common.files import is_temporary, open_regular, read_json
@@ -45,14 +45,14 @@ def require_own(work_dir: str) -> None:
         require_own_folder(work_dir, name)
         for entry in os.scandir(folder):
             if pattern.fullmatch(entry.name) and not entry.is_file(follow_symlinks=False):
-                raise OSError("%s: must be a file, and no link: remove it" % entry.path)
+                raise OSError("%s: must be a regular file, not a link: remove it" % entry.path)
 
 
 def require_own_folder(work_dir: str, name: str) -> None:
     """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is well when it is not there."""
     folder = os.path.join(work_dir, name)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and _is_inside(work_dir, name)):
-        raise OSError("%s: must be a folder, and no link: remove it" % folder)
+        raise OSError("%s: must be a folder, not a link: remove it" % folder)
 
 
 def remove_work(work_dir: str) -> None:
@@ -66,26 +66,41 @@ def remove_work(work_dir: str) -> None:
         for entry in list(os.scandir(folder)):
             if (pattern.fullmatch(entry.name) or is_temporary(entry.name)) and not entry.is_dir(follow_symlinks=False):
                 os.remove(entry.path)
-        with contextlib.suppress(OSError):     # somebody else's file lies there; a network file system keeps one that is open
+        with contextlib.suppress(OSError):     # someone else's file is in it; a network file system keeps one that is open
             os.rmdir(folder)
 
 
-def read_own(path: str, shape: Any, place: str = "") -> Any:
-    """JSON of our own making, lists as tuples.
+def read_own(path: str, shape: Dict[str, Any]) -> Dict[str, Any]:
+    """A JSON object of our own making, lists in it as tuples.
 
     Raises OSError naming file and field when it is not of this shape (see `manifest.checked`).
     """
+    with _own(path):
+        fields: Dict[str, Any] = checked(read_json(path), shape, "")
+    return fields
+
+
+def read_own_list(path: str, shape: List[Any]) -> Tuple[Any, ...]:
+    """A JSON list of our own making, as `read_own` reads an object."""
+    with _own(path):
+        items: Tuple[Any, ...] = checked(read_json(path), shape, "")
+    return items
+
+
+@contextlib.contextmanager
+def _own(path: str) -> Iterator[None]:
+    """Refuses what is no file of ours; a fault in its content that the block finds is damage."""
     with open_regular(path):
         pass
     try:
-        return checked(read_json(path), shape, place)
+        yield
     except ValueError as error:
         raise damaged(path, str(error)[len(path) + 2:] if isinstance(error, UserError) else str(error))
 
 
 def damaged(path: str, fault: str) -> OSError:
     """What is raised for one of our files that is not as we wrote it."""
-    return OSError("%s: %s: damaged, or written by something else; remove it, and the same command makes it anew" % (path, fault))
+    return OSError("%s: %s: damaged, or not written by a build; remove it, and the same command creates it again" % (path, fault))
 
 
 def _is_inside(work_dir: str, name: str) -> bool:

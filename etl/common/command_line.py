@@ -9,6 +9,12 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
 
     def main(argv=None) -> int:
         return run("etl.show", __doc__, ShowConfig, show, argv)
+
+Settings that several flags make up together can be a config of their own, which is handed on whole. On the command line
+its flags stand at the place of the field:
+
+    input_file: Tuple[str, ...] = flag((), "text")                      # --input_file
+    instances: InstanceConfig = nested(InstanceConfig)                  # --max_seq_length, --masking, ...
 """
 import argparse
 import dataclasses
@@ -16,9 +22,11 @@ import difflib
 import logging
 import math
 import os
+import shlex
 import sys
 import warnings
-from typing import Any, Callable, Dict, List, NoReturn, Optional, Sequence, Tuple, Type, TypeVar
+from typing import (Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type,
+                    TypeVar)
 
 from albert_config import ConfigError
 
@@ -26,7 +34,7 @@ Config = TypeVar("Config")
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
-# What becomes of a flag when a run that was interrupted goes on: it must be as it was, unless the user allows the change; it may
+# What happens to a flag when an interrupted run is resumed: it must be as it was, unless the user allows the change; it may
 # change; it names something whose content is compared instead; it must be as it was, whatever the user allows.
 SAME, FREE, SAME_CONTENT, FIXED = "same", "free", "same content", "fixed"
 ANY_DEVICE, NPU_ALONE = "any device", "NPU alone"                # where a flag has an effect
@@ -43,7 +51,7 @@ def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, 
     An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
 
     Args:
-      on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; of no account in a command that cannot be resumed.
+      on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; ignored in a command that cannot be resumed.
       works_on: ANY_DEVICE or NPU_ALONE.
     """
     return dataclasses.field(default=default, metadata={
@@ -51,9 +59,34 @@ def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, 
         "empty_ok": empty_ok, "on_resume": on_resume, "works_on": works_on})
 
 
+def nested(config_class: Type[Config]) -> Config:
+    """A dataclass field that holds a config of its own; each of its fields is a flag of the command, too."""
+    return dataclasses.field(default_factory=config_class, metadata={"nested": config_class})
+
+
+def from_flags(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
+    """Builds a config, and the configs nested in it, from values by flag name; a flag that is left out has its default.
+
+    Raises ValueError as the configs do, and TypeError for a name that is no flag.
+    """
+    unknown = sorted(set(flags) - {field.name for field in _flag_fields(config_class)})
+    if unknown:
+        raise TypeError("%s has no flag %s" % (config_class.__name__, ", ".join(unknown)))
+    return _built(config_class, flags)
+
+
+def flags_of(config: Any) -> Dict[str, Any]:
+    """All flags of a config, those of nested configs included, as {name: value}."""
+    found: Dict[str, Any] = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        found.update(flags_of(value) if "nested" in field.metadata else {field.name: value})
+    return found
+
+
 def names_of(config: Any, **declared: str) -> List[str]:
     """Names of the flags of a config that were declared so: `names_of(config, on_resume=FREE)`."""
-    return [field.name for field in dataclasses.fields(config)
+    return [field.name for field in _flag_fields(config)
             if all(field.metadata[key] == value for key, value in declared.items())]
 
 
@@ -61,10 +94,10 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
     """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and one line."""
     parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
                      formatter_class=_HelpFormatter)
-    fields = dataclasses.fields(config_class)  # type: ignore[arg-type]
+    fields = list(_flag_fields(config_class))
     for field in fields:
         _add_flag(parser, field)
-    given = vars(parser.parse_args(argv))
+    given = parser.parse_flags(argv)
     values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
     for field in fields:
         value = values.get(field.name)
@@ -73,7 +106,7 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
             if fault:
                 parser.error("%s%s %s" % ("" if field.metadata["positional"] else "--", field.name, fault))
     try:
-        return config_class(**values)
+        return _built(config_class, values)
     except ValueError as error:                # raised by the config's own __post_init__
         parser.error(str(error))
 
@@ -112,23 +145,41 @@ def require_paths_that_can_be_read() -> None:
     """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow would not load."""
     for path in sys.path:
         if path != os.fsencode(path).decode("utf-8", "replace"):
-            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do with it: set "
+            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle it: set "
                             "LC_ALL=C.UTF-8" % os.fsencode(path).decode("utf-8", "replace"))
 
 
 def describe(config: Any) -> str:
-    """The flags of a config as one line that can be pasted behind the command."""
+    """The flags of a config as one line that can be pasted after the command."""
     parts = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
+    for name, value in flags_of(config).items():
         if value is None or value == () or value == "":
             continue
         if isinstance(value, tuple):
             value = " ".join(_shell_word(item) for item in value)
         else:
             value = _shell_word(str(value).lower() if isinstance(value, bool) else value)
-        parts.append("--%s %s" % (field.name, value))
+        parts.append("--%s %s" % (name, value))
     return " ".join(parts)
+
+
+def _flag_fields(config: Any) -> "Iterator[dataclasses.Field[Any]]":
+    """The fields of a config (or of its class) that are flags, those of nested configs at their place."""
+    for field in dataclasses.fields(config):
+        if "nested" in field.metadata:
+            yield from _flag_fields(field.metadata["nested"])
+        else:
+            yield field
+
+
+def _built(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
+    values = {}
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]
+        if "nested" in field.metadata:
+            values[field.name] = _built(field.metadata["nested"], flags)
+        elif field.name in flags:
+            values[field.name] = flags[field.name]
+    return config_class(**values)
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -154,18 +205,19 @@ class _ListFlag(argparse._AppendAction):
 class _Parser(argparse.ArgumentParser):
     """Errors in one line that says where to look next."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        found, unknown = self.parse_known_args(args, namespace)
+    def parse_flags(self, argv: Optional[Sequence[str]]) -> Dict[str, Any]:
+        """The values by flag name; an unknown flag is an error that names the flags most like it."""
+        found, unknown = self.parse_known_args(argv)
         if unknown:
             names = [name[2:] for name in self._option_string_actions if name.startswith("--")]
             close = {"--" + name: None for given in unknown if given.startswith("-")    # in order, each once
                      for name in difflib.get_close_matches(given.lstrip("-").partition("=")[0], names, 2)}
             self.error("unrecognized arguments: %s%s"
                        % (" ".join(unknown), ", did you mean %s?" % " or ".join(close) if close else ""))
-        return found
+        return vars(found)
 
     def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
-        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is told as any other
+        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is reported like any other
         super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
@@ -234,13 +286,13 @@ def fault_of_name(value: str) -> Optional[str]:
     """What makes a text no name that a file can have, wherever it comes from; None when it may be one."""
     if "\0" in value:
         return "holds a NUL character, which no name can have: %r" % value
-    # U+DC80 to U+DCFF stand for bytes of a name that are no UTF-8.
+    # U+DC80 to U+DCFF stand for bytes of a name that are not UTF-8.
     if any("\ud800" <= char <= "\udfff" and not "\udc80" <= char <= "\udcff" for char in value):
         return "holds half a surrogate pair, which is no character: %s" % ascii(value)
     return None
 
 
-def _flatten(value: Any) -> Any:
+def _flatten(value: object) -> object:
     if isinstance(value, list):                # of lists, where a flag may stand several times
         return tuple(item for group in value for item in (group if isinstance(group, list) else [group]))
     return value
@@ -255,5 +307,4 @@ def one_line(error: BaseException) -> str:
 
 
 def _shell_word(value: Any) -> str:
-    import shlex
     return shlex.quote(str(value))

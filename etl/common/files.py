@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the names the user gives for them; what is wrong with bytes that are no UTF-8."""
+"""Files that appear whole or not at all, and the names the user gives for them; how bytes that are not UTF-8 are reported."""
 import codecs
 import contextlib
 import ctypes
@@ -18,14 +18,14 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 from etl.common import json_text
 from etl.common.command_line import UserError
 
-TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; nobody else's has it
+TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; no other program uses it
 
 _TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
 _NAME_CHARS = 40                               # of the final name that a temporary one shows; a name has 255 bytes at most
 
 
 def temporary_path(path: str) -> str:
-    """A new neighbour's name for what will be `path`; on a cluster two hosts may be at the same file, with the same process id.
+    """A new name in the same folder for what will be `path`; on a cluster two hosts may write the same file, with the same process id.
 
     `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
     """
@@ -39,7 +39,7 @@ def is_temporary(name: str) -> bool:
 
 
 def remove_temporary(folder: str) -> None:
-    """Removes what writers that were killed have left in a folder; for who holds the folder's lock.
+    """Removes what killed writers have left in a folder; only for the holder of the folder's lock.
 
     Only files and folders of our own names: never what a link points to, never what lies in folders of other names.
     """
@@ -53,7 +53,7 @@ def remove_temporary(folder: str) -> None:
 
 @contextlib.contextmanager
 def atomic_write(path: str) -> Iterator[IO[bytes]]:
-    """Opens a temporary neighbour of `path` for bytes; it takes the final name only when the block ends well.
+    """Opens a temporary file beside `path` for bytes; it gets the final name only when the block succeeds.
 
     On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
     """
@@ -81,12 +81,12 @@ def copy(source: str, path: str) -> None:
 
 @contextlib.contextmanager
 def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
-    """Gives a new neighbour of `path` to write into; it takes the final name only when the block ends well.
+    """Makes a temporary folder beside `path`; it gets the final name only when the block succeeds.
 
-    Raises UserError naming the flag when there is something at `path` already. On any error the neighbour is removed.
+    Raises UserError naming the flag when there is something at `path` already. On any error the temporary folder is removed.
     """
     if os.path.lexists(path):
-        raise UserError("--%s: %s is there already: name a folder that is new" % (flag_name, path))
+        raise UserError("--%s: %s already exists: give a new folder" % (flag_name, path))
     require_folder(path, flag_name)
     temporary = temporary_path(path)
     os.makedirs(temporary)
@@ -110,7 +110,7 @@ def lock(path: str, refusal: str) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(refusal)
-            if _is_at(stream, path):           # else who held it has removed it meanwhile, and somebody may hold a new one
+            if _is_at(stream, path):           # else its holder has removed it in the meantime, and another process may hold a new one
                 yield
                 return
 
@@ -123,25 +123,25 @@ def _is_at(stream: IO[bytes], path: str) -> bool:
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) -> IO[bytes]:
-    """Opens a file for bytes where somebody else may have put something in its place.
+    """Opens a file for bytes in whose place someone else may have put something.
 
     Raises OSError for a link, and for what is no file: a FIFO would never open, a device never end.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise OSError("%s: must be a file, and no link" % path) if error.errno in (errno.ELOOP, errno.ENXIO) else error
+        raise OSError("%s: must be a regular file, not a link" % path) if error.errno in (errno.ELOOP, errno.ENXIO) else error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError("%s: must be a file, and no link" % path)
+        raise OSError("%s: must be a regular file, not a link" % path)
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     return os.fdopen(descriptor, "r+b" if writes else "rb", 0 if writes else buffering)
 
 
 def free_range(path: str, offset: int, length: int) -> None:
-    """Gives the disk blocks of a part of a file back, whose size stays and which reads as zeros there.
+    """Frees the disk blocks of a part of a file; its size stays, and that part reads as zeros.
 
-    Does nothing to a file that has a second name (a copy made of hard links): who uses that one has not agreed. Nor where the system or the
+    Does nothing to a file that has a second name (a copy made of hard links): its other user has not agreed. Nor where the system or the
     file system cannot (what works is Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2).
     """
     keep_size, punch_hole = 1, 2
@@ -171,17 +171,17 @@ def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
     for path in paths:
         while not os.path.exists(path):
             if time.time() > deadline:
-                raise OSError("%s: a worker has finished it, but it is not there: must be on a file system that all hosts share"
+                raise OSError("%s: a worker has written it, but it is not visible here: it must be on a file system that all hosts share"
                               % path)
             with contextlib.suppress(OSError):
-                os.listdir(os.path.dirname(path))    # has the folder looked up anew
+                os.listdir(os.path.dirname(path))    # makes the client look the folder up again
             time.sleep(0.5)
 
 
 def write_text(path: str, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as stream:
-        stream.write(text.encode("utf-8", "backslashreplace"))    # a byte of a file name that is no UTF-8: \udcff, as JSON has it
+        stream.write(text.encode("utf-8", "backslashreplace"))    # a byte of a file name that is not UTF-8: \udcff, as JSON has it
 
 
 def write_json(path: str, value: Any) -> None:
@@ -190,7 +190,7 @@ def write_json(path: str, value: Any) -> None:
 
 
 def read_json(path: str) -> Any:
-    """Reads JSON in UTF-8. Raises UserError, naming the file, when it is missing or no JSON."""
+    """Reads JSON in UTF-8. Raises UserError, naming the file, when it is missing or not JSON."""
     try:
         with open(path, encoding="utf-8") as stream:
             return json_text.loads(stream.read())
@@ -201,7 +201,7 @@ def read_json(path: str) -> Any:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What is wrong with bytes that are no UTF-8, and what they may be instead.
+    """What is wrong with bytes that are not UTF-8, and what they may be instead.
 
     Where all is well up to a character in the middle, a byte is damaged, and there is nothing to guess.
     """
@@ -213,7 +213,7 @@ def not_utf8(error: UnicodeDecodeError) -> str:
         guess = "GB18030"
     else:
         return said
-    return "%s; is it %s? iconv -f %s -t UTF-8 makes UTF-8 of it" % (said, guess, guess)
+    return "%s; is it %s? iconv -f %s -t UTF-8 converts it" % (said, guess, guess)
 
 
 def _is_gb18030(data: bytes) -> bool:

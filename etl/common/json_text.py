@@ -1,4 +1,4 @@
-"""JSON that somebody else wrote: read only when it is nested no deeper than any that is meant.
+"""JSON from others: read only when it is nested no deeper than any that makes sense.
 
 Parsers of JSON call themselves for each level, and so does what walks the values; some of them end the process when there are
 too many (orjson 3.9 at 150,000 brackets). Integers of over 4,300 digits, which take quadratic time, Python itself refuses.

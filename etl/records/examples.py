@@ -52,7 +52,7 @@ def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
     return tuple(features)
 
 
-def encode_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
+def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
     """Serializes a tf.train.Example for each row: bool and integer arrays become Int64List, float arrays FloatList.
 
     Equal values, equal bytes.
@@ -69,8 +69,8 @@ def encode_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
     return [_field(1, b"".join(parts)) for parts in zip(*columns)]
 
 
-def decode_example(record: bytes) -> Dict[str, np.ndarray]:
-    """Reads what `encode_example` (or TensorFlow, or anybody) wrote: {name: int64 or float32 array}; no value for bytes.
+def deserialize_example(record: bytes) -> Dict[str, np.ndarray]:
+    """Reads what `serialize_examples`, TensorFlow or any other writer wrote: {name: int64 or float32 array}; no value for bytes.
 
     Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are no Example.
     """
@@ -78,9 +78,9 @@ def decode_example(record: bytes) -> Dict[str, np.ndarray]:
 
 
 def rewritten(record: bytes, names: Container[str]) -> bytes:
-    """The features of these names of an Example that anybody may have written, as `encode_examples` writes them, in any order.
+    """The features of these names of an untrusted Example, as `serialize_examples` writes them, in any order.
 
-    Raises ValueError as `decode_example` does.
+    Raises ValueError as `deserialize_example` does.
     """
     parts = []
     for name, feature in _features_in(record).items():
@@ -220,7 +220,7 @@ def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
         shift += 7
 
 
-_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5    # wire types; groups (3, 4) are in nobody's Examples
+_VARINT, _EIGHT_BYTES, _DELIMITED, _FOUR_BYTES = 0, 1, 2, 5    # wire types; no Example has groups (3, 4)
 _BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3                # fields of a Feature
 _LONG_VARINT = re.compile(rb"[\x80-\xff]{10}")
 _NO_EXAMPLE = "not a serialized tf.train.Example"

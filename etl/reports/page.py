@@ -20,7 +20,7 @@ from etl.reports.charts import Html, caption_of, escaped
 
 
 class Section(NamedTuple):
-    """A heading and what stands under it: `Html` parts as they are, each plain string as a paragraph."""
+    """A heading and its content: `Html` parts as they are, each plain string as a paragraph."""
     title: str
     body: Sequence[str]
 
@@ -66,7 +66,7 @@ def facts(pairs: Sequence[Tuple[str, Any]]) -> Html:
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Html:
     """Rows of text, numbers or `Html` under headers; None is an empty cell.
 
-    A column of numbers stands at the right, all with the same decimals. Raises ValueError for a row of another length.
+    A column of numbers is right-aligned, all with the same decimals. Raises ValueError for a row of another length.
     """
     for row in rows:
         if len(row) != len(headers):
@@ -83,7 +83,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = 
 
 
 def samples(items: Sequence[Tuple[str, Sequence[Token]]], caption: str = "") -> Html:
-    """Training samples, each with a heading, as running text: words parted by blanks, what is to predict marked."""
+    """Training samples, each with a heading, as running text: words separated by spaces, what is to predict marked."""
     legend = ((Token("字", "[MASK]"), "masked"), (Token("字", "子"), "replaced"), (Token("字", "字"), "kept"))
     keys = "".join("<span>%s %s</span>" % (_token(token), name) for token, name in legend)
     texts = []

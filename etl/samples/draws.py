@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seed and on what they are for, never on who asks or when."""
+"""Random numbers that depend on the seed and on what they are for, never on the caller or the time."""
 import hashlib
 
 import numpy as np

@@ -54,7 +54,7 @@ class Histograms:
 
 
 def _unknown_texts(document: Document, tokenizer: Any) -> Iterable[str]:
-    """What stands in the text where the tokenizer sees [UNK]."""
+    """The text where the tokenizer gives [UNK]."""
     text = "\n".join(document.sentences)
     ids, offsets = tokenizer.encode_sentences(document.sentences)
     ends = np.append(offsets[1:], len(text))

@@ -5,6 +5,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tupl
 
 import numpy as np
 
+from etl.common.command_line import flag
 from etl.samples.draws import rng_for, uniforms
 from etl.samples.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements,
                                  choose_runs, choose_words, find_words, num_to_predict)
@@ -12,7 +13,7 @@ from etl.samples.segments import (SegmentPair, TokenizedDocument, break_giant_wo
                                   split_and_swap)
 from etl.text.documents import Document
 from etl.text.tokenization import Vocabulary
-from etl.text.words import Segmenter, mark_word_starts
+from etl.text.words import AnySegmenter, mark_word_starts
 
 PARTS = ("train", "eval")
 MASKINGS = ("whole_word", "ngram", "token")
@@ -27,37 +28,29 @@ DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np
 
 @dataclass(frozen=True)
 class InstanceConfig:
-    """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools.
-
-    Attributes:
-      max_seq_length: tokens of a sample, [CLS] and [SEP] included.
-      max_predictions_per_seq: slots for predicted tokens.
-      masked_lm_prob: share of tokens to predict.
-      short_seq_prob: chance that a copy of a document is packed to a random shorter length.
-      dupe_factor: copies of a document, each split and masked anew.
-      masking: whole_word, ngram (runs of up to `ngram` whole words) or token.
-      masked_lm_labels: plain, or albert_zh, which labels a Han character inside a word with its ## twin.
-      do_permutation: shuffles as many further tokens as are masked among themselves, and predicts them, too.
-      sentence_objective: order (consecutive segments, half of them swapped), next (half of the second segments are from
-        another document) or none (one segment).
-    """
-    max_seq_length: int = 512
-    max_predictions_per_seq: int = 77
-    masked_lm_prob: float = 0.15
-    short_seq_prob: float = 0.1
-    dupe_factor: int = 10
-    random_seed: int = 12345
-    masking: str = "whole_word"
-    ngram: int = 3
-    masked_lm_labels: str = "plain"
-    do_permutation: bool = False
-    sentence_objective: str = "order"
+    """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools."""
+    max_seq_length: int = flag(512, "tokens of a sample, [CLS] and [SEP] included")
+    max_predictions_per_seq: Optional[int] = flag(
+        None, "maximum number of tokens to predict in a sample; default: masked_lm_prob * max_seq_length, twice that with do_permutation")
+    masked_lm_prob: float = flag(0.15, "share of tokens to predict")
+    short_seq_prob: float = flag(0.1, "chance that a copy of a document gets shorter samples")
+    dupe_factor: int = flag(10, "copies of each document, each split and masked independently")
+    random_seed: int = flag(12345, "another seed gives other samples")
+    masking: str = flag("whole_word", "whole words, runs of whole words (ALBERT), or single tokens", MASKINGS)
+    ngram: int = flag(3, "longest run of words with --masking ngram")
+    masked_lm_labels: str = flag("plain", "albert_zh: ## on Han inside a word, as the released albert_zh "
+                                 "heads were trained; for continuing those", LABELS)
+    do_permutation: bool = flag(False, "shuffle as many other tokens as are masked, and predict them, too")
+    token_boundary: bool = flag(False, "write the feature token_boundary, as Google's tool does")
+    sentence_objective: str = flag(
+        "order", "order: two consecutive segments, half of them swapped; next: half of the second segments "
+        "from another document; none: one segment", SENTENCE_OBJECTIVES)
 
     def __post_init__(self) -> None:
         _require(8 <= self.max_seq_length, "max_seq_length", self.max_seq_length, "at least 8")
-        _require(1 <= self.max_predictions_per_seq <= self.max_seq_length, "max_predictions_per_seq",
-                 self.max_predictions_per_seq, "in 1..max_seq_length, which is %d" % self.max_seq_length)
         _require(0 < self.masked_lm_prob < 1, "masked_lm_prob", self.masked_lm_prob, "in (0, 1)")
+        _require(1 <= self.num_slots <= self.max_seq_length, "max_predictions_per_seq",
+                 self.num_slots, "in 1..max_seq_length, which is %d" % self.max_seq_length)
         _require(0 <= self.short_seq_prob <= 1, "short_seq_prob", self.short_seq_prob, "in [0, 1]")
         _require(self.dupe_factor >= 1, "dupe_factor", self.dupe_factor, "at least 1")
         _require(self.ngram >= 1, "ngram", self.ngram, "at least 1")
@@ -66,6 +59,14 @@ class InstanceConfig:
                  "one of " + ", ".join(LABELS))
         _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective", self.sentence_objective,
                  "one of " + ", ".join(SENTENCE_OBJECTIVES))
+
+    @property
+    def num_slots(self) -> int:
+        """Places for predicted tokens in each sample: `max_predictions_per_seq`, or what the share to predict needs."""
+        if self.max_predictions_per_seq is not None:
+            return self.max_predictions_per_seq
+        share = self.masked_lm_prob * (2 if self.do_permutation else 1)    # shuffled tokens are as many as masked ones
+        return min(self.max_seq_length, max(1, int(round(share * self.max_seq_length))))
 
     @property
     def budget(self) -> int:
@@ -79,7 +80,7 @@ class InstanceConfig:
 
 
 class Instances(NamedTuple):
-    """Samples, padded with 0 to max_seq_length tokens and max_predictions_per_seq predictions.
+    """Samples, padded with 0 to `max_seq_length` tokens and `num_slots` predictions.
 
     Attributes:
       input_ids: int32 [samples, tokens], masked.
@@ -107,7 +108,7 @@ def part_of(document: Document, seed: int, eval_fraction: float) -> str:
     return "eval" if rng_for(seed, document.identity, "eval").random() < eval_fraction else "train"
 
 
-def tokenize_document(document: Document, tokenizer: Any, segmenter: Segmenter) -> TokenizedDocument:
+def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmenter) -> TokenizedDocument:
     """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
 
     They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
@@ -184,7 +185,7 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
         token_ids[is_predicted], vocabulary.mask, vocabulary.replaceable_ids, draw(2, places), draw(3, places))
     replaced = apply_mask(token_ids, is_predicted, replacements)
     if config.do_permutation:
-        is_permuted = words.tokens_of(choose(4, np.minimum(limits, config.max_predictions_per_seq - is_predicted.sum(axis=1)),
+        is_permuted = words.tokens_of(choose(4, np.minimum(limits, config.num_slots - is_predicted.sum(axis=1)),
                                              is_chosen))
         moved = choose_permutation(token_ids[is_permuted], np.nonzero(is_permuted)[0], draw(6, np.flatnonzero(is_permuted)))
         replaced, kinds[is_permuted] = apply_mask(replaced, is_permuted, moved), PERMUTED
@@ -193,7 +194,7 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     if config.masked_lm_labels == "albert_zh":
         labels = np.where(word_starts[is_predicted], labels, vocabulary.continued_ids[labels])
     num_predictions = is_predicted.sum(axis=1, dtype=np.int32)
-    slots = np.arange(config.max_predictions_per_seq) < num_predictions[:, None]
+    slots = np.arange(config.num_slots) < num_predictions[:, None]
     return Instances(
         replaced, word_starts, lengths, first_lengths, _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
         _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
@@ -223,9 +224,9 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
 
 def _limits(words: Words, num_tokens: np.ndarray, config: InstanceConfig) -> np.ndarray:
     """Most tokens to mask in each sample; a short sample of long words predicts one of them all the same."""
-    limits = num_to_predict(num_tokens, config.masked_lm_prob, config.max_predictions_per_seq)
+    limits = num_to_predict(num_tokens, config.masked_lm_prob, config.num_slots)
     shortest = np.minimum.reduceat(words.lengths, np.searchsorted(words.samples, np.arange(len(num_tokens))))
-    return np.maximum(limits, np.minimum(shortest, config.max_predictions_per_seq))
+    return np.maximum(limits, np.minimum(shortest, config.num_slots))
 
 
 def _require(holds: bool, field: str, got: object, wanted: str) -> None:

@@ -15,7 +15,7 @@ class Words(NamedTuple):
       begins: int64 [words], where each word begins in the flattened array.
       lengths: int64 [words], tokens of each.
       samples: int64 [words], the sample that each is in.
-      segment_ends: int64 [words], the index behind the last word of the segment that each is in.
+      segment_ends: int64 [words], the index after the last word of the segment that each is in.
     """
     shape: Tuple[int, int]
     begins: np.ndarray

@@ -1,4 +1,4 @@
-"""Lines → documents: what is blank, what a sentence is, and who a document is."""
+"""Lines → documents: what is blank, what a sentence is, and what identifies a document."""
 import hashlib
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple

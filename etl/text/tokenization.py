@@ -12,7 +12,7 @@ import re
 import sys
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -52,6 +52,11 @@ class TokenizerConfig:
     def __post_init__(self) -> None:
         if not self.vocab_file and not self.spm_model_file:
             raise ValueError("vocab_file or spm_model_file must be given, got neither")
+
+    @property
+    def vocabulary_file(self) -> str:
+        """The file that holds the vocabulary: the SentencePiece model where there is one, else `vocab_file`."""
+        return str(self.spm_model_file or self.vocab_file)
 
 
 class Encoding(NamedTuple):
@@ -99,7 +104,7 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
 
-    Raises UserError, with file and lines, for bytes that are no UTF-8, repeated entries, or missing special tokens.
+    Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing special tokens.
     """
     with open(path, "rb") as stream:
         lines = stream.read().split(b"\n")
@@ -254,6 +259,9 @@ class SentencePieceTokenizer:
         return [self.vocabulary.tokens[index] for index in self.encode(text).ids]
 
 
+Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
+
+
 def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) -> np.ndarray:
     """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say nothing: `▁他 去 图书馆`.
 
@@ -275,7 +283,7 @@ def _punctuation_alone() -> Tuple[str, ...]:
                  and ("AΣ%sA" % char).lower() == "aς%sa" % char)
 
 
-def load_tokenizer(config: TokenizerConfig) -> Any:
+def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
     """The tokenizer that `config` asks for: a WordPieceTokenizer or a SentencePieceTokenizer."""
     if config.spm_model_file:
         return SentencePieceTokenizer(config.spm_model_file, config.do_lower_case)

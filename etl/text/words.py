@@ -3,11 +3,12 @@ import functools
 import logging
 import math
 import re
-from typing import Any, Callable, Dict, List, Optional, Tuple
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
-from etl.common.command_line import UserError
+from etl.common.command_line import UserError, flag
 from etl.common.files import not_utf8
 
 SEGMENTERS = ("auto", "jieba", "rjieba")
@@ -28,13 +29,22 @@ _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spend
 _SURE_WORDS = 14
 
 
+@dataclass(frozen=True)
+class SegmenterConfig:
+    """Which words there are, and what finds them in a text."""
+    user_dict: Optional[str] = flag(None, "additional words for jieba, in its own format")
+    segmenter: str = flag("auto", "word segmenter: both find the same words, rjieba several times as fast. "
+                          "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
+
+
 class Segmenter:
     """Finds words with jieba; `user_dict` is a file in jieba's own format, or None. The reference."""
 
     def __init__(self, user_dict: Optional[str] = None) -> None:
-        import jieba
+        import jieba                           # it takes a third of a second; --help needs none
         jieba.setLogLevel(logging.WARNING)
         self.jieba = jieba.Tokenizer()
+        self.hmm = jieba.finalseg
         if user_dict:
             _check_user_dict(user_dict)
             self.jieba.load_userdict(user_dict)
@@ -61,7 +71,7 @@ class FastSegmenter:
         self._reference = Segmenter()
         self._counts: Dict[str, int] = self._reference.jieba.FREQ
         self._log_total = math.log(self._reference.jieba.total)
-        self._join = functools.partial(_join, *_hmm())
+        self._join = functools.partial(_join, *_tables_of(self._reference.hmm))
         self._remembered_joined: Callable[[str], Tuple[int, ...]] = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
         self._remembered_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
 
@@ -95,35 +105,65 @@ class FastSegmenter:
         is_han = is_han[places]
         blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
         begins = self._dictionary_begins(blocks, is_han)
-        is_single = (np.diff(np.append(begins, len(blocks))) == 1) & is_han[begins]
-        edges = np.append(begins, len(blocks))[np.flatnonzero(np.diff(np.concatenate(([0], is_single, [0]))))].tolist()
         starts = np.zeros(len(blocks), dtype=bool)
         starts[begins] = is_han[begins]
-        joined: List[int] = []
-        for begin, end in zip(edges[::2], edges[1::2]):
-            if end - begin > 1:
-                joined += [begin + place for place in self._joined(blocks[begin:end])]
-        starts[joined] = False
+        starts[self._joined_in_runs(blocks, is_han, begins)] = False
         return places[starts]
 
+    def _joined_in_runs(self, blocks: str, is_han: np.ndarray, begins: np.ndarray) -> List[int]:
+        """Which characters go on with a word, in runs of characters that the dictionary leaves single.
+
+            blocks              我 爱 北 京 _ 杭 研       _ is the blank between blocks
+            begins              0  1  2     4  5  6
+            is_single           1  1  0     0  1  1       a word of one Han character
+            runs                0 … 2          5 … 7      [first character, end) of each
+        """
+        edges = np.append(begins, len(blocks))
+        is_single = (np.diff(edges) == 1) & is_han[begins]
+        changes = np.diff(np.concatenate(([0], is_single, [0])))
+        firsts, ends = edges[changes == 1].tolist(), edges[changes == -1].tolist()
+        joined: List[int] = []
+        for first, end in zip(firsts, ends):
+            if end - first > 1:
+                joined += [first + place for place in self._joined(blocks[first:end])]
+        return joined
+
     def _dictionary_begins(self, blocks: str, is_han: np.ndarray) -> np.ndarray:
-        """Where the most probable words begin, and the blanks between blocks, int [words and blanks]."""
-        words = self._rjieba.cut(blocks, False)
-        lengths = np.fromiter(map(len, words), np.int32, len(words))
-        begins = np.cumsum(lengths) - lengths
-        edges = np.concatenate(([-1], np.flatnonzero(~is_han[begins]), [len(begins)]))
-        begins = np.append(begins, len(blocks))
-        parts, done = [], 0
-        for block in np.flatnonzero(np.diff(edges) - 1 > _SURE_WORDS).tolist():
-            first, last = edges[block] + 1, edges[block + 1]
-            ends, at, size = self._most_probable_ends(blocks[begins[first]:begins[last]]), 0, begins[last] - begins[first]
-            found = []
-            while at < size:
-                found.append(begins[first] + at)
-                at = ends[at]
-            parts += [begins[done:first], found]
-            done = last
-        return np.concatenate(parts + [begins[done:-1]]).astype(np.int64)
+        """Where the most probable words begin, and the blanks between blocks, int [words and blanks].
+
+        rjieba finds them all. A block of more than _SURE_WORDS words is cut again here, since rjieba's scores are too coarse
+        for it. With _SURE_WORDS = 2:
+
+            rjieba's pieces     我  爱  _  北  京  人  _  好         _ is the blank between blocks
+            begins              0   1   2  3   4   5   6  7   8      8 is the end of the text
+            blank_indices              2               6
+            first_words         0          3              7          by index in `begins`
+            end_words                  2               6     8
+            num_words           2          3              1          the second block has too many
+            kept, cut, kept     0 … 2      3 … 5       6 … 7
+        """
+        pieces = self._rjieba.cut(blocks, False)
+        lengths = np.fromiter(map(len, pieces), np.int32, len(pieces))
+        begins = np.concatenate(([0], np.cumsum(lengths)))
+        blank_indices = np.flatnonzero(~is_han[begins[:-1]])
+        first_words = np.concatenate(([0], blank_indices + 1))
+        end_words = np.append(blank_indices, len(pieces))
+        parts, kept_to = [], 0
+        for block in np.flatnonzero(end_words - first_words > _SURE_WORDS):
+            first_word, end_word = first_words[block], end_words[block]
+            begin, end = int(begins[first_word]), int(begins[end_word])
+            parts += [begins[kept_to:first_word], begin + np.array(self._most_probable_begins(blocks[begin:end]))]
+            kept_to = end_word
+        return np.concatenate(parts + [begins[kept_to:-1]]).astype(np.int64)
+
+    def _most_probable_begins(self, block: str) -> List[int]:
+        """Where the words of the most probable way through a block begin. `"北京人"` → 0, 2."""
+        ends = self._most_probable_ends(block)
+        begins, at = [], 0
+        while at < len(block):
+            begins.append(at)
+            at = ends[at]
+        return begins
 
     def _block_starts(self, block: str) -> List[int]:
         """Where words begin in a block: the most probable words, what lies between them and is single joined."""
@@ -177,12 +217,18 @@ class FastSegmenter:
         return tuple(joined)
 
 
-def _hmm() -> Tuple[Any, ...]:
-    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S."""
-    from jieba import finalseg
-    characters = set().union(*finalseg.emit_P.values())
-    emissions = {char: tuple(finalseg.emit_P[state].get(char, finalseg.MIN_FLOAT) for state in "BMES") for char in characters}
-    return finalseg.start_P, finalseg.trans_P, emissions, (finalseg.MIN_FLOAT,) * 4
+AnySegmenter = Union[Segmenter, FastSegmenter]
+
+
+def _tables_of(hmm: Any) -> Tuple[Any, ...]:
+    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S.
+
+    Args:
+      hmm: jieba.finalseg.
+    """
+    characters = set().union(*hmm.emit_P.values())
+    emissions = {char: tuple(hmm.emit_P[state].get(char, hmm.MIN_FLOAT) for state in "BMES") for char in characters}
+    return hmm.start_P, hmm.trans_P, emissions, (hmm.MIN_FLOAT,) * 4
 
 
 def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emissions: Dict[str, Tuple[float, ...]],
@@ -221,28 +267,25 @@ def _check_user_dict(path: str) -> None:
             except UnicodeDecodeError as error:
                 raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
             if text and not _ENTRY.fullmatch(text):
-                raise UserError("%s: line %d: must be a word, then if wanted its frequency (digits) and its tag (small letters), "
-                                "parted by single blanks, got %.60r" % (path, number, text))
+                raise UserError("%s: line %d: must be a word, optionally its frequency (digits) and its tag (lower-case letters), "
+                                "separated by single spaces, got %.60r" % (path, number, text))
 
 
 @functools.lru_cache(maxsize=1)
-def load_segmenter(user_dict: Optional[str] = None, name: str = "auto") -> Any:
+def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
     """One segmenter a process: its dictionary takes a second and 150 MB.
-
-    Args:
-      name: jieba, rjieba, or auto: rjieba where it is installed and there is no user dictionary.
 
     Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is not installed.
     """
-    if name == "rjieba" and user_dict:
+    if config.segmenter == "rjieba" and config.user_dict:
         raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
-    if name != "jieba" and not user_dict:
+    if config.segmenter != "jieba" and not config.user_dict:
         try:
             return FastSegmenter()
         except ImportError:
-            if name == "rjieba":
+            if config.segmenter == "rjieba":
                 raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11")
-    return Segmenter(user_dict)
+    return Segmenter(config.user_dict)
 
 
 def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:

@@ -45,7 +45,7 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
 
 
 def _vocabulary(model: ModelFolder) -> str:
-    return model.tokenizer.spm_model_file or model.tokenizer.vocab_file or ""
+    return model.tokenizer.vocabulary_file
 
 
 def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:

@@ -21,8 +21,9 @@ import results
 from etl.building.chunks import SAMPLES_AT_ONCE, ChunkJob, build_chunk, load_worker, read_markers
 from etl.building.shards import write_extents, write_shard
 from etl.building.sources import FileRange, read_documents
-from etl.records.examples import encode_examples, instance_features
+from etl.records.examples import serialize_examples
 from etl.samples.draws import rng_for
+from etl.samples.features import instance_features
 from etl.samples.instances import InstanceConfig, mask_pairs, segment_pairs, tokenize_document
 from etl.text.documents import Document
 from etl.text.tokenization import TokenizerConfig
@@ -156,7 +157,7 @@ def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: 
             batch, pairs = pairs[:SAMPLES_AT_ONCE], pairs[SAMPLES_AT_ONCE:]
             seeds = rng_for(1, samples).integers(1 << 62, size=len(batch)).astype("<u8")
             instances = timed("mask", mask_pairs, batch, seeds, config, worker.tokenizer.vocabulary)
-            timed("encode", lambda: encode_examples(instance_features(instances)))
+            timed("encode", lambda: serialize_examples(instance_features(instances)))
             samples += len(batch)
     parts = sum(spent.values())
     timed("whole build of runs", build_chunk, job, (0, file_range))

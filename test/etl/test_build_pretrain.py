@@ -15,7 +15,7 @@ from etl.build_pretrain import main
 from etl.building import plan, publish
 from etl.common.files import write_json, write_text
 from etl.records import manifest
-from etl.records.examples import decode_example, read_frames
+from etl.records.examples import deserialize_example, read_frames
 from etl.text.tokenization import is_han
 
 
@@ -47,7 +47,7 @@ def shards_of(folder):
 def records_of(folder, shards):
     for shard in shards:
         with open(os.path.join(folder, shard.path), "rb") as stream:
-            yield from map(decode_example, read_frames(stream, shard.path))
+            yield from map(deserialize_example, read_frames(stream, shard.path))
 
 
 def error_of(capsys, argv, status=1):
@@ -296,7 +296,7 @@ def test_disk_space_that_a_copy_of_hard_links_cannot_give_back_is_told(flags, ou
     other = str(tmp_path / "other")
     shutil.copytree(out, other, copy_function=os.link)
     assert main(in_folder(flags, other)) == 0
-    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs have a second name" % other, capsys.readouterr().out)
+    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs are hard-linked elsewhere" % other, capsys.readouterr().out)
 
 
 STRAY = (".work/notes.txt", ".work/.DS_Store", ".work/lost+found/x", ".work/0123456789abcdef/mine", "HASH/notes.txt", "HASH/.nfs01",
@@ -312,7 +312,7 @@ def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, c
         write_text(path, "mine")
     os.makedirs(os.path.join(out, "tf_examples-00009-of-00010.tfrecord"))
     assert main(flags) == 0
-    assert "Note: %s/.work stays: there are files in it that no build has written" % out in capsys.readouterr().out
+    assert "Note: %s/.work was kept: it holds files that no build wrote" % out in capsys.readouterr().out
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
     assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt", ".DS_Store", "lost+found"])
     assert main(flags + ["--random_seed", "1"]) == 0
@@ -338,9 +338,9 @@ def flip_first_byte(path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
-    (lambda path: flip_first_byte(path), "sha256: [0-9a-f]{64}, but .*shards/tf_examples-00000-of-00002.tfrecord is not that"),
-    (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord is not that"),
+    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
+    (lambda path: flip_first_byte(path), "sha256: [0-9a-f]{64}, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
+    (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord differs"),
     (lambda path: write_json(path + ".json", {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
      "records must be an integer of at least 0, got -1"),
     (lambda path: write_json(path + ".json", {"shard": ["/etc/passwd", 1, 1, ""], "dropped": 0}), "missing field records, bytes"),
@@ -350,7 +350,7 @@ def test_a_merged_shard_that_is_not_as_its_marker_says(flags, built, out, monkey
     path = os.path.join(work_dir_of(out), "shards", "tf_examples-00000-of-00002.tfrecord")
     change(path)
     error = error_of(capsys, flags)
-    assert re.search("^%s.json: %s.*: damaged, or written by something else; remove it" % (path, message), error)
+    assert re.search("^%s.json: %s.*: damaged, or not written by a build; remove it" % (path, message), error)
     assert os.path.exists(path + ".json")
 
 
@@ -359,7 +359,7 @@ def test_a_published_shard_that_is_another(flags, out, monkeypatch, capsys):
     path = os.path.join(out, "tf_examples-00001-of-00002.tfrecord")
     with open(path, "r+b") as stream:
         stream.write(b"x")
-    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s is not that: " % path, error_of(capsys, flags))
+    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s differs: " % path, error_of(capsys, flags))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "vocab.txt"])
@@ -374,7 +374,7 @@ def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_pa
 
     monkeypatch.setattr(build_pretrain, "await_files", change)
     argv = ["--input_file", str(tmp_path / "[ab].txt"), "--vocab_file", str(tmp_path / "vocab.txt")] + flags[4:]
-    assert error_of(capsys, argv).startswith("%s: has changed while it was read: " % (tmp_path / name))
+    assert error_of(capsys, argv).startswith("%s: has changed while being read: " % (tmp_path / name))
     assert not os.path.exists(out)
 
 
@@ -481,7 +481,7 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
     (["--runner", "SparkRunner"],
      "argument --runner: invalid choice: 'SparkRunner' (choose from 'DirectRunner', 'FlinkRunner', 'PortableRunner')"),
     (["--runner", "FlinkRunner", "--parallelism", "2"], "runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, "
-     "or job_endpoint, HOST:PORT of a job server that runs already"),
+     "or job_endpoint, HOST:PORT of a running job server"),
     (["--runner", "FlinkRunner", "--streaming"], "unrecognized arguments: --streaming"),
     (["--flink_master", "x:1"], "flink_master is for FlinkRunner and PortableRunner, got runner DirectRunner"),
 ])

@@ -206,7 +206,7 @@ def test_a_build_with_the_model(tmp_path, model_file, capsys):
     path = os.path.join(out, found.train[0].path)
     with open(path, "rb") as stream:
         record = next(examples.read_frames(stream, path))
-    sample = examples.decode_example(record)
+    sample = examples.deserialize_example(record)
     assert pieces[sample["input_ids"][0]] == "[CLS]" and "[MASK]" in [pieces[index] for index in sample["input_ids"]]
 
 

@@ -56,7 +56,7 @@ def test_no_record(built, tmp_path, capsys):
     vocab_file = os.path.join(built, "vocab.txt")
     assert main([str(tmp_path / "empty.tfrecord"), "--vocab_file", vocab_file]) == 0
     assert main([first_shard(built), "--skip", "99999"]) == 0
-    assert capsys.readouterr().out == "%s/empty.tfrecord: no record\n\n%s: no record behind the first 99999\n\n" % (
+    assert capsys.readouterr().out == "%s/empty.tfrecord: no record\n\n%s: no record after the first 99999\n\n" % (
         tmp_path, first_shard(built))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from albert_config import AlbertConfig
 from etl.common import files
 from etl.records import manifest
-from etl.records.examples import encode_examples, frame, pretraining_features
+from etl.records.examples import frame, pretraining_features, serialize_examples
 from etl.records.manifest import Manifest, Shard
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
@@ -53,7 +53,7 @@ def write_records(path, values):
     os.makedirs(os.path.dirname(str(path)), exist_ok=True)
     with open(str(path), "wb") as stream:
         for record in values:
-            stream.writelines(map(frame, encode_examples({name: array[None] for name, array in record.items()})))
+            stream.writelines(map(frame, serialize_examples({name: array[None] for name, array in record.items()})))
     return str(path)
 
 

@@ -104,8 +104,8 @@ def malformed(record: bytes) -> Iterator[Tuple[str, bytes]]:
 
 def attack_trainer(outcome: Outcome) -> None:
     import tiny_training
-    from etl.records.examples import encode_examples, frame
-    whole = [encode_examples({name: array[None] for name, array in tiny_training.record_values(number).items()})[0]
+    from etl.records.examples import frame, serialize_examples
+    whole = [serialize_examples({name: array[None] for name, array in tiny_training.record_values(number).items()})[0]
              for number in range(20)]
     with tempfile.TemporaryDirectory() as folder:
         data = tiny_training.write_build(os.path.join(folder, "data"), num_train=20, num_eval=5, num_shards=1)

@@ -232,7 +232,7 @@ def slow_texts():
     from etl.text.documents import document_from_lines, split_sentences
     from etl.text.tokenization import load_tokenizer
     from etl.text.words import load_segmenter
-    tokenizer, segmenter = load_tokenizer(BuildConfig().tokenizer_config), load_segmenter(None, "auto")
+    tokenizer, segmenter = load_tokenizer(BuildConfig().tokenizer_config), load_segmenter()
 
     def read(text):
         split_sentences(text)

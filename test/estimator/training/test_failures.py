@@ -10,7 +10,7 @@ from estimator.data import input_fn, records
 from estimator.training import failures
 from etl.common.command_line import UserError
 from etl.records import examples
-from etl.records.examples import encode_examples, frame
+from etl.records.examples import frame, serialize_examples
 from tiny_training import record_values, write_records
 
 
@@ -69,7 +69,7 @@ def test_a_record_of_another_shape_or_range_is_named(folder, changes, message):
 
 
 def bytes_of(number):
-    return encode_examples({name: array[None] for name, array in record_values(number).items()})[0]
+    return serialize_examples({name: array[None] for name, array in record_values(number).items()})[0]
 
 
 @pytest.mark.parametrize("record, message", [

@@ -125,7 +125,7 @@ class TestTransformers:
 
     @pytest.mark.parametrize("kind, spoil, message", [
         ("postln", lambda folder: None, "the albert_zh family .* has no counterpart in transformers"),
-        ("bert", lambda folder: (folder / "there").mkdir(), "--output_dir: .*there is there already"),
+        ("bert", lambda folder: (folder / "there").mkdir(), "--output_dir: .*there already exists"),
         ("bert", lambda folder: (folder / "ours" / "model.ckpt.data-00000-of-00001").write_bytes(b""), "damaged"),
     ])
     def test_what_fails_leaves_nothing(self, tmp_path, capsys, kind, spoil, message):

@@ -22,15 +22,15 @@ PORTABLE = {"runner": "PortableRunner", "parallelism": 4, "job_endpoint": "10.0.
      "runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server"),
     (dict(PORTABLE, flink_master="x:1"), "flink_master and flink_job_server_jar are for FlinkRunner, got runner PortableRunner"),
     ({"runner": "FlinkRunner", "parallelism": 2}, "runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, or "
-                                                  "job_endpoint, HOST:PORT of a job server that runs already"),
-    (dict(FLINK, job_endpoint="x:1"), "job_endpoint names a job server, which knows its cluster: leave out flink_master and "
+                                                  "job_endpoint, HOST:PORT of a running job server"),
+    (dict(FLINK, job_endpoint="x:1"), "the job server at job_endpoint has its own cluster: omit flink_master and "
                                       "flink_job_server_jar"),
     (dict(FLINK, flink_master="http://x:8081"), "flink_master must be HOST:PORT, got http://x:8081"),
     (dict(FLINK, flink_master="[auto]"), "flink_master must be HOST:PORT, got [auto]"),
     (dict(PORTABLE, job_endpoint="embed"), "job_endpoint must be HOST:PORT, got embed"),
     (dict(FLINK, parallelism=None),
-     "runner FlinkRunner needs parallelism of at least 1, the number of ranges at work at once, got None"),
-    (dict(FLINK, parallelism=0), "runner FlinkRunner needs parallelism of at least 1, the number of ranges at work at once, got 0"),
+     "runner FlinkRunner needs parallelism of at least 1, the number of ranges processed at once, got None"),
+    (dict(FLINK, parallelism=0), "runner FlinkRunner needs parallelism of at least 1, the number of ranges processed at once, got 0"),
     (dict(FLINK, environment_type="EXTERNAL"),
      "environment_type EXTERNAL needs environment_config: HOST:PORT of the worker pools, as each host sees its own"),
     (dict(FLINK, environment_type="PROCESS"), "environment_type PROCESS needs environment_config: path of etl-worker on each host"),
@@ -41,7 +41,7 @@ PORTABLE = {"runner": "PortableRunner", "parallelism": 4, "job_endpoint": "10.0.
      "worker_token_file is for environment_type EXTERNAL, got environment_type PROCESS"),
     ({"runner": "DirectRunner", "worker_token_file": "token"},
      "worker_token_file is for FlinkRunner and PortableRunner, got runner DirectRunner"),
-    (dict(FLINK, environment_config="x"), "environment_type LOOPBACK has no use for environment_config, got x"),
+    (dict(FLINK, environment_config="x"), "environment_type LOOPBACK takes no environment_config, got x"),
 ])
 def test_bad_flags(flags, message):
     with pytest.raises(ValueError) as error:
@@ -93,14 +93,14 @@ def test_what_is_no_token_is_not_repeated(token_file, content, count):
     token_file.write_bytes(content)
     with pytest.raises(UserError) as error:
         read_token(str(token_file), "token_file")
-    assert str(error.value) == ("--token_file: %s must hold one word of 16 to 1000 letters, digits and signs of ASCII, got %d characters; "
+    assert str(error.value) == ("--token_file: %s must hold one word of 16 to 1000 printable ASCII characters, got %d characters; "
                                 "openssl rand -hex 32 makes one" % (token_file, count))
 
 
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o644])
 def test_a_token_that_every_user_may_read_or_write(token_file, mode):
     token_file.chmod(mode)
-    with pytest.raises(UserError, match="^--token_file: %s: every user of this host may read or write it, so it is no secret: chmod 600$"
+    with pytest.raises(UserError, match="^--token_file: %s: every user of this host can read or write it: chmod 600$"
                                         % token_file):
         read_token(str(token_file), "token_file")
 
@@ -144,20 +144,20 @@ def web_page(content, status=200):
 def test_nobody_answers(monkeypatch, nobody, flag, thing):
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     with pytest.raises(UserError) as error:
-        reach(ClusterConfig("FlinkRunner", 1, **{flag: nobody}))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, **{flag: nobody}))
     assert str(error.value) == "--%s: no %s answers at %s: Connection refused" % (flag, thing, nobody)
 
 
 def test_a_port_that_cannot_be():
     with pytest.raises(UserError, match="^--job_endpoint: no job server answers at 127.0.0.1:99999: "):
-        reach(ClusterConfig("FlinkRunner", 1, job_endpoint="127.0.0.1:99999"))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, job_endpoint="127.0.0.1:99999"))
 
 
 def test_a_job_server_answers():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         server.listen()
-        assert reach(ClusterConfig("PortableRunner", 1, job_endpoint="127.0.0.1:%d" % server.getsockname()[1])) is None
+        assert reach(ClusterConfig("PortableRunner", parallelism=1, job_endpoint="127.0.0.1:%d" % server.getsockname()[1])) is None
 
 
 @pytest.mark.parametrize("content, status, message", [
@@ -167,7 +167,7 @@ def test_a_job_server_answers():
 def test_what_answers_is_not_a_flink_that_beam_knows(monkeypatch, content, status, message):
     monkeypatch.setattr(cluster.shutil, "which", lambda name: name)
     with web_page(json.dumps(content).encode(), status) as address, pytest.raises(UserError) as error:
-        reach(ClusterConfig("FlinkRunner", 1, flink_master=address))
+        reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address))
     assert str(error.value) == "--flink_master: " + message % address
 
 
@@ -176,9 +176,9 @@ def test_a_flink_answers(monkeypatch, tmp_path):
     jar = tmp_path / "x.jar"
     with web_page(b'{"flink-version": "1.16.3"}') as address:
         with pytest.raises(UserError, match="^--flink_job_server_jar: no such file: .*x.jar$"):
-            reach(ClusterConfig("FlinkRunner", 1, address, str(jar)))
+            reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address, flink_job_server_jar=str(jar)))
         jar.write_bytes(b"")
-        assert reach(ClusterConfig("FlinkRunner", 1, address, str(jar))) == "1.16"
+        assert reach(ClusterConfig("FlinkRunner", parallelism=1, flink_master=address, flink_job_server_jar=str(jar))) == "1.16"
 
 
 def test_no_java(monkeypatch):

@@ -1,6 +1,5 @@
 import dataclasses
 import functools
-import json
 import math
 import os
 import pickle
@@ -10,12 +9,11 @@ import subprocess
 import sys
 import time
 
-import grpc
 import pytest
-from apache_beam.portability.api import beam_fn_api_pb2, beam_fn_api_pb2_grpc
 
-from etl.beam import pipeline, worker
-from etl.beam.pipeline import RunnerConfig, run_map
+from etl.beam import pipeline
+from etl.beam.cluster import RunnerConfig
+from etl.beam.pipeline import run_map
 from etl.building.sources import FileRange
 from etl.common.command_line import UserError
 from etl.common.files import read_json
@@ -109,8 +107,8 @@ def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
     with pytest.raises(OSError) as error:
         run_map("Exit", os._exit, [3], two_processes)
     assert str(error.value) == (
-        "a worker process died: killed, or out of memory. The same command goes on where this one stopped; fewer "
-        "--direct_num_workers need less memory. What the workers said: " + two_processes.log_path)
+        "a worker process died: killed, or out of memory. Run the same command again to resume the build; fewer "
+        "--direct_num_workers need less memory. Log of the workers: " + two_processes.log_path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -132,14 +130,14 @@ def test_workers_that_go_one_after_the_other_at_the_end_have_not_died(monkeypatc
 
 def test_beams_own_process_dies(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "_watch", lambda process, config: process.kill())
-    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. The same command goes on"):
+    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. Run the same command again to resume"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
 def test_no_worker_has_started(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 1)
     monkeypatch.setattr(pipeline, "_count_children", lambda parent: 0)
-    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. What Beam said: .*workers.log$"):
+    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. Beam's log: .*workers.log$"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
@@ -180,11 +178,6 @@ def test_elements_travel_as_json(tmp_path, element, arrives):
     assert (tmp_path / "arrived").read_text() == repr(arrives)
 
 
-def test_what_would_run_when_it_is_unpickled_is_not_run():
-    with pytest.raises(ValueError):
-        pipeline._call(print, None, pickle.dumps("element"))
-
-
 # An engine that needs no Java: Beam's own job service, in a process of its own.
 @pytest.fixture
 def engine(tmp_path, job_service):
@@ -201,7 +194,7 @@ def test_every_element_is_seen_by_an_engine(tmp_path, engine, capfd):
 @pytest.mark.parametrize("function, element, kind, message", [
     (read_json, "语料 <b>'x'.json", UserError, "语料 <b>'x'.json: no such file$"),
     (os.rmdir, "gone", OSError, r"No such file or directory: gone \(on host .*\)$"),
-    (math.sqrt, -1, OSError, "the job failed: .* The same command goes on where this one stopped. What Beam said: .*workers.log$"),
+    (math.sqrt, -1, OSError, "the job failed: .* Run the same command again to resume the build. Beam's log: .*workers.log$"),
 ])
 def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, element, kind, message):
     with pytest.raises(kind) as error:
@@ -212,7 +205,7 @@ def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, e
 
 def test_an_engine_that_has_gone(engine, job_service):
     gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
-    with pytest.raises(OSError, match="^the job failed: .* What Beam said: "):
+    with pytest.raises(OSError, match="^the job failed: .* Beam's log: "):
         run_map("Make", os.mkdir, ["x"], gone)
 
 
@@ -221,21 +214,8 @@ def test_no_other_user_reads_what_an_engine_told(tmp_path, engine):
     assert os.stat(engine.log_path).st_mode & 0o777 == 0o600
 
 
-def test_another_user_of_the_host_gets_no_worker_from_the_commands_pool(monkeypatch):
-    asked = []
-    monkeypatch.setattr(worker.Pool, "start", lambda self, *names: asked.append(names))
-    flags = dict(flag[2:].split("=", 1) for flag in pipeline._start_workers_here())
-    environment = json.loads(flags["environment_config"])
-    with grpc.insecure_channel(environment["url"]) as channel:
-        service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
-        with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
-            service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="worker_1"), timeout=100)
-        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=environment["params"]), timeout=100)
-    assert flags["environment_type"] == "EXTERNAL" and asked == [("1", "")]
-
-
 @pytest.mark.parametrize("entry, request_", [
-    ("from etl.beam.worker import start_pool; start_pool('127.0.0.1:0'); os._exit(0)", None),
+    ("from etl.beam.worker import main; main(['--listen', '127.0.0.1:0'])", None),
     ("from etl.beam.pipeline import answer; answer()", ("Label", print, [1], ONE_PROCESS)),
 ])
 def test_grpc_comes_without_its_handler_for_forks_where_workers_are_started(entry, request_):

@@ -12,19 +12,20 @@ from concurrent import futures
 import apache_beam
 import grpc
 import pytest
+from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
 
 import listening
-from etl.beam import worker_sockets
-from etl.beam.pipeline import RunnerConfig, run_map
-from etl.beam.worker_sockets import FOLDER_VARIABLE, _Grpc, connect_to_sockets, socket_folder
-from etl.common.command_line import UserError
+from etl.beam.cluster import RunnerConfig
+from etl.beam.pipeline import run_map
+from etl.beam.socket_folder import socket_folder
+from etl.beam.worker_sockets import FOLDER_VARIABLE, _Grpc, connect_to_sockets
 
 BEAM = os.path.dirname(apache_beam.__file__)
 
 
 @pytest.fixture
 def tmpdir_is(monkeypatch):
-    return lambda path: monkeypatch.setattr(worker_sockets.tempfile, "gettempdir", lambda: str(path))
+    return lambda path: monkeypatch.setattr(tempfile, "gettempdir", lambda: str(path))
 
 
 @pytest.fixture
@@ -47,33 +48,6 @@ def served(tmp_path):
         server.stop(None).wait()
 
 
-def test_no_other_user_enters_the_folder_and_it_goes():
-    before = os.umask(0)
-    try:
-        with socket_folder() as folder:
-            assert stat.S_IMODE(os.stat(folder).st_mode) == 0o700 and os.listdir(folder) == []
-    finally:
-        os.umask(before)
-    assert not os.path.exists(folder)
-
-
-def test_a_temporary_folder_with_too_long_a_path(tmp_path, tmpdir_is):
-    (tmp_path / ("x" * 90)).mkdir()
-    tmpdir_is(tmp_path / ("x" * 90))
-    with socket_folder() as folder:
-        assert os.path.dirname(folder) == "/tmp"
-    assert os.listdir(str(tmp_path / ("x" * 90))) == []
-
-
-def test_no_folder_takes_sockets(tmp_path, tmpdir_is, monkeypatch):
-    tmpdir_is(tmp_path)
-    monkeypatch.setattr(worker_sockets, "_why_no_socket", lambda path: "Operation not permitted")
-    with pytest.raises(UserError) as error, socket_folder():
-        pass
-    assert str(error.value) == "TMPDIR: no Unix socket can be made in %s: Operation not permitted; name another folder" % tmp_path
-    assert os.listdir(str(tmp_path)) == []
-
-
 def test_servers_listen_in_the_folder_under_numbers(served):
     assert os.listdir(served) == ["1"] and stat.S_ISSOCK(os.stat(os.path.join(served, "1")).st_mode)
 
@@ -91,7 +65,6 @@ def test_any_name_of_a_folder(short_folder, tmpdir_is, monkeypatch, name):
 
 
 def test_a_worker_connects_to_them_and_to_nothing_else(served, monkeypatch):
-    from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
     monkeypatch.setattr(GRPCChannelFactory, "insecure_channel", GRPCChannelFactory.insecure_channel)
     connect_to_sockets(served)
     with GRPCChannelFactory.insecure_channel("localhost:1", options=[("grpc.max_receive_message_length", -1)]) as channel:

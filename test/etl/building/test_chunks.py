@@ -13,7 +13,7 @@ from etl.building.shards import Piece, merge_shard, run_path
 from etl.building.sources import plan_ranges
 from etl.common.command_line import UserError
 from etl.common.files import expand, read_json, write_json
-from etl.records.examples import decode_example
+from etl.records.examples import deserialize_example
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig
 
@@ -94,13 +94,13 @@ def changed(fields, place, value):
     (["extents", 0, 0], 3, "extents[0][0] must be a string, got 3"),
     (["extents", 0, 1], 1, "extents[0]: there is no shard 1 of part 'eval'"),
     (["extents", 0, 1], True, "extents[0][1] must be an integer of at least 0, got True"),
-    (["extents", 0, 2], 1, "extents[0]: is of chunk 1"),
+    (["extents", 0, 2], 1, "extents[0]: belongs to chunk 1"),
     (["extents", 0, 2], "/etc/passwd", "extents[0][2] must be an integer of at least 0, got '/etc/passwd'"),
     (["extents", 0, 3], "../../../x", "extents[0][3] must be an integer of at least 0, got '../../../x'"),
-    (["extents", 0, 3], 7, "extents: run 0: wants one from byte 0 on, got offset"),
+    (["extents", 0, 3], 7, "extents: run 0: must start at byte 0, got offset"),
     (["extents", 0, 4], -65536, "extents[0][4] must be an integer of at least 0, got -65536"),
-    (["extents", 0, 4], 4096, "extents: run 0: wants one from byte 0 on, got offset 4096"),
-    (["extents", 0, 5], 1 << 40, "extents: run 0: wants one from byte 1099511627776 on, got offset"),
+    (["extents", 0, 4], 4096, "extents: run 0: must start at byte 0, got offset 4096"),
+    (["extents", 0, 5], 1 << 40, "extents: run 0: must start at byte 1099511627776, got offset"),
     (["extents", 0, 5], 1.5, "extents[0][5] must be an integer of at least 0, got 1.5"),
     (["extents", 0, 6], None, "extents[0][6] must be an integer of at least 0, got None"),
     (["extents", 0], ["eval", 0, "/etc/passwd", 0, 65536, 1], "extents[0] must hold 8 values, got 6"),
@@ -119,7 +119,7 @@ def test_a_marker_that_somebody_else_has_written(job, corpus, place, value, mess
     with pytest.raises(OSError) as error:
         read_markers(job, 2)
     assert str(error.value).startswith("%s: %s" % (path, message))
-    assert str(error.value).endswith(": damaged, or written by something else; remove it, and the same command makes it anew")
+    assert str(error.value).endswith(": damaged, or not written by a build; remove it, and the same command creates it again")
     os.remove(path)
     assert len(build_all(job, expand([corpus], "corpus"))) == 2
 
@@ -129,7 +129,7 @@ def test_a_marker_that_is_none(job, corpus, content):
     build_all(job, expand([corpus], "corpus"))
     with open(marker_path(job.work_dir, 0), "w") as stream:
         stream.write(content)
-    with pytest.raises(OSError, match="000000.json: .*; remove it, and the same command makes it anew"):
+    with pytest.raises(OSError, match="000000.json: .*; remove it, and the same command creates it again"):
         read_markers(job, 2)
 
 
@@ -138,14 +138,14 @@ def test_a_marker_that_is_no_file(job, make):
     path = marker_path(job.work_dir, 0)
     os.makedirs(os.path.dirname(path))
     make(path)
-    with pytest.raises(OSError, match="000000.json: must be a file, and no link"):
+    with pytest.raises(OSError, match="000000.json: must be a regular file, not a link"):
         read_markers(job, 1)
 
 
 @pytest.mark.parametrize("name, value, message", [
-    ("lengths", {"x": 1}, "lengths: wants numbers of tokens, got 'x'"),
-    ("masked_positions", {"9" * 99: 1}, "masked_positions: wants numbers of tokens, got '999"),
-    ("labels", {"-1": 1}, "labels: wants numbers of tokens, got '-1'"),
+    ("lengths", {"x": 1}, "lengths: must be numbers of tokens, got 'x'"),
+    ("masked_positions", {"9" * 99: 1}, "masked_positions: must be numbers of tokens, got '999"),
+    ("labels", {"-1": 1}, "labels: must be numbers of tokens, got '-1'"),
     ("words", {"天": -1}, "words.天 must be an integer of at least 0, got -1"),
     ("words", [], "words must be an object, got []")])
 def test_histograms_that_somebody_else_has_written(job, corpus, name, value, message):
@@ -196,13 +196,13 @@ def test_repeated_documents(job, tmp_path):
 
 
 def test_token_boundary_is_written_on_demand(job, corpus):
-    job = dataclasses.replace(job, token_boundary=True)
+    job = dataclasses.replace(job, instances=dataclasses.replace(job.instances, token_boundary=True))
     extent = build_all(job, expand([corpus], "corpus"))[0].extents[0]
     with open(run_path(job.work_dir, extent.chunk, extent.run), "rb") as stream:
         content = stream.read()
     assert b"token_boundary" in content
     record = content[extent.offset + 32:extent.offset + 32 + int.from_bytes(content[extent.offset + 28:extent.offset + 32], "little")]
-    values = decode_example(record)
+    values = deserialize_example(record)
     length = int(values["input_mask"].sum())
     assert values["token_boundary"][[0, length - 1]].tolist() == [1, 1] and values["token_boundary"][length:].sum() == 0
 

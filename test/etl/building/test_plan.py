@@ -1,12 +1,11 @@
-import dataclasses
 import fcntl
 import os
 
 import pytest
 
 from etl.building import plan as module
-from etl.building.plan import BuildConfig, drop_other_builds, make_plan, work_folder
-from etl.common.command_line import UserError
+from etl.building.plan import BuildConfig, drop_other_builds, plan_build, work_folder
+from etl.common.command_line import UserError, flags_of, from_flags
 from etl.common.files import temporary_path, write_text
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig
@@ -14,7 +13,12 @@ from etl.text.tokenization import TokenizerConfig
 
 @pytest.fixture
 def config(tmp_path, corpus, vocab_file):
-    return BuildConfig(input_file=(corpus,), output_dir=str(tmp_path / "out"), vocab_file=vocab_file, max_seq_length=24)
+    return BuildConfig(input_file=(corpus,), output_dir=str(tmp_path / "out"), vocab_file=vocab_file,
+                       instances=InstanceConfig(max_seq_length=24))
+
+
+def with_flags(config, **changes):
+    return from_flags(BuildConfig, dict(flags_of(config), **changes))
 
 
 @pytest.mark.parametrize("changes, message", [
@@ -23,10 +27,10 @@ def config(tmp_path, corpus, vocab_file):
     ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
     ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
     ({"tokenizer": "sentencepiece"}, "tokenizer sentencepiece needs spm_model_file"),
-    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece has no use for spm_model_file, got x.model"),
+    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece takes no spm_model_file, got x.model"),
     ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
     ({"direct_running_mode": "multi_threading"},
-     "direct_running_mode multi_threading loses elements in Beam 2.48 without a word: use multi_processing or in_memory"),
+     "direct_running_mode multi_threading silently loses elements in Beam 2.48: use multi_processing or in_memory"),
     ({"direct_running_mode": "x"}, "direct_running_mode must be in_memory or multi_processing, got x"),
     ({"direct_running_mode": "in_memory", "direct_num_workers": 2},
      "direct_running_mode in_memory has one worker, got direct_num_workers 2"),
@@ -42,19 +46,8 @@ def config(tmp_path, corpus, vocab_file):
 ])
 def test_bad_flags(changes, message):
     with pytest.raises(ValueError) as error:
-        BuildConfig(**changes)
+        from_flags(BuildConfig, changes)
     assert str(error.value) == message
-
-
-@pytest.mark.parametrize("length, prob, given, wanted", [(128, 0.15, None, 19), (512, 0.15, None, 77), (8, 0.01, None, 1), (128, 0.15, 5, 5)])
-def test_predictions_follow_from_the_length(length, prob, given, wanted):
-    config = BuildConfig(max_seq_length=length, masked_lm_prob=prob, max_predictions_per_seq=given)
-    assert config.instances.max_predictions_per_seq == wanted
-
-
-def test_shuffled_tokens_get_as_many_places_as_masked_ones():
-    assert BuildConfig(max_seq_length=100, do_permutation=True).instances.max_predictions_per_seq == 30
-    assert BuildConfig(max_seq_length=10, masked_lm_prob=0.6, do_permutation=True).instances.max_predictions_per_seq == 10
 
 
 def test_the_defaults_are_those_of_the_samples():
@@ -73,7 +66,7 @@ def test_a_tokenizer_that_fits_changes_nothing():
 
 
 def test_planning_writes_nothing(config):
-    plan = make_plan(config)
+    plan = plan_build(config)
     assert not os.path.exists(config.output_dir)
     assert os.path.dirname(plan.job.work_dir) == os.path.join(config.output_dir, ".work")
     assert [file_range.begin for file_range in plan.ranges] == [0, 0]
@@ -85,14 +78,14 @@ def test_planning_writes_nothing(config):
 @pytest.mark.parametrize("changes, shards", [
     ({"num_shards": 5}, (("train", 5), ("eval", 1))), ({"eval_fraction": 0.0}, (("train", 1), ("eval", 0)))])
 def test_number_of_shards(config, changes, shards):
-    assert make_plan(dataclasses.replace(config, **changes)).job.num_shards == shards
+    assert plan_build(with_flags(config, **changes)).job.num_shards == shards
 
 
 def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 10000)
     monkeypatch.setattr(module, "PARALLEL_BYTES", 1000)
     monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
-    plan = make_plan(config)
+    plan = plan_build(config)
     record_bytes = 1.7 * plan.input_bytes
     assert plan.job.num_shards == (("train", 1 + int(10 * record_bytes / 10000)), ("eval", 1 + int(0.05 * record_bytes / 10000)))
     assert plan.num_workers == 7
@@ -103,23 +96,23 @@ def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
     ({"direct_running_mode": "multi_processing", "direct_num_workers": 2}, 2)])
 def test_number_of_workers(config, monkeypatch, changes, workers):
     monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
-    assert make_plan(dataclasses.replace(config, **changes)).num_workers == workers
+    assert plan_build(with_flags(config, **changes)).num_workers == workers
 
 
 @pytest.mark.parametrize("changes, same", [
     ({"random_seed": 1}, False), ({"max_seq_length": 32}, False), ({"range_bytes": 100}, False), ({"num_shards": 2}, False),
     ({"do_lower_case": False}, False), ({"duplicates": "drop"}, False), ({"direct_num_workers": 2}, True), ({"max_bad_fraction": 0.5}, True)])
 def test_the_work_folder_is_named_by_what_decides_the_result(config, changes, same):
-    one, other = make_plan(config), make_plan(dataclasses.replace(config, **changes))
+    one, other = plan_build(config), plan_build(with_flags(config, **changes))
     assert (one.job.work_dir == other.job.work_dir) == same
 
 
 def test_an_engine_goes_on_with_the_work_of_another(config, monkeypatch, tmp_path):
     monkeypatch.chdir(str(tmp_path))
     names = {"input_file": (os.path.relpath(config.input_file[0]),), "vocab_file": os.path.relpath(config.vocab_file)}
-    here = dataclasses.replace(config, **names)
-    there = dataclasses.replace(here, runner="PortableRunner", job_endpoint="x:1", parallelism=2)
-    one, other = make_plan(here), make_plan(there)
+    here = with_flags(config, **names)
+    there = with_flags(here, runner="PortableRunner", job_endpoint="x:1", parallelism=2)
+    one, other = plan_build(here), plan_build(there)
     assert one.job.work_dir == other.job.work_dir
     assert one.job.tokenizer.vocab_file == here.vocab_file and other.job.tokenizer.vocab_file == config.vocab_file
     assert {os.path.isabs(entry.path) for entry in one.ranges} == {False} and {os.path.isabs(entry.path) for entry in other.ranges} == {True}
@@ -128,29 +121,29 @@ def test_an_engine_goes_on_with_the_work_of_another(config, monkeypatch, tmp_pat
 def test_another_vocabulary_another_work_folder(config, tmp_path):
     copy = tmp_path / "v.txt"
     copy.write_bytes(open(config.vocab_file, "rb").read())
-    config = dataclasses.replace(config, vocab_file=str(copy))
-    before = make_plan(config).job.work_dir
+    config = with_flags(config, vocab_file=str(copy))
+    before = plan_build(config).job.work_dir
     copy.write_bytes(copy.read_bytes() + b"x\n")
-    assert make_plan(config).job.work_dir != before
+    assert plan_build(config).job.work_dir != before
 
 
 def test_albert_zh_labels_need_twins(config):
     with pytest.raises(UserError, match="--masked_lm_labels albert_zh: .* has no ## entries for Han characters"):
-        make_plan(dataclasses.replace(config, masked_lm_labels="albert_zh"))
+        plan_build(with_flags(config, masked_lm_labels="albert_zh"))
 
 
 def test_missing_user_dictionary(config):
     with pytest.raises(OSError, match="gone.txt"):
-        make_plan(dataclasses.replace(config, user_dict="gone.txt"))
+        plan_build(with_flags(config, user_dict="gone.txt"))
 
 
 def test_work_folder_holds_a_lock(config):
-    plan = make_plan(config)
+    plan = plan_build(config)
     with work_folder(plan):
         with pytest.raises(UserError) as error:
-            with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
+            with work_folder(plan_build(with_flags(config, random_seed=1))):
                 raise AssertionError("two builds at once")
-        assert str(error.value) == "--output_dir: another build is at work in %s" % config.output_dir
+        assert str(error.value) == "--output_dir: another build is running in %s" % config.output_dir
     with open(os.path.join(config.output_dir, ".work", "lock")) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -158,7 +151,7 @@ def test_work_folder_holds_a_lock(config):
 @pytest.mark.parametrize("error", [UserError, OSError, KeyboardInterrupt])
 @pytest.mark.parametrize("before", [[], ["mine"], [".work/0123"]])
 def test_a_mistake_of_the_user_leaves_nothing_but_what_was_there(config, error, before):
-    plan = make_plan(config)
+    plan = plan_build(config)
     for path in before:
         os.makedirs(os.path.join(config.output_dir, path))
     with pytest.raises(error):
@@ -171,7 +164,7 @@ def test_a_mistake_of_the_user_leaves_nothing_but_what_was_there(config, error, 
 
 
 def test_drop_other_builds(config):
-    plan = make_plan(config)
+    plan = plan_build(config)
     parent = os.path.join(config.output_dir, ".work")
     for path in ("0123456789abcdef/chunks/000000.json", "0123456789abcdef/runs/000000-0000.run", "fedcba9876543210/workers.log",
                  "fedcba9876543210/shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "notes", "lost+found/x", ".DS_Store",
@@ -190,7 +183,7 @@ def test_drop_other_builds(config):
 
 @pytest.mark.parametrize("name", [".work", "eval", "dead_letters", "HASH"])
 def test_a_link_in_the_place_of_a_folder_is_refused_and_left(config, tmp_path, name):
-    plan = make_plan(config)
+    plan = plan_build(config)
     path = plan.job.work_dir if name == "HASH" else os.path.join(config.output_dir, name)
     write_text(str(tmp_path / "elsewhere" / "x"), "x")
     os.makedirs(os.path.dirname(path))
@@ -198,12 +191,12 @@ def test_a_link_in_the_place_of_a_folder_is_refused_and_left(config, tmp_path, n
     with pytest.raises(UserError) as error:
         with work_folder(plan):
             raise AssertionError("through a link")
-    assert str(error.value) == "--output_dir: %s is a link: what a build removes must lie in its own folder; remove it" % path
+    assert str(error.value) == "--output_dir: %s is a link; a build removes files in its own folder only: remove the link" % path
     assert os.listdir(str(tmp_path / "elsewhere")) == ["x"] and os.path.islink(path)
 
 
 def test_what_a_killed_build_was_writing_goes(config):
-    plan = make_plan(config)
+    plan = plan_build(config)
     out = config.output_dir
     for name in ("manifest.json", "eval/x.tfrecord", "dead_letters/bad_records.jsonl"):
         write_text(temporary_path(os.path.join(out, name)), "x")
@@ -217,7 +210,7 @@ def test_what_a_killed_build_was_writing_goes(config):
 
 
 def test_a_copy_of_hard_links_has_a_log_of_its_own(config, tmp_path):
-    plan = make_plan(config)
+    plan = plan_build(config)
     write_text(str(tmp_path / "original.log"), "before\n")
     os.makedirs(plan.job.work_dir)
     os.link(str(tmp_path / "original.log"), plan.log_path)
@@ -228,19 +221,19 @@ def test_a_copy_of_hard_links_has_a_log_of_its_own(config, tmp_path):
 
 
 def test_the_work_folder_does_not_depend_on_where_the_output_goes(config, tmp_path):
-    other = dataclasses.replace(config, output_dir=str(tmp_path / "moved" / "there"))
-    assert os.path.basename(make_plan(config).job.work_dir) == os.path.basename(make_plan(other).job.work_dir)
+    other = with_flags(config, output_dir=str(tmp_path / "moved" / "there"))
+    assert os.path.basename(plan_build(config).job.work_dir) == os.path.basename(plan_build(other).job.work_dir)
 
 
 def test_output_folder_that_is_a_file(config, vocab_file):
     with pytest.raises(UserError, match="^--output_dir: .* is a file, not a folder$"):
-        make_plan(dataclasses.replace(config, output_dir=vocab_file))
+        plan_build(with_flags(config, output_dir=vocab_file))
 
 
 def test_a_refused_build_leaves_the_other_alone(config):
-    plan = make_plan(config)
+    plan = plan_build(config)
     with work_folder(plan):
         with pytest.raises(UserError):
-            with work_folder(make_plan(dataclasses.replace(config, random_seed=1))):
+            with work_folder(plan_build(with_flags(config, random_seed=1))):
                 raise AssertionError("two builds at once")
         assert os.listdir(os.path.join(config.output_dir, ".work")) and os.path.isdir(plan.job.work_dir)

@@ -3,7 +3,7 @@ import pytest
 
 from etl.building import random_segments
 from etl.building.random_segments import RandomSegments, collect_candidates, pool_path, write_pools
-from etl.building.sources import plan_ranges
+from etl.building.sources import TextFormat, plan_ranges
 from etl.common.files import read_json
 from etl.samples.draws import rng_for
 from etl.samples.instances import part_of
@@ -22,8 +22,8 @@ def write_corpus(folder, texts=TEXTS):
 def build_pool(work_dir, path, range_bytes=None, seed=1, eval_fraction=0.0):
     ranges = plan_ranges([path], range_bytes)
     for numbered in enumerate(ranges):
-        collect_candidates(str(work_dir), seed, eval_fraction, "text", "text", numbered)
-    write_pools(str(work_dir), [path], "text", "text", len(ranges))
+        collect_candidates(str(work_dir), seed, eval_fraction, TextFormat(), numbered)
+    write_pools(str(work_dir), [path], TextFormat(), len(ranges))
     return read_json(pool_path(str(work_dir), "train"))
 
 
@@ -120,7 +120,7 @@ def test_candidates_are_collected_once(tmp_path):
     build_pool(tmp_path, path)
     before = read_json(random_segments.candidates_path(str(tmp_path), 0))
     write_corpus(tmp_path, [["变了。"]])
-    collect_candidates(str(tmp_path), 1, 0.0, "text", "text", (0, plan_ranges([path])[0]))
+    collect_candidates(str(tmp_path), 1, 0.0, TextFormat(), (0, plan_ranges([path])[0]))
     assert read_json(random_segments.candidates_path(str(tmp_path), 0)) == before
 
 

@@ -162,7 +162,7 @@ def test_run_whose_part_was_given_back_meanwhile(tmp_path, begin, end):
     with open(path_of(extent, tmp_path), "r+b") as stream:
         stream.seek(begin)
         stream.write(b"\0" * (end - begin))
-    with pytest.raises(OSError, match="runs/000000-0000.run: not what was written: cut off, damaged, or given back"):
+    with pytest.raises(OSError, match="runs/000000-0000.run: not what was written: truncated, damaged, or freed"):
         merge_shard(pieces_of([extent], tmp_path), str(tmp_path / "x"), keep_duplicates=True)
     assert os.listdir(str(tmp_path)) == ["runs"]
 
@@ -246,7 +246,7 @@ def test_runs_behind_a_link_are_not_touched(tmp_path):
     write_extents(work, NUM_SHARDS, runs_of(make_samples(40), work, 2))
     os.rename(os.path.join(work, "runs"), str(tmp_path / "elsewhere"))
     os.symlink(str(tmp_path / "elsewhere"), os.path.join(work, "runs"))
-    with pytest.raises(OSError, match="runs: must be a folder, and no link: remove it"):
+    with pytest.raises(OSError, match="runs: must be a folder, not a link: remove it"):
         write_shard(work, NUM_SHARDS, True, ("train", 0))
 
 
@@ -259,13 +259,13 @@ def test_a_run_that_is_no_file(tmp_path, change):
     {"link": lambda: os.symlink(str(victim), run), "fifo": lambda: os.mkfifo(run), "folder": lambda: os.mkdir(run)}[change]()
     before = victim.read_bytes()
     for attempt in (lambda: write_shard(work, NUM_SHARDS, True, ("train", 0)), lambda: free_range(run, 0, 9)):
-        with pytest.raises(OSError, match="000000-0000.run: must be a file, and no link|Is a directory"):
+        with pytest.raises(OSError, match="000000-0000.run: must be a regular file, not a link|Is a directory"):
             attempt()
     assert victim.read_bytes() == before
 
 
 @pytest.mark.parametrize("offset, bytes_, message", [
-    (1, 40, "run 0: wants one from byte 0 on, got offset 1"), (0, 39, "39 bytes of .*000000-0000.run, which has 40 bytes"),
+    (1, 40, "run 0: must start at byte 0, got offset 1"), (0, 39, "39 bytes of .*000000-0000.run, which has 40 bytes"),
     (0, 1 << 40, "1099511627776 bytes of .*000000-0000.run, which has 40 bytes")])
 def test_extents_that_are_not_the_runs(tmp_path, offset, bytes_, message):
     extent, = runs_of([Sample("eval", sample_key((1,), 0, 1), b"12345678")], tmp_path, 1)
@@ -274,5 +274,5 @@ def test_extents_that_are_not_the_runs(tmp_path, offset, bytes_, message):
         require_runs(str(tmp_path), [extent._replace(offset=offset, bytes=bytes_)])
     with pytest.raises(ValueError, match="000003-0000.run, which is not there"):
         require_runs(str(tmp_path), [extent._replace(chunk=3)])
-    with pytest.raises(ValueError, match="run 0: wants one from byte 40 on, got offset 0"):
+    with pytest.raises(ValueError, match="run 0: must start at byte 40, got offset 0"):
         require_runs(str(tmp_path), [extent, extent])

@@ -9,12 +9,13 @@ import random
 import pytest
 
 from etl.building import sources
-from etl.building.sources import (BadRecord, FileRange, begins_with_json, line_number, open_input,
+from etl.building.sources import (BadRecord, FileRange, TextFormat, begins_with_json, line_number, open_input,
                                   plan_ranges, read_documents, read_documents_at)
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
 from etl.text.documents import Document
 
+TEXT = TextFormat()
 PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff", "\u200b", "\u2028", "\x85",
                                               "\x1c", "a", "你好。", "再见！", "b c", "\0")] + [b"\xff", b"\xe3\x80", b"\x85"]
 JSON_PIECES = [b'{"text": "\xe4\xbd\xa0\xe5\xa5\xbd\xe3\x80\x82ab"}\n', b'{"text": ""}\n', b'{"text": 3}\n', b'{"body": "a"}\r\n', b"[]\n",
@@ -84,10 +85,10 @@ def all_json_documents(content):
     return found
 
 
-def read_in_ranges(path, range_bytes, *options):
+def read_in_ranges(path, range_bytes, text_format=TEXT):
     found = []
     for file_range in plan_ranges([path], range_bytes):
-        for document in read_documents(file_range, *options):
+        for document in read_documents(file_range, text_format):
             assert getattr(document, "path", path) == path and getattr(document, "file_index", 0) == 0
             found.append((document.offset, getattr(document, "sentences", None) or document.reason))
     return found
@@ -132,7 +133,7 @@ def test_any_ranges_give_the_same_json_lines(tmp_path):
         expected = all_json_documents(content)
         for size in sizes:
             found = [(offset, what if isinstance(what, tuple) else None)
-                     for offset, what in read_in_ranges(str(path), size, "jsonl", "text")]
+                     for offset, what in read_in_ranges(str(path), size, TextFormat("jsonl"))]
             assert (content, found) == (content, expected)
 
 
@@ -161,7 +162,7 @@ def test_text(tmp_path, content, documents):
 def test_bad_json_lines(tmp_path, line, reason):
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(b'{"body": "a"}\n' + line + b"\n")
-    assert list(read_documents(FileRange(0, path, 0, 99), "jsonl", "body")) == [
+    assert list(read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", "body"))) == [
         Document(("a",), 0, 0), BadRecord(path, 14, reason)]
 
 
@@ -169,7 +170,7 @@ def test_bad_json_lines(tmp_path, line, reason):
 def test_json_that_python_reads_and_nobody_can_use(tmp_path, line):
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(line + b"\n")
-    found, = read_documents(FileRange(0, path, 0, 99), "jsonl", "body")
+    found, = read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", "body"))
     assert isinstance(found, BadRecord)
 
 
@@ -177,7 +178,7 @@ def test_over_long_json_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "MAX_LINE_BYTES", {"jsonl": 20})
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(b'{"text": "%s"}\n{"text": "b"}\n' % (b"a" * 20))
-    assert list(read_documents(FileRange(3, path, 0, 99), "jsonl")) == [
+    assert list(read_documents(FileRange(3, path, 0, 99), TextFormat("jsonl"))) == [
         BadRecord(path, 0, "line longer than 20 bytes"), Document(("b",), 3, 33)]
 
 
@@ -191,7 +192,7 @@ def test_compressed_file_is_one_range(tmp_path, suffix, compress):
     assert read_in_ranges(path, 10) == all_documents(content)
     assert open_input(path).read() == content
     assert line_number(path, 13) == 3
-    assert list(read_documents_at(path, 0, [11, 32], "text", "text")) == [
+    assert list(read_documents_at(path, 0, [11, 32], TEXT)) == [
         Document(("再见。", "你好。"), 0, 11), Document(("再见。", "你好。"), 0, 32)]
 
 
@@ -232,7 +233,7 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, change, compress):
     documents = read_documents(plan_ranges([path])[0])
     assert isinstance(next(documents), Document)
     CHANGES[change](path)
-    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or cut off)" % path):
+    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or truncated)" % path):
         list(documents)
 
 
@@ -245,7 +246,7 @@ def test_a_file_that_has_changed_since_it_was_planned(tmp_path, change):
     with pytest.raises(UserError) as error:
         list(read_documents(file_range))
     sizes = len(CONTENT), os.path.getsize(path)
-    assert str(error.value) == ("%s: has changed while it was read: it had %d bytes and has %d now; run the command again "
+    assert str(error.value) == ("%s: has changed while being read: it had %d bytes and has %d now; run the command again "
                                 "when it is complete"
                                 % ((path,) + sizes))
 
@@ -255,7 +256,7 @@ def test_no_document_where_one_should_be(tmp_path):
     (tmp_path / "x.txt").write_bytes(b"a\n\xff\n")
     for offset in (2, 4, 99):
         with pytest.raises(OSError, match="x.txt: no document at byte %d, where one was before" % offset):
-            list(read_documents_at(path, 0, [offset], "text", "text"))
+            list(read_documents_at(path, 0, [offset], TEXT))
 
 
 def test_plan_ranges(tmp_path):
@@ -293,11 +294,11 @@ def test_read_documents_at(tmp_path):
     path = str(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_bytes("你好。\n\n再见。\n走了。\n\n完".encode("utf-8"))
     found = list(read_documents(FileRange(2, path, 0, 99)))
-    assert list(read_documents_at(path, 2, [document.offset for document in found], "text", "text")) == found
+    assert list(read_documents_at(path, 2, [document.offset for document in found], TEXT)) == found
     (tmp_path / "x.jsonl").write_bytes(b'{"t": "a. b!c"}\n{"t": "d"}\n')
     path = str(tmp_path / "x.jsonl")
-    found = list(read_documents(FileRange(2, path, 0, 99), "jsonl", "t"))
-    assert list(read_documents_at(path, 2, [document.offset for document in found], "jsonl", "t")) == found
+    found = list(read_documents(FileRange(2, path, 0, 99), TextFormat("jsonl", "t")))
+    assert list(read_documents_at(path, 2, [document.offset for document in found], TextFormat("jsonl", "t"))) == found
 
 
 def test_a_file_is_opened_once_for_many_documents(tmp_path, monkeypatch):
@@ -306,7 +307,7 @@ def test_a_file_is_opened_once_for_many_documents(tmp_path, monkeypatch):
     path = str(tmp_path / "x.gz")
     with gzip.open(path, "wb") as stream:
         stream.write(b"a\n\n" * 100)
-    assert len(list(read_documents_at(path, 0, range(0, 300, 3), "text", "text"))) == 100
+    assert len(list(read_documents_at(path, 0, range(0, 300, 3), TEXT))) == 100
     assert opened == [path]
 
 
@@ -314,4 +315,4 @@ def test_a_document_of_json_may_be_longer_than_a_line_of_text(tmp_path):
     for name, content in (("x.txt", b"%s\n"), ("x.jsonl", b'{"text": "%s"}\n')):
         (tmp_path / name).write_bytes(content % (b"a" * (2 << 20)))
     assert read_in_ranges(str(tmp_path / "x.txt"), None) == [(0, "line longer than 1048576 bytes")]
-    assert read_in_ranges(str(tmp_path / "x.jsonl"), 1 << 20, "jsonl", "text") == [(0, ("a" * (2 << 20),))]
+    assert read_in_ranges(str(tmp_path / "x.jsonl"), 1 << 20, TextFormat("jsonl")) == [(0, ("a" * (2 << 20),))]

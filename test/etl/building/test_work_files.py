@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from etl.building.work_files import read_own, remove_work, require_own, work_folders
-from etl.common.files import temporary_path, write_text
+from etl.building.work_files import read_own, read_own_list, remove_work, require_own, work_folders
+from etl.common.files import temporary_path, write_json, write_text
 
 OURS = ("chunks/000000.json", "chunks/1234567.json", "histograms/000000.json", "dead_letters/000000.jsonl", "candidates/000000.json",
         "runs/000000-0000.run", "shards/tf_examples-00000-of-00001.tfrecord", "shards/tf_examples-00000-of-00001.tfrecord.json",
@@ -47,7 +47,7 @@ def test_a_link_to_a_folder_is_refused_and_nothing_behind_it_goes(tmp_path, name
     os.makedirs(os.path.dirname(link), exist_ok=True)
     os.symlink(elsewhere, link)
     if name:
-        with pytest.raises(OSError, match="%s: must be a folder, and no link: remove it" % link):
+        with pytest.raises(OSError, match="%s: must be a folder, not a link: remove it" % link):
             require_own(work)
     remove_work(work)
     assert files_below(elsewhere) == before
@@ -60,7 +60,7 @@ def test_a_link_to_a_file_is_refused_and_only_the_link_goes(tmp_path, name):
     path = os.path.join(work, name)
     os.makedirs(os.path.dirname(path))
     os.symlink(victim, path)
-    with pytest.raises(OSError, match="%s: must be a file, and no link: remove it" % path):
+    with pytest.raises(OSError, match="%s: must be a regular file, not a link: remove it" % path):
         require_own(work)
     remove_work(work)
     assert os.listdir(str(tmp_path)) == ["victim"]
@@ -68,7 +68,7 @@ def test_a_link_to_a_file_is_refused_and_only_the_link_goes(tmp_path, name):
 
 def test_a_fifo_is_refused(tmp_path):
     os.mkfifo(str(tmp_path / "workers.log"))
-    with pytest.raises(OSError, match="workers.log: must be a file, and no link: remove it"):
+    with pytest.raises(OSError, match="workers.log: must be a regular file, not a link: remove it"):
         require_own(str(tmp_path))
 
 
@@ -86,5 +86,13 @@ def test_read_own(tmp_path):
     assert read_own(path, {"a": [(int, str)]}) == {"a": ((1, "b"),)}
     with pytest.raises(OSError) as error:
         read_own(path, {"a": [(str, str)]})
-    assert str(error.value) == (path + ": a[0][0] must be a string, got 1: damaged, or written by something else; remove it, and the same "
-                                "command makes it anew")
+    assert str(error.value) == (path + ": a[0][0] must be a string, got 1: damaged, or not written by a build; remove it, and the same "
+                                "command creates it again")
+
+
+def test_read_own_list(tmp_path):
+    path = str(tmp_path / "x.json")
+    write_json(path, [["a", 1], ["b", 2]])
+    assert read_own_list(path, [(str, int)]) == (("a", 1), ("b", 2))
+    with pytest.raises(OSError, match=r"x.json: \[0\]\[0\] must be an integer of at least 0, got 'a': damaged"):
+        read_own_list(path, [(int, int)])

@@ -6,7 +6,7 @@ from typing import Optional, Tuple
 import pytest
 
 from albert_config import ConfigError
-from etl.common.command_line import UserError, describe, flag, parse, run
+from etl.common.command_line import UserError, describe, flag, flags_of, from_flags, nested, parse, run
 
 
 @dataclass(frozen=True)
@@ -175,5 +175,46 @@ def test_a_folder_that_the_c_locale_hides(monkeypatch, capsys):
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 0
     monkeypatch.setattr(sys, "path", ["/a", "/\udce6\udc96\udcb0"])
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 1
-    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot do "
-                                       "with it: set LC_ALL=C.UTF-8\n")
+    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle "
+                                       "it: set LC_ALL=C.UTF-8\n")
+
+
+@dataclass(frozen=True)
+class Box:
+    size: int = flag(3, "edge")
+    colour: str = flag("red", "paint")
+
+    def __post_init__(self):
+        if self.size < 1:
+            raise ValueError("size must be at least 1, got %d" % self.size)
+
+
+@dataclass(frozen=True)
+class Shelf:
+    name: str = flag("a", "label")
+    box: Box = nested(Box)
+    height: int = flag(1, "floor")
+
+
+def test_the_flags_of_a_nested_config_stand_at_its_place(capsys):
+    assert parse("shelf", "", Shelf, ["--colour", "blue", "--height", "2"]) == Shelf("a", Box(3, "blue"), 2)
+    with pytest.raises(SystemExit):
+        parse("shelf", "", Shelf, ["--help"])
+    printed = capsys.readouterr().out
+    places = [printed.index("--" + name) for name in ("name", "size", "colour", "height")]
+    assert places == sorted(places) and "--box" not in printed
+
+
+def test_mistakes_in_a_nested_config(capsys):
+    with pytest.raises(SystemExit):
+        parse("shelf", "", Shelf, ["--size", "0"])
+    assert capsys.readouterr().err == "shelf: error: size must be at least 1, got 0 (see --help)\n"
+
+
+def test_a_nested_config_to_flags_and_back():
+    shelf = Shelf("b", Box(5, "green"), 2)
+    assert flags_of(shelf) == {"name": "b", "size": 5, "colour": "green", "height": 2}
+    assert from_flags(Shelf, flags_of(shelf)) == shelf and from_flags(Shelf, {"size": 5}) == Shelf(box=Box(5))
+    assert describe(shelf) == "--name b --size 5 --colour green --height 2"
+    with pytest.raises(TypeError, match="Shelf has no flag box, depth"):
+        from_flags(Shelf, {"box": 1, "depth": 2})

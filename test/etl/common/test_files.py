@@ -95,7 +95,7 @@ def test_atomic_folder(tmp_path):
         write_json(os.path.join(folder, "x.json"), 1)
         assert not os.path.exists(path)
     assert os.listdir(str(tmp_path / "a")) == ["b"] and os.listdir(path) == ["x.json"]
-    with pytest.raises(UserError, match="--output_dir: .* is there already: name a folder that is new"):
+    with pytest.raises(UserError, match="--output_dir: .* already exists: give a new folder"):
         with atomic_folder(path, "output_dir"):
             pass
 
@@ -240,7 +240,7 @@ def test_what_is_no_file_is_not_opened(tmp_path, make):
     make(path)
     for attempt in (lambda: open_regular(path), lambda: open_regular(path, os.O_RDWR), lambda: lock(path, "held").__enter__(),
                     lambda: free_range(path, 0, 1)):
-        with pytest.raises(OSError, match="x: must be a file, and no link"):
+        with pytest.raises(OSError, match="x: must be a regular file, not a link"):
             attempt()
     assert os.listdir(str(tmp_path)) == ["x"]
 
@@ -266,8 +266,8 @@ def test_sync_folder(tmp_path):
 
 
 @pytest.mark.parametrize("data, message", [
-    ("天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 makes UTF-8 of it"),
-    ("天\n".encode("utf-16"), "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 makes UTF-8 of it"),
+    ("天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 converts it"),
+    ("天\n".encode("utf-16"), "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"),
     ("天".encode("utf-8") + "天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc"),    # one damaged place
     (b"\xff\n", "invalid start byte at byte 0xff"),
 ])
@@ -286,5 +286,5 @@ def test_files_of_other_hosts_may_come_late(tmp_path):
 
 def test_a_file_that_does_not_come(tmp_path):
     path = str(tmp_path / "never")
-    with pytest.raises(OSError, match="^%s: a worker has finished it, but it is not there: must be on a file system" % re.escape(path)):
+    with pytest.raises(OSError, match="^%s: a worker has written it, but it is not visible here: it must be on a file system" % re.escape(path)):
         await_files([path], seconds=0.1)

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.common.command_line import UserError
-from etl.records.examples import (Feature, decode_example, encode_examples, frame, pretraining_features, read_frames, rewritten)
+from etl.records.examples import (Feature, deserialize_example, frame, pretraining_features, read_frames, rewritten,
+                                  serialize_examples)
 
 VALUES = {"b": np.array([0, 1, -1, 1 << 40, -(1 << 63), (1 << 63) - 1]), "a": np.array([0.5, -2.0], np.float32),
           "空": np.array([], np.int64)}
@@ -17,8 +18,8 @@ ARRAYS = st.one_of(
     st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=6).map(lambda items: np.array(items, np.float32)))
 
 
-def encode_example(values):
-    record, = encode_examples({name: array[None] for name, array in values.items()})
+def serialized(values):
+    record, = serialize_examples({name: array[None] for name, array in values.items()})
     return record
 
 
@@ -38,13 +39,13 @@ def test_tensorflow_reads_what_we_write(tmp_path):
     from etl.common.command_line import quiet_libraries
     quiet_libraries()
     import tensorflow.compat.v1 as tf
-    parsed = tf.train.Example.FromString(encode_example(VALUES)).features.feature
+    parsed = tf.train.Example.FromString(serialized(VALUES)).features.feature
     assert sorted(parsed) == ["a", "b", "空"]
     assert list(parsed["b"].int64_list.value) == VALUES["b"].tolist()
     assert list(parsed["a"].float_list.value) == [0.5, -2.0]
     assert list(parsed["空"].int64_list.value) == []
 
-    records = encode_examples({"ids": np.array([[2, 300], [2, 9]], np.int32), "weights": np.array([[1], [0]], np.float32)})
+    records = serialize_examples({"ids": np.array([[2, 300], [2, 9]], np.int32), "weights": np.array([[1], [0]], np.float32)})
     (tmp_path / "x.tfrecord").write_bytes(b"".join(map(frame, records)))
     with tf.Graph().as_default(), tf.Session() as session:
         dataset = tf.data.TFRecordDataset(str(tmp_path / "x.tfrecord"))
@@ -56,13 +57,13 @@ def test_tensorflow_reads_what_we_write(tmp_path):
     unpacked = tf.train.Example()
     unpacked.features.feature["x"].int64_list.value.extend([3, -4])
     unpacked.features.feature["y"].float_list.value.extend([0.25])
-    decoded = decode_example(unpacked.SerializeToString())
+    decoded = deserialize_example(unpacked.SerializeToString())
     assert decoded["x"].tolist() == [3, -4] and decoded["y"].tolist() == [0.25]
 
 
 @given(st.dictionaries(st.text(max_size=5), ARRAYS, min_size=1, max_size=4))
 def test_decoding_undoes_encoding(values):
-    decoded = decode_example(encode_example(values))
+    decoded = deserialize_example(serialized(values))
     assert sorted(decoded) == sorted(values)
     for name, array in values.items():
         np.testing.assert_array_equal(decoded[name], array)
@@ -70,8 +71,8 @@ def test_decoding_undoes_encoding(values):
 
 
 def test_equal_values_equal_bytes():
-    assert encode_example(VALUES) == encode_example(dict(reversed(list(VALUES.items()))))
-    assert encode_example({"x": np.array([1], np.int32)}) == encode_example({"x": np.array([1], np.int64)})
+    assert serialized(VALUES) == serialized(dict(reversed(list(VALUES.items()))))
+    assert serialized({"x": np.array([1], np.int32)}) == serialized({"x": np.array([1], np.int64)})
 
 
 def field(number, payload):
@@ -95,18 +96,18 @@ def example_of(*features, more=b""):
     (example_of(b""), []),
 ])
 def test_examples_as_other_tools_may_write_them(record, values):
-    assert decode_example(record)["x"].tolist() == values
+    assert deserialize_example(record)["x"].tolist() == values
     for again in (rewritten(record, {"x"}), rewritten(rewritten(record, {"x"}), {"x"})):
-        assert decode_example(again)["x"].tolist() == values
+        assert deserialize_example(again)["x"].tolist() == values
     if values not in ([], [-1]):
         array = np.array(values, np.float32 if isinstance(values[0], float) else np.int64)
-        assert rewritten(record, {"x"}) == encode_example({"x": array})
-    assert decode_example(rewritten(record, ())) == {}
+        assert rewritten(record, {"x"}) == serialized({"x": array})
+    assert deserialize_example(rewritten(record, ())) == {}
 
 
 def test_what_the_builder_wrote_is_rewritten_as_it_stood():
-    assert rewritten(encode_example(VALUES), VALUES) == encode_example(VALUES)
-    assert rewritten(encode_example(VALUES), {"a"}) == encode_example({"a": VALUES["a"]})
+    assert rewritten(serialized(VALUES), VALUES) == serialized(VALUES)
+    assert rewritten(serialized(VALUES), {"a"}) == serialized({"a": VALUES["a"]})
 
 
 def test_any_bytes_are_refused_or_read_as_tensorflow_s_messages_read_them():
@@ -137,22 +138,22 @@ def test_any_bytes_are_refused_or_read_as_tensorflow_s_messages_read_them():
 
 
 @pytest.mark.parametrize("record", [
-    b"\xff", b"\x0a\x05abc", encode_example(VALUES)[:-1], b"\x0b\x00", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x00\x01", b"\x3d123", b"\x39\x00",
+    b"\xff", b"\x0a\x05abc", serialized(VALUES)[:-1], b"\x0b\x00", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x00\x01", b"\x3d123", b"\x39\x00",
     example_of(field(3, field(1, b"\x80"))), example_of(field(3, field(1, b"\x80") + field(1, b"\x01"))),
     example_of(field(2, field(1, b"123"))), example_of(field(2, field(1, b"12") + field(1, b"34"))), b"\x0c", b"\x0b\x0c",
     b"\x0a\x17\x0a\x15\x0a\x01x\x12\x10\x1a\x0e\x0a\x0c" + b"\xff" * 11 + b"\x01",    # a number of 78 bits
 ])
 def test_what_is_no_example(record):
     with pytest.raises(ValueError):
-        decode_example(record)
+        deserialize_example(record)
 
 
-@given(st.integers(0, len(encode_example(VALUES)) - 1), st.integers(1, 255))
+@given(st.integers(0, len(serialized(VALUES)) - 1), st.integers(1, 255))
 def test_a_damaged_example_decodes_or_is_refused(place, change):
-    damaged = bytearray(encode_example(VALUES))
+    damaged = bytearray(serialized(VALUES))
     damaged[place] ^= change
     try:
-        assert isinstance(decode_example(bytes(damaged)), dict)
+        assert isinstance(deserialize_example(bytes(damaged)), dict)
     except ValueError as error:
         assert str(error)
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from etl.records.examples import decode_example, encode_examples, pretraining_features
+from etl.records.examples import deserialize_example, pretraining_features, serialize_examples
 from etl.samples.features import instance_features
 from etl.samples.instances import Instances
 from etl.samples.masking import KEPT, MASKED
@@ -26,12 +26,12 @@ def test_instance_features():
 
 
 def test_values_are_the_features():
-    for record in encode_examples(instance_features(INSTANCES, True)):
-        assert {name: (str(array.dtype), len(array)) for name, array in decode_example(record).items()} == {
+    for record in serialize_examples(instance_features(INSTANCES, True)):
+        assert {name: (str(array.dtype), len(array)) for name, array in deserialize_example(record).items()} == {
             feature.name: (feature.dtype, feature.length) for feature in pretraining_features(8, 3, True)}
 
 
 def test_rows_do_not_depend_on_their_neighbours():
     values = instance_features(INSTANCES)
-    assert encode_examples(values) == [record for row in (slice(0, 1), slice(1, 2))
-                                       for record in encode_examples({name: array[row] for name, array in values.items()})]
+    assert serialize_examples(values) == [record for row in (slice(0, 1), slice(1, 2))
+                                       for record in serialize_examples({name: array[row] for name, array in values.items()})]

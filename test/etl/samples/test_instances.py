@@ -301,3 +301,14 @@ def test_bad_settings(changes, message):
 def test_budget_leaves_room_for_the_special_tokens():
     assert CONFIG.budget == 21
     assert dataclasses.replace(CONFIG, sentence_objective="none").budget == 22
+
+
+@pytest.mark.parametrize("length, prob, given, wanted", [(128, 0.15, None, 19), (512, 0.15, None, 77), (8, 0.01, None, 1), (128, 0.15, 5, 5)])
+def test_predictions_follow_from_the_length(length, prob, given, wanted):
+    config = InstanceConfig(max_seq_length=length, masked_lm_prob=prob, max_predictions_per_seq=given)
+    assert config.num_slots == wanted
+
+
+def test_shuffled_tokens_get_as_many_places_as_masked_ones():
+    assert InstanceConfig(max_seq_length=100, do_permutation=True).num_slots == 30
+    assert InstanceConfig(max_seq_length=10, masked_lm_prob=0.6, do_permutation=True).num_slots == 10

@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.common.command_line import UserError
-from etl.text.words import FastSegmenter, Segmenter, load_segmenter, mark_word_starts
+from etl.text.words import FastSegmenter, Segmenter, SegmenterConfig, load_segmenter, mark_word_starts
 
 TEXT = st.text(st.sampled_from("我爱北京天安门中华人民共和国研究生命起源，。！ab12. -%\t\u3000\u2028\0😀é"), max_size=30)
 
@@ -86,12 +86,12 @@ def test_many_ties(sentence):
     ("d", "jieba", Segmenter)])
 def test_choice_of_the_segmenter(tmp_path, user_dict, name, kind):
     (tmp_path / "d").write_text("云计算平台 9 n\n", encoding="utf-8")
-    assert type(load_segmenter(user_dict and str(tmp_path / "d"), name)) is kind
+    assert type(load_segmenter(SegmenterConfig(user_dict and str(tmp_path / "d"), name))) is kind
 
 
 def test_rjieba_takes_no_user_dictionary(tmp_path):
     with pytest.raises(UserError) as error:
-        load_segmenter("d", "rjieba")
+        load_segmenter(SegmenterConfig("d", "rjieba"))
     assert str(error.value) == "--segmenter rjieba takes no --user_dict; use jieba or auto"
 
 
@@ -100,7 +100,7 @@ def test_without_rjieba(monkeypatch):
     load_segmenter.cache_clear()
     assert type(load_segmenter()) is Segmenter
     with pytest.raises(UserError) as error:
-        load_segmenter(name="rjieba")
+        load_segmenter(SegmenterConfig(segmenter="rjieba"))
     assert str(error.value) == "--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11"
     load_segmenter.cache_clear()
 
@@ -134,7 +134,7 @@ def test_a_bad_line_of_a_user_dictionary_is_named(tmp_path, line, message):
     with pytest.raises(UserError) as error:
         Segmenter(str(path))
     assert str(error.value) == "%s: line 2: %s" % (path, message or (
-        "must be a word, then if wanted its frequency (digits) and its tag (small letters), parted by single blanks, got %r"
+        "must be a word, optionally its frequency (digits) and its tag (lower-case letters), separated by single spaces, got %r"
         % line.decode("utf-8")))
 
 

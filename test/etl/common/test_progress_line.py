@@ -3,8 +3,8 @@ import threading
 
 import pytest
 
-from etl.common import progress as module
-from etl.common.progress import clock, progress
+from etl.common import progress_line as module
+from etl.common.progress_line import clock, progress_line
 
 
 @pytest.mark.parametrize("seconds, shown", [
@@ -14,7 +14,7 @@ def test_clock(seconds, shown):
 
 
 def watch(monkeypatch, measurements):
-    """Runs a block under `progress` until each of the measurements was taken and shown."""
+    """Runs a block under `progress_line` until each of the measurements was taken and shown."""
     monkeypatch.setattr(module, "INTERVAL_SECONDS", 0.001)
     left, shown = list(measurements), threading.Event()
 
@@ -24,7 +24,7 @@ def watch(monkeypatch, measurements):
             return left[0]
         return left.pop(0)
 
-    with progress("samples", 4_000_000, measure):
+    with progress_line("samples", 4_000_000, measure):
         assert shown.wait(60)
 
 
@@ -46,7 +46,7 @@ def test_nothing_new_no_line(monkeypatch, capsys):
 
 
 def test_a_quick_block_prints_nothing(capsys):
-    with progress("samples", 1, lambda: (0, "")):
+    with progress_line("samples", 1, lambda: (0, "")):
         pass
     assert capsys.readouterr().err == ""
 
@@ -54,6 +54,6 @@ def test_a_quick_block_prints_nothing(capsys):
 def test_errors_pass_through_and_the_thread_ends():
     before = threading.active_count()
     with pytest.raises(KeyError):
-        with progress("samples", 1, lambda: (0, "")):
+        with progress_line("samples", 1, lambda: (0, "")):
             raise KeyError("x")
     assert threading.active_count() == before

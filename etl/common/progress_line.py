@@ -9,7 +9,7 @@ INTERVAL_SECONDS = 2.0
 
 
 @contextlib.contextmanager
-def progress(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> Iterator[None]:
+def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> Iterator[None]:
     """While the block runs, prints `label: 3.1 of 11.2 MB, 1.40 MB/s, 5,120 samples, 0:06 left` to stderr whenever more is done.
 
     Args:

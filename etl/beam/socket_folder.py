@@ -1,0 +1,41 @@
+"""The folder in which a build's runner and its workers on this host meet, at Unix sockets (see `worker_sockets`)."""
+import contextlib
+import os
+import shutil
+import socket
+import tempfile
+from typing import Iterator
+
+from etl.common.command_line import UserError, one_line
+
+
+@contextlib.contextmanager
+def socket_folder() -> Iterator[str]:
+    """A new folder that takes sockets and that no other user can enter, while the block runs.
+
+    Raises UserError when neither TMPDIR nor /tmp takes sockets, whose paths have room for about a hundred bytes.
+    """
+    folder, reason = "", ""
+    for parent in (tempfile.gettempdir(), "/tmp"):
+        folder = tempfile.mkdtemp(prefix="etl-", dir=parent)       # with mode 0700, whatever the umask
+        reason = _why_no_socket(os.path.join(folder, "probe"))
+        if not reason:
+            break
+        shutil.rmtree(folder)
+    if reason:
+        raise UserError("TMPDIR: no Unix socket can be made in %s: %s; name another folder" % (tempfile.gettempdir(), reason))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _why_no_socket(path: str) -> str:
+    """Why a socket cannot be made there; empty when it can."""
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(path)
+        os.remove(path)
+        return ""
+    except OSError as error:
+        return one_line(error)
