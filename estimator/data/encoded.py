@@ -64,7 +64,7 @@ class Encoding(NamedTuple):
     labels: Sequence[str] = ()                 # by class index; () in a regression
 
 
-def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
+def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
     """The rows of `examples`: read from `cache_dir` if they are there, else made; writes nothing.
 
     Raises UserError for a file there that cannot be read.
@@ -82,7 +82,7 @@ def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> R
 
 
 def save(rows: Rows, path: str) -> None:
-    """Writes rows where `encode` looks for them; a file that is there is right already."""
+    """Writes rows where `load_or_make_rows` looks for them; a file that is there is right already."""
     if not os.path.exists(path):
         archive = io.BytesIO()                 # on a full disk, np.savez itself would leave half an object, which complains
         np.savez(archive, **rows._asdict())

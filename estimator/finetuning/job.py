@@ -7,24 +7,22 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import albert_config
 from estimator.data import encoded, input_fn, tasks
 from estimator.data.input_fn import InputFn
 from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Example, Task
 from estimator.finetuning import epochs, scores
 from estimator.finetuning.classes import CLASSES
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import CACHE_FOLDER, NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.finetuning.presets import PRESETS
 from estimator.npu import devices
-from estimator.training import failures, metrics, model_fn, resume, run
+from estimator.training import failures, model_fn, result_files, resume, run
 from estimator.training.jobs import Evaluation, Job, Results, Schedule
 from estimator.weights import checkpoint_files, model_folder
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
-from etl.text.tokenization import TokenizerConfig
 
 KINDS = {"classes": CLASSES}                   # by the name in a task
 SEEDS_FILE = "seeds_results.txt"
@@ -78,7 +76,7 @@ def make_job(config: FinetuneConfig) -> Job:
     start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
         model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
     cache_dir = cache_dir_of(config)
-    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
+    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir)) for part, found in examples.items()}
     num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
     if config.do_train and finds_loop:
         config = dataclasses.replace(config, iterations_per_loop=epochs.fitting_loop(config, device, num_rows))
@@ -167,43 +165,10 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
 
 
 def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
-    """What will stand beside the checkpoints, or does, without training.
-
-    Config and vocabulary come from the flags, else from beside the checkpoint. From random values they are the shipped
-    ones by default; beside a released checkpoint stands no description, and both must be given.
-    """
-    if not config.do_train:
-        beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
-    else:
-        beside = model_folder.beside(init_checkpoint) if init_checkpoint else None
-    if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
-        raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
-                        "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
-    if config.albert_config_file or not beside:
-        model = albert_config.load(config.albert_config_file or "tiny")
-    else:
-        model = beside.config
-    tokenizer = choose_tokenizer(config, beside)
-    return model_folder.from_flags(model, tokenizer, config.max_seq_length, task.name, task.labels,
-                                   beside.data_manifest_sha256 if beside else None)
-
-
-def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:
-    """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
-    given = config.spm_model_file or config.vocab_file
-    if beside:
-        tokenizer = beside.tokenizer
-        ours = tokenizer.spm_model_file or tokenizer.vocab_file
-        if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
-            raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
-                            % ("spm_model_file" if config.spm_model_file else "vocab_file", given, ours))
-    elif config.spm_model_file:
-        tokenizer = TokenizerConfig(spm_model_file=config.spm_model_file)
-    else:
-        tokenizer = TokenizerConfig(config.vocab_file or albert_config.vocab_path())
-    if config.do_lower_case is None:
-        return tokenizer
-    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
+    """What will stand beside the checkpoints, or does, without training."""
+    checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir, model_folder.STATE_FILE)
+    return model_folder.describe(config, checkpoint, flags_may_repeat=True, max_seq_length=config.max_seq_length,
+                                 task=task.name, labels=task.labels)
 
 
 def cache_dir_of(config: FinetuneConfig) -> str:
@@ -222,7 +187,7 @@ def started_from(encoding: encoded.Encoding, examples: Sequence[Example], init_c
 def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
     """Evaluates a checkpoint on all dev examples, and adds its numbers to the curves."""
     results, outputs = evaluate_part(setting, kind, estimator, DEV, checkpoint)
-    metrics.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
+    result_files.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
                                dict(results, loss=results["eval_loss"]))
     print("Step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
     return Evaluation(results, kind.sections(setting.task, setting.parts[DEV], outputs))
@@ -232,7 +197,7 @@ def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     """Evaluates the best checkpoint on all dev parts, and writes what it predicts."""
     results: Results = {}
     sections: Sequence[Any] = ()
-    paths = [os.path.join(setting.config.output_dir, metrics.TEXT_FILE)]
+    paths = [os.path.join(setting.config.output_dir, result_files.TEXT_FILE)]
     for name in [part for part in setting.parts if part.startswith(DEV)]:
         found, outputs = evaluate_part(setting, kind, estimator, name, checkpoint)
         results.update(found)

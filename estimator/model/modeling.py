@@ -69,7 +69,7 @@ _GOOGLE_NAMES = _LayerNames("attention_1", "LayerNorm",
                             "ffn_1/intermediate/dense", "ffn_1/intermediate/output/dense", "LayerNorm_1")
 
 
-def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
+def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
            segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
            kernels: Kernels = STOCK, with_attention_probs: bool = False, skip_padding: bool = False,
            output_positions: Optional[tf.Tensor] = None) -> Encoded:

@@ -2,7 +2,6 @@
 import dataclasses
 import functools
 import glob
-import math
 import os
 from typing import Any, Dict, Mapping, Optional
 
@@ -14,8 +13,9 @@ from estimator.data import input_fn, records
 from estimator.data.input_fn import InputFn
 from estimator.data.records import PretrainingData
 from estimator.npu import devices
+from estimator.pretraining import baselines
 from estimator.pretraining.flags import PUBLISHED_STEPS, PretrainConfig
-from estimator.training import failures, metrics, model_fn, resume, run
+from estimator.training import failures, model_fn, resume, run
 from estimator.training.curves import Chart
 from estimator.training.jobs import Evaluation, Job, Schedule
 from estimator.weights import checkpoint_files
@@ -23,8 +23,6 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
-
-BASELINE_RECORDS = 20000                       # as many are read, at most, to count labels
 
 # With less data than so many batches, a run of the published size makes no sense.
 PUBLISHED_BATCH_SIZE, PUBLISHED_BATCHES = 4096, 100
@@ -62,7 +60,7 @@ def make_job(config: PretrainConfig) -> Job:
         model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
         optimizer=config.optimizer))
     if config.do_eval and device.world.is_first:
-        baselines(data)                        # refuses records without a prediction before anything is written
+        baselines.of_data(data)                        # refuses records without a prediction before anything is written
 
     def batches(taken: int) -> InputFn:
         return input_fn.train_on_records(data, config.train_batch_size, config.random_seed, taken, device.world)
@@ -164,21 +162,9 @@ def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, chec
         found = estimator.evaluate(input_fn.evaluate_on_records(data, config.eval_batch_size),
                                    steps=config.max_eval_steps, checkpoint_path=checkpoint)
     results = {name: value for name, value in found.items() if name != "loss"}   # that one is a mean over batches
-    results.update(baselines(data))
+    results.update(baselines.of_data(data))
     print(results_line(results))
     return Evaluation(results)
-
-
-@functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
-def baselines(data: PretrainingData) -> Dict[str, float]:
-    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
-    counts = [records.label_counts(paths, data, BASELINE_RECORDS) for paths in (data.train_files, data.eval_files)]
-    for paths, found in zip((data.train_files, data.eval_files), counts):
-        if not found.any():
-            raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % ", ".join(paths))
-    cross_entropy, accuracy = metrics.unigram_baseline(*counts)
-    return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
-            "uniform_cross_entropy": math.log(data.vocab_size)}
 
 
 def results_line(results: Mapping[str, Any]) -> str:

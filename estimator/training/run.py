@@ -5,7 +5,9 @@ What is trained, and on what, is a `job`; pretraining and every kind of fine-tun
 import os
 from typing import Any, Callable, Mapping, Optional
 
-from estimator.training import best_checkpoint, curves, metrics, resume, trainer
+import tensorflow.compat.v1 as tf
+
+from estimator.training import best_checkpoint, curves, result_files, resume, trainer
 from estimator.training.flags import TrainingFlags
 from estimator.training.jobs import Job, Results
 from estimator.training.resume import Position
@@ -37,7 +39,7 @@ def find_start(flags: TrainingFlags, folder: ModelFolder, facts: Mapping[str, st
     return start
 
 
-def make_estimator(job: Job) -> Any:
+def make_estimator(job: Job) -> tf.estimator.Estimator:
     """The Estimator of the job's model, on its device."""
     if job.flags.do_train:
         job.batches(0)                         # refuses data that does not fill a batch before anything is written
@@ -82,6 +84,6 @@ def _best(job: Job) -> Optional[str]:
 def _conclude(job: Job, estimator: Any) -> Results:
     """Evaluates the best checkpoint, whose numbers and report are those that stay."""
     found = job.conclude(estimator, _best(job))
-    metrics.write_results(job.flags.output_dir, found.results)
+    result_files.write_results(job.flags.output_dir, found.results)
     trainer.write_report(job, found.sections, "best")
     return found.results

@@ -16,7 +16,7 @@ from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
-from estimator.training import best_checkpoint, curves, failures, metrics, resume
+from estimator.training import best_checkpoint, curves, failures, result_files, resume
 from estimator.training.jobs import Job
 from estimator.training.resume import Position
 from estimator.weights import checkpoint_files, checkpoint_list, model_folder
@@ -97,7 +97,7 @@ def evaluate(job: Job, estimator: Any) -> bool:
     except _Stopped:
         print("Stopped by SIGTERM while evaluating; the same command goes on from there")
         return False
-    metrics.write_results(output_dir, found.results)
+    result_files.write_results(output_dir, found.results)
     if best_checkpoint.keep_if_best(output_dir, checkpoint, job.folder, found.results, job.best_metric):
         print("Best %s so far: kept in %s" % (job.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
     write_report(job, found.sections)
@@ -187,7 +187,7 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
 
 def _wait_for_rank_0(job: Job, step: int) -> None:
     """Waits until rank 0 has evaluated a checkpoint of `step` or later."""
-    path = os.path.join(job.flags.output_dir, metrics.JSON_FILE)
+    path = os.path.join(job.flags.output_dir, result_files.JSON_FILE)
     _wait("evaluate step %d" % step, lambda: os.path.exists(path) and files.read_json(path)["global_step"] >= step)
 
 

@@ -224,6 +224,6 @@ def write_released(prefix, config, names, slots):
 
 
 def pretrain_graph(config):
-    encoded = modeling.encode(config, tf.zeros([1, 1], tf.int32))
+    encoded = modeling.build_encoder(config, tf.zeros([1, 1], tf.int32))
     heads.masked_lm_logits(config, encoded, tf.zeros([1, 1], tf.int32))
     heads.sentence_order(config, encoded)
