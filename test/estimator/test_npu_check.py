@@ -148,7 +148,7 @@ def test_batches_of_a_one_shot_iterator(check, monkeypatch):
 
 def test_a_layer_without_the_devices_gelu(check, monkeypatch):
     from estimator.model import kernels, modeling
-    plant(monkeypatch, modeling, "encode", lambda encode: lambda *given, **more: encode(
+    plant(monkeypatch, modeling, "build_encoder", lambda build: lambda *given, **more: build(
         *given, **dict(more, kernels=kernels.STOCK)))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: npu_gelu: 1 in the training graph, wanted 2" in text

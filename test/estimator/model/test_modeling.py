@@ -91,7 +91,7 @@ def fresh_graph():
 
 def encode(config, features, **options):
     return modeling.build_encoder(config, tf.constant(features["input_ids"]), tf.constant(features["input_mask"]),
-                           tf.constant(features["segment_ids"]), **options)
+                                  tf.constant(features["segment_ids"]), **options)
 
 
 def shapes():
@@ -294,6 +294,17 @@ class TestLessWork:
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             assert session.run(encoded.pooled_output, {ids: np.zeros([0, 2])}).shape == (0, 16)
+
+    def test_rows_and_places_find_each_other(self):
+        """The picture at `_Packing`."""
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], num_attention_heads=2)
+        packing = modeling._pack(config, tf.constant([[1, 1, 0], [1, 1, 1]]))
+        with tf.Session() as session:
+            places, part_at_place, place_of_part, is_token = session.run(packing)
+        assert places.tolist() == [0, 1, 3, 4, 5]
+        assert part_at_place.tolist() == [[[0, 2, 2], [1, 3, 3]], [[4, 6, 8], [5, 7, 9]]]
+        assert place_of_part.tolist() == [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11]]
+        assert is_token.tolist() == [[[[1], [1], [0]]], [[[1], [1], [1]]]]
 
     def test_skipping_padding_needs_a_mask(self):
         with pytest.raises(ValueError, match="skip_padding needs an input_mask"):

@@ -14,6 +14,7 @@ from estimator.pretraining import job as pretraining
 from estimator.pretraining.flags import PretrainConfig
 from estimator.training import run, trainer
 from estimator.training.resume import Position
+from estimator.weights import checkpoint_files, model_folder
 from etl.common import files
 from etl.common.command_line import UserError, parse
 
@@ -122,6 +123,24 @@ def test_accumulation_resumes_within_its_data(folder):
     process.wait()
     assert pretrain.main(flags_of(folder, "accumulated_killed", **changes)) == 0
     assert_same(weights(folder, "accumulated_killed", 20), weights(folder, "accumulated", 20))
+
+
+def test_a_checkpoint_that_does_not_count_batches_is_taken_over(folder):
+    """As an older release left it; here two batches are an update."""
+    changes = dict(train_batch_size=4, gradient_accumulation_steps=2, num_train_steps=20)
+    assert pretrain.main(flags_of(folder, "uninterrupted", **changes)) == 0
+    values = weights(folder, "uninterrupted", 10)
+    assert values.pop("batches_taken") == 20
+    older = folder / "older"
+    older.mkdir()
+    for name in ("run_config.json", "model.json", "albert_config.json", "vocab.txt"):
+        (older / name).write_bytes((folder / "uninterrupted" / name).read_bytes())
+    checkpoint_files.write(str(older / "model.ckpt-10"), values, "output_dir")
+    model_folder.write_state(str(older), ["model.ckpt-10"])
+
+    assert pretrain.main(flags_of(folder, "older", **changes)) == 0
+    assert_same(dict(weights(folder, "older", 10), batches_taken=20), weights(folder, "uninterrupted", 10))
+    assert_same(weights(folder, "older", 20), weights(folder, "uninterrupted", 20))
 
 
 def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):

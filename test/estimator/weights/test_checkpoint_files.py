@@ -342,3 +342,49 @@ def test_a_copy_that_is_not_what_was_sealed_is_not_taken(tmp_path):
     for path in (tmp_path, tmp_path / "model.ckpt-7"):
         assert "model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it" in message_of(
             checkpoint_files.resolve, str(path))
+
+
+class TestBatchesTaken:
+
+    @pytest.fixture
+    def older(self, tmp_path):
+        """A checkpoint as an older release wrote it, with a file beside its values that is not theirs."""
+        values = {"global_step": np.int64(7), "a": np.float32([[1, 2], [3, 4]]), "b/c": np.float32(0.1)}
+        prefix = str(tmp_path / "model.ckpt-7")
+        checkpoint_files.write(prefix, values, "output_dir")
+        (tmp_path / "model.ckpt-70.index").write_text("another's")
+        return prefix, values
+
+    def test_the_count_is_added_and_all_values_stay(self, tmp_path, older):
+        prefix, values = older
+        assert not checkpoint_files.counts_batches(prefix)
+        checkpoint_files.add_batches_taken(prefix, 14)
+        assert checkpoint_files.counts_batches(prefix)
+        reader = tf.train.load_checkpoint(prefix)
+        found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        assert found.pop("batches_taken") == 14 and sorted(found) == sorted(values)
+        for name, value in values.items():
+            assert found[name].dtype == value.dtype and found[name].tobytes() == value.tobytes()
+        checkpoint_files.check_data(prefix, values)
+
+    def test_nothing_is_left_but_the_checkpoints_own_files(self, tmp_path, older):
+        checkpoint_files.add_batches_taken(older[0], 14)
+        assert sorted(os.listdir(str(tmp_path))) == [
+            "model.ckpt-7.data-00000-of-00002", "model.ckpt-7.data-00001-of-00002", "model.ckpt-7.index",
+            "model.ckpt-70.index"]
+        assert (tmp_path / "model.ckpt-70.index").read_text() == "another's"
+
+    def test_where_it_is_cut_off_the_checkpoint_is_as_it_was(self, tmp_path, older, monkeypatch):
+        prefix, values = older
+        before = sorted(os.listdir(str(tmp_path)))
+
+        def fail(source, target):
+            if target.endswith("model.ckpt-7.index"):
+                raise OSError("cut off")
+            rename(source, target)
+        rename = os.replace
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="cut off"):
+            checkpoint_files.add_batches_taken(prefix, 14)
+        assert set(before) <= set(os.listdir(str(tmp_path))) and not checkpoint_files.counts_batches(prefix)
+        checkpoint_files.check_data(prefix, values)
