@@ -92,13 +92,18 @@ def save(rows: Rows, path: str) -> None:
 
 def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> str:
     """Where the rows of these very examples are kept."""
+    return os.path.join(cache_dir, "%s.npz" % key(examples, encoding))
+
+
+def key(examples: Sequence[Example], encoding: Encoding) -> str:
+    """A hash of all that the rows of these examples depend on, the vocabulary included: 32 hexadecimal digits."""
     tokenizer = encoding.tokenizer
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.spm_model_file or tokenizer.vocab_file), tokenizer.do_lower_case,
         encoding.max_seq_length, encoding.doc_stride, list(encoding.labels)]).encode("utf-8"))
     for example in examples:
         digest.update(json.dumps(example[:3]).encode("utf-8"))
-    return os.path.join(cache_dir, "%s.npz" % digest.hexdigest()[:32])
+    return digest.hexdigest()[:32]
 
 
 def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:

@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from estimator.data import encoded, input_fn, tasks
 from estimator.data.input_fn import InputFn
-from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Example, Task
+from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Task
 from estimator.finetuning import epochs, scores
 from estimator.finetuning.classes import CLASSES
 from estimator.finetuning.predictions import Part
@@ -60,8 +60,9 @@ def make_job(config: FinetuneConfig) -> Job:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
-    device, finds_loop = config.choose_device(), config.iterations_per_loop is None
-    config = with_loop_and_model(config, device)
+    finds_loop = config.iterations_per_loop is None
+    device, config = config.on_device()
+    config = config if config.do_train else as_trained(config)
     task = find_task(config)
     kind = KINDS[task.kind]
     examples = {part: tasks.read_examples(task, config.data_dir, part) for part in wanted_parts(config, task)}
@@ -72,20 +73,20 @@ def make_job(config: FinetuneConfig) -> Job:
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
     encoding = encoded.Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
-    facts = started_from(encoding, examples[TRAIN], init_checkpoint, device) if config.do_train else {}
-    start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
-        model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
+    facts, start = run.find_start(
+        config, device, folder, encoded.key(examples.get(TRAIN, []), encoding)[:12], init_checkpoint,
+        functools.partial(model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
     cache_dir = cache_dir_of(config)
-    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir)) for part, found in examples.items()}
+    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir))
+             for part, found in examples.items()}
     num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
-    if config.do_train and finds_loop:
-        config = dataclasses.replace(config, iterations_per_loop=epochs.fitting_loop(config, device, num_rows))
+    config, schedule = epochs.find_schedule(config, device, num_rows, finds_loop)
     setting = Setting(config, task, device, folder, parts, seq_length_of(config, device, folder))
 
     def keep_rows() -> None:
         for part in parts.values():
             encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
-    return _job(setting, kind, facts, start, init_checkpoint, _schedule(config, device, num_rows), keep_rows)
+    return _job(setting, kind, facts, start, init_checkpoint, schedule, keep_rows)
 
 
 def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Position, init_checkpoint: Optional[str],
@@ -105,11 +106,8 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
         predict=functools.partial(predict, setting, kind) if config.do_predict else None, patience=config.early_stopping)
 
 
-def with_loop_and_model(config: FinetuneConfig, device: devices.Device) -> FinetuneConfig:
-    """The same with the device's loop and, without training, with what the folder of the model says for lack of flags."""
-    config = config.with_loop(device)
-    if config.do_train:
-        return config
+def as_trained(config: FinetuneConfig) -> FinetuneConfig:
+    """The same with what the folder of the model says where the flags do not; for evaluation and prediction alone."""
     model = model_folder.read(config.output_dir)
     if model.task not in TASKS:
         raise UserError("--output_dir: %s holds a model of the task %s: only tasks of --list_tasks can be evaluated"
@@ -149,11 +147,6 @@ def seq_length_of(config: FinetuneConfig, device: devices.Device, folder: ModelF
     return folder.max_seq_length if pads or (pads is None and not device.on_host) else None
 
 
-def _schedule(config: FinetuneConfig, device: devices.Device, num_rows: int) -> Schedule:
-    steps = epochs.count_steps(config, device, num_rows, config.num_train_epochs)
-    return Schedule(steps, int(steps * config.warmup_proportion), epochs.steps_between_evaluations(config, device, num_rows))
-
-
 def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
     """The prefix of --init_checkpoint; None for random values, or without training."""
     if not config.do_train or config.init_checkpoint == NO_CHECKPOINT:
@@ -174,14 +167,6 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
 def cache_dir_of(config: FinetuneConfig) -> str:
     """Where encoded examples are kept."""
     return config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
-
-
-def started_from(encoding: encoded.Encoding, examples: Sequence[Example], init_checkpoint: Optional[str],
-                 device: devices.Device) -> Dict[str, str]:
-    """What must be the same for a training to go on, beside the model: its beginning and its examples."""
-    key = os.path.basename(encoded.cache_path(examples, encoding, ""))
-    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
-            "number of devices": str(device.world.size)}
 
 
 def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:

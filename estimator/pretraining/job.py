@@ -3,7 +3,7 @@ import dataclasses
 import functools
 import glob
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -47,18 +47,19 @@ def make_job(config: PretrainConfig) -> Job:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
-    model, device = albert_config.load(config.albert_config_file), config.choose_device()
+    model = albert_config.load(config.albert_config_file)
+    device, config = config.on_device()
     data = find_data(config)
-    config = with_sizes(config.with_loop(device), data.num_train_records, device.world.size)
+    config = with_sizes(config, data.num_train_records, device.world.size)
     if config.do_train:
         config.check_steps(device, "num_train_steps", "save_checkpoints_steps", "eval_every")
     folder = describe_model(config, model, data)
     _say_what_is_trained(config, device, data)
     init_checkpoint = find_init_checkpoint(config)
-    facts = facts_of(data, init_checkpoint, device)
-    start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
-        model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
-        optimizer=config.optimizer))
+    facts, start = run.find_start(
+        config, device, folder, data.manifest_sha256 or resume.files_fact(data.train_files), init_checkpoint,
+        functools.partial(model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
+                          optimizer=config.optimizer))
     if config.do_eval and device.world.is_first:
         baselines.of_data(data)                        # refuses records without a prediction before anything is written
 
@@ -147,13 +148,6 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     if not (config.do_train and config.init_checkpoint):
         return None
     return checkpoint_files.resolve(config.init_checkpoint)
-
-
-def facts_of(data: PretrainingData, init_checkpoint: Optional[str], device: devices.Device) -> Dict[str, str]:
-    """What must be the same for a training to go on, beside the model and the flags."""
-    content = data.manifest_sha256 or resume.files_fact(data.train_files)
-    return {"training data": "of SHA-256 %s" % content, "initial values": resume.checkpoint_fact(init_checkpoint),
-            "number of devices": str(device.world.size)}
 
 
 def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, checkpoint: str) -> Evaluation:

@@ -1,7 +1,7 @@
 """The flags that both trainers have, and what follows from them alone."""
 import dataclasses
 from dataclasses import dataclass
-from typing import Optional, TypeVar
+from typing import Optional, Tuple, TypeVar
 
 from estimator.npu import devices
 from estimator.npu import options as npu_options
@@ -98,10 +98,11 @@ class TrainingFlags:
             print("Ignored on the CPU: %s" % " ".join("--" + name for name in ignored))
         return device
 
-    def with_loop(self: Flags, device: devices.Device) -> Flags:
-        """The same with iterations_per_loop as the device has it where it was not given."""
+    def on_device(self: Flags) -> Tuple[devices.Device, Flags]:
+        """The device, and the same flags with its iterations_per_loop where none was given."""
+        device = self.choose_device()
         loop = device.loop(self.iterations_per_loop, self.gradient_accumulation_steps)
-        return dataclasses.replace(self, iterations_per_loop=loop)
+        return device, dataclasses.replace(self, iterations_per_loop=loop)
 
     @property
     def updates_per_loop(self) -> int:

@@ -63,7 +63,7 @@ def events(monkeypatch):
     return events
 
 
-def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, **flags):
+def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, init_checkpoint=None, check=None, **flags):
     """Four steps, of a batch each."""
     config = TrainingFlags(output_dir=str(folder / "out"), **flags)
     device = FakeDevice(world=world)
@@ -81,8 +81,8 @@ def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, **flags):
     def conclude(estimator, checkpoint):
         events.append("conclude")
         return evaluate(estimator, checkpoint)
-    start = run.find_start(config, model, {}, None, lambda checkpoint: "")
-    return Job("estimator.test", "Test", config, device, model, {}, start, None, Schedule(4, 0, eval_every),
+    facts, start = run.find_start(config, device, model, "0123", init_checkpoint, check)
+    return Job("estimator.test", "Test", config, device, model, facts, start, None, Schedule(4, 0, eval_every),
                model_fn=lambda numbers: None, batches=batches, evaluate=evaluate, best_metric="eval_accuracy", charts=(),
                next_command="serving.test", before_training=lambda: events.append("keep rows"), conclude=conclude,
                predict=lambda estimator, checkpoint: events.append("predict with " + os.path.relpath(
@@ -148,10 +148,18 @@ def test_evaluation_needs_a_checkpoint(folder, events):
         make_job(folder, events, do_eval=True)
 
 
-def test_what_would_be_loaded_is_checked_only_where_a_training_begins(folder, events):
-    model = ModelFolder(tiny_training.CONFIG, TokenizerConfig(str(folder / "vocab.txt")), 8)
-    flags, asked = TrainingFlags(output_dir=str(folder / "out")), []
+def test_what_would_be_loaded_is_checked_only_where_a_training_begins(folder, events, capsys):
+    (folder / "there.ckpt.index").write_text("checksums")
+    there, asked = str(folder / "there.ckpt"), []
     for _ in range(2):
-        run.find_start(flags, model, {}, "there/model.ckpt", lambda checkpoint: asked.append(checkpoint) or "fits")
-        run.run(make_job(folder, events))
-    assert asked == ["there/model.ckpt"]
+        run.run(make_job(folder, events, init_checkpoint=there, check=lambda prefix: asked.append(prefix) or "It fits."))
+    assert asked == [there] and capsys.readouterr().out.count("It fits.") == 1
+
+
+def test_what_a_training_started_from_is_held_against_the_folder(folder, events):
+    facts = make_job(folder, events).facts
+    assert facts == {"training data": "of SHA-256 0123", "initial values": "none", "number of devices": "1"}
+    run.run(make_job(folder, events))
+    (folder / "there.ckpt.index").write_text("checksums")
+    with pytest.raises(UserError, match="holds another run: initial values was none, is now there.ckpt.index"):
+        make_job(folder, events, init_checkpoint=str(folder / "there.ckpt"))
