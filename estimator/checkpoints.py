@@ -1,4 +1,4 @@
-"""Says what a checkpoint is; averages some; gives and takes those of Hugging Face's transformers; adopts a fine-tuned one.
+"""Describes checkpoints, averages them, converts them to and from Hugging Face's transformers, adopts fine-tuned ones.
 
   python -m estimator.checkpoints inspect --checkpoint output/pretrain
   python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5

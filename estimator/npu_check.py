@@ -1,4 +1,4 @@
-"""Says, without an NPU, whether a training would run on one: looks at the graph that would be sent there.
+"""Checks, without an NPU, whether a training would run on one: inspects the graph that would be sent there.
 
 Takes the flags of the trainer and builds the graph as the trainer does, but runs nothing and writes nothing.
 

@@ -122,7 +122,7 @@ def as_trained(config: FinetuneConfig) -> FinetuneConfig:
 def find_task(config: FinetuneConfig) -> Task:
     """The task that the flags name, with their columns and labels; says what a preset is."""
     if config.preset:
-        print("Preset %s. Reported by the makers of the weights: %s" % (config.preset, PRESETS[config.preset].published))
+        print("Preset %s. Published by the authors of the weights: %s" % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
     return tasks.with_columns(task, config.columns_by_role(), config.labels) if task.name in tasks.GENERIC else task
 

@@ -1,4 +1,4 @@
-"""What the page of a fine-tuning shows beside its curves: which classes are confused, and the examples that are hardest."""
+"""Sections of a fine-tuning report beside its curves: confused classes and hardest examples."""
 from typing import Any, List, Sequence
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""What is read off the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
+"""The heads above the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
 
 A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave padding out.
 Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes of the variables are

@@ -1,4 +1,4 @@
-"""What a CPU computes its own way: the same functions as stock TensorFlow's, in fewer passes over memory.
+"""Kernels for the CPU: the same functions as stock TensorFlow's, in fewer passes over memory.
 
 TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand. An export must
 not hold these, since they bear a number that differs from process to process; it has what needs none.

@@ -1,4 +1,4 @@
-"""The small functions of a model, of which a backend may compute some its own way: plain TensorFlow's are `STOCK`."""
+"""The small functions of a model that a backend may replace; plain TensorFlow's are `STOCK`."""
 import hashlib
 from typing import Callable, List, NamedTuple, Optional, Tuple, Union
 

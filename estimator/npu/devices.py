@@ -1,4 +1,4 @@
-"""Where a model runs: an Ascend device or what plain TensorFlow finds. The only file that names npu_bridge.
+"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that names npu_bridge.
 
 npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole process.
 Its arguments go by name, since their order differs between its releases, and only if the installed release has them.
@@ -58,10 +58,10 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
     "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain TensorFlow,
     which uses a GPU where it sees one.
 
-    Raises UserError when "npu" is asked for and cannot be had; there is no silent fallback.
+    Raises UserError when "npu" is requested but not available; there is no silent fallback.
     """
     if requested == CPU:
-        return CPU, "asked for"
+        return CPU, "requested"
     device = next((name for name in _DEVICE_VARIABLES if environment.get(name)), None)
     if importlib.util.find_spec(_PACKAGE) is None:
         if requested == NPU:
@@ -78,13 +78,13 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
         return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
     if not environment.get("JOB_ID"):
         raise UserError("--backend npu: the environment variable JOB_ID must be set (any number will do)")
-    return NPU, "asked for" if requested == NPU else "%s is installed and %s is set" % (_PACKAGE, device)
+    return NPU, "requested" if requested == NPU else "%s is installed and %s is set" % (_PACKAGE, device)
 
 
 class Device(NamedTuple):
     """What differs between the backends."""
     name: str = CPU                            # or NPU
-    reason: str = "asked for"
+    reason: str = "requested"
     world: World = ranks.ALONE
     options: NpuOptions = NpuOptions()
 
@@ -123,7 +123,7 @@ class Device(NamedTuple):
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
         complaints = _sessions().session_complaints(estimator.config.session_config)
         if complaints:
-            raise UserError("--backend npu: the installed npu_bridge makes an unfit session: %s" % "; ".join(complaints))
+            raise UserError("--backend npu: the installed npu_bridge creates an invalid session: %s" % "; ".join(complaints))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -207,7 +207,7 @@ class PlannedDevice(Device):
 
 def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
                 environment: Mapping[str, str] = os.environ) -> Device:
-    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not to be had.
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not available.
 
     Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
     """
@@ -226,7 +226,7 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
 
     Args:
       requested: one of BACKENDS.
-      options: of the NPU; on the CPU they are of no account.
+      options: of the NPU; ignored on the CPU.
       iterations_per_loop: as given; None: not given.
       environment: variables.
     """
@@ -248,7 +248,7 @@ def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optiona
     """
     loop = options.iterations_per_loop
     if device.name == CPU and loop != 1:
-        raise UserError("--iterations_per_loop is %d, but only the NPU runs loops of its own; on the CPU it must be 1"
+        raise UserError("--iterations_per_loop is %d, but loops on the device exist on the NPU alone; on the CPU it must be 1"
                         % loop)
     if loop == 1:
         return

@@ -1,4 +1,4 @@
-"""Says what a checkpoint is; averages some; converts from and to transformers; adopts a fine-tuned one."""
+"""Describes checkpoints, averages them, converts them to and from transformers, adopts fine-tuned ones."""
 import os
 from typing import Any, Callable, Dict
 

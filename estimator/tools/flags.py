@@ -40,7 +40,7 @@ class FromTransformersConfig:
 
 @dataclass(frozen=True)
 class AdoptConfig:
-    """The flags of `adopt`: a classifier of the older tools becomes a folder that evaluation and export take."""
+    """The flags of `adopt`: turns a classifier of the older tools into a folder that evaluation and export accept."""
     checkpoint: str = flag("", "checkpoint of a fine-tuned model, or folder of one", required=True)
     output_dir: str = flag("", "new model folder", required=True)
     albert_config_file: str = flag("", "config by name or file", required=True)

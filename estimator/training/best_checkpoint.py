@@ -1,4 +1,4 @@
-"""The best checkpoint so far, by one number of its evaluation, in a model folder of its own: `best/` beside the newest.
+"""The best checkpoint so far, by one metric, in a model folder of its own: `best/`.
 
 It stays when the newest ones replace each other, and is what one would fine-tune or export.
 """

@@ -37,12 +37,12 @@ class TrainingFlags:
                                               on_resume=FREE)
     log_steps: int = flag(100, "steps between lines of progress and points of the curves", on_resume=FREE)
     device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix products can do at best, such "
-                                               "as 256 for an Ascend 910 in float16; the log then tells the share that is reached",
+                                               "as 256 for an Ascend 910 in float16; the log then shows the utilization",
                                                on_resume=FREE)
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
-    allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before",
+    allow_changes: bool = flag(False, "continue in --output_dir although flags or data differ from the previous run",
                                on_resume=FREE)
-    backend: str = flag(devices.AUTO, "where to run; auto takes an NPU that is there", devices.BACKENDS,
+    backend: str = flag(devices.AUTO, "where to run; auto: on an NPU if there is one, else on the CPU or a GPU", devices.BACKENDS,
                         on_resume=FREE)
     precision_mode: Optional[str] = flag(None, "NPU: what is computed in float16; without it %s"
                                          % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES,

@@ -1,4 +1,4 @@
-"""What a device would say of a training graph: faults, loops, memory, operations; nothing is run."""
+"""The report on a training graph for an NPU: faults, loops, memory, operations; nothing is run."""
 import dataclasses
 from typing import Any, Dict, List, Mapping, Optional
 

@@ -1,6 +1,6 @@
-"""The one road of a training command: where it starts → training in parts → the best checkpoint → report, what is next.
+"""What a training command does, in order: find the start, train in parts, evaluate the best checkpoint, report.
 
-What is trained, and on what, is a `job`; pretraining and every kind of fine-tuning make one and hand it over.
+What is trained, and on which data, is a `Job`; pretraining and every kind of fine-tuning make one.
 """
 import os
 from typing import Any, Callable, Dict, Optional, Tuple
@@ -37,7 +37,7 @@ def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder
              "number of devices": str(device.world.size)}
     if flags.do_train:
         for change in resume.check_training(flags.output_dir, flags, facts, flags.allow_changes):
-            print("Changed since the run before: " + change)
+            print("Changed since the previous run: " + change)
     start = resume.position(flags.output_dir, flags.gradient_accumulation_steps)
     best_checkpoint.find(flags.output_dir)     # refuses a damaged one before anything is written
     if not (flags.do_train or model_folder.has_checkpoint(flags.output_dir)):

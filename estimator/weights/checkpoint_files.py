@@ -1,4 +1,4 @@
-"""Checkpoints: find one, tell what it is, load it completely or not at all, write one."""
+"""Checkpoint files: find, identify, load (completely or not at all) and write them."""
 import contextlib
 import os
 import re
@@ -221,7 +221,7 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
       checkpoint: prefix, from `resolve`.
       config: the model's, whose variables are in the default graph.
       new_prefixes: beginnings of the names that may be missing from the file or have another shape there, since their
-        head is new by intent (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
+        head is meant to be new (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
       with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a training.
         Call this after the train op is built.
 

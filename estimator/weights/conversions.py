@@ -1,4 +1,4 @@
-"""Checkpoints out of checkpoints: the mean of some; the layout of Hugging Face's transformers, both ways; a model folder
+"""Makes checkpoints from others: means; the layout of Hugging Face's transformers, both ways; a model folder
 around one that the older tools have fine-tuned."""
 import os
 from typing import Dict, List, Sequence

@@ -1,4 +1,4 @@
-"""What stands beside a checkpoint, so that the next command needs no flag to read it.
+"""The files that describe a checkpoint, beside it, so that the next command needs no flags to read it.
 
 A *model folder* holds checkpoints and
 
@@ -95,7 +95,7 @@ def _check_flags(flags: Any, checkpoint: str, flag_name: str, found: Optional[Mo
                         % (given[0], os.path.dirname(checkpoint)))
     vocabularies = [name for name in ("vocab_file", "spm_model_file") if hasattr(flags, name)]
     if not found and not (flags.albert_config_file and any(getattr(flags, name) for name in vocabularies)):
-        raise UserError("--%s: beside %s there is no %s to say what it is: give --albert_config_file and %s" % (
+        raise UserError("--%s: beside %s there is no %s to describe it: give --albert_config_file and %s" % (
             flag_name, checkpoint, DESCRIPTION_FILE, " or ".join("--" + name for name in vocabularies)))
 
 

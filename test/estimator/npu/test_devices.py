@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(devices.importlib.util.find_spec("npu_bridge") i
 def test_without_the_package_auto_is_the_cpu_and_says_why():
     assert choose_backend("auto", {}) == ("cpu", "npu_bridge is not installed")
     assert choose_backend("auto", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "npu_bridge is not installed")
-    assert choose_backend("cpu", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "asked for")
+    assert choose_backend("cpu", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "requested")
 
 
 def test_npu_without_the_package_is_refused():
@@ -43,7 +43,7 @@ def test_steps_must_fill_loops():
         devices.check_steps(device, OPTIONS, {"num_train_steps": 23})
     with pytest.raises(UserError, match="--save_checkpoints_steps must .* got 3, try 5"):
         devices.check_steps(device, OPTIONS, {"save_checkpoints_steps": 3})
-    with pytest.raises(UserError, match="--iterations_per_loop is 5, but only the NPU runs loops of its own"):
+    with pytest.raises(UserError, match="--iterations_per_loop is 5, but loops on the device exist on the NPU alone"):
         devices.check_steps(Device(), OPTIONS, {"num_train_steps": 20})
 
 
@@ -108,7 +108,7 @@ def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
                                    ProfilingConfig=None, DumpConfig=None)
     monkeypatch.setattr(devices, "_bridge", lambda: bridge)
     monkeypatch.setenv("RANK_SIZE", "1")
-    with pytest.raises(UserError, match="the installed npu_bridge makes an unfit session: .* but it holds 0"):
+    with pytest.raises(UserError, match="the installed npu_bridge creates an invalid session: .* but it holds 0"):
         Device("npu").make_estimator(None, "folder", OPTIONS)
 
 

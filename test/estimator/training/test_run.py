@@ -161,5 +161,5 @@ def test_what_a_training_started_from_is_held_against_the_folder(folder, events)
     assert facts == {"training data": "of SHA-256 0123", "initial values": "none", "number of devices": "1"}
     run.run(make_job(folder, events))
     (folder / "there.ckpt.index").write_text("checksums")
-    with pytest.raises(UserError, match="holds another run: initial values was none, is now there.ckpt.index"):
+    with pytest.raises(UserError, match="holds a different run: initial values was none, is now there.ckpt.index"):
         make_job(folder, events, init_checkpoint=str(folder / "there.ckpt"))

@@ -155,14 +155,14 @@ def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
 
 def test_a_training_that_went_on_meanwhile_is_not_gone_over_again(folder, whole):
     job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
-    with pytest.raises(UserError, match="--output_dir: another training went on in .*whole meanwhile: run the command again"):
+    with pytest.raises(UserError, match="--output_dir: another process continued the training in .*whole in the meantime: run the command again"):
         trainer.train(job._replace(start=Position(50, 50)), run.make_estimator(job))
 
 
 def test_a_second_training_in_the_same_folder_is_refused(folder, capsys):
     with trainer.locked(str(folder / "taken")):
         assert pretrain.main(flags_of(folder, "taken")) == 1
-    assert "--output_dir: another training is at work in %s" % (folder / "taken") in capsys.readouterr().err
+    assert "--output_dir: another training is running in %s" % (folder / "taken") in capsys.readouterr().err
     assert os.listdir(str(folder / "taken")) == [".lock"]
 
 
