@@ -249,7 +249,7 @@ MISTAKES = [
     (RECORDS + " --output_dir no_step", "--output_dir: no_step/model.ckpt-3: no training wrote it, since it has no "
      "global_step: give it as --init_checkpoint, and another folder"),
     (RECORDS + " --output_dir records", "--output_dir: records holds samples of etl.build_pretrain: give another folder"),
-    (RECORDS + " --do_train false", "--output_dir: new holds no checkpoint to evaluate: train first"),
+    (RECORDS + " --do_train false", "--output_dir: new holds no checkpoint: train first"),
     (PAIRS + " --output_dir tuned --task_name lcqmc", "--output_dir: tuned holds a model whose task is sentence_pair, not "
      "lcqmc" + ANOTHER),
     (PAIRS + " --do_eval", "new: no such folder: run python -m estimator.finetune first"),
