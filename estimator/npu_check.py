@@ -1,4 +1,4 @@
-"""Says, without an NPU, whether a training would run on one: looks at the graph that would be sent there.
+"""Checks, without an NPU, whether a training would run on one: inspects the graph that would be sent there.
 
 Takes the flags of the trainer and builds the graph as the trainer does, but runs nothing and writes nothing.
 
@@ -60,16 +60,19 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def check_pretraining(config: PretrainCheck) -> int:
     """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
-    from estimator.pretraining import job as pretraining
-    from estimator.training import npu_report                   # TensorFlow takes two seconds: --help need not wait
-    return npu_report.report_on(pretraining.make_job(config), True, config.memory_gb, config.report_file)
+    from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
+    return _report_on(job.make_job(config), True, config)
 
 
 def check_finetuning(config: FinetuneCheck) -> int:
     """The same of `finetune`."""
-    from estimator.finetuning import job as finetuning
+    from estimator.finetuning import job
+    return _report_on(job.make_job(config), False, config)
+
+
+def _report_on(job: Any, has_masked_lm: bool, config: CheckFlags) -> int:
     from estimator.training import npu_report
-    return npu_report.report_on(finetuning.make_job(config), False, config.memory_gb, config.report_file)
+    return npu_report.report_on(job, has_masked_lm, config.memory_gb, config.report_file)
 
 
 if __name__ == "__main__":

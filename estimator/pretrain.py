@@ -1,4 +1,4 @@
-"""Trains a model on masked words and sentence order, and says how good it is on records held out.
+"""Pretrains a model on masked words and sentence order, and evaluates it on held-out records.
 
 Lengths and vocabulary come from the records' manifest. A run that was interrupted goes on when the same command runs
 again, with the very batch that would have come next.

@@ -203,7 +203,7 @@ def test_two_ranks_train_one_model_and_stop_and_go_on_together(trained, tmp_path
         path.unlink()
     status, _, errors = launch(trained, *arguments, **environment)
     assert (status, errors) == (0, "")
-    assert all("Going on from step" in log_of(trained, device) for device in (0, 1))
+    assert all("Resuming from step" in log_of(trained, device) for device in (0, 1))
     assert results_of(trained, PRETRAIN + "_bs4_2p_acc")["RankSize"] == "2"
 
 
@@ -421,7 +421,7 @@ def test_several_devices_are_refused_where_they_cannot_be_had(stand_in, environm
 
 # ---------------------------------------------------------------- results and environment
 
-LOG = """Model xlarge on cpu (asked for)
+LOG = """Model xlarge on cpu (requested)
 step 1/50  loss 9.0000  masked_lm_loss 8.0000  sentence_order_loss 1.0000  lr 0.001
 step 10/50  loss 8.0000  masked_lm_loss 7.2000  sentence_order_loss 0.8000  lr 0.001  5.0 examples/s  640 tokens/s  0:32 left
 step 20/50  loss 7.0000  masked_lm_loss 6.3000  sentence_order_loss 0.7000  lr 0.001  20.0 examples/s  2560 tokens/s  0:06 left

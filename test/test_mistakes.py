@@ -149,7 +149,7 @@ SPECIALS = "a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: "
 NO_CHECKPOINT = "no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
 FAMILY = " It is of the albert_zh family; shipped configs that fit it: none"
 OLD = FINETUNE + " --data_dir pairs --vocab_file vocab.txt"
-OTHER_RUN = ". Give another folder, the flags as they were, or --allow_changes to go on with the new ones"
+OTHER_RUN = ". Use another folder, the previous flags, or --allow_changes to continue with the new ones"
 ANOTHER = ": give another folder, or remove it"
 
 MISTAKES = [
@@ -224,7 +224,7 @@ MISTAKES = [
     (FINETUNE + " --data_dir pairs --init_checkpoint nowhere", "--init_checkpoint: nowhere: no such file or folder: run "
      "python -m estimator.pretrain first, give a checkpoint, or none to start from random values"),
     (FINETUNE + " --data_dir pairs --init_checkpoint old", "--init_checkpoint: beside old/albert_model.ckpt there is no "
-     "model.json to say what it is: give --albert_config_file and --vocab_file or --spm_model_file"),
+     "model.json to describe it: give --albert_config_file and --vocab_file or --spm_model_file"),
     (OLD + " --init_checkpoint old --albert_config_file google.json", "old/albert_model.ckpt does not fit the model: family "
      "is albert_zh, wanted google; layer_scopes is layer_shared, wanted transformer/group_0/inner_group_0; 18 missing: "
      "bert/encoder/embedding_hidden_mapping_in/bias, bert/encoder/embedding_hidden_mapping_in/kernel, "
@@ -238,18 +238,18 @@ MISTAKES = [
     (FINETUNE + " --data_dir pairs --init_checkpoint cut_off", "cut_off/model.ckpt-9: damaged: "
      "bert/embeddings/position_embeddings cannot be read: Read less bytes than requested"),
     # Folders of something else
-    (RECORDS + " --output_dir trained --random_seed 7", "--output_dir: trained holds another run: random_seed was 12345, is "
+    (RECORDS + " --output_dir trained --random_seed 7", "--output_dir: trained holds a different run: random_seed was 12345, is "
      "now 7" + OTHER_RUN),
-    (PRETRAIN + " --input_file other_records --output_dir trained", "--output_dir: trained holds another run: training data "
+    (PRETRAIN + " --input_file other_records --output_dir trained", "--output_dir: trained holds a different run: training data "
      "was of SHA-256 SHA, is now of SHA-256 SHA" + OTHER_RUN),
     (PRETRAIN + " --input_file built --do_eval false --output_dir trained", "--output_dir: trained holds a model whose "
      "max_seq_length is 8, not 16" + ANOTHER),
-    (RECORDS + " --output_dir old", "--output_dir: old holds a checkpoint, but no model.json that says of what: give another "
+    (RECORDS + " --output_dir old", "--output_dir: old holds a checkpoint, but no model.json that describes it: give another "
      "folder, and this one as --init_checkpoint"),
     (RECORDS + " --output_dir no_step", "--output_dir: no_step/model.ckpt-3: no training wrote it, since it has no "
      "global_step: give it as --init_checkpoint, and another folder"),
     (RECORDS + " --output_dir records", "--output_dir: records holds samples of etl.build_pretrain: give another folder"),
-    (RECORDS + " --do_train false", "--output_dir: new holds no checkpoint to evaluate: train first"),
+    (RECORDS + " --do_train false", "--output_dir: new holds no checkpoint: train first"),
     (PAIRS + " --output_dir tuned --task_name lcqmc", "--output_dir: tuned holds a model whose task is sentence_pair, not "
      "lcqmc" + ANOTHER),
     (PAIRS + " --do_eval", "new: no such folder: run python -m estimator.finetune first"),

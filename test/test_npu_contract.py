@@ -101,7 +101,7 @@ def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_che
     name = "loops_%s_%d" % (generation, loop)
     changes = dict(iterations_per_loop=loop, loss_scale="dynamic", backend="npu")
     run = pretrain(folder, generation, name, **changes)
-    assert "on npu (asked for)" in run.output
+    assert "on npu (requested)" in run.output
     np.testing.assert_allclose(run.noted("loss"), plain[0], rtol=1e-4)
     assert run.noted("call") == [loop] * (20 // loop)
     assert re.findall(r"^step (\d+)/20", run.output, re.M) == [str(step) for step in range(loop, 21, loop)]
@@ -117,7 +117,7 @@ def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_che
 
     (folder / name / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-10"\n')
     again = pretrain(folder, generation, name, **changes)
-    assert "Going on from step 10 of 20" in again.output
+    assert "Resuming from step 10 of 20" in again.output
     np.testing.assert_allclose(again.noted("loss"), plain[0][10:], rtol=1e-4)
 
 
@@ -315,7 +315,7 @@ def test_two_ranks_fine_tune_and_go_on(folder):
             (folder / "fine_ranks" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-5"\n')
             for path in (folder / "exchange_fine").iterdir():
                 path.unlink()
-    assert all("Going on from step 5 of 10" in run.output for run in runs)
+    assert all("Resuming from step 5 of 10" in run.output for run in runs)
     assert "Test: accuracy" in runs[0].output and "Test:" not in runs[1].output
     found = weights(folder / "fine_ranks", 10)
     for name in last:

@@ -64,7 +64,7 @@ class Encoding(NamedTuple):
     labels: Sequence[str] = ()                 # by class index; () in a regression
 
 
-def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
+def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
     """The rows of `examples`: read from `cache_dir` if they are there, else made; writes nothing.
 
     Raises UserError for a file there that cannot be read.
@@ -82,7 +82,7 @@ def encode(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> R
 
 
 def save(rows: Rows, path: str) -> None:
-    """Writes rows where `encode` looks for them; a file that is there is right already."""
+    """Writes rows where `load_or_make_rows` looks for them; a file that is there is right already."""
     if not os.path.exists(path):
         archive = io.BytesIO()                 # on a full disk, np.savez itself would leave half an object, which complains
         np.savez(archive, **rows._asdict())
@@ -92,13 +92,18 @@ def save(rows: Rows, path: str) -> None:
 
 def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> str:
     """Where the rows of these very examples are kept."""
+    return os.path.join(cache_dir, "%s.npz" % key(examples, encoding))
+
+
+def key(examples: Sequence[Example], encoding: Encoding) -> str:
+    """A hash of all that the rows of these examples depend on, the vocabulary included: 32 hexadecimal digits."""
     tokenizer = encoding.tokenizer
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
         encoding.max_seq_length, encoding.doc_stride, list(encoding.labels)]).encode("utf-8"))
     for example in examples:
         digest.update(json.dumps(example[:3]).encode("utf-8"))
-    return os.path.join(cache_dir, "%s.npz" % digest.hexdigest()[:32])
+    return digest.hexdigest()[:32]
 
 
 def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:

@@ -1,4 +1,4 @@
-"""Labelled data by task: which files, which columns, which labels, and the number the task is judged by.
+"""Labelled data by task: which files, which columns, which labels, and the metric of the task.
 
 A new task is an entry in TASKS. Its files are described as their distributors ship them; columns that have other names are
 one `columns(...)`, and a row that is more than that is one small function from a row to Examples.
@@ -230,7 +230,7 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
     if not examples:
         raise UserError("%s: holds no example" % path)
     if num_undecided:
-        print("%s: %d examples left out, whose label is %s: undecided" % (path, num_undecided, task.undecided))
+        print("%s: %d examples skipped: their label is %s, undecided" % (path, num_undecided, task.undecided))
     return examples
 
 

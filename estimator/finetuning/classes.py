@@ -4,8 +4,8 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 
 from estimator.data.tasks import TRAIN, Example, Task
-from estimator.finetuning import evaluation, report, scores
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning import predictions, report, scores
+from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import BALANCED, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.training import model_fn
@@ -54,9 +54,9 @@ def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
 
 def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> np.ndarray:
     """float64 [examples, classes], of a regression [examples, 1]."""
-    return evaluation.run_model(estimator, part.rows, batch_size, setting.seq_length, checkpoint)
+    return predictions.run_model(estimator, part.rows, batch_size, setting.seq_length, checkpoint)
 
 
-CLASSES = Kind(check_flags, make_model_fn, run_model, evaluation.score, evaluation.results_line,
-               evaluation.write_predictions, report.sections, report.CHARTS,
+CLASSES = Kind(check_flags, make_model_fn, run_model, predictions.score, predictions.results_line,
+               predictions.write_predictions, report.sections, report.CHARTS,
                is_exported=lambda task: not task.is_regression)

@@ -1,12 +1,24 @@
 """Epochs in steps: how many updates they are, in whole loops of a device."""
+import dataclasses
 import math
-from typing import Optional
+from typing import Optional, Tuple
 
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.npu import devices
+from estimator.training.jobs import Schedule
 from etl.common.command_line import UserError
 
 MOST_BEYOND = 0.02                             # the share of steps that may be added to end with a whole loop
+
+
+def find_schedule(config: FinetuneConfig, device: devices.Device, num_rows: int,
+                  finds_loop: bool) -> Tuple[FinetuneConfig, Schedule]:
+    """How long the training is, and the flags with the loop of the device that fits it, where none was asked for."""
+    if config.do_train and finds_loop:
+        config = dataclasses.replace(config, iterations_per_loop=fitting_loop(config, device, num_rows))
+    steps = count_steps(config, device, num_rows, config.num_train_epochs)
+    return config, Schedule(steps, int(steps * config.warmup_proportion),
+                            steps_between_evaluations(config, device, num_rows))
 
 
 def fitting_loop(config: FinetuneConfig, device: devices.Device, num_rows: int) -> int:

@@ -28,7 +28,7 @@ def _preset_flag(name: str, help_text: str, choices: Optional[Sequence[str]] = N
 @dataclass(frozen=True)
 class FinetuneConfig(TrainingFlags):
     """The flags of this command."""
-    list_tasks: bool = flag(False, "say which tasks there are, with labels, metrics and files, and end",
+    list_tasks: bool = flag(False, "list the tasks with labels, metrics and files, and exit",
                             on_resume=FREE)
     preset: Optional[str] = flag(None, "settings that the makers of released weights published for this task; flags go first",
                                  tuple(PRESETS), on_resume=FREE)
@@ -67,14 +67,14 @@ class FinetuneConfig(TrainingFlags):
     learning_rate: Optional[float] = _preset_flag("learning_rate", "highest learning rate")
     num_train_epochs: Optional[float] = _preset_flag("num_train_epochs", "times the training examples are seen")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
-    class_weights: Tuple[str, ...] = flag((), "how much an example of each class counts in training, by class index; or %s: "
-                                          "the rarer, the more" % BALANCED)
+    class_weights: Tuple[str, ...] = flag((), "weight of each class in the training loss, by class index; or %s: "
+                                          "in inverse proportion to its frequency" % BALANCED)
     eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it an epoch",
                                      on_resume=FREE)
     best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; without it the "
                                       "task's",
                                       scores.METRICS, on_resume=FREE)
-    early_stopping: Optional[int] = flag(None, "end the training after so many evaluations without a better one",
+    early_stopping: Optional[int] = flag(None, "stop the training after so many evaluations without improvement",
                                          on_resume=FREE)
     seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its own below "
                                 "--output_dir, and give means and deviations", on_resume=FREE)

@@ -7,24 +7,22 @@ from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import albert_config
 from estimator.data import encoded, input_fn, tasks
 from estimator.data.input_fn import InputFn
-from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Example, Task
+from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Task
 from estimator.finetuning import epochs, scores
 from estimator.finetuning.classes import CLASSES
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import CACHE_FOLDER, NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.finetuning.presets import PRESETS
 from estimator.npu import devices
-from estimator.training import failures, metrics, model_fn, resume, run
+from estimator.training import failures, model_fn, result_files, resume, run
 from estimator.training.jobs import Evaluation, Job, Results, Schedule
 from estimator.weights import checkpoint_files, model_folder
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
-from etl.text.tokenization import TokenizerConfig
 
 KINDS = {"classes": CLASSES}                   # by the name in a task
 SEEDS_FILE = "seeds_results.txt"
@@ -62,8 +60,9 @@ def make_job(config: FinetuneConfig) -> Job:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
-    device, finds_loop = config.choose_device(), config.iterations_per_loop is None
-    config = with_loop_and_model(config, device)
+    finds_loop = config.iterations_per_loop is None
+    device, config = config.on_device()
+    config = config if config.do_train else as_trained(config)
     task = find_task(config)
     kind = KINDS[task.kind]
     examples = {part: tasks.read_examples(task, config.data_dir, part) for part in wanted_parts(config, task)}
@@ -74,20 +73,20 @@ def make_job(config: FinetuneConfig) -> Job:
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
     encoding = encoded.Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
-    facts = started_from(encoding, examples[TRAIN], init_checkpoint, device) if config.do_train else {}
-    start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
-        model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
+    facts, start = run.find_start(
+        config, device, folder, encoded.key(examples.get(TRAIN, []), encoding)[:12], init_checkpoint,
+        functools.partial(model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
     cache_dir = cache_dir_of(config)
-    parts = {part: Part(part, found, encoded.encode(found, encoding, cache_dir)) for part, found in examples.items()}
+    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir))
+             for part, found in examples.items()}
     num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
-    if config.do_train and finds_loop:
-        config = dataclasses.replace(config, iterations_per_loop=epochs.fitting_loop(config, device, num_rows))
+    config, schedule = epochs.find_schedule(config, device, num_rows, finds_loop)
     setting = Setting(config, task, device, folder, parts, seq_length_of(config, device, folder))
 
     def keep_rows() -> None:
         for part in parts.values():
             encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
-    return _job(setting, kind, facts, start, init_checkpoint, _schedule(config, device, num_rows), keep_rows)
+    return _job(setting, kind, facts, start, init_checkpoint, schedule, keep_rows)
 
 
 def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Position, init_checkpoint: Optional[str],
@@ -107,11 +106,8 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
         predict=functools.partial(predict, setting, kind) if config.do_predict else None, patience=config.early_stopping)
 
 
-def with_loop_and_model(config: FinetuneConfig, device: devices.Device) -> FinetuneConfig:
-    """The same with the device's loop and, without training, with what the folder of the model says for lack of flags."""
-    config = config.with_loop(device)
-    if config.do_train:
-        return config
+def as_trained(config: FinetuneConfig) -> FinetuneConfig:
+    """The same with what the folder of the model says where the flags do not; for evaluation and prediction alone."""
     model = model_folder.read(config.output_dir)
     if model.task not in TASKS:
         raise UserError("--output_dir: %s holds a model of the task %s: only tasks of --list_tasks can be evaluated"
@@ -126,7 +122,7 @@ def with_loop_and_model(config: FinetuneConfig, device: devices.Device) -> Finet
 def find_task(config: FinetuneConfig) -> Task:
     """The task that the flags name, with their columns and labels; says what a preset is."""
     if config.preset:
-        print("Preset %s. Reported by the makers of the weights: %s" % (config.preset, PRESETS[config.preset].published))
+        print("Preset %s. Published by the authors of the weights: %s" % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
     return tasks.with_columns(task, config.columns_by_role(), config.labels) if task.name in tasks.GENERIC else task
 
@@ -151,11 +147,6 @@ def seq_length_of(config: FinetuneConfig, device: devices.Device, folder: ModelF
     return folder.max_seq_length if pads or (pads is None and not device.on_host) else None
 
 
-def _schedule(config: FinetuneConfig, device: devices.Device, num_rows: int) -> Schedule:
-    steps = epochs.count_steps(config, device, num_rows, config.num_train_epochs)
-    return Schedule(steps, int(steps * config.warmup_proportion), epochs.steps_between_evaluations(config, device, num_rows))
-
-
 def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
     """The prefix of --init_checkpoint; None for random values, or without training."""
     if not config.do_train or config.init_checkpoint == NO_CHECKPOINT:
@@ -167,43 +158,10 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
 
 
 def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
-    """What will stand beside the checkpoints, or does, without training.
-
-    Config and vocabulary come from the flags, else from beside the checkpoint. From random values they are the shipped
-    ones by default; beside a released checkpoint stands no description, and both must be given.
-    """
-    if not config.do_train:
-        beside: Optional[ModelFolder] = model_folder.read(config.output_dir)
-    else:
-        beside = model_folder.beside(init_checkpoint) if init_checkpoint else None
-    if init_checkpoint and not beside and not (config.albert_config_file and (config.vocab_file or config.spm_model_file)):
-        raise UserError("--init_checkpoint: beside %s there is no %s to say what it is: give --albert_config_file and "
-                        "--vocab_file or --spm_model_file" % (init_checkpoint, model_folder.DESCRIPTION_FILE))
-    if config.albert_config_file or not beside:
-        model = albert_config.load(config.albert_config_file or "tiny")
-    else:
-        model = beside.config
-    tokenizer = choose_tokenizer(config, beside)
-    return model_folder.from_flags(model, tokenizer, config.max_seq_length, task.name, task.labels,
-                                   beside.data_manifest_sha256 if beside else None)
-
-
-def choose_tokenizer(config: FinetuneConfig, beside: Optional[ModelFolder]) -> TokenizerConfig:
-    """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
-    given = config.spm_model_file or config.vocab_file
-    if beside:
-        tokenizer = beside.tokenizer
-        ours = tokenizer.vocabulary_file
-        if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
-            raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
-                            % ("spm_model_file" if config.spm_model_file else "vocab_file", given, ours))
-    elif config.spm_model_file:
-        tokenizer = TokenizerConfig(spm_model_file=config.spm_model_file)
-    else:
-        tokenizer = TokenizerConfig(config.vocab_file or albert_config.vocab_path())
-    if config.do_lower_case is None:
-        return tokenizer
-    return dataclasses.replace(tokenizer, do_lower_case=config.do_lower_case)
+    """What will stand beside the checkpoints, or does, without training."""
+    checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir, model_folder.STATE_FILE)
+    return model_folder.describe(config, checkpoint, flags_may_repeat=True, max_seq_length=config.max_seq_length,
+                                 task=task.name, labels=task.labels)
 
 
 def cache_dir_of(config: FinetuneConfig) -> str:
@@ -211,18 +169,10 @@ def cache_dir_of(config: FinetuneConfig) -> str:
     return config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
 
 
-def started_from(encoding: encoded.Encoding, examples: Sequence[Example], init_checkpoint: Optional[str],
-                 device: devices.Device) -> Dict[str, str]:
-    """What must be the same for a training to go on, beside the model: its beginning and its examples."""
-    key = os.path.basename(encoded.cache_path(examples, encoding, ""))
-    return {"initial values": resume.checkpoint_fact(init_checkpoint), "training data": "of SHA-256 %s" % key[:12],
-            "number of devices": str(device.world.size)}
-
-
 def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
     """Evaluates a checkpoint on all dev examples, and adds its numbers to the curves."""
     results, outputs = evaluate_part(setting, kind, estimator, DEV, checkpoint)
-    metrics.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
+    result_files.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
                                dict(results, loss=results["eval_loss"]))
     print("Step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
     return Evaluation(results, kind.sections(setting.task, setting.parts[DEV], outputs))
@@ -232,7 +182,7 @@ def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     """Evaluates the best checkpoint on all dev parts, and writes what it predicts."""
     results: Results = {}
     sections: Sequence[Any] = ()
-    paths = [os.path.join(setting.config.output_dir, metrics.TEXT_FILE)]
+    paths = [os.path.join(setting.config.output_dir, result_files.TEXT_FILE)]
     for name in [part for part in setting.parts if part.startswith(DEV)]:
         found, outputs = evaluate_part(setting, kind, estimator, name, checkpoint)
         results.update(found)

@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from estimator.data.tasks import Example, Task
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.npu import devices
 from estimator.training.curves import Chart

@@ -1,4 +1,4 @@
-"""Settings that the makers of released weights published for a task, and the scores they report for them.
+"""Settings that the authors of released weights published for a task, and the scores they report.
 
 Both are theirs: with their weights and their data one should come near; with other weights the settings are only a start.
 """

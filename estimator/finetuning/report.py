@@ -1,13 +1,13 @@
-"""What the page of a fine-tuning shows beside its curves: which classes are confused, and the examples that are hardest."""
+"""Sections of a fine-tuning report beside its curves: confused classes and hardest examples."""
 from typing import Any, List, Sequence
 
 import numpy as np
 
 from estimator.data.tasks import Task
-from estimator.finetuning import evaluation, scores
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning import predictions, scores
+from estimator.finetuning.predictions import Part
 from estimator.training.curves import Chart
-from etl.reports.charts import confusion_matrix
+from etl.reports.charts import Html, confusion_matrix
 from etl.reports.page import Section, table
 
 MAX_MATRIX = 30                                # classes; of more, only the pairs that are confused most are shown
@@ -24,7 +24,7 @@ CHARTS = (Chart("Loss; cross-entropy in nats, of a regression the squared error"
 
 
 def sections(task: Task, part: Part, outputs: np.ndarray) -> List[Section]:
-    """Sections on a part with labels; `outputs` are those of `evaluation.run_model`."""
+    """Sections on a part with labels; `outputs` are those of `predictions.run_model`."""
     hardest = Section("Hardest examples", [
         "Those whose gold label is least likely, or furthest off. Many of them are wrong labels.",
         table(["number", "text", "gold", "predicted", "loss"], _hardest(task, part, outputs))])
@@ -36,7 +36,7 @@ def sections(task: Task, part: Part, outputs: np.ndarray) -> List[Section]:
                                 table(["class", "precision", "recall", "F1", "examples"], rows)]), hardest]
 
 
-def _confused(labels: Sequence[str], counts: np.ndarray) -> Any:
+def _confused(labels: Sequence[str], counts: np.ndarray) -> Html:
     if len(labels) <= MAX_MATRIX:
         return confusion_matrix(labels, counts.tolist())
     wrong = counts - np.diag(np.diag(counts))
@@ -50,7 +50,7 @@ def _hardest(task: Task, part: Part, outputs: np.ndarray) -> List[Sequence[Any]]
     """Rows of the table: the example's number from 1 on, its text, both labels, its loss."""
     labels = part.label_ids
     losses = (labels - outputs[:, 0]) ** 2 if task.is_regression else scores.losses(labels, outputs)
-    predicted = evaluation.predicted_labels(task, outputs)
+    predicted = predictions.predicted_labels(task, outputs)
     rows: List[Sequence[Any]] = []
     for number in np.argsort(-losses, kind="stable")[:HARDEST]:
         example, found = part.examples[number], predicted[number]

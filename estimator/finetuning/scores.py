@@ -1,4 +1,4 @@
-"""Numbers that say how good predictions are, over all examples at once, in NumPy.
+"""Scores of predictions, over all examples at once, in NumPy.
 
 Labels are class ids, int [n], or numbers in a regression; `probabilities` are float [n, classes].
 """

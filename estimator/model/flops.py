@@ -1,4 +1,4 @@
-"""The matrix products of a training step on paper, for its log: from the config and the number of tokens.
+"""Operations (FLOPs) of a training step, estimated from the config and the number of tokens.
 
 What is left out is small beside them (arXiv 2001.08361, section 2.1). `step_graph.flops_of` counts the same in a graph.
 """

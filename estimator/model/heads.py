@@ -1,4 +1,4 @@
-"""What is read off the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
+"""The heads above the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
 
 A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave padding out.
 Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes of the variables are
@@ -44,7 +44,7 @@ class Regressed(NamedTuple):
 
 
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
-    """All places that the heads read, for `modeling.encode`: [batch, 1 + num_predictions], the first token's and the masked."""
+    """All places that the heads read, for `modeling.build_encoder`: [batch, 1 + num_predictions], the first token's and the masked."""
     return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
 
 
@@ -59,7 +59,7 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Ten
         output is at `read_positions` alone.
       ids: integers [batch, num_predictions]: the tokens that stood there.
       weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
-      kernels: as in `modeling.encode`.
+      kernels: as in `modeling.build_encoder`.
     """
     logits = masked_lm_logits(config, encoded, positions, kernels)
     losses = _cross_entropy(ids, logits)
@@ -114,7 +114,7 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
       num_labels: at least 2.
       labels: integers [batch], each in [0, num_labels); None when predicting.
       weights: [batch], how much each example counts: 0 for one that only fills the batch; None means 1 throughout.
-      dropout: as in `modeling.encode`.
+      dropout: as in `modeling.build_encoder`.
     """
     return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
 
@@ -133,7 +133,7 @@ def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None, ha
     """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor where that is 0, or,
     where it is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
-    encoded = modeling.encode(config, anything)
+    encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:
         classifier(config, encoded, num_labels) if num_labels else regressor(config, encoded)
         return

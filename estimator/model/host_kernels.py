@@ -1,4 +1,4 @@
-"""What a CPU computes its own way: the same functions as stock TensorFlow's, in fewer passes over memory.
+"""Kernels for the CPU: the same functions as stock TensorFlow's, in fewer passes over memory.
 
 TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand. An export must
 not hold these, since they bear a number that differs from process to process; it has what needs none.
@@ -12,13 +12,15 @@ import tensorflow.compat.v1 as tf
 from estimator.model import kernels
 from estimator.model.kernels import Dimension, Kernels, PartDropout, dimensions
 
+Gradient = Callable[..., Any]                  # gradients of the outputs -> those of the inputs
+
 MOST_PARTS = 16                                # of a batch, each with ops of its own
 BLOCKS = 8                                     # of queries; a length of their multiple is best
 MOST_MULTIPLICATIONS = 128 * 128 * 256         # TensorFlow 1.15's constant, in its BatchMatMul for CPUs
 
 
 @tf.custom_gradient
-def gelu(x: tf.Tensor) -> Any:
+def gelu(x: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
     """`kernels.gelu`: x · s with s = sigmoid(u), u = x · p; u' = 3 p − 2 · (p at 0)."""
     factor = kernels.GELU_LINEAR + kernels.GELU_CUBIC * x * x
     gate = tf.sigmoid(x * factor)
@@ -30,11 +32,11 @@ def gelu(x: tf.Tensor) -> Any:
 
 
 @tf.custom_gradient
-def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
+def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
     """Layer normalization of rows [rows, width]; the gradient's means over a row are products with gamma."""
     normalized, inverse = _standardize(x)
 
-    def gradient(grad: tf.Tensor) -> Any:
+    def gradient(grad: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         along = grad * normalized
         column = gamma[:, tf.newaxis] / x.shape[-1].value
         mean, slope = tf.matmul(grad, column), tf.matmul(along, column)
@@ -48,9 +50,9 @@ def normalize_forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Ten
 
 
 @tf.custom_gradient
-def look_up(table: tf.Tensor, ids: tf.Tensor) -> Any:
+def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[Tuple[tf.Tensor, tf.Tensor], Gradient]:
     """Rows of a table that a head multiplies by, too: the rows' gradients are added into the product's, in place."""
-    def gradient(rows_grad: tf.Tensor, table_grad: tf.Tensor) -> Any:
+    def gradient(rows_grad: tf.Tensor, table_grad: tf.Tensor) -> Tuple[tf.Tensor, None]:
         return tf.tensor_scatter_nd_add(table_grad, ids[:, tf.newaxis], rows_grad), None
     return (tf.gather(table, ids), tf.identity(table)), gradient
 
@@ -58,7 +60,7 @@ def look_up(table: tf.Tensor, ids: tf.Tensor) -> Any:
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """As `kernels.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow makes of it."""
     @tf.custom_gradient
-    def gather(parts: tf.Tensor) -> Any:
+    def gather(parts: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
         def gradient(grad: tf.Tensor) -> tf.Tensor:
             return tf.reshape(spread(tf.reshape(grad, [-1, parts.shape[-1].value])), tf.shape(parts))
         return tf.gather(parts, indices), gradient
@@ -92,13 +94,13 @@ def _attend_part(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores
         return tf.reshape(x, shape[:2] + [blocks, shape[2] // blocks, shape[3]])
 
     @tf.custom_gradient
-    def attended(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> Any:
+    def attended(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
         query, key, value = in_blocks(query), key[:, :, tf.newaxis], value[:, :, tf.newaxis]
         probs = kernels.attention_probs(query, key, mask_scores)
         kept = drop(probs)
         heads = tf.matmul(kept, value)
 
-        def gradient(grad: tf.Tensor) -> Any:
+        def gradient(grad: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             grad = in_blocks(grad)
             mean = tf.reduce_sum(grad * heads, axis=-1, keepdims=True)
             from_heads = tf.matmul(grad, value, transpose_b=True)

@@ -1,4 +1,4 @@
-"""The small functions of a model, of which a backend may compute some its own way: plain TensorFlow's are `STOCK`."""
+"""The small functions of a model that a backend may replace; plain TensorFlow's are `STOCK`."""
 import hashlib
 from typing import Callable, List, NamedTuple, Optional, Tuple, Union
 
@@ -51,8 +51,11 @@ def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 
 
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
-    """Gathers rows of `parts`, each once but for what stands at padding, whose gradient is 0; `spread` does the opposite:
-    gradients of what was gathered, [all, width], to those of `parts`."""
+    """The rows of `parts` at `indices`: [parts, width] -> indices' shape + [width].
+
+    Each is gathered once, but for those that stand for padding, whose gradient is 0. `spread` is the way back: gradients
+    of what was gathered, one a row, to those of `parts`, in their order.
+    """
     del spread
     return tf.gather(parts, indices)
 

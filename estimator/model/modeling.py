@@ -4,6 +4,18 @@ The families differ in where the embeddings are normalized, in which layers shar
 normalizes and in the names of the variables. All four follow from the fields of `AlbertConfig`; names and shapes are
 those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), sections 3.1 and 3.2; BERT (arXiv 1810.04805),
 section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device may compute the products in less.
+
+Dimensions, as the shapes below have them:
+
+  B  sequences of a batch
+  T  positions of a sequence, padding included: seq_length
+  R  rows, one for each position that is computed: B · T, or the tokens alone where padding is skipped
+  D  width of the hidden states: hidden_size = N · H
+  N  attention heads: num_attention_heads
+  H  width of a head: head_size
+  E  width of the embeddings: embedding_size
+  V  entries of the vocabulary: vocab_size
+  P  positions of a sequence that the heads above the encoder read
 """
 import hashlib
 import math
@@ -20,12 +32,12 @@ MASKED_SCORE = -10000.0                                  # added to the attentio
 
 class Encoded(NamedTuple):
     """What the heads read."""
-    sequence_output: tf.Tensor                 # [batch, seq_length, hidden]: the last layer; or [batch, outputs, hidden]
-    pooled_output: tf.Tensor                   # [batch, hidden]: tanh of a dense layer over the first position
-    all_layers: Tuple[tf.Tensor, ...]          # [batch, seq_length, hidden] each; the last is sequence_output
-    attention_probs: Tuple[tf.Tensor, ...]     # [batch, heads, seq_length, seq_length] each; empty unless asked for
-    embedding_table: tf.Tensor                 # [vocab, embedding]; plain BERT: [vocab, hidden]
-    embedding_projection: Optional[tf.Variable]  # [embedding, hidden] in the albert_zh family, else None
+    sequence_output: tf.Tensor                 # [B, T, D]: the last layer; or [B, P, D]
+    pooled_output: tf.Tensor                   # [B, D]: tanh of a dense layer over the first position
+    all_layers: Tuple[tf.Tensor, ...]          # [B, T, D] each; the last is sequence_output
+    attention_probs: Tuple[tf.Tensor, ...]     # [B, N, T, T] each; empty unless asked for
+    embedding_table: tf.Tensor                 # [V, E]; plain BERT: [V, D]
+    embedding_projection: Optional[tf.Variable]  # [E, D] in the albert_zh family, else None
 
 
 class _LayerNames(NamedTuple):
@@ -42,7 +54,7 @@ class _Context(NamedTuple):
     config: AlbertConfig
     batch: Dimension
     length: Dimension
-    mask_scores: Optional[tf.Tensor]           # [batch, 1, 1, seq_length]; None: no padding
+    mask_scores: Optional[tf.Tensor]           # [B, 1, 1, T]; None: no padding
     packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
     dropout: Optional[Dropout]
     kernels: Kernels
@@ -50,17 +62,33 @@ class _Context(NamedTuple):
 
 
 class _Packing(NamedTuple):
-    """How the rows of tokens alone and the places of a padded batch find each other."""
-    places: tf.Tensor                          # int32 [rows]: of each row in [batch · seq_length], ascending
-    split: tf.Tensor                           # int32 [batch, heads, seq_length]: of [rows · heads], each place's part
-    join: tf.Tensor                            # int32 [rows, heads]: of [batch · heads · seq_length], each row's parts
-    is_token: tf.Tensor                        # float [batch, 1, seq_length, 1]: 0 where the place is padding
+    """Where the rows of a batch without padding stand in the batch with padding, and the other way round.
+
+    A *place* is a position of the padded batch, b · T + t. With B = 2, T = 3 and padding at one place:
+
+      tokens         a  b  -    c  d  e
+      places         0  1  2    3  4  5       `places` of the rows: 0 1 3 4 5
+      rows           0  1       2  3  4       R = 5
+
+    A *part* is what one head reads of a row, H numbers. Between rows [R, D] and attention [B, N, T, H] parts change
+    their order only, so both ways are one gather. With N = 2, parts are numbered
+
+      from rows      r · N + n                part_at_place[1] = 4 6 8 (head 0 of c d e)   5 7 9 (head 1)
+      in attention   (b · N + n) · T + t      place_of_part[2] = 6 9 (heads 0 and 1 of c)
+
+    Padding takes the parts of the token before it, which attention masks; so the gradient of either gather is the other
+    gather, once what comes from padding is set to 0.
+    """
+    places: tf.Tensor                          # int32 [R]: of each row, ascending
+    part_at_place: tf.Tensor                   # int32 [B, N, T], each in [0, R · N)
+    place_of_part: tf.Tensor                   # int32 [R, N], each in [0, B · N · T)
+    is_token: tf.Tensor                        # float [B, 1, T, 1]: 0 where the place is padding
 
 
 class _Outputs(NamedTuple):
-    """The places for which a layer is computed where not all are wanted."""
-    rows: tf.Tensor                            # int32 [batch · count]: among the rows of the layer's input
-    num_each: Dimension                        # of each sequence
+    """The positions for which a layer is computed where not all are wanted."""
+    rows: tf.Tensor                            # int32 [B · P]: among the rows of the layer's input
+    num_each: Dimension                        # P
 
 
 _BERT_NAMES = _LayerNames("attention", "attention/output/LayerNorm",
@@ -69,7 +97,7 @@ _GOOGLE_NAMES = _LayerNames("attention_1", "LayerNorm",
                             "ffn_1/intermediate/dense", "ffn_1/intermediate/output/dense", "LayerNorm_1")
 
 
-def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
+def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
            segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
            kernels: Kernels = STOCK, with_attention_probs: bool = False, skip_padding: bool = False,
            output_positions: Optional[tf.Tensor] = None) -> Encoded:
@@ -77,15 +105,15 @@ def encode(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.T
 
     Args:
       config: sizes and family.
-      input_ids: integers [batch, seq_length], each in [0, vocab_size). Both dimensions may be unknown.
-      input_mask: [batch, seq_length], 1 for a token and 0 for padding; None means that there is no padding.
-      segment_ids: integers [batch, seq_length], each in [0, type_vocab_size); None means 0 throughout.
+      input_ids: integers [B, T], each in [0, V). Both dimensions may be unknown.
+      input_mask: [B, T], 1 for a token and 0 for padding; None means that there is no padding.
+      segment_ids: integers [B, T], each in [0, type_vocab_size); None means 0 throughout.
       dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
       kernels: the backend's.
       with_attention_probs: whether to return each layer's attention.
       skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All else stays the
         same, to rounding; it pays where rows are much shorter than the longest.
-      output_positions: int32 [batch, outputs], of tokens, where the last layer is wanted, the first of each row 0;
+      output_positions: int32 [B, P], of tokens, where the last layer is wanted, the first of each row 0;
         nothing but keys and values is computed elsewhere. None means everywhere.
 
     Raises:
@@ -149,7 +177,7 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
     """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own.
 
     Returns:
-      float [rows, width], the table of words, and its projection in the albert_zh family.
+      float [R, width], the table of words, and its projection in the albert_zh family.
     """
     config = context.config
     table_width = config.embedding_size or config.hidden_size
@@ -173,9 +201,9 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
 
 def _transform(context: _Context, x: tf.Tensor,
                outputs: Optional[_Outputs]) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
-    """All layers, one above the other: their outputs [batch, seq_length, hidden] and their attention probabilities.
+    """All layers, one above the other: their outputs [B, T, D] and their attention probabilities.
 
-    Between them go rows, [rows, hidden], so that no product has to be reshaped: of all positions, or of the tokens alone.
+    Between them go rows, [R, D], so that no product has to be reshaped: of all positions, or of the tokens alone.
     """
     config = context.config
     inner_layers = config.inner_group_num or 1
@@ -184,17 +212,21 @@ def _transform(context: _Context, x: tf.Tensor,
     layers, probs = [], []
     for layer in range(config.num_hidden_layers):
         for inner in range(inner_layers):
-            is_last = layer == config.num_hidden_layers - 1 and inner == inner_layers - 1
+            is_last = (layer, inner) == (config.num_hidden_layers - 1, inner_layers - 1)
             wanted = outputs if is_last else None
             with tf.variable_scope(layer_scope(config, layer, inner)):
                 x, layer_probs = _layer(context, x, "layer_%d/inner_%d/" % (layer, inner), wanted)
-            layers.append(_all_places(context, x) if wanted is None else
-                          tf.reshape(x, [context.batch, wanted.num_each, config.hidden_size]))
-            probs += [] if layer_probs is None else [layer_probs]
+            if wanted is None:
+                layers.append(_all_places(context, x))
+            else:
+                layers.append(tf.reshape(x, [context.batch, wanted.num_each, config.hidden_size]))
+            if layer_probs is not None:
+                probs.append(layer_probs)
     return layers, probs
 
 
-def _layer(context: _Context, x: tf.Tensor, place: str, outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
+def _layer(context: _Context, x: tf.Tensor, place: str,
+           outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
     """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before the block."""
     config = context.config
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
@@ -229,76 +261,94 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
         return _drop(context, probs, config.attention_probs_dropout_prob, place + "attention_probs" + part)
 
     with tf.variable_scope(scope):
-        query = (_split_heads(context, project(x, "query")) if outputs is None else
-                 _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.num_each))
+        if outputs is None:
+            query = _split_heads(context, project(x, "query"))
+        else:
+            query = _transpose_heads(context, project(tf.gather(x, outputs.rows), "query"), outputs.num_each)
         key, value = (_split_heads(context, project(x, name)) for name in ("key", "value"))
         query *= 1.0 / math.sqrt(config.head_size)
         heads = context.kernels.attend(query, key, value, context.mask_scores, drop)
         probs = attention_probs(query, key, context.mask_scores) if context.with_attention_probs else None
-        if context.packing is None or outputs is not None:
-            heads = tf.transpose(heads, [0, 2, 1, 3])
-        else:
-            heads = _join_heads(context, context.packing, tf.reshape(heads, [-1, config.head_size]))
-        joined = tf.reshape(heads, [-1, config.hidden_size])
+        packing = context.packing if outputs is None else None                # outputs have no padding among them
+        by_row = tf.transpose(heads, [0, 2, 1, 3]) if packing is None else _join_heads(context, packing, heads)
+        joined = tf.reshape(by_row, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
 
 def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[rows, hidden] -> [batch, heads, seq_length, head_size]; what stands at padding that is skipped means nothing."""
-    if context.packing is None:
+    """[R, D] -> [B, N, T, H]; what stands at padding that is skipped means nothing."""
+    packing = context.packing
+    if packing is None:
         return _transpose_heads(context, x, context.length)
-    split, join = context.packing.split, context.packing.join
+
+    def join_gradients(at_places: tf.Tensor) -> tf.Tensor:
+        """[B · N · T, H] -> [R, N, H]."""
+        return tf.gather(at_places, packing.place_of_part)
+
     parts = tf.reshape(x, [-1, context.config.head_size])
-    return context.kernels.gather_once(parts, split, lambda grad: tf.gather(grad, join))
+    return context.kernels.gather_once(parts, packing.part_at_place, join_gradients)
 
 
-def _join_heads(context: _Context, packing: _Packing, parts: tf.Tensor) -> tf.Tensor:
-    """[batch · heads · seq_length, head_size] -> [rows, heads, head_size]."""
-    split, is_token = packing.split, packing.is_token
-    return context.kernels.gather_once(parts, packing.join, lambda grad: tf.gather(grad, split) * is_token)
+def _join_heads(context: _Context, packing: _Packing, heads: tf.Tensor) -> tf.Tensor:
+    """The opposite of `_split_heads` where padding is skipped: [B, N, T, H] -> [R, N, H]."""
+    def split_gradients(of_parts: tf.Tensor) -> tf.Tensor:
+        """[R · N, H] -> [B, N, T, H], 0 at padding."""
+        return tf.gather(of_parts, packing.part_at_place) * packing.is_token
+
+    at_places = tf.reshape(heads, [-1, context.config.head_size])
+    return context.kernels.gather_once(at_places, packing.place_of_part, split_gradients)
 
 
 def _transpose_heads(context: _Context, x: tf.Tensor, length: Dimension) -> tf.Tensor:
-    """[batch · length, hidden] -> [batch, heads, length, head_size]."""
+    """[B · length, D] -> [B, N, length, H]."""
     config = context.config
     x = tf.reshape(x, [context.batch, length, config.num_attention_heads, config.head_size])
     return tf.transpose(x, [0, 2, 1, 3])
 
 
 def _pack(config: AlbertConfig, input_mask: tf.Tensor) -> _Packing:
-    """Numbers rows and places once for all layers: a gather by them splits or joins heads and skips padding in one pass."""
-    heads = tf.range(config.num_attention_heads)
-    length = dimensions(input_mask)[1]
-    is_token = tf.reshape(input_mask, [-1]) > 0
-    places = tf.cast(tf.where(is_token)[:, 0], tf.int32)
-    row = tf.reshape(tf.maximum(tf.cumsum(tf.cast(is_token, tf.int32)) - 1, 0), tf.shape(input_mask))
-    split = row[:, tf.newaxis, :] * config.num_attention_heads + heads[:, tf.newaxis]
-    sequence, position = places // length, places % length
-    join = (sequence[:, tf.newaxis] * config.num_attention_heads + heads) * length + position[:, tf.newaxis]
-    return _Packing(places, split, join, tf.cast(input_mask, tf.float32)[:, tf.newaxis, :, tf.newaxis])
+    """Numbers rows, places and parts once for all layers; input_mask: [B, T]."""
+    num_heads, length = config.num_attention_heads, dimensions(input_mask)[1]
+    heads = tf.range(num_heads)
+    is_token = tf.reshape(input_mask, [-1]) > 0                                # [B · T]
+    places = tf.cast(tf.where(is_token)[:, 0], tf.int32)                       # [R]
+
+    tokens_up_to_here = tf.cumsum(tf.cast(is_token, tf.int32))                 # [B · T]
+    row_at_place = tf.reshape(tf.maximum(tokens_up_to_here - 1, 0), tf.shape(input_mask))          # [B, T]
+    part_at_place = row_at_place[:, tf.newaxis, :] * num_heads + heads[:, tf.newaxis]               # [B, N, T]
+
+    sequence, position = places // length, places % length                     # [R] each
+    begin_of_head = (sequence[:, tf.newaxis] * num_heads + heads) * length     # [R, N]
+    place_of_part = begin_of_head + position[:, tf.newaxis]                    # [R, N]
+    is_token_by_place = tf.cast(input_mask, tf.float32)[:, tf.newaxis, :, tf.newaxis]
+    return _Packing(places, part_at_place, place_of_part, is_token_by_place)
 
 
 def _rows(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[batch, seq_length] -> [rows]."""
+    """[B, T] -> [R]."""
     x = tf.reshape(x, [-1])
     return x if context.packing is None else tf.gather(x, context.packing.places)
 
 
 def _all_places(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[rows, width] -> [batch, seq_length, width], 0 at padding that was skipped."""
-    shape = [context.batch, context.length, x.shape[-1].value]
+    """[R, width] -> [B, T, width], 0 at padding that was skipped."""
+    batch, length, width = context.batch, context.length, x.shape[-1].value
     if context.packing is not None:
-        x = tf.scatter_nd(context.packing.places[:, tf.newaxis], x, [shape[0] * shape[1], shape[2]])
-    return tf.reshape(x, shape)
+        x = tf.scatter_nd(context.packing.places[:, tf.newaxis], x, [batch * length, width])
+    return tf.reshape(x, [batch, length, width])
 
 
 def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
-    batch, count = dimensions(positions)
-    rows = tf.reshape(tf.cast(positions, tf.int32) + tf.range(batch)[:, tf.newaxis] * context.length, [-1])
-    if context.packing is not None:            # a place's row is the number of tokens before it; a row of padding alone,
-        last = tf.shape(context.packing.places)[0] - 1       # which only fills a batch, gets another's
-        rows = tf.minimum(tf.searchsorted(context.packing.places, rows), last)
-    return _Outputs(rows, count)
+    """The rows of positions [B, P]."""
+    batch, num_each = dimensions(positions)
+    begin_of_sequence = tf.range(batch)[:, tf.newaxis] * context.length        # [B, 1]
+    places = tf.reshape(tf.cast(positions, tf.int32) + begin_of_sequence, [-1])
+    if context.packing is None:
+        return _Outputs(places, num_each)
+    tokens_before = tf.searchsorted(context.packing.places, places)            # which number the row of a token
+    last_row = tf.shape(context.packing.places)[0] - 1
+    rows = tf.minimum(tokens_before, last_row)           # a sequence of padding alone, which fills a batch, gets another's
+    return _Outputs(rows, num_each)
 
 
 def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
@@ -315,9 +365,11 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
     with tf.variable_scope(scope):
         kernel = random_variable("kernel", [width // groups, units // groups, groups], config.initializer_range)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
-        by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
-        y = tf.transpose(tf.matmul(by_group, tf.transpose(kernel, [2, 0, 1])), [1, 0, 2])
-        y = tf.nn.bias_add(tf.reshape(y, [-1, units]), bias)
+        x_by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
+        kernel_by_group = tf.transpose(kernel, [2, 0, 1])
+        y_by_group = tf.matmul(x_by_group, kernel_by_group)                    # [groups, rows, units / groups]
+        y = tf.reshape(tf.transpose(y_by_group, [1, 0, 2]), [-1, units])
+        y = tf.nn.bias_add(y, bias)
         return y if act is None else act(y)
 
 
@@ -330,8 +382,9 @@ def _drop(context: _Context, x: tf.Tensor, rate: float, place: str) -> tf.Tensor
 
 
 def _mask_scores(input_mask: tf.Tensor) -> tf.Tensor:
-    """[batch, seq_length] of 0 and 1 -> [batch, 1, 1, seq_length], added to the scores of all heads and positions."""
-    return (1.0 - tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]) * MASKED_SCORE
+    """[B, T] of 0 and 1 -> [B, 1, 1, T], added to the scores of all heads and positions."""
+    is_token = tf.cast(input_mask, tf.float32)[:, tf.newaxis, tf.newaxis, :]
+    return (1.0 - is_token) * MASKED_SCORE
 
 
 def _check_length(length: Dimension, longest: int) -> Dimension:

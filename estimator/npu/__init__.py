@@ -1,4 +1,4 @@
-"""Where a training runs: ranks, devices, and what a device would say of a graph.
+"""Where a training runs: ranks, devices, and checks of a graph for a device.
 
 The only place that names npu_bridge.
 """

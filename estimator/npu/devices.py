@@ -1,4 +1,4 @@
-"""Where a model runs: an Ascend device or what plain TensorFlow finds. The only file that names npu_bridge.
+"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that names npu_bridge.
 
 npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole process.
 Its arguments go by name, since their order differs between its releases, and only if the installed release has them.
@@ -9,13 +9,17 @@ import inspect
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 from estimator.npu import options as npu_options
 from estimator.npu import ranks
 from estimator.npu.options import NpuOptions
 from estimator.npu.ranks import World
 from etl.common.command_line import UserError
+
+if TYPE_CHECKING:
+    import tensorflow.compat.v1 as tf
 
 AUTO, NPU, CPU = "auto", "npu", "cpu"
 BACKENDS = (AUTO, NPU, CPU)
@@ -30,7 +34,6 @@ GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's ke
 
 _PACKAGE = "npu_bridge"
 _DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
-_ON_THE_DEVICE, _OPTIMIZER = "use_off_line", "NpuOptimizer"
 
 
 @dataclass(frozen=True)
@@ -55,10 +58,10 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
     "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain TensorFlow,
     which uses a GPU where it sees one.
 
-    Raises UserError when "npu" is asked for and cannot be had; there is no silent fallback.
+    Raises UserError when "npu" is requested but not available; there is no silent fallback.
     """
     if requested == CPU:
-        return CPU, "asked for"
+        return CPU, "requested"
     device = next((name for name in _DEVICE_VARIABLES if environment.get(name)), None)
     if importlib.util.find_spec(_PACKAGE) is None:
         if requested == NPU:
@@ -75,13 +78,13 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
         return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
     if not environment.get("JOB_ID"):
         raise UserError("--backend npu: the environment variable JOB_ID must be set (any number will do)")
-    return NPU, "asked for" if requested == NPU else "%s is installed and %s is set" % (_PACKAGE, device)
+    return NPU, "requested" if requested == NPU else "%s is installed and %s is set" % (_PACKAGE, device)
 
 
 class Device(NamedTuple):
     """What differs between the backends."""
     name: str = CPU                            # or NPU
-    reason: str = "asked for"
+    reason: str = "requested"
     world: World = ranks.ALONE
     options: NpuOptions = NpuOptions()
 
@@ -105,24 +108,22 @@ class Device(NamedTuple):
             return requested
         return 1 if self.name == CPU else max(1, NPU_LOOP // accumulation_steps) * accumulation_steps
 
-    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> "tf.estimator.Estimator":
         """A tf.estimator.Estimator, or an NPUEstimator, which has the same methods.
 
         All ranks read the checkpoints in `model_dir`; only the first one writes any.
         """
         if self.name == CPU:
-            import tensorflow.compat.v1 as tf  # here: the flags' defaults above need no TensorFlow
-            config = tf.estimator.RunConfig(**_run_arguments(model_dir, options))
-            return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
+            return _sessions().make_estimator(model_fn, _run_arguments(model_dir, options))
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
         bridge = _bridge()
         os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"    # older releases demand what newer ones assume
-        config = bridge.NPURunConfig(session_config=npu_session_config(), **self.run_arguments(model_dir, options))
+        config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(), **self.run_arguments(model_dir, options))
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
-        complaints = session_complaints(estimator.config.session_config)
+        complaints = _sessions().session_complaints(estimator.config.session_config)
         if complaints:
-            raise UserError("--backend npu: the installed npu_bridge makes an unfit session: %s" % "; ".join(complaints))
+            raise UserError("--backend npu: the installed npu_bridge creates an invalid session: %s" % "; ".join(complaints))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -136,7 +137,7 @@ class Device(NamedTuple):
         return arguments
 
     def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
-        """(gelu, dropout) of the device, as `modeling.encode` takes them, for training graphs alone; None for ours.
+        """(gelu, dropout) of the device, as `modeling.build_encoder` takes them, for training graphs alone; None for ours.
 
         A graph that holds them cannot be loaded by stock TensorFlow.
         """
@@ -144,10 +145,10 @@ class Device(NamedTuple):
             return None
         bridge = _bridge()
 
-        def gelu(x: Any) -> Any:
+        def gelu(x: "tf.Tensor") -> "tf.Tensor":
             return bridge.npu_unary_ops.gelu(features=x, name=GELU_OP)
 
-        def dropout(x: Any, rate: float, place: str) -> Any:
+        def dropout(x: "tf.Tensor", rate: float, place: str) -> "tf.Tensor":
             digest = hashlib.sha256(("%d %d %s" % (seed, self.world.rank, place)).encode("utf-8")).digest()
             return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate, seed=int.from_bytes(digest[:4], "little") >> 1,
                                           name=DROPOUT_OP)
@@ -162,7 +163,7 @@ class Device(NamedTuple):
             return bridge.FixedLossScaleManager(loss_scale=first)
         return bridge.ExponentialUpdateLossScaleManager(init_loss_scale=first, incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
 
-    def wrap(self, optimizer: Any, loss_scale_manager: Any = None) -> Any:
+    def wrap(self, optimizer: "tf.train.Optimizer", loss_scale_manager: Any = None) -> "tf.train.Optimizer":
         """Puts what sums gradients over devices around the rule, and around that what scales the loss.
 
         Both see only gradients that are asked of them: compute_gradients, then apply_gradients.
@@ -186,36 +187,27 @@ class PlannedDevice(Device):
     TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
     """
 
-    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> Any:
-        import tensorflow.compat.v1 as tf
-        session_config = npu_session_config()
-        entry = session_config.graph_options.rewrite_options.custom_optimizers.add(name=_OPTIMIZER)
-        entry.parameter_map[_ON_THE_DEVICE].b = True
-        for name, value in self.options.run_arguments().items():
-            if name in ("precision_mode", "precision_mode_v2", "modify_mixlist") and value is not None:
-                entry.parameter_map[name].s = value.encode("utf-8")
-        config = tf.estimator.RunConfig(session_config=session_config, **_run_arguments(model_dir, options))
-        return tf.estimator.Estimator(model_fn=model_fn, model_dir=model_dir, config=config)
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> "tf.estimator.Estimator":
+        carried = {name: value for name, value in self.options.run_arguments().items()
+                   if name in ("precision_mode", "precision_mode_v2", "modify_mixlist") and value is not None}
+        return _sessions().make_estimator(model_fn, _run_arguments(model_dir, options),
+                                          _sessions().planned_session_config(carried))
 
     def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
         if not self.options.kernels:
             return None
-        import tensorflow.compat.v1 as tf
-        from estimator.model import kernels
-        drop = kernels.stateless_dropout(seed, 0)
-        return (lambda x: tf.identity(kernels.STOCK.gelu(x), name=GELU_OP),
-                lambda x, rate, place: tf.identity(drop(x, rate, place), name=DROPOUT_OP))
+        return _sessions().planned_kernels(seed, GELU_OP, DROPOUT_OP)
 
     def loss_scale_manager(self) -> None:
         return None
 
-    def wrap(self, optimizer: Any, loss_scale_manager: Any = None) -> Any:
+    def wrap(self, optimizer: "tf.train.Optimizer", loss_scale_manager: Any = None) -> "tf.train.Optimizer":
         return optimizer
 
 
 def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
                 environment: Mapping[str, str] = os.environ) -> Device:
-    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not to be had.
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not available.
 
     Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
     """
@@ -234,7 +226,7 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
 
     Args:
       requested: one of BACKENDS.
-      options: of the NPU; on the CPU they are of no account.
+      options: of the NPU; ignored on the CPU.
       iterations_per_loop: as given; None: not given.
       environment: variables.
     """
@@ -256,7 +248,7 @@ def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optiona
     """
     loop = options.iterations_per_loop
     if device.name == CPU and loop != 1:
-        raise UserError("--iterations_per_loop is %d, but only the NPU runs loops of its own; on the CPU it must be 1"
+        raise UserError("--iterations_per_loop is %d, but loops on the device exist on the NPU alone; on the CPU it must be 1"
                         % loop)
     if loop == 1:
         return
@@ -269,38 +261,6 @@ def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optiona
             batches = "" if accumulation_steps == 1 else " / --gradient_accumulation_steps"
             raise UserError("--%s must be a multiple of --iterations_per_loop%s, which is %d; got %d, try %s"
                             % (name, batches, updates, steps, _nearest(steps, updates)))
-
-
-def npu_session_config() -> Any:
-    """A new session config, since an NPUEstimator changes the one it is given: it adds its entry, the NpuOptimizer.
-
-    Two of TensorFlow's own graph rewrites contradict those of the device and must be off; not every release sees to that.
-    """
-    import tensorflow.compat.v1 as tf
-    from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
-    config = tf.ConfigProto(allow_soft_placement=True)
-    config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
-    config.graph_options.rewrite_options.memory_optimization = RewriterConfig.OFF
-    return config
-
-
-def optimizer_entries(session_config: Any) -> List[Dict[str, Any]]:
-    """What each NpuOptimizer in a session's config carries, by name."""
-    entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers if entry.name == _OPTIMIZER]
-    return [{name: value.s.decode() if value.WhichOneof("value") == "s" else getattr(value, value.WhichOneof("value"))
-             for name, value in entry.parameter_map.items()} for entry in entries]
-
-
-def session_complaints(session_config: Any) -> List[str]:
-    """What is wrong with a session's config for an NPU; an empty list where nothing is."""
-    rewrites, entries = session_config.graph_options.rewrite_options, optimizer_entries(session_config)
-    complaints = []
-    if len(entries) != 1:
-        complaints.append("the session must hold one %s, but it holds %d" % (_OPTIMIZER, len(entries)))
-    if not all(entry.get(_ON_THE_DEVICE) for entry in entries):
-        complaints.append("%s must be true in %s" % (_ON_THE_DEVICE, _OPTIMIZER))
-    return complaints + ["%s must be off in the session's rewrites" % name for name in ("remapping", "memory_optimization")
-                         if getattr(rewrites, name) != rewrites.OFF]
 
 
 def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -320,6 +280,11 @@ def _nearest(number: int, step: int) -> str:
     return " or ".join(str(value) for value in (below, math.ceil(number / step) * step) if value > 0)
 
 
-def _bridge() -> Any:
+def _sessions() -> ModuleType:
+    from estimator.npu import sessions         # TensorFlow takes two seconds: flags need not wait
+    return sessions
+
+
+def _bridge() -> ModuleType:
     import npu_bridge.npu_init as bridge  # pylint: disable=import-error
     return bridge

@@ -1,4 +1,4 @@
-"""What an NPU is told beyond the model: precision, loss scale, the platform's own options; checked before the device sees it.
+"""Options of an NPU: precision, loss scale, the platform's own options; checked before the device sees them.
 
 A wrong value is often not caught by the device's Python: its native side ends the process.
 """

@@ -1,4 +1,4 @@
-"""Which of several devices this process serves: one process for each, told by the environment."""
+"""Which of several devices this process uses, from the environment; each device has a process of its own."""
 import os
 from typing import Mapping, NamedTuple
 

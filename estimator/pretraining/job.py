@@ -2,9 +2,8 @@
 import dataclasses
 import functools
 import glob
-import math
 import os
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -14,8 +13,9 @@ from estimator.data import input_fn, records
 from estimator.data.input_fn import InputFn
 from estimator.data.records import PretrainingData
 from estimator.npu import devices
+from estimator.pretraining import baselines
 from estimator.pretraining.flags import PUBLISHED_STEPS, PretrainConfig
-from estimator.training import failures, metrics, model_fn, resume, run
+from estimator.training import failures, model_fn, resume, run
 from estimator.training.curves import Chart
 from estimator.training.jobs import Evaluation, Job, Schedule
 from estimator.weights import checkpoint_files
@@ -23,8 +23,6 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
-
-BASELINE_RECORDS = 20000                       # as many are read, at most, to count labels
 
 # With less data than so many batches, a run of the published size makes no sense.
 PUBLISHED_BATCH_SIZE, PUBLISHED_BATCHES = 4096, 100
@@ -49,20 +47,21 @@ def make_job(config: PretrainConfig) -> Job:
     """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
-    model, device = albert_config.load(config.albert_config_file), config.choose_device()
+    model = albert_config.load(config.albert_config_file)
+    device, config = config.on_device()
     data = find_data(config)
-    config = with_sizes(config.with_loop(device), data.num_train_records, device.world.size)
+    config = with_sizes(config, data.num_train_records, device.world.size)
     if config.do_train:
         config.check_steps(device, "num_train_steps", "save_checkpoints_steps", "eval_every")
     folder = describe_model(config, model, data)
     _say_what_is_trained(config, device, data)
     init_checkpoint = find_init_checkpoint(config)
-    facts = facts_of(data, init_checkpoint, device)
-    start = run.find_start(config, folder, facts, init_checkpoint, functools.partial(
-        model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
-        optimizer=config.optimizer))
+    facts, start = run.find_start(
+        config, device, folder, data.manifest_sha256 or resume.files_fact(data.train_files), init_checkpoint,
+        functools.partial(model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
+                          optimizer=config.optimizer))
     if config.do_eval and device.world.is_first:
-        baselines(data)                        # refuses records without a prediction before anything is written
+        baselines.of_data(data)                        # refuses records without a prediction before anything is written
 
     def batches(taken: int) -> InputFn:
         return input_fn.train_on_records(data, config.train_batch_size, config.random_seed, taken, device.world)
@@ -151,34 +150,15 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     return checkpoint_files.resolve(config.init_checkpoint)
 
 
-def facts_of(data: PretrainingData, init_checkpoint: Optional[str], device: devices.Device) -> Dict[str, str]:
-    """What must be the same for a training to go on, beside the model and the flags."""
-    content = data.manifest_sha256 or resume.files_fact(data.train_files)
-    return {"training data": "of SHA-256 %s" % content, "initial values": resume.checkpoint_fact(init_checkpoint),
-            "number of devices": str(device.world.size)}
-
-
 def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, checkpoint: str) -> Evaluation:
     """Evaluates a checkpoint on the records held out, beside what one guesses without reading the text."""
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, data):
         found = estimator.evaluate(input_fn.evaluate_on_records(data, config.eval_batch_size),
                                    steps=config.max_eval_steps, checkpoint_path=checkpoint)
     results = {name: value for name, value in found.items() if name != "loss"}   # that one is a mean over batches
-    results.update(baselines(data))
+    results.update(baselines.of_data(data))
     print(results_line(results))
     return Evaluation(results)
-
-
-@functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
-def baselines(data: PretrainingData) -> Dict[str, float]:
-    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
-    counts = [records.label_counts(paths, data, BASELINE_RECORDS) for paths in (data.train_files, data.eval_files)]
-    for paths, found in zip((data.train_files, data.eval_files), counts):
-        if not found.any():
-            raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % ", ".join(paths))
-    cross_entropy, accuracy = metrics.unigram_baseline(*counts)
-    return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
-            "uniform_cross_entropy": math.log(data.vocab_size)}
 
 
 def results_line(results: Mapping[str, Any]) -> str:

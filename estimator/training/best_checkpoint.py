@@ -1,4 +1,4 @@
-"""The best checkpoint so far, by one number of its evaluation, in a model folder of its own: `best/` beside the newest.
+"""The best checkpoint so far, by one metric, in a model folder of its own: `best/`.
 
 It stays when the newest ones replace each other, and is what one would fine-tune or export.
 """
@@ -8,7 +8,7 @@ import os
 import re
 from typing import Any, Mapping, Optional
 
-from estimator.training import metrics, resume
+from estimator.training import result_files, resume
 from estimator.weights import checkpoint_files, checkpoint_list, model_folder, seals
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
@@ -59,10 +59,10 @@ def _copy(checkpoint: str, folder: str, description: ModelFolder, results: Mappi
     if not is_described:
         model_folder.write(folder, description)
     described = {file: os.path.join(folder, file) for file in model_folder.files_in(folder)}
-    seals.write(folder, name, dict(parts, **described), metrics.plain(results))
+    seals.write(folder, name, dict(parts, **described), result_files.plain(results))
     for file, path in parts.items():
         files.copy(path, os.path.join(folder, file))
-    metrics.write_results(folder, results)     # `tidy` takes them back if this ends here
+    result_files.write_results(folder, results)     # `tidy` takes them back if this ends here
     model_folder.write_state(folder, [other for other in listed if other != name] + [name])      # from here on this one counts
 
 
@@ -89,9 +89,9 @@ def tidy(output_dir: str) -> None:
         seals.remove(folder, name)
     if listed[:-1]:
         model_folder.write_state(folder, listed[-1:])
-    results, path = seals.read_results(folder, listed[-1]), os.path.join(folder, metrics.JSON_FILE)
+    results, path = seals.read_results(folder, listed[-1]), os.path.join(folder, result_files.JSON_FILE)
     if results and not (os.path.isfile(path) and _same(files.read_json(path), results)):
-        metrics.write_results(folder, results)
+        result_files.write_results(folder, results)
 
 
 def require_own(output_dir: str) -> str:
@@ -165,7 +165,7 @@ def _results_of_best(folder: str) -> Mapping[str, Any]:
     listed = checkpoint_list.names(folder)
     if not listed:
         return {}
-    results, path = seals.read_results(folder, listed[-1]), os.path.join(folder, metrics.JSON_FILE)
+    results, path = seals.read_results(folder, listed[-1]), os.path.join(folder, result_files.JSON_FILE)
     if results is not None or not os.path.exists(path):
         return results or {}
     found, step = files.read_json(path), re.search(r"-(\d+)$", listed[-1])

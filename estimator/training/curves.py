@@ -1,4 +1,4 @@
-"""Event files → the curves of a training, on a page: `training_report.html` beside the checkpoints."""
+"""Event files → the report of a training with its curves: `training_report.html` beside the checkpoints."""
 import glob
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple

@@ -1,4 +1,4 @@
-"""What TensorFlow raises, when the user can mend it, becomes one line; and the check that a step's numbers are finite."""
+"""Turns errors of TensorFlow that the user can fix into one line, and checks that a step's numbers are finite."""
 import contextlib
 import re
 from typing import Iterator, Mapping, Optional

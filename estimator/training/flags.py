@@ -1,7 +1,7 @@
 """The flags that both trainers have, and what follows from them alone."""
 import dataclasses
 from dataclasses import dataclass
-from typing import Optional, TypeVar
+from typing import Optional, Tuple, TypeVar
 
 from estimator.npu import devices
 from estimator.npu import options as npu_options
@@ -37,12 +37,12 @@ class TrainingFlags:
                                               on_resume=FREE)
     log_steps: int = flag(100, "steps between lines of progress and points of the curves", on_resume=FREE)
     device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix products can do at best, such "
-                                               "as 256 for an Ascend 910 in float16; the log then tells the share that is reached",
+                                               "as 256 for an Ascend 910 in float16; the log then shows the utilization",
                                                on_resume=FREE)
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
-    allow_changes: bool = flag(False, "go on in --output_dir although flags or data are not those of the run before",
+    allow_changes: bool = flag(False, "continue in --output_dir although flags or data differ from the previous run",
                                on_resume=FREE)
-    backend: str = flag(devices.AUTO, "where to run; auto takes an NPU that is there", devices.BACKENDS,
+    backend: str = flag(devices.AUTO, "where to run; auto: on an NPU if there is one, else on the CPU or a GPU", devices.BACKENDS,
                         on_resume=FREE)
     precision_mode: Optional[str] = flag(None, "NPU: what is computed in float16; without it %s"
                                          % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES,
@@ -98,10 +98,11 @@ class TrainingFlags:
             print("Ignored on the CPU: %s" % " ".join("--" + name for name in ignored))
         return device
 
-    def with_loop(self: Flags, device: devices.Device) -> Flags:
-        """The same with iterations_per_loop as the device has it where it was not given."""
+    def on_device(self: Flags) -> Tuple[devices.Device, Flags]:
+        """The device, and the same flags with its iterations_per_loop where none was given."""
+        device = self.choose_device()
         loop = device.loop(self.iterations_per_loop, self.gradient_accumulation_steps)
-        return dataclasses.replace(self, iterations_per_loop=loop)
+        return device, dataclasses.replace(self, iterations_per_loop=loop)
 
     @property
     def updates_per_loop(self) -> int:

@@ -1,4 +1,4 @@
-"""What a command wants trained: all that pretraining and each kind of fine-tuning say differently. `run` does the rest."""
+"""A training job: all in which pretraining and each kind of fine-tuning differ. `run` does the rest."""
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from estimator.data.input_fn import InputFn

@@ -9,8 +9,8 @@ from estimator.model import flops, heads, host_kernels, modeling
 from estimator.model.kernels import STOCK, Dropout, Kernels, stateless_dropout
 from estimator.npu import devices
 from estimator.optimization import optimizers, schedules
-from estimator.training import failures, metrics
-from estimator.training.progress import Pace, ProgressHook, host_measures
+from estimator.training import failures, streaming_metrics
+from estimator.training.step_log import Pace, ProgressHook, host_measures
 from estimator.weights import checkpoint_files
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
@@ -71,7 +71,7 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
         ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         kernels, dropout = _kernels(training, mode)
-        encoded = modeling.encode(
+        encoded = modeling.build_encoder(
             model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, kernels=kernels,
             skip_padding=training.device.on_host, output_positions=heads.read_positions(batch["masked_lm_positions"]))
         masked_lm = heads.masked_lm(model, encoded, None, ids, weights, kernels)
@@ -88,9 +88,9 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
             return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir)
-        numbers = dict(metrics.masked_lm_metrics(masked_lm, ids, weights), num_examples=metrics.count(is_real))
+        numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights), num_examples=streaming_metrics.count(is_real))
         if has_sentence_order:
-            numbers.update(metrics.sentence_order_metrics(order, order_labels, is_real))
+            numbers.update(streaming_metrics.sentence_order_metrics(order, order_labels, is_real))
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=numbers)
     return model_fn
 
@@ -113,7 +113,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
         weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
 
         kernels, dropout = _kernels(training, mode)
-        encoded = modeling.encode(
+        encoded = modeling.build_encoder(
             model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, kernels=kernels,
             skip_padding=features["input_ids"].shape[1].value is None,     # else all shapes are to be static
             output_positions=tf.zeros_like(features["input_ids"][:, :1]))
@@ -146,7 +146,7 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         heads.declare_variables(model, num_labels, has_sentence_order)
         if optimizer:
             optimizers.make_optimizer(optimizer, model, learning_rate=0.0).make_slots(tf.trainable_variables())
-        plan = checkpoint_files.make_plan(checkpoint, model, with_slots=bool(optimizer),
+        plan = checkpoint_files.plan_loading(checkpoint, model, with_slots=bool(optimizer),
                                      new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
         checkpoint_files.check_data(checkpoint, plan.assignment_map)
         return plan.summary()
@@ -197,7 +197,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
       losses: the parts of `loss` by name, to be shown beside it as means.
       shown: further scalars for the curves, looked at every `log_steps`.
       event_dir: for the curves; None: no event file.
-      new_prefixes: as in `checkpoint_files.make_plan`. A head that is new has no moments either, and the others' moments
+      new_prefixes: as in `checkpoint_files.plan_loading`. A head that is new has no moments either, and the others' moments
         are of another task: without such prefixes, and only then, the file's moments are taken over.
     """
     step = tf.train.get_or_create_global_step()
@@ -214,7 +214,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                                        check=check if device.on_host else None,
                                        wrap=lambda rule: device.wrap(rule, loss_scale))
     if training.init_checkpoint:
-        checkpoint_files.load(checkpoint_files.make_plan(training.init_checkpoint, model, new_prefixes=new_prefixes,
+        checkpoint_files.load(checkpoint_files.plan_loading(training.init_checkpoint, model, new_prefixes=new_prefixes,
                                                with_slots=not new_prefixes))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:

@@ -1,14 +1,14 @@
-"""What a device would say of a training graph: faults, loops, memory, operations; nothing is run."""
+"""The report on a training graph for an NPU: faults, loops, memory, operations; nothing is run."""
 import dataclasses
 from typing import Any, Dict, List, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.npu import devices, step_graph
+from estimator.npu import devices, sessions, step_graph
 from estimator.training import run
 from estimator.training.jobs import Job
-from estimator.training.progress import ProgressHook
+from estimator.training.step_log import ProgressHook
 from etl.common import files
 from etl.common.command_line import UserError
 
@@ -71,7 +71,7 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
     faults += step_graph.export_faults(export_graph)
     session_config = estimator.config.session_config
     faults += [step_graph.Fault(complaint, (), "leave the session to Device.make_estimator")
-               for complaint in devices.session_complaints(session_config)]
+               for complaint in sessions.session_complaints(session_config)]
     needed = sum(memory[name] for name in MEMORY_OF_THE_UPDATE)
     faults += memory_faults(needed, memory_gb * GIGA)
     return {
@@ -80,7 +80,7 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
         "parameters": memory["parameters"] // 4, "ops": len(ops),
         "faults": [fault._asdict() for fault in faults],
         "kernels": {name: len(names) for name, names in step_graph.kernels_of(ops).items()},
-        "kernels_wanted": dict(wanted), "npu_optimizers": devices.optimizer_entries(session_config),
+        "kernels_wanted": dict(wanted), "npu_optimizers": sessions.optimizer_entries(session_config),
         "loop": loops_of(job.schedule.num_train_steps, flags.save_checkpoints_steps, flags.iterations_per_loop or 1,
                          flags.gradient_accumulation_steps),
         "memory_bytes": memory, "memory_of_the_update_bytes": needed, "memory_limit_bytes": int(memory_gb * GIGA),
@@ -145,7 +145,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     return lines + ["Nothing found that would fail" if not report["faults"] else "Faults: %d" % len(report["faults"])]
 
 
-def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> Any:
+def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> tf.estimator.EstimatorSpec:
     return estimator.model_fn(features, None, mode, estimator.config)
 
 

@@ -1,4 +1,4 @@
-"""May a run go on in a folder that is not empty, and from where? And the record of how each run was made."""
+"""Checks whether a run may resume in a folder, and from where; writes `run_config.json`, the record of each run."""
 import dataclasses
 import hashlib
 import json
@@ -30,7 +30,7 @@ def check_model(folder: str, description: ModelFolder) -> None:
             raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder" % folder)
         return
     if not os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE)):
-        raise UserError("--output_dir: %s holds a checkpoint, but no %s that says of what: give another folder, and this one as "
+        raise UserError("--output_dir: %s holds a checkpoint, but no %s that describes it: give another folder, and this one as "
                         "--init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
@@ -38,7 +38,7 @@ def check_model(folder: str, description: ModelFolder) -> None:
 
 
 def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_changes: bool = False) -> List[str]:
-    """Checks that the checkpoints in `folder`, if it has any, are of the very training that is to go on there.
+    """Checks that the checkpoints in `folder`, if it has any, are of the training that is to resume there.
 
     Args:
       folder: the output folder, which may be missing.
@@ -64,8 +64,8 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     compared = [name for name in [*names_of(flags, on_resume=SAME), *facts] if name in before]
     changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in compared if before[name] != now[name]]
     if changes and not allow_changes:
-        raise UserError("--output_dir: %s holds another run: %s. Give another folder, the flags as they were, or "
-                        "--allow_changes to go on with the new ones" % (folder, "; ".join(changes)))
+        raise UserError("--output_dir: %s holds a different run: %s. Use another folder, the previous flags, or "
+                        "--allow_changes to continue with the new ones" % (folder, "; ".join(changes)))
     return changes
 
 

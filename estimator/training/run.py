@@ -1,11 +1,14 @@
-"""The one road of a training command: where it starts → training in parts → the best checkpoint → report, what is next.
+"""What a training command does, in order: find the start, train in parts, evaluate the best checkpoint, report.
 
-What is trained, and on what, is a `job`; pretraining and every kind of fine-tuning make one and hand it over.
+What is trained, and on which data, is a `Job`; pretraining and every kind of fine-tuning make one.
 """
 import os
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Dict, Optional, Tuple
 
-from estimator.training import best_checkpoint, curves, metrics, resume, trainer
+import tensorflow.compat.v1 as tf
+
+from estimator.npu import devices
+from estimator.training import best_checkpoint, curves, result_files, resume, trainer
 from estimator.training.flags import TrainingFlags
 from estimator.training.jobs import Job, Results
 from estimator.training.resume import Position
@@ -14,30 +17,37 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 
 
-def find_start(flags: TrainingFlags, folder: ModelFolder, facts: Mapping[str, str], init_checkpoint: Optional[str],
-               check_init_checkpoint: Callable[[str], str]) -> Position:
-    """Holds a command against its output folder, and says where it goes on. Writes nothing.
+def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder, training_data: str,
+               init_checkpoint: Optional[str], check_init_checkpoint: Callable[[str], str]
+               ) -> Tuple[Dict[str, str], Position]:
+    """Compares a command with its output folder, and says where it goes on. Writes nothing.
 
     Args:
-      flags, folder, facts, init_checkpoint: see `jobs.Job`.
+      flags, device, folder, init_checkpoint: see `jobs.Job`.
+      training_data: what tells the data from others.
       check_init_checkpoint: says what a training that begins would load from it, or raises UserError.
+
+    Returns:
+      The facts and the start of `jobs.Job`.
 
     Raises UserError when the folder holds another model or another training, or nothing to evaluate.
     """
     resume.check_model(flags.output_dir, folder)
+    facts = {"training data": "of SHA-256 " + training_data, "initial values": resume.checkpoint_fact(init_checkpoint),
+             "number of devices": str(device.world.size)}
     if flags.do_train:
         for change in resume.check_training(flags.output_dir, flags, facts, flags.allow_changes):
-            print("Changed since the run before: " + change)
+            print("Changed since the previous run: " + change)
     start = resume.position(flags.output_dir, flags.gradient_accumulation_steps)
     best_checkpoint.find(flags.output_dir)     # refuses a damaged one before anything is written
     if not (flags.do_train or model_folder.has_checkpoint(flags.output_dir)):
         raise UserError("--output_dir: %s holds no checkpoint: train first" % flags.output_dir)
     if init_checkpoint and not start.step:
         print(check_init_checkpoint(init_checkpoint))
-    return start
+    return facts, start
 
 
-def make_estimator(job: Job) -> Any:
+def make_estimator(job: Job) -> tf.estimator.Estimator:
     """The Estimator of the job's model, on its device."""
     if job.flags.do_train:
         job.batches(0)                         # refuses data that does not fill a batch before anything is written
@@ -82,6 +92,6 @@ def _best(job: Job) -> Optional[str]:
 def _conclude(job: Job, estimator: Any) -> Results:
     """Evaluates the best checkpoint, whose numbers and report are those that stay."""
     found = job.conclude(estimator, _best(job))
-    metrics.write_results(job.flags.output_dir, found.results)
+    result_files.write_results(job.flags.output_dir, found.results)
     trainer.write_report(job, found.sections, "best")
     return found.results

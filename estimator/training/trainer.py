@@ -1,4 +1,4 @@
-"""The training of a job: from where the folder stands to the last batch, with evaluations in between.
+"""Trains a job from its start to the last batch, with evaluations in between.
 
 The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout that would
 have come next anyway, so that parts, like an interruption, change nothing. What parts, evaluations and the end are counted
@@ -16,7 +16,7 @@ from typing import Any, Callable, ContextManager, Iterator, Optional, Sequence
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
-from estimator.training import best_checkpoint, curves, failures, metrics, resume
+from estimator.training import best_checkpoint, curves, failures, result_files, resume
 from estimator.training.jobs import Job
 from estimator.training.resume import Position
 from estimator.weights import checkpoint_files, checkpoint_list, model_folder
@@ -36,7 +36,7 @@ _HALF_WRITTEN_FOLDER = re.compile(r"model\.ckpt-\d+_temp_[0-9a-f]{32}")
 
 def locked(output_dir: str) -> ContextManager[None]:
     """Keeps a second training out of the folder while the block runs. Raises UserError when there is one already."""
-    return files.lock(os.path.join(output_dir, LOCK_FILE), "--output_dir: another training is at work in %s" % output_dir)
+    return files.lock(os.path.join(output_dir, LOCK_FILE), "--output_dir: another training is running in %s" % output_dir)
 
 
 def train(job: Job, estimator: Any) -> bool:
@@ -52,7 +52,7 @@ def train(job: Job, estimator: Any) -> bool:
         return True
     _prepare_folder(job)
     if job.start.batches:
-        print("Going on from step %d of %d" % (_steps(job, job.start.batches), steps))
+        print("Resuming from step %d of %d" % (_steps(job, job.start.batches), steps))
     begin, taken = time.time(), job.start.batches
     with _sigterm(is_first) as stop, _clean(output_dir, is_first), checkpoint_files.only_the_hook_removes(), failures.explained(
             "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
@@ -71,11 +71,11 @@ def train(job: Job, estimator: Any) -> bool:
             if end < last and not stop.is_set() and not evaluate(job, estimator):
                 stop.set()
     if stop.is_set() and taken < last:
-        print("Stopped by SIGTERM after step %d of %d, which is saved; the same command goes on from there"
+        print("Stopped by SIGTERM after step %d of %d, which is saved; run the same command to resume"
               % (_steps(job, taken), steps))
         return False
     if taken < last:
-        print("Stopped early after step %d of %d: no better %s in %d evaluations"
+        print("Stopped early after step %d of %d: %s has not improved in %d evaluations"
               % (_steps(job, taken), steps, job.best_metric, job.patience))
     print("Trained %d steps in %s; checkpoints in %s"
           % (_steps(job, taken - job.start.batches), clock(time.time() - begin), output_dir))
@@ -95,11 +95,11 @@ def evaluate(job: Job, estimator: Any) -> bool:
         with _on_sigterm(_stop_at_once):
             found = job.evaluate(estimator, checkpoint)
     except _Stopped:
-        print("Stopped by SIGTERM while evaluating; the same command goes on from there")
+        print("Stopped by SIGTERM while evaluating; run the same command to resume")
         return False
-    metrics.write_results(output_dir, found.results)
+    result_files.write_results(output_dir, found.results)
     if best_checkpoint.keep_if_best(output_dir, checkpoint, job.folder, found.results, job.best_metric):
-        print("Best %s so far: kept in %s" % (job.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+        print("New best %s: saved in %s" % (job.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
     write_report(job, found.sections)
     return True
 
@@ -117,7 +117,7 @@ def _prepare_folder(job: Job) -> None:
             not job.start.step or checkpoint_files.counts_batches(output_dir)))
         return
     if _position(job) != job.start:
-        raise UserError("--output_dir: another training went on in %s meanwhile: run the command again" % output_dir)
+        raise UserError("--output_dir: another process continued the training in %s in the meantime: run the command again" % output_dir)
     remove_half_written(output_dir)
     for note in checkpoint_list.take_over(output_dir):
         print(note)
@@ -187,7 +187,7 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
 
 def _wait_for_rank_0(job: Job, step: int) -> None:
     """Waits until rank 0 has evaluated a checkpoint of `step` or later."""
-    path = os.path.join(job.flags.output_dir, metrics.JSON_FILE)
+    path = os.path.join(job.flags.output_dir, result_files.JSON_FILE)
     _wait("evaluate step %d" % step, lambda: os.path.exists(path) and files.read_json(path)["global_step"] >= step)
 
 

@@ -1,4 +1,4 @@
-"""Checkpoints and what stands beside them, read, written and converted.
+"""Checkpoints and the files beside them: read, written, converted.
 
 Trainer, commands and server come in.
 """

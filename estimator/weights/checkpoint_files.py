@@ -1,9 +1,9 @@
-"""Checkpoints: find one, tell what it is, load it completely or not at all, write one."""
+"""Checkpoint files: find, identify, load (completely or not at all) and write them."""
 import contextlib
 import os
 import re
 import tempfile
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -41,7 +41,7 @@ class Identity(NamedTuple):
                 for field, got, want in zip(self._fields, self, wanted) if got != want]
 
 
-class LoadPlan(NamedTuple):
+class Loading(NamedTuple):
     """What will be loaded from where; `load` carries it out."""
     checkpoint: str                            # prefix of the files
     assignment_map: Dict[str, tf.Variable]     # variables of the graph by the names in the file
@@ -90,7 +90,7 @@ class TidyHook(tf.train.SessionRunHook):
                 os.remove(path)
         self._seen = self._list_now()
 
-    def _list_now(self) -> Any:
+    def _list_now(self) -> Optional[Tuple[int, int]]:
         try:
             found = os.stat(os.path.join(self._folder, STATE_FILE))
         except FileNotFoundError:
@@ -213,15 +213,15 @@ def fitting_configs(identity: Identity) -> List[str]:
     return [name for name in albert_config.shipped_names() if identity_of(albert_config.load(name)) == identity]
 
 
-def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
-              with_slots: bool = False) -> LoadPlan:
+def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
+              with_slots: bool = False) -> Loading:
     """Compares the graph's trainable variables with a checkpoint.
 
     Args:
       checkpoint: prefix, from `resolve`.
       config: the model's, whose variables are in the default graph.
       new_prefixes: beginnings of the names that may be missing from the file or have another shape there, since their
-        head is new by intent (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
+        head is meant to be new (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
       with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a training.
         Call this after the train op is built.
 
@@ -248,24 +248,24 @@ def make_plan(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[s
         assignment_map.update(kept)
         notes.append("%d of %d optimizer slots are in the file; the others start at 0" % (len(kept), len(slots)))
     unused = (name for name in shapes if name not in assignment_map and is_weight(name))
-    return LoadPlan(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
+    return Loading(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
                     tuple(notes))
 
 
-def load(plan: LoadPlan) -> None:
+def load(loading: Loading) -> None:
     """Makes the variables' initializers read the checkpoint. Raises UserError when its data are damaged."""
-    check_data(plan.checkpoint, plan.assignment_map)
-    tf.train.init_from_checkpoint(plan.checkpoint, plan.assignment_map)
+    check_data(loading.checkpoint, loading.assignment_map)
+    tf.train.init_from_checkpoint(loading.checkpoint, loading.assignment_map)
 
 
 def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
     """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of just those.
 
-    Raises UserError as `make_plan` and `check_data` do.
+    Raises UserError as `plan_loading` and `check_data` do.
     """
-    plan = make_plan(checkpoint, config)
-    check_data(checkpoint, plan.assignment_map)
-    saver = tf.train.Saver(plan.assignment_map)
+    loading = plan_loading(checkpoint, config)
+    check_data(checkpoint, loading.assignment_map)
+    saver = tf.train.Saver(loading.assignment_map)
     saver.restore(session, checkpoint)
     return saver
 

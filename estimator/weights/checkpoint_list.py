@@ -8,6 +8,9 @@ import os
 import re
 from typing import Dict, List, NamedTuple, Tuple
 
+from google.protobuf import text_format
+from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
+
 from estimator.weights import model_folder
 from estimator.weights.model_folder import STATE_FILE
 from etl.common.command_line import UserError
@@ -145,8 +148,6 @@ def require_no_pattern(path: str, flag_name: str) -> None:
 
 def _parse(path: str) -> Tuple[str, List[str]]:
     """The newest path and all others."""
-    from google.protobuf import text_format
-    from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
     if not os.path.isfile(path):
         raise UserError("%s: must be a file, TensorFlow's list of the checkpoints beside it: remove it, or name a checkpoint" % path)
     with open(path, "rb") as stream:

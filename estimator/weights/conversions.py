@@ -1,4 +1,4 @@
-"""Checkpoints out of checkpoints: the mean of some; the layout of Hugging Face's transformers, both ways; a model folder
+"""Makes checkpoints from others: means; the layout of Hugging Face's transformers, both ways; a model folder
 around one that the older tools have fine-tuned."""
 import os
 from typing import Dict, List, Sequence
@@ -51,7 +51,7 @@ def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) 
     transformers_layout.require_counterpart(config)
     with tf.Graph().as_default():
         heads.declare_variables(config, checkpoint_files.read_shapes(checkpoint).get("output_weights", (None,))[0])
-        names = list(checkpoint_files.make_plan(checkpoint, config).assignment_map)
+        names = list(checkpoint_files.plan_loading(checkpoint, config).assignment_map)
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)
     with files.atomic_folder(output_dir, "output_dir") as folder:
@@ -87,7 +87,7 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
         raise UserError("%s: its classifier has %d outputs, but the task has %d" % (checkpoint, found[0], wanted))
     with tf.Graph().as_default():
         heads.declare_variables(description.config, len(description.labels or ()))
-        names = list(checkpoint_files.make_plan(checkpoint, description.config).assignment_map)
+        names = list(checkpoint_files.plan_loading(checkpoint, description.config).assignment_map)
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)
     _write_model({name: reader.get_tensor(name) for name in names}, description, output_dir)

@@ -1,4 +1,4 @@
-"""The file format of Hugging Face's weights: named arrays in one file, nothing that runs when it is read.
+"""The file format of Hugging Face's weights: named arrays in one file; reading it runs no code.
 
 Eight bytes, little-endian: the header's length. The header, JSON: by name, dtype, shape and the place of the data behind
 it. The data (https://huggingface.co/docs/safetensors, "Format"). Here all values are float32.

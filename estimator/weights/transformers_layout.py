@@ -1,4 +1,4 @@
-"""A model as Hugging Face's transformers keeps it: config.json, model.safetensors, the vocabulary.
+"""A model in the layout of Hugging Face's transformers: config.json, model.safetensors, the vocabulary.
 
   plain BERT        BertForPreTraining, BertForSequenceClassification
   Google's family   AlbertForPreTraining, AlbertForSequenceClassification

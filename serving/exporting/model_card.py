@@ -9,7 +9,7 @@ from typing import Any, Dict, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator.training import metrics
+from estimator.training import result_files
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from serving.saved_model import CARD_FILE, EXTRA_FOLDER
@@ -50,7 +50,7 @@ def _vocabulary(model: ModelFolder) -> str:
 
 def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:
     """The evaluation beside the checkpoint, unless it is that of another step."""
-    path = os.path.join(os.path.dirname(checkpoint), metrics.JSON_FILE)
+    path = os.path.join(os.path.dirname(checkpoint), result_files.JSON_FILE)
     step = re.search(r"-(\d+)$", checkpoint)
     found = files.read_json(path) if os.path.exists(path) else {}
     return found if step and found.get("global_step") == int(step.group(1)) else None

@@ -29,7 +29,7 @@ def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str,
 def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:
     """float32 [batch, num_labels]. Raises UserError for a checkpoint that does not fit the model."""
     with tf.Graph().as_default(), tf.Session() as session:
-        encoded = modeling.encode(model.config, **{name: tf.constant(array) for name, array in ids.items()})
+        encoded = modeling.build_encoder(model.config, **{name: tf.constant(array) for name, array in ids.items()})
         found = heads.classifier(model.config, encoded, len(model.labels)).probabilities
         checkpoint_files.restore(session, checkpoint, model.config)
         return session.run(found)

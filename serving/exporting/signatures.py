@@ -62,7 +62,7 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
     batch, length = dimensions(input_ids)
     # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
     input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
-    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
+    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
                               kernels=host_kernels.SERVING if skip_padding else STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
     found = heads.classifier(model.config, encoded, len(model.labels))
@@ -71,7 +71,7 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
 
 def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
     """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the last layer."""
-    encoded = modeling.encode(model.config, input_ids, input_mask, segment_ids, skip_padding=True, kernels=host_kernels.SERVING)
+    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=True, kernels=host_kernels.SERVING)
     lengths = tf.cast(tf.reduce_sum(input_mask, axis=1, keepdims=True), tf.float32)
     return {"pooled": encoded.pooled_output, "mean": tf.reduce_sum(encoded.sequence_output, axis=1) / lengths}
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import results
 from estimator.data import tasks
-from estimator.finetuning import evaluation, scores
+from estimator.finetuning import predictions, scores
 from estimator.finetuning import job as finetuning
 from estimator.finetuning.flags import NO_CHECKPOINT, FinetuneConfig
 from estimator.training import curves, run
@@ -58,7 +58,7 @@ def main() -> None:
         (tasks.TRAIN, arguments.train_examples), (tasks.DEV, arguments.dev_examples))}
     arguments.generic_task = "single_sentence" if examples[tasks.TRAIN][0].text_b is None else "sentence_pair"
     for part, found in examples.items():
-        files.write_text(os.path.join(data, part + ".jsonl"), evaluation.json_lines([
+        files.write_text(os.path.join(data, part + ".jsonl"), predictions.json_lines([
             {"text_a": example.text_a, "text_b": example.text_b, "label": example.label} for example in found]))
     print("%s: %d examples to train on, %d dev, batches of %d" % (
         arguments.data, *map(len, examples.values()), arguments.batch_size))

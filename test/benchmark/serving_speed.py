@@ -103,7 +103,7 @@ class Plain:
             self._texts = {name: tf.placeholder(tf.string, [None]) for name in ("text_a", "text_b")}
             packed = GraphTokenizer(load_tokenizer(model.tokenizer)).pack_pair(max_seq_length=PADDED, **self._texts)
             ids = [tf.pad(tensor, [[0, 0], [0, PADDED - tf.shape(tensor)[1]]]) for tensor in packed]
-            encoded = modeling.encode(model.config, *ids)
+            encoded = modeling.build_encoder(model.config, *ids)
             self._probabilities = heads.classifier(model.config, encoded, len(model.labels)).probabilities
             checkpoint_files.restore(self._session, checkpoint, model.config)
 

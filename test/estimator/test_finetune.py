@@ -140,7 +140,7 @@ def test_early_stopping_goes_by_the_best_evaluation(inputs, capsys):
     assert (status, errors) == (0, "")
     evaluated = re.findall(r"^Step (\d+),", output, re.M)
     best = json.loads((inputs / "early" / "best" / "eval_results.json").read_text())["global_step"]
-    assert "Stopped early after step %d of 15: no better eval_macro_f1 in 2 evaluations" % (best + 2) in output
+    assert "Stopped early after step %d of 15: eval_macro_f1 has not improved in 2 evaluations" % (best + 2) in output
     assert int(evaluated[-1]) == best + 2
 
 
@@ -184,11 +184,11 @@ def test_a_regression(inputs, capsys):
 @pytest.mark.parametrize("flags, message", [
     (["--task_name", "lcqmc"], "out holds a model whose task is sentence_pair, not lcqmc: give another folder"),
     (["--labels", "1", "0"], "out holds a model whose labels is .*'0', '1'.*, not .*'1', '0'"),
-    (["--learning_rate", "0.02"], "out holds another run: learning_rate was 0.01, is now 0.02"),
+    (["--learning_rate", "0.02"], "out holds a different run: learning_rate was 0.01, is now 0.02"),
     (["--max_seq_length", 12], "out holds a model whose max_seq_length is 8, not 12"),
     (["--init_checkpoint", "none", "--albert_config_file", "{config}", "--vocab_file", "{vocabulary}",
       "--do_lower_case", "false"],
-     r"out holds another run: initial values was model.ckpt-9.index \([0-9a-f]{12}\), is now none"),
+     r"out holds a different run: initial values was model.ckpt-9.index \([0-9a-f]{12}\), is now none"),
     (["--optimizer", "lamb"], "out holds a model whose optimizer is adamw, not lamb"),
 ])
 def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message):
@@ -236,7 +236,7 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
             (tmp_path / name).write_bytes((inputs / "pretrained" / name).read_bytes())
     config = config_of(inputs, init_checkpoint=str(tmp_path))
     prefix, task = job.find_init_checkpoint(config), job.TASKS["sentence_pair"]
-    with pytest.raises(UserError, match="there is no model.json to say what it is: give --albert_config_file and --"):
+    with pytest.raises(UserError, match="there is no model.json to describe it: give --albert_config_file and --"):
         job.describe_model(config, task, prefix)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))

@@ -7,7 +7,7 @@ import pytest
 import albert_config
 import tiny_training
 from estimator import npu_check
-from estimator.npu import devices
+from estimator.npu import devices, sessions
 from estimator.pretraining import job
 
 TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
@@ -148,7 +148,7 @@ def test_batches_of_a_one_shot_iterator(check, monkeypatch):
 
 def test_a_layer_without_the_devices_gelu(check, monkeypatch):
     from estimator.model import kernels, modeling
-    plant(monkeypatch, modeling, "encode", lambda encode: lambda *given, **more: encode(
+    plant(monkeypatch, modeling, "build_encoder", lambda build: lambda *given, **more: build(
         *given, **dict(more, kernels=kernels.STOCK)))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: npu_gelu: 1 in the training graph, wanted 2" in text
@@ -166,7 +166,7 @@ def test_an_entry_of_our_own_in_the_session_would_be_a_second_one(check, monkeyp
         config = make()
         config.graph_options.rewrite_options.custom_optimizers.add(name="NpuOptimizer")
         return config
-    plant(monkeypatch, devices, "npu_session_config", lambda make: lambda: with_entry(make))
+    plant(monkeypatch, sessions, "npu_session_config", lambda make: lambda: with_entry(make))
     status, text, _ = check()
     assert status == 1 and "WOULD FAIL: the session must hold one NpuOptimizer, but it holds 2" in text
 

@@ -67,12 +67,12 @@ def test_a_run_leaves_a_model_folder_and_results_of_every_record(made):
 
 def test_a_longer_run_goes_on_and_a_finished_one_is_evaluated_again(made, capsys):
     status, output, errors = run(capsys, *flags_of(made, "out"), "--num_train_steps", 8)
-    assert status == 1 and "out holds another run: num_train_steps was 6, is now 8. Give" in errors
+    assert status == 1 and "out holds a different run: num_train_steps was 6, is now 8. Use" in errors
     status, output, errors = run(capsys, *flags_of(made, "out"), "--num_train_steps", 8, "--do_eval", "false",
                                  "--allow_changes")
     assert (status, errors) == (0, "")
-    assert "Changed since the run before: num_train_steps was 6, is now 8" in output
-    assert "Going on from step 6 of 8" in output and "step 7/8" in output and "step 8/8" in output
+    assert "Changed since the previous run: num_train_steps was 6, is now 8" in output
+    assert "Resuming from step 6 of 8" in output and "step 7/8" in output and "step 8/8" in output
     status, output, errors = run(capsys, *flags_of(made, "out"), "--num_train_steps", 8)
     assert (status, errors) == (0, "")
     assert "Nothing to train: %s is at step 8 of 8" % (made / "out") in output
@@ -101,7 +101,7 @@ def test_records_of_older_tools(folder):
     (["--max_seq_length", 128], "--max_seq_length is 128, but the records have 8"),
     (["--albert_config_file", "tiny"], "vocab_size is 21128 in tiny, but the vocabulary .*vocab.txt, has 20 entries"),
     (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no checkpoint there"),
-    (["--iterations_per_loop", 2], "only the NPU runs loops of its own"),
+    (["--iterations_per_loop", 2], "loops on the device exist on the NPU alone"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
     (["--vocab_file", "vocab.txt"], "--vocab_file is for records without a manifest"),
     (["--do_train", "false"], "out holds no checkpoint: train first"),
@@ -224,6 +224,6 @@ def write_released(prefix, config, names, slots):
 
 
 def pretrain_graph(config):
-    encoded = modeling.encode(config, tf.zeros([1, 1], tf.int32))
+    encoded = modeling.build_encoder(config, tf.zeros([1, 1], tf.int32))
     heads.masked_lm_logits(config, encoded, tf.zeros([1, 1], tf.int32))
     heads.sentence_order(config, encoded)

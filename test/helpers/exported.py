@@ -41,7 +41,7 @@ def write_model(folder: str, model: ModelFolder, leave_out: str = "") -> None:
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
         ids = tf.placeholder(tf.int32, [None, None])
-        heads.classifier(model.config, modeling.encode(model.config, ids), len(model.labels))
+        heads.classifier(model.config, modeling.build_encoder(model.config, ids), len(model.labels))
         step = tf.train.get_or_create_global_step()
         session.run(tf.global_variables_initializer())
         saved = [variable for variable in tf.global_variables() if variable.op.name != leave_out]

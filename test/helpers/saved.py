@@ -13,7 +13,7 @@ CONFIGS.update({kind: dataclasses.replace(tiny_models.CONFIGS[kind], inner_group
 
 
 def encode(kind):
-    return modeling.encode(CONFIGS[kind], tf.zeros([1, 4], tf.int32))
+    return modeling.build_encoder(CONFIGS[kind], tf.zeros([1, 4], tf.int32))
 
 
 def save(path, build, seed=0):

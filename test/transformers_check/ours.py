@@ -52,7 +52,7 @@ def batch(tokenizer):
 
 def logits_of(config, num_labels, features):
     """Tensors in the default graph: the classifier's logits, or the masked LM's at the positions and the sentence order's."""
-    encoded = modeling.encode(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")))
+    encoded = modeling.build_encoder(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")))
     if num_labels:
         return {"logits": heads.classifier(config, encoded, num_labels).logits}
     return {"prediction_logits": heads.masked_lm_logits(config, encoded, tf.constant(features["positions"])),
@@ -96,7 +96,7 @@ def check(folder):
         features = dict(np.load(os.path.join(place, "batch.npz")))
         with tf.Graph().as_default(), tf.Session() as session:
             logits = logits_of(description.config, len(description.labels), features)
-            checkpoint_files.load(checkpoint_files.make_plan(checkpoint_files.resolve(os.path.join(place, "checkpoint")), description.config))
+            checkpoint_files.load(checkpoint_files.plan_loading(checkpoint_files.resolve(os.path.join(place, "checkpoint")), description.config))
             session.run(tf.global_variables_initializer())
             found = session.run(logits)
         for head, values in found.items():

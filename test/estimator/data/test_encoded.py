@@ -61,10 +61,10 @@ def test_windows_cover_the_text_and_none_is_idle(length, size, data):
 def test_rows_are_kept_under_all_they_depend_on(tokenizer, tmp_path):
     encoding, folder = Encoding(tokenizer, 8, None, ("否", "是")), str(tmp_path / "cache")
     path = encoded.cache_path(PAIR, encoding, folder)
-    rows = encoded.encode(PAIR, encoding, folder)
+    rows = encoded.load_or_make_rows(PAIR, encoding, folder)
     assert not (tmp_path / "cache").exists()
     encoded.save(rows, path)
-    for kept, made in zip(encoded.encode(PAIR, encoding, folder), rows):
+    for kept, made in zip(encoded.load_or_make_rows(PAIR, encoding, folder), rows):
         assert kept.dtype == made.dtype and (kept == made).all()
     (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
     others = [(PAIR[:2], encoding), ([PAIR[0]._replace(text_b="水")] + PAIR[1:], encoding),
@@ -85,6 +85,6 @@ def test_a_damaged_file_is_named(tokenizer, tmp_path, capsys):
         with open(path, "wb") as stream:
             stream.write(content)
         with pytest.raises(UserError, match="npz: cannot be read, remove it: "):
-            encoded.encode(PAIR, encoding, str(tmp_path))
+            encoded.load_or_make_rows(PAIR, encoding, str(tmp_path))
     gc.collect()                               # what is left half-made complains when it goes
     assert capsys.readouterr().err == ""

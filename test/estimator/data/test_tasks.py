@@ -87,7 +87,7 @@ def test_undecided_examples_are_counted(tmp_path, capsys):
     write(tmp_path, "dev.json", 2 * json_line(sentence1="天", sentence2="地", label="-") +
           json_line(sentence1="日", sentence2="月", label="neutral"))
     assert len(read("ocnli", tmp_path, "dev")) == 1
-    assert capsys.readouterr().out.endswith("dev.json: 2 examples left out, whose label is -: undecided\n")
+    assert capsys.readouterr().out.endswith("dev.json: 2 examples skipped: their label is -, undecided\n")
     (tmp_path / "dev.json").rename(tmp_path / "test.json")
     assert [example.label for example in read("ocnli", tmp_path, "test")] == [None, None, "neutral"]
     assert capsys.readouterr().out == ""

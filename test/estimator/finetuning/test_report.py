@@ -3,7 +3,7 @@ import numpy as np
 from estimator.data.encoded import Rows
 from estimator.data.tasks import TASKS, Example
 from estimator.finetuning import report
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning.predictions import Part
 from etl.reports.page import page
 
 

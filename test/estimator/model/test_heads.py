@@ -29,7 +29,7 @@ def fresh_graph():
 
 def encode(kind):
     features = tiny_models.batch()
-    return modeling.encode(tiny_models.CONFIGS[kind], *map(tf.constant, (
+    return modeling.build_encoder(tiny_models.CONFIGS[kind], *map(tf.constant, (
         features["input_ids"], features["input_mask"], features["segment_ids"])))
 
 

@@ -102,7 +102,7 @@ def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     positions = tf.constant([[1, 2], [3, 1], [2, 0]])
     found = []
     for ours in (host_kernels.TRAINING, kernels.STOCK):
-        encoded = modeling.encode(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
+        encoded = modeling.build_encoder(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
                                   kernels=ours, skip_padding=True, output_positions=heads.read_positions(positions))
         loss = (heads.masked_lm(config, encoded, None, positions, tf.ones([3, 2]), ours).loss
                 + heads.sentence_order(config, encoded, tf.constant([0, 1, 1])).loss)

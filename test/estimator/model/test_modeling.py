@@ -90,8 +90,8 @@ def fresh_graph():
 
 
 def encode(config, features, **options):
-    return modeling.encode(config, tf.constant(features["input_ids"]), tf.constant(features["input_mask"]),
-                           tf.constant(features["segment_ids"]), **options)
+    return modeling.build_encoder(config, tf.constant(features["input_ids"]), tf.constant(features["input_mask"]),
+                                  tf.constant(features["segment_ids"]), **options)
 
 
 def shapes():
@@ -111,7 +111,7 @@ class TestVariables:
     def test_counts_of_every_shipped_config(self, name):
         config = albert_config.load(name)
         ids = tf.zeros([1, 8], tf.int32)
-        encoded = modeling.encode(config, ids)
+        encoded = modeling.build_encoder(config, ids)
         encoder = sum(variable.shape.num_elements() for variable in tf.trainable_variables())
         heads.masked_lm_logits(config, encoded, tf.zeros([1, 2], tf.int32))
         heads.sentence_order(config, encoded)
@@ -188,7 +188,7 @@ class TestForward:
         config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
         fed = {name: tf.placeholder(tf.int32, [None, None]) for name in features}
         static = encode(config, features)
-        dynamic = modeling.encode(config, **fed)
+        dynamic = modeling.build_encoder(config, **fed)
         assert static.sequence_output.shape.as_list() == [3, 10, 16]
         assert dynamic.sequence_output.shape.as_list() == [None, None, 16]
         assert dynamic.pooled_output.shape.as_list() == [None, 16]
@@ -199,8 +199,8 @@ class TestForward:
 
     def test_mask_and_segments_may_be_left_out(self):
         config, ids = tiny_models.CONFIGS["postln"], tf.constant(tiny_models.batch()["input_ids"])
-        short = modeling.encode(config, ids).pooled_output
-        spelled_out = modeling.encode(config, ids, tf.ones_like(ids), tf.zeros_like(ids)).pooled_output
+        short = modeling.build_encoder(config, ids).pooled_output
+        spelled_out = modeling.build_encoder(config, ids, tf.ones_like(ids), tf.zeros_like(ids)).pooled_output
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             np.testing.assert_allclose(*session.run([short, spelled_out]), rtol=0, atol=1e-6)
@@ -208,8 +208,8 @@ class TestForward:
     @pytest.mark.parametrize("kind", ["postln", "preln", "google"])
     def test_padding_changes_nothing(self, kind):
         config, ids = tiny_models.CONFIGS[kind], np.array([[5, 6, 7, 8]])
-        bare = modeling.encode(config, tf.constant(ids)).sequence_output
-        padded = modeling.encode(config, tf.constant(np.pad(ids, [(0, 0), (0, 3)], "constant")),
+        bare = modeling.build_encoder(config, tf.constant(ids)).sequence_output
+        padded = modeling.build_encoder(config, tf.constant(np.pad(ids, [(0, 0), (0, 3)], "constant")),
                                  tf.constant([[1, 1, 1, 1, 0, 0, 0]])).sequence_output[:, :4]
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
@@ -225,12 +225,12 @@ class TestForward:
 
     def test_too_long_a_sequence_names_both_lengths(self):
         with pytest.raises(ValueError) as caught:
-            modeling.encode(tiny_models.CONFIGS["postln"], tf.zeros([1, 13], tf.int32))
+            modeling.build_encoder(tiny_models.CONFIGS["postln"], tf.zeros([1, 13], tf.int32))
         assert str(caught.value) == "sequence length 13 exceeds max_position_embeddings, which is 12"
 
     def test_too_long_a_sequence_of_unknown_length_fails_when_it_comes(self):
         ids = tf.placeholder(tf.int32, [None, None])
-        pooled = modeling.encode(tiny_models.CONFIGS["postln"], ids).pooled_output
+        pooled = modeling.build_encoder(tiny_models.CONFIGS["postln"], ids).pooled_output
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             session.run(pooled, {ids: np.zeros([1, 12])})
@@ -246,7 +246,7 @@ class TestLessWork:
         config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
         shape = [3, 10] if known else [None, None]
         fed = {name: tf.placeholder(tf.int32, shape) for name in features}
-        plain, packed = modeling.encode(config, **fed), modeling.encode(config, **fed, skip_padding=True)
+        plain, packed = modeling.build_encoder(config, **fed), modeling.build_encoder(config, **fed, skip_padding=True)
         assert packed.sequence_output.shape.as_list() == plain.sequence_output.shape.as_list() == shape + [16]
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
@@ -289,15 +289,26 @@ class TestLessWork:
 
     def test_batch_of_none(self):
         ids = tf.placeholder(tf.int32, [None, None])
-        encoded = modeling.encode(tiny_models.CONFIGS["postln"], ids, ids, skip_padding=True,
+        encoded = modeling.build_encoder(tiny_models.CONFIGS["postln"], ids, ids, skip_padding=True,
                                   output_positions=tf.zeros([tf.shape(ids)[0], 1], tf.int32))
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             assert session.run(encoded.pooled_output, {ids: np.zeros([0, 2])}).shape == (0, 16)
 
+    def test_rows_and_places_find_each_other(self):
+        """The picture at `_Packing`."""
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], num_attention_heads=2)
+        packing = modeling._pack(config, tf.constant([[1, 1, 0], [1, 1, 1]]))
+        with tf.Session() as session:
+            places, part_at_place, place_of_part, is_token = session.run(packing)
+        assert places.tolist() == [0, 1, 3, 4, 5]
+        assert part_at_place.tolist() == [[[0, 2, 2], [1, 3, 3]], [[4, 6, 8], [5, 7, 9]]]
+        assert place_of_part.tolist() == [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11]]
+        assert is_token.tolist() == [[[[1], [1], [0]]], [[[1], [1], [1]]]]
+
     def test_skipping_padding_needs_a_mask(self):
         with pytest.raises(ValueError, match="skip_padding needs an input_mask"):
-            modeling.encode(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32), skip_padding=True)
+            modeling.build_encoder(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32), skip_padding=True)
 
 
 def test_gelu_can_be_replaced_by_a_kernel():

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from estimator.model import kernels
-from estimator.npu import devices
+from estimator.npu import devices, sessions
 from estimator.npu.devices import Device, RunOptions, choose_backend
 from estimator.npu.options import NpuOptions
 from etl.common.command_line import UserError
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(devices.importlib.util.find_spec("npu_bridge") i
 def test_without_the_package_auto_is_the_cpu_and_says_why():
     assert choose_backend("auto", {}) == ("cpu", "npu_bridge is not installed")
     assert choose_backend("auto", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "npu_bridge is not installed")
-    assert choose_backend("cpu", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "asked for")
+    assert choose_backend("cpu", {"ASCEND_DEVICE_ID": "0"}) == ("cpu", "requested")
 
 
 def test_npu_without_the_package_is_refused():
@@ -43,7 +43,7 @@ def test_steps_must_fill_loops():
         devices.check_steps(device, OPTIONS, {"num_train_steps": 23})
     with pytest.raises(UserError, match="--save_checkpoints_steps must .* got 3, try 5"):
         devices.check_steps(device, OPTIONS, {"save_checkpoints_steps": 3})
-    with pytest.raises(UserError, match="--iterations_per_loop is 5, but only the NPU runs loops of its own"):
+    with pytest.raises(UserError, match="--iterations_per_loop is 5, but loops on the device exist on the NPU alone"):
         devices.check_steps(Device(), OPTIONS, {"num_train_steps": 20})
 
 
@@ -63,10 +63,10 @@ def test_a_loop_that_is_not_given_is_of_100_batches_in_whole_updates():
 
 
 def test_each_npu_session_config_is_new_and_has_the_contradicting_rewrites_off():
-    config = devices.npu_session_config()
+    config = sessions.npu_session_config()
     assert config.graph_options.rewrite_options.remapping == RewriterConfig.OFF
     assert config.graph_options.rewrite_options.memory_optimization == RewriterConfig.OFF
-    assert devices.npu_session_config() is not config
+    assert sessions.npu_session_config() is not config
 
 
 def test_the_cpu_gets_a_plain_estimator(tmp_path):
@@ -98,17 +98,17 @@ def test_a_planned_devices_kernels_are_plain_tensorflows_under_the_names_of_the_
     (NpuOptions(platform={"precision_mode_v2": "mixed_float16", "deterministic": 1}), {"precision_mode_v2": "mixed_float16"})])
 def test_a_planned_devices_session_holds_one_entry(tmp_path, options, carried):
     estimator = devices.plan_device(options, None, {}).make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
-    assert devices.session_complaints(estimator.config.session_config) == []
-    assert devices.optimizer_entries(estimator.config.session_config) == [dict(carried, use_off_line=True)]
+    assert sessions.session_complaints(estimator.config.session_config) == []
+    assert sessions.optimizer_entries(estimator.config.session_config) == [dict(carried, use_off_line=True)]
 
 
 def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
-    made = types.SimpleNamespace(config=types.SimpleNamespace(session_config=devices.npu_session_config()))
+    made = types.SimpleNamespace(config=types.SimpleNamespace(session_config=sessions.npu_session_config()))
     bridge = types.SimpleNamespace(NPURunConfig=lambda **arguments: None, NPUEstimator=lambda **arguments: made,
                                    ProfilingConfig=None, DumpConfig=None)
     monkeypatch.setattr(devices, "_bridge", lambda: bridge)
     monkeypatch.setenv("RANK_SIZE", "1")
-    with pytest.raises(UserError, match="the installed npu_bridge makes an unfit session: .* but it holds 0"):
+    with pytest.raises(UserError, match="the installed npu_bridge creates an invalid session: .* but it holds 0"):
         Device("npu").make_estimator(None, "folder", OPTIONS)
 
 
@@ -148,12 +148,12 @@ def allow_remapping(config):
     (lambda config: add_entry(config, False), ["use_off_line must be true in NpuOptimizer"]),
     (allow_remapping, ["remapping must be off in the session's rewrites"])])
 def test_a_session_config_is_looked_at(change, complaints):
-    config = devices.npu_session_config()
+    config = sessions.npu_session_config()
     change(config)
-    assert devices.session_complaints(config) == complaints
+    assert sessions.session_complaints(config) == complaints
 
 
 def test_what_the_entry_carries():
-    config = devices.npu_session_config()
+    config = sessions.npu_session_config()
     add_entry(config)
-    assert devices.optimizer_entries(config) == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
+    assert sessions.optimizer_entries(config) == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]

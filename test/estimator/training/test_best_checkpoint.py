@@ -59,7 +59,7 @@ def test_one_that_is_no_number_never_replaces_another(keep):
 
 def test_copying_that_was_cut_off_leaves_the_one_before(keep, tmp_path, monkeypatch):
     assert keep(1, 5.0)
-    monkeypatch.setattr(best_checkpoint.metrics, "write_results", lambda *arguments: 1 / 0)
+    monkeypatch.setattr(best_checkpoint.result_files, "write_results", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         keep(2, 4.0)
     assert checkpoint_files.resolve(str(tmp_path / "best")) == str(tmp_path / "best" / "model.ckpt-1")

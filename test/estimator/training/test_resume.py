@@ -70,7 +70,7 @@ def test_changes_are_listed_and_refused_unless_they_are_allowed(folder):
     flags = Flags(train_batch_size=16, log_steps=1, input_file=("elsewhere",))
     facts = dict(FACTS, **{"training data": "other.tsv (4567)"})
     changes = ["train_batch_size was 8, is now 16", "training data was train.tsv (0123), is now other.tsv (4567)"]
-    with pytest.raises(UserError, match=re.escape("out holds another run: %s. Give another folder" % "; ".join(changes))):
+    with pytest.raises(UserError, match=re.escape("out holds a different run: %s. Use another folder" % "; ".join(changes))):
         resume.check_training(folder, flags, facts)
     assert resume.check_training(folder, flags, facts, allow_changes=True) == changes
 
@@ -111,7 +111,7 @@ def test_another_optimizer_is_refused(folder):
 
 def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
     (tmp_path / "out" / "model.json").unlink()
-    with pytest.raises(UserError, match="holds a checkpoint, but no model.json that says of what"):
+    with pytest.raises(UserError, match="holds a checkpoint, but no model.json that describes it"):
         resume.check_model(folder, description)
 
 

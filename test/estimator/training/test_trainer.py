@@ -14,6 +14,7 @@ from estimator.pretraining import job as pretraining
 from estimator.pretraining.flags import PretrainConfig
 from estimator.training import run, trainer
 from estimator.training.resume import Position
+from estimator.weights import checkpoint_files, model_folder
 from etl.common import files
 from etl.common.command_line import UserError, parse
 
@@ -124,6 +125,24 @@ def test_accumulation_resumes_within_its_data(folder):
     assert_same(weights(folder, "accumulated_killed", 20), weights(folder, "accumulated", 20))
 
 
+def test_a_checkpoint_that_does_not_count_batches_is_taken_over(folder):
+    """As an older release left it; here two batches are an update."""
+    changes = dict(train_batch_size=4, gradient_accumulation_steps=2, num_train_steps=20)
+    assert pretrain.main(flags_of(folder, "uninterrupted", **changes)) == 0
+    values = weights(folder, "uninterrupted", 10)
+    assert values.pop("batches_taken") == 20
+    older = folder / "older"
+    older.mkdir()
+    for name in ("run_config.json", "model.json", "albert_config.json", "vocab.txt"):
+        (older / name).write_bytes((folder / "uninterrupted" / name).read_bytes())
+    checkpoint_files.write(str(older / "model.ckpt-10"), values, "output_dir")
+    model_folder.write_state(str(older), ["model.ckpt-10"])
+
+    assert pretrain.main(flags_of(folder, "older", **changes)) == 0
+    assert_same(dict(weights(folder, "older", 10), batches_taken=20), weights(folder, "uninterrupted", 10))
+    assert_same(weights(folder, "older", 20), weights(folder, "uninterrupted", 20))
+
+
 def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
     assert pretrain.main(flags_of(folder, "stopped_evaluation", num_train_steps=2)) == 0
     before = sorted(os.listdir(str(folder / "stopped_evaluation")))
@@ -136,14 +155,14 @@ def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
 
 def test_a_training_that_went_on_meanwhile_is_not_gone_over_again(folder, whole):
     job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
-    with pytest.raises(UserError, match="--output_dir: another training went on in .*whole meanwhile: run the command again"):
+    with pytest.raises(UserError, match="--output_dir: another process continued the training in .*whole in the meantime: run the command again"):
         trainer.train(job._replace(start=Position(50, 50)), run.make_estimator(job))
 
 
 def test_a_second_training_in_the_same_folder_is_refused(folder, capsys):
     with trainer.locked(str(folder / "taken")):
         assert pretrain.main(flags_of(folder, "taken")) == 1
-    assert "--output_dir: another training is at work in %s" % (folder / "taken") in capsys.readouterr().err
+    assert "--output_dir: another training is running in %s" % (folder / "taken") in capsys.readouterr().err
     assert os.listdir(str(folder / "taken")) == [".lock"]
 
 

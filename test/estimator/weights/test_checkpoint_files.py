@@ -108,7 +108,7 @@ class TestPlan:
     def test_the_encoder_gets_the_files_values(self, tmp_path, kind):
         prefix, values = save_pretrained(tmp_path, kind)
         encode(kind)
-        plan = checkpoint_files.make_plan(prefix, CONFIGS[kind])
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS[kind])
         checkpoint_files.load(plan)
         loaded = initial_values()
         assert set(loaded) == {name for name in values if name.startswith("bert/")} == set(plan.assignment_map)
@@ -131,7 +131,7 @@ class TestPlan:
     def test_a_missing_variable_is_an_error_that_names_it(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         heads.sentence_order(CONFIGS["postln"], encode("postln"))
-        assert message_of(checkpoint_files.make_plan, prefix, CONFIGS["postln"]) == (
+        assert message_of(checkpoint_files.plan_loading, prefix, CONFIGS["postln"]) == (
             "%s does not fit the model: 2 missing: cls/seq_relationship/output_bias, "
             "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs that fit it: none"
             % prefix)
@@ -140,14 +140,14 @@ class TestPlan:
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=3))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
-        message = message_of(checkpoint_files.make_plan, prefix, CONFIGS["postln"])
+        message = message_of(checkpoint_files.plan_loading, prefix, CONFIGS["postln"])
         assert ("2 of another shape: output_bias is [3], wanted [4], "
                 "output_weights is [3, 16], wanted [4, 16].") in message
 
     def test_a_head_that_is_new_by_intent_starts_anew(self, tmp_path):
         prefix, _ = save_pretrained(tmp_path, "preln")
         heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4)
-        plan = checkpoint_files.make_plan(prefix, CONFIGS["preln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["preln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
         assert plan.new == ("loss/LayerNorm/beta", "loss/LayerNorm/gamma", "output_bias", "output_weights")
         assert plan.summary() == (
             "loaded 24 variables from %s; 4 new: loss/LayerNorm/beta, loss/LayerNorm/gamma, output_bias, "
@@ -160,35 +160,35 @@ class TestPlan:
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
-        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
         assert plan.new == () and plan.unused == ()
 
     def test_another_family_is_named_with_the_config_that_fits(self, tmp_path):
         mini = albert_config.load("mini")
-        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.encode(mini, tf.zeros([1, 4], tf.int32)))
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.build_encoder(mini, tf.zeros([1, 4], tf.int32)))
         encode("google")
-        message = message_of(checkpoint_files.make_plan, prefix, CONFIGS["google"])
+        message = message_of(checkpoint_files.plan_loading, prefix, CONFIGS["google"])
         assert "family is albert_zh, wanted google; vocab_size is 21128, wanted 37;" in message
         assert "layer_scopes is layer_shared, wanted transformer/group_0/inner_group_0, " in message
         assert message.endswith("It is of the albert_zh family; shipped configs that fit it: mini")
 
     def test_more_layers_in_the_file_than_in_the_config_is_an_error(self, tmp_path):
         deep, shallow = dataclasses.replace(CONFIGS["bert"], num_hidden_layers=2), CONFIGS["bert"]
-        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.encode(deep, tf.zeros([1, 4], tf.int32)))
+        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.build_encoder(deep, tf.zeros([1, 4], tf.int32)))
         encode("bert")
-        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoint_files.make_plan, prefix, shallow)
+        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoint_files.plan_loading, prefix, shallow)
 
     def test_a_pre_ln_classifier_does_not_load_as_post_ln(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["preln"], encode("preln"), num_labels=4))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
         assert "it is a pre-LN model, and ln_type in the config is postln" in message_of(
-            checkpoint_files.make_plan, prefix, CONFIGS["postln"])
+            checkpoint_files.plan_loading, prefix, CONFIGS["postln"])
 
     def test_a_missing_ln_type_is_noted(self, tmp_path):
         prefix, _ = save_pretrained(tmp_path, "postln")
         encode("postln")
-        plan = checkpoint_files.make_plan(prefix, dataclasses.replace(CONFIGS["postln"], ln_type=None))
+        plan = checkpoint_files.plan_loading(prefix, dataclasses.replace(CONFIGS["postln"], ln_type=None))
         assert plan.notes == ("ln_type is not in the config: post-LN is assumed",)
         assert plan.summary().endswith("\nln_type is not in the config: post-LN is assumed")
 
@@ -205,7 +205,7 @@ class TestSlots:
     def test_they_are_resumed_when_asked_for(self, tmp_path):
         prefix, values = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
         self.build("lamb")
-        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"], with_slots=True)
         checkpoint_files.load(plan)
         loaded = initial_values()
         assert len(plan.assignment_map) == 24 + 6 and plan.unused == ()
@@ -217,12 +217,12 @@ class TestSlots:
     def test_they_are_left_out_otherwise(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("lamb"))
         self.build("lamb")
-        assert len(checkpoint_files.make_plan(prefix, CONFIGS["postln"]).assignment_map) == 24
+        assert len(checkpoint_files.plan_loading(prefix, CONFIGS["postln"]).assignment_map) == 24
 
     def test_those_of_another_optimizer_are_not_taken(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: self.build("adam"))
         self.build("lamb")
-        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"], with_slots=True)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"], with_slots=True)
         assert plan.notes == ("0 of 6 optimizer slots are in the file; the others start at 0",)
 
 
@@ -243,7 +243,7 @@ class TestDamage:
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         os.truncate(prefix + ".data-00000-of-00001", 3000)
         encode("postln")
-        plan = checkpoint_files.make_plan(prefix, CONFIGS["postln"])
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"])
         assert "/attention/output/dense/kernel cannot be read: Read less bytes than requested" in message_of(
             checkpoint_files.load, plan)
 
@@ -342,3 +342,49 @@ def test_a_copy_that_is_not_what_was_sealed_is_not_taken(tmp_path):
     for path in (tmp_path, tmp_path / "model.ckpt-7"):
         assert "model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it" in message_of(
             checkpoint_files.resolve, str(path))
+
+
+class TestBatchesTaken:
+
+    @pytest.fixture
+    def older(self, tmp_path):
+        """A checkpoint as an older release wrote it, with a file beside its values that is not theirs."""
+        values = {"global_step": np.int64(7), "a": np.float32([[1, 2], [3, 4]]), "b/c": np.float32(0.1)}
+        prefix = str(tmp_path / "model.ckpt-7")
+        checkpoint_files.write(prefix, values, "output_dir")
+        (tmp_path / "model.ckpt-70.index").write_text("another's")
+        return prefix, values
+
+    def test_the_count_is_added_and_all_values_stay(self, tmp_path, older):
+        prefix, values = older
+        assert not checkpoint_files.counts_batches(prefix)
+        checkpoint_files.add_batches_taken(prefix, 14)
+        assert checkpoint_files.counts_batches(prefix)
+        reader = tf.train.load_checkpoint(prefix)
+        found = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+        assert found.pop("batches_taken") == 14 and sorted(found) == sorted(values)
+        for name, value in values.items():
+            assert found[name].dtype == value.dtype and found[name].tobytes() == value.tobytes()
+        checkpoint_files.check_data(prefix, values)
+
+    def test_nothing_is_left_but_the_checkpoints_own_files(self, tmp_path, older):
+        checkpoint_files.add_batches_taken(older[0], 14)
+        assert sorted(os.listdir(str(tmp_path))) == [
+            "model.ckpt-7.data-00000-of-00002", "model.ckpt-7.data-00001-of-00002", "model.ckpt-7.index",
+            "model.ckpt-70.index"]
+        assert (tmp_path / "model.ckpt-70.index").read_text() == "another's"
+
+    def test_where_it_is_cut_off_the_checkpoint_is_as_it_was(self, tmp_path, older, monkeypatch):
+        prefix, values = older
+        before = sorted(os.listdir(str(tmp_path)))
+
+        def fail(source, target):
+            if target.endswith("model.ckpt-7.index"):
+                raise OSError("cut off")
+            rename(source, target)
+        rename = os.replace
+        monkeypatch.setattr(os, "replace", fail)
+        with pytest.raises(OSError, match="cut off"):
+            checkpoint_files.add_batches_taken(prefix, 14)
+        assert set(before) <= set(os.listdir(str(tmp_path))) and not checkpoint_files.counts_batches(prefix)
+        checkpoint_files.check_data(prefix, values)

@@ -55,7 +55,7 @@ class TestAverage:
         assert message_of(conversions.average, [half], str(tmp_path / "out.ckpt")) == (
             "%s: wanted float32 values, but a is float16" % half)
         tf.get_variable("a", [3])
-        assert "wanted float32 values" in message_of(checkpoint_files.make_plan, half, CONFIGS["postln"])
+        assert "wanted float32 values" in message_of(checkpoint_files.plan_loading, half, CONFIGS["postln"])
 
 
 class TestTransformers:
@@ -99,8 +99,8 @@ class TestTransformers:
             with tf.Graph().as_default(), tiny_models.session() as session:
                 batch = {name: value % 20 for name, value in tiny_models.batch().items()}
                 inputs = [tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")]
-                encoded = modeling.encode(model, *inputs)
-                checkpoint_files.load(checkpoint_files.make_plan(str(tmp_path / folder / "model.ckpt"), model))
+                encoded = modeling.build_encoder(model, *inputs)
+                checkpoint_files.load(checkpoint_files.plan_loading(str(tmp_path / folder / "model.ckpt"), model))
                 session.run(tf.global_variables_initializer())
                 outputs.append(session.run(encoded.sequence_output))
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)

@@ -4,7 +4,7 @@ import re
 
 from exported import CONFIG, LABELS
 
-from estimator.training import metrics
+from estimator.training import result_files
 from estimator.weights import model_folder
 from etl.common import files
 from serving.exporting import model_card
@@ -23,7 +23,7 @@ def test_says_what_the_model_is(finetuned):
 
 def test_metrics_are_those_of_the_checkpoint_or_none(finetuned, tmp_path):
     model = model_folder.read(finetuned)
-    metrics.write_results(str(tmp_path), {"global_step": 7, "eval_accuracy": 0.5})
+    result_files.write_results(str(tmp_path), {"global_step": 7, "eval_accuracy": 0.5})
     assert model_card.describe(model, str(tmp_path / "model.ckpt-7"))["metrics"] == {"global_step": 7,
                                                                                      "eval_accuracy": 0.5}
     assert model_card.describe(model, str(tmp_path / "model.ckpt-8"))["metrics"] is None

@@ -6,8 +6,8 @@ import pytest
 
 from estimator.data.encoded import Rows
 from estimator.data.tasks import TASKS, Example
-from estimator.finetuning import evaluation, scores
-from estimator.finetuning.evaluation import Part
+from estimator.finetuning import predictions, scores
+from estimator.finetuning.predictions import Part
 
 PAIRS = TASKS["lcqmc"]
 
@@ -44,25 +44,25 @@ class Model:
 @pytest.mark.parametrize("seq_length", [None, 9])
 def test_outputs_come_by_example_and_windows_are_averaged(seq_length):
     rows = rows_of([0, 0, 1, 2, 2], [1, 0, 1], [9, 4, 2, 5, 1])
-    found = evaluation.run_model(Model(), rows, 3, seq_length, "model.ckpt-1")
+    found = predictions.run_model(Model(), rows, 3, seq_length, "model.ckpt-1")
     assert found.tolist() == [[6.5], [2], [3]]
 
 
 def test_numbers_are_named_by_part():
     outputs = np.array([[.1, .9], [.6, .4], [.8, .2]])
-    found = evaluation.score(PAIRS, part(), outputs)
+    found = predictions.score(PAIRS, part(), outputs)
     assert set(found) == {"eval_" + name for name in scores.metrics_of(2)} | {"majority_accuracy", "num_examples"}
     assert (found["eval_accuracy"], found["majority_accuracy"]) == pytest.approx((2 / 3, 2 / 3))
-    mismatched = evaluation.score(PAIRS, part("dev_mismatched"), outputs)
+    mismatched = predictions.score(PAIRS, part("dev_mismatched"), outputs)
     assert {"eval_accuracy_mismatched", "num_examples_mismatched"} < set(mismatched)
-    assert evaluation.results_line(PAIRS, found) == (
+    assert predictions.results_line(PAIRS, found) == (
         "3 dev examples: eval_accuracy 0.6667 (majority class 0.6667)  eval_roc_auc 0.5000  eval_loss %.4f"
         % found["eval_loss"])
 
 
 def test_the_line_begins_with_the_tasks_own_metric():
-    found = evaluation.score(TASKS["sts-b"], part(labels=(1.0, 2.0, 4.0)), np.array([[1.], [2.], [3.]]))
-    assert evaluation.results_line(TASKS["sts-b"], found) == (
+    found = predictions.score(TASKS["sts-b"], part(labels=(1.0, 2.0, 4.0)), np.array([[1.], [2.], [3.]]))
+    assert predictions.results_line(TASKS["sts-b"], found) == (
         "3 dev examples: eval_pearson 0.9820  eval_spearman 1.0000  eval_loss 0.3333")
 
 
@@ -73,13 +73,13 @@ def read_lines(path):
 
 def test_files_of_a_test_part(tmp_path):
     outputs = np.array([[.25, .75], [.6, .4], [.8, .2]])
-    table, predictions, submission = evaluation.write_predictions(str(tmp_path), PAIRS, part("test"), outputs)
+    table, lines, submission = predictions.write_predictions(str(tmp_path), PAIRS, part("test"), outputs)
     assert (tmp_path / "test_results.tsv").read_text() == "0.250000\t0.750000\n0.600000\t0.400000\n0.800000\t0.200000\n"
-    assert read_lines(predictions)[0] == {"text_a": "天0", "text_b": "地", "gold": "1", "predicted": "1",
+    assert read_lines(lines)[0] == {"text_a": "天0", "text_b": "地", "gold": "1", "predicted": "1",
                                           "probabilities": {"0": .25, "1": .75}}
     assert submission.endswith("lcqmc_predict.json")
     assert read_lines(submission) == [{"id": 0, "label": "1"}, {"id": 1, "label": "0"}, {"id": 2, "label": "0"}]
-    path, = evaluation.write_predictions(str(tmp_path), PAIRS, part(), outputs)
+    path, = predictions.write_predictions(str(tmp_path), PAIRS, part(), outputs)
     assert path.endswith("/predictions.jsonl") and len(read_lines(path)) == 3
 
 
@@ -88,13 +88,13 @@ def test_files_of_a_test_part(tmp_path):
     ("sts-b", "test", "sts_b_predict.json"),
     ("mnli", "test_mismatched", "mismatched_mnli_predict.json")])
 def test_names_of_submissions(task, name, wanted):
-    assert evaluation.submission_name(TASKS[task], part(name)) == wanted
+    assert predictions.submission_name(TASKS[task], part(name)) == wanted
 
 
 def test_a_submission_keeps_ids_and_answers_questions_with_several_choices():
     outputs = np.array([[.6, .4], [.8, .2], [.5, .5], [.1, .9]])
     examples = [Example("a", "b", None, number) for number in ("7", "7", "q9", "q9")]
-    assert evaluation.submission_lines(TASKS["copa"], examples, outputs) == [
+    assert predictions.submission_lines(TASKS["copa"], examples, outputs) == [
         {"id": 7, "label": "0"}, {"id": "q9", "label": "1"}]
     plain = dataclasses.replace(TASKS["copa"], choices=1)
-    assert evaluation.submission_lines(plain, examples, outputs)[3] == {"id": "q9", "label": "1"}
+    assert predictions.submission_lines(plain, examples, outputs)[3] == {"id": "q9", "label": "1"}

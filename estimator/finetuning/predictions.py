@@ -1,4 +1,4 @@
-"""A fine-tuned model over all examples of a part: probabilities, numbers, and the files that hold them.
+"""What a fine-tuned model predicts for all examples of a part: outputs, their scores, and files of predictions.
 
   predictions.jsonl        dev: one object for each example, with text, gold label, prediction and probabilities
   test_results.tsv         probabilities by class index, a line for each example; a regression's number
@@ -11,6 +11,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import numpy as np
 
+from estimator.data import input_fn
 from estimator.data.encoded import Rows
 from estimator.data.tasks import DEV, TEST, Example, Task
 from estimator.finetuning import scores
@@ -44,7 +45,6 @@ def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[
       batch_size, seq_length: as in `input_fn.evaluate_on_rows`.
       checkpoint: prefix.
     """
-    from estimator.data import input_fn
     found = [batch["outputs"][batch["is_real_example"] == 1] for batch in estimator.predict(
         input_fn.evaluate_on_rows(rows, batch_size, seq_length), checkpoint_path=checkpoint, yield_single_examples=False)]
     outputs = np.empty([len(rows.lengths), found[0].shape[1]])
@@ -115,7 +115,7 @@ def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarra
             for number, (example, label) in enumerate(zip(examples, labels))]
 
 
-def _plain_id(value: Any) -> Any:
+def _plain_id(value: object) -> object:
     """Ids out of columns are numbers, too."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 

@@ -8,6 +8,8 @@ import tensorflow.compat.v1 as tf
 import exported
 from estimator import embed
 from estimator.model.modeling import Encoded
+from estimator.tools import embedding
+from estimator.tools.flags import EmbedConfig
 
 TEXTS = ["北京你好", "手机没信号怎么办，网络？", "字", "普通话abc"]
 
@@ -32,7 +34,7 @@ def test_pooling(pooling, wanted):
     layer = np.float32([[[1], [2], [3], [6]], [[5], [6], [10], [99]]])
     with tf.Session() as session:
         texts = Encoded(None, tf.constant([[7.0], [8.0]]), (tf.zeros_like(layer), tf.constant(layer)), (), None, None)
-        found = session.run(embed.pool(texts, tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]]), pooling, -1))
+        found = session.run(embedding.pool(texts, tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]]), pooling, -1))
     assert found.tolist() == wanted
 
 
@@ -62,7 +64,7 @@ def test_standard_input_and_output(model, capsysbinary, monkeypatch):
     (b"a\n", ["--layer", "2"], "--layer must be in [-2, 2), the model's layers; got 2"),
     (b"a\n", ["--max_seq_length", "49"], "--max_seq_length must be in [3, 48]"),
     (b"a\n", ["--checkpoint_dir", "nowhere"], "--checkpoint_dir: nowhere"),
-    (b"a\n", ["--vocab_file", "x"], "says itself what it is: leave --albert_config_file, --vocab_file and"),
+    (b"a\n", ["--vocab_file", "x"], "--vocab_file is for checkpoints without a description, but"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(model, capsys, content, flags, message):
     (model / "bad.txt").write_bytes(content)
@@ -74,4 +76,4 @@ def test_a_mistake_is_one_line_and_nothing_is_written(model, capsys, content, fl
 
 def test_another_kind_of_file_is_refused():
     with pytest.raises(ValueError, match="output_file must end in .npy or .jsonl, got a.txt"):
-        embed.EmbedConfig(output_file="a.txt")
+        EmbedConfig(output_file="a.txt")

@@ -5,7 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
-from estimator.training.progress import Pace, ProgressHook, host_measures, pace_text, progress_line
+from estimator.training.step_log import Pace, ProgressHook, host_measures, pace_text, progress_line
 
 
 def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False, part_step=None):

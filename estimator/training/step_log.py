@@ -1,4 +1,4 @@
-"""Where a training is, how good, how fast, how long still: a line every few steps, and the same as points of curves."""
+"""The log of a training: a line every few steps with progress, losses, speed and time left; and points of curves."""
 import functools
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple

@@ -1,0 +1,32 @@
+"""Streaming metrics of pretraining, computed in the graph batch by batch.
+
+A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs nothing, so
+each number is a mean over all real examples, whatever the batch size.
+"""
+from typing import Dict, Tuple
+
+import tensorflow.compat.v1 as tf
+
+from estimator.model.heads import Classified, MaskedLm
+
+Metrics = Dict[str, Tuple[tf.Tensor, tf.Operation]]
+
+
+def masked_lm_metrics(masked_lm: MaskedLm, ids: tf.Tensor, weights: tf.Tensor) -> Metrics:
+    """Accuracy, mean loss in nats and perplexity over the predicted positions; ids, weights: [batch, num_predictions]."""
+    mean, update = tf.metrics.mean(masked_lm.per_position_loss, weights)
+    return {"masked_lm_accuracy": tf.metrics.accuracy(ids, masked_lm.predictions, weights),
+            "masked_lm_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
+
+
+def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Tensor) -> Metrics:
+    """Accuracy and mean loss in nats; labels, is_real: int32 [batch]."""
+    return {"sentence_order_accuracy": tf.metrics.accuracy(labels, order.predictions, is_real),
+            "sentence_order_loss": tf.metrics.mean(order.per_example_loss, is_real)}
+
+
+def count(is_real: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
+    """How many examples were seen: int32."""
+    seen = tf.get_variable("num_examples", [], tf.int32, tf.zeros_initializer(), trainable=False,
+                           collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
+    return seen.read_value(), tf.assign_add(seen, tf.reduce_sum(is_real))
