@@ -1,5 +1,6 @@
 """What the documents say, held against the code: commands parse, links lead somewhere, messages exist."""
 import ast
+import dataclasses
 import glob
 import importlib
 import os
@@ -126,9 +127,59 @@ def test_what_a_document_names_is_there(name):
 
 
 def test_every_make_target_that_is_named_exists():
-    targets = set(re.findall(r"^([a-z][\w-]*):", read("Makefile"), re.M))
-    named = {(name, target) for name in DOCUMENTS for target in re.findall(r"\bmake ([a-z][\w-]+)", "\n".join(commands_in(read(name))))}
-    assert named and sorted(pair for pair in named if pair[1] not in targets) == []
+    """Rules, and rows of the table: `make help` lists those that say what they do, which all must."""
+    targets = set(re.findall(r"^([a-z][\w-]*)(?: = .*\S|:.*)  #: \S", read("Makefile"), re.M))
+    rules = set(re.findall(r"^([a-z][\w-]*)(?: =|:)", read("Makefile"), re.M))
+    assert rules - targets == {"help", "flags"}                    # itself, and a function
+    named = {(name, target) for name in DOCUMENTS
+             for target in re.findall(r"\bmake ([a-z][\w-]+)", "\n".join(commands_in(read(name))))}
+    assert named and sorted(pair for pair in named if pair[1] not in targets | {"help"}) == []
+
+
+def names_in(path):
+    """What a file defines at its top: functions, classes, values."""
+    for node in ast.parse(read(path)).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            yield node.name
+        for target in getattr(node, "targets", None) or [getattr(node, "target", None)]:
+            yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name)) if target else ()
+
+
+def test_a_file_holds_what_a_document_says_it_holds():
+    """As in "`METRICS` of `estimator/finetuning/scores.py`"."""
+    said = {(name, words, path) for name in DOCUMENTS for words, path in re.findall(
+        r"`(\w+)`(?:,? (?:in|of)|[\w ]{0,20} \(|, ?在|（) ?`((?:\w+/)+\w+\.py)`", read(name))}
+    assert len(said) > 5
+    assert sorted(row for row in said if row[1] not in names_in(row[2])) == []
+
+
+def quantity(text, flag):
+    """`64 KiB` → 65536, `30 s` of a flag in milliseconds → 30000, `1,000` → 1000."""
+    number, _, unit = text.replace(",", "").partition(" ")
+    return int(number) * {"KiB": 1 << 10, "MiB": 1 << 20, "s": 1000 if flag.endswith("_in_ms") else 1}.get(unit, 1)
+
+
+def test_defaults_of_the_server_in_tables_are_its_own():
+    """Rows of `| … | flags | their defaults |`, several apart by `;`."""
+    from serving.server import ServerConfig
+    defaults = {field.name: field.default for field in dataclasses.fields(ServerConfig)}
+    table = re.search(r"\| flag \| default \|\n(.*?)\n\n", read("docs/security.md"), re.S).group(1)
+    rows = [line.strip("| ").split(" | ")[1:] for line in table.split("\n")[1:]]
+    said = {flag: quantity(value, flag) for flags, values in rows
+            for flag, value in zip(re.findall(r"`--(\w+)`", flags), values.split("; "))}
+    assert len(said) > 12 and said == {flag: defaults[flag] for flag in said}
+
+
+def test_a_value_called_the_default_is_the_default():
+    """As in "`--masking whole_word` (the default)". Of a table the last column is ours; the others may be older tools'."""
+    texts = [re.sub(r"^\|.*\|(.*)\|$", r"\1", read(name), flags=re.M) for name in DOCUMENTS]
+    said = {pair for text in texts for pair in re.findall(r"`--(\w+) ([^` ]+)`(?: \((?:the )?default|（默认)", text)}
+    commands = {importlib.import_module("%s.%s" % (package, os.path.basename(path)[:-3]))
+                for package in PACKAGES[1:] for path in glob.glob(os.path.join(ROOT, package, "*.py"))
+                if os.path.basename(path) != "__init__.py"}
+    configs = {config for module in commands for config in vars(module).values() if dataclasses.is_dataclass(config)}
+    defaults = {(field.name, str(field.default)) for config in configs for field in dataclasses.fields(config)}
+    assert said and sorted(said - defaults) == []
 
 
 def literals():

@@ -55,6 +55,7 @@ def evaluate(make_spec, batches):
         return session.run({name: value for name, (value, _) in spec.eval_metric_ops.items()})
 
 
+@pytest.mark.learning
 @pytest.mark.parametrize("optimizer, learning_rate", [("adamw", 0.01), ("lamb", 0.1)])
 def test_pretraining_loss_falls(optimizer, learning_rate):
     training = TrainingConfig(optimizer, learning_rate, 20, 2, random_seed=1)
@@ -63,12 +64,14 @@ def test_pretraining_loss_falls(optimizer, learning_rate):
     assert losses[-1] < losses[0] - 0.5
 
 
+@pytest.mark.learning
 def test_classifier_loss_falls():
     lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
     losses = train(model_fn.classifier_model_fn(lively, TRAINING, 2), classifier_batch())
     assert losses[-1] < 0.3 * losses[0]
 
 
+@pytest.mark.learning
 def test_regression_loss_falls():
     lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
     batch = classifier_batch()
