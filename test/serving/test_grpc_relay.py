@@ -11,6 +11,7 @@ from serving.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STRE
                                 ServerFrames, frame, goaway)
 
 GREETING = PREFACE + frame(SETTINGS, 0, 0, b"")
+HEAD = grpc_relay.literal_header("a", "bc")
 
 
 class Seen(list):
@@ -47,7 +48,7 @@ class Transport:
 
 def client_frames(suffix=b""):
     frames = ClientFrames(Seen(), Seen())
-    frames.suffix = suffix
+    frames.suffix = lambda stream: suffix
     return frames
 
 
@@ -71,21 +72,21 @@ def call(stream, size, flags=END_STREAM):
 @pytest.mark.parametrize("piece", [1, 2, 7, 10, 1000])
 def test_what_a_client_sends_goes_on_however_it_is_cut(piece):
     frames = client_frames(b"!!")
-    sent = GREETING + frame(HEADERS, END_HEADERS, 1, b"head") + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
+    sent = GREETING + frame(HEADERS, END_HEADERS, 1, HEAD) + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
     passed = b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece))
-    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, b"head"), frame(HEADERS, END_HEADERS, 1, b"head!!"))
-    assert frames._on_block == [(1, 4, False)]
+    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, HEAD), frame(HEADERS, END_HEADERS, 1, HEAD + b"!!"))
+    assert frames._on_block == [(1, 35, False)]
     assert frames._on_frame == [(SETTINGS, 0, 0, 0), (DATA, END_STREAM, 1, 30), (RST_STREAM, 0, 1, 4)]
 
 
 @pytest.mark.parametrize("sent", [
-    frame(HEADERS, END_STREAM, 3, b"he") + frame(CONTINUATION, 0, 3, b"a") + frame(CONTINUATION, END_HEADERS, 3, b"d"),
-    frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + b"head" + b"\0\0"),
+    frame(HEADERS, END_STREAM, 3, HEAD[:2]) + frame(CONTINUATION, 0, 3, HEAD[2:3]) + frame(CONTINUATION, END_HEADERS, 3, HEAD[3:]),
+    frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + HEAD + b"\0\0"),
 ])
 def test_a_header_block_goes_on_in_one_frame(sent):
     frames = client_frames(b"!")
-    assert frames.feed(PREFACE + sent) == PREFACE + frame(HEADERS, END_HEADERS | END_STREAM, 3, b"head!")
-    assert frames._on_block == [(3, 4, True)]
+    assert frames.feed(PREFACE + sent) == PREFACE + frame(HEADERS, END_HEADERS | END_STREAM, 3, HEAD + b"!")
+    assert frames._on_block == [(3, 35, True)]
 
 
 @pytest.mark.parametrize("sent", [
