@@ -26,7 +26,7 @@ PREFACE_SECONDS = 10
 READ_SECONDS = 30                              # for a client whose buffers are full, or that leaves an answer unread
 UNREAD_SECONDS = 2                             # after which a client that leaves an answer unread is missed least
 END_SECONDS = 5                                # until nobody waits any longer, at the end, that answers are read
-ANSWER_BYTES = 24576                           # that a call takes whose answer has not been read, beside the answer
+CALL_BYTES = 24576                             # that a call takes until its answer is read, beside its request or its answer
 COMING, WHOLE, ANSWERED = range(3)             # what has become of a call
 GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
 BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
@@ -256,7 +256,7 @@ class Connection:
                 self._time(READ_SECONDS)
         else:                                  # what is watched may stay as it is for days
             self.was_answered = True
-        self._hold(stream, num_bytes + ANSWER_BYTES - call[0], False)
+        self._hold(stream, num_bytes + CALL_BYTES - call[0], False)
 
     def _time(self, seconds: float) -> None:
         self._is_timed = True
@@ -332,6 +332,7 @@ class Connection:
         if stream > self._last_stream and not self._is_over:   # it may have ended within what is read just now
             self._last_stream = stream
             self._calls[stream] = [0, COMING]
+            num_bytes += CALL_BYTES
         self._hold(stream, num_bytes, is_whole)
 
     def _frame_of_client(self, kind: int, flags: int, stream: int, num_bytes: int) -> None:

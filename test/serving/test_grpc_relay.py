@@ -6,12 +6,18 @@ import pytest
 from served import run
 
 from serving import grpc_relay
-from serving.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, MOST_FRAMES, PADDED,
-                                PREFACE, PRIORITY, RST_STREAM, SETTINGS, ClientFrames, Connection, Relay, RelayLimits,
+from serving.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+                                MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS, ClientFrames, Connection, Relay, RelayLimits,
                                 ServerFrames, frame, goaway)
 
 GREETING = PREFACE + frame(SETTINGS, 0, 0, b"")
 HEAD = grpc_relay.literal_header("a", "bc")
+
+
+@pytest.fixture(autouse=True)
+def calls_that_take_nothing(monkeypatch):
+    """But their requests and answers: so sums are of what a test sends."""
+    monkeypatch.setattr(grpc_relay, "CALL_BYTES", 0)
 
 
 class Seen(list):
@@ -169,6 +175,137 @@ def test_beyond_the_connections_the_one_that_is_missed_least_ends():
         answered.client_sent(call(3, 1))
         late = connected(relay)
         assert late._client.is_closed and not answered._client.is_closed
+    run(session())
+
+
+class Clock:
+    """An event loop's time that goes on when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(asyncio.get_event_loop(), "time", lambda: self.now)
+
+
+def named(connection, stream):
+    return "%d.%d" % (connection.number, stream)
+
+
+def test_unread_answers_are_held_and_requests_grow():
+    async def session():
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 300) + call(3, 300))
+        relay.grew(named(connection, 1), 5000)
+        assert (relay.held, connection.num_waiting) == (5600, 2)
+        relay.answered(named(connection, 1), 70)
+        assert (relay.held, connection.num_waiting) == (300 + 70, 1)
+        connection.server_sent(frame(HEADERS, END_HEADERS, 1, b""))
+        assert connection.is_waiting and relay.held == 300 + 70
+        connection.server_sent(frame(DATA, END_STREAM, 1, b"x"))
+        assert (relay.held, connection.num_waiting, connection._unread) == (300, 1, {})
+        relay.answered(named(connection, 1), 70)                       # of calls and connections that are over
+        relay.answered("99.1", 70)
+        relay.answered("", 70)
+        assert relay.held == 300
+        connection.lost()
+        assert relay.held == 0
+    run(session())
+
+
+def test_who_leaves_answers_unread_gives_way_first(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_connections=3, max_bytes=10 ** 6)
+        unread, waiting, idle = (connected(relay) for _ in range(3))
+        for each in (unread, waiting):
+            each.client_sent(call(1, 1))
+        relay.answered(named(unread, 1), 1)
+        connected(relay)
+        assert [each._client.is_closed for each in (unread, waiting, idle)] == [False, False, True]
+        relay.answered(named(unread, 3), 1)
+        clock.now += grpc_relay.UNREAD_SECONDS + 1
+        connected(relay)
+        assert [each._client.is_closed for each in (unread, waiting)] == [True, False]
+    run(session())
+
+
+def test_watches_give_way_and_are_not_hurried(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_connections=1, max_bytes=10 ** 6)
+        watching = connected(relay)
+        watching.client_sent(call(1, 1))
+        relay.answered(named(watching, 1), 1, ends=False)
+        clock.now += 1000
+        watching._end_if_unread()
+        assert not watching._client.is_closed and not watching.is_waiting
+        connected(relay)
+        assert watching._client.is_closed
+    run(session())
+
+
+def test_answers_that_are_not_read_in_time_end_the_connection(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 1) + call(3, 1) + call(5, 1))
+        relay.answered(named(connection, 1), 1)
+        relay.answered(named(connection, 3), 1)
+        connection.server_sent(frame(HEADERS, END_STREAM, 1, b""))
+        clock.now += grpc_relay.READ_SECONDS - 1
+        connection.server_sent(frame(HEADERS, END_HEADERS, 3, b"") + frame(DATA, 0, 3, b"x"))     # byte by byte
+        relay.answered(named(connection, 5), 1)
+        connection._end_if_unread()
+        assert not connection._client.is_closed and connection._is_timed
+        clock.now += 2
+        connection._end_if_unread()
+        assert connection._client.is_closed and relay.held == 0
+    run(session())
+
+
+def test_the_end_waits_for_calls_but_not_for_who_does_not_read(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 1) + call(3, 1))
+        relay.answered(named(connection, 1), 1)
+        clock.now += grpc_relay.END_SECONDS + 1
+        connection._end_when_answered()
+        assert not connection._client.is_closed                        # the other is not answered
+        relay.answered(named(connection, 3), 1)
+        connection._end_when_answered()
+        assert not connection._client.is_closed                        # but may be about to read that
+        clock.now += grpc_relay.END_SECONDS + 1
+        connection._end_when_answered()
+        assert connection._client.is_closed
+    run(session())
+
+
+def test_calls_take_more_than_their_bytes(monkeypatch):
+    async def session():
+        monkeypatch.setattr(grpc_relay, "CALL_BYTES", 1000)
+        relay = relay_of(max_bytes=5000)
+        connection = connected(relay)
+        connection.client_sent(call(1, 10) + call(3, 10))
+        assert relay.held == 2020
+        relay.answered(named(connection, 1), 70)
+        assert relay.held == 2080
+        connection.client_sent(b"".join(call(stream, 0, 0) for stream in (5, 7, 9)))
+        assert connection._client.is_closed and relay.held == 0
+    run(session())
+
+
+def test_a_header_block_counts_as_what_it_becomes():
+    async def session():
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        kept = b"\x40\x01a\x64" + b"v" * 100
+        connection.client_sent(frame(HEADERS, END_HEADERS, 1, kept + b"\xbe" * 9))
+        assert relay.held == 10 * (101 + 32)
+        connection.client_sent(frame(HEADERS, END_HEADERS, 3, b"\xbe" * 1000))
+        assert connection._client.is_closed and relay.held == 0
     run(session())
 
 
