@@ -26,7 +26,7 @@ PREFACE_SECONDS = 10
 READ_SECONDS = 30                              # for a client whose buffers are full, or that leaves an answer unread
 UNREAD_SECONDS = 2                             # after which a client that leaves an answer unread is missed least
 END_SECONDS = 5                                # until nobody waits any longer, at the end, that answers are read
-CALL_BYTES = 24576                             # that a call takes until its answer is read, beside its request or its answer
+CALL_BYTES = 49152                             # that a call takes until its answer is read, beside its request or its answer
 COMING, WHOLE, ANSWERED = range(3)             # what has become of a call
 GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
 BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
@@ -104,10 +104,10 @@ class Relay:
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends."""
+        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends, the newest of such."""
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
-            self.drop(max(self._connections, key=lambda each: each.held), ENHANCE_YOUR_CALM)
+            self.drop(max(self._connections, key=lambda each: (each.held, each.number)), ENHANCE_YOUR_CALM)
 
     def grew(self, call: str, num_bytes: int) -> None:
         """A call's request takes so many bytes more than came. `call` is what was in its header."""

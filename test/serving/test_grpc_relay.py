@@ -161,6 +161,16 @@ def test_beyond_the_bytes_of_all_the_connection_with_the_most_ends():
     run(session())
 
 
+def test_of_connections_that_hold_the_same_the_newest_ends():
+    async def session():
+        relay = relay_of(max_bytes=1000)
+        connections = [connected(relay) for _ in range(8)]
+        for connection in connections:
+            connection.client_sent(call(1, 130, 0))
+        assert [each._client.is_closed for each in connections] == [False] * 7 + [True]
+    run(session())
+
+
 def test_beyond_the_connections_the_one_that_is_missed_least_ends():
     async def session():
         relay = relay_of(max_connections=3)
