@@ -62,7 +62,8 @@ class Calls:
         """The request of a call. Raises RequestError when it takes too long, or has given way."""
         loop = asyncio.get_event_loop()
         message, arrived = asyncio.ensure_future(context.read()), loop.create_future()
-        message.add_done_callback(lambda read: (read.cancelled() or read.exception(), _settle(arrived)))
+        message.add_done_callback(_note_failure)
+        message.add_done_callback(lambda _: _settle(arrived))
         timer = loop.call_later(self._seconds, _settle, arrived, errors.RequestError(
             grpc.StatusCode.DEADLINE_EXCEEDED, "The request must have come whole after %g s" % self._seconds))
         self._receiving[arrived] = None
@@ -329,6 +330,12 @@ def _refuse(context: Any, error: errors.RequestError) -> None:
     error.__traceback__ = None
     context.set_code(error.code)
     context.set_details(str(error))
+
+
+def _note_failure(read: "asyncio.Future[Any]") -> None:
+    """Of a read that nobody waits for any longer, which asyncio would log otherwise."""
+    if not read.cancelled():
+        read.exception()
 
 
 def _settle(future: "asyncio.Future[None]", error: Optional[Exception] = None) -> None:
