@@ -377,27 +377,38 @@ def send_compressed(server, encoding, data):
 
 def attack_leaving(outcome):
     """Clients that do not wait for their answers: ordinary ones with short deadlines, and those that are cut off."""
-    with Server("grpc_leaving", "--access_log", "false") as server:
+    with Server("grpc_leaving", "--access_log", "false", "--max_grpc_calls", "20") as server:
         answers(server)
-        before = os.path.getsize(server.log_path)
-        with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port) as channel:
-            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-            late = 0
-            for index in range(1000):
-                try:
-                    stub.Predict(predict_request(), timeout=0.001 * (1 + index % 10))
-                except grpc.RpcError:
-                    late += 1
+        before, late = os.path.getsize(server.log_path), []
+        threads = [threading.Thread(target=call_briefly, args=(server, late)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
         body = predict_request().SerializeToString()
-        for index in range(200):
-            with connect(server) as sock:
-                sock.sendall(b"".join(headers(stream) + frame(DATA, index % 2, stream, message_head(len(body)) + body[:len(body) - 1 + index % 2])
-                                      for stream in (1, 3, 5)))
-                time.sleep(0.01)
+        for is_whole in (0, 1):                # the half-sent ones give way to each other
+            for _ in range(100):
+                with connect(server) as sock:
+                    sock.sendall(b"".join(headers(stream) + frame(DATA, is_whole, stream, message_head(len(body)) + body[:len(body) - 1 + is_whole])
+                                          for stream in range(1, 61, 2)))
+                    time.sleep(0.01)
         time.sleep(1)
         held, detail = answers(server)
         written = os.path.getsize(server.log_path) - before
-        outcome.tell("%d deadlines that passed, 600 calls cut off" % late, held and not written, "%d bytes of log; %s" % (written, detail))
+        outcome.tell("%d deadlines that passed, 6,000 calls cut off" % len(late), held and not written, "%d bytes of log; %s" % (
+            written, detail))
+
+
+def call_briefly(server, late):
+    request = predict_request()
+    request.inputs["text_a"].string_val[0] = b"x" * 10000
+    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        for index in range(250):
+            try:
+                prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=0.002 * (1 + index % 10))
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    late.append(index)
 
 
 def code_of(channel, path, body):
