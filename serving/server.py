@@ -96,6 +96,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
     errors = log_without_waiting()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")    # else its core has lines to say of odd calls, which anybody may send
     try:
         import uvloop
         uvloop.install()

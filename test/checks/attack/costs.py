@@ -103,6 +103,8 @@ def grpc_requests():
     yield "types that are none", "Predict", lambda: predict(**{name: (21, [1, 1 << 20], ()) for name in (
         "input_ids", "input_mask", "segment_ids")})
     yield "a text of 4 MiB for each of 2^20 rows", "Predict", lambda: text([1 << 20], [b"x" * (BODY // 2 - 1000)])
+    yield "a text for each of 2^20 rows, without values", "Predict", lambda: text([1 << 20], [])
+    yield "a text for each of 32 rows, without values", "Predict", lambda: text([32], [])
     yield "a million texts", "Predict", lambda: text([1000000], [b""] * 1000000)
     yield "half a million names of outputs", "Predict", lambda: with_filter(["label"] * 500000)
     yield "a million other names of outputs", "Predict", lambda: with_filter(["x"] * 1000000)
