@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import time
-from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -19,7 +19,8 @@ from tensorflow_serving.apis import model_pb2
 
 from serving import browsers, openapi, rest
 from serving.errors import RequestError, invalid
-from serving.inference import CLASSIFY_METHOD, Inference
+from serving.inference import CLASSIFY_METHOD, Inference, Target
+from serving.messages import Arrays
 from serving.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -140,21 +141,25 @@ class HttpApp:
             await _json(rest.error_response(message), status)(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        async def answer(body: bytes) -> bytes:
-            asked = rest.parse(body)
-            target = self._inference.find(_spec(request, rest.signature_name(asked)))
-            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs,
-                                                                                 target.limits))
-            return rest.predict_response(asked, found)
-        return await self._answered(request, answer)
+        target, by_columns, inputs = self._read_predict(request, await self._body(request))
+        found = await _unless_client_goes(request, self._inference.predict(target, inputs))
+        return _json(rest.predict_response(by_columns, found))
 
     async def classify(self, request: Request) -> Response:
-        async def answer(body: bytes) -> bytes:
-            asked = rest.parse(body)
-            target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
-            examples = rest.classify_examples(asked, target.limits)
-            return rest.classify_response(await self._inference.classify(target, examples))
-        return await self._answered(request, answer)
+        target, examples = self._read_classify(request, await self._body(request))
+        return _json(rest.classify_response(await _unless_client_goes(request, self._inference.classify(target, examples))))
+
+    # Reading is apart, so that bodies and what they are parsed into are gone before anything is waited for.
+
+    def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
+        asked = rest.parse(body, self._inference.limits)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)))
+        return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs, target.limits)
+
+    def _read_classify(self, request: Request, body: bytes) -> Tuple[Target, List[bytes]]:
+        asked = rest.parse(body, self._inference.limits)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
+        return target, rest.classify_examples(asked, target.limits)
 
     async def get_status(self, request: Request) -> Response:
         return _json(rest.status_response(self._inference.versions.status(_spec(request))))
@@ -188,10 +193,6 @@ class HttpApp:
     async def get_metrics(self, request: Request) -> Response:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
-    async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        body = await self._body(request)
-        return _json(await _unless_client_goes(request, answer(body)))
-
     async def _body(self, request: Request) -> bytes:
         """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
@@ -209,7 +210,7 @@ class HttpApp:
         return bytes(body)
 
 
-async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, bytes]) -> bytes:
+async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
     """What `answer` gives; it is cancelled when the client closes the connection, and with the caller."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(request.receive())         # after the body nothing else can come
