@@ -5,6 +5,7 @@
   GET  /monitoring/prometheus/metrics                      GET /openapi.json, /, /model.json (for the page)
 """
 import asyncio
+import logging
 import os
 import re
 import time
@@ -18,7 +19,7 @@ from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
 from serving import browsers, openapi, rest
-from serving.errors import RequestError, invalid
+from serving.errors import RequestError, invalid, shortened
 from serving.inference import CLASSIFY_METHOD, Inference, Target
 from serving.messages import Arrays
 from serving.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
@@ -30,6 +31,7 @@ MAX_HOST_CHARS = 300                           # no name is longer
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                                            "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
+LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
@@ -87,14 +89,22 @@ class HttpApp:
         try:
             if computed:
                 self._inference.require_room()     # first of all: under too much load, what is refused must cost little
-            await asyncio.wait_for((self._browser_refusal(scope, asked) or self._respond)(scope, receive, send_named),
-                                   self._limits.timeout_seconds)
+            refusal = self._browser_refusal(scope, asked) or _encoding_refusal(scope, asked)
+            await asyncio.wait_for((refusal or self._respond)(scope, receive, send_named), self._limits.timeout_seconds)
         except RequestError as error:
             await _refusal(error)(scope, receive, send_named)
         except asyncio.TimeoutError:
             if not status:
                 await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
                                             % self._limits.timeout_seconds))(scope, receive, send_named)
+        except asyncio.CancelledError:         # an Exception in Python 3.7
+            raise
+        except Exception:                      # our own mistake, or the model's
+            LOG.exception("request %s failed", request_id)
+            if status:
+                raise
+            await _refusal(RequestError(grpc.StatusCode.INTERNAL, "The server failed; its log says more of request %s"
+                                        % request_id))(scope, receive, send_named)
         finally:
             method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
             self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
@@ -222,6 +232,13 @@ async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arra
     finally:
         answering.cancel()
         leaving.cancel()
+
+
+def _encoding_refusal(scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
+    encoding = asked.get(b"content-encoding", b"identity").decode("latin-1")
+    if scope["method"] != "POST" or encoding.lower() in ("identity", ""):
+        return None
+    return _json(rest.error_response("The content-encoding must be identity, got %s" % shortened(encoding)), 415)
 
 
 def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:

@@ -96,7 +96,7 @@ def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
 
 def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
     """The body that answers a :classify request: label and score of each class, for each example."""
-    return dumps({"results": [[[label.decode("utf-8"), score] for label, score in zip(labels, scores)]
+    return dumps({"results": [[[_text(label), score] for label, score in zip(labels, scores)]
                               for labels, scores in zip(outputs["classes"], outputs["scores"])]})
 
 
@@ -228,8 +228,20 @@ def _values(name: str, array: np.ndarray) -> Union[np.ndarray, Sequence[Any]]:
     if array.ndim > 1:
         return [_values(name, row) for row in array]
     if name.endswith(BYTES_SUFFIX):
-        return [{"b64": base64.b64encode(item).decode("ascii")} for item in array]
-    return [item.decode("utf-8") for item in array]
+        return [_base64(item) for item in array]
+    return [_text(item) for item in array]
+
+
+def _text(value: bytes) -> Union[str, Dict[str, str]]:
+    """As text; a label of a model that was made elsewhere may be none, and stands as other bytes do."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _base64(value)
+
+
+def _base64(value: bytes) -> Dict[str, str]:
+    return {"b64": base64.b64encode(value).decode("ascii")}
 
 
 def _is_base64(value: Any) -> bool:

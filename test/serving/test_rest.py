@@ -98,6 +98,13 @@ def test_bodies_that_are_no_request(body, message):
         rest.parse(body, LIMITS)
 
 
+def test_labels_that_are_no_text():
+    outputs = {"label": np.array([b"\xff"], dtype=object)}
+    assert json.loads(rest.predict_response(False, outputs)) == {"predictions": [{"b64": "/w=="}]}
+    outputs = {"classes": [[b"\xff", "好".encode()]], "scores": [[0.5, 0.25]]}
+    assert json.loads(rest.classify_response(outputs)) == {"results": [[[{"b64": "/w=="}, 0.5], ["好", 0.25]]]}
+
+
 def test_signature_name():
     assert rest.signature_name({}) == ""
     assert rest.signature_name({"signature_name": "encode"}) == "encode"

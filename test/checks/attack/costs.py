@@ -130,8 +130,8 @@ def rest_requests():
         number = (BODY - 100) // len(json.dumps(value, separators=(",", ":")) + ",")
         yield "4 MiB of %s beside a good row" % name, "predict", lambda value=value, number=number: {
             "instances": [{"text_a": "a", "text_b": "b"}], "x": [value] * number}
-    yield "400,000 keys beside a good row", "predict", lambda: {
-        "instances": [{"text_a": "a", "text_b": "b"}], **{"%d" % number: 0 for number in range(400000)}}
+    yield "300,000 keys beside a good row", "predict", lambda: {
+        "instances": [{"text_a": "a", "text_b": "b"}], **{"%d" % number: 0 for number in range(300000)}}
 
 
 def ask_grpc(stub, method, request):
