@@ -57,7 +57,7 @@ class ServerConfig:
     max_body_bytes: int = flag(4194304, "of each request")
     max_inflight_body_bytes: int = flag(67108864, "of all REST requests together, from their first bytes to their answers; beyond them "
                                         "the one that has been coming longest gets 503")
-    max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed")
+    max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed, or the slowest half-sent one")
     allowed_hosts: Tuple[str, ...] = flag((), "names by which REST may be asked, beside addresses, this machine's names, those without "
                                           "a dot and those below .localhost, .internal and .cluster.local; * for any")
     max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")

@@ -272,8 +272,8 @@ def folders_in(base_path: str) -> Dict[int, str]:
 def fingerprint(folder: str) -> Optional[str]:
     """Differs when path, size or time of any file of a version does; None when `folder` is none.
 
-    Raises UserError for what is neither a file nor a folder, since to open it may take for ever, for files that are too large to be read at once,
-    and for more than MAX_FILES.
+    Raises UserError for what is neither a file nor a folder, since to open it may take for ever, for files that are too large to be
+    read at once, and for more than MAX_FILES.
     """
     if not os.path.isdir(folder):
         return None
