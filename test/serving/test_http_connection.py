@@ -345,7 +345,7 @@ def test_who_has_an_answer_and_does_not_go_gives_way(patiently, sent):
         except ConnectionError:
             pass
         other.close()
-    patiently(ask, max_open=1)
+    patiently(ask, max_kept=2 * LARGE, max_open=1)
 
 
 def test_health_is_told_even_where_there_is_no_room(patiently):
