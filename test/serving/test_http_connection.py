@@ -339,6 +339,7 @@ def test_who_has_an_answer_and_does_not_go_gives_way(patiently, sent):
         other_reader, other = await asyncio.open_connection(*patiently.address)
         other.write(REQUEST)
         assert await answer(other_reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert len(patiently.connections.open) == 1
         writer.transport.resume_reading()
         try:
             assert (await reader.read()).count(b"HTTP/1.1 ") <= 1
