@@ -1,5 +1,7 @@
 """An exported model, loaded: it needs TensorFlow and none of the code that made it."""
+import json
 import os
+import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,6 +13,11 @@ MODEL_FILE = "saved_model.pb"
 EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
 VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
 CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
+POSITIONS = "max_position_embeddings"          # of the card's config
+MAX_GRAPH_BYTES = 1 << 30                      # protobuf itself ends at 2 GiB
+MAX_FILE_BYTES = 64 << 20                      # of vocabularies, the card, warm-up requests, a list of variables
+_GRAPH_FILE = re.compile(r"saved_model\.pb(txt)?")
+_WEIGHTS_FILE = re.compile(r"variables\.data-[0-9]+-of-[0-9]+(\.tempstate[0-9]+)?")
 
 
 class SavedModel:
@@ -75,17 +82,36 @@ class SavedModel:
         self._session.close()
 
 
+def require_size(path: str, num_bytes: int) -> None:
+    """Raises UserError for a file of an exported model that is larger than what is read of it at once may be; weights may have any size."""
+    name = os.path.basename(path)
+    most = MAX_GRAPH_BYTES if _GRAPH_FILE.fullmatch(name) else MAX_FILE_BYTES
+    if num_bytes > most and not _WEIGHTS_FILE.fullmatch(name):
+        raise UserError("%s: must have at most %d bytes, got %d" % (path, most, num_bytes))
+
+
 def _read_card(path: str) -> Dict[str, Any]:
     """Raises UserError where a card has no labels, or holds what cannot be written in UTF-8, as answers are."""
     card = files.read_json(path)
     labels = card.get("labels") if isinstance(card, dict) else None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
         raise UserError("%s: labels must be a list of texts" % path)
+    _require_positions(card, path)
     try:
         json_text.require_whole_characters(card)
     except ValueError as error:
         raise UserError("%s: %s" % (path, error))
     return dict(card)
+
+
+def _require_positions(card: Dict[str, Any], path: str) -> None:
+    """Whether what bounds a row's length can be read: each request asks for it."""
+    config = card.get("config", {})
+    if not isinstance(config, dict):
+        raise UserError("%s: config must be an object, got %s" % (path, json.dumps(config)[:40]))
+    positions = config.get(POSITIONS, 1)
+    if type(positions) is not int or positions < 1:
+        raise UserError("%s: config: %s must be a whole number from 1, got %s" % (path, POSITIONS, json.dumps(positions)[:40]))
 
 
 def _read_vocabulary(path: str) -> List[str]:

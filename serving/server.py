@@ -26,7 +26,7 @@ from typing import Any, Callable, Coroutine, Optional, Sequence, Tuple
 
 from etl.common.command_line import UserError, flag, run
 from serving.service import descriptors
-from serving.service.line_log import LineLog, LineLogHandler
+from serving.service.line_log import LineLog, LineLogHandler, output_apart, relayed_errors
 
 UNBATCHED_FOR_EACH_CORE = 4                    # as TensorFlow Serving's --rest_api_num_threads
 LOG = logging.getLogger("serving")
@@ -57,7 +57,7 @@ class ServerConfig:
     max_body_bytes: int = flag(4194304, "of each request")
     max_inflight_body_bytes: int = flag(67108864, "of all REST requests together, from their first bytes to their answers; beyond them "
                                         "the one that has been coming longest gets 503")
-    max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed")
+    max_connections: int = flag(1000, "of REST; beyond them the one that is idle longest is closed, or the slowest half-sent one")
     allowed_hosts: Tuple[str, ...] = flag((), "names by which REST may be asked, beside addresses, this machine's names, those without "
                                           "a dot and those below .localhost, .internal and .cluster.local; * for any")
     max_ids_length: int = flag(512, "token ids of each row; a model with fewer positions takes no more than it has")
@@ -96,18 +96,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
     errors = log_without_waiting()
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")    # else its core has lines to say of odd calls, which anybody may send
     try:
         import uvloop
         uvloop.install()
-        asyncio.run(serve_until_told(config))
+        with output_apart() as output:
+            asyncio.run(serve_until_told(config, output))
     except ImportError as error:
         raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
     finally:
         errors.close()
 
 
-async def serve_until_told(config: ServerConfig) -> None:
-    """Starts both interfaces, and ends them when the process is told to."""
+async def serve_until_told(config: ServerConfig, output: int) -> None:
+    """Starts both interfaces, and ends them when the process is told to. `output` is the descriptor of standard output."""
     import grpc                                # all of these take two seconds: --help need not wait
     from serving.service import browsers
     from serving.service.batching import Batcher
@@ -126,7 +128,7 @@ async def serve_until_told(config: ServerConfig) -> None:
     ending = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_event_loop().add_signal_handler(number, ending.set)
-    monitor = Monitor(config.access_log)
+    monitor = Monitor(config.access_log, output)
     versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor, config.load_timeout_seconds)
     look_for_less_garbage()
     if not await unless_set(ending, versions.load_first()):
@@ -241,4 +243,6 @@ def bind(host: str, port: int, name: str) -> socket.socket:
 
 if __name__ == "__main__":
     # At once: threads that hang, in a load on a dead mount say, would be waited for by the libraries' own endings.
-    os._exit(main())
+    with relayed_errors():                     # before the libraries are there, which would keep what they found
+        status = main()
+    os._exit(status)

@@ -10,7 +10,6 @@ import numpy as np
 
 MAX_DEPTH = 64                                 # twice the dimensions that an array of NumPy's may have
 
-_OPENING = b"[{"
 _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
@@ -29,18 +28,44 @@ def require_depth(data: bytes) -> None:
     Where `data` is no JSON, at least what stands before the mistake is looked at: a parser reads no further.
     """
     # The count of opening brackets is an upper bound that costs next to nothing.
-    if len(data) - len(data.translate(None, _OPENING)) > MAX_DEPTH and depth(data) > MAX_DEPTH:
+    if _num_opening(data) > MAX_DEPTH and depth(data) > MAX_DEPTH:
         raise ValueError("lists and objects are nested more than %d deep" % MAX_DEPTH)
+
+
+def require_few(data: bytes, most_values: int, most_containers: int) -> None:
+    """Raises ValueError for JSON of more values, or of more lists and objects, before a parser has made any: `{}` alone takes 240 bytes."""
+    most_quotes = 4 * (most_values + most_containers)          # each value may have a key, and both be strings
+    if data.count(b",") < most_values and _num_opening(data) <= most_containers and data.count(b'"') <= most_quotes:
+        return                                 # whatever of it stands in strings
+    without_escapes = _without_escapes(data)
+    if without_escapes.count(b'"') > most_quotes:
+        raise ValueError("has more than %d values" % most_values)
+    outside_strings = _outside_strings(without_escapes)
+    if outside_strings.count(b",") >= most_values:
+        raise ValueError("has more than %d values" % most_values)
+    if _num_opening(outside_strings) > most_containers:
+        raise ValueError("has more than %d lists and objects" % most_containers)
 
 
 def depth(data: bytes) -> int:
     """How deep lists and objects are nested: `[{"a": "[[\\"["}]` → 2. Takes linear time, whatever the bytes are."""
-    # An escape begins with the first of a run of backslashes, so pairs go from the left, and then what escapes a quote.
-    without_escapes = data.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = b"".join(without_escapes.split(b'"')[::2])
-    brackets = np.frombuffer(outside_strings.translate(None, _ALL_BUT_BRACKETS), np.uint8)
+    brackets = np.frombuffer(_outside_strings(_without_escapes(data)).translate(None, _ALL_BUT_BRACKETS), np.uint8)
     steps = np.where((brackets == ord("[")) | (brackets == ord("{")), np.int8(1), np.int8(-1))
     return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
+
+
+def _num_opening(data: bytes) -> int:
+    return data.count(b"[") + data.count(b"{")
+
+
+def _without_escapes(data: bytes) -> bytes:
+    """`data` without those that could hide a string's end."""
+    # An escape begins with the first of a run of backslashes, so pairs go from the left, and then what escapes a quote.
+    return data.replace(b"\\\\", b"").replace(b'\\"', b"")
+
+
+def _outside_strings(without_escapes: bytes) -> bytes:
+    return b"".join(without_escapes.split(b'"')[::2])
 
 
 def require_whole_characters(value: Any) -> None:

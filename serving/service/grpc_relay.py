@@ -3,13 +3,16 @@
 gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet. So this event
 loop accepts the connections and passes them on, one for one, over a Unix socket that nobody else can reach. Of HTTP/2 it reads
 the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
-blocks are passed on in one piece, with the client's address behind them, which gRPC would no longer know.
+blocks are passed on in one piece, with the client's address behind them, which gRPC would no longer know, and the number of the call,
+by which the handlers say when they are done: from then on it is the client who is waited for.
 """
 import asyncio
 import os
 import secrets
 import socket
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
+
+from serving.header_blocks import HeaderTable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
@@ -20,7 +23,11 @@ FRAME_HEADER_BYTES = 9
 MAX_FRAME_BYTES = 16384                        # what gRPC's server tells its clients
 MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address comes behind them
 PREFACE_SECONDS = 10
-READ_SECONDS = 30                              # for a client whose buffers are full
+READ_SECONDS = 30                              # for a client whose buffers are full, or that leaves an answer unread
+UNREAD_SECONDS = 2                             # after which a client that leaves an answer unread is missed least
+END_SECONDS = 5                                # until nobody waits any longer, at the end, that answers are read
+CALL_BYTES = 65536                             # that a call takes until its answer is read, beside its request or its answer
+COMING, WHOLE, ANSWERED = range(3)             # what has become of a call
 GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
 BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
 MOST_FRAMES = 3 * BURST                        # at once: no client sends so many
@@ -38,14 +45,18 @@ class Relay:
 
     Attributes:
       client_header: name of the header that holds a client's address. It is drawn, so that no client can send it.
+      call_header: the same for the number of a call.
     """
 
     def __init__(self, listening: socket.socket, path: str, limits: RelayLimits) -> None:
-        self.client_header = "x-client-" + secrets.token_hex(8)
+        drawn = secrets.token_hex(8)
+        self.client_header, self.call_header = "x-client-" + drawn, "x-call-" + drawn
         self.path, self.draining = path, False
         self.held = 0                          # bytes
         self._listening, self._limits = listening, limits
         self._connections: Set["Connection"] = set()
+        self._by_number: Dict[int, "Connection"] = {}
+        self._last_number = 0
         self._accepting: Optional["asyncio.Future[None]"] = None
 
     def start(self) -> None:
@@ -72,12 +83,15 @@ class Relay:
     def add(self, connection: "Connection") -> None:
         """When there are too many, the one that is missed least ends: it may be the new one."""
         if len(self._connections) >= self._limits.max_connections:
-            idle = [each for each in self._connections if not each.num_waiting]
+            idle = [each for each in self._connections if each.leaves_unread or not each.is_waiting]
             if not idle:
                 connection.abort()
                 return
-            self.drop(min(idle, key=lambda each: (each.was_answered, each.last_used)), NO_ERROR)
+            self.drop(min(idle, key=lambda each: (not each.leaves_unread, each.was_answered, each.last_used)), NO_ERROR)
         self._connections.add(connection)
+        self._last_number += 1
+        connection.number = self._last_number
+        self._by_number[connection.number] = connection
 
     def drop(self, connection: "Connection", error: int) -> None:
         """Ends a connection at once; what it holds is free."""
@@ -86,13 +100,30 @@ class Relay:
 
     def remove(self, connection: "Connection") -> None:
         self._connections.discard(connection)
+        self._by_number.pop(connection.number, None)
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends."""
+        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends, the newest of such."""
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
-            self.drop(max(self._connections, key=lambda each: each.held), ENHANCE_YOUR_CALM)
+            self.drop(max(self._connections, key=lambda each: (each.held, each.number)), ENHANCE_YOUR_CALM)
+
+    def grew(self, call: str, num_bytes: int) -> None:
+        """A call's request takes so many bytes more than came. `call` is what was in its header."""
+        connection, stream = self._find(call)
+        if connection:
+            connection.grew(stream, num_bytes)
+
+    def answered(self, call: str, num_bytes: int, ends: bool = True) -> None:
+        """A call's handler is done, and its answer of so many bytes waits for the client; without `ends` further ones may follow."""
+        connection, stream = self._find(call)
+        if connection:
+            connection.answered(stream, num_bytes, ends)
+
+    def _find(self, call: str) -> Tuple[Optional["Connection"], int]:
+        number, _, stream = call.partition(".")
+        return (self._by_number.get(int(number)), int(stream)) if stream else (None, 0)
 
     async def _accept(self) -> None:
         loop: Any = asyncio.get_event_loop()
@@ -113,21 +144,24 @@ class Connection:
     """A client's connection and the one to gRPC's server that it is passed on to.
 
     Attributes:
-      held: bytes of its requests that have not been answered.
+      number: of it among all connections.
+      held: bytes of its requests that have not been answered, and of answers that have not been read.
       num_waiting: its calls that have come whole and wait for their answers.
       was_answered: whether a call ever was.
       last_used: when it came, or a call of it was answered last.
     """
 
     def __init__(self, relay: Relay) -> None:
-        self.held = self.num_waiting = 0
+        self.number = self.held = self.num_waiting = 0
         self.was_answered = False
         self._loop = asyncio.get_event_loop()
         self.last_used = self._loop.time()
         self._relay = relay
         self._client: Any = None               # transports
         self._server: Any = None
-        self._calls: Dict[int, List[int]] = {}     # by stream: bytes held, and 1 when its request has come whole
+        self._calls: Dict[int, List[int]] = {}     # by stream: bytes held, and what has become of it
+        self._unread: Dict[int, float] = {}        # by stream, the oldest first: since when an answer waits for the client
+        self._is_timed = False                     # whether a look at the oldest is to come
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
@@ -141,9 +175,11 @@ class Connection:
         self._client = transport
         host, port = (transport.get_extra_info("peername") or ("", 0))[:2]
         name = "ipv6:[%s]:%d" % (host, port) if ":" in host else "ipv4:%s:%d" % (host, port)
-        self._from_client.suffix = literal_header(self._relay.client_header, name)
         self._timer = self._loop.call_later(PREFACE_SECONDS, self.abort)
         self._relay.add(self)
+        address = literal_header(self._relay.client_header, name)
+        self._from_client.suffix = lambda stream: address + literal_header(
+            self._relay.call_header, "%d.%d" % (self.number, stream))
 
     def client_sent(self, data: bytes) -> None:
         try:
@@ -176,7 +212,9 @@ class Connection:
 
     def _end_when_answered(self) -> None:
         if not self._is_over:
-            if not self._calls and self._from_server.at_boundary:
+            late = self._loop.time() - END_SECONDS
+            if all(self._unread.get(stream, late + 1) < late for stream in self._calls) and (
+                    self._calls or self._from_server.at_boundary):
                 self._relay.drop(self, NO_ERROR)
             else:
                 self._loop.call_later(0.02, self._end_when_answered)
@@ -191,6 +229,48 @@ class Connection:
         self._timer.cancel()
         if self._server and not self._is_over:
             self._server.resume_reading()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a call of it waits for its answer, or has just got it."""
+        return bool(self.num_waiting or self._unread)
+
+    @property
+    def leaves_unread(self) -> bool:
+        """Whether an answer waits for the client for longer than it takes to read one."""
+        return bool(self._unread) and self._loop.time() - next(iter(self._unread.values())) > UNREAD_SECONDS
+
+    def grew(self, stream: int, num_bytes: int) -> None:
+        self._hold(stream, num_bytes, False)
+
+    def answered(self, stream: int, num_bytes: int, ends: bool) -> None:
+        call = self._calls.get(stream)
+        if call is None:
+            return
+        if call[1] == WHOLE:
+            self.num_waiting -= 1
+        call[1] = ANSWERED
+        if ends:
+            self._unread[stream] = self._loop.time()
+            if not self._is_timed:
+                self._time(READ_SECONDS)
+        else:                                  # what is watched may stay as it is for days
+            self.was_answered = True
+        self._hold(stream, num_bytes + CALL_BYTES - call[0], False)
+
+    def _time(self, seconds: float) -> None:
+        self._is_timed = True
+        self._loop.call_later(seconds, self._end_if_unread)
+
+    def _end_if_unread(self) -> None:
+        """A window that the client opens byte by byte is no reason to wait longer, so it is the age of the oldest answer that counts."""
+        self._is_timed = False
+        if self._unread and not self._is_over:
+            left = next(iter(self._unread.values())) + READ_SECONDS - self._loop.time()
+            if left > 0:
+                self._time(left)
+            else:
+                self._relay.drop(self, ENHANCE_YOUR_CALM)
 
     def server_full(self) -> None:
         self._stall("server")
@@ -251,7 +331,8 @@ class Connection:
         self._spend()
         if stream > self._last_stream and not self._is_over:   # it may have ended within what is read just now
             self._last_stream = stream
-            self._calls[stream] = [0, 0]
+            self._calls[stream] = [0, COMING]
+            num_bytes += CALL_BYTES
         self._hold(stream, num_bytes, is_whole)
 
     def _frame_of_client(self, kind: int, flags: int, stream: int, num_bytes: int) -> None:
@@ -275,8 +356,8 @@ class Connection:
             return
         call[0] += num_bytes
         self.held += num_bytes
-        if is_whole and not call[1]:
-            call[1] = 1
+        if is_whole and call[1] == COMING:
+            call[1] = WHOLE
             self.num_waiting += 1
         self._relay.hold(num_bytes)
 
@@ -286,7 +367,8 @@ class Connection:
         if call is None:
             return False
         self.held -= call[0]
-        self.num_waiting -= call[1]
+        self.num_waiting -= call[1] == WHOLE
+        self._unread.pop(stream, None)
         self._relay.hold(-call[0])
         return True
 
@@ -339,13 +421,16 @@ class ClientFrames:
 
     Args:
       on_frame: is told type, flags, stream and length of each frame but those of headers.
-      on_block: is told stream and length of each header block, and whether the request ends with it.
-    """
+      on_block: is told stream and length of each header block, once it is decoded, and whether the request ends with it.
 
-    suffix = b""                               # goes behind each header block
+    Attributes:
+      suffix: gives what goes behind each header block, by stream.
+    """
 
     def __init__(self, on_frame: Callable[[int, int, int, int], None], on_block: Callable[[int, int, bool], None]) -> None:
         self._on_frame, self._on_block = on_frame, on_block
+        self.suffix: Callable[[int], bytes] = lambda stream: b""
+        self._table = HeaderTable()
         self._rest = b""                       # the beginning of the preface, of a frame's header, or of a frame of headers
         self._has_preface = False
         self._skip = 0                         # bytes of a frame that are still to come
@@ -402,8 +487,8 @@ class ClientFrames:
             self._block = block
             return b""
         self._block = None
-        self._on_block(stream, len(block), bool(self._block_flags))
-        return frame(HEADERS, END_HEADERS | self._block_flags, stream, block + self.suffix)
+        self._on_block(stream, self._table.measure(block), bool(self._block_flags))
+        return frame(HEADERS, END_HEADERS | self._block_flags, stream, block + self.suffix(stream))
 
 
 class ServerFrames:

@@ -5,10 +5,11 @@
   GET  /monitoring/prometheus/metrics                      GET /openapi.json, /, /model.json (for the page)
 """
 import asyncio
+import logging
 import os
 import re
 import time
-from typing import Any, Callable, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
+from typing import Any, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import grpc
 from starlette.exceptions import HTTPException
@@ -18,8 +19,9 @@ from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
 from serving.service import browsers, openapi, rest
-from serving.service.errors import RequestError, invalid
-from serving.service.inference import CLASSIFY_METHOD, Inference
+from serving.service.errors import RequestError, invalid, shortened
+from serving.service.inference import CLASSIFY_METHOD, Inference, Target
+from serving.service.messages import Arrays
 from serving.service.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -29,6 +31,7 @@ MAX_HOST_CHARS = 300                           # no name is longer
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
                                            "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
+LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
@@ -86,14 +89,22 @@ class HttpApp:
         try:
             if computed:
                 self._inference.require_room()     # first of all: under too much load, what is refused must cost little
-            await asyncio.wait_for((self._browser_refusal(scope, asked) or self._respond)(scope, receive, send_named),
-                                   self._limits.timeout_seconds)
+            refusal = self._browser_refusal(scope, asked) or _encoding_refusal(scope, asked)
+            await asyncio.wait_for((refusal or self._respond)(scope, receive, send_named), self._limits.timeout_seconds)
         except RequestError as error:
             await _refusal(error)(scope, receive, send_named)
         except asyncio.TimeoutError:
             if not status:
                 await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
                                             % self._limits.timeout_seconds))(scope, receive, send_named)
+        except asyncio.CancelledError:         # an Exception in Python 3.7
+            raise
+        except Exception:                      # our own mistake, or the model's
+            LOG.exception("request %s failed", request_id)
+            if status:
+                raise
+            await _refusal(RequestError(grpc.StatusCode.INTERNAL, "The server failed; its log says more of request %s"
+                                        % request_id))(scope, receive, send_named)
         finally:
             method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
             self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
@@ -140,21 +151,25 @@ class HttpApp:
             await _json(rest.error_response(message), status)(scope, receive, send)
 
     async def predict(self, request: Request) -> Response:
-        async def answer(body: bytes) -> bytes:
-            asked = rest.parse(body)
-            target = self._inference.find(_spec(request, rest.signature_name(asked)))
-            found = await self._inference.predict(target, rest.predict_inputs(asked, target.signature.inputs,
-                                                                                 target.limits))
-            return rest.predict_response(asked, found)
-        return await self._answered(request, answer)
+        target, by_columns, inputs = self._read_predict(request, await self._body(request))
+        found = await _unless_client_goes(request, self._inference.predict(target, inputs))
+        return _json(rest.predict_response(by_columns, found))
 
     async def classify(self, request: Request) -> Response:
-        async def answer(body: bytes) -> bytes:
-            asked = rest.parse(body)
-            target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
-            examples = rest.classify_examples(asked, target.limits)
-            return rest.classify_response(await self._inference.classify(target, examples))
-        return await self._answered(request, answer)
+        target, examples = self._read_classify(request, await self._body(request))
+        return _json(rest.classify_response(await _unless_client_goes(request, self._inference.classify(target, examples))))
+
+    # Reading is apart, so that bodies and what they are parsed into are gone before anything is waited for.
+
+    def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
+        asked = rest.parse(body, self._inference.limits)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)))
+        return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs, target.limits)
+
+    def _read_classify(self, request: Request, body: bytes) -> Tuple[Target, List[bytes]]:
+        asked = rest.parse(body, self._inference.limits)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
+        return target, rest.classify_examples(asked, target.limits)
 
     async def get_status(self, request: Request) -> Response:
         return _json(rest.status_response(self._inference.versions.status(_spec(request))))
@@ -188,10 +203,6 @@ class HttpApp:
     async def get_metrics(self, request: Request) -> Response:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
-    async def _answered(self, request: Request, answer: Callable[[bytes], Coroutine[Any, Any, bytes]]) -> Response:
-        body = await self._body(request)
-        return _json(await _unless_client_goes(request, answer(body)))
-
     async def _body(self, request: Request) -> bytes:
         """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
@@ -209,7 +220,7 @@ class HttpApp:
         return bytes(body)
 
 
-async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, bytes]) -> bytes:
+async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
     """What `answer` gives; it is cancelled when the client closes the connection, and with the caller."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(request.receive())         # after the body nothing else can come
@@ -221,6 +232,13 @@ async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, byte
     finally:
         answering.cancel()
         leaving.cancel()
+
+
+def _encoding_refusal(scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
+    encoding = asked.get(b"content-encoding", b"identity").decode("latin-1")
+    if scope["method"] != "POST" or encoding.lower() in ("identity", ""):
+        return None
+    return _json(rest.error_response("The content-encoding must be identity, got %s" % shortened(encoding)), 415)
 
 
 def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:

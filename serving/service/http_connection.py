@@ -5,6 +5,7 @@ or does not read its answer.
 """
 import asyncio
 import http
+import itertools
 import json
 import logging
 import select
@@ -21,13 +22,14 @@ from serving.service.inflight import Inflight, Share
 HEAD_SECONDS = 10                              # for a head, and for what still comes after an answer
 IDLE_SECONDS = 75                              # a connection may stay open between two requests
 READ_SECONDS = 30                              # for a client whose buffers are full
-SILENT_SECONDS = 1                             # without a byte: a half-sent request may be ended to make room for others
+NUM_COMPARED = 32                              # of the half-sent requests that have been coming longest, the slowest gives way to others
 LINGER_SECONDS = 2                             # a client that is told to go may go on sending so long
 GONE_SECONDS = 0.05                            # until a client that has closed for good is told apart from one that only listens
 MAX_BLANK_BYTES = 4                            # ends of lines before a request
 START = b"HTTP/1.1 "                           # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
+HEALTH_PATHS = (b"/healthz", b"/readyz")       # whoever asks them would end a process that does not answer
 NO_ROOM = "There are more connections than the server has room for"
 LOG = logging.getLogger("uvicorn.error")
 
@@ -40,22 +42,26 @@ class Connections:
         self.open: Set["HttpConnection"] = set()
         # Those whose clients have nothing to wait for, the one that has been silent longest first.
         self.idle: Dict["HttpConnection", None] = {}
-        self.half_sent: Dict["HttpConnection", float] = {}     # with a part of a request: when something came last
+        self.half_sent: Dict["HttpConnection", None] = {}      # with a part of a request, the one that has been coming longest first
+        self.lingering: Dict["HttpConnection", None] = {}      # that are told to go
+        self.unread: Dict["HttpConnection", None] = {}         # whose clients do not read what they asked for
         self.tasks: Set["asyncio.Task[None]"] = set()
         self.headers: List[Tuple[bytes, bytes]] = []           # of each answer
         self.is_draining = False
 
     def make_room(self) -> bool:
-        """Whether one more may ask something, maybe since the connection that has been silent longest was closed."""
+        """Whether one more may ask something, maybe since another connection was closed."""
         if len(self.open) <= self.max_open:
             return True
-        silent_since = asyncio.get_event_loop().time() - SILENT_SECONDS
-        for connections in (self.idle, {connection: None for connection, since in self.half_sent.items() if since < silent_since}):
-            for connection in connections:
-                if not connection.has_unread():
-                    connection.make_room()
-                    return True
-        return False
+        chosen = next(iter(self.lingering), None) or next((each for each in self.idle if not each.has_unread()), None)
+        if not chosen and self.half_sent:
+            # By their speed: whoever sends a byte now and then is not silent, but who sends a large body quickly should end it.
+            now = asyncio.get_event_loop().time()
+            chosen = min(itertools.islice(self.half_sent, NUM_COMPARED), key=lambda each: each.bytes_per_second(now))
+        chosen = chosen or next(iter(self.unread), None)
+        if chosen:
+            chosen.make_room()
+        return chosen is not None
 
     def drain(self) -> None:
         """From now on every answer is the last of its connection, unless another request waits behind it."""
@@ -102,6 +108,7 @@ class HttpConnection(asyncio.Protocol):
         self._body_left = 0                    # bytes of a body that have not come
         self._chunks: Optional[ChunkedBody] = None
         self._in_body = False
+        self._begun, self._num_come = 0.0, 0   # when the request that is half-sent began to come, and its bytes so far
         self._cycle: Any = None                # uvicorn's RequestResponseCycle, once something was asked
         self._is_last = False                  # the connection ends with this answer
         self._has_eof = False                  # the client has said all it wants to
@@ -151,6 +158,7 @@ class HttpConnection(asyncio.Protocol):
         self._flow.pause_writing()
         if not self._all.inflight.take(self._answer_share, self._transport.get_write_buffer_size()):
             self._transport.abort()
+        self._all.unread[self] = None
         self._read_timer = self._loop.call_later(READ_SECONDS, self._transport.abort)
 
     def resume_writing(self) -> None:
@@ -166,8 +174,8 @@ class HttpConnection(asyncio.Protocol):
         for share in (self._body_share, self._answer_share):
             self._all.inflight.give_back(share)
         self._all.open.discard(self)
-        self._all.idle.pop(self, None)
-        self._all.half_sent.pop(self, None)
+        for kind in (self._all.idle, self._all.half_sent, self._all.lingering):
+            kind.pop(self, None)
         if self._cycle:
             self._cycle.disconnected = self._cycle.disconnected or not self._cycle.response_complete
             self._cycle.message_event.set()
@@ -203,18 +211,31 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def make_room(self) -> None:
-        """Closes a connection whose client has not asked anything, or not to the end."""
+        """Closes a connection whose client has not asked anything, or not to the end, or does not take its answer."""
         if self in self._all.half_sent:
             self._refuse_half_sent(503, NO_ROOM)
         self._is_closing = True
-        self._all.idle.pop(self, None)
-        self._all.half_sent.pop(self, None)
-        self._transport.close()
+        for kind in (self._all.idle, self._all.half_sent, self._all.lingering):
+            kind.pop(self, None)
+        if self._read_timer:
+            self._all.unread.pop(self, None)
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    def bytes_per_second(self, now: float) -> float:
+        """Of the request that is half-sent."""
+        return self._num_come / max(now - self._begun, 1)
 
     def announce_end(self) -> None:
         """Has the answer that is being made say that it is the last."""
         if self._is_answering() and not self._cycle.response_started and not self._kept:
             self._cycle.default_headers = [*self._cycle.default_headers, CLOSE_HEADER]
+
+    def _withdraw_end(self) -> None:
+        """Has the answer not say that it is the last, since a request has come behind it."""
+        if self._all.is_draining and not self._cycle.response_started:
+            self._cycle.default_headers = self._all.headers
 
     def _refuse_half_sent(self, status: int, message: str) -> None:
         if self._is_answering():
@@ -223,6 +244,8 @@ class HttpConnection(asyncio.Protocol):
             self._all.inflight.give_back(self._body_share)
             if self._cycle.response_started:
                 return
+        elif self._in_body:                    # what comes was answered before
+            return
         if not self._read_timer:
             self._write_whole(status, [(b"content-type", b"application/json"), CLOSE_HEADER], json.dumps({"error": message}).encode())
 
@@ -243,6 +266,7 @@ class HttpConnection(asyncio.Protocol):
             if self._in_body:
                 data = self._read_body(data)
             elif self._is_answering():
+                self._withdraw_end()
                 self._keep(data)
                 self._flow.is_held = True
                 self._flow.pause_reading()
@@ -270,10 +294,11 @@ class HttpConnection(asyncio.Protocol):
             return b""
         if self._is_beyond:
             self._all.idle.pop(self, None)     # not this one
-            if not self._all.make_room():
+            self._all.half_sent.pop(self, None)
+            self._is_beyond = not self._all.make_room()
+            if self._is_beyond and head.target not in HEALTH_PATHS:
                 raise FramingError(503, NO_ROOM)
-            self._is_beyond = False
-        self._begin(head, is_alone=not rest or head.length != 0)
+        self._begin(head, len(rest))
         return rest
 
     def _await_rest_of_head(self, data: bytes) -> None:
@@ -286,17 +311,20 @@ class HttpConnection(asyncio.Protocol):
         if self._has_eof:
             self._transport.close()
             return
+        self._mark_half_sent(len(data) - self._num_scanned)
         self._num_scanned = len(data)
-        self._mark_half_sent()
         self._keep(data)
 
-    def _begin(self, head: Head, is_alone: bool) -> None:
-        """Has the application answer a request; nothing has come behind it if `is_alone`."""
+    def _begin(self, head: Head, num_behind: int) -> None:
+        """Has the application answer a request, behind whose head so many bytes have come."""
         self._stop_timer()
-        self._all.idle.pop(self, None)
-        self._all.half_sent.pop(self, None)
         self._is_last = self._is_last or head.is_last
         self._in_body = head.length != 0
+        if self._in_body:
+            self._mark_half_sent(0)
+        else:
+            self._mark_whole()
+        is_alone = num_behind <= (num_behind if head.length is None else head.length)
         self._body_share.give_up = self._give_up
         self._body_left = head.length or 0
         self._chunks = ChunkedBody() if head.length is None else None
@@ -328,6 +356,7 @@ class HttpConnection(asyncio.Protocol):
             self._body_left -= len(body)
             is_complete = not self._body_left
         cycle = self._cycle
+        self._mark_half_sent(len(data) - len(rest))
         if not cycle.response_complete:
             if is_complete:
                 self._body_share.give_up = None
@@ -341,17 +370,24 @@ class HttpConnection(asyncio.Protocol):
             cycle.message_event.set()
         if is_complete:
             self._in_body = False
-            self._all.half_sent.pop(self, None)
+            self._mark_whole()
             if cycle.response_complete:
                 self._await_next()
-        elif not cycle.response_complete:
-            self._mark_half_sent()
+            elif rest:
+                self._withdraw_end()
         return rest
 
-    def _mark_half_sent(self) -> None:
+    def _mark_half_sent(self, num_bytes: int) -> None:
+        """So many bytes more have come of a request."""
+        self._all.idle.pop(self, None)
+        if self not in self._all.half_sent:
+            self._all.half_sent[self] = None
+            self._begun, self._num_come = self._loop.time(), 0
+        self._num_come += num_bytes
+
+    def _mark_whole(self) -> None:
         self._all.idle.pop(self, None)
         self._all.half_sent.pop(self, None)
-        self._all.half_sent[self] = self._loop.time()          # as the last
 
     def _keep(self, data: bytes) -> None:
         self._kept = data
@@ -371,7 +407,6 @@ class HttpConnection(asyncio.Protocol):
     def _answered(self) -> None:
         """The answer is written."""
         self._all.inflight.give_back(self._body_share)
-        self._all.half_sent.pop(self, None)
         if self.is_closing():
             return
         if self._in_body:                      # refused before its body had come: the client may not send for ever
@@ -410,8 +445,7 @@ class HttpConnection(asyncio.Protocol):
         if not refusal:
             return False
         self._write_whole(*refusal)
-        self._all.half_sent.pop(self, None)
-        self._all.idle.pop(self, None)
+        self._mark_whole()
         self._all.idle[self] = None
         self._await(IDLE_SECONDS)
         return True
@@ -427,9 +461,9 @@ class HttpConnection(asyncio.Protocol):
         """Closes as soon as the client does, or soon: what is sent to a closed connection would take the answer with it."""
         self._is_closing, self._flow.is_held = True, False
         self._forget()
-        self._all.idle.pop(self, None)
-        self._all.half_sent.pop(self, None)
+        self._mark_whole()
         if not self._transport.is_closing():
+            self._all.lingering[self] = None
             self._transport.write_eof()
             self._flow.resume_reading()
             self._await(LINGER_SECONDS)
@@ -453,6 +487,7 @@ class HttpConnection(asyncio.Protocol):
             self._timer = None
 
     def _stop_read_timer(self) -> None:
+        self._all.unread.pop(self, None)
         if self._read_timer:
             self._read_timer.cancel()
             self._read_timer = None

@@ -9,7 +9,8 @@ MAX_HEAD_BYTES = 65536
 MAX_FIELDS = 128
 MAX_LINE_BYTES = 4096                          # of a chunk's size with its extensions, and of a trailer
 END_OF_HEAD = b"\r\n\r\n"
-REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-\"$-~]*) HTTP/1\.([01])")
+REQUEST_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-\"$-~\x80-\xff]*) HTTP/1\.([01])")
+NOT_ASCII = re.compile(rb"[\x80-\xff]")
 FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 LENGTH = re.compile(rb"[0-9]{1,15}")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~\x80-\xff]*)?")
@@ -28,7 +29,7 @@ class FramingError(Exception):
 class Head(NamedTuple):
     """A request's head; names of fields in lower case, values without blanks around them."""
     method: bytes
-    target: bytes                              # a path, and maybe a query
+    target: bytes                              # a path, and maybe a query; ASCII
     version: bytes                             # b"1.1" or b"1.0"
     fields: List[Tuple[bytes, bytes]]
     length: Optional[int]                      # bytes of the body; None for a chunked one
@@ -59,9 +60,20 @@ def read_head(head: bytes) -> Head:
     version = b"1." + line.group(3)
     if version == b"1.1" and b"host" not in framing:
         raise FramingError(400, "host must be given")
-    return Head(line.group(1), line.group(2), version, fields, _length(version, framing),
+    return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing),
                 framing.get(b"expect", b"").lower() == b"100-continue",
                 version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b"")))
+
+
+def _in_ascii(target: bytes) -> bytes:
+    """A Chinese name as a URL must have it, where a client (curl) sends it as it stands: no byte of it can end a word or a line."""
+    if target.isascii():
+        return target
+    try:
+        target.decode("utf-8")
+    except UnicodeDecodeError:
+        raise FramingError(400, "the path must be UTF-8")
+    return NOT_ASCII.sub(lambda byte: b"%%%02X" % ord(byte.group()), target)
 
 
 def _length(version: bytes, framing: Dict[bytes, bytes]) -> Optional[int]:

@@ -10,6 +10,7 @@ from serving.service.batching import Batcher, Work
 from serving.service.errors import invalid
 from serving.service.limits import Described, Limits, check_inputs
 from serving.service.messages import Arrays
+from serving.saved_model import POSITIONS
 from serving.service.tf_examples import safe_inputs
 from serving.service.versions import ServedVersion, Versions
 
@@ -69,7 +70,7 @@ class Inference:
 
 def limits_of(model: Any, limits: Limits) -> Limits:
     """`limits`, and no row longer than the model has positions for."""
-    positions = model.card.get("config", {}).get("max_position_embeddings", limits.max_ids_length)
+    positions = model.card.get("config", {}).get(POSITIONS, limits.max_ids_length)
     return limits._replace(max_ids_length=min(positions, limits.max_ids_length))
 
 

@@ -7,12 +7,17 @@ from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from serving.service.errors import invalid
+from serving.service.errors import RequestError, invalid
 
 MAX_ELEMENTS = 1 << 20                         # of one tensor, whatever its signature leaves open
 SMALL_MESSAGE_BYTES = 32768                    # parsed without a look at its fields: they cannot be many
 MAX_DEPTH = 64                                 # of messages within messages, far below the parser's own limit
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
+_MAX_TAG = 2 ** 32 - 1
+
+
+class _Malformed(Exception):
+    """Bytes that are no message, wherever it is."""
 
 
 class Limits(NamedTuple):
@@ -95,11 +100,18 @@ def check_fields(count: int, limits: Limits) -> None:
 def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
     """Whether a message's fields, those of messages within it included, are few enough to be parsed, and its text is UTF-8.
 
-    Reads no further than to the first field that is too many. What is malformed otherwise is left to the parser, which would
-    write a line about text that is no UTF-8 to standard error each time.
+    Reads no further than to the first field that is too many. About text that is no UTF-8 the parser would write a line to standard
+    error each time, also where it then finds the message malformed: so nothing malformed that may hold such text gets to it.
     """
     if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():
-        check_fields(_count_fields(data, _kinds_of(descriptor), limits.max_fields), limits)
+        try:
+            check_fields(_count_fields(data, _kinds_of(descriptor), limits.max_fields), limits)
+        except _Malformed:
+            raise not_parsed(data, descriptor)
+
+
+def not_parsed(data: bytes, descriptor: Any) -> RequestError:
+    return invalid("Could not parse %d bytes as %s" % (len(data), descriptor.full_name))
 
 
 def some(values: Sequence[Any]) -> str:
@@ -134,32 +146,45 @@ def _kinds_of(descriptor: Any) -> Dict[int, Any]:
 
 
 def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
-    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8."""
+    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8, _Malformed."""
     count, position = 0, 0
-    stack = [(len(data), kinds)]               # ends of the messages around `position`
+    stack = [(len(data), kinds, 0)]            # ends of the messages around `position`, and the groups open in each
     while stack and count <= most:
-        end, kinds = stack[-1]
-        if position >= end:
+        end, kinds, groups = stack[-1]
+        if position == end and not groups:
             stack.pop()
             continue
-        tag, position = _varint(data, position)
+        tag, position = _varint(data, position, end)
+        if tag < 8 or tag > _MAX_TAG:
+            raise _Malformed
         count += 1
         wire_type = tag & 7
         if wire_type == _VARINT:
-            _, position = _varint(data, position)
+            _, position = _varint(data, position, end)
         elif wire_type == _BYTES:
-            size, position = _varint(data, position)
+            size, position = _varint(data, position, end)
+            if size > end - position:
+                raise _Malformed
             kind = kinds.get(tag >> 3)
             if kind is str:
                 _check_text(data[position:position + size])
-            elif kind is not None and len(stack) < MAX_DEPTH:
-                stack.append((min(position + size, end), _kinds_of(kind)))
+            elif kind is not None:
+                if len(stack) >= MAX_DEPTH:
+                    raise _Malformed
+                stack.append((position + size, _kinds_of(kind), 0))
                 continue
             position += size
         elif wire_type in (_FIXED64, _FIXED32):
             position += 8 if wire_type == _FIXED64 else 4
-        elif wire_type not in (_START_GROUP, _END_GROUP):
-            break                              # malformed: the parser will say so
+            if position > end:
+                raise _Malformed
+        elif wire_type in (_START_GROUP, _END_GROUP):
+            groups += 1 if wire_type == _START_GROUP else -1
+            if groups < 0:
+                raise _Malformed
+            stack[-1] = (end, kinds, groups)
+        else:
+            raise _Malformed
     return count
 
 
@@ -170,15 +195,15 @@ def _check_text(text: bytes) -> None:
         raise invalid("text is not UTF-8: %r" % text[:40])
 
 
-def _varint(data: bytes, position: int) -> tuple:
-    """A number and where the next thing stands; beyond the end of `data` there are zeros."""
-    found = shift = 0
-    if position < len(data) and data[position] < 128:
+def _varint(data: bytes, position: int, end: int) -> tuple:
+    """A number and where the next thing stands. Raises _Malformed for one that goes on beyond `end`, or has more than ten bytes."""
+    if position < end and data[position] < 128:
         return data[position], position + 1
-    for byte in data[position:position + 10]:
+    found = shift = 0
+    for byte in data[position:min(position + 10, end)]:
         position += 1
         found |= (byte & 127) << shift
         shift += 7
         if byte < 128:
             return found, position
-    return found, len(data) + 1 if shift < 70 else position
+    raise _Malformed

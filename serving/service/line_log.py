@@ -1,14 +1,25 @@
-"""Lines to standard output or standard error, written by a thread of their own: whoever logs never waits for whoever reads."""
+"""Lines to standard output or standard error, written by a thread of their own: whoever logs never waits for whoever reads.
+
+Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a last time when they abort. So
+what the process writes there goes through another process, which runs this file, reads all the time and outlives a crash.
+"""
+import contextlib
 import logging
 import os
 import queue
+import signal
+import stat
+import subprocess
+import sys
 import threading
 import time
-from typing import Callable
+from typing import Callable, Iterator
 
 MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are lost
 PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line takes time from answers
+LINE_BYTES = 64                                # what a line takes beside its own bytes
 CLOSE_SECONDS = 1.0                            # what waits at the end gets so long
+PIECE_BYTES = 65536
 
 
 class LineLog:
@@ -21,18 +32,20 @@ class LineLog:
         self._num_put = self._num_done = 0     # bytes
         self._has_thread = False               # most commands and tests log nothing
 
-    def write(self, line: bytes) -> None:
-        """Writes a line, with its end, soon; drops it when too much waits."""
+    def write(self, line: bytes) -> bool:
+        """Writes a line, with its end, soon; drops it when too much waits. Whether there was room."""
         with self._lock:
-            fits = self._num_put - self._num_done + len(line) <= MAX_WAITING_BYTES
+            num_bytes = len(line) + LINE_BYTES
+            fits = self._num_put - self._num_done + num_bytes <= MAX_WAITING_BYTES
             if not self._has_thread:
                 self._has_thread = True
                 threading.Thread(target=self._write_all, daemon=True, name="log to %d" % self._descriptor).start()
             if fits:
-                self._num_put += len(line)
+                self._num_put += num_bytes
                 self._lines.put(line)
         if not fits:
             self._on_lost(1)
+        return fits
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
         """Waits until all is written, at most so long; whether it is. The thread is left behind."""
@@ -58,7 +71,7 @@ class LineLog:
                 written += os.write(self._descriptor, data[written:written + 65536])
         except OSError:                        # a full disk, or the log's reader is gone: requests must be answered
             self._on_lost(len(lines) - data[:written].count(b"\n"))
-        self._num_done += len(data)
+        self._num_done += len(data) + LINE_BYTES * len(lines)
 
 
 class LineLogHandler(logging.Handler):
@@ -70,3 +83,70 @@ class LineLogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.write((self.format(record) + "\n").encode("utf-8", "backslashreplace"))
+
+
+@contextlib.contextmanager
+def relayed_errors() -> Iterator[None]:
+    """While the block runs, nothing that writes to descriptor 2 waits for who reads it; what nobody reads is lost, and told as a number.
+
+    Where that is a file, to which writing does not wait, nothing is changed.
+    """
+    if not _may_block(2):
+        yield
+        return
+    reading, writing = os.pipe()
+    relay = subprocess.Popen([sys.executable, "-I", "-S", os.path.abspath(__file__)], stdin=reading, stdout=subprocess.DEVNULL,
+                             start_new_session=True)           # Ctrl-C is for the server alone
+    original = os.dup(2)
+    os.dup2(writing, 2)
+    os.close(reading)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        os.dup2(original, 2)                   # the relay's input ends
+        os.close(original)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            relay.wait(2 * CLOSE_SECONDS)
+
+
+@contextlib.contextmanager
+def output_apart() -> Iterator[int]:
+    """Gives a descriptor of standard output; what others write to descriptor 1 goes to standard error while the block runs."""
+    output = os.dup(1)
+    try:
+        with contextlib.suppress(OSError):     # standard error is closed
+            os.dup2(2, 1)
+        yield output
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+
+
+def relay_pieces(source: int, target: int) -> None:
+    """Passes on what `source` gives until its end, reading all the time."""
+    lines, num_lost = LineLog(target), 0
+    for piece in iter(lambda: os.read(source, PIECE_BYTES), b""):
+        num_lost = 0 if lines.write(_notice(num_lost) + piece) else num_lost + piece.count(b"\n")
+    if lines.close() and num_lost:
+        lines.write(_notice(num_lost))
+        lines.close()
+
+
+def _notice(num_lost: int) -> bytes:
+    return b"%d lines were lost here, since nobody read them\n" % num_lost if num_lost else b""
+
+
+def _may_block(descriptor: int) -> bool:
+    try:
+        mode = os.fstat(descriptor).st_mode
+    except OSError:                            # it is closed
+        return False
+    return not stat.S_ISREG(mode) and (not stat.S_ISCHR(mode) or os.isatty(descriptor))
+
+
+if __name__ == "__main__":
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)  # the end of what it reads is its own
+    relay_pieces(0, 2)
+    os._exit(0)                                # its thread may hang in a write

@@ -93,6 +93,9 @@ def _array(name: str, tensor: Any) -> np.ndarray:
         parts = 2 if "complex" in field.name else 1
         if field.name.endswith("_val") and len(values) > max(elements, 1) * parts:
             raise errors.invalid("input %s: its shape has %d elements, got %d values" % (name, elements, len(values)))
+    if tensor.dtype == tf.string.as_datatype_enum and elements and not tensor.string_val and not tensor.tensor_content:
+        # Numbers without values are zeros, as TensorFlow has them; it makes texts of them that are no bytes.
+        raise errors.invalid("input %s: its shape has %d elements, got no string_val" % (name, elements))
     try:
         return tf.make_ndarray(tensor)
     except KeyError:                           # a type that NumPy has not, of resources say

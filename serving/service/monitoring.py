@@ -16,13 +16,13 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Monitor:
-    """The metrics of one server, as attributes, and its access log, on standard output if `access_log`.
+    """The metrics of one server, as attributes, and its access log, on standard output, which is `descriptor`, if `access_log`.
 
     Attributes:
       output: standard output, for whatever else is said there.
     """
 
-    def __init__(self, access_log: bool = False) -> None:
+    def __init__(self, access_log: bool = False, descriptor: int = 1) -> None:
         self._access_log = access_log
         self._registry = registry = prometheus.CollectorRegistry()
         prometheus.ProcessCollector(registry=registry)          # memory, CPU time, open files
@@ -41,7 +41,7 @@ class Monitor:
                                          ["version", "state"], registry=registry)
         self._lost_log_lines = prometheus.Counter("serving_lost_log_lines", "Lines of the access log that were not written",
                                                   registry=registry)
-        self.output = LineLog(1, self._lost_log_lines.inc)
+        self.output = LineLog(descriptor, self._lost_log_lines.inc)
         self.load_failures = prometheus.Counter("serving_load_failures", "Versions that could not be loaded",
                                                 registry=registry)
 

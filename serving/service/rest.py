@@ -24,14 +24,19 @@ from serving.service.messages import Arrays
 
 INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = "instances", "inputs", "examples", "context", "signature_name"
 MAX_DIMENSIONS = 32                            # NumPy's
+MAX_ID_INPUTS = 4                              # of a signature, with a token id for each position; ours have three
+FEW_OTHERS = 64                                # the request itself, the signature's name, …
 BYTES_SUFFIX = "_bytes"                        # outputs so named are bytes, others of type string are text
 _INTEGERS = (tf.int32.as_datatype_enum, tf.int64.as_datatype_enum)
 _STRING = tf.string.as_datatype_enum
 
 
-def parse(body: bytes) -> Dict[str, Any]:
-    """The JSON object that a request's body is."""
+def parse(body: bytes, most: Limits) -> Dict[str, Any]:
+    """The JSON object that a request's body is. What a good one can hold at `most` bounds what is made of it."""
+    numbers = most.max_batch_size * most.max_ids_length * MAX_ID_INPUTS
+    others = most.max_fields + most.max_batch_size * (MAX_ID_INPUTS + 1) + FEW_OTHERS
     try:
+        json_text.require_few(body, numbers + others, others)
         json_text.require_depth(body)          # orjson does not: it ends the process
         found = orjson.loads(body)
     except ValueError as error:
@@ -61,11 +66,16 @@ def predict_inputs(request: Mapping[str, Any], wanted: Mapping[str, Any], most: 
     return {name: _array(name, column, shapes[name], wanted[name].dtype) for name, column in columns.items()}
 
 
-def predict_response(request: Mapping[str, Any], outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The body that answers `request`: by rows if it was by rows. A single output stands without its name."""
+def is_by_columns(request: Mapping[str, Any]) -> bool:
+    """Whether a :predict request, and so its answer, is by inputs instead of by rows."""
+    return INPUTS in request
+
+
+def predict_response(by_columns: bool, outputs: Mapping[str, np.ndarray]) -> bytes:
+    """The body that answers a request. A single output stands without its name."""
     columns = {name: _values(name, array) for name, array in outputs.items()}
     (single,) = columns.values() if len(columns) == 1 else (None,)
-    if INPUTS in request:
+    if by_columns:
         return dumps({"outputs": columns if single is None else single})
     rows = single if single is not None else [dict(zip(columns, row)) for row in zip(*columns.values())]
     return dumps({"predictions": rows})
@@ -86,7 +96,7 @@ def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
 
 def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
     """The body that answers a :classify request: label and score of each class, for each example."""
-    return dumps({"results": [[[label.decode("utf-8"), score] for label, score in zip(labels, scores)]
+    return dumps({"results": [[[_text(label), score] for label, score in zip(labels, scores)]
                               for labels, scores in zip(outputs["classes"], outputs["scores"])]})
 
 
@@ -218,8 +228,20 @@ def _values(name: str, array: np.ndarray) -> Union[np.ndarray, Sequence[Any]]:
     if array.ndim > 1:
         return [_values(name, row) for row in array]
     if name.endswith(BYTES_SUFFIX):
-        return [{"b64": base64.b64encode(item).decode("ascii")} for item in array]
-    return [item.decode("utf-8") for item in array]
+        return [_base64(item) for item in array]
+    return [_text(item) for item in array]
+
+
+def _text(value: bytes) -> Union[str, Dict[str, str]]:
+    """As text; a label of a model that was made elsewhere may be none, and stands as other bytes do."""
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return _base64(value)
+
+
+def _base64(value: bytes) -> Dict[str, str]:
+    return {"b64": base64.b64encode(value).decode("ascii")}
 
 
 def _is_base64(value: Any) -> bool:

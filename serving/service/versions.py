@@ -21,10 +21,10 @@ import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
 from etl.common.command_line import UserError, one_line
-from serving.saved_model import MODEL_FILE
 from serving.service.errands import Errand, Overdue
 from serving.service.errors import RequestError, invalid
 from serving.service.monitoring import Monitor
+from serving.saved_model import MODEL_FILE, require_size
 
 LOG = logging.getLogger("serving")
 LOG.setLevel(logging.INFO)
@@ -272,7 +272,8 @@ def folders_in(base_path: str) -> Dict[int, str]:
 def fingerprint(folder: str) -> Optional[str]:
     """Differs when path, size or time of any file of a version does; None when `folder` is none.
 
-    Raises UserError for what is neither a file nor a folder, since to open it may take for ever, and for more than MAX_FILES.
+    Raises UserError for what is neither a file nor a folder, since to open it may take for ever, for files that are too large to be
+    read at once, and for more than MAX_FILES.
     """
     if not os.path.isdir(folder):
         return None
@@ -298,4 +299,5 @@ def _about(path: str) -> Tuple[bool, Tuple[int, int]]:
         return True, (0, 0)
     if not stat.S_ISREG(found.st_mode):
         raise UserError("%s: must be a file, got %s" % (path, KINDS.get(stat.S_IFMT(found.st_mode), "something else")))
+    require_size(path, found.st_size)
     return False, (found.st_size, found.st_mtime_ns)

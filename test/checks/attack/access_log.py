@@ -12,18 +12,23 @@ import time
 import urllib.error
 import urllib.request
 
+import grpc
 import target
 
 REQUESTS = 20000                               # their lines are more than a pipe and the server's own bound hold
 LONG_PATH = "/" + "x" * 1000
 END_SECONDS = 10
+CALLS = 1000
+# A tf.Example whose feature has a name that is no UTF-8, as libprotobuf says on standard error, and more of gRPC's own words than a pipe holds.
+CLASSIFY, BAD = "/tensorflow.serving.PredictionService/Classify", bytes.fromhex("121a0a180a0c0a130a110a06746578745f610a088080808080808080")
+TALKATIVE = {"GRPC_VERBOSITY": "debug", "GRPC_TRACE": "api,http,channel"}
 
 
-def start(**streams):
+def start(environment=(), **streams):
     """A server with such streams, its port; standard output must be a pipe or a file that can be read."""
     target.export_model(os.path.join(target.FOLDER, "export"))
     return subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", os.path.join(target.FOLDER, "export"), "--port", "0",
-                             "--rest_api_port", "0"], cwd=target.ROOT, env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"), **streams)
+                             "--rest_api_port", "0"], cwd=target.ROOT, env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", **dict(environment)), **streams)
 
 
 def port_of(line):
@@ -91,6 +96,20 @@ def attack(outcome, name, process, port, wants_lost):
         process.wait()
 
 
+def call_many(port):
+    """How many calls of gRPC with a body that libraries complain of were answered."""
+    answered = 0
+    with grpc.insecure_channel("127.0.0.1:%d" % port) as channel:
+        for _ in range(CALLS):
+            try:
+                channel.unary_unary(CLASSIFY)(BAD, timeout=5)
+            except grpc.RpcError as error:
+                if error.code() is not grpc.StatusCode.INVALID_ARGUMENT:
+                    return answered
+            answered += 1
+    return answered
+
+
 def main() -> int:
     outcome = target.Outcome()
     process = start(stdout=subprocess.PIPE)
@@ -114,6 +133,12 @@ def main() -> int:
     attack(outcome, "standard error that nobody reads", process, port_of(line), wants_lost=False)
     os.close(reading)
     os.close(writing)
+
+    process = start(TALKATIVE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    line = process.stdout.readline()
+    answered = call_many(int(line.rsplit(b":", 1)[1]))
+    outcome.tell("libraries that write to standard error that nobody reads", answered == CALLS, "%d of %d calls answered" % (answered, CALLS))
+    attack(outcome, "and REST meanwhile", process, port_of(line), wants_lost=False)
 
     path = os.path.join(target.FOLDER, "access.log")
     with open(path, "wb") as log:

@@ -103,6 +103,8 @@ def grpc_requests():
     yield "types that are none", "Predict", lambda: predict(**{name: (21, [1, 1 << 20], ()) for name in (
         "input_ids", "input_mask", "segment_ids")})
     yield "a text of 4 MiB for each of 2^20 rows", "Predict", lambda: text([1 << 20], [b"x" * (BODY // 2 - 1000)])
+    yield "a text for each of 2^20 rows, without values", "Predict", lambda: text([1 << 20], [])
+    yield "a text for each of 32 rows, without values", "Predict", lambda: text([32], [])
     yield "a million texts", "Predict", lambda: text([1000000], [b""] * 1000000)
     yield "half a million names of outputs", "Predict", lambda: with_filter(["label"] * 500000)
     yield "a million other names of outputs", "Predict", lambda: with_filter(["x"] * 1000000)
@@ -125,6 +127,13 @@ def rest_requests():
     yield "300,000 features", "classify", lambda: {
         "signature_name": "classify", "examples": [{str(number): 1 for number in range(300000)}]}
     yield "a signature's name of 4 MiB", "predict", lambda: {"signature_name": "x" * (BODY - 100), "instances": []}
+    for name, value in (("numbers", 1.5), ("lists", []), ("objects", {}), ("objects in objects", {"a": {}}), ("objects in lists", [{}]),
+                        ("strings", ""), ("nulls", None)):
+        number = (BODY - 100) // len(json.dumps(value, separators=(",", ":")) + ",")
+        yield "4 MiB of %s beside a good row" % name, "predict", lambda value=value, number=number: {
+            "instances": [{"text_a": "a", "text_b": "b"}], "x": [value] * number}
+    yield "300,000 keys beside a good row", "predict", lambda: {
+        "instances": [{"text_a": "a", "text_b": "b"}], **{"%d" % number: 0 for number in range(300000)}}
 
 
 def ask_grpc(stub, method, request):

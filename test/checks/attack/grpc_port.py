@@ -1,4 +1,5 @@
-"""Connections and calls that hold a gRPC port: idle, half-sent, slow, too many, malformed, floods; and the server's end meanwhile.
+"""Connections and calls that hold a gRPC port: idle, half-sent, slow, too many, malformed, floods, unread answers, bombs of gzip and
+of headers, calls whose clients have gone; and the server's end meanwhile.
 
   python test/checks/attack/grpc_port.py
 """
@@ -13,6 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
+import zlib
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -253,6 +255,24 @@ def attack_malformed(outcome):
                 for body in (b"\xff", b"\x0a\x05", b"\x0a\x03\x0a\x01\xff", b"\x12\xff\xff\xff\xff\x0f", b"\x0b" * 200) * 20:
                     codes.add(code_of(channel, "/%s/%s" % (service, method), body))
         outcome.tell("malformed requests", codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
+        bad = bytes.fromhex("121a0a180a0c0a130a110a06746578745f610a088080808080808080")
+        for method in ("Classify", "Regress", "MultiInference"):
+            codes = {code_of(channel, "/tensorflow.serving.PredictionService/" + method, body)
+                     for body in (bad, b"\x12\x04\x0a\x02\x0a\x05") * 300}
+            outcome.tell("malformed examples of " + method, codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
+        request = predict_request()
+        request.model_spec.signature_name = "examples"
+        for name in ("text_a", "text_b"):
+            del request.inputs[name]
+        request.inputs["examples"].dtype = 7
+        request.inputs["examples"].tensor_shape.dim.add(size=1)
+        codes = {code_of(channel, PREDICT, request.SerializeToString()) for _ in range(20)}
+        outcome.tell("texts without values", codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
+        with connect(server) as sock:
+            for stream in range(1, 1001, 2):
+                sock.sendall(headers(stream, extra=literal("grpc-timeout", "x") + literal("grpc-encoding", "zz"))
+                             + frame(DATA, 1, stream, message_head(0)))
+                time.sleep(0.002)
         codes = {code_of(channel, path, b"x") for path in ("/x/y", "/", "x", "/" + "x" * 6000, "/grpc.health.v1.Health/X") * 40}
         outcome.tell("methods that are none", codes <= {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "UNKNOWN"}, ", ".join(sorted(codes)))
         codes = {code_of(channel, PREDICT, b"\0" * (MESSAGE + 1))}
@@ -262,6 +282,133 @@ def attack_malformed(outcome):
         written = os.path.getsize(server.log_path) - before
         outcome.tell("what they leave", written < 1000 and lines < 20 and answers(server)[0],
                      "%d bytes of log, %d series of metrics" % (written, lines))
+
+
+def attack_unread(outcome):
+    """Clients that open no window for their answers, which then wait in the server."""
+    window = frame(SETTINGS, 0, 0, b"\0\4\0\0\0\0")
+    status = b"\x0a\x08\x0a\x06albert"
+    metadata = status + b"\x12\x0dsignature_def"
+    for name, connections, calls, path, body in (
+            ("300 connections, one answer each", 300, 1, "/tensorflow.serving.ModelService/GetModelStatus", status),
+            ("250 connections, 127 answers each", 250, 127, "/tensorflow.serving.PredictionService/GetModelMetadata", metadata)):
+        with Server("grpc_unread", "--access_log", "false") as server:
+            answers(server)
+            before = server.megabytes()
+            sockets = []
+            for _ in range(connections):
+                sockets.append(connect(server, greet=False))
+                try:
+                    sockets[-1].sendall(PREFACE + window + b"".join(headers(2 * index + 1, path) + frame(
+                        DATA, 1, 2 * index + 1, message_head(len(body)) + body) for index in range(calls)))
+                except OSError:
+                    pass
+            time.sleep(20 if calls > 1 else 3)
+            held, detail = answers(server)
+            more = server.megabytes(peak=True) - before
+            start = time.monotonic()
+            server.process.send_signal(signal.SIGTERM)
+            try:
+                server.process.wait(40)
+            except subprocess.TimeoutExpired:
+                pass
+            seconds = time.monotonic() - start
+            outcome.tell("unread: " + name, held and more < 600 and seconds < 12, "%+.0f MB at most; %s; ended in %.1f s" % (
+                more, detail, seconds))
+            for sock in sockets:
+                sock.close()
+
+
+def attack_bombs(outcome):
+    with Server("grpc_bombs", "--access_log", "false") as server:
+        answers(server)
+        for name, bits in (("gzip", 31), ("deflate", 15)):
+            before = server.megabytes()
+            compressor = zlib.compressobj(9, zlib.DEFLATED, bits)
+            data = b"".join([compressor.compress(bytes(1 << 20)) for _ in range(1000)] + [compressor.flush()])
+            found = [send_compressed(server, name, data) for _ in range(3)]
+            more = server.megabytes(peak=True) - before
+            outcome.tell("1,000 MB as %.1f MB of %s" % (len(data) / 1e6, name), more < 60 and all(found) and answers(server)[0],
+                         "%+.0f MB, %s" % (more, "refused" if all(found) else "not refused"))
+        entry = b"\x40\x03abc" + number(3900) + b"v" * 3900
+        for name, extra in (("an entry of 3.9 KB, 11,000 times", entry + b"\xbe" * 11000), ("15,000 of the static table", b"\x82" * 15000),
+                            ("an entry of two bytes, 15,000 times", b"\x40\x01a\x01b" + b"\xbe" * 15000),
+                            ("names and values without bytes", b"\0\0\0" * 5000)):
+            before, ending, sent = server.megabytes(), time.monotonic() + 5, [0]
+            threads = [threading.Thread(target=flood, args=(server, lambda stream: headers(stream, extra=extra), ending, sent))
+                       for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            time.sleep(3)
+            held, detail = answers(server)
+            for thread in threads:
+                thread.join()
+            more = server.megabytes(peak=True) - before
+            outcome.tell("headers: " + name, held and more < 100, "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
+
+
+def send_compressed(server, encoding, data):
+    """Whether a request is refused for what it would become."""
+    with connect(server) as sock:
+        sock.settimeout(10)
+        sock.sendall(headers(1, extra=literal("grpc-encoding", encoding)))
+        body, windows, found = b"\1" + struct.pack(">I", len(data)) + data, {0: 65535, 1: 65535}, b""
+        try:
+            while b"larger than max" not in found:
+                size = min(16384, len(body), *windows.values())
+                if size:
+                    sock.sendall(frame(DATA, size == len(body), 1, body[:size]))
+                    body = body[size:]
+                    windows = {stream: room - size for stream, room in windows.items()}
+                    continue
+                came = sock.recv(65536)
+                if not came:
+                    return False
+                found += came
+                while len(found) >= 9 and len(found) >= 9 + int.from_bytes(found[:3], "big") and b"larger than max" not in found:
+                    end = 9 + int.from_bytes(found[:3], "big")
+                    if found[3] == WINDOW_UPDATE:
+                        windows[found[8]] += int.from_bytes(found[9:13], "big")
+                    found = found[end:]
+        except OSError:
+            return False
+        return True
+
+
+def attack_leaving(outcome):
+    """Clients that do not wait for their answers: ordinary ones with short deadlines, and those that are cut off."""
+    with Server("grpc_leaving", "--access_log", "false", "--max_grpc_calls", "20") as server:
+        answers(server)
+        before, late = os.path.getsize(server.log_path), []
+        threads = [threading.Thread(target=call_briefly, args=(server, late)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        body = predict_request().SerializeToString()
+        for is_whole in (0, 1):                # the half-sent ones give way to each other
+            for _ in range(100):
+                with connect(server) as sock:
+                    sock.sendall(b"".join(headers(stream) + frame(DATA, is_whole, stream, message_head(len(body)) + body[:len(body) - 1 + is_whole])
+                                          for stream in range(1, 61, 2)))
+                    time.sleep(0.01)
+        time.sleep(1)
+        held, detail = answers(server)
+        written = os.path.getsize(server.log_path) - before
+        outcome.tell("%d deadlines that passed, 6,000 calls cut off" % len(late), held and not written, "%d bytes of log; %s" % (
+            written, detail))
+
+
+def call_briefly(server, late):
+    request = predict_request()
+    request.inputs["text_a"].string_val[0] = b"x" * 10000
+    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        for index in range(250):
+            try:
+                prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=0.002 * (1 + index % 10))
+            except grpc.RpcError as error:
+                if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                    late.append(index)
 
 
 def code_of(channel, path, body):
@@ -367,7 +514,8 @@ def main() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 8192 else 8192, hard))
     outcome = Outcome()
-    attacks = (attack_idle_connections, attack_half_sent, attack_calls_in_number, attack_malformed, attack_floods, attack_end)
+    attacks = (attack_idle_connections, attack_half_sent, attack_calls_in_number, attack_malformed, attack_floods,
+               attack_unread, attack_bombs, attack_leaving, attack_end)
     for attack in attacks:
         if len(sys.argv) < 2 or attack.__name__[7:] in sys.argv[1:]:
             attack(outcome)

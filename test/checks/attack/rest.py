@@ -1,6 +1,6 @@
 """Attacks REST: framing tricks, what memory may be made to hold, idle connections, pages of others, and the end under load.
 
-  python test/checks/attack/rest.py           # a minute and a half;  --ends 20  for more ends
+  python test/checks/attack/rest.py           # three minutes;  --ends 20  for more ends
 """
 import argparse
 import asyncio
@@ -57,6 +57,7 @@ TRICKS = {
     "many fields": post(*[b"x: y"] * 200), "129 KiB in a head": post(b"x: " + b"y" * 131000),
 }
 HARMLESS = {
+    "a path in UTF-8": post(line="GET /v1/models/模 HTTP/1.1".encode()), "a gzipped body": post(b"Content-Encoding: gzip", LENGTH, body=BEHIND),
     "upgrade": post(b"Upgrade: h2c", b"Connection: Upgrade", LENGTH, body=BEHIND),
     "GET with a body": post(LENGTH, body=BEHIND, line=b"GET /healthz HTTP/1.1"),
     "chunks that hold a request": post(CHUNKED, body=b"%x\r\n%s\r\n0\r\n\r\n" % (len(BEHIND), BEHIND)),
@@ -152,6 +153,45 @@ def half_sent(server, outcome, name, request, num_connections, limit_mb):
                  % (num_connections, len(request) / 1e6, highest - start, good, len(others)))
 
 
+SLOW = {                                       # what each connection sends at first, and then again and again
+    "a body that drips": (post(b"Content-Length: 100000"), b" "),
+    "a head that drips": (b"GET / HTTP/1.1\r\nHost: x\r\nx: ", b"y"),
+    "a chunk's size that drips": (post(CHUNKED, body=b"1;"), b"x"),
+    "a body that drips behind its answer": (post(b"Content-Length: 100000", line=b"POST /none HTTP/1.1"), b" "),
+    "a body that never comes": (post(b"Content-Length: 100000"), b""),
+    "answers that nobody reads": (post(line=b"GET /model.json HTTP/1.1") * 3, post(line=b"GET /model.json HTTP/1.1") * 300),
+}
+
+
+def drip(server, outcome, name, first, further, num_connections=1200, seconds=8):
+    """More connections than the server has room for, none of which is silent or goes; those it closes come again."""
+    connections, asked, good, slowest, end = {}, 0, 0, 0.0, time.monotonic() + seconds
+    while time.monotonic() < end:
+        for number in range(num_connections):
+            try:
+                if number in connections:
+                    connections[number].send(further)
+                else:
+                    connection = socket.create_connection(("127.0.0.1", server.rest_port), timeout=5)
+                    connection.setblocking(False)
+                    connection.send(first)
+                    connections[number] = connection
+            except BlockingIOError:
+                pass
+            except OSError:
+                connections.pop(number, connection).close()
+        for _ in range(3):
+            start = time.monotonic()
+            good += server.is_ready() + (ask_once(server.rest_port) == 200)
+            asked += 2
+            slowest = max(slowest, time.monotonic() - start)
+            time.sleep(0.1)
+    for connection in connections.values():
+        connection.close()
+    outcome.tell("%d connections with %s" % (num_connections, name), good == asked,
+                 "%d of %d others answered, the slowest after %.1f s" % (good, asked, slowest))
+
+
 def ask_once(port):
     got = statuses(ask(port, GOOD.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), seconds=20))
     return got[0] if got else 0
@@ -208,6 +248,34 @@ class Client(threading.Thread):
             if headers.get(b"connection") == b"close":
                 return True
         return False
+
+
+class Pipeline(threading.Thread):
+    """Sends five requests in one piece, each time over a new connection, until there is none to be had."""
+
+    def __init__(self, port):
+        super().__init__(daemon=True)
+        self.port, self.lost = port, []
+        self.start()
+
+    def run(self):
+        while True:
+            try:
+                connection = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+            except OSError:
+                return
+            with connection:
+                connection.sendall(GOOD * 5)
+                answers = b""
+                try:
+                    piece = connection.recv(65536)
+                    while piece:
+                        answers += piece
+                        piece = answers.count(b"HTTP/1.1 ") < 5 and connection.recv(65536)
+                except OSError as error:
+                    self.lost.append(str(error))
+                if answers.count(b"HTTP/1.1 ") < 5:
+                    self.lost.append("%d of 5 in one piece were answered" % answers.count(b"HTTP/1.1 "))
 
 
 def idle(outcome, limit_files):
@@ -289,6 +357,7 @@ def ends(outcome, count, num_clients=50):
     for number in range(count):
         with target.Server("http_end", "--access_log", "false") as server:
             clients = [Client(server.rest_port) for _ in range(num_clients)]
+            pipelines = [Pipeline(server.rest_port) for _ in range(2)]
             kept = [socket.create_connection(("127.0.0.1", server.rest_port)) for _ in range(20)]
             time.sleep(0.5 + 0.05 * number)
             server.process.send_signal(signal.SIGTERM)
@@ -300,6 +369,9 @@ def ends(outcome, count, num_clients=50):
                 client.join(60)
                 answered += client.answered
                 lost += client.lost
+            for pipeline in pipelines:
+                pipeline.join(60)
+                lost += pipeline.lost
             for connection in kept:
                 connection.close()
     outcome.tell("SIGTERM under load", not lost and slow < 10 and answered > 0, "%d ends with %d clients: %d answers, %d lost%s; at most %.1f s"
@@ -335,6 +407,9 @@ def main() -> int:
         half_sent(server, outcome, "half-sent bodies", big, 1000, 250)
         half_sent(server, outcome, "half-sent heads", post(b"x: " + b"y" * 65000)[:-2], 1000, 150)
         outcome.tell("the server lives", server.is_alive() and server.is_ready(), "%.0f MB at most" % server.megabytes(peak=True))
+    for name, (first, further) in SLOW.items():
+        with target.Server("http_slow", "--access_log", "false") as server:
+            drip(server, outcome, name, first, further)
     leaving(outcome)
     idle(outcome, 0)
     idle(outcome, 1024)

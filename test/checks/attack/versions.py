@@ -1,4 +1,4 @@
-"""Versions whose files hang or never end, beside good ones: a FIFO, a dead mount, a warm-up without end, a folder without end.
+"""Versions whose files hang, never end, are too large or say nonsense, beside good ones: a FIFO, a dead mount, a warm-up without end, ….
 
 As root, for the mount: it is a file system whose requests nobody answers, in a mount namespace that ends with this script.
 """
@@ -19,14 +19,19 @@ from target import FOLDER, ROOT, Outcome, Server, export_model
 
 SECONDS = 60                                   # for whatever should happen soon
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
-RECORDS = 300000                               # of a warm-up that does not end by itself
+COPIES = 6000                                  # of the warm-up requests: one that does not end by itself, and is no larger than may be
+LARGE = {"assets.extra/vocab.txt": 3 << 30, "assets.extra/model_card.json": 1 << 30, "assets.extra/tf_serving_warmup_requests": 1 << 30,
+         "saved_model.pb": 1900 << 20}
 
 
 def main() -> int:
     outcome = Outcome()
     shutil.rmtree(os.path.join(FOLDER, "versions"), ignore_errors=True)
     good = export_model(os.path.join(FOLDER, "export"))
-    hanging = {"a FIFO": make_fifo, "20,000 files": make_many_files, "a warm-up without end": make_endless}
+    hanging = {"a FIFO": make_fifo, "20,000 files": make_many_files, "a warm-up without end": make_endless,
+               "a card whose config is a list": with_card(b'{"labels": ["0", "1"], "config": []}'),
+               "a card whose positions are a text": with_card(b'{"labels": ["0", "1"], "config": {"max_position_embeddings": "x"}}'),
+               **{"%s of %d MB with nothing in it" % (name, size >> 20): with_large(name, size) for name, size in LARGE.items()}}
     try:
         is_root = enter_namespace()
         if is_root:
@@ -50,7 +55,8 @@ def try_beside(outcome: Outcome, name: str, good: str, make: Callable[[str, str]
                                              versions_folder=folder) as server:
         make(good, os.path.join(folder, "2"))
         said = wait_for(lambda: state(server, 2) == "END" and message(server, 2))
-        outcome.tell(name + ": told", bool(said), said or "nothing is said")
+        outcome.tell(name + ": told", bool(said) and server.megabytes(peak=True) < 1000,
+                     "%s; %.0f MB at most" % (said or "nothing is said", server.megabytes(peak=True)))
         os.rename(shutil.copytree(good, os.path.join(folder, ".3")), os.path.join(folder, "3"))
         start = time.monotonic()
         serves = wait_for(lambda: state(server, 3) == "AVAILABLE")
@@ -133,9 +139,27 @@ def make_endless(good: str, folder: str) -> None:
     with open(path, "rb") as stream:
         records = stream.read()
     with open(path, "wb") as stream:
-        for _ in range(RECORDS // 1000):
+        for _ in range(COPIES // 1000):
             stream.write(records * 1000)
     os.rename(folder + ".tmp", folder)
+
+
+def with_card(card: bytes) -> Callable[[str, str], None]:
+    def make(good: str, folder: str) -> None:
+        shutil.copytree(good, folder + ".tmp")
+        with open(os.path.join(folder + ".tmp", "assets.extra", "model_card.json"), "wb") as stream:
+            stream.write(card)
+        os.rename(folder + ".tmp", folder)
+    return make
+
+
+def with_large(name: str, size: int) -> Callable[[str, str], None]:
+    def make(good: str, folder: str) -> None:
+        shutil.copytree(good, folder + ".tmp")
+        with open(os.path.join(folder + ".tmp", name), "wb") as stream:
+            stream.truncate(size)              # it takes no room on the disk
+        os.rename(folder + ".tmp", folder)
+    return make
 
 
 def make_dead(good: str, folder: str) -> None:

@@ -49,6 +49,15 @@ def test_many_brackets_are_not_deep():
     json_text.require_depth(json.dumps(wide).encode())
 
 
+def test_values_lists_and_objects_are_counted_outside_strings():
+    for text in ('[1, 2, {"a": 3}]', '["[[,,,,", "{{\\",\\\\", []]', '[[], {}]'):
+        json_text.require_few(text.encode(), 4, 3)
+    for text, message in (("[1, 2, 3, 4, 5]", "more than 4 values"), ("[[], [], {}]", "more than 3 lists and objects"),
+                          ('["a", "\\\\", "", "", ""]', "more than 4 values"), ("[" + '"' * 100, "more than 4 values")):
+        with pytest.raises(ValueError, match=message):
+            json_text.require_few(text.encode(), 4, 3)
+
+
 def test_integers_have_an_end():
     assert json_text.loads("1" * 4300) == int("1" * 4300)
     with pytest.raises(ValueError):            # Python's own, from 3.7.14 on

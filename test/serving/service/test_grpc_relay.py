@@ -6,12 +6,18 @@ import pytest
 from served import run
 
 from serving.service import grpc_relay
-from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
-                                        HEADERS, MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
-                                        ClientFrames, Connection, Relay, RelayLimits, ServerFrames, frame,
-                                        goaway)
+from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
+                                MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS, ClientFrames, Connection, Relay, RelayLimits,
+                                ServerFrames, frame, goaway)
 
 GREETING = PREFACE + frame(SETTINGS, 0, 0, b"")
+HEAD = grpc_relay.literal_header("a", "bc")
+
+
+@pytest.fixture(autouse=True)
+def calls_that_take_nothing(monkeypatch):
+    """But their requests and answers: so sums are of what a test sends."""
+    monkeypatch.setattr(grpc_relay, "CALL_BYTES", 0)
 
 
 class Seen(list):
@@ -48,7 +54,7 @@ class Transport:
 
 def client_frames(suffix=b""):
     frames = ClientFrames(Seen(), Seen())
-    frames.suffix = suffix
+    frames.suffix = lambda stream: suffix
     return frames
 
 
@@ -72,21 +78,21 @@ def call(stream, size, flags=END_STREAM):
 @pytest.mark.parametrize("piece", [1, 2, 7, 10, 1000])
 def test_what_a_client_sends_goes_on_however_it_is_cut(piece):
     frames = client_frames(b"!!")
-    sent = GREETING + frame(HEADERS, END_HEADERS, 1, b"head") + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
+    sent = GREETING + frame(HEADERS, END_HEADERS, 1, HEAD) + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
     passed = b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece))
-    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, b"head"), frame(HEADERS, END_HEADERS, 1, b"head!!"))
-    assert frames._on_block == [(1, 4, False)]
+    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, HEAD), frame(HEADERS, END_HEADERS, 1, HEAD + b"!!"))
+    assert frames._on_block == [(1, 35, False)]
     assert frames._on_frame == [(SETTINGS, 0, 0, 0), (DATA, END_STREAM, 1, 30), (RST_STREAM, 0, 1, 4)]
 
 
 @pytest.mark.parametrize("sent", [
-    frame(HEADERS, END_STREAM, 3, b"he") + frame(CONTINUATION, 0, 3, b"a") + frame(CONTINUATION, END_HEADERS, 3, b"d"),
-    frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + b"head" + b"\0\0"),
+    frame(HEADERS, END_STREAM, 3, HEAD[:2]) + frame(CONTINUATION, 0, 3, HEAD[2:3]) + frame(CONTINUATION, END_HEADERS, 3, HEAD[3:]),
+    frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + HEAD + b"\0\0"),
 ])
 def test_a_header_block_goes_on_in_one_frame(sent):
     frames = client_frames(b"!")
-    assert frames.feed(PREFACE + sent) == PREFACE + frame(HEADERS, END_HEADERS | END_STREAM, 3, b"head!")
-    assert frames._on_block == [(3, 4, True)]
+    assert frames.feed(PREFACE + sent) == PREFACE + frame(HEADERS, END_HEADERS | END_STREAM, 3, HEAD + b"!")
+    assert frames._on_block == [(3, 35, True)]
 
 
 @pytest.mark.parametrize("sent", [
@@ -155,6 +161,16 @@ def test_beyond_the_bytes_of_all_the_connection_with_the_most_ends():
     run(session())
 
 
+def test_of_connections_that_hold_the_same_the_newest_ends():
+    async def session():
+        relay = relay_of(max_bytes=1000)
+        connections = [connected(relay) for _ in range(8)]
+        for connection in connections:
+            connection.client_sent(call(1, 130, 0))
+        assert [each._client.is_closed for each in connections] == [False] * 7 + [True]
+    run(session())
+
+
 def test_beyond_the_connections_the_one_that_is_missed_least_ends():
     async def session():
         relay = relay_of(max_connections=3)
@@ -169,6 +185,137 @@ def test_beyond_the_connections_the_one_that_is_missed_least_ends():
         answered.client_sent(call(3, 1))
         late = connected(relay)
         assert late._client.is_closed and not answered._client.is_closed
+    run(session())
+
+
+class Clock:
+    """An event loop's time that goes on when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 1000.0
+        monkeypatch.setattr(asyncio.get_event_loop(), "time", lambda: self.now)
+
+
+def named(connection, stream):
+    return "%d.%d" % (connection.number, stream)
+
+
+def test_unread_answers_are_held_and_requests_grow():
+    async def session():
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 300) + call(3, 300))
+        relay.grew(named(connection, 1), 5000)
+        assert (relay.held, connection.num_waiting) == (5600, 2)
+        relay.answered(named(connection, 1), 70)
+        assert (relay.held, connection.num_waiting) == (300 + 70, 1)
+        connection.server_sent(frame(HEADERS, END_HEADERS, 1, b""))
+        assert connection.is_waiting and relay.held == 300 + 70
+        connection.server_sent(frame(DATA, END_STREAM, 1, b"x"))
+        assert (relay.held, connection.num_waiting, connection._unread) == (300, 1, {})
+        relay.answered(named(connection, 1), 70)                       # of calls and connections that are over
+        relay.answered("99.1", 70)
+        relay.answered("", 70)
+        assert relay.held == 300
+        connection.lost()
+        assert relay.held == 0
+    run(session())
+
+
+def test_who_leaves_answers_unread_gives_way_first(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_connections=3, max_bytes=10 ** 6)
+        unread, waiting, idle = (connected(relay) for _ in range(3))
+        for each in (unread, waiting):
+            each.client_sent(call(1, 1))
+        relay.answered(named(unread, 1), 1)
+        connected(relay)
+        assert [each._client.is_closed for each in (unread, waiting, idle)] == [False, False, True]
+        relay.answered(named(unread, 3), 1)
+        clock.now += grpc_relay.UNREAD_SECONDS + 1
+        connected(relay)
+        assert [each._client.is_closed for each in (unread, waiting)] == [True, False]
+    run(session())
+
+
+def test_watches_give_way_and_are_not_hurried(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_connections=1, max_bytes=10 ** 6)
+        watching = connected(relay)
+        watching.client_sent(call(1, 1))
+        relay.answered(named(watching, 1), 1, ends=False)
+        clock.now += 1000
+        watching._end_if_unread()
+        assert not watching._client.is_closed and not watching.is_waiting
+        connected(relay)
+        assert watching._client.is_closed
+    run(session())
+
+
+def test_answers_that_are_not_read_in_time_end_the_connection(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 1) + call(3, 1) + call(5, 1))
+        relay.answered(named(connection, 1), 1)
+        relay.answered(named(connection, 3), 1)
+        connection.server_sent(frame(HEADERS, END_STREAM, 1, b""))
+        clock.now += grpc_relay.READ_SECONDS - 1
+        connection.server_sent(frame(HEADERS, END_HEADERS, 3, b"") + frame(DATA, 0, 3, b"x"))     # byte by byte
+        relay.answered(named(connection, 5), 1)
+        connection._end_if_unread()
+        assert not connection._client.is_closed and connection._is_timed
+        clock.now += 2
+        connection._end_if_unread()
+        assert connection._client.is_closed and relay.held == 0
+    run(session())
+
+
+def test_the_end_waits_for_calls_but_not_for_who_does_not_read(monkeypatch):
+    async def session():
+        clock = Clock(monkeypatch)
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        connection.client_sent(call(1, 1) + call(3, 1))
+        relay.answered(named(connection, 1), 1)
+        clock.now += grpc_relay.END_SECONDS + 1
+        connection._end_when_answered()
+        assert not connection._client.is_closed                        # the other is not answered
+        relay.answered(named(connection, 3), 1)
+        connection._end_when_answered()
+        assert not connection._client.is_closed                        # but may be about to read that
+        clock.now += grpc_relay.END_SECONDS + 1
+        connection._end_when_answered()
+        assert connection._client.is_closed
+    run(session())
+
+
+def test_calls_take_more_than_their_bytes(monkeypatch):
+    async def session():
+        monkeypatch.setattr(grpc_relay, "CALL_BYTES", 1000)
+        relay = relay_of(max_bytes=5000)
+        connection = connected(relay)
+        connection.client_sent(call(1, 10) + call(3, 10))
+        assert relay.held == 2020
+        relay.answered(named(connection, 1), 70)
+        assert relay.held == 2080
+        connection.client_sent(b"".join(call(stream, 0, 0) for stream in (5, 7, 9)))
+        assert connection._client.is_closed and relay.held == 0
+    run(session())
+
+
+def test_a_header_block_counts_as_what_it_becomes():
+    async def session():
+        relay = relay_of(max_bytes=10 ** 6)
+        connection = connected(relay)
+        kept = b"\x40\x01a\x64" + b"v" * 100
+        connection.client_sent(frame(HEADERS, END_HEADERS, 1, kept + b"\xbe" * 9))
+        assert relay.held == 10 * (101 + 32)
+        connection.client_sent(frame(HEADERS, END_HEADERS, 3, b"\xbe" * 1000))
+        assert connection._client.is_closed and relay.held == 0
     run(session())
 
 

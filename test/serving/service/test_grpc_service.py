@@ -1,10 +1,16 @@
 import asyncio
 import gc
+import gzip
+import logging
 import os
+import sys
+import types
+import zlib
 
 import grpc
 import pytest
 import tensorflow.compat.v1 as tf
+from grpc._cython.cygrpc import ExecuteBatchError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from served import make_inference, run
 from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
@@ -14,7 +20,7 @@ from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2,
 from serving.server import bind
 from serving.service.errors import RequestError
 from serving.service.grpc_relay import RelayLimits
-from serving.service.grpc_service import MAX_STREAMS, Calls, GrpcLimits, GrpcServer
+from serving.service.grpc_service import MAX_STREAMS, Calls, Doors, GrpcLimits, GrpcServer, answered, inflated
 from serving.service.monitoring import Monitor
 
 
@@ -148,6 +154,121 @@ def test_a_deadline_that_has_passed_is_told_and_counted(with_stubs):
             await prediction.Predict(predict_request(text_a=["x" * 1000] * 8, text_b=[""] * 8), timeout=0.0001)
         assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     with_stubs(ask)
+
+
+@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
+def test_compressed_requests(with_channel, saved_model, compression):
+    async def ask(channel, monitor):
+        prediction = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        request = predict_request(text_a=["北京" * 100] * 2, text_b=["x"] * 2)
+        assert await prediction.Predict(request, compression=compression) == await prediction.Predict(request)
+        health = health_pb2_grpc.HealthStub(channel)
+        assert (await health.Check(health_pb2.HealthCheckRequest(), compression=compression)).status == 1
+        for path in ("/tensorflow.serving.PredictionService/Predict", "/grpc.health.v1.Health/Check"):
+            with pytest.raises(grpc.RpcError) as failed:
+                await channel.unary_unary(path)(bytes(10 ** 7), compression=compression)
+            assert failed.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert failed.value.details() == "Decompressed message is larger than max (100000)"
+    with_channel(ask)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress])
+def test_what_is_inflated(compress):
+    assert inflated(compress(b"x" * 100), 100) == b"x" * 100
+    for data in (compress(b"x")[:-1], compress(b"x") + b"y", compress(b"x")[:2] + b"\xff" * 9):
+        with pytest.raises(RequestError, match="Could not decompress"):
+            inflated(data, 100)
+    with pytest.raises(RequestError, match="larger than max .99."):
+        inflated(compress(b"x" * 100), 99)
+    for data in (b"", b"\x0a", b"\x1f", b"\x0a\x08\x0a\x06albert"):
+        assert inflated(data, 1) is data
+
+
+@pytest.mark.parametrize("method", ["Regress", "MultiInference", "Classify"])
+@pytest.mark.parametrize("body", [b"\x12\x04\x0a\x02\x0a\x05", b"\x12\x0f\x0a\x0d\x0a\x0b\x0a\x09\x0a\x07\x0a\x01\xff\x12\x02\x0a\x00"])
+def test_what_is_no_example_is_the_callers_mistake_whatever_is_asked(with_channel, method, body, capfd):
+    async def ask(channel, monitor):
+        with pytest.raises(grpc.RpcError) as failed:
+            await channel.unary_unary("/tensorflow.serving.PredictionService/" + method)(body)
+        assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+    with_channel(ask)
+    assert "protobuf" not in capfd.readouterr().err
+
+
+class Relayed:
+    """Stands for a relay, and writes down which calls are answered."""
+    client_header, call_header = "client", "call"
+
+    def __init__(self):
+        self.noted = []
+
+    def answered(self, *facts):
+        self.noted.append(facts)
+
+
+class Over:
+    """A call that is over when its handler begins, or when it ends."""
+
+    def __init__(self, error=None):
+        self._error = error
+
+    def invocation_metadata(self):
+        return (("call", "7.1"), ("client", "ipv4:1.2.3.4:5"))
+
+    async def send_initial_metadata(self, metadata):
+        if self._error:
+            raise self._error
+
+
+@pytest.mark.parametrize("error", [ExecuteBatchError("over"), grpc.aio.UsageError("over")])
+@pytest.mark.parametrize("is_over_at_once", [True, False])
+def test_calls_that_are_over_are_cancelled_ones(error, is_over_at_once):
+    async def session():
+        async def answer():
+            raise error
+        counted, relay = [], Relayed()
+        monitor = types.SimpleNamespace(count=lambda *facts, client: counted.append((facts[2], client)))
+        with pytest.raises(asyncio.CancelledError):
+            await answered(Doors(monitor, relay, None, None, None), "Predict", Over(error if is_over_at_once else None), answer)
+        assert counted == [("CANCELLED", "ipv4:1.2.3.4:5")] and relay.noted == [("7.1", 0)]
+    run(session())
+
+
+def test_answers_are_told_with_their_size():
+    async def session():
+        async def answer():
+            return health_pb2.HealthCheckResponse(status=1)
+        relay = Relayed()
+        monitor = types.SimpleNamespace(count=lambda *facts, client: None)
+        await answered(Doors(monitor, relay, None, None, None), "Check", Over(), answer)
+        assert relay.noted == [("7.1", 2)]
+    run(session())
+
+
+def test_a_read_that_fails_after_its_call_was_refused_is_not_logged(caplog):
+    async def session():
+        call = Call()
+        with pytest.raises(RequestError):
+            await Calls(1, 0.01).received(call)
+        call.request.set_exception(grpc.aio.UsageError("RPC already finished."))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        del call
+        gc.collect()
+    run(session())
+    assert caplog.records == []
+
+
+def test_only_calls_that_are_over_are_left_out_of_the_log(with_channel, caplog):
+    async def ask(channel, monitor):
+        for error in (ExecuteBatchError("over"), grpc.aio.UsageError("over"), ValueError("a fault")):
+            try:
+                raise error
+            except Exception:
+                logging.getLogger("grpc._cython.cygrpc").error("Unexpected", exc_info=sys.exc_info())
+        logging.getLogger("grpc._cython.cygrpc").error("other")
+    with_channel(ask)
+    assert [record.exc_info and type(record.exc_info[1]) for record in caplog.records if "cygrpc" in record.name] == [ValueError, None]
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"\x0a\x05", b"\x0a\x03\x0a\x01\xff", b"\x0b"])

@@ -91,6 +91,26 @@ def test_errors(with_client, method, path, body, status, message):
     with_client(ask)
 
 
+def test_a_failure_of_our_own_is_told_in_json(with_client, monkeypatch, caplog):
+    async def ask(client, app):
+        async def fails(target, inputs):
+            raise AttributeError("a secret")
+        monkeypatch.setattr(app._inference, "predict", fails)
+        answer = await client.post(PREDICT, json=TEXTS, headers={"x-request-id": "mine"})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (500, "mine")
+        assert answer.json() == {"error": "The server failed; its log says more of request mine"}
+    with_client(ask)
+    assert "request mine failed" in caplog.text and "a secret" in caplog.text
+
+
+def test_a_body_in_an_encoding(with_client):
+    async def ask(client, app):
+        answer = await client.post(PREDICT, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+        assert (answer.status_code, answer.json()) == (415, {"error": "The content-encoding must be identity, got gzip"})
+        assert (await client.post(PREDICT, json=TEXTS, headers={"content-encoding": "identity"})).status_code == 200
+    with_client(ask)
+
+
 def test_a_body_without_a_length_is_limited_too(with_client):
     async def ask(client, app):
         async def chunks():

@@ -14,8 +14,11 @@ REQUEST = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
 
 async def app(scope, receive, send):
     await asyncio.sleep(0.1)
-    bodies.append((await receive())["body"])
-    body = b"ok" if scope["path"] == "/" else bytes(LARGE)
+    message = await receive()
+    bodies.append(message["body"])
+    while scope["path"] == "/whole" and message.get("more_body"):
+        message = await receive()
+    body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
@@ -300,6 +303,75 @@ def test_where_none_is_idle_a_request_is_refused(patiently):
         assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
         other.close()
     patiently(ask, max_open=1)
+
+
+HALF_SENT = b"POST /whole HTTP/1.1\r\nhost: x\r\nContent-Length: 100000\r\n\r\n"
+
+
+@pytest.mark.parametrize("slow", [b"GET / HTTP/1.1\r\nx: y", HALF_SENT, HALF_SENT + b"{",
+                                  HALF_SENT.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked") + b"1"],
+                         ids=["head", "no body yet", "body", "chunk's size"])
+def test_where_none_is_idle_the_slowest_request_that_is_half_sent_gives_way(patiently, slow):
+    async def ask(reader, writer):
+        writer.write(HALF_SENT + b" " * 5000)
+        slow_reader, slow_writer = await asyncio.open_connection(*patiently.address)
+        slow_writer.write(slow)
+        await asyncio.sleep(0.02)
+        slow_writer.write(b"1")                # it is not silent
+        other_reader, other = await asyncio.open_connection(*patiently.address)
+        other.write(REQUEST)
+        assert await answer(other_reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert (await slow_reader.readline()).startswith(b"HTTP/1.1 503 ")
+        writer.write(b" " * 95000)
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        slow_writer.close()
+        other.close()
+    patiently(ask, max_open=2)
+
+
+@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", HALF_SENT.replace(b"/whole", b"/") + b"{", REQUEST.replace(b"/ ", b"/large ")],
+                         ids=["told to go", "answered before the body has come", "an answer that is not read"])
+def test_who_has_an_answer_and_does_not_go_gives_way(patiently, sent):
+    async def ask(reader, writer):
+        writer.transport.pause_reading()
+        writer.write(sent)
+        await asyncio.sleep(0.2)
+        other_reader, other = await asyncio.open_connection(*patiently.address)
+        other.write(REQUEST)
+        assert await answer(other_reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert len(patiently.connections.open) == 1
+        writer.transport.resume_reading()
+        try:
+            assert (await reader.read()).count(b"HTTP/1.1 ") <= 1
+        except ConnectionError:
+            pass
+        other.close()
+    patiently(ask, max_kept=2 * LARGE, max_open=1)
+
+
+def test_health_is_told_even_where_there_is_no_room(patiently):
+    async def ask(reader, writer):
+        writer.write(REQUEST)                  # is being answered
+        await asyncio.sleep(0.01)
+        other_reader, other = await asyncio.open_connection(*patiently.address)
+        for path in (b"/healthz", b"/readyz"):
+            other.write(REQUEST.replace(b"/ ", path + b" "))
+            assert (await other_reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+            await other_reader.readexactly(2)
+        other.close()
+    patiently(ask, max_open=1)
+
+
+@pytest.mark.parametrize("pieces", [[5], [1, 4], [2, 2, 1]])
+def test_all_that_has_come_is_answered_before_the_end(patiently, pieces):
+    async def ask(reader, writer):
+        patiently.connections.drain()
+        for count in pieces:
+            writer.write((POST + b"\r\n{}") * count)
+            await asyncio.sleep(0.01)
+        answers = (await reader.read()).split(b"HTTP/1.1 200 OK")[1:]
+        assert [b"connection: close" in each for each in answers] == [False] * 4 + [True]
+    patiently(ask)
 
 
 @pytest.mark.parametrize("requests", [1, 3])

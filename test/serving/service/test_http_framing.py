@@ -120,3 +120,7 @@ def test_a_long_chunked_body_of_small_chunks():
     body = ChunkedBody()
     for _ in range(50):
         assert len(body.feed(b"8\r\n01234567\r\n" * 1000)[0]) == 8000
+
+
+def test_a_path_in_chinese_is_read_as_a_url_has_it():
+    assert read_head(head(line="GET /v1/models/模?x=京 HTTP/1.1".encode())).target == b"/v1/models/%E6%A8%A1?x=%E4%BA%AC"

@@ -1,6 +1,7 @@
 import pytest
 import tensorflow.compat.v1 as tf
 from served import LIMITS
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from serving.service import limits
@@ -67,10 +68,38 @@ def test_messages_of_too_many_fields(message, data):
 
 @pytest.mark.parametrize("data", [
     predict_pb2.PredictRequest(output_filter=["x"] * 1000).SerializeToString() + b"\x22" + b"\xff\xff\x03" + b"x" * 65535,
-    b"\xff" * 50000, b"\x00" * 40000, b"\x12" + b"\xff" * 9 + b"\x01" + b"x" * 50000, b"x" * 10,
+    b"x" * 10,                                 # ASCII: no text in it is anything but UTF-8
 ])
 def test_others_are_left_to_the_parser(data):
     limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS._replace(max_fields=50000))
+
+
+@pytest.mark.parametrize("data", [             # the parser would read on, and write a line about the text behind
+    b"\x12\x1a\x0a\x18\x0a\x0c\x0a\x13\x0a\x11\x0a\x06text_a\x0a\x08" + b"\x80" * 8,     # a length beyond its message
+    b"\x0a\x02\x0a\x80\x01x\x1a\x01\xff",     # a number that ends in the next field
+    b"\x0a\x03\x0d\x80\x80\x00\x00", b"\x0a\x01\x09\x80",     # numbers of fixed size beyond their message
+    b"\xff" * 50000, b"\x00" * 40000, b"\x12" + b"\xff" * 9 + b"\x01" + b"x" * 50000,
+    b"\x0b\x80\x01\x01", b"\x0a\x01\x14\x80", b"\x0e\x80", b"\x80\x80\x80\x80\x80\x01\x00",    # groups, types and tags that are none
+])
+def test_what_is_malformed_and_no_ascii_never_reaches_the_parser(data):
+    with pytest.raises(RequestError, match="Could not parse %d bytes as tensorflow.serving.ClassificationRequest" % len(data)):
+        limits.check_message(data, classification_pb2.ClassificationRequest.DESCRIPTOR, LIMITS._replace(max_fields=50000))
+
+
+def test_messages_within_messages_beyond_those_that_are_looked_at():
+    tensor = b"\x7a\x03\x0a\x01\xff"           # with a variant, whose text is no UTF-8
+    for _ in range(40):
+        for field in (b"\x1a", b"\x7a"):      # a variant's tensor, a tensor's variant
+            tensor = field + bytes([len(tensor) & 127 | 128, len(tensor) >> 7]) + tensor
+    with pytest.raises(RequestError, match="Could not parse"):
+        limits.check_message(tensor, TensorProto.DESCRIPTOR, LIMITS)
+
+
+def test_messages_of_any_language_pass():
+    request = predict_pb2.PredictRequest(output_filter=["北京", "x"])
+    request.inputs["é"].CopyFrom(tf.make_tensor_proto(["北京".encode(), b"\xff"]))
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([[-1, 2]], tf.int64))
+    limits.check_message(request.SerializeToString(), request.DESCRIPTOR, LIMITS)
 
 
 def test_what_is_told_of_names():

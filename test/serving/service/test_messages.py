@@ -71,6 +71,25 @@ def test_more_values_than_the_shape_has_are_not_read():
         messages.predict_inputs(request)
 
 
+@pytest.mark.parametrize("shape", [[1], [2, 3], []])
+def test_texts_without_values(shape):
+    request = predict_pb2.PredictRequest()
+    request.inputs["x"].dtype = tf.string.as_datatype_enum
+    request.inputs["x"].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
+    with pytest.raises(RequestError, match="input x: its shape has %d elements, got no string_val" % np.prod(shape, dtype=int)):
+        messages.predict_inputs(request)
+
+
+def test_what_a_tensor_leaves_out_is_as_tensorflow_has_it():
+    request = predict_pb2.PredictRequest()
+    request.inputs["zeros"].dtype = tf.int32.as_datatype_enum
+    request.inputs["zeros"].tensor_shape.dim.add(size=2)
+    request.inputs["texts"].CopyFrom(tf.make_tensor_proto(["x"], shape=[3]))
+    request.inputs["none"].CopyFrom(tf.make_tensor_proto([], tf.string))
+    found = messages.predict_inputs(request)
+    assert found["zeros"].tolist() == [0, 0] and found["texts"].tolist() == [b"x"] * 3 and found["none"].tolist() == []
+
+
 def test_types_and_shapes_of_tensors_that_are_not_built():
     request = predict_pb2.PredictRequest()
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([[7, 8, 9]], tf.int32))

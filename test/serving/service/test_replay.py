@@ -87,6 +87,12 @@ def regress_log():
     return log
 
 
+def without_values():
+    log = warmup.predict_log("examples", {"examples": [b""]})
+    log.predict_log.request.inputs["examples"].ClearField("string_val")
+    return log
+
+
 @pytest.mark.parametrize("record, message", [
     (b"\xff", "record 0: no tensorflow.serving.PredictionLog"),
     (b"", "record 0: wanted a predict_log or classify_log, got none"),
@@ -95,6 +101,7 @@ def regress_log():
     (warmup.predict_log("", {"text_a": [b"x"]}), "record 0: input size does not match signature: got text_a, wanted text_a, text_b"),
     (warmup.predict_log("", {"text_a": [[b"x"]], "text_b": [b""]}), r"record 0: input text_a: its shape must be (?,), got [1, 1]"),
     (warmup.predict_log("examples", {"examples": b""}), r"record 0: input examples: its shape must be (?,), got []"),
+    (without_values(), "record 0: input examples: its shape has 1 elements, got no string_val"),
     (warmup.predict_log("examples", {"examples": np.int32([1])}), "record 0: input examples: its type must be string, got int32"),
     (warmup.classify_log("classify", []), "record 0: Input is empty."),
 ], ids=lambda value: "" if isinstance(value, (bytes, str)) else value.WhichOneof("log_type"))

@@ -66,12 +66,27 @@ def test_what_does_not_fit(request_, wanted, message):
 @pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000, b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
 def test_what_is_nested_too_deep_never_reaches_the_parser(body, monkeypatch):
     monkeypatch.setattr(rest.orjson, "loads", None)            # which would end this process
-    with pytest.raises(RequestError, match="JSON Parse error: lists and objects are nested more than 64 deep"):
-        rest.parse(body)
+    with pytest.raises(RequestError, match="JSON Parse error: (lists and objects are nested more than 64 deep|has more than)"):
+        rest.parse(body, LIMITS)
+
+
+@pytest.mark.parametrize("unit", [b"1.5,", b"null,", b"[],", b"{},", b'{"a":{}},', b"[{}],", b'"",', b'"a""b"', b'"\\"",'])
+def test_what_is_too_wide_never_reaches_the_parser(unit, monkeypatch):
+    monkeypatch.setattr(rest.orjson, "loads", None)
+    with pytest.raises(RequestError, match="JSON Parse error: has more than [0-9]+ (values|lists and objects)"):
+        rest.parse(b'{"instances": ["a"], "x": [' + unit * 100000 + b"null]}", LIMITS)
+
+
+def test_a_request_may_be_as_large_as_its_limits():
+    ids = [[7] * 512] * 8
+    row = {"input_ids": ids[0], "input_mask": ids[0], "segment_ids": ids[0]}
+    for asked in ({"inputs": dict(row, input_ids=ids, input_mask=ids, segment_ids=ids)}, {"instances": [row] * 8},
+                  {"examples": [{str(number): {"b64": ""} for number in range(125)}] * 8}, {"instances": ['[{,\\"' * 100000] * 8}):
+        assert rest.parse(json.dumps(asked).encode(), LIMITS) == asked
 
 
 def test_brackets_in_texts_are_no_depth():
-    assert rest.parse(b'{"inputs": ["' + b"[" * 100 + b'"]}') == {"inputs": ["[" * 100]}
+    assert rest.parse(b'{"inputs": ["' + b"[" * 100 + b'"]}', LIMITS) == {"inputs": ["[" * 100]}
 
 
 @pytest.mark.parametrize("body, message", [
@@ -80,7 +95,14 @@ def test_brackets_in_texts_are_no_depth():
     (b"3", "must be an object, got Number")])
 def test_bodies_that_are_no_request(body, message):
     with pytest.raises(RequestError, match=message):
-        rest.parse(body)
+        rest.parse(body, LIMITS)
+
+
+def test_labels_that_are_no_text():
+    outputs = {"label": np.array([b"\xff"], dtype=object)}
+    assert json.loads(rest.predict_response(False, outputs)) == {"predictions": [{"b64": "/w=="}]}
+    outputs = {"classes": [[b"\xff", "好".encode()]], "scores": [[0.5, 0.25]]}
+    assert json.loads(rest.classify_response(outputs)) == {"results": [[[{"b64": "/w=="}, 0.5], ["好", 0.25]]]}
 
 
 def test_signature_name():
@@ -102,7 +124,7 @@ OUTPUTS = {"label": np.array([b"1", "否".encode()], dtype=object), "probabiliti
     ({"inputs": 1}, {"x_bytes": np.array([b"\xff"], dtype=object)}, {"outputs": [{"b64": "/w=="}]}),
 ])
 def test_predict_response(request_, outputs, body):
-    assert json.loads(rest.predict_response(request_, outputs).decode()) == body
+    assert json.loads(rest.predict_response(rest.is_by_columns(request_), outputs).decode()) == body
 
 
 def test_classify():

@@ -376,6 +376,28 @@ def test_too_many_files(base_path, monkeypatch):
         fingerprint(str(base_path / "7"))
 
 
+@pytest.mark.parametrize("path, most", [
+    ("assets.extra/vocab.txt", 64 << 20), ("assets.extra/model_card.json", 64 << 20), ("assets/x", 64 << 20), ("variables/variables.index", 64 << 20),
+    ("assets.extra/tf_serving_warmup_requests", 64 << 20), ("saved_model.pb", 1 << 30), ("saved_model.pbtxt", 1 << 30)])
+def test_files_that_are_too_large_to_read(base_path, path, most):
+    whole = base_path / "7" / path
+    whole.parent.mkdir(exist_ok=True, parents=True)
+    for size in (most, most + 1):
+        with whole.open("wb") as stream:
+            stream.truncate(size)              # with a hole, so that it takes no room
+        if size == most:
+            assert fingerprint(str(base_path / "7"))
+    with pytest.raises(UserError, match="%s: must have at most %d bytes, got %d" % (path, most, most + 1)):
+        fingerprint(str(base_path / "7"))
+
+
+def test_weights_may_have_any_size(base_path):
+    (base_path / "7" / "variables").mkdir(exist_ok=True, parents=True)
+    with (base_path / "7" / "variables" / "variables.data-00000-of-00001").open("wb") as stream:
+        stream.truncate(3 << 30)
+    assert fingerprint(str(base_path / "7"))
+
+
 def test_what_changes_a_fingerprint(base_path):
     folder = str(base_path / "7")
     found = [fingerprint(folder)]
