@@ -178,6 +178,7 @@ def test_a_value_called_the_default_is_the_default():
                 for package in PACKAGES[1:] for path in glob.glob(os.path.join(ROOT, package, "*.py"))
                 if os.path.basename(path) != "__init__.py"}
     configs = {config for module in commands for config in vars(module).values() if dataclasses.is_dataclass(config)}
+    configs |= {field.metadata["nested"] for config in configs for field in dataclasses.fields(config) if "nested" in field.metadata}
     defaults = {(field.name, str(field.default)) for config in configs for field in dataclasses.fields(config)}
     assert said and sorted(said - defaults) == []
 

@@ -12,7 +12,7 @@ import secrets
 import socket
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
-from serving.header_blocks import HeaderTable
+from serving.service.header_blocks import HeaderTable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9

@@ -1,6 +1,6 @@
 import pytest
 
-from serving.header_blocks import MAX_ENTRIES, HeaderTable
+from serving.service.header_blocks import MAX_ENTRIES, HeaderTable
 
 PLAIN = b"\0\x01a\x02bc"                       # a: bc, in no table
 KEPT = b"\x40\x03abc\x7f\xbd\x1d" + b"v" * 3900
