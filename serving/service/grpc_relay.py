@@ -420,7 +420,7 @@ class ClientFrames:
     """Bytes of a client, in pieces as they come → those that go on. Raises ValueError for what is no HTTP/2.
 
     Args:
-      on_frame: is told type, flags, stream and length of each frame but those of headers.
+      on_frame: is told type, flags, stream and length of each frame but HEADERS.
       on_block: is told stream and length of each header block, once it is decoded, and whether the request ends with it.
 
     Attributes:
@@ -461,6 +461,8 @@ class ClientFrames:
                 end = position + FRAME_HEADER_BYTES + length
                 if end > len(data):
                     break
+                if kind == CONTINUATION:       # a block may come in thousands of them
+                    self._on_frame(kind, flags, stream, length)
                 passed += [data[start:position], self._headers(kind, flags, stream, data[position + FRAME_HEADER_BYTES:end])]
                 start = position = end
                 continue
