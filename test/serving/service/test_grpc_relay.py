@@ -336,7 +336,7 @@ def test_pieces_of_a_header_block_count_as_frames():
     async def session():
         connection = connected(relay_of())
         piece = frame(CONTINUATION, 0, 1, b"x")
-        connection.client_sent(frame(HEADERS, 0, 1, b"h") + piece * (BURST + 10))
+        connection.client_sent(frame(HEADERS, 0, 1, b"h") + piece * (2 * BURST))
         assert connection._client.is_paused and not connection._client.is_closed
         connection.client_sent(piece * MOST_FRAMES)
         assert connection._client.is_closed
