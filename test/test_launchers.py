@@ -13,7 +13,8 @@ import pytest
 
 import tiny_training
 from estimator.finetune import FinetuneConfig
-from estimator.pretraining.flags import PretrainConfig, with_sizes
+from estimator.pretraining.flags import PretrainConfig
+from estimator.pretraining.job import with_sizes
 from etl.common.command_line import parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))

@@ -16,7 +16,8 @@ from typing import Dict
 import albert_config
 from albert_config import AlbertConfig
 from estimator.model.flops import training_flops
-from estimator.npu_check import GIGA, MEMORY_GB, TERA, TFLOPS
+from estimator.npu_check import MEMORY_GB
+from estimator.training.npu_report import GIGA, TERA, TFLOPS
 
 MASKED_SHARE = 0.15
 COPIES = 4                                     # parameters, gradients and two moments

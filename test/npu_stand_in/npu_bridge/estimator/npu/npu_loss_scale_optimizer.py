@@ -13,9 +13,10 @@ class NPULossScaleOptimizer(tf.train.Optimizer):
 
     def compute_gradients(self, loss, var_list=None, **kwargs):
         scale = self._manager.get_loss_scale()
-        # In checkpoints, so that updates are counted through a whole training, in whatever parts it goes.
+        # Where some are to overflow, in checkpoints: so they are counted through a whole training, in whatever parts it goes.
+        keys = tf.GraphKeys.GLOBAL_VARIABLES if stand_in.overflows() else tf.GraphKeys.LOCAL_VARIABLES
         self._updates = tf.get_variable("npu_stand_in_updates", [], tf.int32, tf.zeros_initializer(), trainable=False,
-                                        use_resource=True)
+                                        use_resource=True, collections=[keys])
         pairs = self._opt.compute_gradients(loss * scale, var_list=var_list, **kwargs)
         return [(grad if grad is None else grad / scale, variable) for grad, variable in pairs]
 
