@@ -13,13 +13,13 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
 from serving.rest_client import RestClient
-from serving.saved_model import MODEL_FILE, SavedModel
+from serving.version_files import MODEL_FILE
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def predict(config: PredictConfig) -> None:
     """Answers the flags' question, or those of standard input batch by batch."""
-    if config.server:
-        ask = RestClient(config.server, config.model_name or "albert").probabilities
-    else:
-        ask = SavedModel(find_version(config.model_dir)).probabilities
+    ask = prepare(config)
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
     for batch in in_batches(questions, config.batch_size):
@@ -70,6 +67,15 @@ def predict(config: PredictConfig) -> None:
             line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
             sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale says
         sys.stdout.buffer.flush()
+
+
+def prepare(config: PredictConfig) -> Callable[[Sequence[Question]], List[Dict[str, float]]]:
+    """What gives probabilities by label for each question: the server, or a model that is loaded here."""
+    if config.server:
+        return RestClient(config.server, config.model_name or "albert").probabilities
+    version = find_version(config.model_dir)
+    from serving.saved_model import SavedModel     # takes two seconds: neither --help nor a server's client need wait
+    return SavedModel(version).probabilities
 
 
 def find_version(model_dir: str) -> str:

@@ -3,20 +3,18 @@ import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from etl.common import files, json_text
 from etl.common.command_line import UserError
-
-MODEL_FILE = "saved_model.pb"
-EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
-VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
-CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
+from serving.version_files import CARD_FILE, VOCABULARY_FILE
 
 
 class SavedModel:
     """One version of an exported model. Raises UserError when files are missing or damaged.
 
-    session_config, a tf.ConfigProto, says how many threads answer; without it, one for each core.
+    `session_config` says how many threads answer; without it, one for each core.
 
     Attributes:
       card: the model card, a dict; its labels are by class index.
@@ -26,8 +24,7 @@ class SavedModel:
       example_tensors: names of the tensors that the graph parses tf.Examples from.
     """
 
-    def __init__(self, folder: str, session_config: Any = None) -> None:
-        import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
+    def __init__(self, folder: str, session_config: Optional[tf.ConfigProto] = None) -> None:
         tf.logging.set_verbosity(tf.logging.ERROR)
         self.card = _read_card(os.path.join(folder, CARD_FILE))
         self.labels = self.card["labels"]
@@ -54,8 +51,6 @@ class SavedModel:
 
     def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
         """What answers a signature. Names are looked up once here; Session.run does so at each call, for a tenth of tiny's time."""
-        import tensorflow.compat.v1 as tf
-        from tensorflow.core.protobuf.config_pb2 import CallableOptions
         dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
         options = CallableOptions(feed=[info.name for info in definition.inputs.values()],
                                   fetch=[info.name for info in definition.outputs.values()])

@@ -21,7 +21,7 @@ import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
 from etl.common.command_line import UserError, one_line
-from serving.saved_model import MODEL_FILE
+from serving.version_files import MODEL_FILE
 from serving.service.errands import Errand, Overdue
 from serving.service.errors import RequestError, invalid
 from serving.service.monitoring import Monitor

@@ -11,7 +11,7 @@ from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2,
                                      model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
                                      regression_pb2)
 
-from serving.server import bind
+from serving.service.process import bind
 from serving.service.errors import RequestError
 from serving.service.grpc_relay import RelayLimits
 from serving.service.grpc_service import MAX_STREAMS, Calls, GrpcLimits, GrpcServer

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from served import run
 
-from serving.server import bind
+from serving.service.process import bind
 from serving.service import http_server
 from serving.service.http_server import HttpServer
 from serving.service.inflight import Inflight

@@ -1,0 +1,60 @@
+"""What a server does to its own process: listening sockets, logging, descriptors, garbage collection."""
+import errno
+import gc
+import logging
+import socket
+
+from etl.common.command_line import UserError
+from serving.service import descriptors
+from serving.service.flags import ServerConfig
+from serving.service.line_log import LineLog, LineLogHandler
+
+LOG = logging.getLogger("serving")
+GARBAGE_OBJECTS = 20000                        # between two looks for unreachable ones; Python's default is 700
+
+
+def bind(host: str, port: int, name: str) -> socket.socket:
+    """A listening socket. Raises UserError, naming the flag, when there can be none."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(1024)
+        return listening
+    except OSError as error:
+        reason = error.strerror or error
+        if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+            raise UserError("--host: %s: %s: no address of this machine" % (host, reason))
+        advice = "; give another, or 0 for any free one" if error.errno == errno.EADDRINUSE else ""
+        raise UserError("--%s: %s:%d: %s%s" % (name, host, port, reason, advice))
+
+
+def log_without_waiting() -> LineLog:
+    """Has Python's logging write to standard error without ever waiting for who reads that."""
+    errors, root = LineLog(2), logging.getLogger()
+    handler = LineLogHandler(errors)
+    handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
+    root.handlers = [handler]
+    return errors
+
+
+def connections_that_fit(config: ServerConfig) -> descriptors.Connections:
+    """How many connections each interface may have, which is said where it is fewer than wanted."""
+    limit = descriptors.raise_limit()
+    found = descriptors.share(limit, config.max_connections, config.max_grpc_connections)
+    if found.rest < config.max_connections:
+        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors (ulimit -n): %d and %d",
+                    config.max_connections, config.max_grpc_connections, limit, *found)
+    return found
+
+
+def look_for_less_garbage() -> None:
+    """Has Python look for unreachable objects among those that come from now on, and less often.
+
+    The libraries are 170,000 objects: a full collection walks over all of them, for 70 ms in which nothing else happens, and comes the
+    more often the more is asked. What a request leaves behind, its references free.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS)
