@@ -11,7 +11,8 @@ from serving.service.errors import invalid
 
 MAX_ELEMENTS = 1 << 20                         # of one tensor, whatever its signature leaves open
 SMALL_MESSAGE_BYTES = 32768                    # parsed without a look at its fields: they cannot be many
-MAX_DEPTH = 64                                 # of messages within messages, far below the parser's own limit
+MAX_DEPTH = 64                                 # of messages within messages; the parser itself goes to 100
+TAG_BITS = (1 << 32) - 1                       # the parser drops what is above these
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 
 
@@ -134,7 +135,7 @@ def _kinds_of(descriptor: Any) -> Dict[int, Any]:
 
 
 def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
-    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8."""
+    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8, and for messages nested too deep."""
     count, position = 0, 0
     stack = [(len(data), kinds)]               # ends of the messages around `position`
     while stack and count <= most:
@@ -143,6 +144,7 @@ def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
             stack.pop()
             continue
         tag, position = _varint(data, position)
+        tag &= TAG_BITS
         count += 1
         wire_type = tag & 7
         if wire_type == _VARINT:
@@ -152,7 +154,9 @@ def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
             kind = kinds.get(tag >> 3)
             if kind is str:
                 _check_text(data[position:position + size])
-            elif kind is not None and len(stack) < MAX_DEPTH:
+            elif kind is not None:
+                if len(stack) >= MAX_DEPTH:
+                    raise invalid("messages must be nested at most %d deep" % MAX_DEPTH)
                 stack.append((min(position + size, end), _kinds_of(kind)))
                 continue
             position += size

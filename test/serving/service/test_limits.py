@@ -1,6 +1,7 @@
 import pytest
 import tensorflow.compat.v1 as tf
 from served import LIMITS
+from tensorflow.core.framework import tensor_pb2
 from tensorflow_serving.apis import classification_pb2, predict_pb2
 
 from serving.service import limits
@@ -9,6 +10,7 @@ from serving.service.limits import Described
 
 STRING, INT32 = tf.string.as_datatype_enum, tf.int32.as_datatype_enum
 IDS = ("input_ids", "input_mask", "segment_ids")
+FIELDS_OF_TENSOR = tensor_pb2.TensorProto.DESCRIPTOR.fields_by_name
 
 
 def signature(dtype, *shape, names=IDS):
@@ -63,6 +65,40 @@ def test_what_a_signature_leaves_open_is_bounded():
 def test_messages_of_too_many_fields(message, data):
     with pytest.raises(RequestError, match="at most 1000 fields"):
         limits.check_message(data, message.DESCRIPTOR, LIMITS)
+
+
+def nested(depth, data):
+    """A PredictRequest with `data` as a TensorProto inside so many others, half of them VariantTensorDataProtos."""
+    for _ in range(depth):
+        data = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, field(3 << 3 | 2, data))
+    return field(2 << 3 | 2, field(1 << 3 | 2, b"x") + field(2 << 3 | 2, data))
+
+
+def field(tag, payload):
+    return varint(tag) + varint(len(payload)) + payload
+
+
+def varint(number):
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+
+def test_messages_nested_too_deep_to_be_counted():
+    """The parser would build those that lie deeper."""
+    floods = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, b"") * 50000
+    data = nested(31, floods)
+    assert predict_pb2.PredictRequest.FromString(data)
+    with pytest.raises(RequestError, match="messages must be nested at most 64 deep"):
+        limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS)
+
+
+@pytest.mark.parametrize("beyond", [1 << 32, 1 << 34])
+def test_tags_of_more_bits_than_the_parser_reads(beyond):
+    floods = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, b"") * 50000
+    entry = field(1 << 3 | 2, b"x") + field(2 << 3 | 2 | beyond, floods)
+    data = field(2 << 3 | 2, entry)
+    assert len(predict_pb2.PredictRequest.FromString(data).inputs["x"].variant_val) == 50000
+    with pytest.raises(RequestError, match="at most 1000 fields"):
+        limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS)
 
 
 @pytest.mark.parametrize("data", [
