@@ -58,7 +58,7 @@ def _post(summary: str, asked: str, answered: str) -> Dict[str, Any]:
                      "responses": _responses(_ref(answered), *ERRORS)}}
 
 
-ERRORS = {400: "The request does not fit", 403: "The host is no name of this server", 404: "There is no such model or version",
+ERRORS = {400: "The request does not fit", 403: "The host is not allowed", 404: "There is no such model or version",
           413: "The body is too large", 415: "A page of another origin asks, and not in JSON",
           503: "The queue is full, too much is in flight, or the server is ending", 504: "It took too long"}
 VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
