@@ -1,6 +1,10 @@
 """TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over one model.
 
-Requests arrive as bytes: what they would cost, and whether they are messages at all, is looked at here, not by gRPC.
+Requests arrive as bytes: this file checks what they would cost, and parses them; gRPC does neither.
+
+    called ──► receiving ──whole──► parsed and checked ──► answered: a response, or the status of a RequestError
+                   │                                          ▲
+                   └──too late, or gives way to a new call────┘
 """
 import asyncio
 import collections
@@ -10,12 +14,18 @@ import os
 import socket
 import tempfile
 import time
-from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional, Type, TypeVar, Union
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
 from grpc_health.v1 import health_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2, prediction_service_pb2
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import (GetModelMetadataRequest, GetModelMetadataResponse,
+                                                            SignatureDefMap)
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from serving.service import errors, messages
 from serving.service.grpc_relay import MAX_FRAME_BYTES, Relay, RelayLimits, unlinked
@@ -24,9 +34,11 @@ from serving.service.limits import Limits, check_inputs, check_message, some
 from serving.service.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
 
 METADATA_FIELD = "signature_def"               # the only one there is
-MAX_STREAMS = 128                              # of a connection; a client makes its further calls wait
-MAX_HEALTH_CALLS = 100                         # apart from others, which may not keep health from answering
-WINDOW_BYTES = 65535                           # of a stream that nobody has looked at yet
+MAX_STREAMS = 128                              # of a connection; clients queue further calls themselves
+MAX_HEALTH_CALLS = 100                         # counted apart: other calls must not keep health from answering
+WINDOW_BYTES = 65535                           # of a stream that has not been read yet
+
+SomeMessage = TypeVar("SomeMessage", bound=Message)
 
 
 class GrpcLimits(NamedTuple):
@@ -37,17 +49,17 @@ class GrpcLimits(NamedTuple):
 
 
 class Calls:
-    """Calls under way, at most `most`. One whose request has not come whole gives way to a new one, the oldest first."""
+    """Calls under way, at most `max_calls`. The oldest whose request has not come whole gives way to a new one."""
 
-    def __init__(self, most: int, receive_seconds: float) -> None:
-        self._most, self._seconds = most, receive_seconds
+    def __init__(self, max_calls: int, receive_seconds: float) -> None:
+        self._max_calls, self._seconds = max_calls, receive_seconds
         self._count = 0
         self._receiving: Dict["asyncio.Future[None]", None] = collections.OrderedDict()
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         """Raises RequestError when there are too many."""
-        if self._count >= self._most and not self._give_way():
+        if self._count >= self._max_calls and not self._end_oldest_receiving():
             raise self._too_many()
         self._count += 1
         try:
@@ -58,99 +70,105 @@ class Calls:
     async def received(self, context: Any) -> bytes:
         """The request of a call. Raises RequestError when it takes too long, or has given way."""
         loop = asyncio.get_event_loop()
-        message, arrived = asyncio.ensure_future(context.read()), loop.create_future()
-        message.add_done_callback(lambda _: _settle(arrived))
-        timer = loop.call_later(self._seconds, _settle, arrived, errors.RequestError(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "The request must have come whole after %g s" % self._seconds))
+        reading = asyncio.ensure_future(context.read())        # ends with the call: gRPC has no other way to end it
+        arrived = loop.create_future()         # is set when the read ends, or else by whoever ends the wait for it
+        reading.add_done_callback(lambda _: _settle(arrived))
+        timer = loop.call_later(self._seconds, _settle, arrived, self._too_late())
         self._receiving[arrived] = None
         try:
-            await arrived                      # the read itself ends with the call: gRPC has no other way to end it
+            await arrived
         finally:
             timer.cancel()
             self._receiving.pop(arrived, None)
-        found = await message
-        if not isinstance(found, bytes):       # the client has ended the call's request without any
+        found = await reading
+        if not isinstance(found, bytes):       # the client has ended its side of the call without a request
             raise errors.invalid("The call has no request")
         return found
 
-    def _give_way(self) -> bool:
-        for arrived in self._receiving:
-            del self._receiving[arrived]
-            _settle(arrived, self._too_many())
-            return True
-        return False
+    def _end_oldest_receiving(self) -> bool:
+        """Whether there was one."""
+        oldest = next(iter(self._receiving), None)
+        if oldest is None:
+            return False
+        del self._receiving[oldest]
+        _settle(oldest, self._too_many())
+        return True
+
+    def _too_late(self) -> errors.RequestError:
+        return errors.RequestError(grpc.StatusCode.DEADLINE_EXCEEDED,
+                                   "The request did not arrive completely within %g s" % self._seconds)
 
     def _too_many(self) -> errors.RequestError:
-        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "At most %d calls may be under way" % self._most)
+        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "At most %d calls may be under way" % self._max_calls)
 
 
 class PredictionService:
-    """Predict, Classify, GetModelMetadata; no signature is for Regress and MultiInference."""
+    """Predict, Classify, GetModelMetadata; Regress and MultiInference have no signature here."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def Predict(self, request: Any) -> Any:
+    async def Predict(self, request: PredictRequest) -> PredictResponse:
         target = self._inference.find(request.model_spec)
         wanted = messages.output_names(request.output_filter, target.signature.outputs)
         check_inputs(target.signature, messages.described_inputs(request), target.limits)
         found = await self._inference.predict(target, messages.predict_inputs(request))
         return messages.predict_response(target.spec, found, wanted)
 
-    async def Classify(self, request: Any) -> Any:
+    async def Classify(self, request: ClassificationRequest) -> ClassificationResponse:
         target = self._inference.find(request.model_spec, CLASSIFY_METHOD)
         messages.check_examples(request, target.limits)
         found = await self._inference.classify(target, messages.serialized_examples(request))
         return messages.classify_response(target.spec, found)
 
-    async def GetModelMetadata(self, request: Any) -> Any:
+    async def GetModelMetadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
         if list(request.metadata_field) != [METADATA_FIELD]:
             raise errors.invalid("Metadata field must be %s, got %s" % (METADATA_FIELD, some(request.metadata_field) or "none"))
         target = self._inference.find(request.model_spec)
-        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=target.spec)
-        response.metadata[METADATA_FIELD].Pack(
-            get_model_metadata_pb2.SignatureDefMap(signature_def=target.version.model.signatures))
+        response = GetModelMetadataResponse(model_spec=target.spec)
+        response.metadata[METADATA_FIELD].Pack(SignatureDefMap(signature_def=target.version.model.signatures))
         return response
 
 
 class ModelService:
-    """GetModelStatus; which model is served is said by flags, not by HandleReloadConfigRequest."""
+    """GetModelStatus; the model is chosen by flags, not by HandleReloadConfigRequest."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def GetModelStatus(self, request: get_model_status_pb2.GetModelStatusRequest) -> Any:
+    async def GetModelStatus(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
         return self._inference.versions.status(request.model_spec)
 
 
 class Health:
-    """gRPC's health protocol for the server as a whole, whose name is "". Set `ending` and it says no."""
+    """gRPC's health protocol for the server as a whole, the service "". Once `ending` is set it is NOT_SERVING."""
 
     def __init__(self, limits: Limits, receive_seconds: float) -> None:
         self.ending = asyncio.Event()
         self._limits = limits
         self._checks, self._watches = (Calls(MAX_HEALTH_CALLS, receive_seconds) for _ in range(2))
 
-    def handler(self) -> Any:
+    def handler(self) -> grpc.GenericRpcHandler:
         serialize = health_pb2.HealthCheckResponse.SerializeToString
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {
             "Check": grpc.stream_unary_rpc_method_handler(self._check, None, serialize),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watch, None, serialize)})
 
-    async def _check(self, _: Any, context: Any) -> Any:
+    async def _check(self, _: Any, context: Any) -> Optional[health_pb2.HealthCheckResponse]:
         try:
             with self._checks.counted():
-                service = _parsed(await self._checks.received(context), health_pb2.HealthCheckRequest, self._limits).service
+                service = self._service_in(await self._checks.received(context))
                 if service:
                     raise errors.RequestError(grpc.StatusCode.NOT_FOUND, "unknown service")
                 return self._response(service)
         except errors.RequestError as error:
-            return _refuse(context, error)
+            _refuse(context, error)
+            return None
 
     async def _watch(self, _: Any, context: Any) -> None:
         try:
             with self._watches.counted():
-                service = _parsed(await self._watches.received(context), health_pb2.HealthCheckRequest, self._limits).service
+                service = self._service_in(await self._watches.received(context))
                 await context.write(self._response(service))
                 await self.ending.wait()
                 if not service:
@@ -158,11 +176,14 @@ class Health:
         except errors.RequestError as error:
             _refuse(context, error)
 
-    def _response(self, service: str) -> Any:
+    def _service_in(self, data: bytes) -> str:
+        return str(_parsed(data, health_pb2.HealthCheckRequest, self._limits).service)
+
+    def _response(self, service: str) -> health_pb2.HealthCheckResponse:
+        """For any service but "" the status is SERVICE_UNKNOWN."""
         statuses = health_pb2.HealthCheckResponse
-        status = (statuses.SERVICE_UNKNOWN if service else
-                  statuses.NOT_SERVING if self.ending.is_set() else statuses.SERVING)
-        return statuses(status=status)
+        of_server = statuses.NOT_SERVING if self.ending.is_set() else statuses.SERVING
+        return statuses(status=statuses.SERVICE_UNKNOWN if service else of_server)
 
 
 class GrpcServer:
@@ -175,15 +196,19 @@ class GrpcServer:
         self._server = grpc.aio.server(options=[
             ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
-            ("grpc.http2.bdp_probe", 0)])      # which would make windows as large as a fast client likes
+            ("grpc.http2.bdp_probe", 0)])      # it would let fast clients have windows of any size
         path = os.path.join(tempfile.mkdtemp(), "grpc")
         self._server.add_insecure_port("unix:" + path)
         self._relay = Relay(listening, unlinked(path), relay_limits)
         calls = Calls(limits.max_calls, limits.receive_seconds)
-        services = ((prediction_service_pb2, PredictionService(inference)), (model_service_pb2, ModelService(inference)))
-        handlers = [_handler(module.DESCRIPTOR.services_by_name[type(service).__name__], service, calls, inference.limits,
-                             functools.partial(answered, monitor, self._relay.client_header)) for module, service in services]
-        self._server.add_generic_rpc_handlers((*handlers, self._health.handler()))
+        counted_answer = functools.partial(answered, monitor, self._relay.client_header)
+        predicting, managing = (
+            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"],
+            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"])
+        self._server.add_generic_rpc_handlers((
+            _handler(predicting, PredictionService(inference), calls, inference.limits, counted_answer),
+            _handler(managing, ModelService(inference), calls, inference.limits, counted_answer),
+            self._health.handler()))
 
     async def start(self) -> None:
         await self._server.start()
@@ -197,8 +222,12 @@ class GrpcServer:
         await self._server.stop(0)
 
 
-async def answered(monitor: Monitor, client_header: str, method: str, context: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
-    """What `answer` gives, counted and logged; its RequestError becomes the call's status."""
+async def answered(monitor: Monitor, client_header: str, method: str, context: Any,
+                   answer: Callable[[], Awaitable[Message]]) -> Optional[Message]:
+    """The response that `answer` gives, counted and logged; its RequestError becomes the call's status.
+
+    The one place where calls of the model's services are refused, under overload, too.
+    """
     start = time.perf_counter()
     metadata = dict(context.invocation_metadata() or ())
     request_id = request_id_from(metadata.get(REQUEST_ID_HEADER))
@@ -210,7 +239,8 @@ async def answered(monitor: Monitor, client_header: str, method: str, context: A
         return response
     except errors.RequestError as error:
         code = error.code
-        return _refuse(context, error)
+        _refuse(context, error)
+        return None
     except asyncio.CancelledError:             # by the client, or its deadline has passed
         code = grpc.StatusCode.CANCELLED
         raise
@@ -219,25 +249,28 @@ async def answered(monitor: Monitor, client_header: str, method: str, context: A
                       client=metadata.get(client_header, ""))
 
 
-def _handler(service: Any, servicer: Any, calls: Calls, limits: Limits, answered: Callable[..., Awaitable[Any]]) -> Any:
-    """Handlers for all methods of a ServiceDescriptor; those that `servicer` has not are not implemented."""
-    def handler(method: Any) -> Any:
-        ask: Optional[Callable[[Any], Awaitable[Any]]] = getattr(servicer, method.name, None)
-        kind = method.input_type._concrete_class
+def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, ModelService], calls: Calls, limits: Limits,
+             counted_answer: Callable[..., Awaitable[Optional[Message]]]) -> grpc.GenericRpcHandler:
+    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED."""
+    def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
+        implementation: Optional[Callable[[Message], Awaitable[Message]]] = getattr(service, method.name, None)
+        request_class, response_class = method.input_type._concrete_class, method.output_type._concrete_class
 
-        async def handle(_: Any, context: Any) -> Any:
-            async def answer() -> Any:
-                if ask is None:
+        async def handle(_: Any, context: Any) -> Optional[Message]:
+            async def answer() -> Message:
+                if implementation is None:
                     raise errors.RequestError(grpc.StatusCode.UNIMPLEMENTED, "Not implemented by this server")
                 with calls.counted():
-                    return await ask(_parsed(await calls.received(context), kind, limits))
-            return await answered(method.name, context, answer)
-        # On the wire a call with one request is a stream of one; only as a stream it can be waited for with a time limit.
-        return grpc.stream_unary_rpc_method_handler(handle, None, method.output_type._concrete_class.SerializeToString)
-    return grpc.method_handlers_generic_handler(service.full_name, {method.name: handler(method) for method in service.methods})
+                    return await implementation(_parsed(await calls.received(context), request_class, limits))
+            return await counted_answer(method.name, context, answer)
+        # On the wire a call with one request is a stream of one; only waiting for a stream can have a time limit.
+        return grpc.stream_unary_rpc_method_handler(handle, None, response_class.SerializeToString)
+    handlers = {method.name: handler(method) for method in descriptor.methods}
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
-def _parsed(data: bytes, kind: Any, limits: Limits) -> Any:
+def _parsed(data: bytes, kind: Type[SomeMessage], limits: Limits) -> SomeMessage:
+    """Raises RequestError for what is too much, or no such message."""
     check_message(data, kind.DESCRIPTOR, limits)
     try:
         return kind.FromString(data)
@@ -246,10 +279,10 @@ def _parsed(data: bytes, kind: Any, limits: Limits) -> Any:
 
 
 def _refuse(context: Any, error: errors.RequestError) -> None:
-    """Gives a call its status; what the handler then returns is not sent.
+    """Sets a call's status; what the handler then returns is not sent.
 
-    `context.abort` would raise, and its exception keep the call's frames, and the call, until garbage is collected: gRPC
-    counts it to its connection's streams as long. So does an exception that stands in a frame of its own traceback.
+    `context.abort` would raise an exception that keeps the call's frames, and so the call, until garbage is collected; until
+    then gRPC counts the call among its connection's streams. An error that a frame of its own traceback holds does the same.
     """
     error.__traceback__ = None
     context.set_code(error.code)
@@ -257,7 +290,7 @@ def _refuse(context: Any, error: errors.RequestError) -> None:
 
 
 def _settle(future: "asyncio.Future[None]", error: Optional[Exception] = None) -> None:
-    """Ends a wait, unless it has ended."""
+    """Ends the wait for `future`, unless it has ended."""
     if future.done():
         return
     if error:

@@ -279,7 +279,7 @@ def test_a_half_sent_call_gives_way_to_a_new_one():
 
 def test_a_request_that_does_not_come_ends_its_call():
     async def session():
-        with pytest.raises(RequestError, match="must have come whole after 0.01 s") as failed:
+        with pytest.raises(RequestError, match="did not arrive completely within 0.01 s") as failed:
             await Calls(1, 0.01).received(Call())
         assert failed.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
         ended = Call()
