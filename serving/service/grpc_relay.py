@@ -1,15 +1,19 @@
-"""What stands between the network and gRPC's own server, and bounds what clients may hold of this process.
+"""A relay between the network and gRPC's own server, which bounds the resources that clients may hold.
+
+    client ──TCP──► ClientEnd ─► ClientFrames ─► Connection ─► ServerEnd ──Unix socket──► gRPC's server
+                                                     │
+                                                   Relay: all connections, and the bytes they hold
 
 gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet. So this event
-loop accepts the connections and passes them on, one for one, over a Unix socket that nobody else can reach. Of HTTP/2 it reads
-the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
-blocks are passed on in one piece, with the client's address behind them, which gRPC would no longer know.
+loop accepts the connections and passes each on over a Unix socket that no other process can reach. Of HTTP/2 it reads the
+nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
+blocks are passed on in one piece, with the client's address appended, which gRPC would no longer know.
 """
 import asyncio
 import os
 import secrets
 import socket
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
@@ -21,11 +25,12 @@ MAX_FRAME_BYTES = 16384                        # what gRPC's server tells its cl
 MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address comes behind them
 PREFACE_SECONDS = 10
 READ_SECONDS = 30                              # for a client whose buffers are full
-GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
-BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
-MOST_FRAMES = 3 * BURST                        # at once: no client sends so many
-SMALL_BYTES = 256                              # of data, which are little
-ANSWER_FRAMES = 8                              # such frames that come with a call: acknowledgements, windows, pings
+GOAWAY_SECONDS = 1                             # calls that a client sends before it reads GOAWAY arrive within
+POLL_SECONDS = 0.02                            # between two looks whether all calls are answered
+BURST, FRAMES_A_SECOND = 2000, 1000            # small frames of a connection; further ones wait
+MAX_DEBT = 2 * BURST                           # small frames beyond those, in one read: no real client sends so many
+SMALL_BYTES = 256                              # of data in a small frame
+ANSWER_FRAMES = 8                              # small frames that come with a call: acknowledgements, windows, pings
 
 
 class RelayLimits(NamedTuple):
@@ -37,13 +42,14 @@ class Relay:
     """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one event loop.
 
     Attributes:
-      client_header: name of the header that holds a client's address. It is drawn, so that no client can send it.
+      client_header: name of the header that holds a client's address. It is random, so that no client can send it.
+      held: bytes of requests that have not been answered, of all connections.
     """
 
     def __init__(self, listening: socket.socket, path: str, limits: RelayLimits) -> None:
         self.client_header = "x-client-" + secrets.token_hex(8)
         self.path, self.draining = path, False
-        self.held = 0                          # bytes
+        self.held = 0
         self._listening, self._limits = listening, limits
         self._connections: Set["Connection"] = set()
         self._accepting: Optional["asyncio.Future[None]"] = None
@@ -53,7 +59,7 @@ class Relay:
         self._accepting = asyncio.ensure_future(self._accept())
 
     async def drain(self, seconds: float) -> None:
-        """Takes no further connection, asks clients to go elsewhere, and waits until all they have asked is answered."""
+        """Stops accepting, sends clients GOAWAY, and waits until all pending calls are answered, at most so long."""
         self.draining = True
         if self._accepting:
             self._accepting.cancel()
@@ -63,24 +69,25 @@ class Relay:
         loop = asyncio.get_event_loop()
         end = loop.time() + seconds
         while self._connections and loop.time() < end:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_SECONDS)
 
     def close(self) -> None:
         for connection in [*self._connections]:
             connection.close()
 
     def add(self, connection: "Connection") -> None:
-        """When there are too many, the one that is missed least ends: it may be the new one."""
+        """When there are too many, ends one without pending calls, the least useful; without such a one, the new one."""
         if len(self._connections) >= self._limits.max_connections:
             idle = [each for each in self._connections if not each.num_waiting]
             if not idle:
                 connection.abort()
                 return
-            self.drop(min(idle, key=lambda each: (each.was_answered, each.last_used)), NO_ERROR)
+            least_useful = min(idle, key=lambda each: (each.was_answered, each.last_used))
+            self.drop(least_useful, NO_ERROR)
         self._connections.add(connection)
 
     def drop(self, connection: "Connection", error: int) -> None:
-        """Ends a connection at once; what it holds is free."""
+        """Ends a connection at once and releases the bytes it holds."""
         self.remove(connection)
         connection.close(error)
 
@@ -89,17 +96,18 @@ class Relay:
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends."""
+        """Adds bytes that came, or were released if negative. When there are too many, the connection that holds most ends."""
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
-            self.drop(max(self._connections, key=lambda each: each.held), ENHANCE_YOUR_CALM)
+            greediest = max(self._connections, key=lambda each: each.held)
+            self.drop(greediest, ENHANCE_YOUR_CALM)
 
     async def _accept(self) -> None:
         loop: Any = asyncio.get_event_loop()
-        while True:                            # one by one, so that a descriptor is given back before the next is taken
+        while True:                            # one by one, so that a descriptor is released before the next is taken
             try:
                 accepted, _ = await loop.sock_accept(self._listening)
-            except OSError:                    # no descriptor is left, or the client has gone
+            except OSError:                    # no descriptor is free, or the client has gone
                 await asyncio.sleep(0.05)
                 continue
             try:
@@ -109,14 +117,30 @@ class Relay:
             await asyncio.sleep(0)
 
 
+class _Call:
+    """A call under way: its bytes that are held, and whether its request has come whole."""
+
+    __slots__ = ("held", "is_whole")
+
+    def __init__(self) -> None:
+        self.held, self.is_whole = 0, False
+
+
 class Connection:
-    """A client's connection and the one to gRPC's server that it is passed on to.
+    """A client's connection, and the one to gRPC's server that it is passed on to.
+
+        waiting for the preface ──► connecting ──► relaying ──say_goodbye──► draining ──► over
+          PREFACE_SECONDS            to the Unix    until either side         its calls
+                                     socket         goes, or `drop`           are answered
+
+    Reading from the client pauses while any of these is in `_stalls`: "connecting", "server" (its buffers are full), "calm"
+    (the client has sent too many small frames, and must wait). "Over" may follow each state.
 
     Attributes:
       held: bytes of its requests that have not been answered.
-      num_waiting: its calls that have come whole and wait for their answers.
+      num_waiting: its calls whose requests have come whole and that are not answered.
       was_answered: whether a call ever was.
-      last_used: when it came, or a call of it was answered last.
+      last_used: when it was accepted, or a call of it was last answered.
     """
 
     def __init__(self, relay: Relay) -> None:
@@ -127,13 +151,13 @@ class Connection:
         self._relay = relay
         self._client: Any = None               # transports
         self._server: Any = None
-        self._calls: Dict[int, List[int]] = {}     # by stream: bytes held, and 1 when its request has come whole
+        self._calls: Dict[int, _Call] = {}     # by stream
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
-        self._goodbye = b""                    # waits for the end of a frame
-        self._stalls: Set[str] = set()         # why nothing is read of the client
-        self._credit, self._credit_time = float(BURST), self.last_used
+        self._goodbye = b""                    # a GOAWAY that waits for the end of a frame
+        self._stalls: Set[str] = set()         # why the client is not read
+        self._credit, self._credit_time = float(BURST), self.last_used     # small frames that may come; when it was added to
         self._timer: Any = None
         self._is_over = False
 
@@ -148,7 +172,7 @@ class Connection:
     def client_sent(self, data: bytes) -> None:
         try:
             passed = self._from_client.feed(data)
-        except ValueError:                     # no HTTP/2, or none that a client of gRPC speaks
+        except ValueError:                     # not HTTP/2 as gRPC clients speak it
             self._relay.drop(self, NO_ERROR)
             return
         if passed and not self._is_over:
@@ -166,7 +190,7 @@ class Connection:
             self._flush_goodbye()
 
     def say_goodbye(self) -> None:
-        """Asks the client to open no further call here; ends when all that have come are answered."""
+        """Asks the client to open no further call on this connection; ends when those that have come are answered."""
         if self._server is None:
             self.abort()
             return
@@ -175,14 +199,15 @@ class Connection:
         self._loop.call_later(GOAWAY_SECONDS, self._end_when_answered)
 
     def _end_when_answered(self) -> None:
-        if not self._is_over:
-            if not self._calls and self._from_server.at_boundary:
-                self._relay.drop(self, NO_ERROR)
-            else:
-                self._loop.call_later(0.02, self._end_when_answered)
+        if self._is_over:
+            return
+        if not self._calls and self._from_server.at_boundary:
+            self._relay.drop(self, NO_ERROR)
+        else:
+            self._loop.call_later(POLL_SECONDS, self._end_when_answered)
 
     def client_full(self) -> None:
-        """The client does not read what it has asked for."""
+        """The client does not read its answers."""
         if self._server:
             self._server.pause_reading()
         self._timer = self._loop.call_later(READ_SECONDS, self.abort)
@@ -199,8 +224,9 @@ class Connection:
         self._go_on("server")
 
     def close(self, error: int = NO_ERROR) -> None:
-        """Ends both sides, and tells the client why if that fits between two frames."""
-        if self._server and self._client and not self._is_over and self._from_server.at_boundary:
+        """Ends both sides, and tells the client why if it is between two frames."""
+        is_relaying = self._server and self._client and not self._is_over
+        if is_relaying and self._from_server.at_boundary:
             self._client.write(goaway(self._last_stream, error))
         self._over(self._client and self._client.close)
         self._loop.call_later(1, self.abort)   # a client that does not read would keep its descriptor
@@ -249,9 +275,10 @@ class Connection:
 
     def _block_of_client(self, stream: int, num_bytes: int, is_whole: bool) -> None:
         self._spend()
-        if stream > self._last_stream and not self._is_over:   # it may have ended within what is read just now
+        opens_call = stream > self._last_stream
+        if opens_call and not self._is_over:   # an earlier frame of the same read may have ended it
             self._last_stream = stream
-            self._calls[stream] = [0, 0]
+            self._calls[stream] = _Call()
         self._hold(stream, num_bytes, is_whole)
 
     def _frame_of_client(self, kind: int, flags: int, stream: int, num_bytes: int) -> None:
@@ -265,7 +292,8 @@ class Connection:
                 self._release(stream)
 
     def _frame_of_server(self, kind: int, flags: int, stream: int) -> None:
-        if (kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM) and self._release(stream):
+        ends_stream = kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM)
+        if ends_stream and self._release(stream):
             self.was_answered, self.last_used = True, self._loop.time()
             self._credit = min(BURST, self._credit + ANSWER_FRAMES)
 
@@ -273,10 +301,10 @@ class Connection:
         call = self._calls.get(stream)
         if call is None:
             return
-        call[0] += num_bytes
+        call.held += num_bytes
         self.held += num_bytes
-        if is_whole and not call[1]:
-            call[1] = 1
+        if is_whole and not call.is_whole:
+            call.is_whole = True
             self.num_waiting += 1
         self._relay.hold(num_bytes)
 
@@ -285,23 +313,25 @@ class Connection:
         call = self._calls.pop(stream, None)
         if call is None:
             return False
-        self.held -= call[0]
-        self.num_waiting -= call[1]
-        self._relay.hold(-call[0])
+        self.held -= call.held
+        if call.is_whole:
+            self.num_waiting -= 1
+        self._relay.hold(-call.held)
         return True
 
     def _spend(self) -> None:
-        """Counts a frame that carries little; when there are too many, the next ones wait, or the connection ends."""
+        """Counts a small frame; when there are too many, the next ones wait, or the connection ends."""
         self._credit -= 1
-        if self._credit < BURST - MOST_FRAMES and not self._is_over:
+        if self._credit < -MAX_DEBT and not self._is_over:
             self._relay.drop(self, ENHANCE_YOUR_CALM)
         if self._credit < 0 and "calm" not in self._stalls:
             now = self._loop.time()
-            self._credit = min(BURST, self._credit + (now - self._credit_time) * FRAMES_A_SECOND)
-            self._credit_time = now
+            earned = (now - self._credit_time) * FRAMES_A_SECOND
+            self._credit, self._credit_time = min(BURST, self._credit + earned), now
             if self._credit < 0:
                 self._stall("calm")
-                self._loop.call_later(-self._credit / FRAMES_A_SECOND + 0.05, self._go_on, "calm")
+                seconds_in_debt = -self._credit / FRAMES_A_SECOND
+                self._loop.call_later(seconds_in_debt + 0.05, self._go_on, "calm")
 
     def _stall(self, why: str) -> None:
         if not self._stalls and not self._is_over:
@@ -335,25 +365,31 @@ class ServerEnd(asyncio.Protocol):
 
 
 class ClientFrames:
-    """Bytes of a client, in pieces as they come → those that go on. Raises ValueError for what is no HTTP/2.
+    """Bytes of a client, in pieces as they come → those to pass on. Raises ValueError for what is not HTTP/2.
+
+        preface ──► header of a frame ──HEADERS, CONTINUATION──► whole frame, kept until its block ends ──► next header
+                          │
+                          └──others──► payload, passed on as it comes: `_skip` bytes are left ──► next header
 
     Args:
-      on_frame: is told type, flags, stream and length of each frame but those of headers.
-      on_block: is told stream and length of each header block, and whether the request ends with it.
+      on_frame: gets type, flags, stream and length of each frame but those of headers.
+      on_block: gets stream and length of each header block, and whether the request ends with it.
     """
 
-    suffix = b""                               # goes behind each header block
+    suffix = b""                               # is appended to each header block
 
     def __init__(self, on_frame: Callable[[int, int, int, int], None], on_block: Callable[[int, int, bool], None]) -> None:
         self._on_frame, self._on_block = on_frame, on_block
         self._rest = b""                       # the beginning of the preface, of a frame's header, or of a frame of headers
         self._has_preface = False
-        self._skip = 0                         # bytes of a frame that are still to come
-        self._block: Optional[bytes] = None    # headers without their end
+        self._skip = 0                         # bytes of a frame that have not come
+        self._block: Optional[bytes] = None    # a header block whose end has not come
         self._block_stream = self._block_flags = 0
 
     def feed(self, data: bytes) -> bytes:
-        data, passed, start, position = self._rest + data, [], 0, 0
+        data = self._rest + data
+        passed: List[bytes] = []
+        start = position = 0                   # what lies between them is passed on as it came
         if not self._has_preface:
             if not PREFACE.startswith(data[:len(PREFACE)]):
                 raise ValueError("no HTTP/2")
@@ -367,34 +403,36 @@ class ClientFrames:
                 self._skip -= step
                 position += step
                 continue
-            if len(data) - position < FRAME_HEADER_BYTES:
+            payload = position + FRAME_HEADER_BYTES
+            if payload > len(data):
                 break
             length, kind, flags, stream = frame_header(data, position)
             if length > MAX_FRAME_BYTES:
                 raise ValueError("a frame of %d bytes" % length)
             if kind in (HEADERS, CONTINUATION):
-                end = position + FRAME_HEADER_BYTES + length
+                end = payload + length
                 if end > len(data):
                     break
-                passed += [data[start:position], self._headers(kind, flags, stream, data[position + FRAME_HEADER_BYTES:end])]
+                passed += [data[start:position], self._headers(kind, flags, stream, data[payload:end])]
                 start = position = end
                 continue
             if self._block is not None:
                 raise ValueError("a header block has no end")
             self._on_frame(kind, flags, stream, length)
-            position += FRAME_HEADER_BYTES
-            self._skip = length
+            position, self._skip = payload, length
         self._rest = data[position:]
         return b"".join([*passed, data[start:position]])
 
     def _headers(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        """What goes on for a frame of headers: the whole block in one frame, once its end has come."""
-        if (kind == HEADERS) != (self._block is None) or self._block is not None and (
-                stream != self._block_stream or not payload):      # gRPC's clients send no empty ones, floods do
+        """What is passed on for a frame of headers: the whole block in one frame, once its end has come."""
+        begins_block, is_in_block = kind == HEADERS, self._block is not None
+        if begins_block == is_in_block:
             raise ValueError("headers out of turn")
-        if kind == HEADERS:
+        if begins_block:
             self._block_stream, self._block_flags = stream, flags & END_STREAM
             payload = without_padding(flags, payload)
+        elif stream != self._block_stream or not payload:      # gRPC's clients send no empty CONTINUATION, floods do
+            raise ValueError("headers out of turn")
         block = (self._block or b"") + payload
         if len(block) > MAX_BLOCK_BYTES:
             raise ValueError("headers of more than %d bytes" % MAX_BLOCK_BYTES)
@@ -407,7 +445,7 @@ class ClientFrames:
 
 
 class ServerFrames:
-    """Bytes of gRPC's server → the same, up to the last whole header of a frame; `on_frame` is told type, flags and stream."""
+    """Bytes of gRPC's server → the same, without a frame's header that has come in part. `on_frame` gets type, flags, stream."""
 
     def __init__(self, on_frame: Callable[[int, int, int], None]) -> None:
         self._on_frame = on_frame
@@ -416,7 +454,7 @@ class ServerFrames:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether what has gone on ends with a frame."""
+        """Whether what was passed on ends with a frame."""
         return not self._skip
 
     def feed(self, data: bytes) -> bytes:
@@ -432,10 +470,11 @@ class ServerFrames:
         return data[:end] if self._rest else data
 
 
-def frame_header(data: bytes, position: int) -> Any:
-    """Length, type, flags and stream."""
-    return (data[position] << 16 | data[position + 1] << 8 | data[position + 2], data[position + 3], data[position + 4],
-            int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM)
+def frame_header(data: bytes, position: int) -> Tuple[int, int, int, int]:
+    """Length, type, flags and stream of the frame at `position`."""
+    length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+    stream = int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM      # without the reserved bit
+    return length, data[position + 3], data[position + 4], stream
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -447,17 +486,21 @@ def goaway(last_stream: int, error: int) -> bytes:
 
 
 def literal_header(name: str, value: str) -> bytes:
-    """A header that changes no table (RFC 7541, 6.2.2). Both have at most 126 bytes."""
+    """A header that changes no table of HPACK (RFC 7541, 6.2.2). Name and value have at most 126 bytes."""
     return b"\0" + b"".join(bytes([len(text)]) + text for text in (name.encode(), value.encode()))
 
 
 def without_padding(flags: int, payload: bytes) -> bytes:
-    """The fragment of a block in a frame of headers; padding and priorities are left out."""
-    padding, start = (payload[0], 1) if flags & PADDED and payload else (0, 0)
-    start += 5 if flags & PRIORITY else 0
-    if start + padding > len(payload):
+    """The fragment of a block in a HEADERS frame, without padding and priority (RFC 9113, 6.2)."""
+    padding, start = 0, 0
+    if flags & PADDED and payload:
+        padding, start = payload[0], 1
+    if flags & PRIORITY:
+        start += 5
+    end = len(payload) - padding
+    if start > end:
         raise ValueError("more padding than a frame")
-    return payload[start:len(payload) - padding]
+    return payload[start:end]
 
 
 def unlinked(path: str) -> str:

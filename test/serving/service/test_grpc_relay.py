@@ -7,7 +7,7 @@ from served import run
 
 from serving.service import grpc_relay
 from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
-                                        HEADERS, MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
+                                        HEADERS, MAX_DEBT, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
                                         ClientFrames, Connection, Relay, RelayLimits, ServerFrames, frame,
                                         goaway)
 
@@ -180,7 +180,7 @@ def test_frames_that_carry_little_wait_and_too_many_end_the_connection():
         assert not connection._client.is_paused
         connection.client_sent(ping * 1000)
         assert connection._client.is_paused and not connection._client.is_closed
-        connection.client_sent(ping * MOST_FRAMES * 2)
+        connection.client_sent(ping * (BURST + MAX_DEBT) * 2)
         assert connection._client.is_closed
     run(session())
 
