@@ -372,7 +372,7 @@ class ClientFrames:
                           └──others──► payload, passed on as it comes: `_skip` bytes are left ──► next header
 
     Args:
-      on_frame: gets type, flags, stream and length of each frame but those of headers.
+      on_frame: gets type, flags, stream and length of each frame but HEADERS.
       on_block: gets stream and length of each header block, and whether the request ends with it.
     """
 
@@ -413,6 +413,8 @@ class ClientFrames:
                 end = payload + length
                 if end > len(data):
                     break
+                if kind == CONTINUATION:       # a block may come in thousands of them
+                    self._on_frame(kind, flags, stream, length)
                 passed += [data[start:position], self._headers(kind, flags, stream, data[payload:end])]
                 start = position = end
                 continue

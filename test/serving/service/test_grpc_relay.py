@@ -185,6 +185,17 @@ def test_frames_that_carry_little_wait_and_too_many_end_the_connection():
     run(session())
 
 
+def test_pieces_of_a_header_block_count_as_frames():
+    async def session():
+        connection = connected(relay_of())
+        piece = frame(CONTINUATION, 0, 1, b"x")
+        connection.client_sent(frame(HEADERS, 0, 1, b"h") + piece * (BURST + 10))
+        assert connection._client.is_paused and not connection._client.is_closed
+        connection.client_sent(piece * (BURST + MAX_DEBT))
+        assert connection._client.is_closed
+    run(session())
+
+
 def test_at_the_end_a_client_is_told_between_two_frames():
     async def session():
         connection = connected(relay_of())
