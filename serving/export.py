@@ -5,21 +5,21 @@
   python -m serving.export --format ascend --batch_sizes 1 8 --lengths 64 128
 
 Writes <output_dir>/<version>/, which appears whole or not at all: saved_model.pb, variables/, and in assets.extra/ the
-vocabulary, the labels, a model card and TensorFlow Serving's warm-up requests. Signatures:
+vocabulary, the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
 
-  serving_default   text_a, text_b: string [batch]; an empty text_b means there is none
+  serving_default   text_a, text_b: string [batch]; text_b is empty for a single text
   predict_ids       input_ids, input_mask, segment_ids: int32 [batch, length]
   examples          examples: string [batch], serialized tf.Examples with text_a and, if there is one, text_b
-  classify          the same as inputs; gives classes and scores [batch, labels], for the Classify call
-  encode            text_a, text_b; gives input_ids, input_mask, segment_ids
-  embed             text_a, text_b; gives pooled and mean, float [batch, hidden]
+  classify          the same as inputs; returns classes and scores [batch, labels], for the Classify call
+  encode            text_a, text_b; returns input_ids, input_mask, segment_ids
+  embed             text_a, text_b; returns pooled and mean, float [batch, hidden]
 
-The first three give probabilities and logits, float [batch, labels], and label, string [batch]. A batch is as long as
-its longest text, not as max_seq_length. Texts are tokenized inside the graph; that it does so exactly as in training is
-checked first, and a model that fails is not written. A model with a SentencePiece vocabulary has predict_ids alone.
+The first three return probabilities and logits, float [batch, labels], and label, string [batch]. A batch is padded to
+its longest text, not to max_seq_length. Texts are tokenized inside the graph, exactly as in training: that is checked
+before anything is written. A model with a SentencePiece vocabulary has the signature predict_ids only.
 
---format ascend writes what Ascend's atc makes offline models of, for each batch size and length: a frozen graph with
-static int32 inputs, sample inputs with the outputs wanted, and convert.sh with the commands.
+--format ascend writes the input of Ascend's offline compiler, atc, for each batch size and length: a frozen graph with
+static int32 inputs, sample inputs with the expected outputs, and convert.sh with the commands.
 """
 from typing import Optional, Sequence
 

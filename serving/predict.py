@@ -1,10 +1,10 @@
-"""Asks an exported model, or a server that has it loaded, and writes one JSON object a line.
+"""Classifies texts with an exported model, or a server that has it loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
   python -m serving.predict --server http://127.0.0.1:8501 < pairs.tsv > answers.jsonl
 
-A line of standard input is text_a, or text_a, a tab and text_b. A line of output:
+A line of standard input is text_a, or text_a, a tab, and text_b. A line of output:
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
 """
@@ -25,12 +25,12 @@ from serving.version_files import MODEL_FILE
 @dataclass(frozen=True)
 class PredictConfig:
     """The flags of this command."""
-    model_dir: str = flag("output/export", "folder of versions, of which the newest answers, or one version's folder")
-    server: Optional[str] = flag(None, "address of serving.server's REST interface, or TensorFlow Serving's, to ask instead")
-    model_name: Optional[str] = flag(None, "with --server: what the model is called there; without it albert")
-    text_a: Optional[str] = flag(None, "the text, or the first of a pair; without it standard input is read")
+    model_dir: str = flag("output/export", "folder of versions, whose newest is used, or one version's folder")
+    server: Optional[str] = flag(None, "URL of a REST interface to use instead: serving.server's or TensorFlow Serving's")
+    model_name: Optional[str] = flag(None, "with --server: the model's name there (default: albert)")
+    text_a: Optional[str] = flag(None, "the text, or the first of a pair (default: read standard input)")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
-    batch_size: int = flag(32, "lines that are answered at once")
+    batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
         if self.server and not re.match("https?://[^/]", self.server):
@@ -48,7 +48,7 @@ class PredictConfig:
 
 
 class Question(NamedTuple):
-    """What is asked; text_b is None where there is one text only."""
+    """A text, or a pair; text_b is None for a single text."""
     text_a: str
     text_b: Optional[str]
 
@@ -58,7 +58,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def predict(config: PredictConfig) -> None:
-    """Answers the flags' question, or those of standard input batch by batch."""
+    """Answers the question in the flags, or those of standard input, batch by batch."""
     ask = prepare(config)
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))

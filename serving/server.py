@@ -1,16 +1,16 @@
-"""Serves exported models by TensorFlow Serving's interfaces: gRPC, and REST with a page to try the model at /.
+"""Serves an exported model with TensorFlow Serving's interfaces: gRPC, and REST with a page at / to try the model.
 
   python -m serving.server
   python -m serving.server --model_base_path output/lcqmc_export --model_name lcqmc --host 0.0.0.0
 
-The newest version in --model_base_path answers; one that appears later takes over without a failed request. What is asked
-while the model is busy runs together. SIGTERM and Ctrl-C answer what has been asked, then end the server.
+The newest version in --model_base_path serves; one that appears later takes over without a failed request. Requests that
+arrive while the model is busy run as one batch. On SIGTERM and Ctrl-C the server finishes pending requests, then exits.
 
   curl -d '{"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}' \\
       http://127.0.0.1:8501/v1/models/albert:predict
 
   /v1/models/NAME                       state, :predict, :classify, /metadata, as TensorFlow Serving
-  /healthz, /readyz                     for whatever restarts the process, or sends it requests
+  /healthz, /readyz                     liveness and readiness probes
   /monitoring/prometheus/metrics        latencies, batch sizes, queue, rejections, versions, memory
   /openapi.json                         the description of the REST interface
 """
@@ -35,5 +35,5 @@ def serve(config: ServerConfig) -> None:
 
 
 if __name__ == "__main__":
-    # At once: threads that hang, in a load on a dead mount say, would be waited for by the libraries' own endings.
+    # At once: the libraries' exit handlers would wait for threads that hang, in a load on a dead mount say.
     os._exit(main())

@@ -1,4 +1,4 @@
-"""Lines to standard output or standard error, written by a thread of their own: whoever logs never waits for whoever reads."""
+"""Lines to standard output or standard error, written by a thread of their own: logging never blocks on the reader."""
 import logging
 import os
 import queue
@@ -6,13 +6,13 @@ import threading
 import time
 from typing import Callable
 
-MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are lost
-PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line takes time from answers
-CLOSE_SECONDS = 1.0                            # what waits at the end gets so long
+MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are dropped
+PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line slows down answers
+CLOSE_SECONDS = 1.0                            # time limit for the last lines
 
 
 class LineLog:
-    """Writes to descriptor `descriptor`, in the order of the calls. `on_lost` is told how many lines were not written."""
+    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of lines that were not written."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[int], None] = lambda count: None) -> None:
         self._descriptor, self._on_lost = descriptor, on_lost
@@ -22,7 +22,7 @@ class LineLog:
         self._has_thread = False               # most commands and tests log nothing
 
     def write(self, line: bytes) -> None:
-        """Writes a line, with its end, soon; drops it when too much waits."""
+        """Queues a line, which ends in a line feed; drops it when the queue is full."""
         with self._lock:
             fits = self._num_put - self._num_done + len(line) <= MAX_WAITING_BYTES
             if not self._has_thread:
@@ -35,7 +35,7 @@ class LineLog:
             self._on_lost(1)
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Waits until all is written, at most so long; whether it is. The thread is left behind."""
+        """Waits until all is written, at most so long; returns whether it is. The thread goes on."""
         end = time.monotonic() + seconds
         while self._num_done < self._num_put and time.monotonic() < end:
             time.sleep(0.001)
@@ -56,7 +56,7 @@ class LineLog:
         try:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:written + 65536])
-        except OSError:                        # a full disk, or the log's reader is gone: requests must be answered
+        except OSError:                        # a full disk, or the log's reader is gone: the server must go on
             self._on_lost(len(lines) - data[:written].count(b"\n"))
         self._num_done += len(data)
 

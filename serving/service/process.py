@@ -25,13 +25,13 @@ def bind(host: str, port: int, name: str) -> socket.socket:
     except OSError as error:
         reason = error.strerror or error
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-            raise UserError("--host: %s: %s: no address of this machine" % (host, reason))
+            raise UserError("--host: %s: %s: not an address of this machine" % (host, reason))
         advice = "; give another, or 0 for any free one" if error.errno == errno.EADDRINUSE else ""
         raise UserError("--%s: %s:%d: %s%s" % (name, host, port, reason, advice))
 
 
 def log_without_waiting() -> LineLog:
-    """Has Python's logging write to standard error without ever waiting for who reads that."""
+    """Has Python's logging write to standard error without ever blocking on its reader."""
     errors, root = LineLog(2), logging.getLogger()
     handler = LineLogHandler(errors)
     handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
@@ -39,21 +39,21 @@ def log_without_waiting() -> LineLog:
     return errors
 
 
-def connections_that_fit(config: ServerConfig) -> descriptors.Connections:
-    """How many connections each interface may have, which is said where it is fewer than wanted."""
+def connections_that_fit(config: ServerConfig) -> descriptors.MaxConnections:
+    """How many connections each interface may have; warns when that is fewer than the flags say."""
     limit = descriptors.raise_limit()
     found = descriptors.share(limit, config.max_connections, config.max_grpc_connections)
     if found.rest < config.max_connections:
-        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors (ulimit -n): %d and %d",
+        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors (ulimit -n); using %d and %d",
                     config.max_connections, config.max_grpc_connections, limit, *found)
     return found
 
 
 def look_for_less_garbage() -> None:
-    """Has Python look for unreachable objects among those that come from now on, and less often.
+    """Has Python collect garbage less often, and only among objects made from now on.
 
-    The libraries are 170,000 objects: a full collection walks over all of them, for 70 ms in which nothing else happens, and comes the
-    more often the more is asked. What a request leaves behind, its references free.
+    The libraries are 170,000 objects: a full collection visits all of them, which stops everything for 70 ms, and comes more
+    often the more requests there are. What a request leaves behind is freed by reference counts.
     """
     gc.collect()
     gc.freeze()

@@ -68,7 +68,7 @@ def test_status_and_metadata(with_client):
     ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400, "JSON Parse error"),
     ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
     ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400, 'Serving signature name: "x" not found'),
-    ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "as many rows as each other"),
+    ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "the same number of rows"),
     ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Could not parse example"),
     ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}', 400, "Was: tensorflow/serving/predict"),
     ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404, "Servable not found for request: Latest(other)"),
@@ -151,7 +151,7 @@ def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client
         asked = ("POST", PREDICT, "mine", ("127.0.0.1", 1))
         assert not app.is_overloaded() and app.refuse_if_full(*asked) is None
         monkeypatch.setattr(app._inference._batcher, "_max_enqueued_rows", 0)
-        full = b'{"error":"The batch scheduling queue is full: 0 rows wait"}'
+        full = b'{"error":"The batch scheduling queue is full: 0 rows are waiting"}'
         headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine"),
                    (b"content-security-policy", b"frame-ancestors 'none'")]
         assert app.is_overloaded() and app.refuse_if_full(*asked) == (503, headers, full)

@@ -19,7 +19,7 @@ def test_a_port_that_is_taken(flag):
 
 @pytest.mark.parametrize("host", ["no.such.host.invalid", "192.0.2.1"])
 def test_a_host_that_is_not_this_one(host):
-    with pytest.raises(UserError, match="^--host: %s: .*: no address of this machine$" % host):
+    with pytest.raises(UserError, match="^--host: %s: .*: not an address of this machine$" % host):
         bind(host, 0, "rest_api_port")
 
 
