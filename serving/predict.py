@@ -1,10 +1,10 @@
-"""Asks an exported model, or a server that has it loaded, and writes one JSON object a line.
+"""Classifies texts with an exported model, or a server that has it loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
   python -m serving.predict --server http://127.0.0.1:8501 < pairs.tsv > answers.jsonl
 
-A line of standard input is text_a, or text_a, a tab and text_b. A line of output:
+A line of standard input is text_a, or text_a, a tab, and text_b. A line of output:
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
 """
@@ -13,24 +13,24 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence
+from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
 
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
 from serving.rest_client import RestClient
-from serving.saved_model import MODEL_FILE, SavedModel
+from serving.version_files import MODEL_FILE
 
 
 @dataclass(frozen=True)
 class PredictConfig:
     """The flags of this command."""
-    model_dir: str = flag("output/export", "folder of versions, of which the newest answers, or one version's folder")
-    server: Optional[str] = flag(None, "address of serving.server's REST interface, or TensorFlow Serving's, to ask instead")
-    model_name: Optional[str] = flag(None, "with --server: what the model is called there; without it albert")
-    text_a: Optional[str] = flag(None, "the text, or the first of a pair; without it standard input is read")
+    model_dir: str = flag("output/export", "folder of versions, whose newest is used, or one version's folder")
+    server: Optional[str] = flag(None, "URL of a REST interface to use instead: serving.server's or TensorFlow Serving's")
+    model_name: Optional[str] = flag(None, "with --server: the model's name there (default: albert)")
+    text_a: Optional[str] = flag(None, "the text, or the first of a pair (default: read standard input)")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
-    batch_size: int = flag(32, "lines that are answered at once")
+    batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
         if self.server and not re.match("https?://[^/]", self.server):
@@ -48,7 +48,7 @@ class PredictConfig:
 
 
 class Question(NamedTuple):
-    """What is asked; text_b is None where there is one text only."""
+    """A text, or a pair; text_b is None for a single text."""
     text_a: str
     text_b: Optional[str]
 
@@ -58,11 +58,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def predict(config: PredictConfig) -> None:
-    """Answers the flags' question, or those of standard input batch by batch."""
-    if config.server:
-        ask = RestClient(config.server, config.model_name or "albert").probabilities
-    else:
-        ask = SavedModel(find_version(config.model_dir)).probabilities
+    """Answers the question in the flags, or those of standard input, batch by batch."""
+    ask = prepare(config)
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
     for batch in in_batches(questions, config.batch_size):
@@ -70,6 +67,15 @@ def predict(config: PredictConfig) -> None:
             line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
             sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale says
         sys.stdout.buffer.flush()
+
+
+def prepare(config: PredictConfig) -> Callable[[Sequence[Question]], List[Dict[str, float]]]:
+    """What gives probabilities by label for each question: the server, or a model that is loaded here."""
+    if config.server:
+        return RestClient(config.server, config.model_name or "albert").probabilities
+    version = find_version(config.model_dir)
+    from serving.saved_model import SavedModel     # takes two seconds: neither --help nor a server's client need wait
+    return SavedModel(version).probabilities
 
 
 def find_version(model_dir: str) -> str:

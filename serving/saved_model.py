@@ -1,29 +1,23 @@
 """An exported model, loaded: it needs TensorFlow and none of the code that made it."""
 import json
 import os
-import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from etl.common import files, json_text
 from etl.common.command_line import UserError
+from serving.version_files import CARD_FILE, VOCABULARY_FILE
 
-MODEL_FILE = "saved_model.pb"
-EXTRA_FOLDER = "assets.extra"                  # TensorFlow Serving's name for what the graph itself does not read
-VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
-CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 POSITIONS = "max_position_embeddings"          # of the card's config
-MAX_GRAPH_BYTES = 1 << 30                      # protobuf itself ends at 2 GiB
-MAX_FILE_BYTES = 64 << 20                      # of vocabularies, the card, warm-up requests, a list of variables
-_GRAPH_FILE = re.compile(r"saved_model\.pb(txt)?")
-_WEIGHTS_FILE = re.compile(r"variables\.data-[0-9]+-of-[0-9]+(\.tempstate[0-9]+)?")
 
 
 class SavedModel:
     """One version of an exported model. Raises UserError when files are missing or damaged.
 
-    session_config, a tf.ConfigProto, says how many threads answer; without it, one for each core.
+    `session_config` says how many threads answer; without it, one for each core.
 
     Attributes:
       card: the model card, a dict; its labels are by class index.
@@ -33,8 +27,7 @@ class SavedModel:
       example_tensors: names of the tensors that the graph parses tf.Examples from.
     """
 
-    def __init__(self, folder: str, session_config: Any = None) -> None:
-        import tensorflow.compat.v1 as tf      # takes two seconds: --help need not wait
+    def __init__(self, folder: str, session_config: Optional[tf.ConfigProto] = None) -> None:
         tf.logging.set_verbosity(tf.logging.ERROR)
         self.card = _read_card(os.path.join(folder, CARD_FILE))
         self.labels = self.card["labels"]
@@ -61,8 +54,6 @@ class SavedModel:
 
     def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
         """What answers a signature. Names are looked up once here; Session.run does so at each call, for a tenth of tiny's time."""
-        import tensorflow.compat.v1 as tf
-        from tensorflow.core.protobuf.config_pb2 import CallableOptions
         dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
         options = CallableOptions(feed=[info.name for info in definition.inputs.values()],
                                   fetch=[info.name for info in definition.outputs.values()])
@@ -80,14 +71,6 @@ class SavedModel:
     def close(self) -> None:
         """Frees the weights; `run` works no longer."""
         self._session.close()
-
-
-def require_size(path: str, num_bytes: int) -> None:
-    """Raises UserError for a file of an exported model that is larger than what is read of it at once may be; weights may have any size."""
-    name = os.path.basename(path)
-    most = MAX_GRAPH_BYTES if _GRAPH_FILE.fullmatch(name) else MAX_FILE_BYTES
-    if num_bytes > most and not _WEIGHTS_FILE.fullmatch(name):
-        raise UserError("%s: must have at most %d bytes, got %d" % (path, most, num_bytes))
 
 
 def _read_card(path: str) -> Dict[str, Any]:

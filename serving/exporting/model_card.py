@@ -12,7 +12,7 @@ import tensorflow.compat.v1 as tf
 from estimator.training import result_files
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
-from serving.saved_model import CARD_FILE, EXTRA_FOLDER
+from serving.version_files import CARD_FILE, EXTRA_FOLDER
 
 LABELS_FILE = "labels.txt"
 

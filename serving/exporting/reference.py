@@ -13,6 +13,8 @@ from etl.text.pairs import pack_pair
 from serving.exporting.signatures import IDS
 
 TOLERANCE = 1e-4                               # between probabilities that were summed up in another order
+SAMPLES = tuple(Example(text_a, text_b, None) for text_a, text_b in (
+    ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201), ("字" * 600, "句" * 600)))
 
 
 def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str, np.ndarray]:

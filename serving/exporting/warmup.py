@@ -3,19 +3,22 @@
 They stand in assets.extra/tf_serving_warmup_requests: a TFRecord file of tensorflow.serving.PredictionLog.
 """
 import os
-from typing import Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
 
 from estimator.data.tasks import Example
 from etl.common.command_line import UserError
-from serving.saved_model import EXTRA_FOLDER
+from serving.version_files import EXTRA_FOLDER
+
+if TYPE_CHECKING:
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 FILE = os.path.join(EXTRA_FOLDER, "tf_serving_warmup_requests")
 MODEL_NAME = "default"                         # the server's own default; a replay does not look at it
 
 
-def predict_log(signature: str, inputs: Mapping[str, Any]) -> Any:
+def predict_log(signature: str, inputs: Mapping[str, Any]) -> "PredictionLog":
     """A PredictionLog of a Predict request: arrays, or lists of bytes, by input name."""
     log = _new_log()
     request = log.predict_log.request
@@ -25,7 +28,7 @@ def predict_log(signature: str, inputs: Mapping[str, Any]) -> Any:
     return log
 
 
-def classify_log(signature: str, samples: Sequence[Example]) -> Any:
+def classify_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
     """A PredictionLog of a Classify request: a tf.Example with text_a, and text_b if there is one, for each sample."""
     log = _new_log()
     request = log.classify_log.request
@@ -38,14 +41,14 @@ def classify_log(signature: str, samples: Sequence[Example]) -> Any:
     return log
 
 
-def write(folder: str, logs: Sequence[Any]) -> None:
+def write(folder: str, logs: Sequence["PredictionLog"]) -> None:
     """Writes the records of the exported model in `folder`, which holds assets.extra/; the same logs give the same bytes."""
     with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))
 
 
-def _new_log() -> Any:
+def _new_log() -> "PredictionLog":
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError:

@@ -74,7 +74,7 @@ class Batcher:
         """Raises RequestError when so many rows more may not wait."""
         if not self.has_room(num_rows):
             self._refused.inc()
-            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows wait"
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows are waiting"
                                % self._queued_rows)
 
     def _start_batches(self) -> None:

@@ -1,35 +1,45 @@
-"""A call in a thread that may be left behind: what hangs in the kernel, on a dead mount say, nothing can end.
+"""A call in a thread that may be abandoned: nothing can end a thread that hangs in the kernel, on a dead mount say.
 
-concurrent.futures would wait for such a thread when the process ends, and have one less for other calls until then.
+concurrent.futures would wait for such a thread when the process ends, and have one thread less for other calls until then.
 """
 import asyncio
 import contextlib
 import queue
 import threading
-from typing import Any, Callable, List, Optional
+from typing import Any, Callable, Generic, List, Optional, TypeVar
+
+Result = TypeVar("Result")
 
 
 class Overdue(Exception):
     """A call took longer than it may; its thread goes on."""
 
 
-class Errand:
-    """Starts `call` in a daemon thread, where `discard` gets what it gives if it ends after it was given up."""
+class Errand(Generic[Result]):
+    """Starts `call` in a daemon thread.
 
-    def __init__(self, call: Callable[[], Any], discard: Optional[Callable[[Any], None]] = None) -> None:
+        running ──call ends──► over: its caller is told
+           │
+           └──too late──► given up ──call ends──► ended: `discard`, if given, gets its result
+
+    The thread decides between the two under the lock, so that a result is either told or discarded.
+    """
+
+    def __init__(self, call: Callable[[], Result], discard: Optional[Callable[[Result], None]] = None) -> None:
         self._call, self._discard = call, discard
         self._loop = asyncio.get_event_loop()
         self._answer = self._loop.create_future()      # value, error
         self._lock = threading.Lock()
         self._is_over = self._is_given_up = self._has_ended = False
-        (_idle.pop() if _idle else _Messenger()).errands.put(self)
+        messenger = _idle.pop() if _idle else _Messenger()
+        messenger.errands.put(self)
 
     def is_alive(self) -> bool:
-        """Whether the call, or what discards it, goes on."""
+        """Whether the call, or discarding its result, goes on."""
         return not self._has_ended
 
-    async def result(self, seconds: float) -> Any:
-        """What the call gives, or raises. Raises Overdue when that takes longer: then it is given up, as when cancelled."""
+    async def result(self, seconds: float) -> Result:
+        """The call's result, or what it raises. Raises Overdue when it takes longer; then, and when cancelled, it is given up."""
         try:
             await asyncio.wait({self._answer}, timeout=seconds)
         finally:
@@ -40,18 +50,21 @@ class Errand:
         value, error = await self._answer
         if error is None:
             return value
+        # What is no Exception, SystemExit say, must not end the event loop.
         raise error if isinstance(error, Exception) else RuntimeError(repr(error))
 
     def run(self) -> Callable[[], None]:
-        """Makes the call; returns what tells its caller. Belongs to the thread."""
-        value = error = None
+        """Makes the call; returns a function that tells its caller. Runs in the thread."""
+        value: Any = None
+        error: Optional[BaseException] = None
         try:
             value = self._call()
         except BaseException as raised:        # whatever it is, somebody waits for it
             error = raised
         with self._lock:
             self._is_over = not self._is_given_up
-        if not self._is_over and self._discard and error is None:
+        has_result = error is None
+        if self._is_given_up and has_result and self._discard:
             self._discard(value)
         self._has_ended = True
 
@@ -63,19 +76,19 @@ class Errand:
 
 
 class _Messenger(threading.Thread):
-    """Does one errand after the other. New threads for each would take new arenas of memory, 10 MB more for each model loaded."""
+    """A thread that runs errands one by one. A new thread for each would take new arenas of memory, 10 MB for each model loaded."""
 
     def __init__(self) -> None:
         super().__init__(name="errand", daemon=True)
-        self.errands: "queue.Queue[Errand]" = queue.Queue()
+        self.errands: "queue.Queue[Errand[Any]]" = queue.Queue()
         self.start()
 
     def run(self) -> None:
         while True:
             tell = self.errands.get().run()
-            _idle.append(self)                 # before the caller hears of it: his next errand is for this thread
+            _idle.append(self)                 # before the caller is told: its next errand is for this thread
             tell()
-            del tell                           # it holds what the call gave
+            del tell                           # it holds the call's result
 
 
 _idle: List[_Messenger] = []

@@ -1,10 +1,14 @@
-"""What stands between the network and gRPC's own server, and bounds what clients may hold of this process.
+"""A relay between the network and gRPC's own server, which bounds the resources that clients may hold.
+
+    client ──TCP──► ClientEnd ─► ClientFrames ─► Connection ─► ServerEnd ──Unix socket──► gRPC's server
+                                                     │
+                                                   Relay: all connections, and the bytes they hold
 
 gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet. So this event
-loop accepts the connections and passes them on, one for one, over a Unix socket that nobody else can reach. Of HTTP/2 it reads
-the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
-blocks are passed on in one piece, with the client's address behind them, which gRPC would no longer know, and the number of the call,
-by which the handlers say when they are done: from then on it is the client who is waited for.
+loop accepts the connections and passes each on over a Unix socket that no other process can reach. Of HTTP/2 it reads the
+nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
+blocks are passed on in one piece, with two headers appended: the client's address, which gRPC would no longer know, and the
+number of the call, by which the handlers say when they are done: from then on it is the client who is waited for.
 """
 import asyncio
 import os
@@ -25,14 +29,15 @@ MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the addres
 PREFACE_SECONDS = 10
 READ_SECONDS = 30                              # for a client whose buffers are full, or that leaves an answer unread
 UNREAD_SECONDS = 2                             # after which a client that leaves an answer unread is missed least
-END_SECONDS = 5                                # until nobody waits any longer, at the end, that answers are read
+END_SECONDS = 5                                # at shutdown, answers that wait for their clients longer are given up
 CALL_BYTES = 65536                             # that a call takes until its answer is read, beside its request or its answer
-COMING, WHOLE, ANSWERED = range(3)             # what has become of a call
-GOAWAY_SECONDS = 1                             # calls that a client sends before it reads of the end arrive within
-BURST, FRAMES_A_SECOND = 2000, 1000            # frames of a connection that carry little; further ones wait
-MOST_FRAMES = 3 * BURST                        # at once: no client sends so many
-SMALL_BYTES = 256                              # of data, which are little
-ANSWER_FRAMES = 8                              # such frames that come with a call: acknowledgements, windows, pings
+COMING, WHOLE, ANSWERED = range(3)             # states of a call
+GOAWAY_SECONDS = 1                             # calls that a client sends before it reads GOAWAY arrive within
+POLL_SECONDS = 0.02                            # between two looks whether all calls are answered
+BURST, FRAMES_A_SECOND = 2000, 1000            # small frames of a connection; further ones wait
+MAX_DEBT = 2 * BURST                           # small frames beyond those, in one read: no real client sends so many
+SMALL_BYTES = 256                              # of data in a small frame
+ANSWER_FRAMES = 8                              # small frames that come with a call: acknowledgements, windows, pings
 
 
 class RelayLimits(NamedTuple):
@@ -44,15 +49,16 @@ class Relay:
     """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one event loop.
 
     Attributes:
-      client_header: name of the header that holds a client's address. It is drawn, so that no client can send it.
+      client_header: name of the header that holds a client's address. It is random, so that no client can send it.
       call_header: the same for the number of a call.
+      held: bytes that calls of all connections take until their answers are read.
     """
 
     def __init__(self, listening: socket.socket, path: str, limits: RelayLimits) -> None:
         drawn = secrets.token_hex(8)
         self.client_header, self.call_header = "x-client-" + drawn, "x-call-" + drawn
         self.path, self.draining = path, False
-        self.held = 0                          # bytes
+        self.held = 0
         self._listening, self._limits = listening, limits
         self._connections: Set["Connection"] = set()
         self._by_number: Dict[int, "Connection"] = {}
@@ -64,7 +70,7 @@ class Relay:
         self._accepting = asyncio.ensure_future(self._accept())
 
     async def drain(self, seconds: float) -> None:
-        """Takes no further connection, asks clients to go elsewhere, and waits until all they have asked is answered."""
+        """Stops accepting, sends clients GOAWAY, and waits until all pending calls are answered, at most so long."""
         self.draining = True
         if self._accepting:
             self._accepting.cancel()
@@ -74,27 +80,28 @@ class Relay:
         loop = asyncio.get_event_loop()
         end = loop.time() + seconds
         while self._connections and loop.time() < end:
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(POLL_SECONDS)
 
     def close(self) -> None:
         for connection in [*self._connections]:
             connection.close()
 
     def add(self, connection: "Connection") -> None:
-        """When there are too many, the one that is missed least ends: it may be the new one."""
+        """When there are too many, ends one without pending calls, the least useful; without such a one, the new one."""
         if len(self._connections) >= self._limits.max_connections:
             idle = [each for each in self._connections if each.leaves_unread or not each.is_waiting]
             if not idle:
                 connection.abort()
                 return
-            self.drop(min(idle, key=lambda each: (not each.leaves_unread, each.was_answered, each.last_used)), NO_ERROR)
+            least_useful = min(idle, key=lambda each: (not each.leaves_unread, each.was_answered, each.last_used))
+            self.drop(least_useful, NO_ERROR)
         self._connections.add(connection)
         self._last_number += 1
         connection.number = self._last_number
         self._by_number[connection.number] = connection
 
     def drop(self, connection: "Connection", error: int) -> None:
-        """Ends a connection at once; what it holds is free."""
+        """Ends a connection at once and releases the bytes it holds."""
         self.remove(connection)
         connection.close(error)
 
@@ -104,10 +111,13 @@ class Relay:
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Counts bytes that came, or went if negative. When there are too many, the connection that holds most ends, the newest of such."""
+        """Adds bytes that came, or were released if negative. When there are too many, the connection that holds most ends, the
+        newest of those that hold the same.
+        """
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
-            self.drop(max(self._connections, key=lambda each: (each.held, each.number)), ENHANCE_YOUR_CALM)
+            greediest = max(self._connections, key=lambda each: (each.held, each.number))
+            self.drop(greediest, ENHANCE_YOUR_CALM)
 
     def grew(self, call: str, num_bytes: int) -> None:
         """A call's request takes so many bytes more than came. `call` is what was in its header."""
@@ -127,10 +137,10 @@ class Relay:
 
     async def _accept(self) -> None:
         loop: Any = asyncio.get_event_loop()
-        while True:                            # one by one, so that a descriptor is given back before the next is taken
+        while True:                            # one by one, so that a descriptor is released before the next is taken
             try:
                 accepted, _ = await loop.sock_accept(self._listening)
-            except OSError:                    # no descriptor is left, or the client has gone
+            except OSError:                    # no descriptor is free, or the client has gone
                 await asyncio.sleep(0.05)
                 continue
             try:
@@ -140,15 +150,34 @@ class Relay:
             await asyncio.sleep(0)
 
 
+class _Call:
+    """A call under way: the bytes it holds, and its state.
+
+        COMING ──its request has come whole──► WHOLE ──its handler is done──► ANSWERED ──the client has its answer──► over
+    """
+
+    __slots__ = ("held", "state")
+
+    def __init__(self) -> None:
+        self.held, self.state = 0, COMING
+
+
 class Connection:
-    """A client's connection and the one to gRPC's server that it is passed on to.
+    """A client's connection, and the one to gRPC's server that it is passed on to.
+
+        waiting for the preface ──► connecting ──► relaying ──say_goodbye──► draining ──► over
+          PREFACE_SECONDS            to the Unix    until either side         its calls
+                                     socket         goes, or `drop`           are answered
+
+    Reading from the client pauses while any of these is in `_stalls`: "connecting", "server" (its buffers are full), "calm"
+    (the client has sent too many small frames, and must wait). "Over" may follow each state.
 
     Attributes:
       number: of it among all connections.
       held: bytes of its requests that have not been answered, and of answers that have not been read.
-      num_waiting: its calls that have come whole and wait for their answers.
+      num_waiting: its calls whose requests have come whole and that are not answered.
       was_answered: whether a call ever was.
-      last_used: when it came, or a call of it was answered last.
+      last_used: when it was accepted, or a call of it was last answered.
     """
 
     def __init__(self, relay: Relay) -> None:
@@ -159,15 +188,15 @@ class Connection:
         self._relay = relay
         self._client: Any = None               # transports
         self._server: Any = None
-        self._calls: Dict[int, List[int]] = {}     # by stream: bytes held, and what has become of it
-        self._unread: Dict[int, float] = {}        # by stream, the oldest first: since when an answer waits for the client
-        self._is_timed = False                     # whether a look at the oldest is to come
+        self._calls: Dict[int, _Call] = {}     # by stream
+        self._unread: Dict[int, float] = {}    # by stream, the oldest first: since when an answer waits for the client
+        self._is_timed = False                 # whether a look at the oldest is to come
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
-        self._goodbye = b""                    # waits for the end of a frame
-        self._stalls: Set[str] = set()         # why nothing is read of the client
-        self._credit, self._credit_time = float(BURST), self.last_used
+        self._goodbye = b""                    # a GOAWAY that waits for the end of a frame
+        self._stalls: Set[str] = set()         # why the client is not read
+        self._credit, self._credit_time = float(BURST), self.last_used     # small frames that may come; when it was added to
         self._timer: Any = None
         self._is_over = False
 
@@ -184,7 +213,7 @@ class Connection:
     def client_sent(self, data: bytes) -> None:
         try:
             passed = self._from_client.feed(data)
-        except ValueError:                     # no HTTP/2, or none that a client of gRPC speaks
+        except ValueError:                     # not HTTP/2 as gRPC clients speak it
             self._relay.drop(self, NO_ERROR)
             return
         if passed and not self._is_over:
@@ -202,7 +231,7 @@ class Connection:
             self._flush_goodbye()
 
     def say_goodbye(self) -> None:
-        """Asks the client to open no further call here; ends when all that have come are answered."""
+        """Asks the client to open no further call on this connection; ends when those that have come are answered."""
         if self._server is None:
             self.abort()
             return
@@ -211,16 +240,17 @@ class Connection:
         self._loop.call_later(GOAWAY_SECONDS, self._end_when_answered)
 
     def _end_when_answered(self) -> None:
-        if not self._is_over:
-            late = self._loop.time() - END_SECONDS
-            if all(self._unread.get(stream, late + 1) < late for stream in self._calls) and (
-                    self._calls or self._from_server.at_boundary):
-                self._relay.drop(self, NO_ERROR)
-            else:
-                self._loop.call_later(0.02, self._end_when_answered)
+        if self._is_over:
+            return
+        late = self._loop.time() - END_SECONDS
+        nobody_waits = all(self._unread.get(stream, late + 1) < late for stream in self._calls)
+        if nobody_waits and (self._calls or self._from_server.at_boundary):
+            self._relay.drop(self, NO_ERROR)
+        else:
+            self._loop.call_later(POLL_SECONDS, self._end_when_answered)
 
     def client_full(self) -> None:
-        """The client does not read what it has asked for."""
+        """The client does not read its answers."""
         if self._server:
             self._server.pause_reading()
         self._timer = self._loop.call_later(READ_SECONDS, self.abort)
@@ -247,16 +277,16 @@ class Connection:
         call = self._calls.get(stream)
         if call is None:
             return
-        if call[1] == WHOLE:
+        if call.state == WHOLE:
             self.num_waiting -= 1
-        call[1] = ANSWERED
+        call.state = ANSWERED
         if ends:
             self._unread[stream] = self._loop.time()
             if not self._is_timed:
                 self._time(READ_SECONDS)
         else:                                  # what is watched may stay as it is for days
             self.was_answered = True
-        self._hold(stream, num_bytes + CALL_BYTES - call[0], False)
+        self._hold(stream, num_bytes + CALL_BYTES - call.held, False)
 
     def _time(self, seconds: float) -> None:
         self._is_timed = True
@@ -279,8 +309,9 @@ class Connection:
         self._go_on("server")
 
     def close(self, error: int = NO_ERROR) -> None:
-        """Ends both sides, and tells the client why if that fits between two frames."""
-        if self._server and self._client and not self._is_over and self._from_server.at_boundary:
+        """Ends both sides, and tells the client why if it is between two frames."""
+        is_relaying = self._server and self._client and not self._is_over
+        if is_relaying and self._from_server.at_boundary:
             self._client.write(goaway(self._last_stream, error))
         self._over(self._client and self._client.close)
         self._loop.call_later(1, self.abort)   # a client that does not read would keep its descriptor
@@ -329,9 +360,10 @@ class Connection:
 
     def _block_of_client(self, stream: int, num_bytes: int, is_whole: bool) -> None:
         self._spend()
-        if stream > self._last_stream and not self._is_over:   # it may have ended within what is read just now
+        opens_call = stream > self._last_stream
+        if opens_call and not self._is_over:   # an earlier frame of the same read may have ended it
             self._last_stream = stream
-            self._calls[stream] = [0, COMING]
+            self._calls[stream] = _Call()
             num_bytes += CALL_BYTES
         self._hold(stream, num_bytes, is_whole)
 
@@ -346,7 +378,8 @@ class Connection:
                 self._release(stream)
 
     def _frame_of_server(self, kind: int, flags: int, stream: int) -> None:
-        if (kind == RST_STREAM or kind in (DATA, HEADERS) and flags & END_STREAM) and self._release(stream):
+        ends_stream = kind == RST_STREAM or (kind in (DATA, HEADERS) and flags & END_STREAM)
+        if ends_stream and self._release(stream):
             self.was_answered, self.last_used = True, self._loop.time()
             self._credit = min(BURST, self._credit + ANSWER_FRAMES)
 
@@ -354,10 +387,10 @@ class Connection:
         call = self._calls.get(stream)
         if call is None:
             return
-        call[0] += num_bytes
+        call.held += num_bytes
         self.held += num_bytes
-        if is_whole and call[1] == COMING:
-            call[1] = WHOLE
+        if is_whole and call.state == COMING:
+            call.state = WHOLE
             self.num_waiting += 1
         self._relay.hold(num_bytes)
 
@@ -366,24 +399,26 @@ class Connection:
         call = self._calls.pop(stream, None)
         if call is None:
             return False
-        self.held -= call[0]
-        self.num_waiting -= call[1] == WHOLE
+        self.held -= call.held
+        if call.state == WHOLE:
+            self.num_waiting -= 1
         self._unread.pop(stream, None)
-        self._relay.hold(-call[0])
+        self._relay.hold(-call.held)
         return True
 
     def _spend(self) -> None:
-        """Counts a frame that carries little; when there are too many, the next ones wait, or the connection ends."""
+        """Counts a small frame; when there are too many, the next ones wait, or the connection ends."""
         self._credit -= 1
-        if self._credit < BURST - MOST_FRAMES and not self._is_over:
+        if self._credit < -MAX_DEBT and not self._is_over:
             self._relay.drop(self, ENHANCE_YOUR_CALM)
         if self._credit < 0 and "calm" not in self._stalls:
             now = self._loop.time()
-            self._credit = min(BURST, self._credit + (now - self._credit_time) * FRAMES_A_SECOND)
-            self._credit_time = now
+            earned = (now - self._credit_time) * FRAMES_A_SECOND
+            self._credit, self._credit_time = min(BURST, self._credit + earned), now
             if self._credit < 0:
                 self._stall("calm")
-                self._loop.call_later(-self._credit / FRAMES_A_SECOND + 0.05, self._go_on, "calm")
+                seconds_in_debt = -self._credit / FRAMES_A_SECOND
+                self._loop.call_later(seconds_in_debt + 0.05, self._go_on, "calm")
 
     def _stall(self, why: str) -> None:
         if not self._stalls and not self._is_over:
@@ -417,14 +452,18 @@ class ServerEnd(asyncio.Protocol):
 
 
 class ClientFrames:
-    """Bytes of a client, in pieces as they come → those that go on. Raises ValueError for what is no HTTP/2.
+    """Bytes of a client, in pieces as they come → those to pass on. Raises ValueError for what is not HTTP/2.
+
+        preface ──► header of a frame ──HEADERS, CONTINUATION──► whole frame, kept until its block ends ──► next header
+                          │
+                          └──others──► payload, passed on as it comes: `_skip` bytes are left ──► next header
 
     Args:
-      on_frame: is told type, flags, stream and length of each frame but HEADERS.
-      on_block: is told stream and length of each header block, once it is decoded, and whether the request ends with it.
+      on_frame: gets type, flags, stream and length of each frame but HEADERS.
+      on_block: gets stream and length of each header block, once it is decoded, and whether the request ends with it.
 
     Attributes:
-      suffix: gives what goes behind each header block, by stream.
+      suffix: gives what is appended to each header block, by stream.
     """
 
     def __init__(self, on_frame: Callable[[int, int, int, int], None], on_block: Callable[[int, int, bool], None]) -> None:
@@ -433,12 +472,14 @@ class ClientFrames:
         self._table = HeaderTable()
         self._rest = b""                       # the beginning of the preface, of a frame's header, or of a frame of headers
         self._has_preface = False
-        self._skip = 0                         # bytes of a frame that are still to come
-        self._block: Optional[bytes] = None    # headers without their end
+        self._skip = 0                         # bytes of a frame that have not come
+        self._block: Optional[bytes] = None    # a header block whose end has not come
         self._block_stream = self._block_flags = 0
 
     def feed(self, data: bytes) -> bytes:
-        data, passed, start, position = self._rest + data, [], 0, 0
+        data = self._rest + data
+        passed: List[bytes] = []
+        start = position = 0                   # what lies between them is passed on as it came
         if not self._has_preface:
             if not PREFACE.startswith(data[:len(PREFACE)]):
                 raise ValueError("no HTTP/2")
@@ -452,36 +493,38 @@ class ClientFrames:
                 self._skip -= step
                 position += step
                 continue
-            if len(data) - position < FRAME_HEADER_BYTES:
+            payload = position + FRAME_HEADER_BYTES
+            if payload > len(data):
                 break
             length, kind, flags, stream = frame_header(data, position)
             if length > MAX_FRAME_BYTES:
                 raise ValueError("a frame of %d bytes" % length)
             if kind in (HEADERS, CONTINUATION):
-                end = position + FRAME_HEADER_BYTES + length
+                end = payload + length
                 if end > len(data):
                     break
                 if kind == CONTINUATION:       # a block may come in thousands of them
                     self._on_frame(kind, flags, stream, length)
-                passed += [data[start:position], self._headers(kind, flags, stream, data[position + FRAME_HEADER_BYTES:end])]
+                passed += [data[start:position], self._headers(kind, flags, stream, data[payload:end])]
                 start = position = end
                 continue
             if self._block is not None:
                 raise ValueError("a header block has no end")
             self._on_frame(kind, flags, stream, length)
-            position += FRAME_HEADER_BYTES
-            self._skip = length
+            position, self._skip = payload, length
         self._rest = data[position:]
         return b"".join([*passed, data[start:position]])
 
     def _headers(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        """What goes on for a frame of headers: the whole block in one frame, once its end has come."""
-        if (kind == HEADERS) != (self._block is None) or self._block is not None and (
-                stream != self._block_stream or not payload):      # gRPC's clients send no empty ones, floods do
+        """What is passed on for a frame of headers: the whole block in one frame, once its end has come."""
+        begins_block, is_in_block = kind == HEADERS, self._block is not None
+        if begins_block == is_in_block:
             raise ValueError("headers out of turn")
-        if kind == HEADERS:
+        if begins_block:
             self._block_stream, self._block_flags = stream, flags & END_STREAM
             payload = without_padding(flags, payload)
+        elif stream != self._block_stream or not payload:      # gRPC's clients send no empty CONTINUATION, floods do
+            raise ValueError("headers out of turn")
         block = (self._block or b"") + payload
         if len(block) > MAX_BLOCK_BYTES:
             raise ValueError("headers of more than %d bytes" % MAX_BLOCK_BYTES)
@@ -494,7 +537,7 @@ class ClientFrames:
 
 
 class ServerFrames:
-    """Bytes of gRPC's server → the same, up to the last whole header of a frame; `on_frame` is told type, flags and stream."""
+    """Bytes of gRPC's server → the same, without a frame's header that has come in part. `on_frame` gets type, flags, stream."""
 
     def __init__(self, on_frame: Callable[[int, int, int], None]) -> None:
         self._on_frame = on_frame
@@ -503,7 +546,7 @@ class ServerFrames:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether what has gone on ends with a frame."""
+        """Whether what was passed on ends with a frame."""
         return not self._skip
 
     def feed(self, data: bytes) -> bytes:
@@ -519,10 +562,11 @@ class ServerFrames:
         return data[:end] if self._rest else data
 
 
-def frame_header(data: bytes, position: int) -> Any:
-    """Length, type, flags and stream."""
-    return (data[position] << 16 | data[position + 1] << 8 | data[position + 2], data[position + 3], data[position + 4],
-            int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM)
+def frame_header(data: bytes, position: int) -> Tuple[int, int, int, int]:
+    """Length, type, flags and stream of the frame at `position`."""
+    length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
+    stream = int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM      # without the reserved bit
+    return length, data[position + 3], data[position + 4], stream
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -534,17 +578,21 @@ def goaway(last_stream: int, error: int) -> bytes:
 
 
 def literal_header(name: str, value: str) -> bytes:
-    """A header that changes no table (RFC 7541, 6.2.2). Both have at most 126 bytes."""
+    """A header that changes no table of HPACK (RFC 7541, 6.2.2). Name and value have at most 126 bytes."""
     return b"\0" + b"".join(bytes([len(text)]) + text for text in (name.encode(), value.encode()))
 
 
 def without_padding(flags: int, payload: bytes) -> bytes:
-    """The fragment of a block in a frame of headers; padding and priorities are left out."""
-    padding, start = (payload[0], 1) if flags & PADDED and payload else (0, 0)
-    start += 5 if flags & PRIORITY else 0
-    if start + padding > len(payload):
+    """The fragment of a block in a HEADERS frame, without padding and priority (RFC 9113, 6.2)."""
+    padding, start = 0, 0
+    if flags & PADDED and payload:
+        padding, start = payload[0], 1
+    if flags & PRIORITY:
+        start += 5
+    end = len(payload) - padding
+    if start > end:
         raise ValueError("more padding than a frame")
-    return payload[start:len(payload) - padding]
+    return payload[start:end]
 
 
 def unlinked(path: str) -> str:

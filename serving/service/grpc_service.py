@@ -1,6 +1,10 @@
 """TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over one model.
 
-Requests arrive as bytes: what they would cost, and whether they are messages at all, is looked at here, not by gRPC.
+Requests arrive as bytes: this file checks what they would cost, and parses them; gRPC does neither.
+
+    called ──► receiving ──whole──► parsed and checked ──► answered: a response, or the status of a RequestError
+                   │                                          ▲
+                   └──too late, or gives way to a new call────┘
 """
 import asyncio
 import collections
@@ -11,13 +15,19 @@ import socket
 import tempfile
 import time
 import zlib
-from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional
+from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional, Type, TypeVar, Union
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
 from grpc._cython.cygrpc import ExecuteBatchError
 from grpc_health.v1 import health_pb2
-from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2, model_service_pb2, prediction_service_pb2
+from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, ClassificationResponse
+from tensorflow_serving.apis.get_model_metadata_pb2 import (GetModelMetadataRequest, GetModelMetadataResponse,
+                                                            SignatureDefMap)
+from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
 
 from serving.service import errors, messages
 from serving.service.grpc_relay import MAX_FRAME_BYTES, Relay, RelayLimits, unlinked
@@ -26,10 +36,12 @@ from serving.service.limits import Limits, check_inputs, check_message, not_pars
 from serving.service.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
 
 METADATA_FIELD = "signature_def"               # the only one there is
-MAX_STREAMS = 128                              # of a connection; a client makes its further calls wait
-MAX_HEALTH_CALLS = 100                         # apart from others, which may not keep health from answering
-WINDOW_BYTES = 65535                           # of a stream that nobody has looked at yet
+MAX_STREAMS = 128                              # of a connection; clients queue further calls themselves
+MAX_HEALTH_CALLS = 100                         # counted apart: other calls must not keep health from answering
+WINDOW_BYTES = 65535                           # of a stream that has not been read yet
 CALL_IS_OVER = (ExecuteBatchError, grpc.aio.UsageError)     # what gRPC raises where the client has gone, or its deadline passed
+
+SomeMessage = TypeVar("SomeMessage", bound=Message)
 
 
 class GrpcLimits(NamedTuple):
@@ -40,17 +52,17 @@ class GrpcLimits(NamedTuple):
 
 
 class Calls:
-    """Calls under way, at most `most`. One whose request has not come whole gives way to a new one, the oldest first."""
+    """Calls under way, at most `max_calls`. The oldest whose request has not come whole gives way to a new one."""
 
-    def __init__(self, most: int, receive_seconds: float) -> None:
-        self._most, self._seconds = most, receive_seconds
+    def __init__(self, max_calls: int, receive_seconds: float) -> None:
+        self._max_calls, self._seconds = max_calls, receive_seconds
         self._count = 0
         self._receiving: Dict["asyncio.Future[None]", None] = collections.OrderedDict()
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
         """Raises RequestError when there are too many."""
-        if self._count >= self._most and not self._give_way():
+        if self._count >= self._max_calls and not self._end_oldest_receiving():
             raise self._too_many()
         self._count += 1
         try:
@@ -61,74 +73,79 @@ class Calls:
     async def received(self, context: Any) -> bytes:
         """The request of a call. Raises RequestError when it takes too long, or has given way."""
         loop = asyncio.get_event_loop()
-        message, arrived = asyncio.ensure_future(context.read()), loop.create_future()
-        message.add_done_callback(_note_failure)
-        message.add_done_callback(lambda _: _settle(arrived))
-        timer = loop.call_later(self._seconds, _settle, arrived, errors.RequestError(
-            grpc.StatusCode.DEADLINE_EXCEEDED, "The request must have come whole after %g s" % self._seconds))
+        reading = asyncio.ensure_future(context.read())        # ends with the call: gRPC has no other way to end it
+        arrived = loop.create_future()         # is set when the read ends, or else by whoever ends the wait for it
+        reading.add_done_callback(_note_failure)
+        reading.add_done_callback(lambda _: _settle(arrived))
+        timer = loop.call_later(self._seconds, _settle, arrived, self._too_late())
         self._receiving[arrived] = None
         try:
-            await arrived                      # the read itself ends with the call: gRPC has no other way to end it
+            await arrived
         finally:
             timer.cancel()
             self._receiving.pop(arrived, None)
-        found = await message
-        if not isinstance(found, bytes):       # the client has ended the call's request without any
+        found = await reading
+        if not isinstance(found, bytes):       # the client has ended its side of the call without a request
             raise errors.invalid("The call has no request")
         return found
 
-    def _give_way(self) -> bool:
-        for arrived in self._receiving:
-            del self._receiving[arrived]
-            _settle(arrived, self._too_many())
-            return True
-        return False
+    def _end_oldest_receiving(self) -> bool:
+        """Whether there was one."""
+        oldest = next(iter(self._receiving), None)
+        if oldest is None:
+            return False
+        del self._receiving[oldest]
+        _settle(oldest, self._too_many())
+        return True
+
+    def _too_late(self) -> errors.RequestError:
+        return errors.RequestError(grpc.StatusCode.DEADLINE_EXCEEDED,
+                                   "The request did not arrive completely within %g s" % self._seconds)
 
     def _too_many(self) -> errors.RequestError:
-        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "At most %d calls may be under way" % self._most)
+        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "At most %d calls may be under way" % self._max_calls)
 
 
 class PredictionService:
-    """Predict, Classify, GetModelMetadata; no signature is for Regress and MultiInference, which only have their requests parsed."""
+    """Predict, Classify, GetModelMetadata; Regress and MultiInference have no signature here: their requests are only parsed."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def Predict(self, request: Any) -> Any:
+    async def Predict(self, request: PredictRequest) -> PredictResponse:
         target = self._inference.find(request.model_spec)
         wanted = messages.output_names(request.output_filter, target.signature.outputs)
         check_inputs(target.signature, messages.described_inputs(request), target.limits)
         found = await self._inference.predict(target, messages.predict_inputs(request))
         return messages.predict_response(target.spec, found, wanted)
 
-    async def Classify(self, request: Any) -> Any:
+    async def Classify(self, request: ClassificationRequest) -> ClassificationResponse:
         target = self._inference.find(request.model_spec, CLASSIFY_METHOD)
         messages.check_examples(request, target.limits)
         found = await self._inference.classify(target, messages.serialized_examples(request))
         return messages.classify_response(target.spec, found)
 
-    async def GetModelMetadata(self, request: Any) -> Any:
+    async def GetModelMetadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
         if list(request.metadata_field) != [METADATA_FIELD]:
             raise errors.invalid("Metadata field must be %s, got %s" % (METADATA_FIELD, some(request.metadata_field) or "none"))
         target = self._inference.find(request.model_spec)
-        response = get_model_metadata_pb2.GetModelMetadataResponse(model_spec=target.spec)
-        response.metadata[METADATA_FIELD].Pack(
-            get_model_metadata_pb2.SignatureDefMap(signature_def=target.version.model.signatures))
+        response = GetModelMetadataResponse(model_spec=target.spec)
+        response.metadata[METADATA_FIELD].Pack(SignatureDefMap(signature_def=target.version.model.signatures))
         return response
 
 
 class ModelService:
-    """GetModelStatus; which model is served is said by flags, not by HandleReloadConfigRequest."""
+    """GetModelStatus; the model is chosen by flags, not by HandleReloadConfigRequest."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
-    async def GetModelStatus(self, request: get_model_status_pb2.GetModelStatusRequest) -> Any:
+    async def GetModelStatus(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
         return self._inference.versions.status(request.model_spec)
 
 
 class Health:
-    """gRPC's health protocol for the server as a whole, whose name is "". Set `ending` and it says no."""
+    """gRPC's health protocol for the server as a whole, the service "". Once `ending` is set it is NOT_SERVING."""
 
     def __init__(self, limits: GrpcLimits, most: Limits) -> None:
         self.ending = asyncio.Event()
@@ -136,13 +153,13 @@ class Health:
         self._limits, self._most = limits, most
         self._checks, self._watches = (Calls(MAX_HEALTH_CALLS, limits.receive_seconds) for _ in range(2))
 
-    def handler(self) -> Any:
+    def handler(self) -> grpc.GenericRpcHandler:
         serialize = health_pb2.HealthCheckResponse.SerializeToString
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {
             "Check": grpc.stream_unary_rpc_method_handler(self._check, None, serialize),
             "Watch": grpc.stream_stream_rpc_method_handler(self._watch, None, serialize)})
 
-    async def _check(self, _: Any, context: Any) -> Any:
+    async def _check(self, _: Any, context: Any) -> Optional[health_pb2.HealthCheckResponse]:
         try:
             with self._checks.counted():
                 service = await self._service(self._checks, context)
@@ -150,7 +167,8 @@ class Health:
                     raise errors.RequestError(grpc.StatusCode.NOT_FOUND, "unknown service")
                 return self._response(service)
         except errors.RequestError as error:
-            return _refuse(context, error)
+            _refuse(context, error)
+            return None
         except CALL_IS_OVER:
             raise asyncio.CancelledError
         finally:
@@ -174,13 +192,13 @@ class Health:
 
     async def _service(self, calls: Calls, context: Any) -> str:
         data = inflated(await calls.received(context), self._limits.max_message_bytes)
-        return _parsed(data, health_pb2.HealthCheckRequest, self._most).service
+        return str(_parsed(data, health_pb2.HealthCheckRequest, self._most).service)
 
-    def _response(self, service: str) -> Any:
+    def _response(self, service: str) -> health_pb2.HealthCheckResponse:
+        """For any service but "" the status is SERVICE_UNKNOWN."""
         statuses = health_pb2.HealthCheckResponse
-        status = (statuses.SERVICE_UNKNOWN if service else
-                  statuses.NOT_SERVING if self.ending.is_set() else statuses.SERVING)
-        return statuses(status=status)
+        of_server = statuses.NOT_SERVING if self.ending.is_set() else statuses.SERVING
+        return statuses(status=statuses.SERVICE_UNKNOWN if service else of_server)
 
 
 class GrpcServer:
@@ -194,17 +212,20 @@ class GrpcServer:
             ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.per_message_decompression", 0),     # which would come before max_receive_message_length
-            ("grpc.http2.bdp_probe", 0)])      # which would make windows as large as a fast client likes
+            ("grpc.http2.bdp_probe", 0)])      # it would let fast clients have windows of any size
         _be_quiet_about_calls_that_are_over()
         path = os.path.join(tempfile.mkdtemp(), "grpc")
         self._server.add_insecure_port("unix:" + path)
         self._relay = self._health.relay = Relay(listening, unlinked(path), relay_limits)
         calls = Calls(limits.max_calls, limits.receive_seconds)
-        services = ((prediction_service_pb2, PredictionService(inference)), (model_service_pb2, ModelService(inference)))
         doors = Doors(monitor, self._relay, calls, limits, inference.limits)
-        handlers = [_handler(module.DESCRIPTOR.services_by_name[type(service).__name__], service, doors)
-                    for module, service in services]
-        self._server.add_generic_rpc_handlers((*handlers, self._health.handler()))
+        predicting, managing = (
+            prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"],
+            model_service_pb2.DESCRIPTOR.services_by_name["ModelService"])
+        self._server.add_generic_rpc_handlers((
+            _handler(predicting, PredictionService(inference), doors),
+            _handler(managing, ModelService(inference), doors),
+            self._health.handler()))
 
     async def start(self) -> None:
         await self._server.start()
@@ -227,8 +248,11 @@ class Doors(NamedTuple):
     most: Limits
 
 
-async def answered(doors: Doors, method: str, context: Any, answer: Callable[[], Awaitable[Any]]) -> Any:
-    """What `answer` gives, counted and logged; its RequestError becomes the call's status."""
+async def answered(doors: Doors, method: str, context: Any, answer: Callable[[], Awaitable[Message]]) -> Optional[Message]:
+    """The response that `answer` gives, counted and logged; its RequestError becomes the call's status.
+
+    The one place where calls of the model's services are refused, under overload, too.
+    """
     start = time.perf_counter()
     metadata = dict(context.invocation_metadata() or ())
     request_id = request_id_from(metadata.get(REQUEST_ID_HEADER))
@@ -240,7 +264,8 @@ async def answered(doors: Doors, method: str, context: Any, answer: Callable[[],
         return response
     except errors.RequestError as error:
         code = error.code
-        return _refuse(context, error)
+        _refuse(context, error)
+        return None
     except (asyncio.CancelledError, *CALL_IS_OVER):    # by the client, or its deadline has passed
         code = grpc.StatusCode.CANCELLED
         raise asyncio.CancelledError
@@ -250,28 +275,29 @@ async def answered(doors: Doors, method: str, context: Any, answer: Callable[[],
                             client=metadata.get(doors.relay.client_header, ""))
 
 
-def _handler(service: Any, servicer: Any, doors: Doors) -> Any:
-    """Handlers for all methods of a ServiceDescriptor; those that `servicer` has not are not implemented, whatever they are asked."""
-    def handler(method: Any) -> Any:
-        ask: Callable[[Any], Awaitable[Any]] = getattr(servicer, method.name, _not_implemented)
-        kind = method.input_type._concrete_class
+def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, ModelService], doors: Doors) -> grpc.GenericRpcHandler:
+    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED, whatever they are asked."""
+    def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
+        implementation: Callable[[Message], Awaitable[Message]] = getattr(service, method.name, _not_implemented)
+        request_class, response_class = method.input_type._concrete_class, method.output_type._concrete_class
 
-        async def handle(_: Any, context: Any) -> Any:
-            async def answer() -> Any:
+        async def handle(_: Any, context: Any) -> Optional[Message]:
+            async def answer() -> Message:
                 with doors.calls.counted():
                     data = await doors.calls.received(context)
                     whole = inflated(data, doors.limits.max_message_bytes)
                     if whole is not data:
                         doors.relay.grew(_call_of(context, doors.relay), len(whole) - len(data))
                     del data
-                    return await ask(_parsed(whole, kind, doors.most))
+                    return await implementation(_parsed(whole, request_class, doors.most))
             return await answered(doors, method.name, context, answer)
-        # On the wire a call with one request is a stream of one; only as a stream it can be waited for with a time limit.
-        return grpc.stream_unary_rpc_method_handler(handle, None, method.output_type._concrete_class.SerializeToString)
-    return grpc.method_handlers_generic_handler(service.full_name, {method.name: handler(method) for method in service.methods})
+        # On the wire a call with one request is a stream of one; only waiting for a stream can have a time limit.
+        return grpc.stream_unary_rpc_method_handler(handle, None, response_class.SerializeToString)
+    handlers = {method.name: handler(method) for method in descriptor.methods}
+    return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
 
 
-async def _not_implemented(_: Any) -> Any:
+async def _not_implemented(_: Message) -> Message:
     raise errors.RequestError(grpc.StatusCode.UNIMPLEMENTED, "Not implemented by this server")
 
 
@@ -313,7 +339,8 @@ def _is_no_call_that_is_over(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], CALL_IS_OVER))
 
 
-def _parsed(data: bytes, kind: Any, limits: Limits) -> Any:
+def _parsed(data: bytes, kind: Type[SomeMessage], limits: Limits) -> SomeMessage:
+    """Raises RequestError for what is too much, or no such message."""
     check_message(data, kind.DESCRIPTOR, limits)
     try:
         return kind.FromString(data)
@@ -322,10 +349,10 @@ def _parsed(data: bytes, kind: Any, limits: Limits) -> Any:
 
 
 def _refuse(context: Any, error: errors.RequestError) -> None:
-    """Gives a call its status; what the handler then returns is not sent.
+    """Sets a call's status; what the handler then returns is not sent.
 
-    `context.abort` would raise, and its exception keep the call's frames, and the call, until garbage is collected: gRPC
-    counts it to its connection's streams as long. So does an exception that stands in a frame of its own traceback.
+    `context.abort` would raise an exception that keeps the call's frames, and so the call, until garbage is collected; until
+    then gRPC counts the call among its connection's streams. An error that a frame of its own traceback holds does the same.
     """
     error.__traceback__ = None
     context.set_code(error.code)
@@ -339,7 +366,7 @@ def _note_failure(read: "asyncio.Future[Any]") -> None:
 
 
 def _settle(future: "asyncio.Future[None]", error: Optional[Exception] = None) -> None:
-    """Ends a wait, unless it has ended."""
+    """Ends the wait for `future`, unless it has ended."""
     if future.done():
         return
     if error:

@@ -42,6 +42,19 @@ class HttpLimits(NamedTuple):
     timeout_seconds: float                     # from its head to the end of its answer
 
 
+class Refusal(NamedTuple):
+    """A whole answer; its headers lack the length of the body."""
+    status: int
+    headers: Headers
+    body: bytes
+
+    async def send(self, send: Any) -> None:
+        """As an ASGI application sends it."""
+        headers = [*self.headers, (b"content-length", b"%d" % len(self.body))]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await send({"type": "http.response.body", "body": self.body})
+
+
 class HttpApp:
     """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
 
@@ -73,7 +86,12 @@ class HttpApp:
         scope["app"] = self                    # makes the router raise what it does not know
         start = time.perf_counter()
         asked = dict(scope["headers"])
-        request_id = request_id_from(asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1"))
+        given_id = asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
+        refusal = self.refuse_if_full(scope["method"], scope["path"], given_id, scope["client"])
+        if refusal:
+            await refusal.send(send)
+            return
+        request_id = request_id_from(given_id)
         status = 0                             # none was sent
 
         async def send_named(message: Any) -> None:
@@ -81,69 +99,71 @@ class HttpApp:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"].append((REQUEST_ID_HEADER.encode(), request_id.encode()))
-                if scope["path"] != PAGE_PATH:     # which says more of it
+                if scope["path"] != PAGE_PATH:     # the page has a stricter policy of its own
                     message["headers"].append(browsers.NO_FRAMES)
             await send(message)
 
-        computed = scope["method"] == "POST" and COMPUTED_PATH.fullmatch(scope["path"])
         try:
-            if computed:
-                self._inference.require_room()     # first of all: under too much load, what is refused must cost little
-            refusal = self._browser_refusal(scope, asked) or _encoding_refusal(scope, asked)
-            await asyncio.wait_for((refusal or self._respond)(scope, receive, send_named), self._limits.timeout_seconds)
-        except RequestError as error:
-            await _refusal(error)(scope, receive, send_named)
+            respond = self._browser_refusal(scope, asked) or _encoding_refusal(scope, asked) or self._respond
+            await asyncio.wait_for(respond(scope, receive, send_named), self._limits.timeout_seconds)
         except asyncio.TimeoutError:
             if not status:
-                await _refusal(RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s"
-                                            % self._limits.timeout_seconds))(scope, receive, send_named)
+                error = RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s" % self._limits.timeout_seconds)
+                await _error_response(error)(scope, receive, send_named)
         except asyncio.CancelledError:         # an Exception in Python 3.7
             raise
         except Exception:                      # our own mistake, or the model's
             LOG.exception("request %s failed", request_id)
             if status:
                 raise
-            await _refusal(RequestError(grpc.StatusCode.INTERNAL, "The server failed; its log says more of request %s"
-                                        % request_id))(scope, receive, send_named)
+            error = RequestError(grpc.StatusCode.INTERNAL, "The server failed; its log says more of request %s" % request_id)
+            await _error_response(error)(scope, receive, send_named)
         finally:
-            method = computed.group(1) if computed else getattr(scope.get("endpoint"), "__name__", "unknown")
-            self._monitor.count("rest", method, status or 500, time.perf_counter() - start, request_id, path=scope["path"],
-                                client=_name_of(scope["client"]))
+            endpoint = getattr(scope.get("endpoint"), "__name__", "unknown")
+            method = computed_method(scope["method"], scope["path"]) or endpoint
+            self._count(method, status or 500, time.perf_counter() - start, request_id, scope["path"], scope["client"])
 
-    def has_room(self) -> bool:
-        """Whether the queue could take what comes now."""
-        return self._inference.has_room()
+    def is_overloaded(self) -> bool:
+        """Whether `refuse_if_full` refuses what the model would have to compute."""
+        return not self._inference.has_room()
 
-    def refuse(self, path: str, request_id: Optional[str], client: Any) -> Optional[Tuple[int, Headers, bytes]]:
-        """Status, headers and body for a POST to `path`, counted and logged, when it would find the queue full; else None."""
-        computed = COMPUTED_PATH.fullmatch(path)
+    def refuse_if_full(self, method: str, path: str, request_id: Optional[str], client: Any) -> Optional[Refusal]:
+        """The answer to a request that would find the queue full, counted and logged; else None.
+
+        This is the one place where REST refuses under overload. It comes before anything else, and may come before there
+        is a task for the request: what is refused must cost little.
+        """
+        computed = computed_method(method, path)
         if not computed:
             return None
         try:
             self._inference.require_room()
         except RequestError as error:
             name = request_id_from(request_id)
-            self._monitor.count("rest", computed.group(1), error.http_status, 0.0, name, path=path,
-                                client=_name_of(client))
-            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode())]
-            return error.http_status, headers, rest.error_response(str(error))
+            self._count(computed, error.http_status, 0.0, name, path, client)
+            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode()), browsers.NO_FRAMES]
+            return Refusal(error.http_status, headers, rest.error_response(str(error)))
         return None
+
+    def _count(self, method: str, status: int, seconds: float, request_id: str, path: str, client: Any) -> None:
+        address = "%s:%d" % tuple(client or ("", 0))
+        self._monitor.count("rest", method, status, seconds, request_id, path=path, client=address)
 
     def _browser_refusal(self, scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
         """The answer to what a page may not make its reader's browser ask."""
         host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
         if not browsers.is_allowed_host(host, self._names):
-            return _json(rest.error_response("Host %s is no name of this server: --allowed_hosts gives it more names" % host), 403)
+            return _json(rest.error_response("Host %s is not allowed; --allowed_hosts can allow it" % host), 403)
         if scope["method"] == "POST" and browsers.is_of_another_page(asked) and not browsers.is_json(
                 asked.get(b"content-type", b"")):
-            return _json(rest.error_response("The content-type must be application/json, since a page of another origin asks"), 415)
+            return _json(rest.error_response("The content-type of a request from another origin must be application/json"), 415)
         return None
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
         try:
             await self._router(scope, receive, send)
         except RequestError as error:
-            await _refusal(error)(scope, receive, send)
+            await _error_response(error)(scope, receive, send)
         except HTTPException:
             # As TensorFlow Serving: 400 for what its interface does not know; 404 elsewhere.
             message = "Malformed request: %s %s" % (scope["method"], scope["path"])
@@ -220,6 +240,12 @@ class HttpApp:
         return bytes(body)
 
 
+def computed_method(method: str, path: str) -> Optional[str]:
+    """Which of predict and classify a request asks the model for; None for what needs no model."""
+    found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
+    return found.group(1) if found else None
+
+
 async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
     """What `answer` gives; it is cancelled when the client closes the connection, and with the caller."""
     answering = asyncio.ensure_future(answer)
@@ -251,11 +277,6 @@ def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
     return spec
 
 
-def _name_of(client: Any) -> str:
-    """As the access log has it: "127.0.0.1:50000"."""
-    return "%s:%d" % tuple(client or ("", 0))
-
-
 def _client_gone() -> RequestError:
     return RequestError(grpc.StatusCode.CANCELLED, "The client has closed the connection")
 
@@ -264,5 +285,5 @@ def _json(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
-def _refusal(error: RequestError) -> Response:
+def _error_response(error: RequestError) -> Response:
     return _json(rest.error_response(str(error)), error.http_status)

@@ -1,7 +1,7 @@
-"""An HTTP connection that reads one request at a time and ends by itself when its client sends too slowly, too much or nothing,
-or does not read its answer.
+"""An HTTP connection: it reads one request at a time, and closes when its client sends too slowly, too much or nothing, or does
+not read its answer.
 
-`http_framing` says where requests begin and end, `http_app` answers; between them stands uvicorn's cycle of a request and its answer.
+`http_framing` says where requests begin and end, `http_app` answers them; between the two is uvicorn's request-response cycle.
 """
 import asyncio
 import http
@@ -20,48 +20,72 @@ from serving.service.http_framing import (BARE_LINE_FEED, END_OF_HEAD, MAX_HEAD_
 from serving.service.inflight import Inflight, Share
 
 HEAD_SECONDS = 10                              # for a head, and for what still comes after an answer
-IDLE_SECONDS = 75                              # a connection may stay open between two requests
+IDLE_SECONDS = 75                              # between two requests
 READ_SECONDS = 30                              # for a client whose buffers are full
-NUM_COMPARED = 32                              # of the half-sent requests that have been coming longest, the slowest gives way to others
-LINGER_SECONDS = 2                             # a client that is told to go may go on sending so long
-GONE_SECONDS = 0.05                            # until a client that has closed for good is told apart from one that only listens
+NUM_COMPARED = 32                              # of the half-sent requests that began first, the slowest gives way to others
+LINGER_SECONDS = 2                             # how long a client may go on sending after its last answer
+GONE_SECONDS = 0.05                            # until a closed connection is told apart from a half-closed one
 MAX_BLANK_BYTES = 4                            # ends of lines before a request
 START = b"HTTP/1.1 "                           # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
 HEALTH_PATHS = (b"/healthz", b"/readyz")       # whoever asks them would end a process that does not answer
-NO_ROOM = "There are more connections than the server has room for"
+NO_ROOM = "The server has too many connections"
 LOG = logging.getLogger("uvicorn.error")
 
 
 class Connections:
-    """What the connections of one server share."""
+    """What the connections of one server share: their settings, and which of them may be closed to make room.
+
+    Attributes:
+      open: all of them.
+      idle: those whose clients wait for nothing, the one that has been silent longest first.
+      half_sent: those with a part of a request, the oldest request first.
+      lingering: those that are told to go.
+      unread: those whose clients do not read what they asked for.
+      headers: of each answer.
+    """
 
     def __init__(self, app: Any, inflight: Inflight, max_open: int) -> None:
         self.app, self.inflight, self.max_open = app, inflight, max_open
         self.open: Set["HttpConnection"] = set()
-        # Those whose clients have nothing to wait for, the one that has been silent longest first.
         self.idle: Dict["HttpConnection", None] = {}
-        self.half_sent: Dict["HttpConnection", None] = {}      # with a part of a request, the one that has been coming longest first
-        self.lingering: Dict["HttpConnection", None] = {}      # that are told to go
-        self.unread: Dict["HttpConnection", None] = {}         # whose clients do not read what they asked for
+        self.half_sent: Dict["HttpConnection", None] = {}
+        self.lingering: Dict["HttpConnection", None] = {}
+        self.unread: Dict["HttpConnection", None] = {}
         self.tasks: Set["asyncio.Task[None]"] = set()
-        self.headers: List[Tuple[bytes, bytes]] = []           # of each answer
+        self.headers: List[Tuple[bytes, bytes]] = []
         self.is_draining = False
 
+    def mark_idle(self, connection: "HttpConnection") -> None:
+        self.mark_busy(connection)
+        self.idle[connection] = None           # as the last
+
+    def mark_half_sent(self, connection: "HttpConnection") -> None:
+        self.mark_busy(connection)
+        self.half_sent[connection] = None      # as the last
+
+    def mark_busy(self, connection: "HttpConnection") -> None:
+        """Its client waits for an answer, or it is closed: it does not make room for others."""
+        for connections in (self.idle, self.half_sent, self.lingering):
+            connections.pop(connection, None)
+
     def make_room(self) -> bool:
-        """Whether one more may ask something, maybe since another connection was closed."""
+        """Whether one more connection has room; it may have closed another one for that."""
         if len(self.open) <= self.max_open:
             return True
+        chosen = self._least_missed()
+        if chosen:
+            chosen.give_way()
+        return chosen is not None
+
+    def _least_missed(self) -> Optional["HttpConnection"]:
         chosen = next(iter(self.lingering), None) or next((each for each in self.idle if not each.has_unread()), None)
         if not chosen and self.half_sent:
             # By their speed: whoever sends a byte now and then is not silent, but who sends a large body quickly should end it.
             now = asyncio.get_event_loop().time()
             chosen = min(itertools.islice(self.half_sent, NUM_COMPARED), key=lambda each: each.bytes_per_second(now))
-        chosen = chosen or next(iter(self.unread), None)
-        if chosen:
-            chosen.make_room()
-        return chosen is not None
+        return chosen or next(iter(self.unread), None)
 
     def drain(self) -> None:
         """From now on every answer is the last of its connection, unless another request waits behind it."""
@@ -70,14 +94,14 @@ class Connections:
             connection.announce_end()
 
     def close_idle(self) -> None:
-        """Closes those whose clients have asked nothing that is not answered."""
+        """Closes those whose clients wait for nothing."""
         for connection in list(self.idle):
             if not connection.has_unread():
-                connection.make_room()
+                connection.give_way()
 
 
 class _Flow(FlowControl):
-    """uvicorn's, which resumes reading whenever the application wants a body; not so while a further request waits."""
+    """uvicorn's resumes reading whenever the application wants a body; this one not while a further request waits."""
 
     is_held = False
 
@@ -89,8 +113,25 @@ class _Flow(FlowControl):
 class HttpConnection(asyncio.Protocol):
     """One connection.
 
-    A request that has come whole when `http_app` has no room for it is answered here and now: a task, a scope and two messages
-    cost twice as much, and are spent when the machine has least to give.
+        idle ──first byte──► reading a head ──its end──► answering ──► answered ──► idle, for the next request
+          │                        │                         │             │
+          └────────────────────────┴─────────┬───────────────┴─────────────┘
+                                             ▼
+                                         lingering ──► closed
+
+    state            known by                              closes after
+    idle             in `Connections.idle`                 IDLE_SECONDS; HEAD_SECONDS before the first request
+    reading a head   `_kept` has its beginning             HEAD_SECONDS
+    answering        `_is_answering()`; `_in_body` while   the time limit of `http_app`; READ_SECONDS while the
+                     the body still comes                  client does not read
+    answered         `_in_body`: refused before all of     HEAD_SECONDS
+                     the body came; what comes is dropped
+    lingering        `_is_closing`: what comes is dropped  LINGER_SECONDS
+
+    While it is answering, a further request waits in `_kept`, and nothing more is read.
+
+    Under overload, a request that has come whole is refused here, without a task: a task, a scope and two messages would
+    cost twice as much, when the machine has least to give.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -100,10 +141,10 @@ class HttpConnection(asyncio.Protocol):
         self._flow: Any = None
         self._server: Optional[Tuple[str, int]] = None
         self._client: Optional[Tuple[str, int]] = None
-        self._kept = b""                       # what has come and is not read: a part of a head, or what is behind a request
+        self._kept = b""                       # came but is not parsed: a part of a head, or what follows a request
         self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
-        self._answer_share = Share(lambda: self._transport.abort())            # what the client has not read of a large answer
-        self._num_scanned = 0                  # bytes of `_kept` that no head ends in
+        self._answer_share = Share(lambda: self._transport.abort())            # of a large answer, what is not sent yet
+        self._num_scanned = 0                  # bytes of `_kept` in which no head ends
         self._num_blank = 0
         self._body_left = 0                    # bytes of a body that have not come
         self._chunks: Optional[ChunkedBody] = None
@@ -111,25 +152,25 @@ class HttpConnection(asyncio.Protocol):
         self._begun, self._num_come = 0.0, 0   # when the request that is half-sent began to come, and its bytes so far
         self._cycle: Any = None                # uvicorn's RequestResponseCycle, once something was asked
         self._is_last = False                  # the connection ends with this answer
-        self._has_eof = False                  # the client has said all it wants to
-        self._is_closing = False               # what still comes is thrown away
-        self._is_beyond = False                # there are too many
-        self._has_started = False              # the first bytes of the answer went out ahead of it
+        self._has_eof = False                  # the client has closed its sending side
+        self._is_closing = False               # what still comes is dropped
+        self._is_surplus = False               # opened when there were too many connections
+        self._has_started = False              # START was sent ahead of the answer
         self._timer: Optional[asyncio.TimerHandle] = None          # runs while something is awaited of the client
         self._read_timer: Optional[asyncio.TimerHandle] = None     # runs while the client must read
 
-    # What the event loop tells.
+    # Called by the event loop.
 
     def connection_made(self, transport: Any) -> None:
         self._transport, self._flow = transport, _Flow(transport)
-        self._server, self._client = transport.get_extra_info("sockname"), transport.get_extra_info("peername")
-        self._server, self._client = self._server and self._server[:2], self._client and self._client[:2]
+        self._server, self._client = _address(transport, "sockname"), _address(transport, "peername")
         self._all.open.add(self)
-        self._is_beyond = not self._all.make_room()
-        if len(self._all.open) > self._all.max_open + self._all.max_open // 8 + 8:
-            transport.abort()                  # not even a refusal can be had
+        self._is_surplus = not self._all.make_room()
+        max_refusable = self._all.max_open + self._all.max_open // 8 + 8
+        if len(self._all.open) > max_refusable:
+            transport.abort()                  # too many even for a refusal in words
             return
-        self._all.idle[self] = None
+        self._all.mark_idle(self)
         self._await(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
@@ -144,12 +185,13 @@ class HttpConnection(asyncio.Protocol):
             self.end(error.status, str(error))
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open: a client that has said all it wants to may still listen."""
-        if self._is_closing or not self._is_answering() or self._in_body:
+        """Whether the connection stays open: a client that has closed its sending side may still want its answer."""
+        waits_for_answer = self._is_answering() and not self._in_body
+        if self._is_closing or not waits_for_answer:
             return False
         self._has_eof = True
         if not self._cycle.response_started and not self._has_started:
-            self._has_started = True           # to one that has gone for good this shows that it has
+            self._has_started = True           # writing to a client that has closed for good shows that it has
             self._transport.write(START)
         self._loop.call_later(GONE_SECONDS, self._close_if_gone)
         return True
@@ -174,14 +216,14 @@ class HttpConnection(asyncio.Protocol):
         for share in (self._body_share, self._answer_share):
             self._all.inflight.give_back(share)
         self._all.open.discard(self)
-        for kind in (self._all.idle, self._all.half_sent, self._all.lingering):
-            kind.pop(self, None)
+        self._all.mark_busy(self)
         if self._cycle:
-            self._cycle.disconnected = self._cycle.disconnected or not self._cycle.response_complete
+            if not self._cycle.response_complete:
+                self._cycle.disconnected = True
             self._cycle.message_event.set()
         self._flow.resume_writing()
 
-    # What uvicorn's cycle takes for a transport.
+    # Called by uvicorn's cycle, for which this is its transport.
 
     def write(self, data: bytes) -> None:
         if self._has_started:
@@ -192,31 +234,30 @@ class HttpConnection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Closes once the request has come whole: what a client still sends to a closed connection costs it the answer."""
+        """Closes once the request has come whole: a client that still sends to a closed connection loses its answer."""
         self._is_last = True
-        if self._cycle and not self._cycle.response_complete:
+        if self._is_answering():
             self._transport.close()            # the application failed in the middle of its answer
 
-    # What the server wants.
+    # Called by the server.
 
     def end(self, status: int, message: str) -> None:
         """Refuses what has come, and closes. What is already being answered still is; what waits behind it is not."""
         if self._is_closing:
             return
-        if self._is_answering() and (self._cycle.response_started or not self._in_body):
+        if self._is_answering() and (self._cycle.response_started or not self._in_body):       # too late to refuse it
             self._is_last = True
             self._forget()
             return
         self._refuse_half_sent(status, message)
         self._linger()
 
-    def make_room(self) -> None:
-        """Closes a connection whose client has not asked anything, or not to the end, or does not take its answer."""
+    def give_way(self) -> None:
+        """Closes a connection that is idle, half-sent or lingering, or whose client does not read its answer."""
         if self in self._all.half_sent:
             self._refuse_half_sent(503, NO_ROOM)
         self._is_closing = True
-        for kind in (self._all.idle, self._all.half_sent, self._all.lingering):
-            kind.pop(self, None)
+        self._all.mark_busy(self)
         if self._read_timer:
             self._all.unread.pop(self, None)
             self._transport.abort()
@@ -246,14 +287,16 @@ class HttpConnection(asyncio.Protocol):
                 return
         elif self._in_body:                    # what comes was answered before
             return
-        if not self._read_timer:
-            self._write_whole(status, [(b"content-type", b"application/json"), CLOSE_HEADER], json.dumps({"error": message}).encode())
+        reads_answers = not self._read_timer
+        if reads_answers:
+            headers = [(b"content-type", b"application/json"), CLOSE_HEADER]
+            self._write_whole(status, headers, json.dumps({"error": message}).encode())
 
     def _give_up(self) -> None:
-        self.end(503, "All requests together have more than %d bytes" % self._all.inflight.max_bytes)
+        self.end(503, "Requests in flight exceed %d bytes" % self._all.inflight.max_bytes)
 
     def has_unread(self) -> bool:
-        """Whether something has come that the event loop has not read yet."""
+        """Whether bytes have arrived that the event loop has not read yet."""
         poll = select.poll()
         poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLIN)
         return bool(poll.poll(0))
@@ -261,7 +304,7 @@ class HttpConnection(asyncio.Protocol):
     # Reading.
 
     def _read(self, data: bytes) -> None:
-        """Reads on, as far as one request goes."""
+        """Parses until a further request has to wait."""
         while data and not self._is_closing:
             if self._in_body:
                 data = self._read_body(data)
@@ -290,13 +333,13 @@ class HttpConnection(asyncio.Protocol):
         head = read_head(data[:end])
         rest = data[end + 4:]
         self._num_blank = self._num_scanned = 0
-        if len(rest) == head.length and not self._app.has_room() and self._refuse(head):
+        is_whole = len(rest) == head.length    # and nothing behind it
+        if is_whole and self._app.is_overloaded() and self._refuse_at_once(head):
             return b""
-        if self._is_beyond:
-            self._all.idle.pop(self, None)     # not this one
-            self._all.half_sent.pop(self, None)
-            self._is_beyond = not self._all.make_room()
-            if self._is_beyond and head.target not in HEALTH_PATHS:
+        if self._is_surplus:
+            self._all.mark_busy(self)          # it cannot give way to itself
+            self._is_surplus = not self._all.make_room()
+            if self._is_surplus and head.target not in HEALTH_PATHS:
                 raise FramingError(503, NO_ROOM)
         self._begin(head, len(rest))
         return rest
@@ -306,7 +349,7 @@ class HttpConnection(asyncio.Protocol):
             raise FramingError(431, "a head must have at most %d bytes" % MAX_HEAD_BYTES)
         if BARE_LINE_FEED.search(data, max(0, self._num_scanned - 1)):
             raise FramingError(400, "lines must end with a carriage return and a line feed")
-        if self in self._all.idle:             # the first of it
+        if self in self._all.idle:             # these are its first bytes
             self._await(HEAD_SECONDS)
         if self._has_eof:
             self._transport.close()
@@ -323,20 +366,15 @@ class HttpConnection(asyncio.Protocol):
         if self._in_body:
             self._mark_half_sent(0)
         else:
-            self._mark_whole()
+            self._all.mark_busy(self)
         is_alone = num_behind <= (num_behind if head.length is None else head.length)
         self._body_share.give_up = self._give_up
         self._body_left = head.length or 0
         self._chunks = ChunkedBody() if head.length is None else None
-        path, _, query = head.target.partition(b"?")
-        text = path.decode("ascii")
-        scope = {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": head.version.decode(),
-                 "server": self._server, "client": self._client, "scheme": "http", "root_path": "",
-                 "method": head.method.decode(), "path": urllib.parse.unquote(text) if "%" in text else text,
-                 "raw_path": path, "query_string": query, "headers": head.fields}
+        says_last = self._all.is_draining and is_alone
         self._cycle = RequestResponseCycle(
-            scope=scope, transport=self, flow=self._flow, logger=LOG, access_logger=LOG, access_log=False,
-            default_headers=[*self._all.headers, CLOSE_HEADER] if self._all.is_draining and is_alone else self._all.headers,
+            scope=self._scope(head), transport=self, flow=self._flow, logger=LOG, access_logger=LOG, access_log=False,
+            default_headers=[*self._all.headers, CLOSE_HEADER] if says_last else self._all.headers,
             message_event=asyncio.Event(), expect_100_continue=head.expects_continue and self._in_body,
             keep_alive=not self._is_last, on_response=self._answered)
         self._cycle.more_body = self._in_body
@@ -346,8 +384,17 @@ class HttpConnection(asyncio.Protocol):
         self._all.tasks.add(task)
         task.add_done_callback(self._all.tasks.discard)
 
+    def _scope(self, head: Head) -> Dict[str, Any]:
+        """What ASGI tells an application of a request."""
+        path, _, query = head.target.partition(b"?")
+        text = path.decode("ascii")
+        return {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": head.version.decode(),
+                "server": self._server, "client": self._client, "scheme": "http", "root_path": "",
+                "method": head.method.decode(), "path": urllib.parse.unquote(text) if "%" in text else text,
+                "raw_path": path, "query_string": query, "headers": head.fields}
+
     def _read_body(self, data: bytes) -> bytes:
-        """Hands on what `data` holds of the body; returns what stands behind it."""
+        """Passes on the part of the body in `data`; returns what follows the body."""
         if self._chunks:
             body, rest = self._chunks.feed(data)
             is_complete = self._chunks.is_complete
@@ -355,23 +402,13 @@ class HttpConnection(asyncio.Protocol):
             body, rest = data[:self._body_left], data[self._body_left:]
             self._body_left -= len(body)
             is_complete = not self._body_left
-        cycle = self._cycle
         self._mark_half_sent(len(data) - len(rest))
-        if not cycle.response_complete:
-            if is_complete:
-                self._body_share.give_up = None
-            if not self._all.inflight.take(self._body_share, len(body)):
-                self._give_up()
-                return b""
-            cycle.body += body
-            if len(cycle.body) > HIGH_WATER_LIMIT:
-                self._flow.pause_reading()
-            cycle.more_body = not is_complete
-            cycle.message_event.set()
+        if self._is_answering() and not self._pass_on(body, is_complete):
+            return b""
         if is_complete:
             self._in_body = False
-            self._mark_whole()
-            if cycle.response_complete:
+            self._all.mark_busy(self)
+            if not self._is_answering():       # it was refused before its body had come
                 self._await_next()
             elif rest:
                 self._withdraw_end()
@@ -379,15 +416,24 @@ class HttpConnection(asyncio.Protocol):
 
     def _mark_half_sent(self, num_bytes: int) -> None:
         """So many bytes more have come of a request."""
-        self._all.idle.pop(self, None)
         if self not in self._all.half_sent:
-            self._all.half_sent[self] = None
+            self._all.mark_half_sent(self)
             self._begun, self._num_come = self._loop.time(), 0
         self._num_come += num_bytes
 
-    def _mark_whole(self) -> None:
-        self._all.idle.pop(self, None)
-        self._all.half_sent.pop(self, None)
+    def _pass_on(self, body: bytes, is_complete: bool) -> bool:
+        """Gives the application a part of the body; False when the budget of bytes has no room for it."""
+        if is_complete:
+            self._body_share.give_up = None
+        if not self._all.inflight.take(self._body_share, len(body)):
+            self._give_up()
+            return False
+        self._cycle.body += body
+        if len(self._cycle.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        self._cycle.more_body = not is_complete
+        self._cycle.message_event.set()
+        return True
 
     def _keep(self, data: bytes) -> None:
         self._kept = data
@@ -405,49 +451,52 @@ class HttpConnection(asyncio.Protocol):
         return self._cycle is not None and not self._cycle.response_complete
 
     def _answered(self) -> None:
-        """The answer is written."""
+        """The answer is written; called by uvicorn's cycle."""
         self._all.inflight.give_back(self._body_share)
         if self.is_closing():
             return
-        if self._in_body:                      # refused before its body had come: the client may not send for ever
+        if self._in_body:                      # refused before its body had come, which is dropped, but not for ever
             self._flow.resume_reading()
             self._await(HEAD_SECONDS)
         else:
             self._await_next()
 
     def _await_next(self) -> None:
-        """Goes on with the next request on this connection, or ends it."""
+        """Goes on with the next request of this connection, or ends it."""
         kept, self._flow.is_held = self._kept, False
         self._forget()
         if self._is_last or (self._has_eof and not kept):
-            if kept or self._flow.read_paused:
+            may_have_unread = kept or self._flow.read_paused
+            if may_have_unread:
                 self._linger()
             else:
                 self._transport.close()
             return
-        self._all.idle[self] = None
-        self._await(IDLE_SECONDS)
+        self._become_idle()
         if kept:
             self._loop.call_soon(self._read_on, kept)
         else:
             self._flow.resume_reading()
 
+    def _become_idle(self) -> None:
+        self._all.mark_idle(self)
+        self._await(IDLE_SECONDS)
+
     def _read_on(self, kept: bytes) -> None:
-        self._flow.resume_reading()            # `data_received` comes later than this
+        self._flow.resume_reading()            # the event loop calls `data_received` later than this does
         self.data_received(kept)
 
-    def _refuse(self, head: Head) -> bool:
-        """Whether the request was answered by a refusal."""
-        if head.method != b"POST" or self._is_last or head.is_last or self._all.is_draining or self._read_timer:
+    def _refuse_at_once(self, head: Head) -> bool:
+        """Whether a request that came whole was answered here, by what the application says under overload."""
+        is_last = self._is_last or head.is_last or self._all.is_draining
+        if is_last or self._read_timer:        # those need the whole way: a header more, or waiting for the client
             return False
         request_id = next((value.decode("latin-1") for name, value in head.fields if name == REQUEST_ID_HEADER), None)
-        refusal = self._app.refuse(head.target.decode(), request_id, self._client)
+        refusal = self._app.refuse_if_full(head.method.decode(), head.target.decode(), request_id, self._client)
         if not refusal:
             return False
         self._write_whole(*refusal)
-        self._mark_whole()
-        self._all.idle[self] = None
-        self._await(IDLE_SECONDS)
+        self._become_idle()
         return True
 
     def _write_whole(self, status: int, headers: List[Tuple[bytes, bytes]], body: bytes) -> None:
@@ -458,10 +507,10 @@ class HttpConnection(asyncio.Protocol):
     # Ending.
 
     def _linger(self) -> None:
-        """Closes as soon as the client does, or soon: what is sent to a closed connection would take the answer with it."""
+        """Closes when the client does, or soon: a client that sends to a closed connection loses its answer."""
         self._is_closing, self._flow.is_held = True, False
         self._forget()
-        self._mark_whole()
+        self._all.mark_busy(self)
         if not self._transport.is_closing():
             self._all.lingering[self] = None
             self._transport.write_eof()
@@ -472,12 +521,13 @@ class HttpConnection(asyncio.Protocol):
         if self._is_answering() and not self._transport.is_closing():
             poll = select.poll()
             poll.register(self._transport.get_extra_info("socket").fileno(), 0)
-            if poll.poll(0):                   # an error, or both ways closed
+            if poll.poll(0):                   # an error, or both directions are closed
                 self._transport.abort()
             else:
                 self._loop.call_later(1, self._close_if_gone)
 
     def _await(self, seconds: float) -> None:
+        """Closes after `seconds` unless the timer is stopped: the client's turn."""
         self._stop_timer()
         self._timer = self._loop.call_later(seconds, self._transport.close)
 
@@ -491,3 +541,9 @@ class HttpConnection(asyncio.Protocol):
         if self._read_timer:
             self._read_timer.cancel()
             self._read_timer = None
+
+
+def _address(transport: Any, name: str) -> Optional[Tuple[str, int]]:
+    """Host and port, without what IPv6 adds."""
+    found = transport.get_extra_info(name)
+    return found[:2] if found else None

@@ -1,6 +1,6 @@
 """Where a request begins and ends: HTTP/1's framing (RFC 9112), read strictly and in bounded memory.
 
-What can be understood in two ways is refused, since a proxy before us may have understood it in the other.
+What is ambiguous is refused, since a proxy in front of the server may have read it the other way.
 """
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -19,7 +19,7 @@ FRAMING_FIELDS = frozenset((b"host", b"content-length", b"transfer-encoding", b"
 
 
 class FramingError(Exception):
-    """What came is no request, or more of one than is read."""
+    """What came is not a valid request, or exceeds a limit."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -27,7 +27,7 @@ class FramingError(Exception):
 
 
 class Head(NamedTuple):
-    """A request's head; names of fields in lower case, values without blanks around them."""
+    """A request's head; field names in lower case, values stripped of blanks."""
     method: bytes
     target: bytes                              # a path, and maybe a query; ASCII
     version: bytes                             # b"1.1" or b"1.0"
@@ -38,7 +38,7 @@ class Head(NamedTuple):
 
 
 def read_head(head: bytes) -> Head:
-    """Reads all that stands before the empty line. Raises FramingError."""
+    """Parses all that precedes the empty line. Raises FramingError."""
     lines = head.split(b"\r\n", MAX_FIELDS + 1)
     line = REQUEST_LINE.fullmatch(lines[0])
     if not line:
@@ -55,14 +55,14 @@ def read_head(head: bytes) -> Head:
         fields.append((name, value))
         if name in FRAMING_FIELDS:
             if name in framing and name != b"connection":
-                raise FramingError(400, "%s must stand once" % name.decode())
+                raise FramingError(400, "%s must occur only once" % name.decode())
             framing[name] = framing[name] + b"," + value if name in framing else value
     version = b"1." + line.group(3)
     if version == b"1.1" and b"host" not in framing:
-        raise FramingError(400, "host must be given")
-    return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing),
-                framing.get(b"expect", b"").lower() == b"100-continue",
-                version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b"")))
+        raise FramingError(400, "host is missing")
+    expects_continue = framing.get(b"expect", b"").lower() == b"100-continue"
+    is_last = version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b""))
+    return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing), expects_continue, is_last)
 
 
 def _in_ascii(target: bytes) -> bytes:
@@ -94,25 +94,33 @@ def _tokens(value: bytes) -> List[bytes]:
 
 
 class ChunkedBody:
-    """Reads a chunked body piece by piece. It keeps the part of a line that has come, and nothing else; trailers are dropped."""
+    """Reads a chunked body piece by piece. It keeps an incomplete line, and nothing else; trailers are dropped.
+
+        size ──> 0──► data, `_left` bytes ──► end of line ──► size
+          │
+          └──0──► trailers ──empty line──► complete
+
+    `_read_line` is the method that takes the next line.
+    """
 
     def __init__(self) -> None:
-        self._line = b""                       # what has come of a line
+        self._line = b""                       # the beginning of a line
         self._read_line = self._read_size
         self._left = 0                         # bytes of the chunk's data that have not come
         self._allowed = MAX_HEAD_BYTES         # bytes that may still come beside data
         self.is_complete = False
 
     def feed(self, piece: bytes) -> Tuple[bytes, bytes]:
-        """The data in `piece`, and, once the body is complete, what stands behind it. Raises FramingError."""
+        """The data in `piece`, and, once the body is complete, what follows it. Raises FramingError."""
         piece, self._line = self._line + piece, b""
         data, at = [], 0
         while at < len(piece) and not self.is_complete:
             if self._left:
-                data.append(piece[at:at + self._left])
-                at += len(data[-1])
-                self._left -= len(data[-1])
-                self._allowed += len(data[-1])
+                part = piece[at:at + self._left]
+                data.append(part)
+                at += len(part)
+                self._left -= len(part)
+                self._allowed += len(part)     # sizes and ends of lines may be as many bytes as data
                 continue
             end = piece.find(b"\r\n", at, at + MAX_LINE_BYTES)
             if end < 0:
@@ -124,12 +132,16 @@ class ChunkedBody:
                 raise FramingError(400, "the body's chunks must hold data")
             self._read_line(piece[at:end])
             at = end + 2
-        return b"".join(data), piece[at:] if self.is_complete else b""
+        rest = piece[at:] if self.is_complete else b""
+        return b"".join(data), rest
 
     def _require_line(self, part: bytes) -> None:
-        """Whether a line may begin so."""
-        if len(part) >= MAX_LINE_BYTES or b"\n" in part or (self._read_line == self._read_end and part != b"\r"):
-            raise FramingError(400, "a chunk must be SIZE, its data, and an end of line behind each")
+        """Raises FramingError when no line may begin so."""
+        is_too_long = len(part) >= MAX_LINE_BYTES
+        is_bare = b"\n" in part
+        is_data = self._read_line == self._read_end and part != b"\r"
+        if is_too_long or is_bare or is_data:
+            raise FramingError(400, "a chunk must be SIZE, an end of line, the data, and an end of line")
 
     def _read_size(self, line: bytes) -> None:
         size = CHUNK_SIZE.fullmatch(line)

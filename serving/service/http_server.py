@@ -1,4 +1,4 @@
-"""Listens for REST: accepts connections, and at the end answers what has been asked without losing a request."""
+"""Listens for REST: accepts connections, and shuts down without losing a request."""
 import asyncio
 import socket
 import time
@@ -9,7 +9,7 @@ from serving.service.browsers import NO_SNIFFING
 from serving.service.http_connection import Connections, HttpConnection
 from serving.service.inflight import Inflight
 
-IDLE_GRACE_SECONDS = 0.5                       # at the end, a client that keeps its connection may ask once more for so long
+IDLE_GRACE_SECONDS = 0.5                       # at shutdown, until idle connections are closed: a last request may be on its way
 DATE_SECONDS = 1
 
 
@@ -17,7 +17,7 @@ class HttpServer:
     """Serves `app` on `listening`.
 
     Args:
-      max_connections: beyond them the one that is idle longest is closed; where none is, a request is refused.
+      max_connections: beyond them the one that is idle longest is closed; where none is idle, a request is refused.
     """
 
     def __init__(self, app: Any, listening: socket.socket, inflight: Inflight, max_connections: int) -> None:
@@ -32,9 +32,9 @@ class HttpServer:
         self._server = await asyncio.get_event_loop().create_server(self._connect, sock=self._listening.dup(), backlog=1024)
 
     async def stop(self, drain_seconds: float) -> None:
-        """Stops listening, has each connection's next answer be its last, and waits until all are closed, at most so long.
+        """Stops listening, makes each connection's next answer its last, and waits until all are closed, at most so long.
 
-        Clients with nothing to ask do not make anybody wait: after a short grace their connections are closed.
+        Idle connections are closed after a short grace period.
         """
         self._server.close()                   # its copy of the socket; ours still listens
         await asyncio.sleep(0)
@@ -53,7 +53,7 @@ class HttpServer:
         self._dating.cancel()
 
     async def _accept_rest(self) -> None:
-        """Those that wait at the door: closing it would cut them off with what they have already asked."""
+        """Connections in the backlog: closing the socket would reset them with the requests that they have sent."""
         loop = asyncio.get_event_loop()
         self._listening.setblocking(False)
         while True:

@@ -1,9 +1,9 @@
-"""The bytes of requests and unread answers that are kept at once, over all connections: a budget that half-sent requests cannot hold."""
+"""A budget for the bytes of requests and unread answers of all connections, which half-sent requests cannot exhaust."""
 from typing import Callable, Dict, Optional
 
 
 class Share:
-    """What one request keeps. `give_up`, while there is one, ends the request when others need its bytes."""
+    """The bytes of one request. `give_up`, while it is set, ends the request when others need its bytes."""
 
     def __init__(self, give_up: Optional[Callable[[], None]]) -> None:
         self.give_up = give_up
@@ -11,16 +11,16 @@ class Share:
 
 
 class Inflight:
-    """The budget. When it is spent, the request that has been under way longest without being complete gives its bytes up."""
+    """The budget. When it is exhausted, the incomplete request that began first is ended."""
 
     def __init__(self, max_bytes: int, on_refusal: Callable[[], None] = lambda: None) -> None:
-        """`on_refusal` is told of each request that is ended, or not begun, for want of bytes."""
+        """`on_refusal` is called for each request that is ended, or not begun, for lack of bytes."""
         self.max_bytes, self._on_refusal = max_bytes, on_refusal
         self.num_bytes = 0
         self._shares: Dict[Share, None] = {}   # in the order in which they began
 
     def take(self, share: Share, num_bytes: int) -> bool:
-        """Adds to `share`; False when that is impossible, `share` being then given back whole."""
+        """Adds to `share`; False when there is no room, and then all of `share` is given back."""
         self._shares[share] = None
         share.num_bytes += num_bytes
         self.num_bytes += num_bytes
@@ -35,7 +35,7 @@ class Inflight:
         return True
 
     def give_back(self, share: Share) -> None:
-        """All of it; does nothing the second time."""
+        """Releases all of `share`; may be called twice."""
         if share in self._shares:
             del self._shares[share]
             self.num_bytes -= share.num_bytes

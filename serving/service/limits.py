@@ -1,17 +1,17 @@
-"""What one request may ask for: counted from names, types, shapes and lengths, before anything is built of it.
+"""What one request may ask for: counted from names, types, shapes and lengths, before anything is built from it.
 
-A few bytes can ask for any amount: one value and a shape are a tensor of that shape, two bytes are an example.
+A few bytes can ask for any amount: one value and a shape make a tensor of that shape, two bytes make an example.
 """
 import functools
-from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 
 import tensorflow.compat.v1 as tf
 
 from serving.service.errors import RequestError, invalid
 
 MAX_ELEMENTS = 1 << 20                         # of one tensor, whatever its signature leaves open
-SMALL_MESSAGE_BYTES = 32768                    # parsed without a look at its fields: they cannot be many
-MAX_DEPTH = 64                                 # of messages within messages, far below the parser's own limit
+SMALL_MESSAGE_BYTES = 32768                    # its fields cannot be many, and are not counted
+MAX_DEPTH = 64                                 # of messages within messages; the parser itself goes to 100
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _MAX_TAG = 2 ** 32 - 1
 
@@ -29,38 +29,40 @@ class Limits(NamedTuple):
 
 
 class Described(NamedTuple):
-    """A tensor that has not been built."""
+    """The type and shape of a tensor that has not been built."""
     dtype: int                                 # TensorFlow's number
     shape: Sequence[int]
 
 
 def check_inputs(signature: Any, inputs: Mapping[str, Described], limits: Limits) -> int:
-    """Whether `inputs` are what `signature` takes, and not too much; returns how many rows they have."""
+    """The number of rows of `inputs`. Raises RequestError unless they fit `signature` and the limits."""
     check_names(inputs, signature.inputs)
     for name, described in inputs.items():
         check_input(name, described, signature.inputs[name], limits)
-    (num_rows, *others) = {described.shape[0] if described.shape else 1 for described in inputs.values()}
-    if others:
-        raise invalid("all inputs must have as many rows as each other, got %s" % ", ".join(
-            "%s: %d" % (name, described.shape[0]) for name, described in sorted(inputs.items())))
+    rows = {name: described.shape[0] if described.shape else 1 for name, described in inputs.items()}
+    counts = set(rows.values())
+    if len(counts) > 1:
+        got = ", ".join("%s: %d" % item for item in sorted(rows.items()))
+        raise invalid("all inputs must have the same number of rows, got %s" % got)
     _check_lengths(signature, inputs)
-    return num_rows
+    return counts.pop()
 
 
 def check_names(got: Iterable[str], wanted: Iterable[str]) -> None:
-    """Whether the inputs are those of the signature."""
+    """Raises RequestError unless the inputs are those of the signature."""
     if set(got) != set(wanted):
         raise invalid("input size does not match signature: got %s, wanted %s"
                       % (some(sorted(got)) or "none", ", ".join(sorted(wanted))))
 
 
 def check_input(name: str, described: Described, info: Any, limits: Limits) -> None:
-    """Whether a tensor is of the type and shape that `info`, a TensorInfo, says, and within the limits."""
+    """Raises RequestError unless a tensor has the type and shape of `info`, a TensorInfo, and is within the limits."""
     if described.dtype != info.dtype:
         raise invalid("input %s: its type must be %s, got %s" % (name, type_name(info.dtype), type_name(described.dtype)))
     shape, wanted = described.shape, info.tensor_shape
-    if not wanted.unknown_rank and (len(wanted.dim) != len(shape) or any(
-            dim.size not in (-1, size) for dim, size in zip(wanted.dim, shape))):
+    has_rank = len(wanted.dim) == len(shape)
+    has_sizes = all(dim.size in (-1, size) for dim, size in zip(wanted.dim, shape))
+    if not wanted.unknown_rank and not (has_rank and has_sizes):
         raise invalid("input %s: its shape must be %s, got [%s]" % (name, tf.TensorShape(wanted), some(shape)))
     if shape:
         check_rows(shape[0], limits)
@@ -76,16 +78,17 @@ def check_rows(num_rows: int, limits: Limits) -> None:
 
 
 def check_elements(name: str, shape: Sequence[int]) -> None:
-    """Whether a shape is possible, and not so large that no signature means it."""
-    elements = 1.0                             # the product of 255 sizes is no integer that anything holds
+    """Raises RequestError for an impossible shape, and for one that is too large whatever the signature says."""
+    elements = 1.0                             # a float, since the product of 255 sizes may be a huge integer
     for size in shape:
         elements *= max(size, 1)
     if min(shape, default=0) < 0 or elements > MAX_ELEMENTS:
-        raise invalid("input %s: its shape [%s] is not that of at most %d elements" % (name, some(shape), MAX_ELEMENTS))
+        raise invalid("input %s: its shape [%s] must have at most %d elements, and no negative size"
+                      % (name, some(shape), MAX_ELEMENTS))
 
 
 def check_examples(num_examples: int, context_fields: int, context_bytes: int, limits: Limits) -> None:
-    """Whether so many examples may each get a copy of a context of that size."""
+    """Raises RequestError unless so many examples may each get a copy of a context of that size."""
     check_rows(num_examples, limits)
     if context_bytes > limits.max_text_bytes:
         raise invalid("context: an example must have at most %d bytes, got %d" % (limits.max_text_bytes, context_bytes))
@@ -98,10 +101,10 @@ def check_fields(count: int, limits: Limits) -> None:
 
 
 def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
-    """Whether a message's fields, those of messages within it included, are few enough to be parsed, and its text is UTF-8.
+    """Raises RequestError when a message has too many fields, nested ones included, or text that is not UTF-8.
 
-    Reads no further than to the first field that is too many. About text that is no UTF-8 the parser would write a line to standard
-    error each time, also where it then finds the message malformed: so nothing malformed that may hold such text gets to it.
+    Reads no further than the first field that is too many. For text that is not UTF-8 the parser would write a line to standard
+    error each time, even where it then finds the message malformed: so no malformed message that may hold such text gets to it.
     """
     if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():
         try:
@@ -115,12 +118,12 @@ def not_parsed(data: bytes, descriptor: Any) -> RequestError:
 
 
 def some(values: Sequence[Any]) -> str:
-    """The first few of what a caller has sent, for a message."""
+    """The first few values that a client sent, for an error message."""
     return ", ".join(str(value)[:40] for value in values[:8]) + (", …" if len(values) > 8 else "")
 
 
 def type_name(dtype: int) -> str:
-    """The name of TensorFlow's number for a type, whether it is one or not."""
+    """The name of a type, by TensorFlow's number for it; any number has one."""
     try:
         return str(tf.as_dtype(dtype).name)
     except (KeyError, TypeError):
@@ -128,27 +131,29 @@ def type_name(dtype: int) -> str:
 
 
 def _check_lengths(signature: Any, inputs: Mapping[str, Described]) -> None:
-    """Rows of inputs with the same open dimensions are as long as each other: the graph puts them side by side."""
-    by_rank: dict = {}
+    """Raises RequestError unless inputs of equal rank have equal sizes where the signature leaves them open: the graph
+    combines them element by element.
+    """
+    first_by_rank: Dict[int, Tuple[str, Sequence[int]]] = {}
     for name, described in sorted(inputs.items()):
-        first_name, shape = by_rank.setdefault(len(described.shape), (name, described.shape))
+        first_name, first_shape = first_by_rank.setdefault(len(described.shape), (name, described.shape))
         dims = signature.inputs[name].tensor_shape.dim
-        if any(dim.size < 0 and size != other for dim, size, other in zip(dims, described.shape, shape)):
-            raise invalid("all inputs must be as long as each other, got %s: %s, %s: %s"
-                          % (first_name, list(shape), name, list(described.shape)))
+        if any(dim.size < 0 and size != first for dim, size, first in zip(dims, described.shape, first_shape)):
+            raise invalid("all inputs must have the same length, got %s: %s, %s: %s"
+                          % (first_name, list(first_shape), name, list(described.shape)))
 
 
 @functools.lru_cache(maxsize=None)
 def _kinds_of(descriptor: Any) -> Dict[int, Any]:
-    """By field number: the descriptor of the message that a field is, or str for text; other fields are left out."""
-    return {field.number: field.message_type or str for field in descriptor.fields
-            if field.message_type or field.type == field.TYPE_STRING}
+    """By field number: the descriptor of the message that a field holds, or str for text; other fields are left out."""
+    texts = {field.number: str for field in descriptor.fields if field.type == field.TYPE_STRING}
+    return {**texts, **{field.number: field.message_type for field in descriptor.fields if field.message_type}}
 
 
 def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
-    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is no UTF-8, _Malformed."""
+    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is not UTF-8, _Malformed."""
     count, position = 0, 0
-    stack = [(len(data), kinds, 0)]            # ends of the messages around `position`, and the groups open in each
+    stack = [(len(data), kinds, 0)]            # the messages around `position`, the innermost last: end, kinds of fields, open groups
     while stack and count <= most:
         end, kinds, groups = stack[-1]
         if position == end and not groups:
@@ -195,8 +200,8 @@ def _check_text(text: bytes) -> None:
         raise invalid("text is not UTF-8: %r" % text[:40])
 
 
-def _varint(data: bytes, position: int, end: int) -> tuple:
-    """A number and where the next thing stands. Raises _Malformed for one that goes on beyond `end`, or has more than ten bytes."""
+def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
+    """A number and the position behind it. Raises _Malformed for one that goes on beyond `end`, or has more than ten bytes."""
     if position < end and data[position] < 128:
         return data[position], position + 1
     found = shift = 0

@@ -1,7 +1,8 @@
-"""Lines to standard output or standard error, written by a thread of their own: whoever logs never waits for whoever reads.
+"""Lines to standard output or standard error, written by a thread of their own: logging never blocks on the reader.
 
-Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a last time when they abort. So
-what the process writes there goes through another process, which runs this file, reads all the time and outlives a crash.
+Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a last time when
+they abort. So what the process writes there goes through another process, which runs this file, reads all the time and
+outlives a crash.
 """
 import contextlib
 import logging
@@ -15,15 +16,15 @@ import threading
 import time
 from typing import Callable, Iterator
 
-MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are lost
-PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line takes time from answers
+MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are dropped
+PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line slows down answers
 LINE_BYTES = 64                                # what a line takes beside its own bytes
-CLOSE_SECONDS = 1.0                            # what waits at the end gets so long
+CLOSE_SECONDS = 1.0                            # time limit for the last lines
 PIECE_BYTES = 65536
 
 
 class LineLog:
-    """Writes to descriptor `descriptor`, in the order of the calls. `on_lost` is told how many lines were not written."""
+    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of lines that were not written."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[int], None] = lambda count: None) -> None:
         self._descriptor, self._on_lost = descriptor, on_lost
@@ -33,7 +34,7 @@ class LineLog:
         self._has_thread = False               # most commands and tests log nothing
 
     def write(self, line: bytes) -> bool:
-        """Writes a line, with its end, soon; drops it when too much waits. Whether there was room."""
+        """Queues a line, which ends in a line feed; drops it when the queue is full. Whether there was room."""
         with self._lock:
             num_bytes = len(line) + LINE_BYTES
             fits = self._num_put - self._num_done + num_bytes <= MAX_WAITING_BYTES
@@ -48,7 +49,7 @@ class LineLog:
         return fits
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Waits until all is written, at most so long; whether it is. The thread is left behind."""
+        """Waits until all is written, at most so long; returns whether it is. The thread goes on."""
         end = time.monotonic() + seconds
         while self._num_done < self._num_put and time.monotonic() < end:
             time.sleep(0.001)
@@ -69,7 +70,7 @@ class LineLog:
         try:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:written + 65536])
-        except OSError:                        # a full disk, or the log's reader is gone: requests must be answered
+        except OSError:                        # a full disk, or the log's reader is gone: the server must go on
             self._on_lost(len(lines) - data[:written].count(b"\n"))
         self._num_done += len(data) + LINE_BYTES * len(lines)
 

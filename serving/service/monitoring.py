@@ -1,4 +1,4 @@
-"""What an operator sees: Prometheus metrics, and an access log of one JSON object a line. Neither holds any text asked."""
+"""Prometheus metrics, and an access log of one JSON object per line. Neither contains the texts of requests."""
 import re
 import time
 import uuid
@@ -16,10 +16,10 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Monitor:
-    """The metrics of one server, as attributes, and its access log, on standard output, which is `descriptor`, if `access_log`.
+    """The metrics of one server, as attributes, and its access log, which goes to standard output, `descriptor`, if `access_log`.
 
     Attributes:
-      output: standard output, for whatever else is said there.
+      output: standard output, also for other lines.
     """
 
     def __init__(self, access_log: bool = False, descriptor: int = 1) -> None:
@@ -34,10 +34,10 @@ class Monitor:
         self.batch_rows = prometheus.Histogram("serving_batch_rows", "Rows of a batch", buckets=SIZES, registry=registry)
         self.batch_requests = prometheus.Histogram("serving_batch_requests", "Requests of a batch", buckets=SIZES,
                                                    registry=registry)
-        self.queue_rows = prometheus.Gauge("serving_queue_rows", "Rows that wait", registry=registry)
+        self.queue_rows = prometheus.Gauge("serving_queue_rows", "Rows that are waiting", registry=registry)
         self.rejections = prometheus.Counter("serving_rejections", "Requests that were not run, by reason", ["reason"],
                                              registry=registry)
-        self.versions = prometheus.Gauge("serving_model_versions", "1 for the state that a version is in",
+        self.versions = prometheus.Gauge("serving_model_versions", "1 for the state of a version",
                                          ["version", "state"], registry=registry)
         self._lost_log_lines = prometheus.Counter("serving_lost_log_lines", "Lines of the access log that were not written",
                                                   registry=registry)
@@ -50,7 +50,7 @@ class Monitor:
         return prometheus.generate_latest(self._registry)
 
     def count(self, api: str, method: str, code: Any, seconds: float, request_id: str, **facts: Any) -> None:
-        """Counts an answered request and writes its line."""
+        """Counts an answered request and logs it."""
         self._requests.labels(api, method, code).observe(seconds)
         if self._access_log:
             line = {"time": time.time(), "request_id": request_id, "api": api, "method": method, "code": code,
@@ -59,5 +59,5 @@ class Monitor:
 
 
 def request_id_from(given: Optional[str]) -> str:
-    """What the caller called its request, if that can stand in a log; else a new name."""
+    """The request id that the client gave, if it is safe to log; else a new one."""
     return given if given and re.fullmatch(r"[\w.:/+=-]{1,128}", given, re.ASCII) else uuid.uuid4().hex

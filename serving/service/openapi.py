@@ -58,9 +58,9 @@ def _post(summary: str, asked: str, answered: str) -> Dict[str, Any]:
                      "responses": _responses(_ref(answered), *ERRORS)}}
 
 
-ERRORS = {400: "The request does not fit", 403: "The host is no name of this server", 404: "There is no such model or version",
-          413: "The body is too large", 415: "A page of another origin asks, and not in JSON",
-          503: "The queue is full, too much is in flight, or the server is ending", 504: "It took too long"}
+ERRORS = {400: "The request is not valid", 403: "The host is not allowed", 404: "There is no such model or version",
+          413: "The body is too large", 415: "A request from another origin is not JSON",
+          503: "The queue is full, too many bytes are in flight, or the server is shutting down", 504: "Timed out"}
 VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))

@@ -3,12 +3,12 @@
 Its parser (tf.io.parse_example of 1.15) trusts that bytes are as libraries write them, and reads beyond the end of what is not:
 that ends the process. So an example is read by protocol buffers' own parser, and what was read is written anew.
 """
-from typing import Any, Container, Dict, Mapping
+from typing import Any, Container, Dict, Mapping, Type
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from serving.service import errors
 
@@ -44,7 +44,7 @@ def safe_example(serialized: bytes) -> bytes:
     return safe.SerializeToString()
 
 
-def _class_as_read() -> Any:
+def _class_as_read() -> Type[Message]:
     """tf.train.Example with the entries of its map in a list and names as bytes.
 
     For the map itself, a name that is no UTF-8 would have a line written to standard error for each request.
@@ -64,4 +64,4 @@ def _class_as_read() -> Any:
     return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("serving.ExampleAsRead"))
 
 
-_ExampleAsRead = _class_as_read()
+_ExampleAsRead: Any = _class_as_read()         # its fields are known at run time alone

@@ -1,10 +1,14 @@
 """Which version of a model answers: the newest in its folder that can be loaded.
 
-A new one is loaded and warmed up beside the one that serves; then new requests go to it, and the old one is closed when
-its last request has been answered. A version that cannot be loaded changes nothing; it is tried again when its files
-change. When the newest is removed, the one before it serves again; when all are, the last one goes on.
+    LOADING ──► AVAILABLE ──a newer one is AVAILABLE──► UNLOADING ──its last request is answered──► END
+       │
+       └──cannot be loaded──► END, until its files change
 
-Each touch of the folder may hang for ever, on a dead mount say. So all of them are errands, given up when they are overdue.
+A new version is loaded and warmed up beside the one that serves; then new requests go to it, and the old one is closed
+when its last request has been answered. A version that cannot be loaded changes nothing. When the newest is removed, the
+one before it serves again; when all are removed, the last one goes on serving.
+
+Each access to the folder may hang for ever, on a dead mount say. So all of them are errands, given up when they are overdue.
 """
 import asyncio
 import contextlib
@@ -15,7 +19,7 @@ import logging
 import os
 import re
 import stat
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
 
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
@@ -24,15 +28,16 @@ from etl.common.command_line import UserError, one_line
 from serving.service.errands import Errand, Overdue
 from serving.service.errors import RequestError, invalid
 from serving.service.monitoring import Monitor
-from serving.saved_model import MODEL_FILE, require_size
+from serving.version_files import MODEL_FILE, require_size
 
+Result = TypeVar("Result")
 LOG = logging.getLogger("serving")
 LOG.setLevel(logging.INFO)
 State = get_model_status_pb2.ModelVersionStatus.State
 STATES = State.keys()
 LOOK_SECONDS = 10.0                            # for the names in a folder, sizes and times: what takes longer hangs
 MAX_FILES = 10000                              # of a version, folders included; an exported one has eight
-MAX_HANGING = 32                               # threads left behind; beyond them nothing further is touched
+MAX_HANGING = 32                               # abandoned threads; beyond them no folder is accessed
 MAX_HANGING_LOADS = 3                          # of one version, whose files may change again and again
 KEPT_STATUSES = 32                             # of versions that have ended
 UNSEEN = ""                                    # the fingerprint of files that nobody could look at
@@ -40,7 +45,7 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a dev
 
 
 class ServedVersion:
-    """A loaded model, its number and how many requests it answers now."""
+    """A loaded model, its number, and the count of its pending requests."""
 
     def __init__(self, number: int, model: Any) -> None:
         self.number, self.model = number, model
@@ -61,23 +66,25 @@ class ServedVersion:
                 self._idle.set()
 
     async def idle(self) -> None:
-        """Returns when nothing is left to answer."""
+        """Returns when no request is pending."""
         await self._idle.wait()
 
 
 class Versions:
-    """The versions in `base_path`, as `load` makes a model of a version's folder; belongs to one event loop.
+    """The versions in `base_path`; belongs to one event loop.
 
-    `load_seconds` is how long loading a version, its warm-up included, and closing one may take.
+    Args:
+      load: makes a model of a version's folder.
+      load_seconds: how long loading a version, its warm-up included, and closing one may take.
     """
 
     def __init__(self, base_path: str, name: str, load: Callable[[str], Any], monitor: Monitor, load_seconds: float) -> None:
         self.name = name
         self._base_path, self._load, self._monitor, self._load_seconds = base_path, load, monitor, load_seconds
         self._serving: Optional[ServedVersion] = None
-        self._statuses: Dict[int, get_model_status_pb2.ModelVersionStatus] = {}    # by the time of their last change
+        self._statuses: Dict[int, get_model_status_pb2.ModelVersionStatus] = {}    # ordered by their last change
         self._broken: Dict[int, str] = {}      # the files' fingerprint when loading failed
-        self._hanging: List[Tuple[Tuple[str, int], Errand]] = []
+        self._hanging: List[Tuple[Tuple[str, int], Errand[Any]]] = []
         self._draining: Set["asyncio.Future[None]"] = set()
 
     async def load_first(self) -> None:
@@ -86,26 +93,26 @@ class Versions:
             if not await self.look():
                 reasons = ["version %d: %s" % (number, status.status.error_message)
                            for number, status in sorted(self._statuses.items())]
-                if not reasons and await self._is_one_version():
-                    reasons = ["this is one version: name the folder that it lies in"]
-                raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(
-                    reasons or ["no exported model here: run python -m serving.export first"])))
+                if not reasons:
+                    reasons = ["this is one version: name the folder that it lies in" if await self._is_one_version() else
+                               "no exported model here: run python -m serving.export first"]
+                raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(reasons)))
 
     async def look_every(self, seconds: float) -> None:
-        """Goes on until it is cancelled."""
+        """Looks for other versions until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             try:
                 await self.look()
             except asyncio.CancelledError:
                 raise
-            except Exception as error:         # the folder went while it was read, say: a later look may find it again
+            except Exception as error:         # the folder was removed while it was read, say: it may come back
                 LOG.error("%s: %s", self._base_path, one_line(error))
 
     async def look(self) -> bool:
-        """Loads the version that should serve, if it is another one than does; returns whether it tried to.
+        """Loads the version that should serve, unless it does already; returns whether it tried to.
 
-        Raises UserError, or OSError, when the folder itself cannot be looked at.
+        Raises UserError, or OSError, when the folder itself cannot be read.
         """
         if self._num_hanging("list") or self._num_hanging() >= MAX_HANGING:
             return False
@@ -118,22 +125,22 @@ class Versions:
             if self._serving and number == self._serving.number:
                 return False
             files = await self._look_at(number, folders[number])
-            if files is None or files == self._broken.get(number) or (
-                    self._num_hanging("load", number) >= MAX_HANGING_LOADS):
-                continue
-            await self._load_version(number, folders[number], files)
-            return True
+            has_failed_before = files == self._broken.get(number)
+            hangs_too_often = self._num_hanging("load", number) >= MAX_HANGING_LOADS
+            if files is not None and not has_failed_before and not hangs_too_often:
+                await self._load_version(number, folders[number], files)
+                return True
         return False
 
     def find(self, spec: model_pb2.ModelSpec) -> ServedVersion:
-        """The version that a request asks for. Raises RequestError when it is not there."""
+        """The version that a request asks for. Raises RequestError when it does not serve."""
         if spec.version_label:
             raise invalid("Unrecognized servable version label: %s" % spec.version_label)
-        if self._serving and spec.name == self.name and (
-                not spec.HasField("version") or spec.version.value == self._serving.number):
-            return self._serving
-        wanted = ("Specific(%s, %d)" % (spec.name, spec.version.value) if spec.HasField("version")
-                  else "Latest(%s)" % spec.name)
+        names_version = spec.HasField("version")
+        serving = self._serving if spec.name == self.name else None
+        if serving and (not names_version or spec.version.value == serving.number):
+            return serving
+        wanted = "Specific(%s, %d)" % (spec.name, spec.version.value) if names_version else "Latest(%s)" % spec.name
         raise RequestError(grpc.StatusCode.NOT_FOUND, "Servable not found for request: " + wanted)
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
@@ -150,7 +157,7 @@ class Versions:
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=chosen)
 
     async def _look_at(self, number: int, folder: str) -> Optional[str]:
-        """The fingerprint of a version's files; None for one that is not there or must not be touched."""
+        """The fingerprint of a version's files; None when there are none or they cannot be read."""
         if self._num_hanging("look", number):
             return None
         try:
@@ -158,8 +165,9 @@ class Versions:
         except Overdue as error:
             self._fail(number, UNSEEN, "looking at its files %s" % error)
         except (OSError, UserError) as error:
-            if self._broken.get(number) != one_line(error):    # else that has been said
-                self._fail(number, one_line(error), one_line(error))
+            message = one_line(error)
+            if self._broken.get(number) != message:    # else it has been reported
+                self._fail(number, message, message)
         return None
 
     async def _load_version(self, number: int, folder: str, files: str) -> None:
@@ -167,7 +175,7 @@ class Versions:
         try:
             model = await self._run(("load", number), self._load_seconds, functools.partial(self._load, folder),
                                     functools.partial(_close_late, number))
-        except asyncio.CancelledError:         # the server is ending
+        except asyncio.CancelledError:         # the server is shutting down
             raise
         except Overdue as error:
             self._fail(number, files, "loading %s" % error)
@@ -184,13 +192,13 @@ class Versions:
             await self._drain(old)
 
     async def _drain(self, old: ServedVersion) -> None:
-        """Closes a version after its last answer. One that takes too long for that stops no later version."""
+        """Closes a version after its last answer. If that takes too long, it goes on in the background."""
         closing = asyncio.ensure_future(self._close(old))
-        self._draining.add(closing)            # tasks that nobody holds may be collected
+        self._draining.add(closing)            # a task without a reference may be collected
         closing.add_done_callback(self._draining.discard)
         await asyncio.wait({closing}, timeout=self._load_seconds)
         if not closing.done():
-            LOG.warning("version %d has requests that are not answered after %g s", old.number, self._load_seconds)
+            LOG.warning("version %d still has pending requests after %g s", old.number, self._load_seconds)
 
     async def _close(self, old: ServedVersion) -> None:
         await old.idle()
@@ -199,10 +207,10 @@ class Versions:
             await self._run(("close", old.number), self._load_seconds, old.model.close)
         except asyncio.CancelledError:
             raise
-        except Exception as error:             # what it held is lost, and that is all
+        except Exception as error:             # its memory is lost, but nothing else
             reason = "closing it: %s" % one_line(error)
             LOG.error("version %d: %s", old.number, reason)
-        gc.collect()                           # graphs are full of cycles: else memory grows for some versions more
+        gc.collect()                           # graphs are full of cycles: else memory grows over the next versions
         if not self._serving or self._serving.number != old.number:    # it may serve again
             self._set_state(old.number, State.END, reason)
 
@@ -212,9 +220,9 @@ class Versions:
                 os.path.exists, os.path.join(self._base_path, MODEL_FILE)))
         return False
 
-    async def _run(self, what: Tuple[str, int], seconds: float, call: Callable[[], Any],
-                   discard: Optional[Callable[[Any], None]] = None) -> Any:
-        """What an errand gives; one that is overdue is remembered as hanging."""
+    async def _run(self, what: Tuple[str, int], seconds: float, call: Callable[[], Result],
+                   discard: Optional[Callable[[Result], None]] = None) -> Result:
+        """The result of an errand; one that is overdue is remembered as hanging."""
         errand = Errand(call, discard)
         try:
             return await errand.result(seconds)
@@ -225,9 +233,9 @@ class Versions:
             raise
 
     def _num_hanging(self, kind: str = "", number: int = 0) -> int:
-        """How many errands of this kind for this version hang, or of all."""
+        """How many errands of this kind hang for this version; without a kind, how many hang at all."""
         self._hanging = [(what, errand) for what, errand in self._hanging if errand.is_alive()]
-        return sum(not kind or what == (kind, number) for what, _ in self._hanging)
+        return sum(what == (kind, number) for what, _ in self._hanging) if kind else len(self._hanging)
 
     def _fail(self, number: int, files: str, reason: str) -> None:
         self._broken[number] = files
@@ -254,50 +262,51 @@ class Versions:
 
 
 def _close_late(number: int, model: Any) -> None:
-    """Frees what was given up, in the errand's thread."""
+    """Frees a model whose loading was given up; runs in the errand's thread."""
     try:
         model.close()
-        LOG.info("version %d was loaded when it had been given up, and is closed", number)
+        LOG.info("version %d was loaded after it had been given up, and was closed", number)
     except Exception as error:
-        LOG.error("version %d was loaded when it had been given up; closing it: %s", number, one_line(error))
+        LOG.error("version %d was loaded after it had been given up; closing it: %s", number, one_line(error))
 
 
 def folders_in(base_path: str) -> Dict[int, str]:
-    """What may be a version, by number."""
+    """Folders that may hold a version, by number."""
     names = os.listdir(base_path) if os.path.isdir(base_path) else []
     names.sort(key=lambda name: (-len(name), name))            # of 7 and 007 the former
     return {int(name): os.path.join(base_path, name) for name in names if re.fullmatch("[0-9]{1,18}", name)}
 
 
 def fingerprint(folder: str) -> Optional[str]:
-    """Differs when path, size or time of any file of a version does; None when `folder` is none.
+    """Changes with the path, size or time of any file of a version; None when `folder` is no folder.
 
-    Raises UserError for what is neither a file nor a folder, since to open it may take for ever, for files that are too large to be
-    read at once, and for more than MAX_FILES.
+    Raises UserError for a FIFO, socket or device, since opening it may hang, for files that are too large to be read at once,
+    and for more than MAX_FILES.
     """
     if not os.path.isdir(folder):
         return None
     found: List[Tuple[str, int, int]] = []
     unread, num_seen = [folder], 0
     while unread:
-        with contextlib.suppress(OSError), os.scandir(unread.pop()) as entries:        # removed meanwhile, or not ours to read
+        with contextlib.suppress(OSError), os.scandir(unread.pop()) as entries:        # removed meanwhile, or not readable
             for entry in entries:
                 num_seen += 1
-                if num_seen > MAX_FILES:       # links to folders may go round
+                if num_seen > MAX_FILES:       # links to folders may form a loop
                     raise UserError("%s: holds more than %d files, so it is no exported model" % (folder, MAX_FILES))
                 with contextlib.suppress(OSError):
-                    is_folder, about = _about(entry.path)
-                    unread.extend([entry.path] * is_folder)
-                    found.append((entry.path, *about))
+                    is_folder, size, time = _about(entry.path)
+                    found.append((entry.path, size, time))
+                    if is_folder:
+                        unread.append(entry.path)
     return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _about(path: str) -> Tuple[bool, Tuple[int, int]]:
-    """Whether `path`, or what it links to, is a folder; and a file's size and time of change."""
+def _about(path: str) -> Tuple[bool, int, int]:
+    """Whether `path`, or what it links to, is a folder; a file's size and time of change, 0 for a folder."""
     found = os.stat(path)
     if stat.S_ISDIR(found.st_mode):
-        return True, (0, 0)
+        return True, 0, 0
     if not stat.S_ISREG(found.st_mode):
         raise UserError("%s: must be a file, got %s" % (path, KINDS.get(stat.S_IFMT(found.st_mode), "something else")))
     require_size(path, found.st_size)
-    return False, (found.st_size, found.st_mtime_ns)
+    return False, found.st_size, found.st_mtime_ns

@@ -21,7 +21,7 @@ from exported import make_classifier
 from serving import export
 
 # As TensorFlow Serving, the server answers 400, not 405, to a method that a path does not know, and leaves unknown keys of a
-# request unread. That columns must have as many rows as each other is nothing that a schema can say.
+# request unread. That columns must have the same number of rows cannot be said by a schema.
 LEFT_OUT = "unsupported_method,negative_data_rejection,positive_data_acceptance"
 
 

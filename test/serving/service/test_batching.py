@@ -68,7 +68,7 @@ def test_full_queue_refuses_at_once():
         model, monitor = Model(), Monitor()
         batcher = Batcher(4, 3, 1, monitor)
         tasks = await submit_all(batcher, [work(model, 1), work(model, 2, 3), work(model, 4)])
-        with pytest.raises(RequestError, match="queue is full: 3 rows wait") as refused:
+        with pytest.raises(RequestError, match="queue is full: 3 rows are waiting") as refused:
             await batcher.submit(work(model, 5))
         assert refused.value.code == grpc.StatusCode.UNAVAILABLE
         assert b'serving_rejections_total{reason="queue_full"} 1.0' in monitor.expose()

@@ -6,9 +6,10 @@ import pytest
 from served import run
 
 from serving.service import grpc_relay
-from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS,
-                                MOST_FRAMES, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS, ClientFrames, Connection, Relay, RelayLimits,
-                                ServerFrames, frame, goaway)
+from serving.service.grpc_relay import (BURST, CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM,
+                                        HEADERS, MAX_DEBT, PADDED, PREFACE, PRIORITY, RST_STREAM, SETTINGS,
+                                        ClientFrames, Connection, Relay, RelayLimits, ServerFrames, frame,
+                                        goaway)
 
 GREETING = PREFACE + frame(SETTINGS, 0, 0, b"")
 HEAD = grpc_relay.literal_header("a", "bc")
@@ -327,7 +328,7 @@ def test_frames_that_carry_little_wait_and_too_many_end_the_connection():
         assert not connection._client.is_paused
         connection.client_sent(ping * 1000)
         assert connection._client.is_paused and not connection._client.is_closed
-        connection.client_sent(ping * MOST_FRAMES * 2)
+        connection.client_sent(ping * (BURST + MAX_DEBT) * 2)
         assert connection._client.is_closed
     run(session())
 
@@ -338,7 +339,7 @@ def test_pieces_of_a_header_block_count_as_frames():
         piece = frame(CONTINUATION, 0, 1, b"x")
         connection.client_sent(frame(HEADERS, 0, 1, b"h") + piece * (2 * BURST))
         assert connection._client.is_paused and not connection._client.is_closed
-        connection.client_sent(piece * MOST_FRAMES)
+        connection.client_sent(piece * (BURST + MAX_DEBT))
         assert connection._client.is_closed
     run(session())
 

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2,
                                      model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
                                      regression_pb2)
 
-from serving.server import bind
+from serving.service.process import bind
 from serving.service.errors import RequestError
 from serving.service.grpc_relay import RelayLimits
 from serving.service.grpc_service import MAX_STREAMS, Calls, Doors, GrpcLimits, GrpcServer, answered, inflated
@@ -400,7 +400,7 @@ def test_a_half_sent_call_gives_way_to_a_new_one():
 
 def test_a_request_that_does_not_come_ends_its_call():
     async def session():
-        with pytest.raises(RequestError, match="must have come whole after 0.01 s") as failed:
+        with pytest.raises(RequestError, match="did not arrive completely within 0.01 s") as failed:
             await Calls(1, 0.01).received(Call())
         assert failed.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
         ended = Call()

@@ -68,7 +68,7 @@ def test_status_and_metadata(with_client):
     ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400, "JSON Parse error"),
     ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
     ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400, 'Serving signature name: "x" not found'),
-    ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "as many rows as each other"),
+    ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "the same number of rows"),
     ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Could not parse example"),
     ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}', 400, "Was: tensorflow/serving/predict"),
     ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404, "Servable not found for request: Latest(other)"),
@@ -168,14 +168,18 @@ def test_a_full_queue_is_503(with_client, monkeypatch):
 
 def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client, monkeypatch):
     async def ask(client, app):
-        assert app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) is None
+        asked = ("POST", PREDICT, "mine", ("127.0.0.1", 1))
+        assert not app.is_overloaded() and app.refuse_if_full(*asked) is None
         monkeypatch.setattr(app._inference._batcher, "_max_enqueued_rows", 0)
-        full = b'{"error":"The batch scheduling queue is full: 0 rows wait"}'
-        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine")]
-        assert not app.has_room() and app.refuse(PREDICT, "mine", ("127.0.0.1", 1)) == (503, headers, full)
-        assert app.refuse("/v1/models/albert/metadata", None, None) is None
-        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON")
+        full = b'{"error":"The batch scheduling queue is full: 0 rows are waiting"}'
+        headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine"),
+                   (b"content-security-policy", b"frame-ancestors 'none'")]
+        assert app.is_overloaded() and app.refuse_if_full(*asked) == (503, headers, full)
+        assert app.refuse_if_full("POST", "/v1/models/albert/metadata", None, None) is None
+        assert app.refuse_if_full("GET", PREDICT, None, None) is None
+        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON", headers={"x-request-id": "mine"})
         assert (answer.status_code, answer.content) == (503, full)
+        assert answer.headers.raw == [*headers, (b"content-length", b"%d" % len(full))]
         metrics = (await client.get("/monitoring/prometheus/metrics")).text
         for method in ("predict", "classify"):
             assert 'serving_request_seconds_count{api="rest",code="503",method="%s"} 1.0' % method in metrics
@@ -200,7 +204,7 @@ def test_what_pages_may_ask(with_client, headers, status):
         assert answer.status_code == status
         assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
         if status == 403:
-            assert answer.json() == {"error": "Host evil.example is no name of this server: --allowed_hosts gives it more names"}
+            assert answer.json() == {"error": "Host evil.example is not allowed; --allowed_hosts can allow it"}
     with_client(ask)
 
 

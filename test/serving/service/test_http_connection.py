@@ -27,7 +27,7 @@ async def app(scope, receive, send):
 def with_connection(monkeypatch):
     """Runs a coroutine function of a connection's two streams; a head may take 0.05 s."""
     monkeypatch.setattr(http_connection, "HEAD_SECONDS", 0.05)
-    app.has_room = lambda: True
+    app.is_overloaded = lambda: False
 
     def serve(ask, max_kept=1 << 20, max_open=10):
         async def session():
@@ -180,11 +180,13 @@ def without_room(with_connection):
     """The same, while the application has no room; gives what it refused, too."""
     refused = []
 
-    def refuse(path, request_id, client):
+    def refuse_if_full(method, path, request_id, client):
+        if method != "POST":
+            return None
         refused.append((path, request_id))
         return 503, [(b"content-type", b"text/plain")], b"no"
 
-    app.has_room, app.refuse = lambda: False, refuse
+    app.is_overloaded, app.refuse_if_full = lambda: True, refuse_if_full
     yield with_connection, refused
 
 
@@ -198,7 +200,7 @@ def test_what_comes_whole_is_refused_at_once_and_the_connection_kept(without_roo
             assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
             assert head.endswith(b"\r\ncontent-type: text/plain\r\ncontent-length: 2\r\n\r\n")
             assert await reader.readexactly(2) == b"no"
-        app.has_room = lambda: True
+        app.is_overloaded = lambda: False
         writer.write(POST + b"\r\n{}")
         assert (await answer(reader))[0].startswith(b"HTTP/1.1 200")
     del bodies[:]
@@ -393,7 +395,7 @@ def test_a_client_that_goes_is_told_to_the_application(patiently, monkeypatch):
             assert (await receive())["type"] == "http.disconnect"
             gone.set()
         monkeypatch.setattr(patiently.connections, "app", waits)
-        waits.has_room = lambda: True
+        waits.is_overloaded = lambda: False
         other_reader, other = await asyncio.open_connection(*patiently.address)
         other.write(REQUEST)
         await asyncio.sleep(0.01)
@@ -427,7 +429,7 @@ def test_bodies_that_are_half_sent_share_the_budget(patiently):
         other_reader, other = await asyncio.open_connection(*patiently.address)
         other.write(head + b" " * 50000)
         assert (await reader.readline()).startswith(b"HTTP/1.1 503 ")          # the longest under way
-        assert b'{"error": "All requests together have more than 70000 bytes"}' in await reader.read()
+        assert b'{"error": "Requests in flight exceed 70000 bytes"}' in await reader.read()
         assert kept(patiently) == 50000
         third_reader, third = await asyncio.open_connection(*patiently.address)
         third.write(head + b" " * 50000)       # what has come whole stays

@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from served import run
 
-from serving.server import bind
+from serving.service.process import bind
 from serving.service import http_server
 from serving.service.http_server import HttpServer
 from serving.service.inflight import Inflight
@@ -22,7 +22,7 @@ def with_server(monkeypatch):
                 await letting.wait()
                 await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
                 await send({"type": "http.response.body", "body": b"ok"})
-            app.has_room = lambda: True
+            app.is_overloaded = lambda: False
             listening = bind("127.0.0.1", 0, "rest_api_port")
             server = HttpServer(app, listening, Inflight(1 << 20), 10)
             await server.start()

@@ -40,7 +40,7 @@ def test_inputs_that_fit(signatures):
     ({"text_a": texts(b"x"), "text_b": texts([b"x"])}, r"input text_b: its shape must be \(\?,\), got \[1, 1\]"),
     ({"text_a": texts(b"x"), "text_b": np.array(b"x", dtype=object)}, r"shape must be \(\?,\), got \[\]"),
     ({"text_a": texts(b"x"), "text_b": texts(b"x" * 7)}, "input text_b: a text must have at most 6 bytes, got 7"),
-    ({"text_a": texts(b"x"), "text_b": texts(b"", b"")}, "as many rows as each other, got text_a: 1, text_b: 2"),
+    ({"text_a": texts(b"x"), "text_b": texts(b"", b"")}, "the same number of rows, got text_a: 1, text_b: 2"),
     ({"text_a": texts(*[b"x"] * 2), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
     ({"text_a": texts(*[b""] * 3), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
 ])

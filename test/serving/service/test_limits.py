@@ -10,6 +10,7 @@ from serving.service.limits import Described
 
 STRING, INT32 = tf.string.as_datatype_enum, tf.int32.as_datatype_enum
 IDS = ("input_ids", "input_mask", "segment_ids")
+FIELDS_OF_TENSOR = TensorProto.DESCRIPTOR.fields_by_name
 
 
 def signature(dtype, *shape, names=IDS):
@@ -38,9 +39,9 @@ def test_rows():
     (ids(1, 1, input_mask=Described(0, (1, 1))), "its type must be int32, got "),
     (ids(1, 1, input_mask=Described(10 ** 6, (1, 1))), "its type must be int32, got type 1000000"),
     (ids(1, 1, input_mask=Described(INT32, (1,) * 255)), r"its shape must be \(\?, \?\), got \[1, 1, 1, 1, 1, 1, 1, 1, …\]"),
-    (ids(-1, 1), "not that of at most"),
-    (ids(1, 10, input_mask=Described(INT32, (1, 9))), r"as long as each other, got input_ids: \[1, 10\], input_mask: \[1, 9\]"),
-    (ids(2, 1, input_mask=Described(INT32, (1, 1))), "as many rows as each other"),
+    (ids(-1, 1), "must have at most"),
+    (ids(1, 10, input_mask=Described(INT32, (1, 9))), r"the same length, got input_ids: \[1, 10\], input_mask: \[1, 9\]"),
+    (ids(2, 1, input_mask=Described(INT32, (1, 1))), "the same number of rows"),
 ])
 def test_what_asks_for_too_much_or_something_else(inputs, message):
     with pytest.raises(RequestError, match=message):
@@ -50,7 +51,7 @@ def test_what_asks_for_too_much_or_something_else(inputs, message):
 def test_what_a_signature_leaves_open_is_bounded():
     free = signature(tf.int32, names=["x"])
     free.inputs["x"].tensor_shape.unknown_rank = True
-    with pytest.raises(RequestError, match="not that of at most 1048576 elements"):
+    with pytest.raises(RequestError, match="must have at most 1048576 elements"):
         limits.check_inputs(free, {"x": Described(INT32, [8] + [100] * 9)}, LIMITS)
 
 
@@ -64,6 +65,40 @@ def test_what_a_signature_leaves_open_is_bounded():
 def test_messages_of_too_many_fields(message, data):
     with pytest.raises(RequestError, match="at most 1000 fields"):
         limits.check_message(data, message.DESCRIPTOR, LIMITS)
+
+
+def nested(depth, data):
+    """A PredictRequest with `data` as a TensorProto inside so many others, half of them VariantTensorDataProtos."""
+    for _ in range(depth):
+        data = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, field(3 << 3 | 2, data))
+    return field(2 << 3 | 2, field(1 << 3 | 2, b"x") + field(2 << 3 | 2, data))
+
+
+def field(tag, payload):
+    return varint(tag) + varint(len(payload)) + payload
+
+
+def varint(number):
+    return bytes([number]) if number < 128 else bytes([number & 127 | 128]) + varint(number >> 7)
+
+
+def test_messages_nested_too_deep_to_be_counted():
+    """The parser would build those that lie deeper."""
+    floods = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, b"") * 50000
+    data = nested(31, floods)
+    assert predict_pb2.PredictRequest.FromString(data)
+    with pytest.raises(RequestError, match="Could not parse %d bytes" % len(data)):
+        limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS)
+
+
+@pytest.mark.parametrize("beyond", [1 << 32, 1 << 34])
+def test_tags_of_more_bits_than_the_parser_reads(beyond):
+    floods = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, b"") * 50000
+    entry = field(1 << 3 | 2, b"x") + field(2 << 3 | 2 | beyond, floods)
+    data = field(2 << 3 | 2, entry)
+    assert len(predict_pb2.PredictRequest.FromString(data).inputs["x"].variant_val) == 50000
+    with pytest.raises(RequestError, match="Could not parse %d bytes" % len(data)):
+        limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS)
 
 
 @pytest.mark.parametrize("data", [

@@ -346,7 +346,7 @@ def test_a_version_that_does_not_close_or_drain_stops_no_other_version(base_path
         assert states(hasty) == [(10, "AVAILABLE"), (9, "END"), (8, "END"), (7, "END")]
     run(look())
     assert "version 7: closing it: took longer than 0.5 s" in caplog.text
-    assert "version 8 has requests that are not answered after 0.5 s" in caplog.text
+    assert "version 8 still has pending requests after 0.5 s" in caplog.text
 
 
 def test_what_is_no_file_is_refused_before_it_is_opened(base_path, versions):

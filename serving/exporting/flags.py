@@ -1,0 +1,35 @@
+"""The flags of exporting."""
+from dataclasses import dataclass
+from typing import Optional, Tuple
+
+from etl.common.command_line import flag
+from etl.text import pairs
+
+SAVED_MODEL, ASCEND = "saved_model", "ascend"
+SOC_VERSION = "Ascend310P3"
+MAX_VERSION = 10 ** 18 - 1                     # servers hold it in 64 bits
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """The flags of this command."""
+    checkpoint_dir: str = flag("output/finetune", "output folder of estimator.finetune; best/ in it, if any, is preferred")
+    output_dir: Optional[str] = flag(None, "folder of all versions (default: output/export, or output/ascend)")
+    version: Optional[int] = flag(None, "name of the new version's folder (default: seconds since 1970)")
+    format: str = flag(SAVED_MODEL, "format to write", (SAVED_MODEL, ASCEND))
+    batch_sizes: Tuple[int, ...] = flag((), "ascend: batch sizes of the graphs (default: 1)")
+    lengths: Tuple[int, ...] = flag((), "ascend: sequence lengths of the graphs (default: the model's max_seq_length)")
+    soc_version: Optional[str] = flag(None, "ascend: the processor that atc compiles for (default: %s)" % SOC_VERSION)
+
+    def __post_init__(self) -> None:
+        if self.version is not None and self.version < 0:
+            raise ValueError("version must be at least 0, got %d" % self.version)
+        if self.version is not None and self.version > MAX_VERSION:
+            raise ValueError("version must be at most %d, got %d" % (MAX_VERSION, self.version))
+        for name in ("batch_sizes", "lengths", "soc_version"):
+            if getattr(self, name) and self.format != ASCEND:
+                raise ValueError("%s is for --format %s alone" % (name, ASCEND))
+        for name, least in (("batch_sizes", 1), ("lengths", pairs.MIN_SEQ_LENGTH)):
+            for value in getattr(self, name):
+                if value < least:
+                    raise ValueError("%s must be at least %d, got %d" % (name, least, value))

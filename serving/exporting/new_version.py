@@ -1,0 +1,76 @@
+"""A new version of an exported model: checked, then put in its place whole."""
+import itertools
+import os
+import shutil
+import time
+
+import tensorflow.compat.v1 as tf
+
+from estimator.training import best_checkpoint
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder
+from etl.common import files
+from etl.common.command_line import UserError
+from etl.text.tokenization import load_tokenizer
+from serving.exporting import ascend_kit, model_card, text_model
+from serving.exporting.flags import SAVED_MODEL, SOC_VERSION, ExportConfig
+from serving.exporting.reference import SAMPLES
+
+
+def export(config: ExportConfig) -> None:
+    """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
+    tf.logging.set_verbosity(tf.logging.ERROR)
+    output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
+    files.require_folder(output_dir, "output_dir")
+    model = read_model(config.checkpoint_dir)
+    checkpoint = best_checkpoint.choose(config.checkpoint_dir, "checkpoint_dir")
+    if model_folder.beside(checkpoint):        # best/ has a description of its own
+        model = read_model(os.path.dirname(checkpoint))
+    version = str(int(time.time()) if config.version is None else config.version)
+    destination = os.path.join(output_dir, version)
+    if os.path.exists(destination):
+        raise UserError("--version: %s exists; give another number" % destination)
+    temporary = files.temporary_path(os.path.join(output_dir, "." + version))
+    try:
+        next_command = (text_model.write(temporary, model, checkpoint) if config.format == SAVED_MODEL else
+                        write_ascend_kit(config, temporary, model, checkpoint))
+        os.rename(temporary, destination)
+    except tf.errors.OpError as error:         # a full disk, say
+        raise UserError("--output_dir: %s: %s" % (output_dir, error.message.split("\n")[0]))
+    except OSError as error:                   # a full disk, too: then it names no file
+        raise error if error.filename else UserError("--output_dir: %s: %s" % (output_dir, error.strerror or error))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
+    print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels), model.max_seq_length))
+    print("Next: " + next_command % {"output_dir": output_dir, "version": version})
+
+
+def read_model(folder: str) -> ModelFolder:
+    """The description of a classifier. Raises UserError for a model without labels."""
+    model = model_folder.read(folder, made_by="estimator.finetune")
+    if len(model.labels) < 2:
+        raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m estimator.finetune "
+                        "first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE), len(model.labels)))
+    return model
+
+
+def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
+    """Writes Ascend's kit and returns the next command. Raises UserError for a length that the model has not."""
+    longest = model.config.max_position_embeddings
+    lengths = config.lengths or (model.max_seq_length,)
+    if max(lengths) > longest:
+        raise UserError("--lengths: must be at most %d, the model's max_position_embeddings, got %d"
+                        % (longest, max(lengths)))
+    shapes = sorted(set(itertools.product(config.batch_sizes or (1,), lengths)))
+    soc_version = config.soc_version or SOC_VERSION
+    ascend_kit.write(folder, model, load_tokenizer(model.tokenizer), checkpoint, shapes, soc_version, SAMPLES)
+    model_card.write(folder, model, checkpoint)
+    print("Frozen graphs checked against the trained model's answers; what convert.sh will run where CANN is:")
+    for command in ascend_kit.atc_commands(shapes, soc_version):
+        print("  " + command)
+    return "sh %(output_dir)s/%(version)s/convert.sh"
+
+
+def _megabytes(folder: str) -> float:
+    return sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names) / 1e6

@@ -1,0 +1,90 @@
+"""A trained classifier as a SavedModel that takes raw text, or ids where its vocabulary is SentencePiece's; checked as it is written."""
+import os
+from typing import Any, Dict, List, Optional
+
+import tensorflow.compat.v1 as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from estimator.weights import checkpoint_files
+from estimator.weights.model_folder import ModelFolder
+from etl.common.command_line import UserError
+from etl.text.tokenization import WordPieceTokenizer, load_tokenizer
+from serving.exporting import model_card, reference, signatures, warmup
+from serving.exporting.graph_tokenization import GraphTokenizer
+from serving.exporting.parity import TRICKY_TEXTS, Parity
+from serving.exporting.reference import SAMPLES
+from serving.saved_model import SavedModel
+from serving.version_files import MODEL_FILE
+
+CONTROL_FLOW_NOTES = ("cond_context", "while_context")       # only gradients need these; their bytes differ from run to run
+
+
+def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
+    """Writes a SavedModel and its warm-up requests and checks its answers; returns the next command.
+
+    Raises UserError for a checkpoint or a vocabulary that does not fit, before anything is written, and for answers
+    that differ from those of the trained model.
+    """
+    tokenizer = load_tokenizer(model.tokenizer)
+    takes_text = not model.tokenizer.spm_model_file
+    ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
+    wanted = reference.probabilities(model, checkpoint, ids)
+    twin = make_twin(model, tokenizer) if isinstance(tokenizer, WordPieceTokenizer) else None
+    write_graph(folder, model, checkpoint, twin)
+    model_card.write(folder, model, checkpoint)
+    questions = {signatures.PREDICT_IDS: ids, **({signatures.DEFAULT: sample_texts()} if takes_text else {})}
+    saved = SavedModel(folder)
+    for signature, inputs in questions.items():
+        reference.require_same(saved.run(inputs, signature)["probabilities"], wanted, SAMPLES)
+    logs = [warmup.predict_log(signature, inputs) for signature, inputs in questions.items()]
+    if takes_text:
+        logs.append(warmup.classify_log(signatures.CLASSIFY, SAMPLES))
+    warmup.write(folder, logs)
+    if takes_text:
+        print("In-graph tokenization and answers checked against Python's")
+        return "python -m serving.predict --model_dir %(output_dir)s --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理"
+    print("Answers checked against the trained model's. A SentencePiece vocabulary cannot run inside the graph: the model "
+          "takes ids alone, by the signature %s" % signatures.PREDICT_IDS)
+    return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
+
+
+def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer]) -> None:
+    """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes ids alone."""
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        definitions = signatures.build(model, twin)
+        saver = checkpoint_files.restore(session, checkpoint, model.config)
+        for name in CONTROL_FLOW_NOTES:
+            graph.clear_collection(name)
+        builder = tf.saved_model.Builder(folder)
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.tag_constants.SERVING], definitions, saver=saver,
+                                             clear_devices=True, strip_default_attrs=True)
+        builder.save()
+    order_bytes(os.path.join(folder, MODEL_FILE))
+
+
+def make_twin(model: ModelFolder, tokenizer: WordPieceTokenizer) -> GraphTokenizer:
+    """The tokenizer inside a graph. Raises UserError when it gives other ids than Python's."""
+    parity = Parity(tokenizer, model.max_seq_length)
+    texts: List[Any] = [*TRICKY_TEXTS, *tokenizer.vocabulary.tokens, *(sample.text_a for sample in SAMPLES)]
+    sample_pairs = [(sample.text_a, sample.text_b or "") for sample in SAMPLES]
+    tricky_pairs = zip(TRICKY_TEXTS, reversed(TRICKY_TEXTS))
+    differing = parity.differing(texts) or parity.differing_pairs([*sample_pairs, *tricky_pairs])
+    if differing:
+        raise UserError("%s: the graph tokenizes %d of the texts checked otherwise than Python, %r for one; nothing was "
+                        "written" % (model.tokenizer.vocab_file, len(differing), differing[0]))
+    return parity.twin
+
+
+def sample_texts() -> Dict[str, List[bytes]]:
+    """SAMPLES as inputs of the signatures that take text."""
+    return {"text_a": [sample.text_a.encode("utf-8") for sample in SAMPLES],
+            "text_b": [(sample.text_b or "").encode("utf-8") for sample in SAMPLES]}
+
+
+def order_bytes(path: str) -> None:
+    """Writes a SavedModel's message once more with its maps in order, so that equal graphs have equal bytes."""
+    message = saved_model_pb2.SavedModel()
+    with open(path, "rb") as stream:
+        message.ParseFromString(stream.read())
+    with open(path, "wb") as stream:
+        stream.write(message.SerializeToString(deterministic=True))

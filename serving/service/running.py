@@ -1,0 +1,123 @@
+"""The whole server: its parts put together, started, and ended when the process is told to."""
+import asyncio
+import os
+import signal
+import socket
+from typing import Any, Callable, Coroutine
+
+import grpc
+import tensorflow.compat.v1 as tf
+import uvloop
+
+from serving.saved_model import SavedModel
+from serving.service import browsers, process, replay
+from serving.service.batching import Batcher
+from serving.service.flags import UNBATCHED_FOR_EACH_CORE, ServerConfig
+from serving.service.grpc_relay import RelayLimits
+from serving.service.grpc_service import GrpcLimits, GrpcServer
+from serving.service.http_app import HttpApp, HttpLimits
+from serving.service.http_server import HttpServer
+from serving.service.inference import Inference
+from serving.service.inflight import Inflight
+from serving.service.limits import Limits
+from serving.service.monitoring import Monitor
+from serving.service.versions import Versions
+
+
+def serve(config: ServerConfig, output: int) -> None:
+    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model.
+
+    `output` is the descriptor of standard output.
+    """
+    uvloop.install()
+    asyncio.run(serve_until_told(config, output))
+
+
+async def serve_until_told(config: ServerConfig, output: int) -> None:
+    """Loads a model, starts both interfaces, and shuts them down on a signal, which may come at any time."""
+    connections = process.connections_that_fit(config)
+    rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
+    ending = set_by_signals()
+    monitor = Monitor(config.access_log, output)
+    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor, config.load_timeout_seconds)
+    process.look_for_less_garbage()
+    if not await unless_set(ending, versions.load_first()):
+        return
+    inference = Inference(versions, make_batcher(config, monitor), Limits(
+        config.max_batch_size, config.max_text_bytes, config.max_ids_length, config.max_message_fields))
+    rest_app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
+                       browsers.own_names(config.allowed_hosts, config.host))
+    inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
+    rest_server = HttpServer(rest_app, rest_socket, inflight, connections.rest)
+    grpc_server = make_grpc_server(config, inference, monitor, connections.grpc)
+    await grpc_server.start()
+    looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
+    await rest_server.start()
+    monitor.output.write(address_line(config, rest_socket, grpc_server.port))
+    await ending.wait()
+    monitor.output.write(b"Shutting down; finishing pending requests\n")
+    looking.cancel()
+    rest_app.draining = True
+    await asyncio.gather(grpc_server.stop(config.drain_seconds), rest_server.stop(config.drain_seconds))
+    monitor.output.close()
+
+
+def set_by_signals() -> asyncio.Event:
+    """An event that SIGTERM and SIGINT set."""
+    event = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_event_loop().add_signal_handler(number, event.set)
+    return event
+
+
+async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
+    """Whether `coroutine` came to its end before `event` was set, which cancels it. Raises what it raises."""
+    working, waiting = asyncio.ensure_future(coroutine), asyncio.ensure_future(event.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if working.done():
+        working.result()
+        return True
+    working.cancel()
+    return False
+
+
+def model_loader(config: ServerConfig) -> Callable[[str], SavedModel]:
+    """What makes a warmed-up model of a version's folder."""
+    threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
+                             inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
+
+    def load(folder: str) -> SavedModel:
+        model = SavedModel(folder, threads)
+        try:
+            replay.replay(folder, model)
+        except BaseException:
+            model.close()                      # loading is tried again whenever the files change
+            raise
+        return model
+    return load
+
+
+def make_batcher(config: ServerConfig, monitor: Monitor) -> Batcher:
+    """Without batching, a batch is one row, and several run on each core."""
+    cores = os.cpu_count() or 1
+    max_rows, threads = (
+        (config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
+        (1, UNBATCHED_FOR_EACH_CORE * cores))
+    return Batcher(max_rows, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
+
+
+def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor, max_connections: int) -> GrpcServer:
+    """Listens, but takes no call before it is started. Raises UserError for a port that is taken."""
+    listening = process.bind(config.host, config.port, "port")
+    grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already unloaded its modules
+    return GrpcServer(
+        inference, monitor, listening,
+        GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),
+        RelayLimits(max_connections, config.max_grpc_bytes))
+
+
+def address_line(config: ServerConfig, rest_socket: socket.socket, grpc_port: int) -> bytes:
+    host = "[%s]" % config.host if ":" in config.host else config.host     # an IPv6 address needs brackets before a port
+    return ("Serving %s: REST and page at http://%s:%d, gRPC at %s:%d\n" % (
+        config.model_name, host, rest_socket.getsockname()[1], host, grpc_port)).encode()
