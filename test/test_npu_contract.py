@@ -87,7 +87,7 @@ def weights(output_dir, step):
 
 
 def model_weights(output_dir):
-    return [name for name in weights(output_dir, 20) if not name.endswith(("_m", "_v", "global_step"))]
+    return [name for name in weights(output_dir, 20) if not name.endswith(("_m", "_v", "global_step", "batches_taken"))]
 
 
 @pytest.fixture(scope="module")
