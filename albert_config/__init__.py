@@ -1,10 +1,14 @@
 """What an ALBERT is made of: its sizes, its family, and the shipped configs and vocabulary.
 
-`load("tiny")` gives a shipped config, `load("path/to/config.json")` any other. The family follows from the fields alone:
+`load("tiny")` gives a shipped config, `load("path/to/config.json")` any other. The family follows from the
+fields alone:
 
-  embedding_size absent                 plain BERT: every layer has its own weights, embeddings are as wide as the model
-  embedding_size, no num_hidden_groups  the albert_zh family: one shared layer, embeddings normalized at the model's width
-  num_hidden_groups                     Google's family: groups of layers, embeddings normalized at their own width
+  embedding_size absent                 plain BERT: every layer has its own weights, embeddings are as wide as
+                                        the model
+  embedding_size, no num_hidden_groups  the albert_zh family: one shared layer, embeddings normalized at the
+                                        model's width
+  num_hidden_groups                     Google's family: groups of layers, embeddings normalized at their
+                                        own width
   num_hidden_groups, num_ffn_groups>1   Google's "fast" variant: feed-forward kernels split into groups
 """
 import dataclasses
@@ -17,15 +21,18 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 ACTIVATIONS = ("gelu", "relu", "swish", "tanh", "linear")
 
-# Fields that released configs carry and no released model reads. They are accepted so that released files load.
+# Fields that released configs carry and no released model reads. They are accepted so that released
+# files load.
 UNUSED_FIELDS = frozenset([
     "directionality", "pooler_type", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
-    "pooler_size_per_head", "net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor", "layers_to_keep",
+    "pooler_size_per_head", "net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor",
+    "layers_to_keep",
 ])
 
 
 class ConfigError(ValueError):
-    """A model config or vocabulary that cannot be used; the message names the file, the field and both values."""
+    """A model config or vocabulary that cannot be used; the message names the file, the field and
+    both values."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,7 @@ class AlbertConfig:
     attention_probs_dropout_prob: float = 0.0
     type_vocab_size: int = 2
     initializer_range: float = 0.02
-    ln_type: Optional[str] = None              # "postln" or "preln", the albert_zh family only; None means postln
+    ln_type: Optional[str] = None  # "postln" or "preln", the albert_zh family only; None means postln
     num_hidden_groups: Optional[int] = None    # Google's family only
     inner_group_num: Optional[int] = None      # Google's family only; None means 1
     num_ffn_groups: int = 1                    # 16 in Google's fast variant
@@ -54,16 +61,18 @@ class AlbertConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             _check_type(field, getattr(self, field.name))
-        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size",
-                     "max_position_embeddings", "type_vocab_size", "num_ffn_groups"):
+        for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads",
+                     "intermediate_size", "max_position_embeddings", "type_vocab_size", "num_ffn_groups"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("embedding_size", "num_hidden_groups", "inner_group_num"):
             value = getattr(self, name)
             _require(value is None or value >= 1, name, value, "at least 1")
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             _require(0.0 <= getattr(self, name) < 1.0, name, getattr(self, name), "in [0, 1)")
-        _require(0 < self.initializer_range < float("inf"), "initializer_range", self.initializer_range, "above 0 and finite")
-        _require(self.hidden_act in ACTIVATIONS, "hidden_act", self.hidden_act, "one of " + ", ".join(ACTIVATIONS))
+        _require(0 < self.initializer_range < float("inf"), "initializer_range", self.initializer_range,
+                 "above 0 and finite")
+        _require(self.hidden_act in ACTIVATIONS, "hidden_act", self.hidden_act,
+                 "one of " + ", ".join(ACTIVATIONS))
         _require(self.ln_type in (None, "postln", "preln"), "ln_type", self.ln_type, "postln or preln")
         _require(self.hidden_size % self.num_attention_heads == 0, "hidden_size", self.hidden_size,
                  "a multiple of num_attention_heads, which is %d" % self.num_attention_heads)
@@ -73,8 +82,10 @@ class AlbertConfig:
             _require(self.num_ffn_groups == 1, "num_ffn_groups", self.num_ffn_groups,
                      "1, since num_hidden_groups is absent")
         else:
-            _require(self.embedding_size is not None, "embedding_size", None, "present, since num_hidden_groups is")
-            _require(self.ln_type is None, "ln_type", self.ln_type, "absent, since num_hidden_groups is present")
+            _require(self.embedding_size is not None, "embedding_size", None,
+                     "present, since num_hidden_groups is")
+            _require(self.ln_type is None, "ln_type", self.ln_type,
+                     "absent, since num_hidden_groups is present")
             for name in ("hidden_size", "intermediate_size"):
                 _require(getattr(self, name) % self.num_ffn_groups == 0, name, getattr(self, name),
                          "a multiple of num_ffn_groups, which is %d" % self.num_ffn_groups)
@@ -101,7 +112,8 @@ def load(name_or_path: str) -> AlbertConfig:
     """Reads a shipped config by name (see `shipped_names`) or any config file by path.
 
     Raises:
-      ConfigError: no such file, no JSON object, a field unknown, missing or out of range; names file, field and value.
+      ConfigError: no such file, no JSON object, a field unknown, missing or out of range; names file, field
+        and value.
     """
     path = os.path.join(_HERE, name_or_path + ".json") if name_or_path in shipped_names() else name_or_path
     if not os.path.isfile(path):
@@ -110,7 +122,8 @@ def load(name_or_path: str) -> AlbertConfig:
     try:
         with open(path, encoding="utf-8") as stream:
             fields = json.load(stream)
-    except (ValueError, RecursionError) as error:    # JSONDecodeError and UnicodeDecodeError are both ValueErrors
+    except (ValueError, RecursionError) as error:
+        # JSONDecodeError and UnicodeDecodeError are both ValueErrors
         raise ConfigError("%s: not a JSON file in UTF-8: %s" % (path, error))
     try:
         return from_dict(fields)
@@ -119,14 +132,16 @@ def load(name_or_path: str) -> AlbertConfig:
 
 
 def from_dict(fields: Mapping[str, Any]) -> AlbertConfig:
-    """Checks the names in `fields` and builds the config. Raises ConfigError for an unknown or a missing field."""
+    """Checks the names in `fields` and builds the config. Raises ConfigError for an unknown or a
+    missing field."""
     if not isinstance(fields, Mapping):
         raise ConfigError("must be a JSON object, got %s" % type(fields).__name__)
     known = {field.name: field for field in dataclasses.fields(AlbertConfig)}
     unknown = sorted(set(fields) - set(known) - UNUSED_FIELDS)
     if unknown:
         raise ConfigError("unknown field %s; known are %s" % (", ".join(unknown), ", ".join(sorted(known))))
-    missing = [name for name, field in known.items() if field.default is dataclasses.MISSING and name not in fields]
+    missing = [name for name, field in known.items()
+               if field.default is dataclasses.MISSING and name not in fields]
     if missing:
         raise ConfigError("missing field %s" % ", ".join(missing))
     return AlbertConfig(**{name: value for name, value in fields.items() if name in known})
@@ -138,7 +153,8 @@ def shipped_names() -> List[str]:
 
 
 def vocab_path() -> str:
-    """The shipped vocabulary: 21,128 entries, one a line, special tokens at the ids of the released checkpoints."""
+    """The shipped vocabulary: 21,128 entries, one a line, special tokens at the ids of the released
+    checkpoints."""
     return os.path.join(_HERE, "vocab.txt")
 
 
@@ -150,7 +166,8 @@ def _require(holds: bool, field: str, got: Any, wanted: str) -> None:
 def _check_type(field: "dataclasses.Field[Any]", value: Any) -> None:
     if value is None and field.default is None:
         return
-    wanted = {int: (int,), float: (int, float), str: (str,), Optional[int]: (int,), Optional[str]: (str,)}[field.type]
+    wanted = {int: (int,), float: (int, float), str: (str,), Optional[int]: (int,),
+              Optional[str]: (str,)}[field.type]
     if not isinstance(value, wanted) or isinstance(value, bool):
         name = {int: "an integer", float: "a number", str: "a string"}[wanted[-1]]
         raise ConfigError("%s must be %s, got %r" % (field.name, name, value))

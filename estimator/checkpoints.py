@@ -1,10 +1,13 @@
-"""Describes checkpoints, averages them, converts them to and from Hugging Face's transformers, adopts fine-tuned ones.
+"""Describes checkpoints, averages them, converts them to and from Hugging Face's transformers, adopts
+fine-tuned ones.
 
   python -m estimator.checkpoints inspect --checkpoint output/pretrain
-  python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain --last 5
+  python -m estimator.checkpoints average --output output/averaged/model.ckpt --checkpoint output/pretrain \\
+      --last 5
   python -m estimator.checkpoints average --output output/averaged/model.ckpt \\
       --checkpoint output/pretrain/model.ckpt-9000 output/pretrain/model.ckpt-10000
-  python -m estimator.checkpoints to_transformers --checkpoint output/finetune --output_dir output/transformers
+  python -m estimator.checkpoints to_transformers --checkpoint output/finetune \\
+      --output_dir output/transformers
   python -m estimator.checkpoints from_transformers --input_dir bert-base-chinese --output_dir output/bert
   python -m estimator.checkpoints adopt --checkpoint lcqmc_model/model.ckpt-11190 --albert_config_file tiny \\
       --vocab_file albert_tiny_zh/vocab.txt --task_name lcqmc --output_dir output/finetune

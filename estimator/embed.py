@@ -1,10 +1,11 @@
 """Turns texts into vectors with a pretrained or fine-tuned model.
 
   python -m estimator.embed --input_file texts.txt --output_file vectors.npy
-  echo 手机没信号怎么办 | python -m estimator.embed --checkpoint_dir albert_tiny_zh --albert_config_file tiny --vocab_file vocab.txt
+  echo 手机没信号怎么办 | python -m estimator.embed --checkpoint_dir albert_tiny_zh \\
+      --albert_config_file tiny --vocab_file vocab.txt
 
-A text is a line. Vectors go to standard output as JSON lines, {"text": …, "vector": […]}, or into a file in the order of the
-texts: .npy, float32 [texts, hidden], or .jsonl. --pooling says what a text's vector is:
+A text is a line. Vectors go to standard output as JSON lines, {"text": …, "vector": […]}, or into a file in
+the order of the texts: .npy, float32 [texts, hidden], or .jsonl. --pooling says what a text's vector is:
 
   pooled   the pooled output, which the heads read
   mean     the mean over the tokens of --layer, [CLS] and [SEP] too, as the exported signature `embed` has it

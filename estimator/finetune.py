@@ -1,16 +1,19 @@
 """Trains a classifier or a regression on labelled sentences or pairs, evaluates it and predicts with it.
 
-Starts from a pretrained checkpoint, whose folder says config and vocabulary. Without flags it learns the shipped
-sentence pairs from what python -m estimator.pretrain wrote. --list_tasks says which tasks and files it knows.
+Starts from a pretrained checkpoint, whose folder says config and vocabulary. Without flags it learns the
+shipped sentence pairs from what python -m estimator.pretrain wrote. --list_tasks says which tasks and files
+it knows.
 
   python -m estimator.finetune --do_train=true --do_eval=true
   python -m estimator.finetune --preset afqmc --data_dir afqmc --init_checkpoint albert_tiny_zh \\
       --albert_config_file tiny --vocab_file vocab.txt --do_train --do_eval --do_predict
-  python -m estimator.finetune --task_name single_sentence --data_dir reviews --columns text_a=review label=stars \\
+  python -m estimator.finetune --task_name single_sentence --data_dir reviews \\
+      --columns text_a=review label=stars \\
       --labels 1 2 3 4 5 --seeds 1,2,3
 
-After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is the one that is evaluated
-last, that predicts and that python -m serving.export takes. A run that was cut off goes on when the command is repeated.
+After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is the one that is
+evaluated last, that predicts and that python -m serving.export takes. A run that was cut off goes on when the
+command is repeated.
 """
 from typing import Optional, Sequence
 

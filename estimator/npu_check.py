@@ -3,11 +3,12 @@
 Takes the flags of the trainer and builds the graph as the trainer does, but runs nothing and writes nothing.
 
   python -m estimator.npu_check --albert_config_file xlarge --train_batch_size 4
-  python -m estimator.npu_check finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint none --report_file report.json
+  python -m estimator.npu_check finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint none \\
+      --report_file report.json
 
-The first word is pretrain, which may be left out, or finetune. Exit status 1 means that something would fail; what, where
-and what to change is said. Where npu_bridge cannot be imported the graph holds plain TensorFlow's gelu and dropout under the
-names of the device's, and no loss scale and no sum over devices.
+The first word is pretrain, which may be left out, or finetune. Exit status 1 means that something would fail;
+what, where and what to change is said. Where npu_bridge cannot be imported the graph holds plain TensorFlow's
+gelu and dropout under the names of the device's, and no loss scale and no sum over devices.
 """
 import sys
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def check_pretraining(config: PretrainCheck) -> int:
-    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the trainer does."""
+    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the
+    trainer does."""
     from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
     return _report_on(job.make_job(config), True, config)
 

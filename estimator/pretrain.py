@@ -1,10 +1,11 @@
 """Pretrains a model on masked words and sentence order, and evaluates it on held-out records.
 
-Lengths and vocabulary come from the records' manifest. A run that was interrupted goes on when the same command runs
-again, with the very batch that would have come next.
+Lengths and vocabulary come from the records' manifest. A run that was interrupted goes on when the same
+command runs again, with the very batch that would have come next.
 
   python -m estimator.pretrain --train_batch_size 32 --num_train_steps 1000 --num_warmup_steps 100
-  python -m estimator.pretrain --input_file 'records/*.tfrecord' --vocab_file vocab.txt --max_seq_length 512 \\
+  python -m estimator.pretrain --input_file 'records/*.tfrecord' --vocab_file vocab.txt \\
+      --max_seq_length 512 \\
       --max_predictions_per_seq 51 --do_eval false
 """
 from typing import Optional, Sequence
@@ -18,7 +19,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
+    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file
+    is written."""
     from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
     job.pretrain(config)
 

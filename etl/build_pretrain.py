@@ -1,13 +1,16 @@
 """Builds pretraining samples from text: whole-word masking and sentence order, as sharded TFRecords.
 
-Input is UTF-8 text, one sentence a line, a blank line between documents, or JSON lines. The same input, flags and seed give the
-same bytes, whatever the runner and the number of workers. An interrupted build resumes when the same command runs again.
+Input is UTF-8 text, one sentence a line, a blank line between documents, or JSON lines. The same input, flags
+and seed give the same bytes, whatever the runner and the number of workers. An interrupted build resumes when
+the same command runs again.
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
-  python -m etl.build_pretrain --runner FlinkRunner --flink_master 10.0.0.1:8081 --parallelism 64 --environment_type EXTERNAL \\
+  python -m etl.build_pretrain --runner FlinkRunner --flink_master 10.0.0.1:8081 --parallelism 64 \\
+      --environment_type EXTERNAL \\
       --environment_config 127.0.0.1:50000 --input_file '/shared/corpus/*.txt' --output_dir /shared/out
-  python -m etl.build_pretrain --input_file news.jsonl.gz --input_format jsonl --text_field body --masking ngram
+  python -m etl.build_pretrain --input_file news.jsonl.gz --input_format jsonl --text_field body \\
+      --masking ngram
 """
 import contextlib
 import functools
@@ -35,7 +38,7 @@ from etl.records import manifest
 from etl.samples.histograms import sum_histograms
 from etl.samples.instances import PARTS
 
-MERGE_IN_PROCESS_BYTES = 256 << 20             # up to this, merging is done before Beam would have been loaded
+MERGE_IN_PROCESS_BYTES = 256 << 20  # up to this, merging is done before Beam would have been loaded
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -43,7 +46,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def build(config: BuildConfig) -> None:
-    """Builds, checks, merges, and puts everything in place; raises UserError for input that cannot be used."""
+    """Builds, checks, merges, and puts everything in place; raises UserError for input that cannot
+    be used."""
     if config.verify:
         print(verify(config.output_dir))
         return
@@ -57,8 +61,8 @@ def build(config: BuildConfig) -> None:
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
     longest = max(albert_config.load(name).max_position_embeddings for name in albert_config.shipped_names())
     if config.instances.max_seq_length > longest:
-        print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model needs another "
-              "max_position_embeddings" % (config.instances.max_seq_length, longest))
+        print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model "
+              "needs another max_position_embeddings" % (config.instances.max_seq_length, longest))
     with work_folder(plan):
         _require_sound_work(plan)
         markers = _build_chunks(config, plan, runner)
@@ -68,7 +72,8 @@ def build(config: BuildConfig) -> None:
         _check(config, counters, [reason for marker in markers for reason in marker.bad_records])
         drop_other_builds(plan)
         _merge(plan, runner, [extent for marker in markers for extent in marker.extents])
-        histograms = sum_histograms(read_histograms(plan.job.work_dir, index) for index in range(len(plan.ranges)))
+        histograms = sum_histograms(read_histograms(plan.job.work_dir, index)
+                                    for index in range(len(plan.ranges)))
         result = publish(config, plan, counters, histograms)
     _report(config, result, time.time() - begin)
     if os.path.isdir(plan.work_parent):
@@ -89,15 +94,16 @@ def _require_sound_work(plan: BuildPlan) -> None:
 def _runner(config: BuildConfig, plan: BuildPlan) -> RunnerConfig:
     """Where to run; raises UserError when the engine does not answer."""
     options = config.cluster.beam_options(reach(config.cluster))
-    return RunnerConfig(config.cluster.runner, plan.num_workers, plan.log_path, options, plan.job.work_dir if options else None)
+    return RunnerConfig(config.cluster.runner, plan.num_workers, plan.log_path, options,
+                        plan.job.work_dir if options else None)
 
 
 def _build_chunks(config: BuildConfig, plan: BuildPlan, runner: RunnerConfig) -> List[Marker]:
     """Text to sorted runs, range by range; returns the chunks' markers."""
     job, ranges = plan.job, list(enumerate(plan.ranges))
     if job.instances.sentence_objective == "next":
-        collect = functools.partial(collect_candidates, job.work_dir, job.instances.random_seed, job.eval_fraction,
-                                    job.text_format)
+        collect = functools.partial(collect_candidates, job.work_dir, job.instances.random_seed,
+                                    job.eval_fraction, job.text_format)
         run_map("CollectRandomSegments", collect, ranges, runner)
         await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
         write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.text_format, len(ranges))
@@ -120,11 +126,11 @@ def _merge(plan: BuildPlan, runner: RunnerConfig, extents: Sequence[Extent]) -> 
             for shard in shards:
                 write(shard)
         await_files(path + ".json" for path in _shard_paths(plan))
-    linked = sum(read_shard_marker(job.work_dir, part, index, count)["linked_bytes"] for part, count in job.num_shards
-                 for index in range(count))
+    linked = sum(read_shard_marker(job.work_dir, part, index, count)["linked_bytes"]
+                 for part, count in job.num_shards for index in range(count))
     if linked:
-        print("Note: %.1f MB of %s are hard-linked elsewhere: their disk space was not freed while shards were merged"
-              % (linked / 1e6, os.path.join(job.work_dir, "runs")))
+        print("Note: %.1f MB of %s are hard-linked elsewhere: their disk space was not freed while shards "
+              "were merged" % (linked / 1e6, os.path.join(job.work_dir, "runs")))
 
 
 def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> None:
@@ -136,19 +142,21 @@ def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> No
     if not documents:
         raise UserError("--input_file: no text in %s" % ", ".join(config.input_file))
     if not counters["train_samples"]:
-        raise UserError("--input_file: %d documents gave no training sample: %d are too short for two segments, %d are held out; "
-                        "give more text, or --eval_fraction 0"
+        raise UserError("--input_file: %d documents gave no training sample: %d are too short for two "
+                        "segments, %d are held out; give more text, or --eval_fraction 0"
                         % (documents, counters["documents_too_short"], counters["eval_documents"]))
 
 
 def _chunks_done(plan: BuildPlan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
-    """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many there are."""
+    """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many
+    there are."""
     for index in set(range(len(plan.ranges))) - set(seen):
         if os.path.exists(marker_path(plan.job.work_dir, index)):
             with contextlib.suppress(OSError):     # reported when the chunks are done
                 marker = read_marker(plan.job, index)
                 seen[index] = marker.bytes, sum(marker.counters.get(part + "_samples", 0) for part in PARTS)
-    return sum(done for done, _ in seen.values()), "{:,} samples".format(sum(samples for _, samples in seen.values()))
+    return sum(done for done, _ in seen.values()), "{:,} samples".format(
+        sum(samples for _, samples in seen.values()))
 
 
 def _shards_done(plan: BuildPlan) -> Tuple[int, str]:
@@ -157,7 +165,8 @@ def _shards_done(plan: BuildPlan) -> Tuple[int, str]:
 
 
 def _shard_paths(plan: BuildPlan) -> List[str]:
-    return [shard_path(plan.job.work_dir, part, index, count) for part, count in plan.job.num_shards for index in range(count)]
+    return [shard_path(plan.job.work_dir, part, index, count) for part, count in plan.job.num_shards
+            for index in range(count)]
 
 
 def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> None:
@@ -169,16 +178,18 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     rows: List[Tuple[str, str]] = [
         ("documents", "{:,} ({:,} held out, {:,} too short, {:,} unusable)".format(
             count["documents"], count["eval_documents"], count["documents_too_short"], count["bad_records"])),
-        ("sentences, words, tokens", "{:,}  {:,}  {:,}".format(count["sentences"], count["words"], count["tokens"])),
+        ("sentences, words, tokens",
+         "{:,}  {:,}  {:,}".format(count["sentences"], count["words"], count["tokens"])),
         ("unknown tokens", "{:.2%}".format(count["unknown_tokens"] / count["tokens"])),
         ("samples", "{:,} for training, {:,} held out".format(
             sum(shard.records for shard in result.train), sum(shard.records for shard in result.eval))),
         ("padding", "{:.1%} of {} tokens".format(
             1 - count["sample_tokens"] / (samples * result.max_seq_length), result.max_seq_length)),
-        ("predicted tokens", "{:.1%}: {}".format(count["predictions"] / count["sample_tokens"], ", ".join(kinds))),
+        ("predicted tokens",
+         "{:.1%}: {}".format(count["predictions"] / count["sample_tokens"], ", ".join(kinds))),
         ("shards", "{} for training, {} held out, {:.1f} MB".format(
-            len(result.train), len(result.eval), sum(shard.bytes for shard in result.train + result.eval) / 1e6)),
-        ("time", clock(seconds)),
+            len(result.train), len(result.eval),
+            sum(shard.bytes for shard in result.train + result.eval) / 1e6)), ("time", clock(seconds)),
     ]
     if config.instances.sentence_objective != "none":
         name = "swapped" if config.instances.sentence_objective == "order" else "random second segment"
@@ -190,8 +201,8 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     for name, value in rows:
         print("  %-26s %s" % (name, value))
     print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s" % (
-        os.path.join(config.output_dir, manifest.FILE_NAME), os.path.join(config.output_dir, report.FILE_NAME),
-        config.output_dir))
+        os.path.join(config.output_dir, manifest.FILE_NAME),
+        os.path.join(config.output_dir, report.FILE_NAME), config.output_dir))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Makes a vocabulary: the shipped one, or one learnt from your own text.
 
-Without --input_file: 21,128 entries from what Python itself carries (the Han repertoires of its codecs, the English of its help
-pages) and the sample text. With --input_file: WordPiece or SentencePiece entries learnt from that text. Special
-tokens have the ids of the released Chinese checkpoints: [PAD] 0, [UNK] 100, [CLS] 101, [SEP] 102, [MASK] 103.
+Without --input_file: 21,128 entries from what Python itself carries (the Han repertoires of its codecs, the
+English of its help pages) and the sample text. With --input_file: WordPiece or SentencePiece entries learnt
+from that text. Special tokens have the ids of the released Chinese checkpoints: [PAD] 0, [UNK] 100, [CLS]
+101, [SEP] 102, [MASK] 103.
 
   python -m etl.build_vocab --output_file output/vocab.txt
   python -m etl.build_vocab --input_file 'corpus/*.txt' --vocab_size 8000 --output_file output/vocab.txt
-  python -m etl.build_vocab --input_file 'corpus/*.txt' --vocab_size 8000 --model sentencepiece --output_file output/spm.model
+  python -m etl.build_vocab --input_file 'corpus/*.txt' --vocab_size 8000 --model sentencepiece \\
+      --output_file output/spm.model
 """
 import heapq
 import io
@@ -25,7 +27,8 @@ from etl.text.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_wo
 
 SHIPPED_SIZE = 21128
 LATIN_PIECES = 4000                            # of the shipped vocabulary
-SPECIAL = ["[PAD]"] + ["[unused%d]" % i for i in range(1, 100)] + ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>", "<T>"]
+SPECIAL = ["[PAD]"] + ["[unused%d]" % i for i in range(1, 100)] + ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>",
+                                                                   "<T>"]
 MODELS = ("wordpiece", "sentencepiece")
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
@@ -35,7 +38,8 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.
 class VocabConfig:
     """The flags of this command."""
     output_file: str = flag("output/vocab.txt", "where the vocabulary goes (for sentencepiece: the model)")
-    input_file: Tuple[str, ...] = flag((), "text to learn from: names or quoted globs; without it, the shipped vocabulary is written")
+    input_file: Tuple[str, ...] = flag(
+        (), "text to learn from: names or quoted globs; without it, the shipped vocabulary is written")
     vocab_size: int = flag(SHIPPED_SIZE, "number of entries")
     model: str = flag("wordpiece", "kind of vocabulary", MODELS)
     do_lower_case: bool = flag(True, "lower-case and strip accents first")
@@ -47,8 +51,8 @@ class VocabConfig:
         if self.model == "sentencepiece" and not self.input_file:
             raise ValueError("model sentencepiece needs input_file: it is learnt from text")
         if not self.input_file and self.vocab_size != SHIPPED_SIZE:
-            raise ValueError("vocab_size of the shipped vocabulary is %d, got %d; give input_file to learn another"
-                             % (SHIPPED_SIZE, self.vocab_size))
+            raise ValueError("vocab_size of the shipped vocabulary is %d, got %d; give input_file to "
+                             "learn another" % (SHIPPED_SIZE, self.vocab_size))
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
@@ -83,7 +87,8 @@ def read_lines(paths: Iterable[str]) -> Iterator[str]:
 
 
 def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool) -> List[str]:
-    """Special tokens, every character seen (most frequent first), then merged pieces; padded with [unused] entries.
+    """Special tokens, every character seen (most frequent first), then merged pieces; padded with
+    [unused] entries.
 
     Raises UserError when there is no text, or the characters alone pass `vocab_size`.
     """
@@ -97,14 +102,15 @@ def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool) 
     ranked = sorted(characters, key=lambda piece: (-characters[piece], piece))
     room = vocab_size - len(SPECIAL) - len(ranked)
     if room < 0:
-        raise UserError("--vocab_size: the text holds %d different characters; with the special entries that needs %d, got %d"
-                        % (len(ranked), len(ranked) + len(SPECIAL), vocab_size))
+        raise UserError("--vocab_size: the text holds %d different characters; with the special entries that "
+                        "needs %d, got %d" % (len(ranked), len(ranked) + len(SPECIAL), vocab_size))
     tokens = SPECIAL + ranked + learn_merges(words, room)
     return tokens + ["[unused%d]" % i for i in range(100, 100 + vocab_size - len(tokens))]
 
 
 def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
-    """Joins the most frequent neighbouring pieces again and again (byte-pair encoding, Sennrich et al. 2016, algorithm 1).
+    """Joins the most frequent neighbouring pieces again and again (byte-pair encoding, Sennrich et al. 2016,
+    algorithm 1).
 
     Args:
       words: how often each word stands in the text.
@@ -139,16 +145,20 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
 
 
 def shipped_vocabulary() -> List[str]:
-    """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up to the size."""
-    symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr") + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
+    """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up
+    to the size."""
+    symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr")
+                          + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
     letters = [char for char in symbols if char.isalnum()]
     english = _count_words(list(topics.topics.values()) + list(read_lines(expand([_SAMPLE], "sample"))), True)
-    latin = learn_merges({word: count for word, count in english.items() if word.isascii() and word.isalpha()},
+    latin = learn_merges({word: count for word, count in english.items()
+                          if word.isascii() and word.isalpha()},
                          LATIN_PIECES)
     tokens = list(dict.fromkeys(SPECIAL + symbols + ["##" + char for char in letters] + latin))
     han = dict.fromkeys(_han("gb2312") + sorted({char for line in read_lines(expand([_SAMPLE], "sample"))
                                                  for char in line if is_han(char)}))
-    for repertoire in (_han("big5", first_level_ends=b"\xc6\x7e"), _han("shift_jis"), _han("big5"), _han("gbk")):
+    for repertoire in (_han("big5", first_level_ends=b"\xc6\x7e"), _han("shift_jis"), _han("big5"),
+                       _han("gbk")):
         han.update(dict.fromkeys(repertoire))
     return tokens + sorted(list(han)[:SHIPPED_SIZE - len(tokens)])
 
@@ -163,13 +173,15 @@ def _train_sentencepiece(config: VocabConfig) -> None:
         raise UserError("--input_file: no text")
     try:
         sentencepiece.SentencePieceTrainer.Train(
-            sentence_iterator=(line.lower() if config.do_lower_case else line for line in itertools.chain(first, lines)),
+            sentence_iterator=(line.lower() if config.do_lower_case else line
+                               for line in itertools.chain(first, lines)),
             model_writer=model, vocab_size=config.vocab_size, character_coverage=0.9995,
             pad_id=0, unk_id=1, bos_id=-1, eos_id=-1, pad_piece="<pad>", unk_piece="<unk>",
             control_symbols=[token for token in SPECIAL_TOKENS if token not in ("[PAD]", "[UNK]")],
             minloglevel=2)
     except RuntimeError as error:
-        errors.append(UserError("--vocab_size %d: SentencePiece: %s" % (config.vocab_size, str(error).split(") ")[-1])))
+        errors.append(UserError("--vocab_size %d: SentencePiece: %s"
+                                % (config.vocab_size, str(error).split(") ")[-1])))
     if errors:
         raise errors[0]
     with atomic_write(config.output_file) as stream:
@@ -177,7 +189,8 @@ def _train_sentencepiece(config: VocabConfig) -> None:
 
 
 def _until_error(lines: Iterable[str], errors: List[Exception]) -> Iterator[str]:
-    """The lines up to an error, which goes to `errors`: SentencePiece's C++ would put its own in its place."""
+    """The lines up to an error, which goes to `errors`: SentencePiece's C++ would put its own in
+    its place."""
     try:
         yield from lines
     except (UserError, OSError) as error:
@@ -212,7 +225,8 @@ def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index:
 
 
 def joined(pieces: Sequence[str], pair: Tuple[str, str], piece: str) -> List[str]:
-    """The pieces of a word with `piece` wherever `pair` stood, from the left. Time is linear: a word may have millions of letters."""
+    """The pieces of a word with `piece` wherever `pair` stood, from the left. Time is linear: a word may have
+    millions of letters."""
     found: List[str] = []
     at = 0
     while at < len(pieces):

@@ -1,7 +1,7 @@
 """Prints samples so that a person can judge them: words, what is masked and how, the labels.
 
-Words are separated by spaces where the record knows them (--token_boundary builds), else each Han character is one. A predicted
-token is shown as
+Words are separated by spaces where the record knows them (--token_boundary builds), else each Han character
+is one. A predicted token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
 Two of them in one word are joined by a point: [北]·[京=].
 
@@ -24,8 +24,8 @@ from etl.text.tokenization import Tokenizer, TokenizerConfig, load_tokenizer
 @dataclass(frozen=True)
 class ShowConfig:
     """The flags of this command."""
-    files: Tuple[str, ...] = flag(("output/pretrain_data/tf_examples-*.tfrecord",), "TFRecord files: names or quoted globs",
-                                  positional=True)
+    files: Tuple[str, ...] = flag(("output/pretrain_data/tf_examples-*.tfrecord",),
+                                  "TFRecord files: names or quoted globs", positional=True)
     vocab_file: Optional[str] = flag(None, "vocabulary of the ids; default: the one beside the manifest")
     limit: int = flag(5, "samples to print from each file")
     skip: int = flag(0, "samples to skip at the start of each file")
@@ -47,7 +47,8 @@ def show(config: ShowConfig) -> None:
         build = _manifest_of(path)
         used = TokenizerConfig(config.vocab_file) if config.vocab_file else build and build.tokenizer
         if not used:
-            raise UserError("%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
+            raise UserError(
+                "%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
         tokenizer = load_tokenizer(used)
         objective = build.flags.get("sentence_objective") if build else None
         number = None
@@ -75,7 +76,8 @@ def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optio
     for position, label in zip(values["masked_lm_positions"][predicted], values["masked_lm_ids"][predicted]):
         tokens[position] = _marked(tokenizer.vocabulary.tokens[label], tokens[position])
         ids[position] = label
-    starts = values["token_boundary"][:length] if "token_boundary" in values else tokenizer.may_begin_word(ids)
+    starts = (values["token_boundary"][:length] if "token_boundary" in values
+              else tokenizer.may_begin_word(ids))
     second = int(values["segment_ids"][:length].sum())
     label = int(values["next_sentence_labels"][0])
     meaning = " (%s)" % LABEL_MEANINGS[objective][label] if objective in LABEL_MEANINGS else ""
@@ -83,7 +85,8 @@ def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optio
     places = set(values["masked_lm_positions"][predicted].tolist())
     for name, begin, end in (("A", 0, length - second), ("B", length - second, length)):
         if begin < end:
-            parts = [(" " if starts[at] else "·" if {at - 1, at} <= places else "") + tokens[at] for at in range(begin, end)]
+            parts = [(" " if starts[at] else "·" if {at - 1, at} <= places else "") + tokens[at]
+                     for at in range(begin, end)]
             lines.append("  %s: %s" % (name, "".join(parts).strip()))
     return "\n".join(lines)
 
@@ -106,7 +109,8 @@ def _records(path: str, skip: int, limit: int) -> Iterator[Tuple[int, bytes]]:
 def _manifest_of(path: str) -> Optional[manifest.Manifest]:
     """The manifest of the build that a shard belongs to, if there is one."""
     folder = os.path.dirname(path)
-    for candidate in (folder, os.path.dirname(folder)):    # the shards of eval/ lie one folder below the manifest
+    # the shards of eval/ lie one folder below the manifest
+    for candidate in (folder, os.path.dirname(folder)):
         if os.path.exists(os.path.join(candidate, manifest.FILE_NAME)):
             return manifest.read(candidate)
     return None

@@ -4,8 +4,8 @@
   python -m serving.export --checkpoint_dir output/lcqmc --output_dir output/lcqmc_export --version 7
   python -m serving.export --format ascend --batch_sizes 1 8 --lengths 64 128
 
-Writes <output_dir>/<version>/, which appears whole or not at all: saved_model.pb, variables/, and in assets.extra/ the
-vocabulary, the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
+Writes <output_dir>/<version>/, which appears whole or not at all: saved_model.pb, variables/, and in
+assets.extra/ the vocabulary, the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
 
   serving_default   text_a, text_b: string [batch]; text_b is empty for a single text
   predict_ids       input_ids, input_mask, segment_ids: int32 [batch, length]
@@ -14,12 +14,13 @@ vocabulary, the labels, a model card, and TensorFlow Serving's warm-up requests.
   encode            text_a, text_b; returns input_ids, input_mask, segment_ids
   embed             text_a, text_b; returns pooled and mean, float [batch, hidden]
 
-The first three return probabilities and logits, float [batch, labels], and label, string [batch]. A batch is padded to
-its longest text, not to max_seq_length. Texts are tokenized inside the graph, exactly as in training: that is checked
-before anything is written. A model with a SentencePiece vocabulary has the signature predict_ids only.
+The first three return probabilities and logits, float [batch, labels], and label, string [batch]. A batch is
+padded to its longest text, not to max_seq_length. Texts are tokenized inside the graph, exactly as in
+training: that is checked before anything is written. A model with a SentencePiece vocabulary has the
+signature predict_ids only.
 
---format ascend writes the input of Ascend's offline compiler, atc, for each batch size and length: a frozen graph with
-static int32 inputs, sample inputs with the expected outputs, and convert.sh with the commands.
+--format ascend writes the input of Ascend's offline compiler, atc, for each batch size and length: a frozen
+graph with static int32 inputs, sample inputs with the expected outputs, and convert.sh with the commands.
 """
 from typing import Optional, Sequence
 
@@ -32,7 +33,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def export(config: ExportConfig) -> None:
-    """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
+    """Writes and checks a new version. Raises UserError before anything appears when model or flags do
+    not fit."""
     from serving.exporting import new_version  # takes two seconds: --help need not wait
     new_version.export(config)
 

@@ -1,4 +1,5 @@
-"""Classifies texts with an exported model, or a server that has it loaded, and writes one JSON object per line.
+"""Classifies texts with an exported model, or a server that has it loaded, and writes one JSON object
+per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
@@ -25,8 +26,10 @@ from serving.version_files import MODEL_FILE
 @dataclass(frozen=True)
 class PredictConfig:
     """The flags of this command."""
-    model_dir: str = flag("output/export", "folder of versions, whose newest is used, or one version's folder")
-    server: Optional[str] = flag(None, "URL of a REST interface to use instead: serving.server's or TensorFlow Serving's")
+    model_dir: str = flag("output/export",
+                          "folder of versions, whose newest is used, or one version's folder")
+    server: Optional[str] = flag(
+        None, "URL of a REST interface to use instead: serving.server's or TensorFlow Serving's")
     model_name: Optional[str] = flag(None, "with --server: the model's name there (default: albert)")
     text_a: Optional[str] = flag(None, "the text, or the first of a pair (default: read standard input)")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
@@ -74,7 +77,8 @@ def prepare(config: PredictConfig) -> Callable[[Sequence[Question]], List[Dict[s
     if config.server:
         return RestClient(config.server, config.model_name or "albert").probabilities
     version = find_version(config.model_dir)
-    from serving.saved_model import SavedModel     # takes two seconds: neither --help nor a server's client need wait
+    # takes two seconds: neither --help nor a server's client need wait
+    from serving.saved_model import SavedModel
     return SavedModel(version).probabilities
 
 
@@ -83,22 +87,25 @@ def find_version(model_dir: str) -> str:
     if os.path.isfile(os.path.join(model_dir, MODEL_FILE)):
         return model_dir
     names = os.listdir(model_dir) if os.path.isdir(model_dir) else []
-    versions = [name for name in names if name.isdigit() and os.path.isfile(os.path.join(model_dir, name, MODEL_FILE))]
+    versions = [name for name in names
+                if name.isdigit() and os.path.isfile(os.path.join(model_dir, name, MODEL_FILE))]
     if not versions:
-        raise UserError("--model_dir: %s: no exported model here: run python -m serving.export first" % model_dir)
+        raise UserError("--model_dir: %s: no exported model here: run python -m serving.export first"
+                        % model_dir)
     return os.path.join(model_dir, max(versions, key=int))
 
 
 def read_questions(lines: IO[bytes]) -> Iterator[Question]:
-    """A question for each line. Raises UserError with the line's number for bad UTF-8 or a wrong count of fields."""
+    """A question for each line. Raises UserError with the line's number for bad UTF-8 or a wrong count
+    of fields."""
     for number, line in enumerate(lines, 1):
         try:
             fields = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")
         except UnicodeDecodeError as error:
             raise UserError("standard input: line %d: %s" % (number, not_utf8(error)))
         if len(fields) > 2:
-            raise UserError("standard input: line %d: wanted text_a, or text_a and text_b separated by a tab, got %d "
-                            "fields" % (number, len(fields)))
+            raise UserError("standard input: line %d: wanted text_a, or text_a and text_b separated by a "
+                            "tab, got %d fields" % (number, len(fields)))
         if not fields[0]:
             raise UserError("standard input: line %d: text_a is empty" % number)
         yield Question(fields[0], fields[1] if len(fields) == 2 else None)
@@ -106,7 +113,8 @@ def read_questions(lines: IO[bytes]) -> Iterator[Question]:
 
 def answer(question: Question, probabilities: Dict[str, float]) -> Dict[str, Any]:
     """The JSON object of a question and its probabilities by label."""
-    return {"text_a": question.text_a, "text_b": question.text_b, "label": max(probabilities, key=probabilities.__getitem__),
+    return {"text_a": question.text_a, "text_b": question.text_b,
+            "label": max(probabilities, key=probabilities.__getitem__),
             "probabilities": {label: round(probability, 6) for label, probability in probabilities.items()}}
 
 

@@ -30,7 +30,8 @@ class RestClient:
         except urllib.error.HTTPError as error:
             raise UserError("--server: %s: %d: %s" % (self._url, error.code, _message(error)))
         except urllib.error.URLError as error:
-            raise UserError("--server: %s: %s" % (self._url, getattr(error.reason, "strerror", None) or error.reason))
+            raise UserError("--server: %s: %s"
+                            % (self._url, getattr(error.reason, "strerror", None) or error.reason))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UserError("--server: %s: no answer of TensorFlow Serving's: %s" % (self._url, error))
 

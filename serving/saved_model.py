@@ -35,37 +35,45 @@ class SavedModel:
         self._session = tf.Session(graph=tf.Graph(), config=session_config)
         try:
             with self._session.graph.as_default():
-                loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING], folder)
+                loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING],
+                                                    folder)
         except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
             self._session.close()              # a server tries again as long as a copy is under way
             raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
-        self._calls: Dict[str, Callable[[Mapping[str, Any]], Dict[str, Any]]] = {}     # by signature, once it was asked
+        self._calls: Dict[str, Callable[[Mapping[str, Any]],
+                                        Dict[str, Any]]] = {}     # by signature, once it was asked
         self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
                                 if operation.type == "ParseExample"}
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
-        """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an unknown signature."""
+        """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an
+        unknown signature."""
         if signature not in self.signatures:
-            raise UserError("the model has no signature %s, only %s" % (signature, ", ".join(sorted(self.signatures))))
+            raise UserError("the model has no signature %s, only %s"
+                            % (signature, ", ".join(sorted(self.signatures))))
         if signature not in self._calls:       # each costs a fifth of a second; two threads may make it twice
             self._calls[signature] = self._prepare(self.signatures[signature])
         return self._calls[signature](inputs)
 
     def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
-        """What answers a signature. Names are looked up once here; Session.run does so at each call, for a tenth of tiny's time."""
+        """What answers a signature. Names are looked up once here; Session.run does so at each call, for a
+        tenth of tiny's time."""
         dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
         options = CallableOptions(feed=[info.name for info in definition.inputs.values()],
                                   fetch=[info.name for info in definition.outputs.values()])
-        run, outputs = self._session._make_callable_from_options(options), list(definition.outputs)    # all that 1.15 has for it
+        run, outputs = (self._session._make_callable_from_options(options),
+                        list(definition.outputs))    # all that 1.15 has for it
 
         def call(inputs: Mapping[str, Any]) -> Dict[str, Any]:
-            return dict(zip(outputs, run(*[np.asarray(inputs[name], dtype) for name, dtype in dtypes.items()])))
+            return dict(
+                zip(outputs, run(*[np.asarray(inputs[name], dtype) for name, dtype in dtypes.items()])))
         return call
 
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
         """By label, for each text_a and text_b."""
-        found = self.run({"text_a": [text_a for text_a, _ in pairs], "text_b": [text_b or "" for _, text_b in pairs]})
+        found = self.run({"text_a": [text_a for text_a, _ in pairs],
+                          "text_b": [text_b or "" for _, text_b in pairs]})
         return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
 
     def close(self) -> None:
@@ -74,7 +82,8 @@ class SavedModel:
 
 
 def _read_card(path: str) -> Dict[str, Any]:
-    """Raises UserError where a card has no labels, or holds what cannot be written in UTF-8, as answers are."""
+    """Raises UserError where a card has no labels, or holds what cannot be written in UTF-8, as
+    answers are."""
     card = files.read_json(path)
     labels = card.get("labels") if isinstance(card, dict) else None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -94,7 +103,8 @@ def _require_positions(card: Dict[str, Any], path: str) -> None:
         raise UserError("%s: config must be an object, got %s" % (path, json.dumps(config)[:40]))
     positions = config.get(POSITIONS, 1)
     if type(positions) is not int or positions < 1:
-        raise UserError("%s: config: %s must be a whole number from 1, got %s" % (path, POSITIONS, json.dumps(positions)[:40]))
+        raise UserError("%s: config: %s must be a whole number from 1, got %s"
+                        % (path, POSITIONS, json.dumps(positions)[:40]))
 
 
 def _read_vocabulary(path: str) -> List[str]:

@@ -1,10 +1,12 @@
-"""Serves an exported model with TensorFlow Serving's interfaces: gRPC, and REST with a page at / to try the model.
+"""Serves an exported model with TensorFlow Serving's interfaces: gRPC, and REST with a page at / to try
+the model.
 
   python -m serving.server
   python -m serving.server --model_base_path output/lcqmc_export --model_name lcqmc --host 0.0.0.0
 
-The newest version in --model_base_path serves; one that appears later takes over without a failed request. Requests that
-arrive while the model is busy run as one batch. On SIGTERM and Ctrl-C the server finishes pending requests, then exits.
+The newest version in --model_base_path serves; one that appears later takes over without a failed request.
+Requests that arrive while the model is busy run as one batch. On SIGTERM and Ctrl-C the server finishes
+pending requests, then exits.
 
   curl -d '{"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}' \\
       http://127.0.0.1:8501/v1/models/albert:predict
@@ -28,8 +30,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def serve(config: ServerConfig) -> None:
-    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model."""
-    with process.outputs_apart() as output:    # before the libraries are there, which would keep what they found
+    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without
+    a model."""
+    # before the libraries are there, which would keep what they found
+    with process.outputs_apart() as output:
         try:
             from serving.service import running    # takes two seconds: --help need not wait
         except ImportError as error:

@@ -1,4 +1,5 @@
-"""What the benchmarks share: rounds on file, the report, the command that runs them all. Times are not tested."""
+"""What the benchmarks share: rounds on file, the report, the command that runs them all. Times are
+not tested."""
 import os
 import re
 import subprocess
@@ -41,7 +42,8 @@ def test_there_is_no_ratio_without_ours_and_none_to_zero():
     from bench_report import rows_of
     from results import Result
     assert [row.ratio for row in rows_of([Result("a", "b", "s", {"this": [1.0], "that": [2.0]}),
-                                          Result("a", "b", "s", {"this": [1.0], "ours": [0.0]})])] == [None] * 4
+                                          Result("a", "b", "s",
+                                                 {"this": [1.0], "ours": [0.0]})])] == [None] * 4
 
 
 def test_the_table_has_a_line_for_each_alternative_and_names_what_failed():
@@ -66,7 +68,8 @@ def test_the_page_shows_bars_and_what_failed():
 
 def test_a_benchmark_that_fails_is_named_and_the_others_run(tmp_path, monkeypatch, capfd):
     import bench
-    for name, code in (("good.py", "import sys, results; results.append(sys.argv[-1], 'good', 'x', 's', {'ours': [1]})"),
+    for name, code in (("good.py",
+                        "import sys, results; results.append(sys.argv[-1], 'good', 'x', 's', {'ours': [1]})"),
                        ("bad.py", "raise SystemExit('broke')")):
         (tmp_path / name).write_text("import sys; sys.path.insert(0, %r)\n%s\n" % (BENCHMARKS, code))
     monkeypatch.setattr(bench, "HERE", str(tmp_path))
@@ -88,14 +91,16 @@ def test_every_benchmark_that_is_run_is_there(tmp_path):
     import argparse
     import bench
     arguments = argparse.Namespace(data="data", corpus="*.txt", vocab_file="vocab.txt", task="afqmc")
-    scripts = {command[0] for commands in bench.commands_of(arguments, str(tmp_path)).values() for command in commands}
+    scripts = {command[0] for commands in bench.commands_of(arguments, str(tmp_path)).values()
+               for command in commands}
     assert not [script for script in scripts if not os.path.exists(os.path.join(BENCHMARKS, script))]
 
 
 def test_laws_of_growth():
     from growth import describe_law
     assert describe_law([1, 2, 4], [3, 6, 12]) == "size^1.00; from size to size 1.00 1.00; holds throughout"
-    assert describe_law([1, 2, 4, 8], [1, 1, 2, 8]).endswith("from size to size 0.00 1.00 2.00; breaks 1–2, 4–8")
+    assert describe_law(
+        [1, 2, 4, 8], [1, 1, 2, 8]).endswith("from size to size 0.00 1.00 2.00; breaks 1–2, 4–8")
 
 
 def test_adding_up_gradients_on_paper():

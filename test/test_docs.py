@@ -13,10 +13,11 @@ from etl.common.command_line import parse
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 READMES = ("README.md", "README.zh.md")
-CHINESE = tuple(sorted(os.path.basename(path) for path in glob.glob(os.path.join(ROOT, "docs", "zh", "*.md"))))
+CHINESE = tuple(sorted(os.path.basename(path)
+                       for path in glob.glob(os.path.join(ROOT, "docs", "zh", "*.md"))))
 DOCUMENTS = READMES + ("CONTRIBUTING.md", "CHANGELOG.md") + tuple(
-    os.path.join("docs", name) for name in sorted(os.listdir(os.path.join(ROOT, "docs"))) if name.endswith(".md")) + tuple(
-    os.path.join("docs", "zh", name) for name in CHINESE)
+    os.path.join("docs", name) for name in sorted(os.listdir(os.path.join(ROOT, "docs")))
+    if name.endswith(".md")) + tuple(os.path.join("docs", "zh", name) for name in CHINESE)
 PAIRS = [READMES] + [(os.path.join("docs", name), os.path.join("docs", "zh", name)) for name in CHINESE]
 PACKAGES = ("albert_config", "etl", "estimator", "serving")
 FOLDERS = [os.path.dirname(path) for package in PACKAGES
@@ -56,7 +57,8 @@ def python_commands():
 @pytest.mark.parametrize("english, chinese", PAIRS)
 def test_both_languages_have_the_same_commands(english, chinese):
     """A README's blocks without a language are text: what is printed, the layout."""
-    first, second = ([block for block in code_blocks(read(name)) if block[0] or name not in READMES] for name in (english, chinese))
+    first, second = ([block for block in code_blocks(read(name)) if block[0] or name not in READMES]
+                     for name in (english, chinese))
     assert first == second
 
 
@@ -81,7 +83,8 @@ def test_what_most_users_need_is_there_in_chinese():
 
 @pytest.mark.parametrize("name, command", sorted(set(python_commands())))
 def test_a_command_parses(name, command, monkeypatch, capsys):
-    """As far as its flags, their types and what they must not contradict. `…` is a value, or what the reader adds."""
+    """As far as its flags, their types and what they must not contradict. `…` is a value, or what the
+    reader adds."""
     words = shlex.split(command)
     words = [word for word, before in zip(words, [""] + words) if word != "…" or before.startswith("--")]
     module = importlib.import_module(words[2])
@@ -119,11 +122,13 @@ def exists(name, target):
     return any(os.path.exists(os.path.join(ROOT, place)) for place in places)
 
 
-@pytest.mark.parametrize("name", [name for name in DOCUMENTS if not name.endswith(("design.md", "CHANGELOG.md"))])
+@pytest.mark.parametrize("name", [
+    name for name in DOCUMENTS if not name.endswith(("design.md", "CHANGELOG.md"))])
 def test_what_a_document_names_is_there(name):
     """Scripts of the older tools are named by tables whose rows say so."""
     theirs = re.compile(r"run_\w+\.py|create_\w+|modeling_\w+|similarity|export_\w+|test_changes")
-    assert [target for target in links_of(name) if not exists(name, target) and not theirs.search(target)] == []
+    assert [
+        target for target in links_of(name) if not exists(name, target) and not theirs.search(target)] == []
 
 
 def test_every_make_target_that_is_named_exists():
@@ -156,7 +161,8 @@ def test_a_file_holds_what_a_document_says_it_holds():
 def quantity(text, flag):
     """`64 KiB` → 65536, `30 s` of a flag in milliseconds → 30000, `1,000` → 1000."""
     number, _, unit = text.replace(",", "").partition(" ")
-    return int(number) * {"KiB": 1 << 10, "MiB": 1 << 20, "s": 1000 if flag.endswith("_in_ms") else 1}.get(unit, 1)
+    return int(number) * {"KiB": 1 << 10, "MiB": 1 << 20,
+                          "s": 1000 if flag.endswith("_in_ms") else 1}.get(unit, 1)
 
 
 def test_defaults_of_the_server_in_tables_are_its_own():
@@ -171,15 +177,20 @@ def test_defaults_of_the_server_in_tables_are_its_own():
 
 
 def test_a_value_called_the_default_is_the_default():
-    """As in "`--masking whole_word` (the default)". Of a table the last column is ours; the others may be older tools'."""
+    """As in "`--masking whole_word` (the default)". Of a table the last column is ours; the others may be
+    older tools'."""
     texts = [re.sub(r"^\|.*\|(.*)\|$", r"\1", read(name), flags=re.M) for name in DOCUMENTS]
-    said = {pair for text in texts for pair in re.findall(r"`--(\w+) ([^` ]+)`(?: \((?:the )?default|（默认)", text)}
+    said = {pair for text in texts
+            for pair in re.findall(r"`--(\w+) ([^` ]+)`(?: \((?:the )?default|（默认)", text)}
     commands = {importlib.import_module("%s.%s" % (package, os.path.basename(path)[:-3]))
                 for package in PACKAGES[1:] for path in glob.glob(os.path.join(ROOT, package, "*.py"))
                 if os.path.basename(path) != "__init__.py"}
-    configs = {config for module in commands for config in vars(module).values() if dataclasses.is_dataclass(config)}
-    configs |= {field.metadata["nested"] for config in configs for field in dataclasses.fields(config) if "nested" in field.metadata}
-    defaults = {(field.name, str(field.default)) for config in configs for field in dataclasses.fields(config)}
+    configs = {config for module in commands
+               for config in vars(module).values() if dataclasses.is_dataclass(config)}
+    configs |= {field.metadata["nested"] for config in configs
+                for field in dataclasses.fields(config) if "nested" in field.metadata}
+    defaults = {(field.name, str(field.default)) for config in configs
+                for field in dataclasses.fields(config)}
     assert said and sorted(said - defaults) == []
 
 

@@ -18,9 +18,9 @@ def doctor(monkeypatch):
 def test_of_this_environment(doctor, capsys):
     status = doctor.main(["--python", sys.executable])
     said = dict(line.split(None, 1) for line in capsys.readouterr().out.splitlines() if line)
-    for name, beginning in (("python", "3.7."), ("words", "by rjieba"), ("records", "checksums in c"), ("tensorflow", "1.15"),
-                            ("training", "on the CPU: npu_bridge is not installed"), ("npu_bridge", "not installed"),
-                            ("packages", "all ")):
+    for name, beginning in (("python", "3.7."), ("words", "by rjieba"), ("records", "checksums in c"),
+                            ("tensorflow", "1.15"), ("training", "on the CPU: npu_bridge is not installed"),
+                            ("npu_bridge", "not installed"), ("packages", "all ")):
         assert said[name].startswith(beginning), said
     assert status == ("←" in "".join(said.values()))          # memory or disk may be short where this runs
 
@@ -49,13 +49,15 @@ def test_an_environment_of_another_python(doctor, tmp_path):
 
 
 def test_a_crash_on_import_is_a_line(doctor):
-    assert doctor.ask(sys.executable, "raise ImportError('libascend.so: cannot open')") == (None, "ImportError: libascend.so: cannot open")
+    assert doctor.ask(sys.executable, "raise ImportError('libascend.so: cannot open')") == (
+        None, "ImportError: libascend.so: cannot open")
     assert doctor.ask(sys.executable, "import os; os.abort()") == (None, "ended with status -6")
 
 
 def test_pins_are_compared_in_one_spelling(doctor, tmp_path):
     (tmp_path / "pins.txt").write_text("Keras-Applications==1.0.8\ntyping_extensions==4.7.1\n# a comment\n")
-    assert doctor.read_pins(str(tmp_path / "pins.txt")) == {"keras-applications": "1.0.8", "typing-extensions": "4.7.1"}
+    assert doctor.read_pins(str(tmp_path / "pins.txt")) == {"keras-applications": "1.0.8",
+                                                            "typing-extensions": "4.7.1"}
 
 
 def test_differing_packages_are_named(doctor, monkeypatch):

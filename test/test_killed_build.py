@@ -19,7 +19,8 @@ SAMPLE = os.path.join(ROOT, "etl", "sample", "*.txt")
 
 
 def flags(folder, name, workers):
-    return ["--input_file", SAMPLE, "--output_dir", str(folder / name), "--max_seq_length", "64", "--dupe_factor", "2",
+    return ["--input_file", SAMPLE, "--output_dir", str(folder / name), "--max_seq_length", "64",
+            "--dupe_factor", "2",
             "--range_bytes", "7000", "--num_shards", "2", "--direct_num_workers", str(workers)]
 
 
@@ -37,8 +38,8 @@ def undisturbed(tmp_path_factory):
 
 def start(folder, workers=2, engine=()):
     """Starts a build, and waits until it has finished a few chunks and is at work on others."""
-    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", workers) + list(engine), cwd=ROOT,
-                             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain"] + flags(folder, "out", workers)
+                             + list(engine), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                              preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     while len(glob.glob(str(folder / "out" / ".work" / "*" / "chunks" / "*.json"))) < 3:
         assert build.poll() is None, build.communicate()
@@ -83,7 +84,8 @@ def test_a_killed_worker_ends_the_build_and_the_same_command_completes_it(tmp_pa
     assert hashes(tmp_path, "out") == undisturbed
 
 
-def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_completes_the_build(tmp_path, undisturbed, monkeypatch):
+def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_completes_the_build(
+        tmp_path, undisturbed, monkeypatch):
     meeting_place = tmp_path / "tmp"
     meeting_place.mkdir()
     monkeypatch.setenv("TMPDIR", str(meeting_place))
@@ -101,8 +103,10 @@ def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_complet
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize("end, status, line", [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, None)])
-def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_path, undisturbed, workers, end, status, line):
+@pytest.mark.parametrize("end, status, line",
+                         [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, None)])
+def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_path, undisturbed, workers, end,
+                                                                         status, line):
     build = start(tmp_path, workers)
     processes = workers_of(build.pid)
     build.send_signal(end)
@@ -114,10 +118,13 @@ def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_pat
     assert hashes(tmp_path, "out") == undisturbed
 
 
-@pytest.mark.parametrize("end, status, line", [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -signal.SIGKILL, None)])
-def test_a_build_on_an_engine_that_ends_takes_its_job_back_and_another_runner_goes_on(tmp_path, undisturbed, end, status, line):
+@pytest.mark.parametrize("end, status, line",
+                         [(signal.SIGINT, 130, "interrupted"), (signal.SIGKILL, -signal.SIGKILL, None)])
+def test_a_build_on_an_engine_that_ends_takes_its_job_back_and_another_runner_goes_on(
+        tmp_path, undisturbed, end, status, line):
     with job_service(str(tmp_path)) as address:
-        build = start(tmp_path, 0, ["--runner", "PortableRunner", "--job_endpoint", address, "--parallelism", "1"])
+        build = start(tmp_path, 0, ["--runner", "PortableRunner", "--job_endpoint", address, "--parallelism",
+                                    "1"])
         processes = workers_of(build.pid)
         build.send_signal(end)
         _, errors = build.communicate(timeout=200)
@@ -137,8 +144,8 @@ def test_no_room_is_one_line_and_keeps_the_work(tmp_path, undisturbed, workers):
     def limit_files():                         # as a full disk, for files of over 20 kB
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
 
-    build = subprocess.run([sys.executable, "-m", "etl.build_pretrain"] + flags(tmp_path, "out", workers), cwd=ROOT,
-                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit_files)
+    build = subprocess.run([sys.executable, "-m", "etl.build_pretrain"] + flags(tmp_path, "out", workers),
+                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=limit_files)
     assert build.returncode == 1
     assert_one_line(build.stderr, "error: File too large: %s/out/.work/" % tmp_path)
     assert os.listdir(str(tmp_path / "out")) == [".work"]

@@ -21,8 +21,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 PRETRAIN, FINETUNE = "albert_xlarge_zh_ID2348_for_TensorFlow", "albert_xlarge_zh_ID2355_for_TensorFlow"
 LAUNCHERS = ("train_full_1p_pretrain.sh", "train_performance_1p_pretrain.sh", "train_full_1p_finetune.sh",
              "train_performance_1p_finetune.sh", "train_full_8p_pretrain.sh")
-KEYS = ["Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime", "TrainAccuracy",
-        "ActualLoss", "E2ETrainingTime"]
+KEYS = ["Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime",
+        "TrainAccuracy", "ActualLoss", "E2ETrainingTime"]
 ENVIRONMENT = {name: value for name, value in os.environ.items()
                if not name.startswith(("RANK_", "ASCEND", "JOB_ID", "DEVICE_ID", "STOP_SECONDS"))}
 
@@ -76,15 +76,17 @@ def write_pairs(folder):
     for part, count in (("train", 12), ("dev", 4), ("test", 2)):
         words = tiny_training.WORDS
         (folder / (part + ".tsv")).write_text(
-            "".join("%s\t%s\t%d\n" % (words[i % 7], words[i % 7 + i % 2], 1 - i % 2) for i in range(count)), encoding="utf-8")
+            "".join("%s\t%s\t%d\n" % (words[i % 7], words[i % 7 + i % 2], 1 - i % 2) for i in range(count)),
+            encoding="utf-8")
 
 
 def start(repository, launcher, *arguments, **environment):
     """A launcher that runs, in the folder of the data, so that paths are short."""
-    return subprocess.Popen(["bash", str(repository / "test" / launcher)] + [str(argument) for argument in arguments],
-                            cwd=str(repository.parent), env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True,
-                            preexec_fn=heed_signals)
+    return subprocess.Popen(
+        ["bash", str(repository / "test" / launcher)] + [str(argument) for argument in arguments],
+        cwd=str(repository.parent), env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, universal_newlines=True,
+        preexec_fn=heed_signals)
 
 
 def heed_signals():
@@ -108,7 +110,8 @@ def results_of(repository, case_name, device=0):
     """The results of a case, by key; its losses must be there, too."""
     folder = repository / "test" / "output" / str(device)
     results = dict(line.split(" = ") for line in (folder / (case_name + ".log")).read_text().splitlines())
-    assert list(results) == KEYS and results["CaseName"] == case_name and results["DeviceType"] == os.uname().machine
+    assert (list(results) == KEYS and results["CaseName"] == case_name
+            and results["DeviceType"] == os.uname().machine)
     losses = (folder / ("train_%s_loss.txt" % case_name)).read_text().split("\n")[:-1]
     assert losses[-1] == results["ActualLoss"]
     return results
@@ -116,7 +119,8 @@ def results_of(repository, case_name, device=0):
 
 def flags_given(repository, config_class, device=0):
     """What the trainer makes of the flags it was given."""
-    arguments = [line[len("argument "):] for line in log_of(repository, device).splitlines() if line.startswith("argument ")]
+    arguments = [line[len("argument "):]
+                 for line in log_of(repository, device).splitlines() if line.startswith("argument ")]
     return parse("trainer", "", config_class, arguments[3:])       # after -u -m estimator.pretrain
 
 
@@ -125,7 +129,8 @@ def flags_given(repository, config_class, device=0):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A repository, and beside it records with and without a manifest, a config, pairs, and a model of full pretraining."""
+    """A repository, and beside it records with and without a manifest, a config, pairs, and a model of full
+    pretraining."""
     folder = tmp_path_factory.mktemp("launchers")
     repository = make_repository(folder / "repository", '#!/bin/sh\nexec "%s" "$@"\n' % sys.executable)
     tiny_training.write_build(folder / "build")
@@ -134,8 +139,8 @@ def trained(tmp_path_factory):
     tiny_training.write_config(folder / "config.json")
     write_pairs(folder / "pairs")
     status, _, errors = launch(
-        repository, "train_full_1p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json", "--num_train_steps=5",
-        "--log_steps=2", "--backend=cpu")
+        repository, "train_full_1p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json",
+        "--num_train_steps=5", "--log_steps=2", "--backend=cpu")
     assert (status, errors) == (0, "")
     return repository
 
@@ -143,7 +148,8 @@ def trained(tmp_path_factory):
 def test_full_pretraining_of_a_build(trained):
     results = results_of(trained, PRETRAIN + "_bs4_1p_acc")
     assert results["Network"] == PRETRAIN and (results["RankSize"], results["BatchSize"]) == ("1", "4")
-    assert 0 <= float(results["TrainAccuracy"]) <= 1 and float(results["ActualLoss"]) > 0 and float(results["ActualFPS"]) > 0
+    assert (0 <= float(results["TrainAccuracy"]) <= 1 and float(results["ActualLoss"]) > 0
+            and float(results["ActualFPS"]) > 0)
     assert float(results["TrainingTime"]) == pytest.approx(4000 / float(results["ActualFPS"]), rel=0.01)
 
 
@@ -156,7 +162,8 @@ def test_performance_of_pretraining_on_bare_records(trained):
     results = results_of(trained, PRETRAIN + "_bs5_1p_perf", device=3)
     assert results["BatchSize"] == "5" and results["TrainAccuracy"] == "None"
     assert "ActualFPS = %s\n" % results["ActualFPS"] in output
-    assert os.path.exists(str(trained / "test" / "output" / "3" / "model_pretrain_1p_perf" / "model.ckpt-4.index"))
+    assert os.path.exists(
+        str(trained / "test" / "output" / "3" / "model_pretrain_1p_perf" / "model.ckpt-4.index"))
 
 
 @pytest.mark.parametrize("launcher, kind, device", [
@@ -167,8 +174,9 @@ def test_fine_tuning(trained, tmp_path, launcher, kind, device):
         shutil.copy(path, str(tmp_path / os.path.basename(path).replace("model.ckpt-5", "albert_model.ckpt")))
     shutil.copy(str(model / "vocab.txt"), str(tmp_path))
     status, _, errors = launch(
-        trained, launcher, "--data_path=pairs", "--ckpt_path=%s" % tmp_path, "--albert_config_file=config.json",
-        "--max_seq_length=8", "--train_batch_size=4", "--log_steps=1", "--backend=cpu", ASCEND_DEVICE_ID=str(device))
+        trained, launcher, "--data_path=pairs", "--ckpt_path=%s" % tmp_path,
+        "--albert_config_file=config.json", "--max_seq_length=8", "--train_batch_size=4", "--log_steps=1",
+        "--backend=cpu", ASCEND_DEVICE_ID=str(device))
     assert (status, errors) == (0, "")
     results = results_of(trained, "%s_bs4_1p_%s" % (FINETUNE, kind), device)
     assert 0 <= float(results["TrainAccuracy"]) <= 1
@@ -179,16 +187,18 @@ def test_the_trainers_own_error_is_passed_on(trained):
     status, _, errors = launch(trained, "train_full_1p_pretrain.sh", "--data_path=build", "--backend=cpu",
                                ASCEND_DEVICE_ID="6")
     assert status == 1 and errors.count("\n") == 1
-    assert "error: the trainer ended with status 1; the last line of " in errors and "train_6.log: estimator.pretrain: error: " \
-        "vocab_size is 21128 in xlarge" in errors
+    assert "error: the trainer ended with status 1; the last line of " in errors and (
+        "train_6.log: estimator.pretrain: error: vocab_size is 21128 in xlarge" in errors)
 
 
 def test_two_ranks_train_one_model_and_stop_and_go_on_together(trained, tmp_path):
     """On the stand-in for npu_bridge."""
     (tmp_path / "exchange").mkdir()
-    arguments = ("train_full_8p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json", "--num_train_steps=60",
+    arguments = ("train_full_8p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json",
+                 "--num_train_steps=60",
                  "--iterations_per_loop=1", "--save_checkpoints_steps=10", "--log_steps=5", "--backend=npu")
-    environment = dict(RANK_SIZE="2", RANK_TABLE_FILE="config.json", PYTHONPATH=os.path.join(HERE, "npu_stand_in"),
+    environment = dict(RANK_SIZE="2", RANK_TABLE_FILE="config.json",
+                       PYTHONPATH=os.path.join(HERE, "npu_stand_in"),
                        NPU_STAND_IN_GENERATION="M", NPU_STAND_IN_RECORD=str(tmp_path / "record"),
                        NPU_STAND_IN_EXCHANGE=str(tmp_path / "exchange"))
     process = start(trained, *arguments, **environment)
@@ -211,12 +221,14 @@ def test_two_ranks_train_one_model_and_stop_and_go_on_together(trained, tmp_path
 # ---------------------------------------------------------------- settings and arguments
 
 
-@pytest.mark.parametrize("launcher, steps", [("train_performance_1p_pretrain.sh", 100), ("train_full_1p_pretrain.sh", 4000)])
+@pytest.mark.parametrize("launcher, steps",
+                         [("train_performance_1p_pretrain.sh", 100), ("train_full_1p_pretrain.sh", 4000)])
 def test_settings_of_pretraining(stand_in, launcher, steps):
     status, _, errors = launch(stand_in, launcher, "--data_path=records")
     assert (status, errors) == (0, "")
     config = with_sizes(flags_given(stand_in, PretrainConfig), 10 ** 6)
-    assert (config.albert_config_file, config.train_batch_size, config.learning_rate) == ("xlarge", 4, 0.00176)
+    assert (config.albert_config_file, config.train_batch_size,
+            config.learning_rate) == ("xlarge", 4, 0.00176)
     assert (config.max_seq_length, config.max_predictions_per_seq, config.num_train_steps) == (512, 51, steps)
     assert 0 < config.num_warmup_steps < steps / 10
     assert config.input_file == ("records/tf*.tfrecord",) and not config.do_eval
@@ -230,7 +242,8 @@ def test_settings_of_fine_tuning(stand_in, launcher, rate, epochs):
     assert (status, errors) == (0, "")
     config = flags_given(stand_in, FinetuneConfig)
     assert (config.task_name, config.train_batch_size, config.max_seq_length) == ("lcqmc", 32, 128)
-    assert (config.learning_rate, config.num_train_epochs) == (rate, epochs) and config.do_train and config.do_eval
+    assert (config.learning_rate,
+            config.num_train_epochs) == (rate, epochs) and config.do_train and config.do_eval
     assert (config.data_dir, config.init_checkpoint) == ("pairs", "checkpoint/albert_model.ckpt")
     assert (config.albert_config_file, config.vocab_file) == ("xlarge", "checkpoint/vocab.txt")
 
@@ -239,17 +252,20 @@ def test_what_lies_beside_records_and_checkpoint_is_taken_and_flags_win(stand_in
     folder = stand_in.parent
     (folder / "records" / "eval").mkdir()
     (folder / "records" / "eval" / "tf_1.tfrecord").touch()
-    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", "--ckpt_path=checkpoint", "--learning_rate", "1e-4",
-           "--num_train_steps=8", "--output_dir=a model")
+    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", "--ckpt_path=checkpoint",
+           "--learning_rate", "1e-4", "--num_train_steps=8", "--output_dir=a model")
     config = flags_given(stand_in, PretrainConfig)
-    assert (config.eval_input_file, config.vocab_file) == (("records/eval/tf*.tfrecord",), "records/vocab.txt")
+    assert (config.eval_input_file, config.vocab_file) == (("records/eval/tf*.tfrecord",),
+                                                           "records/vocab.txt")
     assert (config.init_checkpoint, config.do_eval) == ("checkpoint/albert_model.ckpt", True)
     assert (config.learning_rate, config.num_train_steps, config.output_dir) == (1e-4, 8, "a model")
 
 
 def test_one_device_asks_for_no_other(stand_in):
-    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", RANK_SIZE="8", RANK_TABLE_FILE="t", RANK_ID="3")
-    assert " RANK_ID=none RANK_SIZE=1 RANK_TABLE_FILE=none ASCEND_DEVICE_ID=0 JOB_ID=10087" in log_of(stand_in)
+    launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", RANK_SIZE="8", RANK_TABLE_FILE="t",
+           RANK_ID="3")
+    assert (" RANK_ID=none RANK_SIZE=1 RANK_TABLE_FILE=none ASCEND_DEVICE_ID=0 JOB_ID=10087"
+            in log_of(stand_in))
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -275,22 +291,25 @@ def test_a_mistake_is_one_line(stand_in, launcher, arguments, message):
     assert errors.count("\n") == 1 and not (stand_in / "test" / "output").exists()
 
 
-@pytest.mark.parametrize("launcher, data, flag", [("train_full_1p_pretrain.sh", "records", "--data_path: records"),
-                                                  ("train_full_1p_finetune.sh", "pairs", "--ckpt_path: checkpoint")])
+@pytest.mark.parametrize("launcher, data, flag",
+                         [("train_full_1p_pretrain.sh", "records", "--data_path: records"),
+                          ("train_full_1p_finetune.sh", "pairs", "--ckpt_path: checkpoint")])
 def test_no_vocabulary_is_guessed(stand_in, launcher, data, flag):
     for name in ("records", "checkpoint"):
         (stand_in.parent / name / "vocab.txt").unlink()
     status, _, errors = launch(stand_in, launcher, "--data_path", data, "--ckpt_path=checkpoint")
-    assert status == 2 and errors == "%s: error: %s: no vocab.txt there: give --vocab_file, the one that it was made with\n" % (
-        launcher, flag)
-    status, _, errors = launch(stand_in, launcher, "--data_path", data, "--ckpt_path=checkpoint", "--vocab_file=mine.txt")
+    assert (status == 2 and errors == "%s: error: %s: no vocab.txt there: give --vocab_file, the one that it "
+            "was made with\n" % (launcher, flag))
+    status, _, errors = launch(stand_in, launcher, "--data_path", data, "--ckpt_path=checkpoint",
+                               "--vocab_file=mine.txt")
     config = flags_given(stand_in, PretrainConfig if data == "records" else FinetuneConfig)
     assert (status, errors, config.vocab_file) == (0, "", "mine.txt")
 
 
 def test_fine_tuning_needs_a_checkpoint(stand_in):
     status, _, errors = launch(stand_in, "train_full_1p_finetune.sh", "--data_path=pairs")
-    assert status == 2 and "error: --ckpt_path must name the folder of a pretrained model (see --help)\n" in errors
+    assert (status == 2
+            and "error: --ckpt_path must name the folder of a pretrained model (see --help)\n" in errors)
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
@@ -307,21 +326,26 @@ def test_results_come_with_a_training_go_with_a_failure_and_stay_when_nothing_is
     arguments = ("train_full_1p_pretrain.sh", "--data_path=records")
     launch(stand_in, *arguments)
     results = results_of(stand_in, case_name)
-    assert (results["ActualFPS"], results["TrainingTime"], results["ActualLoss"]) == ("100.00", "40.00", "1.5000")
+    assert (results["ActualFPS"], results["TrainingTime"],
+            results["ActualLoss"]) == ("100.00", "40.00", "1.5000")
     status, output, errors = launch(stand_in, *arguments, SAYS="Nothing to train: out is at step 20 of 20")
-    assert (status, errors) == (0, "") and "its results stay. Nothing to train: out is at step 20 of 20" in output
+    assert ((status, errors) == (0, "")
+            and "its results stay. Nothing to train: out is at step 20 of 20" in output)
     assert results_of(stand_in, case_name) == results
     status, _, errors = launch(stand_in, *arguments, SAYS="Stopped by SIGTERM after step 3 of 20")
     assert status == 143 and "Stopped by SIGTERM after step 3 of 20" in errors
-    assert sorted(os.listdir(str(stand_in / "test" / "output" / "0"))) == ["model_pretrain_1p_acc", "train_0.log"]
+    assert sorted(os.listdir(str(stand_in / "test" / "output" / "0"))) == ["model_pretrain_1p_acc",
+                                                                           "train_0.log"]
 
 
 def test_a_training_without_a_pace_has_no_results(stand_in):
-    status, _, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", SAYS="step 1/1  loss 3.0  lr 0")
+    status, _, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records",
+                               SAYS="step 1/1  loss 3.0  lr 0")
     assert status == 1 and errors.count("\n") == 1 and "train_0.log: no pace in it" in errors
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
+@pytest.mark.parametrize("number, status",
+                         [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_asks_the_trainer_to_stop(stand_in, number, status):
     process = start(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", WAITING="1")
     await_logs(stand_in, [0])
@@ -374,21 +398,22 @@ def test_eight_ranks_have_devices_and_logs_of_their_own_and_one_folder(stand_in)
 
 def test_a_rank_that_fails_stops_all_even_one_that_will_not(stand_in):
     begin = time.time()
-    status, _, errors = launch_ranks(stand_in, RANK_SIZE="3", FAILING_RANK="1", STUBBORN_RANK="2", WAITING="1",
-                                     STOP_SECONDS="1")
+    status, _, errors = launch_ranks(stand_in, RANK_SIZE="3", FAILING_RANK="1", STUBBORN_RANK="2",
+                                     WAITING="1", STOP_SECONDS="1")
     assert status == 7 and time.time() - begin < 20
     lines = errors.splitlines()
-    assert lines[0].startswith("train_full_8p_pretrain.sh: the end of ") and lines[0].endswith("test/output/1/train_1.log:")
+    assert (lines[0].startswith("train_full_8p_pretrain.sh: the end of ")
+            and lines[0].endswith("test/output/1/train_1.log:"))
     assert lines[-2] == "HCCL gave up"
-    assert lines[-1] == ("train_full_8p_pretrain.sh: error: rank 1 on device 1 ended with status 7, and the others were "
-                         "stopped")
+    assert lines[-1] == ("train_full_8p_pretrain.sh: error: rank 1 on device 1 ended with status 7, and the "
+                         "others were stopped")
     assert_gone(stand_in, range(3))
     assert not glob.glob(str(stand_in / "test" / "output" / "*" / "*_loss.txt"))
 
 
 def test_a_signal_stops_all_ranks(stand_in):
-    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu", RANK_SIZE="2",
-                    RANK_TABLE_FILE="table.json", WAITING="1")
+    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu",
+                    RANK_SIZE="2", RANK_TABLE_FILE="table.json", WAITING="1")
     await_logs(stand_in, [0, 1])
     process.terminate()
     process.communicate(timeout=200)
@@ -398,7 +423,8 @@ def test_a_signal_stops_all_ranks(stand_in):
 
 
 def test_the_others_are_killed_once_the_first_has_saved(stand_in):
-    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu", RANK_SIZE="2",
+    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu",
+                    RANK_SIZE="2",
                     RANK_TABLE_FILE="table.json", WAITING="1", STUBBORN_RANK="1", STOP_SECONDS="100")
     await_logs(stand_in, [0, 1])
     process.terminate()
@@ -410,13 +436,16 @@ def test_the_others_are_killed_once_the_first_has_saved(stand_in):
 @pytest.mark.parametrize("environment, arguments, message", [
     ({}, [], "RANK_TABLE_FILE must name the table of the devices"),
     ({"RANK_TABLE_FILE": "nowhere"}, [], "RANK_TABLE_FILE: nowhere: no such file"),
-    ({"RANK_TABLE_FILE": "table.json"}, ["--backend", "cpu"], "--backend=cpu: the devices exchange gradients through HCCL"),
+    ({"RANK_TABLE_FILE": "table.json"}, ["--backend", "cpu"],
+     "--backend=cpu: the devices exchange gradients through HCCL"),
     ({"RANK_TABLE_FILE": "table.json"}, ["--backend=auto"], "no Ascend device can be used here"),
-    ({"RANK_TABLE_FILE": "table.json", "RANK_SIZE": "1"}, [], "RANK_SIZE must be from 2 to 8, the devices of this host; got 1"),
-])
+    ({"RANK_TABLE_FILE": "table.json", "RANK_SIZE": "1"}, [],
+     "RANK_SIZE must be from 2 to 8, the devices of this host; got 1"),])
 def test_several_devices_are_refused_where_they_cannot_be_had(stand_in, environment, arguments, message):
-    status, _, errors = launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", *arguments, **environment)
-    assert status == 2 and errors.startswith("train_full_8p_pretrain.sh: error: " + message) and errors.count("\n") == 1
+    status, _, errors = launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", *arguments,
+                               **environment)
+    assert status == 2 and errors.startswith(
+        "train_full_8p_pretrain.sh: error: " + message) and errors.count("\n") == 1
     assert not (stand_in / "test" / "output").exists()
 
 
@@ -443,17 +472,20 @@ def write_results(folder, log, *flags):
     (folder / "train_0.log").write_text(log)
     (folder / "run_config.json").write_text(json.dumps({"flags": {"train_batch_size": 4}}))
     return subprocess.run(
-        [sys.executable, os.path.join(HERE, "train_results.py"), "--log", str(folder / "train_0.log"), "--output_dir",
-         str(folder), "--network", "net", "--kind", "acc", "--seconds", "77"] + list(flags), cwd=os.path.dirname(HERE),
-        env=dict(ENVIRONMENT, PYTHONPATH=os.path.dirname(HERE)), stderr=subprocess.PIPE, universal_newlines=True)
+        [sys.executable, os.path.join(HERE, "train_results.py"), "--log", str(folder / "train_0.log"),
+         "--output_dir", str(folder), "--network", "net", "--kind", "acc", "--seconds", "77"] + list(flags),
+        cwd=os.path.dirname(HERE), env=dict(ENVIRONMENT, PYTHONPATH=os.path.dirname(HERE)),
+        stderr=subprocess.PIPE, universal_newlines=True)
 
 
 def test_the_pace_is_of_the_steady_part(tmp_path):
     assert write_results(tmp_path, LOG).returncode == 0
     # Steps 11-20 took 10/20, 21-25 took 5/10 and 31-50 took 20/40 (batches a record): 35 in 1.5.
     assert (tmp_path / "net_bs4_1p_acc.log").read_text() == (
-        "Network = net\nRankSize = 1\nBatchSize = 4\nDeviceType = %s\nCaseName = net_bs4_1p_acc\nActualFPS = 23.33\n"
-        "TrainingTime = 171.43\nTrainAccuracy = 0.6000\nActualLoss = 5.0000\nE2ETrainingTime = 77\n" % os.uname().machine)
+        "Network = net\nRankSize = 1\nBatchSize = 4\nDeviceType = %s\nCaseName = net_bs4_1p_acc\n"
+        "ActualFPS = 23.33\n"
+        "TrainingTime = 171.43\nTrainAccuracy = 0.6000\nActualLoss = 5.0000\nE2ETrainingTime = 77\n"
+        % os.uname().machine)
     assert (tmp_path / "train_net_bs4_1p_acc_loss.txt").read_text() == (
         "9.0000\n8.0000\n7.0000\n6.5000\n6.0000\n5.5000\n5.0000\n")
 
@@ -466,7 +498,8 @@ def test_one_pace_is_taken_though_it_has_not_settled(tmp_path):
 
 def test_no_pace_is_an_error(tmp_path):
     run = write_results(tmp_path, "".join(LOG.splitlines(True)[:2]))
-    assert run.returncode == 1 and run.stderr.count("\n") == 1 and "train_results: error: %s" % tmp_path in run.stderr
+    assert (run.returncode == 1 and run.stderr.count("\n") == 1
+            and "train_results: error: %s" % tmp_path in run.stderr)
     assert not glob.glob(str(tmp_path / "*_loss.txt"))
 
 
@@ -474,8 +507,8 @@ def environment_of(commands, **environment):
     """What a strict shell knows after env.sh."""
     script = 'set -euo pipefail; source "%s"; echo "$JOB_ID $ASCEND_DEVICE_ID $RANK_SIZE $-"; %s' % (
         os.path.join(HERE, "env.sh"), commands)
-    return subprocess.run(["bash", "-c", script], env=dict(ENVIRONMENT, **environment), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.run(["bash", "-c", script], env=dict(ENVIRONMENT, **environment),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 
 def test_the_environment_has_defaults_and_what_is_set_stays():

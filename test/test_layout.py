@@ -12,7 +12,8 @@ PACKAGES = ("albert_config", "etl", "estimator", "serving")
 
 
 def sections_of_the_table():
-    """The headings of the design's table, from the ground up, each with its files: ("etl/text", ["etl/text/words.py", …])."""
+    """The headings of the design's table, from the ground up, each with its files: ("etl/text",
+    ["etl/text/words.py", …])."""
     with open(os.path.join(ROOT, "docs", "design.md"), encoding="utf-8") as stream:
         rows = [line.split("|")[1] for line in stream if line.startswith("|")]
     found = []
@@ -28,11 +29,13 @@ def sections_of_the_table():
 
 def files_on_disk():
     return sorted(os.path.relpath(os.path.join(parent, name), ROOT) for package in PACKAGES
-                  for parent, _, names in os.walk(os.path.join(ROOT, package)) for name in names if name.endswith(".py"))
+                  for parent, _, names in os.walk(os.path.join(ROOT, package))
+                  for name in names if name.endswith(".py"))
 
 
 def imports_of(path):
-    """Dotted names that a file imports, wherever the statement stands: `etl.text.words`, `numpy`, `etl.common.files.expand`."""
+    """Dotted names that a file imports, wherever the statement stands: `etl.text.words`, `numpy`,
+    `etl.common.files.expand`."""
     with open(os.path.join(ROOT, path), encoding="utf-8") as stream:
         tree = ast.parse(stream.read(), path)
     for node in ast.walk(tree):
@@ -44,7 +47,8 @@ def imports_of(path):
 
 
 def own_files_imported_by(path):
-    """The files behind the names: `etl/common/files.py` of `etl.common.files.expand`; of a package alone, its __init__."""
+    """The files behind the names: `etl/common/files.py` of `etl.common.files.expand`; of a package alone,
+    its __init__."""
     for name in imports_of(path):
         parts = name.split(".")
         if parts[0] in PACKAGES:
@@ -70,7 +74,8 @@ def test_the_table_names_every_file_once():
 
 
 def test_the_table_names_no_other_file():
-    gone = [path for path in TABLE if path.split("/")[0] in PACKAGES and not os.path.exists(os.path.join(ROOT, path))]
+    gone = [path for path in TABLE
+            if path.split("/")[0] in PACKAGES and not os.path.exists(os.path.join(ROOT, path))]
     assert not gone, "docs/design.md names %s, which is not there" % ", ".join(gone)
 
 
@@ -89,7 +94,8 @@ def test_a_wing_says_what_lives_there(wing):
 
 
 def test_the_record_contract_knows_no_builder():
-    code = "import sys, estimator.data.records; print(sorted(name for name in sys.modules if name.startswith('etl.')))"
+    code = ("import sys, estimator.data.records; print(sorted(name for name in sys.modules if "
+            "name.startswith('etl.')))")
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, check=True)
     loaded = set(ast.literal_eval(run.stdout.decode()))
     assert "etl.records.examples" in loaded and "etl.text.words" not in loaded
@@ -110,8 +116,8 @@ def test_a_file_imports_only_files_listed_above_it(path):
 
 @pytest.mark.parametrize("library, files", [
     ("jieba", {"etl/text/words.py"}), ("rjieba", {"etl/text/words.py"}),
-    ("apache_beam", {"etl/beam/runner.py", "etl/beam/worker_pool.py", "etl/beam/worker_process.py", "etl/beam/worker_sockets.py"}),
-    ("npu_bridge", {"estimator/npu/devices.py"})])
+    ("apache_beam", {"etl/beam/runner.py", "etl/beam/worker_pool.py", "etl/beam/worker_process.py",
+                     "etl/beam/worker_sockets.py"}), ("npu_bridge", {"estimator/npu/devices.py"})])
 def test_libraries_with_one_door(library, files):
     assert importers_of(library) == files
 
@@ -129,7 +135,8 @@ def test_albert_config_needs_the_standard_library_only():
 def test_the_trainer_imports_neither_beam_nor_jieba():
     modules = [path[:-3].replace("/", ".") for path in files_on_disk() if path.startswith("estimator/")]
     code = "import sys, %s; print(sorted({'apache_beam', 'jieba'} & set(sys.modules)))" % ", ".join(modules)
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE)
     assert run.returncode == 0, run.stderr.decode()
     assert run.stdout.decode().strip() == "[]"
 
@@ -141,5 +148,6 @@ def test_helpers_and_tests_mirror_the_source():
             for name in names:
                 if name.startswith("test_"):
                     source = "__init__.py" if name == "test_albert_config.py" else name[len("test_"):]
-                    assert os.path.exists(os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
+                    assert os.path.exists(
+                        os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
     assert not [parent for parent, _, names in os.walk(os.path.join(ROOT, "test")) if "__init__.py" in names]

@@ -24,14 +24,16 @@ class Run:
     """One command on the stand-in, and what the stand-in noted."""
 
     def __init__(self, folder, command, generation, flags, **environment):
-        self.record = folder / ("record-%s-%d" % (flags["output_dir"].name, len(list(folder.glob("record-*")))))
+        self.record = folder / ("record-%s-%d" % (flags["output_dir"].name,
+                                                  len(list(folder.glob("record-*")))))
         variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""), "LC_ALL": "C.UTF-8",
                      "PYTHONPATH": STAND_IN, "NPU_STAND_IN_GENERATION": generation,
                      "NPU_STAND_IN_RECORD": str(self.record), "JOB_ID": "1", "ASCEND_DEVICE_ID": "0"}
         words = [word for name, value in flags.items() for word in ("--" + name, str(value))]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", command] + words, cwd=ROOT, universal_newlines=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env={name: value for name, value in dict(variables, **environment).items() if value})
+            [sys.executable, "-m", command] + words, cwd=ROOT, universal_newlines=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={name: value for name, value in dict(variables, **environment).items() if value})
 
     def wait(self, status=0):
         try:
@@ -61,12 +63,15 @@ def folder(tmp_path_factory):
 
 
 def pretraining(folder, output_dir, **changes):
-    """Flags. All but the first run start from the values of the first: random ones depend on the ops before them."""
+    """Flags. All but the first run start from the values of the first: random ones depend on the ops
+    before them."""
     if output_dir != "plain":
         changes.setdefault("init_checkpoint", folder / "plain" / "model.ckpt-0")
-    return dict(dict(input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
-                     train_batch_size=8, eval_batch_size=4, num_train_steps=20, num_warmup_steps=2, learning_rate=0.002,
-                     optimizer="adamw", save_checkpoints_steps=10, log_steps=1, do_train="true", do_eval="true"), **changes)
+    return dict(dict(
+        input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
+        train_batch_size=8, eval_batch_size=4, num_train_steps=20, num_warmup_steps=2, learning_rate=0.002,
+        optimizer="adamw", save_checkpoints_steps=10, log_steps=1, do_train="true", do_eval="true"),
+                **changes)
 
 
 def pretrain(folder, generation, output_dir, status=0, environment=None, **changes):
@@ -77,7 +82,8 @@ def pretrain(folder, generation, output_dir, status=0, environment=None, **chang
 def losses_by_step(output_dir):
     """As the event files of a plain run with a line for each step tell them."""
     found = {event.step: value.simple_value for path in output_dir.glob("events*")
-             for event in tf.train.summary_iterator(str(path)) for value in event.summary.value if value.tag == "loss"}
+             for event in tf.train.summary_iterator(str(path))
+             for value in event.summary.value if value.tag == "loss"}
     return [found[step] for step in sorted(found)]
 
 
@@ -87,7 +93,8 @@ def weights(output_dir, step):
 
 
 def model_weights(output_dir):
-    return [name for name in weights(output_dir, 20) if not name.endswith(("_m", "_v", "global_step", "batches_taken"))]
+    return [name for name in weights(output_dir, 20)
+            if not name.endswith(("_m", "_v", "global_step", "batches_taken"))]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +104,8 @@ def plain(folder):
 
 
 @pytest.mark.parametrize("generation, loop", [("H", 5), ("M", 5), ("M", 1)])
-def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_checkpoint(folder, plain, generation, loop):
+def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_checkpoint(
+        folder, plain, generation, loop):
     name = "loops_%s_%d" % (generation, loop)
     changes = dict(iterations_per_loop=loop, loss_scale="dynamic", backend="npu")
     run = pretrain(folder, generation, name, **changes)
@@ -107,7 +115,8 @@ def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_che
     assert re.findall(r"^step (\d+)/20", run.output, re.M) == [str(step) for step in range(loop, 21, loop)]
     assert [session["mode"] for session in run.noted("session")] == ["train", "eval"]
     for session in run.noted("session"):
-        assert (session["optimizers"], session["use_off_line"], session["precision_mode"]) == (1, True, "allow_mix_precision")
+        assert (session["optimizers"], session["use_off_line"],
+                session["precision_mode"]) == (1, True, "allow_mix_precision")
         assert (session["remapping"], session["memory_optimization"]) == (2, 2)         # OFF
     assert run.noted("gelu") and run.noted("loss_scale_optimizer") == [["AdamW", False]]
     results = json.loads((folder / name / "eval_results.json").read_text())
@@ -139,10 +148,11 @@ def tags(output_dir):
 
 
 def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
-    pretrain(folder, "H", "for_plain", backend="npu", iterations_per_loop=5, keep_checkpoint_max=2, do_eval="false",
-             save_checkpoints_steps=5)
+    pretrain(folder, "H", "for_plain", backend="npu", iterations_per_loop=5, keep_checkpoint_max=2,
+             do_eval="false", save_checkpoints_steps=5)
     assert sorted(path.name for path in (folder / "for_plain").glob("model.ckpt*")) == [
-        "model.ckpt-%d.%s" % (step, kind) for step in (15, 20) for kind in ("data-00000-of-00001", "index")]   # no graph
+        "model.ckpt-%d.%s" % (step, kind) for step in (15, 20)
+        for kind in ("data-00000-of-00001", "index")]   # no graph
     found, wanted = weights(folder / "for_plain", 20), weights(folder / "plain", 20)
     assert sorted(found) == sorted(wanted)
     for name in wanted:
@@ -152,12 +162,14 @@ def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
     assert "Step 20, 5 records held out" in run.output
 
 
-@pytest.mark.parametrize("generation, most, kept", [("H", 1, [20]), ("M", 0, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])])
+@pytest.mark.parametrize("generation, most, kept",
+                         [("H", 1, [20]), ("M", 0, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])])
 def test_as_many_checkpoints_stay_as_wanted(folder, plain, generation, most, kept):
     """Not the five of NPUEstimator's own saver."""
-    pretrain(folder, generation, "kept_%d" % most, backend="npu", iterations_per_loop=1, keep_checkpoint_max=most, eval_every=10,
-             save_checkpoints_steps=2)
-    assert sorted(int(path.name[11:-6]) for path in (folder / ("kept_%d" % most)).glob("model.ckpt-*.index")) == kept
+    pretrain(folder, generation, "kept_%d" % most, backend="npu", iterations_per_loop=1,
+             keep_checkpoint_max=most, eval_every=10, save_checkpoints_steps=2)
+    assert sorted(
+        int(path.name[11:-6]) for path in (folder / ("kept_%d" % most)).glob("model.ckpt-*.index")) == kept
 
 
 def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
@@ -165,17 +177,23 @@ def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
     pretrain(folder, "M", "scaled", backend="npu", loss_scale="dynamic", **changes)
     run = pretrain(folder, "M", "from_scaled", backend="cpu", init_checkpoint=folder / "scaled",
                    **dict(changes, iterations_per_loop=1))
-    assert "loaded %d variables from" % len(model_weights(folder / "plain")) in run.output and " unused" not in run.output
+    assert "loaded %d variables from" % len(
+        model_weights(folder / "plain")) in run.output and " unused" not in run.output
 
 
 @pytest.mark.parametrize("generation, changes, environment, message", [
-    ("H", dict(num_train_steps=23), {}, "--num_train_steps must be a multiple of --iterations_per_loop, .* got 23, try 20 or 25"),
-    ("H", dict(modify_mixlist="mix.json"), {}, "--modify_mixlist: .* the first release that has it is r1.5.0"),
-    ("H", dict(precision_mode="allow_mix_precision_fp16"), {}, "--precision_mode allow_mix_precision_fp16: .* knows only"),
+    ("H", dict(num_train_steps=23), {},
+     "--num_train_steps must be a multiple of --iterations_per_loop, .* got 23, try 20 or 25"),
+    ("H", dict(modify_mixlist="mix.json"), {},
+     "--modify_mixlist: .* the first release that has it is r1.5.0"),
+    ("H", dict(precision_mode="allow_mix_precision_fp16"), {},
+     "--precision_mode allow_mix_precision_fp16: .* knows only"),
     ("M", {}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
-    ("M", {}, {"RANK_TABLE_FILE": "table.json"}, "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
+    ("M", {}, {"RANK_TABLE_FILE": "table.json"},
+     "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
 ])
-def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(folder, generation, changes, environment, message):
+def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(
+        folder, generation, changes, environment, message):
     run = pretrain(folder, generation, "refused", status=1, environment=environment,
                    **dict(dict(iterations_per_loop=5, backend="npu"), **changes))
     assert re.search("^estimator.pretrain: error: .*" + message, run.errors), run.errors
@@ -189,8 +207,8 @@ def test_auto_without_a_device_is_plain_tensorflow(folder, plain):
 
 @pytest.mark.parametrize("generation, loss_scale", [("H", "fixed"), ("M", "dynamic")])
 def test_an_update_that_overflows_is_skipped_and_counted(folder, generation, loss_scale):
-    run = pretrain(folder, generation, "overflows_" + generation, backend="npu", iterations_per_loop=1, loss_scale=loss_scale,
-                   do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": "3,7"})
+    run = pretrain(folder, generation, "overflows_" + generation, backend="npu", iterations_per_loop=1,
+                   loss_scale=loss_scale, do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": "3,7"})
     assert len(run.noted("loss")) == 20        # it has taken its batch
     assert "updates overflowed" not in re.search("^step 2/20.*", run.output, re.M).group()
     assert re.search(r"^step 20/20 .*  2 updates overflowed$", run.output, re.M)
@@ -200,11 +218,13 @@ def test_an_update_that_overflows_is_skipped_and_counted(folder, generation, los
 
 @pytest.mark.parametrize("overflows", ["3,4", "10", "20"])
 def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
-    """Whether evaluations part the run, whether an overflow is the last of a part, or of the run: the same batches, in turn."""
-    run = pretrain(folder, "M", "parts_" + overflows, backend="npu", iterations_per_loop=1, loss_scale="dynamic", do_eval="true",
+    """Whether evaluations part the run, whether an overflow is the last of a part, or of the run: the same
+    batches, in turn."""
+    run = pretrain(folder, "M", "parts_" + overflows, backend="npu", iterations_per_loop=1,
+                   loss_scale="dynamic", do_eval="true",
                    eval_every=5, log_steps=1, environment={"NPU_STAND_IN_OVERFLOWS": overflows})
-    whole = pretrain(folder, "M", "whole_" + overflows, backend="npu", iterations_per_loop=1, loss_scale="dynamic",
-                     do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": overflows})
+    whole = pretrain(folder, "M", "whole_" + overflows, backend="npu", iterations_per_loop=1,
+                     loss_scale="dynamic", do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": overflows})
     updates = 20 - len(overflows.split(","))
     found, wanted = (weights(folder / (name + overflows), updates) for name in ("parts_", "whole_"))
     assert found["batches_taken"] == wanted["batches_taken"] == 20
@@ -214,7 +234,8 @@ def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
 def test_loops_count_batches_where_gradients_are_accumulated(folder):
     accumulated = dict(train_batch_size=4, gradient_accumulation_steps=2, do_eval="false")
     pretrain(folder, "H", "accumulated", backend="cpu", **accumulated)
-    run = pretrain(folder, "M", "accumulated_npu", backend="npu", iterations_per_loop=10, loss_scale="fixed", **accumulated)
+    run = pretrain(folder, "M", "accumulated_npu", backend="npu", iterations_per_loop=10, loss_scale="fixed",
+                   **accumulated)
     assert run.noted("call") == [10] * 4
     found, wanted = weights(folder / "accumulated_npu", 20), weights(folder / "accumulated", 20)
     for name in wanted:
@@ -227,9 +248,11 @@ def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more
     name = "ranks_" + generation
     (folder / ("exchange_" + generation)).mkdir()
     (folder / "table.json").write_text("{}")
-    flags = pretraining(folder, name, **dict(dict(train_batch_size=4, backend="npu", iterations_per_loop=1), **more))
-    runs = [Run(folder, "estimator.pretrain", generation, flags, RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE="2",
-                RANK_ID=str(rank), ASCEND_DEVICE_ID=str(rank), NPU_STAND_IN_EXCHANGE=str(folder / ("exchange_" + generation)),
+    flags = pretraining(folder, name, **dict(dict(train_batch_size=4, backend="npu", iterations_per_loop=1),
+                                             **more))
+    runs = [Run(folder, "estimator.pretrain", generation, flags, RANK_TABLE_FILE=str(folder / "table.json"),
+                RANK_SIZE="2", RANK_ID=str(rank), ASCEND_DEVICE_ID=str(rank),
+                NPU_STAND_IN_EXCHANGE=str(folder / ("exchange_" + generation)),
                 NPU_STAND_IN_RECORD=str(folder / (name + "-%d" % rank))) for rank in (0, 1)]
     for rank, run in enumerate(runs):
         run.record = folder / (name + "-%d" % rank)
@@ -243,9 +266,11 @@ def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more
     assert first.noted("distributed_optimizer") == second.noted("distributed_optimizer") == ["AdamW"] * parts
     if more:
         assert first.noted("loss_scale_optimizer") == [["NPUDistributedOptimizer", True]] * parts
-    assert "rank 1 of 2" in second.output and "Wrote" not in second.output and "records held out:" not in second.output
+    assert ("rank 1 of 2" in second.output and "Wrote" not in second.output
+            and "records held out:" not in second.output)
     assert first.output.count("5 records held out:") == parts
-    assert [second.noted("run_config")[0][key] for key in ("save_checkpoints_steps", "model_dir")] == [0, str(folder / name)]
+    assert [second.noted("run_config")[0][key] for key in ("save_checkpoints_steps",
+                                                           "model_dir")] == [0, str(folder / name)]
     assert len(list((folder / name).glob("events*"))) == 1
 
 
@@ -253,20 +278,24 @@ def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(f
     pretrained.write_pretrained(folder / "pretrained")
 
     def finetune(generation, output_dir, **changes):
-        flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained", output_dir=folder / output_dir,
-                          max_seq_length=8, train_batch_size=8, eval_batch_size=4, predict_batch_size=4, learning_rate=0.002,
-                          num_train_epochs=1, log_steps=1, do_train="true", do_eval="true", do_predict="true"), **changes)
+        flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained",
+                          output_dir=folder / output_dir, max_seq_length=8, train_batch_size=8,
+                          eval_batch_size=4, predict_batch_size=4, learning_rate=0.002, num_train_epochs=1,
+                          log_steps=1, do_train="true", do_eval="true", do_predict="true"), **changes)
         return Run(folder, "estimator.finetune", generation, flags).wait()
     finetune("H", "fine_plain", backend="cpu", pad_to_max_length="true")
     wanted = losses_by_step(folder / "fine_plain")
     for generation in "HM":
         name = "fine_" + generation              # our dropout, since the device draws another
-        run = finetune(generation, name, backend="npu", iterations_per_loop=5, npu_kernels="false", loss_scale="fixed")
+        run = finetune(generation, name, backend="npu", iterations_per_loop=5, npu_kernels="false",
+                       loss_scale="fixed")
         np.testing.assert_allclose(run.noted("loss"), wanted, rtol=1e-4)
-        assert [session["mode"] for session in run.noted("session")] == ["train"] + 3 * ["infer"]   # newest, best, test
+        assert [session["mode"]
+                for session in run.noted("session")] == ["train"] + 3 * ["infer"]   # newest, best, test
         assert not run.noted("gelu") and not run.noted("dropout")
         assert json.loads((folder / name / "eval_results.json").read_text())["num_examples"] == 7
-        found, expected = (np.loadtxt(str(folder / output / "test_results.tsv")) for output in (name, "fine_plain"))
+        found, expected = (np.loadtxt(str(folder / output / "test_results.tsv"))
+                           for output in (name, "fine_plain"))
         assert found.shape == (5, 2)
         np.testing.assert_allclose(found, expected, atol=1e-3)
     run = finetune("M", "fine_kernels", backend="npu", iterations_per_loop=5)
@@ -276,20 +305,22 @@ def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(f
 def test_the_options_file(folder):
     (folder / "dump").mkdir()
     (folder / "options.json").write_text(json.dumps({
-        "op_select_implmode": "high_precision", "graph_memory_max_size": "1024", "precision_mode_v2": "mixed_float16",
+        "op_select_implmode": "high_precision", "graph_memory_max_size": "1024",
+        "precision_mode_v2": "mixed_float16",
         "profiling_config": {"enable_profiling": True, "profiling_options": "{}"},
         "dump_config": {"enable_dump": True, "dump_path": str(folder / "dump"), "dump_step": "0|5-10"}}))
     (folder / "mix.json").write_text('{"black-list": {"to-add": ["Softmax"]}}')
-    run = pretrain(folder, "M", "options", backend="npu", iterations_per_loop=10, npu_options=folder / "options.json",
-                   modify_mixlist=folder / "mix.json", do_eval="false")
+    run = pretrain(folder, "M", "options", backend="npu", iterations_per_loop=10,
+                   npu_options=folder / "options.json", modify_mixlist=folder / "mix.json", do_eval="false")
     given = run.noted("run_config")[0]
     assert "precision_mode" not in given and given["precision_mode_v2"] == "mixed_float16"
     assert (given["op_select_implmode"], given["profiling_config"], given["modify_mixlist"]) == (
         "high_precision", "ProfilingConfig", str(folder / "mix.json"))
     assert run.noted("dump_config") == [[True, str(folder / "dump"), "0|5-10", "output", False, "all"]]
     run = pretrain(folder, "H", "options_h", status=1, backend="npu", npu_options=folder / "options.json")
-    assert "--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first release that has it is " \
-           "r1.13.0" in run.errors
+    assert ("--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first "
+            "release that has it is r1.13.0"
+            in run.errors)
 
 
 def test_two_ranks_fine_tune_and_go_on(folder):
@@ -298,9 +329,10 @@ def test_two_ranks_fine_tune_and_go_on(folder):
     (folder / "table.json").write_text("{}")
 
     def start(output_dir, rank, size, **changes):
-        flags = dict(dict(data_dir=folder / "task", init_checkpoint="none", albert_config_file=folder / "config.json",
-                          vocab_file=folder / "data" / "vocab.txt", output_dir=folder / output_dir, max_seq_length=8,
-                          learning_rate=0.002, num_train_epochs=1, log_steps=1, save_checkpoints_steps=5, npu_kernels="false",
+        flags = dict(dict(data_dir=folder / "task", init_checkpoint="none",
+                          albert_config_file=folder / "config.json", vocab_file=folder / "data" / "vocab.txt",
+                          output_dir=folder / output_dir, max_seq_length=8, learning_rate=0.002,
+                          num_train_epochs=1, log_steps=1, save_checkpoints_steps=5, npu_kernels="false",
                           train_batch_size=8 // size, do_train="true", do_predict="true", backend="npu",
                           iterations_per_loop=1), **changes)
         environment = dict(RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE=str(size), RANK_ID=str(rank),
@@ -379,5 +411,6 @@ raises(AttributeError if generation == "H" else ValueError, make)
 ''')
     run = subprocess.run(
         [sys.executable, str(script), generation, str(tmp_path / "model")], cwd=ROOT, stderr=subprocess.PIPE,
-        env=dict(os.environ, PYTHONPATH=STAND_IN, NPU_STAND_IN_GENERATION=generation, JOB_ID="1", RANK_SIZE="1"))
+        env=dict(os.environ, PYTHONPATH=STAND_IN, NPU_STAND_IN_GENERATION=generation, JOB_ID="1",
+                 RANK_SIZE="1"))
     assert run.returncode == 0, run.stderr.decode()[-3000:]

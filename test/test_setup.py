@@ -27,8 +27,9 @@ def test_the_wheel_carries_every_file_of_the_packages(arguments):
     for package in arguments["packages"]:
         for folder, folders, names in os.walk(os.path.join(ROOT, package.replace(".", os.sep))):
             folders[:] = [name for name in folders if name != "__pycache__"]
-            left_out += [path for path in (os.path.relpath(os.path.join(folder, name), ROOT) for name in names)
-                         if path not in carried]
+            left_out += [
+                path for path in (os.path.relpath(os.path.join(folder, name), ROOT) for name in names)
+                if path not in carried]
     assert len(carried) > 100 and left_out == []
 
 
@@ -37,12 +38,14 @@ def test_the_archive_names_files_that_are_there():
         lines = [line.split() for line in stream]
     named = [name for words in lines if words[0] == "include" for name in words[1:]]
     named += [words[1] for words in lines if words[0] == "recursive-include"]
-    assert "LICENSE" in named and [name for name in named if not os.path.exists(os.path.join(ROOT, name))] == []
+    assert "LICENSE" in named and [
+        name for name in named if not os.path.exists(os.path.join(ROOT, name))] == []
 
 
 def test_each_requirement_has_its_pin(arguments):
     with open(os.path.join(ROOT, "constraints.txt"), encoding="utf-8") as stream:
         pinned = {re.sub("[-_.]+", "-", line.split("==")[0]).lower() for line in stream if "==" in line}
     wanted = arguments["install_requires"] + arguments["extras_require"]["all"]
-    names = {re.sub("[-_.]+", "-", re.match(r"[\w.-]+", requirement).group()).lower() for requirement in wanted}
+    names = {re.sub("[-_.]+", "-", re.match(r"[\w.-]+", requirement).group()).lower()
+             for requirement in wanted}
     assert len(names) > 15 and sorted(names - pinned) == []

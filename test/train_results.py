@@ -1,19 +1,21 @@
-"""Reads a trainer's log, and writes losses and results as the published port's launchers do, for the model zoo's tooling.
+"""Reads a trainer's log, and writes losses and results as the published port's launchers do, for the model
+zoo's tooling.
 
   train_${CaseName}_loss.txt   the loss of each line of progress
   ${CaseName}.log              `key = value`, and the keys mean
 
     BatchSize        records of a batch of one device
     ActualFPS        records a second on all devices, once the pace has settled: all records over all the time
-    TrainingTime     milliseconds for one batch on each device: 1000 * BatchSize * RankSize / ActualFPS. (The port has
-                     milliseconds for pretraining, and seconds, rounded to 0.01, for fine-tuning; here they are always
-                     milliseconds.)
-    TrainAccuracy    of the last evaluation: of the sentence order for pretraining, of the labels for fine-tuning; None
-                     when there was none
+    TrainingTime     milliseconds for one batch on each device: 1000 * BatchSize * RankSize / ActualFPS. (The
+                     port has milliseconds for pretraining, and seconds, rounded to 0.01, for fine-tuning;
+                     here they are always milliseconds.)
+    TrainAccuracy    of the last evaluation: of the sentence order for pretraining, of the labels for
+                     fine-tuning; None when there was none
     ActualLoss       of the last line of progress
     E2ETrainingTime  seconds from the start of the launcher, evaluation included
 
-All of it is of the last launch alone: one that goes on with a run that was cut off knows nothing of the time before.
+All of it is of the last launch alone: one that goes on with a run that was cut off knows nothing of the
+time before.
 """
 import os
 import platform
@@ -59,9 +61,10 @@ def write_results(config: ResultsConfig) -> None:
     lines = progress_lines(text)
     fps = steady_pace(lines)
     if not fps:
-        raise UserError("%s: no pace in it: lines of progress give one from the second on, in tenths of a record a second; "
-                        "train more steps or give a smaller --log_steps" % config.log)
-    batch_size = files.read_json(os.path.join(config.output_dir, resume.RUN_FILE))["flags"]["train_batch_size"]
+        raise UserError("%s: no pace in it: lines of progress give one from the second on, in tenths of a "
+                        "record a second; train more steps or give a smaller --log_steps" % config.log)
+    batch_size = files.read_json(os.path.join(config.output_dir,
+                                              resume.RUN_FILE))["flags"]["train_batch_size"]
     accuracies = _ACCURACY.findall(text)
     case_name = "%s_bs%d_%dp_%s" % (config.network, batch_size, config.rank_size, config.kind)
     results: Dict[str, object] = {
@@ -77,7 +80,8 @@ def write_results(config: ResultsConfig) -> None:
         "E2ETrainingTime": config.seconds,
     }
     folder = os.path.dirname(config.log)
-    files.write_text(os.path.join(folder, "train_%s_loss.txt" % case_name), "".join(line.loss + "\n" for line in lines))
+    files.write_text(os.path.join(folder, "train_%s_loss.txt" % case_name),
+                     "".join(line.loss + "\n" for line in lines))
     path = os.path.join(folder, case_name + ".log")
     files.write_text(path, "".join("%s = %s\n" % item for item in results.items()))
     print("".join("%s = %s\n" % item for item in results.items()) + "Wrote %s" % path)
@@ -96,8 +100,8 @@ def progress_lines(text: str) -> List[Line]:
 def steady_pace(lines: Sequence[Line]) -> float:
     """Records a second: those of all lines over the time they took; 0 when no line has a pace.
 
-    The first pace after each start (of the training, and after an evaluation) has not settled; it is left out if there
-    are others.
+    The first pace after each start (of the training, and after an evaluation) has not settled; it is left out
+    if there are others.
     """
     pairs = list(zip(lines, lines[1:]))
     paced = [pair for pair in pairs if pair[1].examples_per_second]

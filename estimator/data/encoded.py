@@ -1,8 +1,8 @@
 """Examples → rows of token ids, encoded once: no padding, so that a batch is as long as its longest row.
 
-A row is an example or, with a stride, one of the windows that a long text is read through. Rows are kept in a file whose name
-is a hash of all they depend on, the examples themselves included: rows of other data, another vocabulary or another length
-have another name.
+A row is an example or, with a stride, one of the windows that a long text is read through. Rows are kept in a
+file whose name is a hash of all they depend on, the examples themselves included: rows of other data, another
+vocabulary or another length have another name.
 """
 import hashlib
 import io
@@ -26,11 +26,11 @@ Batch = Dict[str, np.ndarray]
 
 class Rows(NamedTuple):
     """Model inputs of all lengths, one behind the other."""
-    input_ids: np.ndarray                      # int32 [tokens of all rows]
-    segment_ids: np.ndarray                    # int32, likewise
-    starts: np.ndarray                         # int64 [rows + 1]: where each row begins, and the end of the last
-    example_numbers: np.ndarray                # int32 [rows]: the example that each row is of, ascending
-    label_ids: np.ndarray                      # [rows]: int32 class ids; float32 in a regression; 0 where there is no label
+    input_ids: np.ndarray        # int32 [tokens of all rows]
+    segment_ids: np.ndarray      # int32, likewise
+    starts: np.ndarray           # int64 [rows + 1]: where each row begins, and the end of the last
+    example_numbers: np.ndarray  # int32 [rows]: the example that each row is of, ascending
+    label_ids: np.ndarray        # [rows]: int32 class ids; float32 in a regression; 0 where there is no label
 
     @property
     def lengths(self) -> np.ndarray:
@@ -60,8 +60,8 @@ class Encoding(NamedTuple):
     """How examples become rows."""
     tokenizer: TokenizerConfig
     max_seq_length: int
-    doc_stride: Optional[int] = None           # tokens between the beginnings of windows; None: a long text is cut
-    labels: Sequence[str] = ()                 # by class index; () in a regression
+    doc_stride: Optional[int] = None    # tokens between the beginnings of windows; None: a long text is cut
+    labels: Sequence[str] = ()          # by class index; () in a regression
 
 
 def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
@@ -73,7 +73,7 @@ def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir
     if os.path.exists(path):
         try:
             with open(path, "rb") as stream, zipfile.ZipFile(stream):
-                pass                           # of a file cut off, np.load would leave half an object, which complains
+                pass  # of a file cut off, np.load would leave half an object, which complains
             with np.load(path) as arrays:
                 return Rows(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -84,7 +84,7 @@ def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir
 def save(rows: Rows, path: str) -> None:
     """Writes rows where `load_or_make_rows` looks for them; a file that is there is right already."""
     if not os.path.exists(path):
-        archive = io.BytesIO()                 # on a full disk, np.savez itself would leave half an object, which complains
+        archive = io.BytesIO()  # on a full disk, np.savez itself would leave half an object, which complains
         np.savez(archive, **rows._asdict())
         with files.atomic_write(path) as stream:
             stream.write(archive.getbuffer())
@@ -96,7 +96,8 @@ def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) 
 
 
 def key(examples: Sequence[Example], encoding: Encoding) -> str:
-    """A hash of all that the rows of these examples depend on, the vocabulary included: 32 hexadecimal digits."""
+    """A hash of all that the rows of these examples depend on, the vocabulary included: 32
+    hexadecimal digits."""
     tokenizer = encoding.tokenizer
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
@@ -119,8 +120,10 @@ def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:
             input_ids.append(packed[0].input_ids)
             segment_ids.append(packed[0].segment_ids)
         else:
-            windows = windows_of(tokenizer.encode(example.text_a).ids, encoding.max_seq_length - 2, encoding.doc_stride)
-            packed = [np.concatenate([[tokenizer.vocabulary.cls], ids, [tokenizer.vocabulary.sep]]) for ids in windows]
+            windows = windows_of(tokenizer.encode(example.text_a).ids, encoding.max_seq_length - 2,
+                                 encoding.doc_stride)
+            packed = [np.concatenate([[tokenizer.vocabulary.cls], ids, [tokenizer.vocabulary.sep]])
+                      for ids in windows]
             input_ids += packed
             segment_ids += [np.zeros_like(ids) for ids in packed]
         example_numbers += [number] * len(packed)

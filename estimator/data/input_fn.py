@@ -1,10 +1,11 @@
 """Records and rows → batches, of static shape but for rows that are padded to the longest of their batch.
 
-A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32. Batches to
-evaluate or predict hold is_real_example, too: the last one is filled up with zero rows, which it marks with 0.
+A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32.
+Batches to evaluate or predict hold is_real_example, too: the last one is filled up with zero rows, which it
+marks with 0.
 
-The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on with the
-very batch that would have come next.
+The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on
+with the very batch that would have come next.
 """
 import os
 from typing import Callable, Dict, Iterator, Optional, Sequence
@@ -26,16 +27,18 @@ SHUFFLE_BUFFER = 8192                          # records; the builder's shards a
 PARSERS = 2                                    # batches that are parsed at once
 BATCHES_AHEAD = 2
 
-# AutoGraph reads a function's source file when the graph is built: a file edited during a long training would break the
-# evaluation after it. Ours are plain graph code and need no conversion.
+# AutoGraph reads a function's source file when the graph is built: a file edited during a long training would
+# break the evaluation after it. Ours are plain graph code and need no conversion.
 _graph_code = tf.autograph.experimental.do_not_convert
 
 
-def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0, world: World = ALONE) -> InputFn:
-    """Batches of `data`, without end, after the first `batches_done`; a batch may hold the end of one epoch and the
-    beginning of the next.
+def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0,
+                     world: World = ALONE) -> InputFn:
+    """Batches of `data`, without end, after the first `batches_done`; a batch may hold the end of one epoch
+    and the beginning of the next.
 
-    Records are dealt out to the ranks in turn: n ranks with batch b see, step by step, what one sees with batch n · b.
+    Records are dealt out to the ranks in turn: n ranks with batch b see, step by step, what one sees with
+    batch n · b.
 
     Raises UserError when the data does not fill one batch.
     """
@@ -68,9 +71,10 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     return input_fn
 
 
-def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0, seq_length: Optional[int] = None,
-                  world: World = ALONE) -> InputFn:
-    """Batches without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as records are.
+def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
+                  seq_length: Optional[int] = None, world: World = ALONE) -> InputFn:
+    """Batches without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as
+    records are.
 
     Rows of a batch are chosen whatever their length: batches of similar length would often be of one class.
 
@@ -96,7 +100,8 @@ def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
 
 
 def evaluation_order(rows: Rows, seq_length: Optional[int]) -> np.ndarray:
-    """The order in which `evaluate_on_rows` takes rows: as they are when all are padded to one length, else by length."""
+    """The order in which `evaluate_on_rows` takes rows: as they are when all are padded to one length, else
+    by length."""
     return np.arange(len(rows.lengths)) if seq_length else np.argsort(rows.lengths, kind="stable")
 
 
@@ -114,29 +119,33 @@ def evaluate_on_rows(rows: Rows, batch_size: int, seq_length: Optional[int] = No
     return lambda: _from_batches(batches, rows, batch_size, seq_length, is_real_example=np.int32)
 
 
-def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor, skip: tf.Tensor
-                      ) -> tf.data.Dataset:
-    """One epoch of serialized records, but for the first `skip`: files in a random order, in groups that are read at
-    once and shuffled within a buffer. Groups that lie before the place are not read at all.
+def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor,
+                      skip: tf.Tensor) -> tf.data.Dataset:
+    """One epoch of serialized records, but for the first `skip`: files in a random order, in groups that are
+    read at once and shuffled within a buffer. Groups that lie before the place are not read at all.
     """
     seed = seed & 0x7FFFFFFF                   # seeds of TensorFlow are positive
     order = tf.argsort(tf.random.stateless_uniform([len(paths)], tf.stack([np.int64(seed), epoch])))
-    ends = tf.cumsum(tf.gather(tf.constant(counts, tf.int64), order))      # records up to the end of each file
+    ends = tf.cumsum(tf.gather(tf.constant(counts, tf.int64), order))  # records up to the end of each file
     groups_done = tf.reduce_sum(tf.cast(ends[FILES_READ_AT_ONCE - 1::FILES_READ_AT_ONCE] <= skip, tf.int64))
     files_done = groups_done * FILES_READ_AT_ONCE
     records_done = tf.concat([tf.zeros([1], tf.int64), ends], 0)[files_done]
 
     @_graph_code
     def group_records(group: tf.Tensor, files: tf.Tensor) -> tf.data.Dataset:
-        tf.set_random_seed(seed)               # of this group's own function, so the graph around it has no say
-        # Not Dataset.interleave(num_parallel_calls=...): TensorFlow 1.15's crashes the process after a damaged record.
-        records = tf.data.Dataset.from_tensor_slices(files).map(_readable).apply(tf.data.experimental.parallel_interleave(
-            tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE, sloppy=False))
-        return records.shuffle(SHUFFLE_BUFFER, seed=epoch * len(paths) + group, reshuffle_each_iteration=False)
+        tf.set_random_seed(seed)  # of this group's own function, so the graph around it has no say
+        # Not Dataset.interleave(num_parallel_calls=...): TensorFlow 1.15's crashes the process after a
+        # damaged record.
+        records = tf.data.Dataset.from_tensor_slices(files).map(_readable).apply(
+            tf.data.experimental.parallel_interleave(
+                tf.data.TFRecordDataset, cycle_length=FILES_READ_AT_ONCE, sloppy=False))
+        return records.shuffle(SHUFFLE_BUFFER, seed=epoch * len(paths) + group,
+                               reshuffle_each_iteration=False)
 
     files = tf.data.Dataset.from_tensor_slices(tf.gather(list(paths), order)[files_done:])
     groups = tf.data.Dataset.range(groups_done, len(paths) + 1)
-    return tf.data.Dataset.zip((groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
+    return tf.data.Dataset.zip(
+        (groups, files.batch(FILES_READ_AT_ONCE))).flat_map(group_records).skip(skip - records_done)
 
 
 @_graph_code
@@ -151,10 +160,11 @@ def _readable(path: tf.Tensor) -> tf.Tensor:
 
 
 def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
-    """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a gather beyond a
-    row's end would read another row's without a word; so is a mask of nothing.
+    """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a
+    gather beyond a row's end would read another row's without a word; so is a mask of nothing.
     """
-    spec = {feature.name: tf.FixedLenFeature([feature.length], tf.float32 if feature.dtype == FLOAT else tf.int64)
+    spec = {feature.name: tf.FixedLenFeature([feature.length],
+                                             tf.float32 if feature.dtype == FLOAT else tf.int64)
             for feature in data.features}
     limits = limits_of(data.features, data.vocab_size)
     names = frozenset(spec)
@@ -164,8 +174,8 @@ def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
 
     @_graph_code
     def parse(records: tf.Tensor) -> Features:
-        # TensorFlow puts the bytes that it cannot parse into its message, and making a Python error of bytes that are no UTF-8
-        # ends the process. So it gets those alone that it can.
+        # TensorFlow puts the bytes that it cannot parse into its message, and making a Python error of bytes
+        # that are no UTF-8 ends the process. So it gets those alone that it can.
         safe = tf.numpy_function(rewrite, [records], tf.string)
         safe.set_shape(records.shape)
         features = {}
@@ -174,13 +184,15 @@ def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
             if name in NEVER_ALL_ZERO:
                 is_good &= tf.reduce_all(tf.reduce_any(values > 0, axis=1))
             with tf.control_dependencies([tf.debugging.Assert(is_good, [name])]):
-                features[name] = tf.cast(values, tf.int32) if values.dtype == tf.int64 else tf.identity(values)
+                features[name] = tf.cast(values,
+                                         tf.int32) if values.dtype == tf.int64 else tf.identity(values)
         return features
     return parse
 
 
 def _filler(batch_size: int) -> Callable[[Features], Features]:
-    """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape becomes static."""
+    """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape
+    becomes static."""
     @_graph_code
     def fill(features: Features) -> Features:
         num_real = tf.shape(features["input_ids"])[0]
@@ -193,8 +205,8 @@ def _filler(batch_size: int) -> Callable[[Features], Features]:
     return fill
 
 
-def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size: int, seq_length: Optional[int],
-                  **more: type) -> tf.data.Dataset:
+def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size: int,
+                  seq_length: Optional[int], **more: type) -> tf.data.Dataset:
     """A dataset of what `batches` yields; `more` are types of further features that are one number a row."""
     types = {name: tf.int32 for name in ("input_ids", "input_mask", "segment_ids")}
     shapes = {name: tf.TensorShape([batch_size, seq_length]) for name in types}

@@ -1,7 +1,8 @@
 """Which files hold pretraining records, and what is in them. Knows no TensorFlow.
 
-Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and TFRecord files of
-older tools, which say nothing: their lengths and vocabulary come by flag and are held against the records.
+Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and
+TFRecord files of older tools, which say nothing: their lengths and vocabulary come by flag and are held
+against the records.
 """
 import itertools
 import math
@@ -30,7 +31,8 @@ class PretrainingData:
       train_counts, eval_counts: records in each of these files.
       max_seq_length, max_predictions_per_seq: lengths of the features of every record.
       tokenizer, vocab_size: what the ids mean.
-      has_sentence_order: whether next_sentence_labels means anything; a build of single segments labels all with 0.
+      has_sentence_order: whether next_sentence_labels means anything; a build of single segments labels all
+        with 0.
       manifest_sha256: of the build's manifest; None for records of older tools.
     """
     source: str
@@ -63,21 +65,23 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
                max_predictions_per_seq: Optional[int] = None) -> PretrainingData:
     """Reads the manifest of a build and checks that its shards are there, whole.
 
-    Raises UserError for an unfinished build, a folder that is none, a missing shard or one of another size, and for a
-    length that is given and is not the manifest's.
+    Raises UserError for an unfinished build, a folder that is none, a missing shard or one of another size,
+    and for a length that is given and is not the manifest's.
     """
     path = os.path.join(folder, manifest.FILE_NAME)
     if not os.path.exists(path) and os.path.isdir(os.path.join(folder, ".work")):
-        raise UserError("--input_file: %s holds an unfinished build: run the same python -m etl.build_pretrain again, "
-                        "it goes on where it stopped" % folder)
+        raise UserError("--input_file: %s holds an unfinished build: run the same python -m "
+                        "etl.build_pretrain again, it goes on where it stopped" % folder)
     build = manifest.read(folder)
-    for name, given in (("max_seq_length", max_seq_length), ("max_predictions_per_seq", max_predictions_per_seq)):
+    for name, given in (("max_seq_length", max_seq_length),
+                        ("max_predictions_per_seq", max_predictions_per_seq)):
         if given not in (None, getattr(build, name)):
-            raise UserError("--%s is %d, but the records have %d, says %s" % (name, given, getattr(build, name), path))
+            raise UserError("--%s is %d, but the records have %d, says %s"
+                            % (name, given, getattr(build, name), path))
     vocabulary = build.tokenizer.vocabulary_file
     if files.sha256_of_file(vocabulary) != build.vocab_sha256:
-        raise UserError("%s: not the vocabulary that the records were made with; its SHA-256 is not that of %s"
-                        % (vocabulary, path))
+        raise UserError("%s: not the vocabulary that the records were made with; its SHA-256 is "
+                        "not that of %s" % (vocabulary, path))
     for shard in build.train + build.eval:
         _check_size(os.path.join(folder, shard.path), shard.bytes)
     return PretrainingData(
@@ -95,16 +99,18 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
 
 
 def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_length: Optional[int],
-               max_predictions_per_seq: Optional[int], tokenizer: Optional[TokenizerConfig]) -> PretrainingData:
+               max_predictions_per_seq: Optional[int],
+               tokenizer: Optional[TokenizerConfig]) -> PretrainingData:
     """Takes TFRecord files without a manifest, counts their records and checks the first one of each file.
 
-    Raises UserError when a length or the vocabulary is not given, or a file or its first record is damaged or of
-    other lengths.
+    Raises UserError when a length or the vocabulary is not given, or a file or its first record is damaged or
+    of other lengths.
     """
     missing = [flag for flag, value in (("--max_seq_length", max_seq_length), ("--vocab_file", tokenizer),
-                                        ("--max_predictions_per_seq", max_predictions_per_seq)) if value is None]
+                                        ("--max_predictions_per_seq", max_predictions_per_seq))
+               if value is None]
     train_files = files.expand(patterns, "input_file")
-    _require_records(train_files[0])           # first: of a text it would help little to say how its records were made
+    _require_records(train_files[0])  # first: of a text it would help little to say how its records were made
     if missing:
         raise UserError("--input_file names TFRecord files, which do not say how they were made: give %s%s"
                         % (", ".join(missing), _hint_at_build(train_files[0])))
@@ -124,7 +130,8 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
 
 
 def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) -> np.ndarray:
-    """How often each token is a label of the masked LM in the first `max_records` records: int64 [vocab_size]."""
+    """How often each token is a label of the masked LM in the first `max_records` records: int64
+    [vocab_size]."""
     counts = np.zeros(data.vocab_size, dtype=np.int64)
     records = (found for path in paths for found in _records(path))
     for place, record in itertools.islice(records, max_records):
@@ -133,9 +140,10 @@ def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) 
     return counts
 
 
-def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, place: str) -> Mapping[str, np.ndarray]:
-    """The values of a record. Raises UserError, beginning with `place`, for the first feature that is missing, of a wrong
-    length or range.
+def check_record(record: bytes, features: Sequence[Feature], vocab_size: int,
+                 place: str) -> Mapping[str, np.ndarray]:
+    """The values of a record. Raises UserError, beginning with `place`, for the first feature that is
+    missing, of a wrong length or range.
     """
     limits = limits_of(features, vocab_size)
     try:
@@ -150,14 +158,17 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int, pl
             raise UserError("%s: feature %s holds %d values, wanted %d"
                             % (place, feature.name, len(array), feature.length))
         if (array.dtype.kind == "f") != (feature.dtype == examples.FLOAT):
-            raise UserError("%s: feature %s is %s, wanted %s" % (place, feature.name, array.dtype, feature.dtype))
+            raise UserError("%s: feature %s is %s, wanted %s"
+                            % (place, feature.name, array.dtype, feature.dtype))
         if feature.name in NEVER_ALL_ZERO and not array.any():
-            raise UserError("%s: feature %s is all zero: there is nothing to learn from" % (place, feature.name))
+            raise UserError("%s: feature %s is all zero: there is nothing to learn from"
+                            % (place, feature.name))
         limit = limits[feature.name]
         with np.errstate(invalid="ignore"):    # NaN is in no range
             wrong = array[~((array >= 0) & (array < limit))]
         if len(wrong):
-            raise UserError("%s: feature %s must be in [0, %s), got %s" % (place, feature.name, limit, wrong[0]))
+            raise UserError("%s: feature %s must be in [0, %s), got %s"
+                            % (place, feature.name, limit, wrong[0]))
     return values
 
 
@@ -170,7 +181,8 @@ def limits_of(features: Sequence[Feature], vocab_size: int) -> Dict[str, float]:
 
 
 def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int) -> None:
-    """Reads every record of every file and raises UserError for the first that is damaged or not as wanted."""
+    """Reads every record of every file and raises UserError for the first that is damaged or not
+    as wanted."""
     for path in paths:
         for place, record in _records(path):
             check_record(record, features, vocab_size, place)

@@ -1,4 +1,5 @@
-"""Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its line's number.
+"""Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its
+line's number.
 
 What is wrong with a file is a UserError that names file and line.
 """
@@ -9,7 +10,8 @@ from etl.common import json_text
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
 
-SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt")   # .txt is as .tsv; both JSON ones hold one object a line
+# .txt is as .tsv; both JSON ones hold one object a line
+SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt")
 
 Row = Dict[str, Any]                           # by column or field; in JSON a value may be of any type
 
@@ -25,8 +27,9 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
 
     Args:
       path: ends in one of SUFFIXES.
-      order: of columns, their names where the file has no header; a first line that holds all these names is one. ():
-        there must be one. None: there is none, and columns are called "1", "2" and so on. JSON fields have names.
+      order: of columns, their names where the file has no header; a first line that holds all these names is
+        one. (): there must be one. None: there is none, and columns are called "1", "2" and so on. JSON
+        fields have names.
       may_lack: a name in `order` that may be missing throughout, as labels are in test files.
 
     Raises UserError for bad UTF-8, lines that are no JSON object, or another number of fields than before.
@@ -42,8 +45,8 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
             if order is not None and set(names) <= set(fields):
                 continue                       # the header
         if len(fields) != len(names):
-            raise UserError("%s: line %d: wanted %d field(s): %s; got %d" % (path, number, len(names), ", ".join(names),
-                                                                             len(fields)))
+            raise UserError("%s: line %d: wanted %d field(s): %s; got %d"
+                            % (path, number, len(names), ", ".join(names), len(fields)))
         yield NumberedRow(number, dict(zip(names, fields)))
 
 
@@ -64,7 +67,8 @@ def _json_object(path: str, number: int, line: str) -> Row:
         raise UserError("%s: line %d: not JSON: %s" % (path, number, error))
     if not isinstance(row, dict):
         raise UserError("%s: line %d: wanted a JSON object, got %s" % (path, number, type(row).__name__))
-    if "\\ud" in line.lower():                 # escapes alone can write half a surrogate pair, which no file of ours can hold
+    # escapes alone can write half a surrogate pair, which no file of ours can hold
+    if "\\ud" in line.lower():
         try:
             json_text.require_whole_characters(row)
         except ValueError as error:
@@ -88,7 +92,8 @@ def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
 
 
 def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
-    """Lines with their numbers, without their ends; only "\\n" ends one, since texts may hold other line separators.
+    """Lines with their numbers, without their ends; only "\\n" ends one, since texts may hold other
+    line separators.
 
     Raises UserError, naming `place` and line, for bad UTF-8.
     """

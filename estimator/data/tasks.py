@@ -1,7 +1,8 @@
 """Labelled data by task: which files, which columns, which labels, and the metric of the task.
 
-A new task is an entry in TASKS. Its files are described as their distributors ship them; columns that have other names are
-one `columns(...)`, and a row that is more than that is one small function from a row to Examples.
+A new task is an entry in TASKS. Its files are described as their distributors ship them; columns that
+have other names are one `columns(...)`, and a row that is more than that is one small function from a row
+to Examples.
 """
 import dataclasses
 import math
@@ -24,7 +25,7 @@ class Example(NamedTuple):
     text_a: str
     text_b: Optional[str]
     label: Optional[str]
-    id: Any = None                             # as the file has it, for a submission; None: the example's number
+    id: Any = None  # as the file has it, for a submission; None: the example's number
 
 
 Reader = Callable[[Row], List[Example]]
@@ -52,7 +53,8 @@ class Task:
       labels: by class index; () is a regression, whose labels are numbers.
       layouts: shapes its files may have; of each part the first that exists is read.
       metric: what the best checkpoint is chosen by, a name in scores.METRICS.
-      undecided: a label that says its annotators could not agree; such examples are left out, in a test file unlabelled.
+      undecided: a label that says its annotators could not agree; such examples are left out, in a test
+        file unlabelled.
       choices: examples in a row that belong to one question, of which the most likely one is the answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
       kind: what is learnt, a name in job.KINDS.
@@ -79,7 +81,8 @@ class Task:
 def columns(text_a: str, text_b: Optional[str] = None, label: str = "label", id: str = "id") -> Reader:
     """A reader of rows whose columns, or JSON fields, have these names."""
     def read(row: Row) -> List[Example]:
-        return [Example(_text(row, text_a), None if text_b is None else _text(row, text_b), _label(row, label), row.get(id))]
+        return [Example(_text(row, text_a), None if text_b is None else _text(row, text_b),
+                        _label(row, label), row.get(id))]
     return read
 
 
@@ -96,9 +99,12 @@ def _wsc(row: Row) -> List[Example]:
     text, target = _text(row, "text"), row.get("target")
     spans = []
     for name, left, right in (("span1", "_", "_"), ("span2", "[", "]")):
-        found, begin = (target.get(name + "_text"), target.get(name + "_index")) if isinstance(target, dict) else (None, None)
-        if not (isinstance(found, str) and isinstance(begin, int) and text[begin:begin + len(found)] == found):
-            raise ValueError("target: %s is %r at %r, which the text does not have there" % (name, found, begin))
+        found, begin = (target.get(name + "_text"),
+                        target.get(name + "_index")) if isinstance(target, dict) else (None, None)
+        if not (isinstance(found, str) and isinstance(begin, int)
+                and text[begin:begin + len(found)] == found):
+            raise ValueError("target: %s is %r at %r, which the text does not have there"
+                             % (name, found, begin))
         spans.append((begin, begin + len(found), left, right))
     for begin, end, left, right in sorted(spans, reverse=True):     # from the back, so that places stay
         text = text[:begin] + left + text[begin:end] + right + text[end:]
@@ -106,7 +112,8 @@ def _wsc(row: Row) -> List[Example]:
 
 
 def _copa(row: Row) -> List[Example]:
-    """Which of two is the cause, or the effect? Each is an example, in the order of time; the right one's label is 1."""
+    """Which of two is the cause, or the effect? Each is an example, in the order of time; the right one's
+    label is 1."""
     question, right = row.get("question"), _label(row)
     if question not in ("cause", "effect"):
         raise ValueError("wanted cause or effect as question, got %r" % (question,))
@@ -116,13 +123,15 @@ def _copa(row: Row) -> List[Example]:
     for number in (0, 1):
         pair = [_text(row, "premise"), _text(row, "choice%d" % number)]
         first, then = pair if question == "effect" else pair[::-1]
-        found.append(Example(first, then, None if right is None else str(int(right == str(number))), row.get("id")))
+        found.append(Example(first, then, None if right is None else str(int(right == str(number))),
+                             row.get("id")))
     return found
 
 
 def _multinli_zh(row: Row) -> List[Example]:
     """XNLI's training pairs, whose words are parted by blanks."""
-    return [example._replace(text_a=example.text_a.replace(" ", ""), text_b=(example.text_b or "").replace(" ", ""))
+    return [example._replace(text_a=example.text_a.replace(" ", ""),
+                             text_b=(example.text_b or "").replace(" ", ""))
             for example in _premise_and_hypothesis(row)]
 
 
@@ -150,7 +159,8 @@ def _any_suffix(read: Reader, order: Optional[Tuple[str, ...]] = ()) -> Tuple[La
 _PAIR, _SINGLE = ("text_a", "text_b", "label"), ("label", "text_a")
 _PAIRS = _any_suffix(columns("text_a", "text_b"), _PAIR)
 _CLUE_PAIRS = (Layout(_parts("%s.json"), columns("sentence1", "sentence2")),)
-_OCNLI = tuple(Layout({TRAIN: "train.%s.json" % size}, columns("sentence1", "sentence2")) for size in ("50k", "30k", "10k"))
+_OCNLI = tuple(Layout({TRAIN: "train.%s.json" % size}, columns("sentence1", "sentence2"))
+               for size in ("50k", "30k", "10k"))
 
 _NO_YES = ("0", "1")
 _NLI = ("contradiction", "entailment", "neutral")
@@ -168,7 +178,8 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     # CLUE
     Task("afqmc", _NO_YES, _CLUE_PAIRS + _PAIRS),
     # test.json of tnews and wsc is that of CLUE 1.1, as the names of their submissions say.
-    Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),), submission="tnews11_predict.json"),
+    Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),),
+         submission="tnews11_predict.json"),
     Task("iflytek", tuple(map(str, range(119))), (Layout(_parts("%s.json"), columns("sentence")),)),
     Task("cmnli", _NLI, _CLUE_PAIRS, undecided="-"),
     Task("ocnli", _NLI, _OCNLI + _CLUE_PAIRS, undecided="-", submission="ocnli_50k_predict.json"),
@@ -178,14 +189,17 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     # GLUE
     Task("cola", _NO_YES, (Layout({TRAIN: "train.tsv", DEV: "dev.tsv"}, columns("sentence"),
                                   ("source", "label", "star", "sentence")),
-                           Layout({TEST: "test.tsv"}, columns("sentence", id="index"))), metric="matthews_correlation"),
-    Task("mnli", _NLI, (Layout({TRAIN: "train.tsv", DEV: "dev_matched.tsv", DEV_MISMATCHED: "dev_mismatched.tsv",
-                                TEST: "test_matched.tsv", TEST_MISMATCHED: "test_mismatched.tsv"},
-                               columns("sentence1", "sentence2", "gold_label", "index")),)),
+                           Layout({TEST: "test.tsv"}, columns("sentence", id="index"))),
+         metric="matthews_correlation"),
+    Task("mnli", _NLI,
+         (Layout({TRAIN: "train.tsv", DEV: "dev_matched.tsv", DEV_MISMATCHED: "dev_mismatched.tsv",
+                  TEST: "test_matched.tsv", TEST_MISMATCHED: "test_mismatched.tsv"},
+                 columns("sentence1", "sentence2", "gold_label", "index")),)),
     Task("mrpc", _NO_YES, (Layout(_parts("%s.tsv"), columns("#1 String", "#2 String", "Quality", "index")),
                            Layout({TRAIN: "msr_paraphrase_train.txt", TEST: "msr_paraphrase_test.txt"},
                                   columns("#1 String", "#2 String", "Quality"))), metric="f1"),
-    Task("sts-b", (), (Layout(_parts("%s.tsv"), columns("sentence1", "sentence2", "score", "index")),), metric="pearson"),
+    Task("sts-b", (), (Layout(_parts("%s.tsv"), columns("sentence1", "sentence2", "score", "index")),),
+         metric="pearson"),
 )}
 
 
@@ -205,10 +219,11 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
 
 
 def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
-    """The examples of one part, without undecided ones, whose number is told; labels may be absent in test parts alone.
+    """The examples of one part, without undecided ones, whose number is told; labels may be absent in test
+    parts alone.
 
-    Raises UserError with file and line for a missing file or column, bad UTF-8, a wrong count of fields, a label the task
-    does not have, an empty text, or a file without examples.
+    Raises UserError with file and line for a missing file or column, bad UTF-8, a wrong count of fields, a
+    label the task does not have, an empty text, or a file without examples.
     """
     path, layout = find_file(task, data_dir, part)
     is_test = part.startswith(TEST)
@@ -237,7 +252,8 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
 def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
     """The file of one part and its shape. Raises UserError naming all it looked for."""
     if not os.path.isdir(data_dir):
-        reason = " is a file, not a folder: name the one it lies in" if os.path.exists(data_dir) else ": no such folder"
+        reason = (" is a file, not a folder: name the one it lies in" if os.path.exists(data_dir)
+                  else ": no such folder")
         raise UserError("--data_dir: %s%s" % (data_dir, reason))
     layouts = [layout for layout in task.layouts if part in layout.files]
     paths = [os.path.join(data_dir, layout.files[part]) for layout in layouts]

@@ -19,11 +19,12 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Exa
     if config.doc_stride and pairs:
         raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
     if config.doc_stride and config.doc_stride > config.max_seq_length - 2:
-        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are skipped; got %d"
-                        % (config.max_seq_length - 2, config.doc_stride))
+        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are "
+                        "skipped; got %d" % (config.max_seq_length - 2, config.doc_stride))
     if config.class_weights and task.is_regression:
         raise UserError("--class_weights: %s has no classes" % task.name)
-    if config.class_weights not in ((), (BALANCED,)) and len(class_weights(config, task, [])) != len(task.labels):
+    if config.class_weights not in ((), (BALANCED,)) and len(
+            class_weights(config, task, [])) != len(task.labels):
         raise UserError("--class_weights: task %s has %d labels, got %d weights"
                         % (task.name, len(task.labels), len(config.class_weights)))
     if config.best_metric and config.best_metric not in scores.metrics_of(len(task.labels), task.choices):

@@ -13,7 +13,8 @@ MOST_BEYOND = 0.02                             # the share of steps that may be 
 
 def find_schedule(config: FinetuneConfig, device: devices.Device, num_rows: int,
                   finds_loop: bool) -> Tuple[FinetuneConfig, Schedule]:
-    """How long the training is, and the flags with the loop of the device that fits it, where none was asked for."""
+    """How long the training is, and the flags with the loop of the device that fits it, where none was
+    asked for."""
     if config.do_train and finds_loop:
         config = dataclasses.replace(config, iterations_per_loop=fitting_loop(config, device, num_rows))
     steps = count_steps(config, device, num_rows, config.num_train_epochs)
@@ -22,13 +23,14 @@ def find_schedule(config: FinetuneConfig, device: devices.Device, num_rows: int,
 
 
 def fitting_loop(config: FinetuneConfig, device: devices.Device, num_rows: int) -> int:
-    """Batches of a loop where none were asked for: as many as the device likes, but a divisor of the steps between
-    checkpoints, and so few that an epoch, and all epochs, are hardly longer in whole loops.
+    """Batches of a loop where none were asked for: as many as the device likes, but a divisor of the steps
+    between checkpoints, and so few that an epoch, and all epochs, are hardly longer in whole loops.
     """
     k = config.gradient_accumulation_steps
     lengths = [steps_in(config, device, num_rows, epochs) for epochs in (1.0, config.num_train_epochs)]
     for updates in range(max(1, device.loop(None, k) // k), 0, -1):
-        divides = all(interval % updates == 0 for interval in (config.save_checkpoints_steps, config.eval_every or 0))
+        divides = all(interval % updates == 0
+                      for interval in (config.save_checkpoints_steps, config.eval_every or 0))
         if divides and all(-steps % updates <= MOST_BEYOND * steps for steps in lengths):
             break
     return updates * k
@@ -44,9 +46,10 @@ def count_steps(config: FinetuneConfig, device: devices.Device, num_rows: int, e
     steps = steps_in(config, device, num_rows, epochs)
     whole = in_whole_loops(config, steps)
     if whole - steps > MOST_BEYOND * steps:
-        raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in whole loops: try %d, or "
-                        "leave the flag out" % (config.iterations_per_loop, epochs, steps, whole,
-                                                fitting_loop(config, device, num_rows)))
+        raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in "
+                        "whole loops: try %d, or leave the flag out"
+                        % (config.iterations_per_loop, epochs, steps, whole,
+fitting_loop(config, device, num_rows)))
     return whole
 
 

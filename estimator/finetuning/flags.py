@@ -21,8 +21,10 @@ DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size":
 _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
 
 
-def _preset_flag(name: str, help_text: str, choices: Optional[Sequence[str]] = None, on_resume: str = SAME) -> Any:
-    return flag(None, "%s; without it the preset's, else %s" % (help_text, DEFAULTS[name]), choices, on_resume=on_resume)
+def _preset_flag(name: str, help_text: str, choices: Optional[Sequence[str]] = None,
+                 on_resume: str = SAME) -> Any:
+    return flag(None, "%s; without it the preset's, else %s" % (help_text, DEFAULTS[name]), choices,
+                on_resume=on_resume)
 
 
 @dataclass(frozen=True)
@@ -30,64 +32,67 @@ class FinetuneConfig(TrainingFlags):
     """The flags of this command."""
     list_tasks: bool = flag(False, "list the tasks with labels, metrics and files, and exit",
                             on_resume=FREE)
-    preset: Optional[str] = flag(None, "settings that the makers of released weights published for this task; flags go first",
-                                 tuple(PRESETS), on_resume=FREE)
+    preset: Optional[str] = flag(None, "settings that the makers of released weights published for this "
+                                 "task; flags go first", tuple(PRESETS), on_resume=FREE)
     task_name: Optional[str] = _preset_flag("task_name", "task", tuple(TASKS), on_resume=SAME_CONTENT)
-    data_dir: Optional[str] = flag(None, "folder of the task's files; without it, for sentence_pair, the shipped pairs",
-                                   on_resume=SAME_CONTENT)
-    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and label: role=name of "
-                                    "a column or JSON field, or its number from 1 on in files without a header",
-                                    on_resume=SAME_CONTENT)
+    data_dir: Optional[str] = flag(None, "folder of the task's files; without it, for sentence_pair, the "
+                                   "shipped pairs", on_resume=SAME_CONTENT)
+    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and "
+                                    "label: role=name of a column or JSON field, or its number from 1 on in "
+                                    "files without a header", on_resume=SAME_CONTENT)
     labels: Tuple[str, ...] = flag((), "their labels, by class index; without it 0 1", on_resume=SAME_CONTENT)
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results",
                            on_resume=FREE)
-    cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; without it %s/ in "
-                                    "--output_dir" % CACHE_FOLDER, on_resume=FREE)
-    init_checkpoint: str = flag("output/pretrain", "checkpoint, or folder of one, to start from; none: random values",
+    cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; without "
+                                    "it %s/ in --output_dir" % CACHE_FOLDER, on_resume=FREE)
+    init_checkpoint: str = flag("output/pretrain",
+                                "checkpoint, or folder of one, to start from; none: random values",
                                 on_resume=SAME_CONTENT)
-    albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint",
-                                             on_resume=SAME_CONTENT)
+    albert_config_file: Optional[str] = flag(
+        None, "config by name or file; without it the one beside the checkpoint", on_resume=SAME_CONTENT)
     vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint",
                                      on_resume=SAME_CONTENT)
     spm_model_file: Optional[str] = flag(None, "SentencePiece model in place of a vocabulary",
                                          on_resume=SAME_CONTENT)
-    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint was trained",
-                                         on_resume=SAME_CONTENT)
-    max_seq_length: Optional[int] = _preset_flag("max_seq_length", "tokens of an example; longer ones are cut",
+    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint "
+                                         "was trained", on_resume=SAME_CONTENT)
+    max_seq_length: Optional[int] = _preset_flag("max_seq_length",
+                                                 "tokens of an example; longer ones are cut",
                                                  on_resume=SAME_CONTENT)
-    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens apart, and average "
-                                     "their predictions; tasks with one text. Without training, as the model was trained",
-                                     on_resume=SAME_CONTENT)
-    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their longest; without it on "
-                                             "the NPU alone, which needs it")
+    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens "
+                                     "apart, and average their predictions; tasks with one text. Without "
+                                     "training, as the model was trained", on_resume=SAME_CONTENT)
+    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their "
+                                             "longest; without it on the NPU alone, which needs it")
     do_predict: bool = flag(False, "predict the test file", on_resume=FREE)
     train_batch_size: Optional[int] = _preset_flag("train_batch_size", "examples of a batch")
     eval_batch_size: int = flag(8, "examples of an evaluation step", on_resume=FREE)
     predict_batch_size: int = flag(8, "examples of a prediction step", on_resume=FREE)
     learning_rate: Optional[float] = _preset_flag("learning_rate", "highest learning rate")
-    num_train_epochs: Optional[float] = _preset_flag("num_train_epochs", "times the training examples are seen")
+    num_train_epochs: Optional[float] = _preset_flag("num_train_epochs",
+                                                     "times the training examples are seen")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
-    class_weights: Tuple[str, ...] = flag((), "weight of each class in the training loss, by class index; or %s: "
-                                          "in inverse proportion to its frequency" % BALANCED)
+    class_weights: Tuple[str, ...] = flag((), "weight of each class in the training loss, by class index; or "
+                                          "%s: in inverse proportion to its frequency" % BALANCED)
     eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it an epoch",
                                      on_resume=FREE)
-    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; without it the "
-                                      "task's",
-                                      scores.METRICS, on_resume=FREE)
-    early_stopping: Optional[int] = flag(None, "stop the training after so many evaluations without improvement",
-                                         on_resume=FREE)
-    seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its own below "
-                                "--output_dir, and give means and deviations", on_resume=FREE)
+    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; "
+                                      "without it the task's", scores.METRICS, on_resume=FREE)
+    early_stopping: Optional[int] = flag(
+        None, "stop the training after so many evaluations without improvement", on_resume=FREE)
+    seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its "
+                                "own below --output_dir, and give means and deviations", on_resume=FREE)
 
     def __post_init__(self) -> None:
         if self.preset:
             self._fill_in(PRESETS[self.preset]._asdict())
-        self._fill_in({name: DEFAULTS[name] for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
+        self._fill_in({name: DEFAULTS[name]
+                       for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
         super().__post_init__()
         if self.do_train:                      # else the model's folder says task and length
             self._fill_in(DEFAULTS)
-        self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size", "doc_stride",
-                                "eval_every", "early_stopping")
+        self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size",
+                                "doc_stride", "eval_every", "early_stopping")
         if not self.num_train_epochs > 0:
             raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
         if not 0 <= self.warmup_proportion <= 1:
@@ -101,7 +106,8 @@ class FinetuneConfig(TrainingFlags):
             raise ValueError("seeds must all be different, got %s" % self.seeds)
         self.columns_by_role()
         if (self.columns or self.labels) and self.task_name not in (None,) + tasks.GENERIC:
-            raise ValueError("columns and labels are for %s; %s has its own" % (" and ".join(tasks.GENERIC), self.task_name))
+            raise ValueError("columns and labels are for %s; %s has its own"
+                             % (" and ".join(tasks.GENERIC), self.task_name))
         if len(set(self.labels)) != len(self.labels) or len(self.labels) == 1:
             raise ValueError("labels must be at least two, all different, got %s" % ", ".join(self.labels))
         if self.data_dir is None and not self.list_tasks:
@@ -127,6 +133,7 @@ class FinetuneConfig(TrainingFlags):
         found = dict(item.partition("=")[::2] for item in self.columns)
         wanted = {"text_a", "label"} | ({"text_b"} if self.task_name in (None, "sentence_pair") else set())
         if self.columns and (set(found) != wanted or not all(found.values())):
-            raise ValueError("columns must be %s, got %s" % (" ".join("%s=…" % name for name in sorted(wanted)),
-                                                             " ".join(self.columns)))
+            raise ValueError("columns must be %s, got %s"
+                             % (" ".join("%s=…" % name for name in sorted(wanted)),
+                                " ".join(self.columns)))
         return found

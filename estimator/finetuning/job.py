@@ -32,8 +32,8 @@ def finetune(config: FinetuneConfig) -> Optional[Results]:
     """One run; with --seeds one for each, then mean and standard deviation of each number.
 
     Returns:
-      The results of the best checkpoint of the only or the last run; None without evaluation, on other ranks than the
-      first, or after SIGTERM.
+      The results of the best checkpoint of the only or the last run; None without evaluation, on other ranks
+      than the first, or after SIGTERM.
     """
     if not config.seeds:
         return run.run(make_job(config))
@@ -42,14 +42,15 @@ def finetune(config: FinetuneConfig) -> Optional[Results]:
     for seed in config.seed_list():
         print("Seed %d" % seed)
         folder = os.path.join(config.output_dir, "seed-%d" % seed)
-        results = run.run(make_job(dataclasses.replace(config, seeds=None, random_seed=seed, cache_dir=cache_dir,
-                                                       output_dir=folder)))
+        results = run.run(make_job(dataclasses.replace(config, seeds=None, random_seed=seed,
+                                                       cache_dir=cache_dir, output_dir=folder)))
         if results is None:                    # another rank's, or stopped by a signal
             return None
         found[seed] = results
-    names = [name for name in next(iter(found.values())) if all(name in results for results in found.values())]
-    text = "".join("%s = %s\n" % (name, scores.mean_and_deviation([results[name] for results in found.values()]))
-                   for name in sorted(names))
+    names = [name for name in next(iter(found.values()))
+             if all(name in results for results in found.values())]
+    text = "".join("%s = %s\n" % (name, scores.mean_and_deviation(
+        [results[name] for results in found.values()])) for name in sorted(names))
     path = os.path.join(config.output_dir, SEEDS_FILE)
     files.write_text(path, text)
     print("Means and standard deviations over seeds %s:\n%sWrote %s" % (config.seeds, text, path))
@@ -89,47 +90,54 @@ def make_job(config: FinetuneConfig) -> Job:
     return _job(setting, kind, facts, start, init_checkpoint, schedule, keep_rows)
 
 
-def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Position, init_checkpoint: Optional[str],
-         schedule: Schedule, keep_rows: Callable[[], None]) -> Job:
+def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Position,
+         init_checkpoint: Optional[str], schedule: Schedule, keep_rows: Callable[[], None]) -> Job:
     config, device = setting.config, setting.device
 
     def batches(taken: int) -> InputFn:
-        return input_fn.train_on_rows(setting.parts[TRAIN].rows, config.train_batch_size, config.random_seed, taken,
-                                      setting.seq_length, device.world)
+        return input_fn.train_on_rows(setting.parts[TRAIN].rows, config.train_batch_size, config.random_seed,
+                                      taken, setting.seq_length, device.world)
     return Job(
-        "estimator.finetune", "Fine-tuning: %s" % setting.task.name, config, device, setting.folder, facts, start,
-        init_checkpoint, schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
+        "estimator.finetune", "Fine-tuning: %s" % setting.task.name, config, device, setting.folder, facts,
+        start, init_checkpoint, schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
         evaluate=functools.partial(evaluate, setting, kind),
         best_metric="eval_" + (config.best_metric or setting.task.metric), charts=kind.charts,
-        next_command="serving.export --checkpoint_dir %s" % config.output_dir if kind.is_exported(setting.task) else None,
+        next_command="serving.export --checkpoint_dir %s" % config.output_dir
+        if kind.is_exported(setting.task) else None,
         before_training=keep_rows, conclude=functools.partial(conclude, setting, kind),
-        predict=functools.partial(predict, setting, kind) if config.do_predict else None, patience=config.early_stopping)
+        predict=functools.partial(predict, setting, kind) if config.do_predict else None,
+        patience=config.early_stopping)
 
 
 def as_trained(config: FinetuneConfig) -> FinetuneConfig:
-    """The same with what the folder of the model says where the flags do not; for evaluation and prediction alone."""
+    """The same with what the folder of the model says where the flags do not; for evaluation and
+    prediction alone."""
     model = model_folder.read(config.output_dir)
     if model.task not in TASKS:
-        raise UserError("--output_dir: %s holds a model of the task %s: only tasks of --list_tasks can be evaluated"
-                        % (config.output_dir, model.task))
+        raise UserError("--output_dir: %s holds a model of the task %s: only tasks of "
+                        "--list_tasks can be evaluated" % (config.output_dir, model.task))
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
     return dataclasses.replace(config, task_name=task_name, labels=labels,
                                max_seq_length=config.max_seq_length or model.max_seq_length,
-                               doc_stride=config.doc_stride or resume.flag_of_run(config.output_dir, "doc_stride"))
+                               doc_stride=config.doc_stride
+                               or resume.flag_of_run(config.output_dir, "doc_stride"))
 
 
 def find_task(config: FinetuneConfig) -> Task:
     """The task that the flags name, with their columns and labels; says what a preset is."""
     if config.preset:
-        print("Preset %s. Published by the authors of the weights: %s" % (config.preset, PRESETS[config.preset].published))
+        print("Preset %s. Published by the authors of the weights: %s"
+              % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
-    return tasks.with_columns(task, config.columns_by_role(), config.labels) if task.name in tasks.GENERIC else task
+    return tasks.with_columns(task, config.columns_by_role(),
+                              config.labels) if task.name in tasks.GENERIC else task
 
 
 def wanted_parts(config: FinetuneConfig, task: Task) -> List[str]:
     """Names of the parts that the flags want, of those that the task has."""
-    return [part for part in task.parts if (part == TRAIN and config.do_train) or (part.startswith(DEV) and config.do_eval)
+    return [part for part in task.parts
+            if (part == TRAIN and config.do_train) or (part.startswith(DEV) and config.do_eval)
             or (part.startswith(TEST) and config.do_predict)]
 
 
@@ -152,16 +160,18 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
     if not config.do_train or config.init_checkpoint == NO_CHECKPOINT:
         return None
     if not (os.path.exists(config.init_checkpoint) or os.path.exists(config.init_checkpoint + ".index")):
-        raise UserError("--init_checkpoint: %s: no such file or folder: run python -m estimator.pretrain first, give a "
-                        "checkpoint, or %s to start from random values" % (config.init_checkpoint, NO_CHECKPOINT))
+        raise UserError("--init_checkpoint: %s: no such file or folder: run python -m estimator.pretrain "
+                        "first, give a checkpoint, or %s to start from random values"
+                        % (config.init_checkpoint, NO_CHECKPOINT))
     return checkpoint_files.resolve(config.init_checkpoint)
 
 
 def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
     """What will stand beside the checkpoints, or does, without training."""
-    checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir, model_folder.STATE_FILE)
-    return model_folder.describe(config, checkpoint, flags_may_repeat=True, max_seq_length=config.max_seq_length,
-                                 task=task.name, labels=task.labels)
+    checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir,
+                                                                      model_folder.STATE_FILE)
+    return model_folder.describe(config, checkpoint, flags_may_repeat=True,
+                                 max_seq_length=config.max_seq_length, task=task.name, labels=task.labels)
 
 
 def cache_dir_of(config: FinetuneConfig) -> str:
@@ -194,7 +204,8 @@ def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     return Evaluation(results, sections)
 
 
-def evaluate_part(setting: Setting, kind: Kind, estimator: Any, name: str, checkpoint: str) -> Tuple[Results, np.ndarray]:
+def evaluate_part(setting: Setting, kind: Kind, estimator: Any, name: str,
+                  checkpoint: str) -> Tuple[Results, np.ndarray]:
     """The numbers of a dev part, and the outputs they are of."""
     part, batch_size = setting.parts[name], setting.config.eval_batch_size
     with failures.explained("--eval_batch_size %d" % batch_size):

@@ -1,6 +1,7 @@
 """What a kind of fine-tuning is: all that differs between classes for a text and, say, labels for its tokens.
 
-`finetuning` does the rest for every kind: examples → rows → batches → encoder → the kind's head → outputs → its numbers.
+`finetuning` does the rest for every kind: examples → rows → batches → encoder → the kind's head → outputs →
+its numbers.
 """
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -38,7 +39,8 @@ class Kind(NamedTuple):
     """Functions; outputs are a model's for the examples of a part, [examples, …].
 
     Attributes:
-      check_flags: of the flags, the task and its examples by part; raises UserError for what does not fit the kind.
+      check_flags: of the flags, the task and its examples by part; raises UserError for what does not fit
+        the kind.
       model_fn: of a setting and the numbers of a training; see `model_fn`.
       run_model: of a setting, an Estimator, a part, the size of a batch and a checkpoint: outputs.
       score: of task, part and outputs: numbers by name.

@@ -1,6 +1,8 @@
-"""What a fine-tuned model predicts for all examples of a part: outputs, their scores, and files of predictions.
+"""What a fine-tuned model predicts for all examples of a part: outputs, their scores, and files of
+predictions.
 
-  predictions.jsonl        dev: one object for each example, with text, gold label, prediction and probabilities
+  predictions.jsonl        dev: one object for each example, with text, gold label, prediction and
+                           probabilities
   test_results.tsv         probabilities by class index, a line for each example; a regression's number
   test_predictions.jsonl   as predictions.jsonl
   <task>_predict.json      {"id": …, "label": …} a line, under the name that CLUE wants, where it has the task
@@ -36,7 +38,8 @@ class Part(NamedTuple):
         return all(example.label is not None for example in self.examples)
 
 
-def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int], checkpoint: str) -> np.ndarray:
+def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int],
+              checkpoint: str) -> np.ndarray:
     """The model's outputs, for an example of several windows their mean: float64 [examples, classes].
 
     Args:
@@ -46,14 +49,16 @@ def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[
       checkpoint: prefix.
     """
     found = [batch["outputs"][batch["is_real_example"] == 1] for batch in estimator.predict(
-        input_fn.evaluate_on_rows(rows, batch_size, seq_length), checkpoint_path=checkpoint, yield_single_examples=False)]
+        input_fn.evaluate_on_rows(rows, batch_size, seq_length), checkpoint_path=checkpoint,
+        yield_single_examples=False)]
     outputs = np.empty([len(rows.lengths), found[0].shape[1]])
     outputs[input_fn.evaluation_order(rows, seq_length)] = np.concatenate(found)
     return np.add.reduceat(outputs, rows.first_rows) / np.bincount(rows.example_numbers)[:, np.newaxis]
 
 
 def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:
-    """All numbers of a part with labels by name: `eval_accuracy`; of another part than dev, `eval_mismatched_accuracy`."""
+    """All numbers of a part with labels by name: `eval_accuracy`; of another part than dev,
+    `eval_mismatched_accuracy`."""
     labels = part.label_ids
     if task.is_regression:
         found = scores.regression(labels, outputs[:, 0])
@@ -70,9 +75,11 @@ def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:
 
 
 def results_line(task: Task, results: Dict[str, Any]) -> str:
-    """`7 dev examples: eval_accuracy 0.5714 (majority class 0.5714)  eval_loss 0.6931`, the task's own metric first."""
-    names = ["eval_" + task.metric] + [name for name in ("eval_accuracy", "eval_roc_auc", "eval_spearman", "eval_loss")
-                                       if name in results and name != "eval_" + task.metric]
+    """`7 dev examples: eval_accuracy 0.5714 (majority class 0.5714)  eval_loss 0.6931`,
+    the task's own metric first."""
+    names = ["eval_" + task.metric] + [
+        name for name in ("eval_accuracy", "eval_roc_auc", "eval_spearman", "eval_loss")
+        if name in results and name != "eval_" + task.metric]
     parts = ["%s %.4f%s" % (name, results[name], " (majority class %.4f)" % results["majority_accuracy"]
                             if name == "eval_accuracy" else "") for name in names]
     return "%d dev examples: %s" % (results["num_examples"], "  ".join(parts))
@@ -94,7 +101,8 @@ def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) 
     files.write_text(path, json_lines(lines))
     if not part.name.startswith(TEST):
         return [path]
-    table, submission = os.path.join(folder, part.name + "_results.tsv"), os.path.join(folder, submission_name(task, part))
+    table, submission = os.path.join(folder, part.name
+                                     + "_results.tsv"), os.path.join(folder, submission_name(task, part))
     files.write_text(table, "".join("\t".join("%.6f" % value for value in row) + "\n" for row in outputs))
     files.write_text(submission, json_lines(submission_lines(task, part.examples, outputs)))
     return [table, path, submission]
@@ -106,7 +114,8 @@ def submission_name(task: Task, part: Part) -> str:
 
 
 def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarray) -> List[Dict[str, Any]]:
-    """`{"id": 0, "label": "1"}` for each example; of several choices one for each question, labelled by the best one."""
+    """`{"id": 0, "label": "1"}` for each example; of several choices one for each question, labelled by the
+    best one."""
     labels = predicted_labels(task, outputs)
     if task.choices > 1:
         labels = [str(best) for best in outputs[:, 1].reshape(-1, task.choices).argmax(axis=1)]

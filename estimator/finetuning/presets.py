@@ -1,6 +1,7 @@
 """Settings that the authors of released weights published for a task, and the scores they report.
 
-Both are theirs: with their weights and their data one should come near; with other weights the settings are only a start.
+Both are theirs: with their weights and their data one should come near; with other weights the settings are
+only a start.
 """
 from typing import Dict, NamedTuple
 
@@ -22,8 +23,8 @@ PRESETS: Dict[str, Preset] = {preset.task_name: preset for preset in (
     Preset("cmnli", 128, 64, 3e-5, 2, _CLUE % (70.61, 77.58, 78.77, 81.13)),
     Preset("csl", 128, 16, 1e-5, 5, _CLUE % (74.56, 78.5, 80.30, 81.20)),
     Preset("iflytek", 128, 32, 2e-5, 3, _CLUE % (48.71, 56.58, 57.00, 59.50)),
-    Preset("lcqmc", 128, 64, 1e-4, 5, "LCQMC's test set, accuracy in %: tiny 85.4, small 86.0, base 86.3, large 87.1, xlarge "
-                                      "87.7; the learning rate is for tiny"),
+    Preset("lcqmc", 128, 64, 1e-4, 5, "LCQMC's test set, accuracy in %: tiny 85.4, small 86.0, base 86.3, "
+           "large 87.1, xlarge 87.7; the learning rate is for tiny"),
     Preset("tnews", 128, 16, 2e-5, 3, _CLUE % (53.35, 55.06, 55.16, 57.36)),
     Preset("wsc", 128, 16, 1e-5, 10, _CLUE % (58.5, 64.34, 62.24, 64.34)),
 )}

@@ -10,7 +10,7 @@ from estimator.training.curves import Chart
 from etl.reports.charts import Html, confusion_matrix
 from etl.reports.page import Section, table
 
-MAX_MATRIX = 30                                # classes; of more, only the pairs that are confused most are shown
+MAX_MATRIX = 30  # classes; of more, only the pairs that are confused most are shown
 MAX_PAIRS, HARDEST = 30, 30
 
 CHARTS = (Chart("Loss; cross-entropy in nats, of a regression the squared error", ("loss",), "loss"),
@@ -55,6 +55,6 @@ def _hardest(task: Task, part: Part, outputs: np.ndarray) -> List[Sequence[Any]]
     for number in np.argsort(-losses, kind="stable")[:HARDEST]:
         example, found = part.examples[number], predicted[number]
         text = example.text_a if example.text_b is None else "%s ‖ %s" % (example.text_a, example.text_b)
-        rows.append([int(number) + 1, text, str(example.label), "%.4f" % found if task.is_regression else found,
-                     float(losses[number])])
+        rows.append([int(number) + 1, text, str(example.label),
+                     "%.4f" % found if task.is_regression else found, float(losses[number])])
     return rows

@@ -7,15 +7,16 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
-METRICS = ("accuracy", "f1", "macro_f1", "matthews_correlation", "roc_auc", "choice_accuracy", "pearson", "spearman", "loss")
+METRICS = ("accuracy", "f1", "macro_f1", "matthews_correlation", "roc_auc", "choice_accuracy", "pearson",
+           "spearman", "loss")
 
 
 def metrics_of(num_labels: int, choices: int = 1) -> Sequence[str]:
     """The METRICS that a task has; num_labels 0 is a regression."""
     if num_labels == 0:
         return ("pearson", "spearman", "loss")
-    return (("accuracy", "macro_f1", "matthews_correlation", "loss") + (("f1", "roc_auc") if num_labels == 2 else ())
-            + (("choice_accuracy",) if choices > 1 else ()))
+    return (("accuracy", "macro_f1", "matthews_correlation", "loss")
+            + (("f1", "roc_auc") if num_labels == 2 else ()) + (("choice_accuracy",) if choices > 1 else ()))
 
 
 def classification(labels: np.ndarray, probabilities: np.ndarray, choices: int = 1) -> Dict[str, Any]:
@@ -25,7 +26,8 @@ def classification(labels: np.ndarray, probabilities: np.ndarray, choices: int =
     counts = confusion_matrix(labels, predictions, num_labels)
     found: Dict[str, Any] = {
         "accuracy": accuracy(labels, predictions), "loss": cross_entropy(labels, probabilities),
-        "macro_f1": float(np.mean([row.f1 for row in per_class(counts)])), "matthews_correlation": matthews(counts)}
+        "macro_f1": float(np.mean([row.f1 for row in per_class(counts)])),
+        "matthews_correlation": matthews(counts)}
     if num_labels == 2:
         found["f1"] = per_class(counts)[1].f1
         found["roc_auc"] = roc_auc(labels, probabilities[:, 1])
@@ -52,7 +54,8 @@ def majority_accuracy(labels: np.ndarray) -> float:
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
     """int64 [true class, predicted class]: how often."""
-    return np.bincount(labels * num_labels + predictions, minlength=num_labels ** 2).reshape(num_labels, num_labels)
+    return np.bincount(labels * num_labels + predictions,
+                       minlength=num_labels ** 2).reshape(num_labels, num_labels)
 
 
 class ClassScores(NamedTuple):
@@ -73,17 +76,20 @@ def per_class(counts: np.ndarray) -> List[ClassScores]:
 
 
 def matthews(counts: np.ndarray) -> float:
-    """Correlation of true and predicted classes, in [-1, 1], from a confusion matrix; 0 when either is constant.
+    """Correlation of true and predicted classes, in [-1, 1], from a confusion matrix; 0 when either
+    is constant.
 
     Matthews' coefficient, for any number of classes (Gorodkin 2004, doi 10.1016/j.compbiolchem.2004.09.006).
     """
-    true, predicted, total = counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float), float(counts.sum())
+    true, predicted, total = (counts.sum(axis=1).astype(float), counts.sum(axis=0).astype(float),
+                              float(counts.sum()))
     scale = math.sqrt((total ** 2 - true @ true) * (total ** 2 - predicted @ predicted))
     return float((np.trace(counts) * total - true @ predicted) / scale) if scale else 0.0
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """How often one of class 1 has a higher score than one of class 0, ties counting half; 0.5 when a class is absent.
+    """How often one of class 1 has a higher score than one of class 0, ties counting half; 0.5 when a class
+    is absent.
 
     The Mann-Whitney statistic from ranks (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747).
     """
@@ -96,7 +102,8 @@ def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
 
 
 def choice_accuracy(labels: np.ndarray, scores: np.ndarray, choices: int) -> float:
-    """Share of questions whose highest score is the right answer's; `choices` examples in a row are one question."""
+    """Share of questions whose highest score is the right answer's; `choices` examples in a row are
+    one question."""
     return accuracy(labels.reshape(-1, choices).argmax(axis=1), scores.reshape(-1, choices).argmax(axis=1))
 
 
@@ -113,7 +120,8 @@ def spearman(labels: np.ndarray, predictions: np.ndarray) -> float:
 
 
 def ranks(values: np.ndarray) -> np.ndarray:
-    """1 for the lowest, float64 [n]; equal values share the mean of their ranks. `[5, 7, 5]` → `[1.5, 3, 1.5]`."""
+    """1 for the lowest, float64 [n]; equal values share the mean of their ranks. `[5, 7, 5]` → `[1.5,
+    3, 1.5]`."""
     _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
     return (np.cumsum(counts) - (counts - 1) / 2)[place]
 

@@ -1,13 +1,15 @@
 """Operations (FLOPs) of a training step, estimated from the config and the number of tokens.
 
-What is left out is small beside them (arXiv 2001.08361, section 2.1). `step_graph.flops_of` counts the same in a graph.
+What is left out is small beside them (arXiv 2001.08361, section 2.1). `step_graph.flops_of` counts the same
+in a graph.
 """
 from albert_config import AlbertConfig
 
 
 def training_flops(config: AlbertConfig, batch_size: int, tokens: float, predictions: float = 0.0) -> float:
-    """Floating-point operations of a batch, forward and backward: 2 m k n for [m, k] · [k, n], three times, since each
-    product has a gradient for either side. What reads two or so classes off the pooled output is left out.
+    """Floating-point operations of a batch, forward and backward: 2 m k n for [m, k] · [k, n], three times,
+    since each product has a gradient for either side. What reads two or so classes off the pooled output is
+    left out.
 
     Args:
       config: the model's.
@@ -21,7 +23,8 @@ def training_flops(config: AlbertConfig, batch_size: int, tokens: float, predict
     def layer(rows: float) -> float:
         """With query, output and feed-forward at `rows` places, keys and values at all."""
         feed_forward = 2 * hidden * config.intermediate_size / config.num_ffn_groups
-        return tokens * 2 * hidden * hidden + rows * (2 * hidden * hidden + feed_forward + 2 * hidden * length)
+        return tokens * 2 * hidden * hidden + rows * (2 * hidden * hidden + feed_forward
+                                                      + 2 * hidden * length)
 
     layers = config.num_hidden_layers * (config.inner_group_num or 1)
     products = (layers - 1) * layer(tokens) + layer(min(outputs, tokens)) + batch_size * hidden * hidden

@@ -1,8 +1,9 @@
 """The heads above the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
 
-A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave padding out.
-Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes of the variables are
-those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), section 3.1; BERT (arXiv 1810.04805), section 3.1.
+A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave
+padding out. Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes
+of the variables are those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), section 3.1; BERT
+(arXiv 1810.04805), section 3.1.
 """
 from typing import NamedTuple, Optional
 
@@ -44,19 +45,20 @@ class Regressed(NamedTuple):
 
 
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
-    """All places that the heads read, for `modeling.build_encoder`: [batch, 1 + num_predictions], the first token's and the masked."""
+    """All places that the heads read, for `modeling.build_encoder`: [batch, 1 + num_predictions], the first
+    token's and the masked."""
     return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
 
 
-def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor, weights: tf.Tensor,
-              kernels: Kernels = STOCK) -> MaskedLm:
+def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor,
+              weights: tf.Tensor, kernels: Kernels = STOCK) -> MaskedLm:
     """Predicts the tokens that were masked.
 
     Args:
       config: the encoder's.
       encoded: the encoder's output.
-      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding. None: the encoder's
-        output is at `read_positions` alone.
+      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding. None: the
+        encoder's output is at `read_positions` alone.
       ids: integers [batch, num_predictions]: the tokens that stood there.
       weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
       kernels: as in `modeling.build_encoder`.
@@ -70,13 +72,14 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
                      kernels: Kernels = STOCK) -> tf.Tensor:
     """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
 
-    The output matrix is the embedding table; the albert_zh family multiplies by its projection first, Google's
-    transforms to the table's width.
+    The output matrix is the embedding table; the albert_zh family multiplies by its projection first,
+    Google's transforms to the table's width.
     """
     width = config.hidden_size
     if config.family == "google" and config.embedding_size:
         width = config.embedding_size
-    x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(encoded.sequence_output, positions)
+    x = encoded.sequence_output[:, 1:] if positions is None else gather_positions(
+        encoded.sequence_output, positions)
     batch, num_predictions, _ = dimensions(x)
     x = tf.reshape(x, [-1, config.hidden_size])
     with tf.variable_scope("cls/predictions", reuse=tf.AUTO_REUSE):
@@ -91,7 +94,8 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
 
 
 def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None) -> Classified:
-    """Tells whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence by other labels.
+    """Tells whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence by
+    other labels.
 
     Args:
       config: the encoder's.
@@ -108,12 +112,13 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
     """One of `num_labels` classes for each example, read off the pooled output.
 
     Args:
-      config: the encoder's. A pre-LN model's pooled output is normalized first (variables loss/LayerNorm/*), since
-        its encoder ends without a normalization.
+      config: the encoder's. A pre-LN model's pooled output is normalized first (variables loss/LayerNorm/*),
+        since its encoder ends without a normalization.
       encoded: the encoder's output.
       num_labels: at least 2.
       labels: integers [batch], each in [0, num_labels); None when predicting.
-      weights: [batch], how much each example counts: 0 for one that only fills the batch; None means 1 throughout.
+      weights: [batch], how much each example counts: 0 for one that only fills the batch; None means
+        1 throughout.
       dropout: as in `modeling.build_encoder`.
     """
     return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
@@ -129,9 +134,10 @@ def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor
     return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
-def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None, has_sentence_order: bool = True) -> None:
-    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor where that is 0, or,
-    where it is None, with the heads of pretraining."""
+def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
+                      has_sentence_order: bool = True) -> None:
+    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor
+    where that is 0, or, where it is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
     encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:
@@ -158,14 +164,16 @@ def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
-    """Mean of `values` by `weights` of the same shape; 0 where they sum to 0, 1 for each value where they are None."""
+    """Mean of `values` by `weights` of the same shape; 0 where they sum to 0, 1 for each value where they
+    are None."""
     if weights is None:
         return tf.reduce_mean(values)
     weights = tf.cast(weights, values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
 
 
-def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int, dropout: Optional[Dropout]) -> tf.Tensor:
+def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int,
+                   dropout: Optional[Dropout]) -> tf.Tensor:
     """What a fine-tuned head computes: float [batch, num_labels]."""
     x = encoded.pooled_output
     with tf.variable_scope("", reuse=tf.AUTO_REUSE):
@@ -177,7 +185,8 @@ def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int, drop
 
 
 def _class_logits(config: AlbertConfig, pooled: tf.Tensor, num_labels: int) -> tf.Tensor:
-    weights = modeling.random_variable("output_weights", [num_labels, config.hidden_size], config.initializer_range)
+    weights = modeling.random_variable("output_weights", [num_labels, config.hidden_size],
+                                       config.initializer_range)
     bias = tf.get_variable("output_bias", [num_labels], initializer=tf.zeros_initializer())
     return tf.nn.bias_add(tf.matmul(pooled, weights, transpose_b=True), bias)
 

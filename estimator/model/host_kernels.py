@@ -1,7 +1,8 @@
 """Kernels for the CPU: the same functions as stock TensorFlow's, in fewer passes over memory.
 
-TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand. An export must
-not hold these, since they bear a number that differs from process to process; it has what needs none.
+TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand.
+An export must not hold these, since they bear a number that differs from process to process; it has what
+needs none.
 """
 import functools
 from typing import Any, Callable, Optional, Tuple
@@ -40,7 +41,8 @@ def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Tuple[tf.Tenso
         along = grad * normalized
         column = gamma[:, tf.newaxis] / x.shape[-1].value
         mean, slope = tf.matmul(grad, column), tf.matmul(along, column)
-        return (grad * gamma - mean - normalized * slope) * inverse, tf.reduce_sum(along, axis=0), tf.reduce_sum(grad, axis=0)
+        return ((grad * gamma - mean - normalized * slope) * inverse, tf.reduce_sum(along, axis=0),
+                tf.reduce_sum(grad, axis=0))
     return tf.nn.bias_add(normalized * gamma, beta), gradient
 
 
@@ -51,14 +53,16 @@ def normalize_forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Ten
 
 @tf.custom_gradient
 def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[Tuple[tf.Tensor, tf.Tensor], Gradient]:
-    """Rows of a table that a head multiplies by, too: the rows' gradients are added into the product's, in place."""
+    """Rows of a table that a head multiplies by, too: the rows' gradients are added into the product's,
+    in place."""
     def gradient(rows_grad: tf.Tensor, table_grad: tf.Tensor) -> Tuple[tf.Tensor, None]:
         return tf.tensor_scatter_nd_add(table_grad, ids[:, tf.newaxis], rows_grad), None
     return (tf.gather(table, ids), tf.identity(table)), gradient
 
 
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """As `kernels.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow makes of it."""
+    """As `kernels.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow
+    makes of it."""
     @tf.custom_gradient
     def gather(parts: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
         def gradient(grad: tf.Tensor) -> tf.Tensor:
@@ -67,15 +71,17 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tenso
     return gather(parts)
 
 
-def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor], drop: PartDropout) -> tf.Tensor:
-    """As `kernels.attend`, a few sequences at a time, so that a layer's scores need no block of memory which the C library takes
-    from the system anew, and clears page by page, each time."""
+def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor],
+           drop: PartDropout) -> tf.Tensor:
+    """As `kernels.attend`, a few sequences at a time, so that a layer's scores need no block of memory which
+    the C library takes from the system anew, and clears page by page, each time."""
     batch = dimensions(query)[0]
     parts = min(batch, MOST_PARTS) if isinstance(batch, int) else 1
     sizes = [len(part) for part in np.array_split(np.arange(batch), parts)] if parts > 1 else 1
     masks = [None] * parts if mask_scores is None else tf.split(mask_scores, sizes)
-    heads = [_attend_part(*of_part, functools.partial(drop, part="/%d" % part)) for part, of_part in enumerate(
-        zip(tf.split(query, sizes), tf.split(key, sizes), tf.split(value, sizes), masks))]
+    heads = [_attend_part(*of_part, functools.partial(drop, part="/%d" % part))
+             for part, of_part in enumerate(
+                 zip(tf.split(query, sizes), tf.split(key, sizes), tf.split(value, sizes), masks))]
     return tf.concat(heads, axis=0)
 
 
@@ -83,8 +89,9 @@ def _attend_part(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores
                  drop: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """`attend`, with queries in blocks, and a gradient of its own.
 
-    What the softmax's gradient sums over all keys, gradient times probability, is for each query the product of what the heads
-    read and its gradient (FlashAttention, arXiv 2205.14135, appendix B.2), a matrix that is smaller by far.
+    What the softmax's gradient sums over all keys, gradient times probability, is for each query the product
+    of what the heads read and its gradient (FlashAttention, arXiv 2205.14135, appendix B.2), a matrix that is
+    smaller by far.
     """
     shape = dimensions(query)
     blocks = _blocks(shape[2], dimensions(key)[2], query.shape[3].value)
@@ -113,8 +120,8 @@ def _attend_part(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores
 
 
 def _blocks(queries: Dimension, keys: Dimension, size: int) -> Dimension:
-    """How many blocks to split queries into. TensorFlow's batched product gives each thread matrices of its own, which is
-    faster by up to three times, only where one costs at most `MOST_MULTIPLICATIONS`."""
+    """How many blocks to split queries into. TensorFlow's batched product gives each thread matrices of its
+    own, which is faster by up to three times, only where one costs at most `MOST_MULTIPLICATIONS`."""
     if isinstance(queries, int) and isinstance(keys, int):
         return BLOCKS if queries * keys * size > MOST_MULTIPLICATIONS and queries % BLOCKS == 0 else 1
     pays = tf.logical_and(queries * keys * size > MOST_MULTIPLICATIONS, tf.equal(queries % BLOCKS, 0))
@@ -124,7 +131,8 @@ def _blocks(queries: Dimension, keys: Dimension, size: int) -> Dimension:
 def _standardize(x: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
     """Rows of mean 0 and variance 1, and what they were multiplied by, [rows, 1]."""
     centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
-    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True) + kernels.LAYER_NORM_EPSILON)
+    inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True)
+                            + kernels.LAYER_NORM_EPSILON)
     return centered * inverse, inverse
 
 

@@ -7,9 +7,11 @@ import tensorflow.compat.v1 as tf
 from albert_config import AlbertConfig
 
 Activation = Callable[[tf.Tensor], tf.Tensor]
-Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]   # (x, rate, name of the place) -> x with values dropped
-PartDropout = Callable[[tf.Tensor, str], tf.Tensor]      # (x, which part of the batch it is) -> x with values dropped
-Dimension = Union[int, tf.Tensor]                        # a static size, or a scalar where only the run knows it
+# (x, rate, name of the place) -> x with values dropped
+Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]
+# (x, which part of the batch it is) -> x with values dropped
+PartDropout = Callable[[tf.Tensor, str], tf.Tensor]
+Dimension = Union[int, tf.Tensor]  # a static size, or a scalar where only the run knows it
 
 LAYER_NORM_EPSILON = 1e-12
 GELU_LINEAR, GELU_CUBIC = 1.5957691216, 0.0713548163      # 2 sqrt(2 / pi), and that times 0.044715
@@ -53,15 +55,16 @@ def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
     """The rows of `parts` at `indices`: [parts, width] -> indices' shape + [width].
 
-    Each is gathered once, but for those that stand for padding, whose gradient is 0. `spread` is the way back: gradients
-    of what was gathered, one a row, to those of `parts`, in their order.
+    Each is gathered once, but for those that stand for padding, whose gradient is 0. `spread` is the way
+    back: gradients of what was gathered, one a row, to those of `parts`, in their order.
     """
     del spread
     return tf.gather(parts, indices)
 
 
 def attention_probs(query: tf.Tensor, key: tf.Tensor, mask_scores: Optional[tf.Tensor]) -> tf.Tensor:
-    """How much each query attends to each key: [..., queries, size] and [..., keys, size] -> [..., queries, keys].
+    """How much each query attends to each key: [..., queries, size] and [..., keys, size] -> [...,
+    queries, keys].
 
     `mask_scores`, which broadcasts to the result, is added before the softmax; None adds nothing.
     """
@@ -69,7 +72,8 @@ def attention_probs(query: tf.Tensor, key: tf.Tensor, mask_scores: Optional[tf.T
     return tf.nn.softmax(scores if mask_scores is None else scores + mask_scores)
 
 
-def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor], drop: PartDropout) -> tf.Tensor:
+def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor],
+           drop: PartDropout) -> tf.Tensor:
     """What the heads of attention read (arXiv 1706.03762, section 3.2.1): [batch, heads, queries, head_size].
 
     Args:
@@ -96,15 +100,18 @@ STOCK = Kernels()
 
 def activation(config: AlbertConfig, kernels: Kernels = STOCK) -> Activation:
     """The function that `config.hidden_act` names."""
-    return {"gelu": kernels.gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh, "linear": tf.identity}[config.hidden_act]
+    return {"gelu": kernels.gelu, "swish": swish, "relu": tf.nn.relu, "tanh": tf.tanh,
+            "linear": tf.identity}[config.hidden_act]
 
 
 def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
-    """Dropout that draws from (seed, step, place) alone, so that a resumed run draws what an uninterrupted one would.
+    """Dropout that draws from (seed, step, place) alone, so that a resumed run draws what an uninterrupted
+    one would.
 
     Args:
       seed: any integer.
-      step: integer scalar that no two training steps share; with gradient accumulation it must count micro-steps.
+      step: integer scalar that no two training steps share; with gradient accumulation it must count
+        micro-steps.
     """
     def dropout(x: tf.Tensor, rate: float, place: str) -> tf.Tensor:
         digest = hashlib.sha256(("%d %s" % (seed, place)).encode("utf-8")).digest()

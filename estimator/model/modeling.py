@@ -1,9 +1,10 @@
 """The encoder: token ids in, hidden states out; one function for every family of model.
 
-The families differ in where the embeddings are normalized, in which layers share their weights, in where a layer
-normalizes and in the names of the variables. All four follow from the fields of `AlbertConfig`; names and shapes are
-those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), sections 3.1 and 3.2; BERT (arXiv 1810.04805),
-section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device may compute the products in less.
+The families differ in where the embeddings are normalized, in which layers share their weights, in where a
+layer normalizes and in the names of the variables. All four follow from the fields of `AlbertConfig`; names
+and shapes are those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), sections 3.1 and 3.2;
+BERT (arXiv 1810.04805), section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device may
+compute the products in less.
 
 Dimensions, as the shapes below have them:
 
@@ -70,14 +71,14 @@ class _Packing(NamedTuple):
       places         0  1  2    3  4  5       `places` of the rows: 0 1 3 4 5
       rows           0  1       2  3  4       R = 5
 
-    A *part* is what one head reads of a row, H numbers. Between rows [R, D] and attention [B, N, T, H] parts change
-    their order only, so both ways are one gather. With N = 2, parts are numbered
+    A *part* is what one head reads of a row, H numbers. Between rows [R, D] and attention [B, N, T, H] parts
+    change their order only, so both ways are one gather. With N = 2, parts are numbered
 
       from rows      r · N + n                part_at_place[1] = 4 6 8 (head 0 of c d e)   5 7 9 (head 1)
       in attention   (b · N + n) · T + t      place_of_part[2] = 6 9 (heads 0 and 1 of c)
 
-    Padding takes the parts of the token before it, which attention masks; so the gradient of either gather is the other
-    gather, once what comes from padding is set to 0.
+    Padding takes the parts of the token before it, which attention masks; so the gradient of either gather is
+    the other gather, once what comes from padding is set to 0.
     """
     places: tf.Tensor                          # int32 [R]: of each row, ascending
     part_at_place: tf.Tensor                   # int32 [B, N, T], each in [0, R · N)
@@ -111,21 +112,22 @@ def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Option
       dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
       kernels: the backend's.
       with_attention_probs: whether to return each layer's attention.
-      skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All else stays the
-        same, to rounding; it pays where rows are much shorter than the longest.
+      skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All
+        else stays the same, to rounding; it pays where rows are much shorter than the longest.
       output_positions: int32 [B, P], of tokens, where the last layer is wanted, the first of each row 0;
         nothing but keys and values is computed elsewhere. None means everywhere.
 
     Raises:
-      ValueError: the sequence is longer than max_position_embeddings. A length that only the run knows is checked
-        there: InvalidArgumentError.
+      ValueError: the sequence is longer than max_position_embeddings. A length that only the run knows is
+        checked there: InvalidArgumentError.
     """
     batch, length = dimensions(input_ids)
     if skip_padding and input_mask is None:
         raise ValueError("skip_padding needs an input_mask")
     context = _Context(config, batch, _check_length(length, config.max_position_embeddings),
                        None if input_mask is None else _mask_scores(input_mask),
-                       _pack(config, input_mask) if skip_padding else None, dropout, kernels, with_attention_probs)
+                       _pack(config, input_mask) if skip_padding else None, dropout, kernels,
+                       with_attention_probs)
     outputs = None if output_positions is None else _find_outputs(context, output_positions)
     with tf.variable_scope("bert", reuse=tf.AUTO_REUSE):
         with tf.variable_scope("embeddings"):
@@ -157,15 +159,17 @@ def layer_norm(x: tf.Tensor, scope: str = "LayerNorm", kernels: Kernels = STOCK)
 
 
 def random_variable(name: str, shape: Sequence[int], initializer_range: float) -> tf.Variable:
-    """A kernel or table. Its first values follow from the graph's seed and its own name, whatever else the graph holds: so
-    that devices, batches and heads may differ and begin alike."""
+    """A kernel or table. Its first values follow from the graph's seed and its own name, whatever else the
+    graph holds: so that devices, batches and heads may differ and begin alike."""
     place = "%s/%s" % (tf.get_variable_scope().name, name)
     seed = int.from_bytes(hashlib.sha256(place.encode("utf-8")).digest()[:4], "little") >> 1
-    return tf.get_variable(name, shape, initializer=tf.truncated_normal_initializer(stddev=initializer_range, seed=seed))
+    return tf.get_variable(name, shape,
+                           initializer=tf.truncated_normal_initializer(stddev=initializer_range, seed=seed))
 
 
 def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
-    """Where a layer's variables live below "bert/encoder"; layers that share their weights share the scope."""
+    """Where a layer's variables live below "bert/encoder"; layers that share their weights share
+    the scope."""
     if config.family == "google":
         group = layer * (config.num_hidden_groups or 1) // config.num_hidden_layers
         return "transformer/group_%d/inner_group_%d" % (group, inner)
@@ -174,7 +178,8 @@ def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
 
 def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Tensor]
            ) -> Tuple[tf.Tensor, tf.Tensor, Optional[tf.Variable]]:
-    """Words, segments and positions, summed and normalized: at the model's width, in Google's family at their own.
+    """Words, segments and positions, summed and normalized: at the model's width, in Google's family at
+    their own.
 
     Returns:
       float [R, width], the table of words, and its projection in the albert_zh family.
@@ -190,7 +195,8 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
     width = x.shape[-1].value
     segments = _table(config, "token_type_embeddings", config.type_vocab_size, width)
     positions = _table(config, "position_embeddings", config.max_position_embeddings, width)
-    x += segments[0] if segment_ids is None else context.kernels.look_up_few(segments, _rows(context, segment_ids))
+    x += segments[0] if segment_ids is None else context.kernels.look_up_few(
+        segments, _rows(context, segment_ids))
     if context.packing is None:
         x = tf.reshape(x, [context.batch, context.length, width]) + positions[:context.length]
     else:
@@ -203,7 +209,8 @@ def _transform(context: _Context, x: tf.Tensor,
                outputs: Optional[_Outputs]) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
     """All layers, one above the other: their outputs [B, T, D] and their attention probabilities.
 
-    Between them go rows, [R, D], so that no product has to be reshaped: of all positions, or of the tokens alone.
+    Between them go rows, [R, D], so that no product has to be reshaped: of all positions, or of the
+    tokens alone.
     """
     config = context.config
     inner_layers = config.inner_group_num or 1
@@ -227,7 +234,8 @@ def _transform(context: _Context, x: tf.Tensor,
 
 def _layer(context: _Context, x: tf.Tensor, place: str,
            outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
-    """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before the block."""
+    """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before
+    the block."""
     config = context.config
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
     pre = config.ln_type == "preln"
@@ -251,7 +259,8 @@ def _layer(context: _Context, x: tf.Tensor, place: str,
 
 def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
             outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
-    """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its probabilities if wanted."""
+    """Multi-head self-attention (arXiv 1706.03762, section 3.2) with its output projection, and its
+    probabilities if wanted."""
     config = context.config
 
     def project(rows: tf.Tensor, name: str) -> tf.Tensor:
@@ -269,8 +278,9 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
         query *= 1.0 / math.sqrt(config.head_size)
         heads = context.kernels.attend(query, key, value, context.mask_scores, drop)
         probs = attention_probs(query, key, context.mask_scores) if context.with_attention_probs else None
-        packing = context.packing if outputs is None else None                # outputs have no padding among them
-        by_row = tf.transpose(heads, [0, 2, 1, 3]) if packing is None else _join_heads(context, packing, heads)
+        packing = context.packing if outputs is None else None  # outputs have no padding among them
+        by_row = tf.transpose(heads, [0, 2, 1,
+                                      3]) if packing is None else _join_heads(context, packing, heads)
         joined = tf.reshape(by_row, [-1, config.hidden_size])
         return dense(joined, config.hidden_size, "output/dense", config.initializer_range), probs
 
@@ -315,7 +325,7 @@ def _pack(config: AlbertConfig, input_mask: tf.Tensor) -> _Packing:
 
     tokens_up_to_here = tf.cumsum(tf.cast(is_token, tf.int32))                 # [B · T]
     row_at_place = tf.reshape(tf.maximum(tokens_up_to_here - 1, 0), tf.shape(input_mask))          # [B, T]
-    part_at_place = row_at_place[:, tf.newaxis, :] * num_heads + heads[:, tf.newaxis]               # [B, N, T]
+    part_at_place = row_at_place[:, tf.newaxis, :] * num_heads + heads[:, tf.newaxis]  # [B, N, T]
 
     sequence, position = places // length, places % length                     # [R] each
     begin_of_head = (sequence[:, tf.newaxis] * num_heads + heads) * length     # [R, N]
@@ -345,9 +355,10 @@ def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
     places = tf.reshape(tf.cast(positions, tf.int32) + begin_of_sequence, [-1])
     if context.packing is None:
         return _Outputs(places, num_each)
-    tokens_before = tf.searchsorted(context.packing.places, places)            # which number the row of a token
+    tokens_before = tf.searchsorted(context.packing.places, places)  # which number the row of a token
     last_row = tf.shape(context.packing.places)[0] - 1
-    rows = tf.minimum(tokens_before, last_row)           # a sequence of padding alone, which fills a batch, gets another's
+    # a sequence of padding alone, which fills a batch, gets another's
+    rows = tf.minimum(tokens_before, last_row)
     return _Outputs(rows, num_each)
 
 
@@ -355,19 +366,20 @@ def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
                   act: Optional[Activation] = None) -> tf.Tensor:
     """A dense layer, or with num_ffn_groups > 1 as many narrow ones side by side (Google's fast variant).
 
-    The kernel is then [width / groups, units / groups, groups]. The group is the fastest axis of the input and the
-    slowest of the output, so that two layers in a row mix the groups.
+    The kernel is then [width / groups, units / groups, groups]. The group is the fastest axis of the input
+    and the slowest of the output, so that two layers in a row mix the groups.
     """
     groups = config.num_ffn_groups
     if groups == 1:
         return dense(x, units, scope, config.initializer_range, act)
     width = x.shape[-1].value
     with tf.variable_scope(scope):
-        kernel = random_variable("kernel", [width // groups, units // groups, groups], config.initializer_range)
+        kernel = random_variable("kernel", [width // groups, units // groups, groups],
+                                 config.initializer_range)
         bias = tf.get_variable("bias", [units], initializer=tf.zeros_initializer())
         x_by_group = tf.transpose(tf.reshape(x, [-1, width // groups, groups]), [2, 0, 1])
         kernel_by_group = tf.transpose(kernel, [2, 0, 1])
-        y_by_group = tf.matmul(x_by_group, kernel_by_group)                    # [groups, rows, units / groups]
+        y_by_group = tf.matmul(x_by_group, kernel_by_group)  # [groups, rows, units / groups]
         y = tf.reshape(tf.transpose(y_by_group, [1, 0, 2]), [-1, units])
         y = tf.nn.bias_add(y, bias)
         return y if act is None else act(y)
@@ -388,10 +400,12 @@ def _mask_scores(input_mask: tf.Tensor) -> tf.Tensor:
 
 
 def _check_length(length: Dimension, longest: int) -> Dimension:
-    """Refuses a sequence that has no position embeddings: now where the length is static, else when the graph runs."""
+    """Refuses a sequence that has no position embeddings: now where the length is static, else when the
+    graph runs."""
     if isinstance(length, int):
         if length > longest:
-            raise ValueError("sequence length %d exceeds max_position_embeddings, which is %d" % (length, longest))
+            raise ValueError("sequence length %d exceeds max_position_embeddings, which is %d"
+                             % (length, longest))
         return length
     message = "sequence length exceeds max_position_embeddings, which is %d" % longest
     with tf.control_dependencies([tf.debugging.assert_less_equal(length, longest, message=message)]):

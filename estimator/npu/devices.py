@@ -1,7 +1,9 @@
-"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that names npu_bridge.
+"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that
+names npu_bridge.
 
-npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole process.
-Its arguments go by name, since their order differs between its releases, and only if the installed release has them.
+npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole
+process. Its arguments go by name, since their order differs between its releases, and only if the installed
+release has them.
 """
 import hashlib
 import importlib.util
@@ -26,9 +28,10 @@ BACKENDS = (AUTO, NPU, CPU)
 NPU_LOOP = 100                                 # steps of a loop unless told otherwise
 INCREASE_LOSS_SCALE_EVERY = 1000               # updates without an overflow
 
-NO_SUMMARIES = 0                               # the progress hook writes them: it counts steps, not calls of the host
-NO_CHECKPOINTS = 0                             # None would mean every 100 steps on the NPU
-ALL_CHECKPOINTS = 2 ** 31 - 1                  # a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
+NO_SUMMARIES = 0                    # the progress hook writes them: it counts steps, not calls of the host
+NO_CHECKPOINTS = 0                  # None would mean every 100 steps on the NPU
+# a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
+ALL_CHECKPOINTS = 2 ** 31 - 1
 
 GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's kernels are called in a graph
 
@@ -55,8 +58,8 @@ class RunOptions:
 def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) -> Tuple[str, str]:
     """Decides between "npu" and "cpu", and says why.
 
-    "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain TensorFlow,
-    which uses a GPU where it sees one.
+    "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain
+    TensorFlow, which uses a GPU where it sees one.
 
     Raises UserError when "npu" is requested but not available; there is no silent fallback.
     """
@@ -65,14 +68,15 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
     device = next((name for name in _DEVICE_VARIABLES if environment.get(name)), None)
     if importlib.util.find_spec(_PACKAGE) is None:
         if requested == NPU:
-            raise UserError("--backend npu: the Python package %s is not installed; it comes with Ascend's CANN"
-                            % _PACKAGE)
+            raise UserError(
+                "--backend npu: the Python package %s is not installed; it comes with Ascend's CANN"
+                % _PACKAGE)
         return CPU, "%s is not installed" % _PACKAGE
     if requested == AUTO and device is None:
         return CPU, "%s is installed, but none of %s is set" % (_PACKAGE, ", ".join(_DEVICE_VARIABLES))
     try:
         _bridge()
-    except Exception as error:                 # its native libraries, most often; TensorFlow has errors of its own for them
+    except Exception as error:  # its native libraries, most often; TensorFlow has errors of its own for them
         if requested == NPU:
             raise UserError("--backend npu: %s is installed, but importing it fails: %s" % (_PACKAGE, error))
         return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
@@ -108,7 +112,8 @@ class Device(NamedTuple):
             return requested
         return 1 if self.name == CPU else max(1, NPU_LOOP // accumulation_steps) * accumulation_steps
 
-    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> "tf.estimator.Estimator":
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str,
+                       options: RunOptions) -> "tf.estimator.Estimator":
         """A tf.estimator.Estimator, or an NPUEstimator, which has the same methods.
 
         All ranks read the checkpoints in `model_dir`; only the first one writes any.
@@ -118,12 +123,15 @@ class Device(NamedTuple):
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
         bridge = _bridge()
-        os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"    # older releases demand what newer ones assume
-        config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(), **self.run_arguments(model_dir, options))
+        # older releases demand what newer ones assume
+        os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"
+        config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(),
+                                     **self.run_arguments(model_dir, options))
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
         complaints = _sessions().session_complaints(estimator.config.session_config)
         if complaints:
-            raise UserError("--backend npu: the installed npu_bridge creates an invalid session: %s" % "; ".join(complaints))
+            raise UserError("--backend npu: the installed npu_bridge creates an invalid session: %s"
+                            % "; ".join(complaints))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
@@ -137,7 +145,8 @@ class Device(NamedTuple):
         return arguments
 
     def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
-        """(gelu, dropout) of the device, as `modeling.build_encoder` takes them, for training graphs alone; None for ours.
+        """(gelu, dropout) of the device, as `modeling.build_encoder` takes them, for training graphs alone;
+        None for ours.
 
         A graph that holds them cannot be loaded by stock TensorFlow.
         """
@@ -150,8 +159,8 @@ class Device(NamedTuple):
 
         def dropout(x: "tf.Tensor", rate: float, place: str) -> "tf.Tensor":
             digest = hashlib.sha256(("%d %d %s" % (seed, self.world.rank, place)).encode("utf-8")).digest()
-            return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate, seed=int.from_bytes(digest[:4], "little") >> 1,
-                                          name=DROPOUT_OP)
+            return bridge.npu_ops.dropout(x=x, keep_prob=1.0 - rate,
+                                          seed=int.from_bytes(digest[:4], "little") >> 1, name=DROPOUT_OP)
         return gelu, dropout
 
     def loss_scale_manager(self) -> Any:
@@ -161,7 +170,8 @@ class Device(NamedTuple):
         bridge, first = _bridge(), self.options.first_loss_scale
         if self.options.loss_scale == "fixed":
             return bridge.FixedLossScaleManager(loss_scale=first)
-        return bridge.ExponentialUpdateLossScaleManager(init_loss_scale=first, incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
+        return bridge.ExponentialUpdateLossScaleManager(init_loss_scale=first,
+                                                        incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
 
     def wrap(self, optimizer: "tf.train.Optimizer", loss_scale_manager: Any = None) -> "tf.train.Optimizer":
         """Puts what sums gradients over devices around the rule, and around that what scales the loss.
@@ -181,13 +191,15 @@ class Device(NamedTuple):
 
 
 class PlannedDevice(Device):
-    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator and optimizers.
+    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator
+    and optimizers.
 
-    For looking at a training graph; nothing is trained on it. Where the device's kernels would stand there are plain
-    TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
+    For looking at a training graph; nothing is trained on it. Where the device's kernels would stand there
+    are plain TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
     """
 
-    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str, options: RunOptions) -> "tf.estimator.Estimator":
+    def make_estimator(self, model_fn: Callable[..., Any], model_dir: str,
+                       options: RunOptions) -> "tf.estimator.Estimator":
         carried = {name: value for name, value in self.options.run_arguments().items()
                    if name in ("precision_mode", "precision_mode_v2", "modify_mixlist") and value is not None}
         return _sessions().make_estimator(model_fn, _run_arguments(model_dir, options),
@@ -207,7 +219,8 @@ class PlannedDevice(Device):
 
 def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
                 environment: Mapping[str, str] = os.environ) -> Device:
-    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge is not available.
+    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge
+    is not available.
 
     Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
     """
@@ -215,7 +228,8 @@ def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
     if name == NPU:
         return choose_device(NPU, options, iterations_per_loop, environment)
     device = PlannedDevice(NPU, "planned: %s" % reason, ranks.read_world(environment), options)
-    nested = {argument: list(value) for argument, value in options.platform.items() if isinstance(value, dict)}
+    nested = {argument: list(value)
+              for argument, value in options.platform.items() if isinstance(value, dict)}
     npu_options.check_options(options, lambda argument: True, nested, device.loop(iterations_per_loop))
     return device
 
@@ -236,25 +250,29 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
     device = Device(NPU, reason, ranks.read_world(environment), options)
     bridge = _bridge()
     known = _arguments(bridge.NPURunConfig)
-    nested = {"profiling_config": _arguments(bridge.ProfilingConfig), "dump_config": _arguments(bridge.DumpConfig)}
-    npu_options.check_options(options, lambda argument: argument in known, nested, device.loop(iterations_per_loop))
+    nested = {"profiling_config": _arguments(bridge.ProfilingConfig),
+              "dump_config": _arguments(bridge.DumpConfig)}
+    npu_options.check_options(options, lambda argument: argument in known, nested,
+                              device.loop(iterations_per_loop))
     return device
 
 
-def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optional[int]], accumulation_steps: int = 1) -> None:
+def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optional[int]],
+                accumulation_steps: int = 1) -> None:
     """Raises UserError when a number of steps, by its flag's name, does not end with a whole loop.
 
     A device that runs N batches on its own runs N in its last loop, too, and saves only between loops.
     """
     loop = options.iterations_per_loop
     if device.name == CPU and loop != 1:
-        raise UserError("--iterations_per_loop is %d, but loops on the device exist on the NPU alone; on the CPU it must be 1"
-                        % loop)
+        raise UserError("--iterations_per_loop is %d, but loops on the device exist on the NPU alone; on the "
+                        "CPU it must be 1" % loop)
     if loop == 1:
         return
     if loop % accumulation_steps:
-        raise UserError("--iterations_per_loop counts batches and must be a multiple of --gradient_accumulation_steps, which is "
-                        "%d; got %d, try %s" % (accumulation_steps, loop, _nearest(loop, accumulation_steps)))
+        raise UserError("--iterations_per_loop counts batches and must be a multiple of "
+                        "--gradient_accumulation_steps, which is %d; got %d, try %s"
+                        % (accumulation_steps, loop, _nearest(loop, accumulation_steps)))
     updates = loop // accumulation_steps
     for name, steps in flags.items():
         if steps is not None and steps % updates:

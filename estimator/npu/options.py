@@ -12,44 +12,54 @@ from etl.common import files
 from etl.common.command_line import UserError
 
 LOSS_SCALES = ("none", "fixed", "dynamic")
-DEFAULT_PRECISION_MODE = "allow_mix_precision"     # products in float16, the rest in float32; known to every release
+# products in float16, the rest in float32; known to every release
+DEFAULT_PRECISION_MODE = "allow_mix_precision"
 FIXED_LOSS_SCALE, DYNAMIC_LOSS_SCALE = 1024.0, 65536.0
-OLD_PRECISION_MODES = ("force_fp32", "allow_fp32_to_fp16", "force_fp16", "must_keep_origin_dtype", "allow_mix_precision")
-PRECISION_MODES = OLD_PRECISION_MODES + ("cube_fp16in_fp32out", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
-                                         "allow_fp32_to_bf16")
+OLD_PRECISION_MODES = ("force_fp32", "allow_fp32_to_fp16", "force_fp16", "must_keep_origin_dtype",
+                       "allow_mix_precision")
+PRECISION_MODES = OLD_PRECISION_MODES + ("cube_fp16in_fp32out", "allow_mix_precision_fp16",
+                                         "allow_mix_precision_bf16", "allow_fp32_to_bf16")
 MIXED_PRECISION_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
                          "mixed_float16", "mixed_bfloat16")
-HALF_PRECISION_MODES = MIXED_PRECISION_MODES + ("force_fp16", "fp16")      # of whose tensors most take two bytes a value
+# of whose tensors most take two bytes a value
+HALF_PRECISION_MODES = MIXED_PRECISION_MODES + ("force_fp16", "fp16")
 
 FIRST_RELEASE = {"modify_mixlist": "r1.5.0", "precision_mode_v2": "r1.13.0"}
 OPTIONS_FLAG = "--npu_options"
 
 # Arguments of NPURunConfig that this program sets, by the flag to use instead.
-_SET_BY_US = {"model_dir": "--output_dir", "tf_random_seed": "--random_seed", "save_summary_steps": "--log_steps",
+_SET_BY_US = {"model_dir": "--output_dir", "tf_random_seed": "--random_seed",
+              "save_summary_steps": "--log_steps",
               "log_step_count_steps": "--log_steps", "save_checkpoints_steps": "--save_checkpoints_steps",
-              "save_checkpoints_secs": "--save_checkpoints_steps", "keep_checkpoint_max": "--keep_checkpoint_max",
+              "save_checkpoints_secs": "--save_checkpoints_steps",
+              "keep_checkpoint_max": "--keep_checkpoint_max",
               "iterations_per_loop": "--iterations_per_loop", "precision_mode": "--precision_mode",
               "modify_mixlist": "--modify_mixlist"}
 # Arguments that make no sense here.
-_REFUSED = {"session_config": "the trainer makes it", "distribute": "devices find each other by RANK_TABLE_FILE",
+_REFUSED = {"session_config": "the trainer makes it",
+            "distribute": "devices find each other by RANK_TABLE_FILE",
             "train_distribute": "devices find each other by RANK_TABLE_FILE",
-            "eval_distribute": "evaluation runs on one device", "horovod_mode": "devices find each other by RANK_TABLE_FILE",
+            "eval_distribute": "evaluation runs on one device",
+            "horovod_mode": "devices find each other by RANK_TABLE_FILE",
             "dynamic_input": "all shapes are static", "dynamic_input_config": "all shapes are static",
-            "dynamic_inputs_shape_range": "all shapes are static", "dynamic_graph_execute_mode": "all shapes are static"}
+            "dynamic_inputs_shape_range": "all shapes are static",
+            "dynamic_graph_execute_mode": "all shapes are static"}
 _ALLOWED: Dict[str, Sequence[Any]] = {
     "precision_mode_v2": ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16"),
     "graph_run_mode": (1,), "local_rank_id": tuple(range(8)), "dump_mode": ("input", "output", "all"),
     "dump_debug_mode": ("aicore_overflow", "atomic_overflow", "all")}
 # What the package's Python takes without a look, and its native side does not survive.
 _KINDS: Dict[str, type] = dict(
-    dict.fromkeys(("enable_data_pre_proc", "enable_reduce_precision", "variable_format_optimize", "mix_compile_mode",
+    dict.fromkeys(("enable_data_pre_proc", "enable_reduce_precision", "variable_format_optimize",
+                   "mix_compile_mode",
                    "hcom_parallel", "is_tailing_optimization", "enable_compress_weight", "hcom_multi_mode",
                    "enable_profiling", "enable_dump", "enable_dump_debug"), bool),
-    **dict.fromkeys(("op_debug_level", "enable_exception_dump", "enable_small_channel", "deterministic", "hccl_timeout",
-                     "session_device_id"), int),
-    **dict.fromkeys(("jit_compile", "op_compiler_cache_mode", "op_compiler_cache_dir", "debug_dir", "work_path",
-                     "auto_tune_mode", "mstune_mode", "aoe_mode", "fusion_switch_file", "optypelist_for_implmode",
-                     "buffer_optimize", "HCCL_algorithm", "op_precision_mode", "profiling_options", "dump_path"), str))
+    **dict.fromkeys(("op_debug_level", "enable_exception_dump", "enable_small_channel", "deterministic",
+                     "hccl_timeout", "session_device_id"), int),
+    **dict.fromkeys(
+        ("jit_compile", "op_compiler_cache_mode", "op_compiler_cache_dir", "debug_dir", "work_path",
+         "auto_tune_mode", "mstune_mode", "aoe_mode", "fusion_switch_file", "optypelist_for_implmode",
+         "buffer_optimize", "HCCL_algorithm", "op_precision_mode", "profiling_options", "dump_path"), str))
 _KIND_NAMES = {bool: "true or false", int: "an integer", str: "a string"}
 _IMPLEMENTATIONS = ("high_precision", "high_performance")
 _NEWER_IMPLEMENTATIONS = ("high_precision_for_all", "high_performance_for_all")
@@ -107,8 +117,8 @@ def read_platform_options(path: Optional[str]) -> Dict[str, Any]:
     return found
 
 
-def check_options(options: NpuOptions, is_known: Callable[[str], bool], nested_arguments: Mapping[str, Sequence[str]],
-                  iterations_per_loop: int) -> None:
+def check_options(options: NpuOptions, is_known: Callable[[str], bool],
+                  nested_arguments: Mapping[str, Sequence[str]], iterations_per_loop: int) -> None:
     """Raises UserError for what the device would refuse, or not survive.
 
     Args:
@@ -130,12 +140,14 @@ def check_options(options: NpuOptions, is_known: Callable[[str], bool], nested_a
                             % (OPTIONS_FLAG, name, json.dumps(value)))
         _check_value(name, value, is_known)
     if options.platform.get("mix_compile_mode") and iterations_per_loop != 1:
-        raise UserError("%s: mix_compile_mode needs --iterations_per_loop 1, got %d" % (OPTIONS_FLAG, iterations_per_loop))
+        raise UserError("%s: mix_compile_mode needs --iterations_per_loop 1, got %d"
+                        % (OPTIONS_FLAG, iterations_per_loop))
     _check_precision(options, is_known)
 
 
 def require_known(name: str, is_known: Callable[[str], bool], what: str) -> None:
-    """Raises UserError, naming the first release that has it, when the installed package lacks the argument `name`."""
+    """Raises UserError, naming the first release that has it, when the installed package lacks the
+    argument `name`."""
     if not is_known(name):
         first = FIRST_RELEASE.get(name)
         raise UserError("%s: the installed npu_bridge has no such option%s"
@@ -143,12 +155,15 @@ def require_known(name: str, is_known: Callable[[str], bool], what: str) -> None
 
 
 def check_mixlist(path: str) -> None:
-    """Raises UserError unless the file holds `{"black-list": {"to-add": ["Op", …]}}`, or other lists and verbs alike."""
+    """Raises UserError unless the file holds `{"black-list": {"to-add": ["Op", …]}}`, or other lists and
+    verbs alike."""
     found = _read_json(path, "--modify_mixlist")
-    wanted = 'wanted {"black-list": {"to-add": ["Op"]}}, with black-list, white-list or gray-list, to-add or to-remove'
+    wanted = ('wanted {"black-list": {"to-add": ["Op"]}}, with black-list, white-list or gray-list, to-add '
+              'or to-remove')
     is_good = isinstance(found, dict) and bool(found) and all(
         name in ("black-list", "white-list", "gray-list") and isinstance(verbs, dict) and all(
-            verb in ("to-add", "to-remove") and isinstance(ops, list) and all(isinstance(op, str) for op in ops)
+            verb in ("to-add", "to-remove") and isinstance(ops, list)
+            and all(isinstance(op, str) for op in ops)
             for verb, ops in verbs.items()) for name, verbs in found.items())
     if not is_good:
         raise UserError("--modify_mixlist: %s: %s" % (path, wanted))
@@ -161,10 +176,12 @@ def _check_precision(options: NpuOptions, is_known: Callable[[str], bool]) -> No
             raise UserError("--precision_mode is %s and precision_mode_v2 in %s is %s: give one of them"
                             % (options.precision_mode, OPTIONS_FLAG, newer))
         if options.precision_mode not in PRECISION_MODES:
-            raise UserError("--precision_mode must be one of %s, got %s" % (", ".join(PRECISION_MODES), options.precision_mode))
+            raise UserError("--precision_mode must be one of %s, got %s"
+                            % (", ".join(PRECISION_MODES), options.precision_mode))
         if options.precision_mode not in OLD_PRECISION_MODES and not is_known("precision_mode_v2"):
             raise UserError("--precision_mode %s: the installed npu_bridge knows only %s; %s has it"
-                            % (options.precision_mode, ", ".join(OLD_PRECISION_MODES), FIRST_RELEASE["precision_mode_v2"]))
+                            % (options.precision_mode, ", ".join(OLD_PRECISION_MODES),
+                               FIRST_RELEASE["precision_mode_v2"]))
     if options.modify_mixlist:
         require_known("modify_mixlist", is_known, "--modify_mixlist")
         check_mixlist(options.modify_mixlist)
@@ -190,16 +207,21 @@ def _check_nested(name: str, value: Any, known: Sequence[str]) -> None:
 
 def _check_dump(value: Mapping[str, Any]) -> None:
     path, steps = value.get("dump_path"), value.get("dump_step")
-    if (value.get("enable_dump") or value.get("enable_dump_debug") or path is not None) and not os.path.isdir(str(path)):
-        raise UserError("%s: dump_config: dump_path must be an existing directory, got %s" % (OPTIONS_FLAG, json.dumps(path)))
-    if steps is not None and not (isinstance(steps, str) and re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", steps)):
-        raise UserError('%s: dump_config: dump_step must be like "0|5|10-20", got %s' % (OPTIONS_FLAG, json.dumps(steps)))
+    if (value.get("enable_dump") or value.get("enable_dump_debug")
+        or path is not None) and not os.path.isdir(str(path)):
+        raise UserError("%s: dump_config: dump_path must be an existing directory, got %s"
+                        % (OPTIONS_FLAG, json.dumps(path)))
+    if steps is not None and not (isinstance(steps, str)
+                                  and re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", steps)):
+        raise UserError('%s: dump_config: dump_step must be like "0|5|10-20", got %s'
+                        % (OPTIONS_FLAG, json.dumps(steps)))
 
 
 def _check_value(name: str, value: Any, is_known: Callable[[str], bool]) -> None:
     kind = _KINDS.get(name)
     if kind is not None and value is not None and type(value) is not kind:     # True is an int to isinstance
-        raise UserError("%s: %s must be %s, got %s" % (OPTIONS_FLAG, name, _KIND_NAMES[kind], json.dumps(value)))
+        raise UserError("%s: %s must be %s, got %s" % (OPTIONS_FLAG, name, _KIND_NAMES[kind],
+                                                       json.dumps(value)))
     allowed = _ALLOWED.get(name)
     if name == "op_select_implmode":
         allowed = _IMPLEMENTATIONS + (_NEWER_IMPLEMENTATIONS if is_known("precision_mode_v2") else ())

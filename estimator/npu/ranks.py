@@ -32,8 +32,8 @@ def read_world(environment: Mapping[str, str]) -> World:
     table = environment.get("RANK_TABLE_FILE")
     if not table:
         if environment.get("RANK_SIZE", "1") not in ("", "1"):
-            raise UserError("RANK_SIZE is %s, but RANK_TABLE_FILE is not set: devices find each other by that file"
-                            % environment["RANK_SIZE"])
+            raise UserError("RANK_SIZE is %s, but RANK_TABLE_FILE is not set: devices find each "
+                            "other by that file" % environment["RANK_SIZE"])
         return ALONE
     missing = [name for name in _NEEDED if not environment.get(name)]
     if missing:

@@ -21,7 +21,8 @@ def make_estimator(model_fn: Callable[..., Any], run_arguments: Mapping[str, Any
 
 
 def planned_session_config(carried: Mapping[str, str]) -> tf.ConfigProto:
-    """The session config of a planned device, with the entry that an NPUEstimator would add; it carries these values."""
+    """The session config of a planned device, with the entry that an NPUEstimator would add; it carries
+    these values."""
     config = npu_session_config()
     entry = config.graph_options.rewrite_options.custom_optimizers.add(name=OPTIMIZER)
     entry.parameter_map[ON_THE_DEVICE].b = True
@@ -38,9 +39,11 @@ def planned_kernels(seed: int, gelu_name: str, dropout_name: str) -> Tuple[Activ
 
 
 def npu_session_config() -> tf.ConfigProto:
-    """A new session config, since an NPUEstimator changes the one it is given: it adds its entry, the NpuOptimizer.
+    """A new session config, since an NPUEstimator changes the one it is given: it adds its entry, the
+    NpuOptimizer.
 
-    Two of TensorFlow's own graph rewrites contradict those of the device and must be off; not every release sees to that.
+    Two of TensorFlow's own graph rewrites contradict those of the device and must be off; not every release
+    sees to that.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
@@ -50,8 +53,10 @@ def npu_session_config() -> tf.ConfigProto:
 
 def optimizer_entries(session_config: tf.ConfigProto) -> List[Dict[str, Any]]:
     """What each NpuOptimizer in a session's config carries, by name."""
-    entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers if entry.name == OPTIMIZER]
-    return [{name: value.s.decode() if value.WhichOneof("value") == "s" else getattr(value, value.WhichOneof("value"))
+    entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers
+               if entry.name == OPTIMIZER]
+    return [{name: value.s.decode() if value.WhichOneof("value") == "s"
+             else getattr(value, value.WhichOneof("value"))
              for name, value in entry.parameter_map.items()} for entry in entries]
 
 
@@ -63,5 +68,6 @@ def session_complaints(session_config: tf.ConfigProto) -> List[str]:
         complaints.append("the session must hold one %s, but it holds %d" % (OPTIMIZER, len(entries)))
     if not all(entry.get(ON_THE_DEVICE) for entry in entries):
         complaints.append("%s must be true in %s" % (ON_THE_DEVICE, OPTIMIZER))
-    return complaints + ["%s must be off in the session's rewrites" % name for name in ("remapping", "memory_optimization")
+    return complaints + ["%s must be off in the session's rewrites" % name
+                         for name in ("remapping", "memory_optimization")
                          if getattr(rewrites, name) != rewrites.OFF]

@@ -1,7 +1,7 @@
 """What one call of the session runs in a training graph, and what can be told of it without running it.
 
-Faults that would end a device's loop or leave it, memory by purpose, floating-point operations of the matrix products. All
-follow from the ops and their static shapes.
+Faults that would end a device's loop or leave it, memory by purpose, floating-point operations of the matrix
+products. All follow from the ops and their static shapes.
 """
 import re
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
@@ -35,7 +35,8 @@ _OFF_THE_DEVICE = (
 _STRINGS = "works on strings in the step", "turn text into ids in input_fn, which runs on the host"
 _DYNAMIC = ("has a shape that only the run knows",
             "give input_fn's batches static shapes (drop_remainder) and the op sizes that the config knows")
-_VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient")       # of a tensor that lies there anyway
+_VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims",
+          "StopGradient")       # of a tensor that lies there anyway
 _STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # there anyway, too
 _PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
 
@@ -46,7 +47,7 @@ def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
     graph, found = todo[0].graph, set()
     while todo:
         op = todo.pop()
-        if op.name not in found:               # names, since some of TensorFlow's functions return an op in a wrapper
+        if op.name not in found:  # names, since some of TensorFlow's functions return an op in a wrapper
             found.add(op.name)
             todo.extend([tensor.op for tensor in op.inputs] + list(op.control_inputs))
     return [op for op in graph.get_operations() if op.name in found]
@@ -66,15 +67,16 @@ def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
 
 
 def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
-    """Names of the ops that are the device's own gelu and dropout, gradients left out, by devices.GELU_OP and devices.DROPOUT_OP."""
+    """Names of the ops that are the device's own gelu and dropout, gradients left out, by devices.GELU_OP and
+    devices.DROPOUT_OP."""
     return {kernel: [op.name for op in ops if re.fullmatch(kernel + r"(_\d+)?", op.name.split("/")[-1])]
             for kernel in (devices.GELU_OP, devices.DROPOUT_OP)}
 
 
 def kernel_faults(ops: Sequence[tf.Operation], wanted: Mapping[str, int]) -> List[Fault]:
     """The device's kernels that a training graph lacks; `wanted` says how many there must be at least."""
-    return [Fault("%s: %d in the training graph, wanted %d" % (kernel, len(names), wanted[kernel]), tuple(names),
-                  "take gelu and dropout from Device.training_kernels everywhere")
+    return [Fault("%s: %d in the training graph, wanted %d" % (kernel, len(names), wanted[kernel]),
+                  tuple(names), "take gelu and dropout from Device.training_kernels everywhere")
             for kernel, names in kernels_of(ops).items() if len(names) < wanted[kernel]]
 
 
@@ -88,40 +90,51 @@ def export_faults(graph: tf.Graph) -> List[Fault]:
 
 
 def memory_of(graph: tf.Graph, ops: Sequence[tf.Operation]) -> Dict[str, int]:
-    """Bytes by purpose, as the graph's types have them: a device that computes in float16 keeps half of the activations.
+    """Bytes by purpose, as the graph's types have them: a device that computes in float16 keeps half of the
+    activations.
 
     Returns:
-      parameters: trainable variables. gradients: one for each of them. optimizer: the other variables that checkpoints hold.
-      accumulation: sums of gradients. activations: what the forward pass leaves for the backward pass, views counted once;
+      parameters: trainable variables. gradients: one for each of them. optimizer: the other variables that
+        checkpoints hold.
+      accumulation: sums of gradients. activations: what the forward pass leaves for the backward pass, views
+        counted once;
       a compiler that fuses ops keeps less.
     """
     trainable, saved, local = (sum(map(_bytes, graph.get_collection(key))) for key in (
         tf.GraphKeys.TRAINABLE_VARIABLES, tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.LOCAL_VARIABLES))
-    kept = {_source(tensor) for op in ops if _is_backward(op) for tensor in op.inputs if not _is_backward(_source(tensor).op)}
-    return {"parameters": trainable, "gradients": trainable, "optimizer": saved - trainable, "accumulation": local,
+    kept = {_source(tensor) for op in ops if _is_backward(op)
+            for tensor in op.inputs if not _is_backward(_source(tensor).op)}
+    return {"parameters": trainable, "gradients": trainable, "optimizer": saved - trainable,
+            "accumulation": local,
             "activations": sum(_bytes(tensor) for tensor in kept if tensor.op.type not in _STORED)}
 
 
 def flops_of(ops: Sequence[tf.Operation]) -> Dict[str, int]:
-    """Floating-point operations of the matrix products, forward and backward: 2 m k n for [m, k] · [k, n], by the static
-    shapes. The rest of a transformer is small beside them (arXiv 2001.08361, section 2.1)."""
+    """Floating-point operations of the matrix products, forward and backward: 2 m k n for [m, k] · [k, n], by
+    the static shapes. The rest of a transformer is small beside them (arXiv 2001.08361, section 2.1)."""
     flops = {"forward": 0, "backward": 0}
     for op in ops:
         if op.type in _PRODUCTS and op.outputs[0].shape.is_fully_defined():
             inner = op.inputs[0].shape.as_list()[-2 if op.get_attr(_PRODUCTS[op.type]) else -1]
-            flops["backward" if _is_backward(op) else "forward"] += 2 * inner * op.outputs[0].shape.num_elements()
+            flops["backward" if _is_backward(op)
+                  else "forward"] += 2 * inner * op.outputs[0].shape.num_elements()
     return flops
 
 
 def _nodes(ops: Sequence[tf.Operation]) -> Iterator[Tuple[str, Any]]:
-    """(name, NodeDef) of the ops and of what is in the functions they call; functions of datasets run on the host."""
-    functions = {function.signature.name: function for function in ops[0].graph.as_graph_def().library.function}
+    """(name, NodeDef) of the ops and of what is in the functions they call; functions of datasets run on
+    the host."""
+    functions = {function.signature.name: function
+                 for function in ops[0].graph.as_graph_def().library.function}
     nodes = [(op.name, op.node_def) for op in ops]
     for name, node in nodes:                   # which grows meanwhile
         yield name, node
-        called = [node.op] + [function.name for attr in node.attr.values() for function in [attr.func] + list(attr.list.func)]
-        for function in (functions.pop(function, None) for function in called if node.op != "OneShotIterator"):
-            nodes.extend(("%s/%s" % (name, inner.name), inner) for inner in (function.node_def if function else ()))
+        called = [node.op] + [function.name for attr in node.attr.values()
+                              for function in [attr.func] + list(attr.list.func)]
+        for function in (functions.pop(function, None)
+                         for function in called if node.op != "OneShotIterator"):
+            nodes.extend(("%s/%s" % (name, inner.name), inner)
+                         for inner in (function.node_def if function else ()))
 
 
 def _has_strings(node: Any) -> bool:
@@ -132,7 +145,8 @@ def _has_strings(node: Any) -> bool:
 
 
 def _is_folded(op: tf.Operation) -> bool:
-    """Whether the host computes it once, before anything runs: axes of a gradient's sums, from shapes that are constants."""
+    """Whether the host computes it once, before anything runs: axes of a gradient's sums, from shapes that
+    are constants."""
     return op.type == "BroadcastGradientArgs" and all(_is_constant(tensor.op) for tensor in op.inputs)
 
 

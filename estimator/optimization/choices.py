@@ -1,4 +1,5 @@
-"""Names of the update rules and of the learning rate's schedules; without TensorFlow, since --help lists them."""
+"""Names of the update rules and of the learning rate's schedules; without TensorFlow, since --help
+lists them."""
 ADAMW, LAMB = "adamw", "lamb"
 OPTIMIZERS = (ADAMW, LAMB)
 

@@ -1,4 +1,5 @@
-"""AdamW and LAMB: each rule a formula, and a thin `tf.train.Optimizer` that keeps its slots; and the op of one update.
+"""AdamW and LAMB: each rule a formula, and a thin `tf.train.Optimizer` that keeps its slots; and the op of
+one update.
 
 Slots bear the released checkpoints' names, so that pretraining can go on from them.
 """
@@ -22,13 +23,14 @@ SLOT_SUFFIXES = ("/adam_m", "/adam_v", "/lamb_m", "/lamb_v")
 class Training(NamedTuple):
     """One step of training."""
     train_op: tf.Operation
-    gradient_norm: tf.Tensor                   # scalar: global norm before clipping, of the mean gradient so far
+    gradient_norm: tf.Tensor  # scalar: global norm before clipping, of the mean gradient so far
     trust_ratios: Dict[str, tf.Tensor] = {}    # of the newest update, by variable; LAMB's alone
 
 
 def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta_2: float, epsilon: float
                 ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Adam's direction (arXiv 1412.6980, algorithm 1), without the correction of the moments' bias, as BERT has it.
+    """Adam's direction (arXiv 1412.6980, algorithm 1), without the correction of the moments' bias, as BERT
+    has it.
 
         m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²        update = m / (√v + ε)
 
@@ -40,16 +42,19 @@ def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta
     return m / (tf.sqrt(v) + epsilon), m, v
 
 
-def fused_adam_update(grad: tf.Tensor, m: tf.Variable, v: tf.Variable, start: tf.Tensor, beta_1: float, beta_2: float,
-                      epsilon: float) -> tf.Tensor:
-    """start + the update of `adam_update`; m and v are updated in place: TensorFlow's own kernel for Adam, in one pass.
+def fused_adam_update(grad: tf.Tensor, m: tf.Variable, v: tf.Variable, start: tf.Tensor, beta_1: float,
+                      beta_2: float, epsilon: float) -> tf.Tensor:
+    """start + the update of `adam_update`; m and v are updated in place: TensorFlow's own kernel for Adam, in
+    one pass.
 
-    Made for w ← w − η m / (√v + ε), it is given η = −1 and, for w, memory that holds `start`. With powers of β that are 0 it
-    leaves the moments' bias uncorrected. It takes 1 − β in float32, which is off by 5e-5 of itself where β is 0.999.
+    Made for w ← w − η m / (√v + ε), it is given η = −1 and, for w, memory that holds `start`. With powers of
+    β that are 0 it leaves the moments' bias uncorrected. It takes 1 − β in float32, which is off by 5e-5 of
+    itself where β is 0.999.
     """
     ref = tf.raw_ops.TemporaryVariable(shape=grad.shape, dtype=grad.dtype)
     name = ref.op.name                         # by which the two ops below find each other
-    added = tf.raw_ops.ApplyAdam(var=tf.assign(ref, start), m=m._ref(), v=v._ref(), beta1_power=0.0, beta2_power=0.0, lr=-1.0,
+    added = tf.raw_ops.ApplyAdam(var=tf.assign(ref, start), m=m._ref(), v=v._ref(), beta1_power=0.0,
+                                 beta2_power=0.0, lr=-1.0,
                                  beta1=beta_1, beta2=beta_2, epsilon=epsilon, grad=grad)
     return tf.raw_ops.DestroyTemporaryVariable(ref=added, var_name=name)
 
@@ -64,7 +69,8 @@ def lamb_trust_ratio(param: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
 class AdamW(tf.train.Optimizer):
     """Adam with decoupled weight decay (arXiv 1711.05101, algorithm 2):  w ← w − η (update + λ w)."""
 
-    def __init__(self, learning_rate: Union[float, tf.Tensor], weight_decay: float = 0.01, beta_1: float = 0.9,
+    def __init__(self, learning_rate: Union[float, tf.Tensor], weight_decay: float = 0.01,
+                 beta_1: float = 0.9,
                  beta_2: float = 0.999, epsilon: float = 1e-6, no_decay: Sequence[str] = NO_DECAY,
                  slot_prefix: str = "adam", scale_of: Callable[[str], float] = lambda name: 1.0,
                  fused: bool = False, name: str = "AdamW") -> None:
@@ -77,7 +83,8 @@ class AdamW(tf.train.Optimizer):
           no_decay: patterns; a variable whose name one of them matches is not decayed.
           slot_prefix: slots are called <variable>/<slot_prefix>_m and _v.
           scale_of: a factor on the learning rate by the variable's name, such as `layer_wise_scale`.
-          fused: whether TensorFlow's kernels for Adam and gradient descent do the arithmetic: fewer passes over memory.
+          fused: whether TensorFlow's kernels for Adam and gradient descent do the arithmetic: fewer passes
+            over memory.
           name: of the ops.
         """
         super().__init__(use_locking=False, name=name)
@@ -108,7 +115,8 @@ class AdamW(tf.train.Optimizer):
         if not self._fused:
             return self._resource_apply_dense(grad, var)
         start = self._weight_decay * var if self._decays(var.op.name) else tf.zeros_like(var)
-        update = fused_adam_update(grad, self.get_slot(var, "m"), self.get_slot(var, "v"), start, **self._adam)
+        update = fused_adam_update(grad, self.get_slot(var, "m"), self.get_slot(var, "v"), start,
+                                   **self._adam)
         return tf.raw_ops.ApplyGradientDescent(var=var._ref(), alpha=self._rate(var, update), delta=update).op
 
     def _resource_apply_dense(self, grad: tf.Tensor, var: tf.Variable) -> tf.Operation:
@@ -116,7 +124,8 @@ class AdamW(tf.train.Optimizer):
         update, next_m, next_v = adam_update(grad, m, v, **self._adam)
         if self._decays(var.op.name):
             update += self._weight_decay * var
-        return tf.group(tf.assign(m, next_m), tf.assign(v, next_v), tf.assign_sub(var, self._rate(var, update) * update))
+        return tf.group(tf.assign(m, next_m), tf.assign(v, next_v),
+                        tf.assign_sub(var, self._rate(var, update) * update))
 
     def _rate(self, var: tf.Variable, update: tf.Tensor) -> tf.Tensor:
         return self._learning_rate * self._scale_of(var.op.name) * self._trust_ratio(var, update)
@@ -130,7 +139,8 @@ class AdamW(tf.train.Optimizer):
 
 
 class Lamb(AdamW):
-    """LAMB (arXiv 1904.00962, algorithm 2):  w ← w − η r (update + λ w), with r the variable's trust ratio."""
+    """LAMB (arXiv 1904.00962, algorithm 2):  w ← w − η r (update + λ w), with r the variable's
+                                              trust ratio."""
 
     def __init__(self, learning_rate: Union[float, tf.Tensor], adapt_all: bool = True, name: str = "Lamb",
                  **settings: Any) -> None:
@@ -145,9 +155,11 @@ class Lamb(AdamW):
         return ratio
 
 
-def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, tf.Tensor], weight_decay: float = 0.01,
+def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, tf.Tensor],
+                   weight_decay: float = 0.01,
                    layer_decay: float = 1.0, fused: bool = False) -> tf.train.Optimizer:
-    """The optimizer called `name` as the model's family has it: with its slot names and, in LAMB, its exclusions.
+    """The optimizer called `name` as the model's family has it: with its slot names and, in LAMB,
+    its exclusions.
 
     Args:
       name: one of OPTIMIZERS.
@@ -157,17 +169,20 @@ def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, 
       layer_decay: see `layer_wise_scale`.
       fused: see `AdamW`.
     """
-    settings: Dict[str, Any] = dict(weight_decay=weight_decay, fused=fused, scale_of=layer_wise_scale(config, layer_decay))
+    settings: Dict[str, Any] = dict(weight_decay=weight_decay, fused=fused,
+                                    scale_of=layer_wise_scale(config, layer_decay))
     if name == ADAMW:
         return AdamW(learning_rate, **settings)
     if name == LAMB:
         albert_zh = config.family == "albert_zh"
-        return Lamb(learning_rate, adapt_all=albert_zh, slot_prefix="lamb" if albert_zh else "adam", **settings)
+        return Lamb(learning_rate, adapt_all=albert_zh, slot_prefix="lamb" if albert_zh else "adam",
+                    **settings)
     raise ValueError("optimizer must be one of %s, got %s" % (", ".join(OPTIMIZERS), name))
 
 
 def layer_wise_scale(config: AlbertConfig, decay: float) -> Callable[[str], float]:
-    """Factor on the learning rate by the variable's name: 1 for the heads, `decay` times less for each layer below.
+    """Factor on the learning rate by the variable's name: 1 for the heads, `decay` times less for each
+    layer below.
 
     The embeddings lie lowest; layers that share their weights count once (arXiv 1801.06146, section 3.1).
     """
@@ -189,14 +204,15 @@ def layer_wise_scale(config: AlbertConfig, decay: float) -> Callable[[str], floa
     return scale_of
 
 
-def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm: Optional[float] = 1.0,
-                   accumulation_steps: int = 1, check: Optional[Check] = None,
-                   wrap: Callable[[tf.train.Optimizer], tf.train.Optimizer] = lambda optimizer: optimizer) -> Training:
+def build_train_op(
+        loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm: Optional[float] = 1.0,
+        accumulation_steps: int = 1, check: Optional[Check] = None,
+        wrap: Callable[[tf.train.Optimizer], tf.train.Optimizer] = lambda optimizer: optimizer) -> Training:
     """One step: gradients, their mean over `accumulation_steps` micro-steps, clipping, the update.
 
-    Gradients are asked of the wrapped optimizer and given back to it, so that a wrapper can scale the loss or sum over
-    devices. global_step counts updates; it advances after all that read it, and not when a wrapper skips an update.
-    `batches_taken` counts calls, whatever becomes of the update.
+    Gradients are asked of the wrapped optimizer and given back to it, so that a wrapper can scale the loss or
+    sum over devices. global_step counts updates; it advances after all that read it, and not when a wrapper
+    skips an update. `batches_taken` counts calls, whatever becomes of the update.
 
     Args:
       loss: float32 scalar, a mean over the (micro-)batch.
@@ -223,14 +239,16 @@ def build_train_op(loss: tf.Tensor, optimizer: tf.train.Optimizer, *, clip_norm:
 def batches_taken() -> tf.Tensor:
     """How many batches this training has taken before: int64 scalar.
 
-    Unlike global_step it counts every micro-step, and the batches of updates that a loss scale's wrapper skipped.
+    Unlike global_step it counts every micro-step, and the batches of updates that a loss scale's
+    wrapper skipped.
     """
     return _batches_taken().read_value()
 
 
 def _batches_taken() -> tf.Variable:
     with tf.variable_scope("", reuse=tf.AUTO_REUSE):
-        return tf.get_variable(BATCHES_TAKEN, [], tf.int64, tf.zeros_initializer(), trainable=False, use_resource=True)
+        return tf.get_variable(BATCHES_TAKEN, [], tf.int64, tf.zeros_initializer(), trainable=False,
+                               use_resource=True)
 
 
 def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],
@@ -248,7 +266,8 @@ def _accumulate(pairs: GradientsAndVariables, rule: tf.train.Optimizer, optimize
                 clip_norm: Optional[float], steps: int, check: Optional[Check]) -> Training:
     """Adds up gradients in local variables; each `steps`-th call updates and starts anew.
 
-    A checkpoint is written when global_step has advanced, that is when the sums are empty: they need not be saved.
+    A checkpoint is written when global_step has advanced, that is when the sums are empty: they need not
+    be saved.
     """
     sums = [_local_variable("sum_of/" + variable.op.name, grad.shape, grad.dtype) for grad, variable in pairs]
     means = [tf.convert_to_tensor(total.assign_add(grad / steps)) for total, (grad, _) in zip(sums, pairs)]
@@ -256,14 +275,16 @@ def _accumulate(pairs: GradientsAndVariables, rule: tf.train.Optimizer, optimize
     with tf.control_dependencies(means + [norm]):
         position = tf.convert_to_tensor(_micro_step().assign_add(1))
 
-    newest: Dict[str, tf.Variable] = {}        # trust ratios: nothing of a branch can be looked at from outside
+    newest: Dict[str, tf.Variable] = {}  # trust ratios: nothing of a branch can be looked at from outside
 
     def update_and_start_anew() -> tf.Operation:
-        update = _update([(mean, variable) for mean, (_, variable) in zip(means, pairs)], optimizer, clip_norm, norm)
+        update = _update([(mean, variable) for mean, (_, variable) in zip(means, pairs)], optimizer,
+                         clip_norm, norm)
         ratios = getattr(rule, "trust_ratios", {})
         newest.update((name, _local_variable("trust_ratio/" + name, [], tf.float32)) for name in ratios)
         with tf.control_dependencies([update, norm]):
-            return tf.group(*[variable.assign(tf.zeros_like(variable)) for variable in [_micro_step()] + sums],
+            return tf.group(*[variable.assign(tf.zeros_like(variable))
+                              for variable in [_micro_step()] + sums],
                             *[newest[name].assign(ratio) for name, ratio in ratios.items()])
 
     train_op = tf.cond(tf.equal(position, steps), update_and_start_anew, tf.no_op).op

@@ -11,9 +11,12 @@ def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: 
                   power: float = 1.0, schedule: str = LINEAR_AFTER_WARMUP) -> tf.Tensor:
     """Rises in a line from 0 to `init_lr`, then falls to 0 at `num_train_steps`.
 
-    With w and n for the two numbers of steps, and step < w:          init_lr · step / w
-    from step w on, "linear_after_warmup":                            init_lr · (1 − (step − w) / (n − w)) ^ power
-    from step w on, "reference" (BERT's and ALBERT's published code): init_lr · (1 − step / n) ^ power
+    With w and n for the two numbers of steps, and step < w:
+      init_lr · step / w
+    from step w on, "linear_after_warmup":
+      init_lr · (1 − (step − w) / (n − w)) ^ power
+    from step w on, "reference" (BERT's and ALBERT's published code):
+      init_lr · (1 − step / n) ^ power
 
     "reference" decays from step 0 and so jumps down when the warm-up ends; it repeats published runs.
 
@@ -44,7 +47,8 @@ def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: 
 
 
 def scaled_learning_rate(init_lr: float, batch_size: int, base_batch_size: int) -> float:
-    """`init_lr`, tuned for `base_batch_size`, scaled by the square root of the batch (arXiv 1404.5997, section 5)."""
+    """`init_lr`, tuned for `base_batch_size`, scaled by the square root of the batch (arXiv 1404.5997,
+    section 5)."""
     if batch_size < 1 or base_batch_size < 1:
         raise ValueError("batch sizes must be at least 1, got %d and %d" % (batch_size, base_batch_size))
     return init_lr * math.sqrt(batch_size / base_batch_size)

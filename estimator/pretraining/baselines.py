@@ -14,11 +14,14 @@ BASELINE_RECORDS = 20000                       # as many are read, at most, to c
 
 @functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
 def of_data(data: PretrainingData) -> Dict[str, float]:
-    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the training labels."""
-    counts = [records.label_counts(paths, data, BASELINE_RECORDS) for paths in (data.train_files, data.eval_files)]
+    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the
+    training labels."""
+    counts = [records.label_counts(paths, data, BASELINE_RECORDS)
+              for paths in (data.train_files, data.eval_files)]
     for paths, found in zip((data.train_files, data.eval_files), counts):
         if not found.any():
-            raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict" % ", ".join(paths))
+            raise UserError("%s: masked_lm_weights are 0 everywhere: there is nothing to predict"
+                            % ", ".join(paths))
     cross_entropy, accuracy = unigram(*counts)
     return {"unigram_cross_entropy": cross_entropy, "unigram_accuracy": accuracy,
             "uniform_cross_entropy": math.log(data.vocab_size)}
@@ -28,7 +31,8 @@ def unigram(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple[float, f
     """How well one guesses masked tokens without looking at the text: (cross-entropy in nats, accuracy).
 
     Args:
-      train_counts: int64 [vocab_size], how often each token is a label in training; add-one smoothing is applied.
+      train_counts: int64 [vocab_size], how often each token is a label in training; add-one smoothing
+        is applied.
       eval_counts: int64 [vocab_size], the same of the held-out labels, at least one of them.
     """
     smoothed = train_counts + 1.0

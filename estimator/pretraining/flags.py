@@ -7,17 +7,19 @@ from estimator.training.flags import TrainingFlags
 from etl.common.command_line import FIXED, FREE, SAME_CONTENT, flag
 
 PUBLISHED_STEPS = 125000                       # for ALBERT (Lan et al. 2019, section 4.1)
-BEST_METRICS = ("masked_lm_loss", "masked_lm_accuracy", "perplexity", "sentence_order_accuracy", "sentence_order_loss")
+BEST_METRICS = ("masked_lm_loss", "masked_lm_accuracy", "perplexity", "sentence_order_accuracy",
+                "sentence_order_loss")
 
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingFlags):
-    """The flags of this command. Rates and sizes are those published for ALBERT, unless the data is too small for them."""
+    """The flags of this command. Rates and sizes are those published for ALBERT, unless the data is too small
+    for them."""
     input_file: Tuple[str, ...] = flag(("output/pretrain_data",),
                                         "folder of etl.build_pretrain, or globs of TFRecord files",
                                        on_resume=SAME_CONTENT)
-    eval_input_file: Tuple[str, ...] = flag((), "globs of TFRecord files held out, where --input_file names files",
-                                            on_resume=SAME_CONTENT)
+    eval_input_file: Tuple[str, ...] = flag(
+        (), "globs of TFRecord files held out, where --input_file names files", on_resume=SAME_CONTENT)
     output_dir: str = flag("output/pretrain", "folder for checkpoints, event files and results",
                            on_resume=FREE)
     albert_config_file: str = flag("tiny", "a shipped config by name, or a config file",
@@ -31,27 +33,27 @@ class PretrainConfig(TrainingFlags):
                                          on_resume=SAME_CONTENT)
     max_predictions_per_seq: Optional[int] = flag(None, "predictions of a record; without it the manifest's",
                                                   on_resume=SAME_CONTENT)
-    train_batch_size: Optional[int] = flag(None, "records of a batch; without it 4096, or 32 when there are fewer than 409,600 "
-                                           "records")
+    train_batch_size: Optional[int] = flag(
+        None, "records of a batch; without it 4096, or 32 when there are fewer than 409,600 records")
     eval_batch_size: int = flag(64, "records of an evaluation step", on_resume=FREE)
     optimizer: str = flag(LAMB, "update rule", OPTIMIZERS, on_resume=FIXED)
     learning_rate: float = flag(0.00176, "highest learning rate")
-    num_train_steps: Optional[int] = flag(None, "training steps in all; without it 125,000, or 3 epochs when there are fewer "
-                                          "than 409,600 records")
-    num_warmup_steps: Optional[int] = flag(None, "steps in which the learning rate rises; without it one in 40: 3,125 of "
-                                           "125,000")
+    num_train_steps: Optional[int] = flag(None, "training steps in all; without it 125,000, or 3 epochs when "
+                                          "there are fewer than 409,600 records")
+    num_warmup_steps: Optional[int] = flag(
+        None, "steps in which the learning rate rises; without it one in 40: 3,125 of 125,000")
     poly_power: float = flag(1.0, "power of the learning rate's decay")
-    eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it one at the end",
-                                     on_resume=FREE)
-    best_metric: str = flag("masked_lm_loss", "which number of the evaluations decides what is kept in best/", BEST_METRICS,
-                            on_resume=FREE)
+    eval_every: Optional[int] = flag(
+        None, "steps between evaluations while training; without it one at the end", on_resume=FREE)
+    best_metric: str = flag("masked_lm_loss", "which number of the evaluations decides what is kept in best/",
+                            BEST_METRICS, on_resume=FREE)
     max_eval_steps: Optional[int] = flag(None, "evaluation steps at most; without it all records held out",
                                          on_resume=FREE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.require_at_least_1("train_batch_size", "eval_batch_size", "num_train_steps", "eval_every", "max_eval_steps",
-                                "max_seq_length", "max_predictions_per_seq")
+        self.require_at_least_1("train_batch_size", "eval_batch_size", "num_train_steps", "eval_every",
+                                "max_eval_steps", "max_seq_length", "max_predictions_per_seq")
         warmup, steps = self.num_warmup_steps or 0, self.num_train_steps or PUBLISHED_STEPS
         if not 0 <= warmup <= steps:
             raise ValueError("num_warmup_steps must be in [0, %d], since num_train_steps is %d; got %d"

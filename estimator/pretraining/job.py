@@ -39,12 +39,14 @@ CHARTS = (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cr
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file is written."""
+    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file
+    is written."""
     run.run(make_job(config))
 
 
 def make_job(config: PretrainConfig) -> Job:
-    """Looks at the model, the records and the output folder, and holds them against each other. Writes nothing."""
+    """Looks at the model, the records and the output folder, and holds them against each other.
+    Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
     model = albert_config.load(config.albert_config_file)
@@ -58,13 +60,14 @@ def make_job(config: PretrainConfig) -> Job:
     init_checkpoint = find_init_checkpoint(config)
     facts, start = run.find_start(
         config, device, folder, data.manifest_sha256 or resume.files_fact(data.train_files), init_checkpoint,
-        functools.partial(model_fn.check_init_checkpoint, model=model, has_sentence_order=data.has_sentence_order,
-                          optimizer=config.optimizer))
+        functools.partial(model_fn.check_init_checkpoint, model=model,
+                          has_sentence_order=data.has_sentence_order, optimizer=config.optimizer))
     if config.do_eval and device.world.is_first:
-        baselines.of_data(data)                        # refuses records without a prediction before anything is written
+        baselines.of_data(data)  # refuses records without a prediction before anything is written
 
     def batches(taken: int) -> InputFn:
-        return input_fn.train_on_records(data, config.train_batch_size, config.random_seed, taken, device.world)
+        return input_fn.train_on_records(data, config.train_batch_size, config.random_seed, taken,
+                                         device.world)
     return Job(
         "estimator.pretrain", "Pretraining", config, device, folder, facts, start, init_checkpoint,
         Schedule(config.num_train_steps, config.num_warmup_steps, config.eval_every, config.poly_power),
@@ -78,37 +81,42 @@ def _say_what_is_trained(config: PretrainConfig, device: devices.Device, data: P
     print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
         data.source, data.num_train_records, data.num_eval_records, data.max_seq_length))
     if config.do_train:
-        print("--train_batch_size %d --num_train_steps %d --num_warmup_steps %d --optimizer %s --learning_rate %g"
+        print("--train_batch_size %d --num_train_steps %d --num_warmup_steps %d --optimizer %s "
+              "--learning_rate %g"
               % (config.train_batch_size, config.num_train_steps, config.num_warmup_steps, config.optimizer,
                  config.learning_rate))
 
 
 def with_sizes(config: PretrainConfig, num_records: int, num_devices: int = 1) -> PretrainConfig:
-    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small data, in whole
-    loops.
+    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small
+    data, in whole loops.
 
     Raises UserError when the warm-up that was given is longer than the run.
     """
     is_large = num_records >= PUBLISHED_BATCHES * PUBLISHED_BATCH_SIZE
     batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE // num_devices if is_large
                                              else min(SMALL_BATCH_SIZE, max(1, num_records // num_devices)))
-    few = max(1, SMALL_EPOCHS * num_records // (batch_size * num_devices) // config.updates_per_loop) * config.updates_per_loop
+    few = max(1, SMALL_EPOCHS * num_records // (batch_size * num_devices)
+              // config.updates_per_loop) * config.updates_per_loop
     steps = config.num_train_steps or (PUBLISHED_STEPS if is_large else few)
     warmup = steps // WARMUP_SHARE if config.num_warmup_steps is None else config.num_warmup_steps
     if warmup > steps:
-        raise UserError("--num_warmup_steps is %d, longer than the run of %d steps that %d records give: name "
-                        "--num_train_steps" % (warmup, steps, num_records))
-    return dataclasses.replace(config, train_batch_size=batch_size, num_train_steps=steps, num_warmup_steps=warmup)
+        raise UserError("--num_warmup_steps is %d, longer than the run of %d steps that %d records give: "
+                        "name --num_train_steps" % (warmup, steps, num_records))
+    return dataclasses.replace(config, train_batch_size=batch_size, num_train_steps=steps,
+                               num_warmup_steps=warmup)
 
 
 def find_data(config: PretrainConfig) -> PretrainingData:
     """The records that --input_file names; with --do_train false, files given there are what is evaluated.
 
-    Raises UserError where `records` does, and when there is nothing to evaluate on but evaluation is asked for.
+    Raises UserError where `records` does, and when there is nothing to evaluate on but evaluation is
+    asked for.
     """
     first = config.input_file[0]
     if len(config.input_file) == 1 and not os.path.exists(first) and not glob.has_magic(first):
-        raise UserError("--input_file: %s: no such file or folder: run python -m etl.build_pretrain first" % first)
+        raise UserError("--input_file: %s: no such file or folder: run python -m etl.build_pretrain first"
+                        % first)
     if len(config.input_file) == 1 and os.path.isdir(first):
         for name in ("eval_input_file", "vocab_file"):
             if getattr(config, name):
@@ -118,13 +126,14 @@ def find_data(config: PretrainConfig) -> PretrainingData:
     else:
         tokenizer = TokenizerConfig(config.vocab_file, config.do_lower_case) if config.vocab_file else None
         held_out = config.eval_input_file or (() if config.do_train else config.input_file)
-        data = records.from_files(config.input_file, held_out, config.max_seq_length, config.max_predictions_per_seq,
-                                  tokenizer)
+        data = records.from_files(config.input_file, held_out, config.max_seq_length,
+                                  config.max_predictions_per_seq, tokenizer)
     if config.do_eval and not data.has_sentence_order and config.best_metric.startswith("sentence_order"):
-        raise UserError("--best_metric is %s, but %s was built without a sentence task" % (config.best_metric, data.source))
+        raise UserError("--best_metric is %s, but %s was built without a sentence task"
+                        % (config.best_metric, data.source))
     if config.do_eval and not data.num_eval_records:
-        raise UserError("--do_eval: %s holds no records to evaluate on: build with --eval_fraction above 0, name files "
-                        "by --eval_input_file, or give --do_eval false" % data.source)
+        raise UserError("--do_eval: %s holds no records to evaluate on: build with --eval_fraction above 0, "
+                        "name files by --eval_input_file, or give --do_eval false" % data.source)
     return data
 
 
@@ -138,7 +147,8 @@ def describe_model(config: PretrainConfig, model: AlbertConfig, data: Pretrainin
         raise UserError("type_vocab_size must be at least 2 in %s, one for each segment, got %d"
                         % (config.albert_config_file, model.type_vocab_size))
     try:
-        return ModelFolder(model, data.tokenizer, data.max_seq_length, data_manifest_sha256=data.manifest_sha256)
+        return ModelFolder(model, data.tokenizer, data.max_seq_length,
+                           data_manifest_sha256=data.manifest_sha256)
     except ValueError as error:
         raise UserError("%s and %s: %s" % (config.albert_config_file, data.source, error))
 
@@ -155,7 +165,8 @@ def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, chec
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, data):
         found = estimator.evaluate(input_fn.evaluate_on_records(data, config.eval_batch_size),
                                    steps=config.max_eval_steps, checkpoint_path=checkpoint)
-    results = {name: value for name, value in found.items() if name != "loss"}   # that one is a mean over batches
+    results = {name: value for name, value in found.items()
+               if name != "loss"}   # that one is a mean over batches
     results.update(baselines.of_data(data))
     print(results_line(results))
     return Evaluation(results)
@@ -165,7 +176,8 @@ def results_line(results: Mapping[str, Any]) -> str:
     """All of a result that fits into a few lines, each number beside what it must beat."""
     lines = ["Step %d, %d records held out:" % (results["global_step"], results["num_examples"]),
              "  masked_lm_loss %.4f (unigram %.4f, uniform %.4f)  masked_lm_accuracy %.4f (unigram %.4f)"
-             % tuple(results[name] for name in ("masked_lm_loss", "unigram_cross_entropy", "uniform_cross_entropy",
+             % tuple(results[name] for name in ("masked_lm_loss", "unigram_cross_entropy",
+                                                "uniform_cross_entropy",
                                                 "masked_lm_accuracy", "unigram_accuracy"))]
     if "sentence_order_loss" in results:
         lines.append("  sentence_order_loss %.4f (chance 0.6931)  sentence_order_accuracy %.4f (chance 0.5)"

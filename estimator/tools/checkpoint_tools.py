@@ -49,8 +49,10 @@ def adopt(config: AdoptConfig) -> None:
     task = TASKS[config.task_name]
     description = model_folder.describe(config, None, max_seq_length=config.max_seq_length, task=task.name,
                                         labels=config.labels or task.labels)
-    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), description, config.output_dir)
-    print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s" % (config.output_dir, config.output_dir))
+    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), description,
+                      config.output_dir)
+    print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s"
+          % (config.output_dir, config.output_dir))
 
 
 _TOOLS: Dict[type, Callable[[Any], None]] = {

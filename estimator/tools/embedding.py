@@ -20,7 +20,7 @@ from etl.common import files
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError
 
-CHUNK = 4096                                   # texts whose batches are made of similar lengths, and answered together
+CHUNK = 4096  # texts whose batches are made of similar lengths, and answered together
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts → float32 [texts, hidden]
 
@@ -35,7 +35,8 @@ def embed(config: EmbedConfig) -> None:
     to_vectors = load(config, model, checkpoint)
     if config.output_file is None:
         for texts in in_batches(read_texts(config.input_file), CHUNK):
-            sys.stdout.buffer.write(lines_of(texts, to_vectors(texts)).encode("utf-8"))    # whatever the locale says
+            sys.stdout.buffer.write(
+                lines_of(texts, to_vectors(texts)).encode("utf-8"))    # whatever the locale says
             sys.stdout.buffer.flush()
         return
     count = 0
@@ -59,14 +60,17 @@ def check_layer(config: EmbedConfig, model: AlbertConfig) -> None:
     """Raises UserError for a --layer that the model does not have."""
     layers = model.num_hidden_layers * (model.inner_group_num or 1)
     if not -layers <= config.layer < layers:
-        raise UserError("--layer must be in [%d, %d), the model's layers; got %d" % (-layers, layers, config.layer))
+        raise UserError("--layer must be in [%d, %d), the model's layers; got %d"
+                        % (-layers, layers, config.layer))
 
 
 def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
     """A function from texts to their vectors, float32 [texts, hidden]; its session stays open."""
     with tf.Graph().as_default():
-        inputs = {name: tf.placeholder(tf.int32, [None, None], name) for name in ("input_ids", "input_mask", "segment_ids")}
-        vectors = pool(modeling.build_encoder(model.config, **inputs), inputs["input_mask"], config.pooling, config.layer)
+        inputs = {name: tf.placeholder(tf.int32, [None, None], name)
+                  for name in ("input_ids", "input_mask", "segment_ids")}
+        vectors = pool(modeling.build_encoder(model.config, **inputs), inputs["input_mask"], config.pooling,
+                       config.layer)
         session = tf.Session()
         checkpoint_files.restore(session, checkpoint, model.config)
 
@@ -102,7 +106,8 @@ def pool(encoded_texts: Encoded, input_mask: tf.Tensor, pooling: str, layer: int
 
 
 def read_texts(path: Optional[str]) -> Iterable[str]:
-    """The lines of a file or of standard input. Raises UserError with the line's number for bad UTF-8 or an empty text."""
+    """The lines of a file or of standard input. Raises UserError with the line's number for bad UTF-8 or an
+    empty text."""
     place = path or "standard input"
     with contextlib.ExitStack() as opened:
         stream = opened.enter_context(open(path, "rb")) if path else sys.stdin.buffer

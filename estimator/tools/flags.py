@@ -16,7 +16,8 @@ class InspectConfig:
 @dataclass(frozen=True)
 class AverageConfig:
     """The flags of `average`."""
-    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, the folder of them", required=True)
+    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, the folder of them",
+                                       required=True)
     last: Optional[int] = flag(None, "how many of the folder's newest checkpoints to take")
     output: str = flag("", "prefix of the checkpoint to write", required=True)
 
@@ -24,9 +25,12 @@ class AverageConfig:
 @dataclass(frozen=True)
 class ToTransformersConfig:
     """The flags of `to_transformers`."""
-    checkpoint: str = flag("", "checkpoint, or folder of one, of plain BERT or Google's family", required=True)
-    output_dir: str = flag("", "new folder for config.json, model.safetensors and the vocabulary", required=True)
-    albert_config_file: Optional[str] = flag(None, "config by name or file, where none stands beside the checkpoint")
+    checkpoint: str = flag("", "checkpoint, or folder of one, of plain BERT or Google's family",
+                           required=True)
+    output_dir: str = flag("", "new folder for config.json, model.safetensors and the vocabulary",
+                           required=True)
+    albert_config_file: Optional[str] = flag(
+        None, "config by name or file, where none stands beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary, where none stands beside the checkpoint")
     do_lower_case: Optional[bool] = flag(None, "whether that one is of lower-cased text; without it true")
 
@@ -40,13 +44,16 @@ class FromTransformersConfig:
 
 @dataclass(frozen=True)
 class AdoptConfig:
-    """The flags of `adopt`: turns a classifier of the older tools into a folder that evaluation and export accept."""
+    """The flags of `adopt`: turns a classifier of the older tools into a folder that evaluation and
+    export accept."""
     checkpoint: str = flag("", "checkpoint of a fine-tuned model, or folder of one", required=True)
     output_dir: str = flag("", "new model folder", required=True)
     albert_config_file: str = flag("", "config by name or file", required=True)
     vocab_file: str = flag("", "vocabulary that it was trained with", required=True)
-    task_name: str = flag("", "task that it was trained for; see estimator.finetune --list_tasks", required=True)
-    labels: Tuple[str, ...] = flag((), "labels in the order of the classifier's outputs, where they are not the task's")
+    task_name: str = flag("", "task that it was trained for; see estimator.finetune --list_tasks",
+                          required=True)
+    labels: Tuple[str, ...] = flag(
+        (), "labels in the order of the classifier's outputs, where they are not the task's")
     max_seq_length: int = flag(128, "tokens of an example, as in its training")
     do_lower_case: bool = flag(True, "whether its vocabulary is of lower-cased text")
 
@@ -55,7 +62,8 @@ class AdoptConfig:
 class EmbedConfig:
     """The flags of `embed`."""
     checkpoint_dir: str = flag("output/pretrain", "checkpoint, or folder of one")
-    albert_config_file: Optional[str] = flag(None, "config by name or file; without it the one beside the checkpoint")
+    albert_config_file: Optional[str] = flag(
+        None, "config by name or file; without it the one beside the checkpoint")
     vocab_file: Optional[str] = flag(None, "vocabulary, where none lies beside the checkpoint")
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, where none lies beside the checkpoint")
     input_file: Optional[str] = flag(None, "texts, one a line; without it standard input")

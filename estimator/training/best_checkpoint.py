@@ -17,11 +17,14 @@ from etl.common.command_line import UserError
 FOLDER = "best"
 
 
-def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any], metric: str) -> bool:
-    """Copies a checkpoint to `best/` when it is better than the one there; the list, which says which one counts, is replaced last.
+def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any],
+                 metric: str) -> bool:
+    """Copies a checkpoint to `best/` when it is better than the one there; the list, which says which one
+    counts, is replaced last.
 
-    Wherever that is cut off, `best/` holds the one before or the new one, whole. Of equal ones the first stays, or a number that
-    does not move would pass for progress. The same step is copied again, since copying it may have been cut off.
+    Wherever that is cut off, `best/` holds the one before or the new one, whole. Of equal ones the first
+    stays, or a number that does not move would pass for progress. The same step is copied again, since
+    copying it may have been cut off.
 
     Args:
       output_dir: the training's folder, whose lock is held.
@@ -42,7 +45,7 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
             return False
     try:
         _copy(checkpoint, folder, description, results)
-    finally:                                   # a full disk: the one before still counts, and half a copy is in the way
+    finally:  # a full disk: the one before still counts, and half a copy is in the way
         with contextlib.suppress(OSError, UserError):
             tidy(output_dir)
     return True
@@ -54,7 +57,8 @@ def _copy(checkpoint: str, folder: str, description: ModelFolder, results: Mappi
     parts = {file: os.path.join(source, file) for file in checkpoint_list.files_of(source, name)}
     is_described, listed = model_folder.is_described(folder, description), checkpoint_list.names(folder)
     if listed and not (is_described and _is_free(folder, name, parts)):
-        os.remove(os.path.join(folder, model_folder.STATE_FILE))   # what it names is overwritten: it no longer counts
+        # what it names is overwritten: it no longer counts
+        os.remove(os.path.join(folder, model_folder.STATE_FILE))
         listed = []
     if not is_described:
         model_folder.write(folder, description)
@@ -63,17 +67,20 @@ def _copy(checkpoint: str, folder: str, description: ModelFolder, results: Mappi
     for file, path in parts.items():
         files.copy(path, os.path.join(folder, file))
     result_files.write_results(folder, results)     # `tidy` takes them back if this ends here
-    model_folder.write_state(folder, [other for other in listed if other != name] + [name])      # from here on this one counts
+    model_folder.write_state(folder, [other for other in listed if other != name]
+                             + [name])      # from here on this one counts
 
 
 def _is_free(folder: str, name: str, parts: Mapping[str, str]) -> bool:
     """Whether no other checkpoint of the name is in `folder`; one with the same index has the same values."""
     index = os.path.join(folder, name + ".index")
-    return not os.path.exists(index) or files.sha256_of_file(index) == files.sha256_of_file(parts[name + ".index"])
+    return (not os.path.exists(index)
+            or files.sha256_of_file(index) == files.sha256_of_file(parts[name + ".index"]))
 
 
 def tidy(output_dir: str) -> None:
-    """Brings `best/` to what its list says: removes the checkpoints of before and half copies, writes the results that belong to it.
+    """Brings `best/` to what its list says: removes the checkpoints of before and half copies, writes the
+    results that belong to it.
 
     For who holds the lock of `output_dir`. Files of others stay.
     """
@@ -95,7 +102,8 @@ def tidy(output_dir: str) -> None:
 
 
 def require_own(output_dir: str) -> str:
-    """The path of `best/`. Raises UserError when that is something else than a folder: what is written there would lie elsewhere."""
+    """The path of `best/`. Raises UserError when that is something else than a folder: what is written there
+    would lie elsewhere."""
     folder = os.path.join(output_dir, FOLDER)
     if os.path.islink(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
         raise UserError("--output_dir: %s is %s, not a folder: the best checkpoint is kept there: rename it"
@@ -109,9 +117,11 @@ def is_better_lower(metric: str) -> bool:
 
 
 def find(output_dir: str, check_data: bool = True) -> Optional[str]:
-    """The prefix of the checkpoint in `best/`; None when there is none, or its copying was cut off, so that no list names it.
+    """The prefix of the checkpoint in `best/`; None when there is none, or its copying was cut off, so that
+    no list names it.
 
-    Raises UserError when it is damaged; that its data is, is seen only with `check_data`, which reads all of it.
+    Raises UserError when it is damaged; that its data is, is seen only with `check_data`, which reads all
+    of it.
     """
     folder = os.path.join(output_dir, FOLDER)
     if not model_folder.has_checkpoint(folder):
@@ -123,10 +133,11 @@ def find(output_dir: str, check_data: bool = True) -> Optional[str]:
 
 
 def choose(folder: str, flag_name: str) -> str:
-    """The checkpoint that a command takes which wants the best one: that in `best/`, else the newest in `folder`.
+    """The checkpoint that a command takes which wants the best one: that in `best/`, else the newest
+    in `folder`.
 
-    A line says so where there is a `best/` that was not finished. Raises UserError when the one in `best/` is damaged, or there is
-    none at all.
+    A line says so where there is a `best/` that was not finished. Raises UserError when the one in `best/` is
+    damaged, or there is none at all.
     """
     found = find(folder, check_data=False)
     if found:
@@ -148,20 +159,23 @@ def step_of_best(output_dir: str, metric: str) -> Optional[int]:
 
 
 def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> Optional[resume.Position]:
-    """How far the training had come at the checkpoint in `best/`; None when there is none that was judged by `metric`."""
+    """How far the training had come at the checkpoint in `best/`; None when there is none that was judged
+    by `metric`."""
     if step_of_best(output_dir, metric) is None:
         return None
     return resume.position(os.path.join(output_dir, FOLDER), accumulation_steps, check_data=False)
 
 
 def _value_of_best(folder: str, metric: str) -> Optional[float]:
-    """The number that the checkpoint in `folder` reached; None when there is none, or it was never counted."""
+    """The number that the checkpoint in `folder` reached; None when there is none, or it was
+    never counted."""
     value = _results_of_best(folder).get(metric)
     return None if value is None or math.isnan(value) else value
 
 
 def _results_of_best(folder: str) -> Mapping[str, Any]:
-    """The evaluation of the checkpoint in `folder`: by its seal, else, as older versions left it, by the file of its step."""
+    """The evaluation of the checkpoint in `folder`: by its seal, else, as older versions left it, by the file
+    of its step."""
     listed = checkpoint_list.names(folder)
     if not listed:
         return {}

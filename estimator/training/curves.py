@@ -26,7 +26,8 @@ class Chart(NamedTuple):
 
 def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections: Sequence[Section] = (),
                  evaluated: str = "newest") -> str:
-    """Writes the page from what lies in `output_dir`: event files, run_config.json and eval_results.json. Returns its path.
+    """Writes the page from what lies in `output_dir`: event files, run_config.json and eval_results.json.
+    Returns its path.
 
     Args:
       output_dir: the training's folder.
@@ -40,7 +41,8 @@ def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections:
     run = _read_if_there(os.path.join(output_dir, resume.RUN_FILE))
     figures = [_figure(chart, train, held_out, results) for chart in charts]
     sections = [Section("Evaluation of the %s checkpoint" % evaluated, [facts(
-                    [(name.replace("_", " "), value) for name, value in sorted(results.items())])] if results else ["None yet."]),
+                    [(name.replace("_", " "), value) for name, value in sorted(results.items())])] if results
+                        else ["None yet."]),
                 Section("Curves", [beside(*[figure for figure in figures if figure])]), *sections,
                 Section("How it was made", [run.get("command", ""), table(["what", "value"], sorted(
                     list(run.get("facts", {}).items()) + list(run.get("versions", {}).items())))])]
@@ -50,9 +52,11 @@ def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections:
 
 
 def read_curves(folder: str) -> Curves:
-    """The points of all event files in `folder`; of a step that was run twice, after a crash, the later one counts."""
+    """The points of all event files in `folder`; of a step that was run twice, after a crash, the later
+    one counts."""
     found: Dict[str, Dict[int, float]] = {}
-    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*")), key=os.path.getmtime):
+    for path in sorted(glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*")),
+                       key=os.path.getmtime):
         try:
             for event in tf.train.summary_iterator(path):
                 for value in event.summary.value:
@@ -75,7 +79,8 @@ def _figure(chart: Chart, train: Curves, held_out: Curves, results: Mapping[str,
     reference = None
     if chart.reference in results:
         reference = float(results[chart.reference]), chart.reference.replace("_", " ")
-    return line_chart(series, "step", chart.y_label, log_y=chart.log_y, reference=reference, caption=chart.title)
+    return line_chart(series, "step", chart.y_label, log_y=chart.log_y, reference=reference,
+                      caption=chart.title)
 
 
 def _read_if_there(path: str) -> Mapping[str, Any]:

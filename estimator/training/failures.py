@@ -1,4 +1,5 @@
-"""Turns errors of TensorFlow that the user can fix into one line, and checks that a step's numbers are finite."""
+"""Turns errors of TensorFlow that the user can fix into one line, and checks that a step's numbers
+are finite."""
 import contextlib
 import re
 from typing import Iterator, Mapping, Optional
@@ -21,7 +22,8 @@ _WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up"
 
 
 def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Operation:
-    """An op that fails, saying all of `numbers`, when one of them is NaN or infinite; `explained` makes it one line.
+    """An op that fails, saying all of `numbers`, when one of them is NaN or infinite; `explained` makes it
+    one line.
 
     Args:
       step: integer scalar, updates done so far.
@@ -30,13 +32,15 @@ def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Oper
     said = [NOT_FINITE, "step", step]
     for name, value in numbers.items():
         said += [name, value]
-    return tf.debugging.Assert(tf.reduce_all(tf.is_finite(tf.stack(list(numbers.values())))), said, summarize=1)
+    return tf.debugging.Assert(tf.reduce_all(tf.is_finite(tf.stack(list(numbers.values())))), said,
+                               summarize=1)
 
 
 @contextlib.contextmanager
 def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, output_dir: Optional[str] = None
               ) -> Iterator[None]:
-    """Turns a damaged record of `data`, numbers that are not finite and exhausted memory or disks into UserErrors.
+    """Turns a damaged record of `data`, numbers that are not finite and exhausted memory or disks
+    into UserErrors.
 
     Any other error passes: it is ours.
 
@@ -66,11 +70,13 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
 
 
 def _go_back(output_dir: Optional[str]) -> str:
-    """The weights of the newest checkpoint may be finite and lost all the same: says from where one may go on."""
+    """The weights of the newest checkpoint may be finite and lost all the same: says from where one may
+    go on."""
     kept = checkpoint_files.kept_in(output_dir) if output_dir else []
     if not kept:
         return ""
-    return "; start again in another folder with --init_checkpoint, one of %s, from before the loss rose" % ", ".join(kept)
+    return ("; start again in another folder with --init_checkpoint, one of %s, from before the loss rose"
+            % ", ".join(kept))
 
 
 def _not_finite(message: str) -> str:

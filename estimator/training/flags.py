@@ -14,7 +14,8 @@ Flags = TypeVar("Flags", bound="TrainingFlags")
 
 @dataclass(frozen=True)
 class TrainingFlags:
-    """How a model is trained, whatever it learns. A command's own dataclass adds its flags and may set other defaults."""
+    """How a model is trained, whatever it learns. A command's own dataclass adds its flags and may set
+    other defaults."""
     output_dir: str = flag("output", "folder for checkpoints, event files and results", on_resume=FREE)
     do_train: Optional[bool] = flag(None, "train; without it true, unless another do_ flag is true",
                                     on_resume=FREE)
@@ -23,38 +24,40 @@ class TrainingFlags:
     train_batch_size: Optional[int] = flag(32, "records of a batch")
     optimizer: str = flag(ADAMW, "update rule", OPTIMIZERS, on_resume=FIXED)
     learning_rate: float = flag(5e-5, "highest learning rate")
-    lr_schedule: str = flag(LINEAR_AFTER_WARMUP, "decay; reference: from step 0 on, as the older tools have it, with a jump "
-                            "where the warm-up ends", LR_SCHEDULES)
+    lr_schedule: str = flag(LINEAR_AFTER_WARMUP, "decay; reference: from step 0 on, as the older tools have "
+                            "it, with a jump where the warm-up ends", LR_SCHEDULES)
     layer_decay: float = flag(1.0, "factor on the learning rate for each layer further from the heads")
     scale_lr_by_batch: Optional[int] = flag(
-        None, "batch that --learning_rate was tuned for: the rate is multiplied by the square root of the records of an update "
-        "over it")
+        None, "batch that --learning_rate was tuned for: the rate is multiplied by the square root of the "
+        "records of an update over it")
     gradient_accumulation_steps: int = flag(
         1, "batches behind each update; the mean of their gradients is applied, and a step is an update")
     save_checkpoints_steps: int = flag(1000, "steps between checkpoints", on_resume=FREE)
     keep_checkpoint_max: int = flag(5, "newest checkpoints that are kept; 0: all", on_resume=FREE)
-    iterations_per_loop: Optional[int] = flag(None, "batches the NPU runs between two calls of the host; without it 100 there",
-                                              on_resume=FREE)
+    iterations_per_loop: Optional[int] = flag(
+        None, "batches the NPU runs between two calls of the host; without it 100 there", on_resume=FREE)
     log_steps: int = flag(100, "steps between lines of progress and points of the curves", on_resume=FREE)
-    device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix products can do at best, such "
-                                               "as 256 for an Ascend 910 in float16; the log then shows the utilization",
-                                               on_resume=FREE)
+    device_peak_tflops: Optional[float] = flag(None, "10^12 operations a second that a device's matrix "
+                                               "products can do at best, such as 256 for an Ascend 910 in "
+                                               "float16; the log then shows the utilization", on_resume=FREE)
     random_seed: int = flag(12345, "of initial values, order of the data and dropout")
-    allow_changes: bool = flag(False, "continue in --output_dir although flags or data differ from the previous run",
-                               on_resume=FREE)
-    backend: str = flag(devices.AUTO, "where to run; auto: on an NPU if there is one, else on the CPU or a GPU", devices.BACKENDS,
-                        on_resume=FREE)
+    allow_changes: bool = flag(
+        False, "continue in --output_dir although flags or data differ from the previous run", on_resume=FREE)
+    backend: str = flag(devices.AUTO, "where to run; auto: on an NPU if there is one, else on "
+                        "the CPU or a GPU", devices.BACKENDS, on_resume=FREE)
     precision_mode: Optional[str] = flag(None, "NPU: what is computed in float16; without it %s"
                                          % npu_options.DEFAULT_PRECISION_MODE, npu_options.PRECISION_MODES,
                                          works_on=NPU_ALONE)
-    modify_mixlist: Optional[str] = flag(None, "NPU: JSON file of ops that mixed precision treats in another way",
-                                         works_on=NPU_ALONE)
-    loss_scale: str = flag("none", "NPU: factor on the loss, against float16's range; an update that overflows is skipped",
-                           npu_options.LOSS_SCALES, on_resume=FIXED, works_on=NPU_ALONE)
-    loss_scale_value: Optional[float] = flag(None, "NPU: the fixed factor, or where the dynamic one begins; without it %g or %g"
-                                             % (npu_options.FIXED_LOSS_SCALE, npu_options.DYNAMIC_LOSS_SCALE))
-    npu_kernels: bool = flag(True, "NPU: train with its own gelu and dropout; false: with ours, whose dropout a resumed run "
-                             "draws again")
+    modify_mixlist: Optional[str] = flag(
+        None, "NPU: JSON file of ops that mixed precision treats in another way", works_on=NPU_ALONE)
+    loss_scale: str = flag(
+        "none", "NPU: factor on the loss, against float16's range; an update that overflows is skipped",
+        npu_options.LOSS_SCALES, on_resume=FIXED, works_on=NPU_ALONE)
+    loss_scale_value: Optional[float] = flag(
+        None, "NPU: the fixed factor, or where the dynamic one begins; without it %g or %g"
+        % (npu_options.FIXED_LOSS_SCALE, npu_options.DYNAMIC_LOSS_SCALE))
+    npu_kernels: bool = flag(True, "NPU: train with its own gelu and dropout; false: with ours, whose "
+                             "dropout a resumed run draws again")
     npu_options: Optional[str] = flag(None, "NPU: JSON file with further arguments of NPURunConfig",
                                       on_resume=FREE, works_on=NPU_ALONE)
 
@@ -63,8 +66,8 @@ class TrainingFlags:
         for name in ("do_train", "do_eval"):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, wanted)
-        self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps", "iterations_per_loop", "log_steps",
-                                "scale_lr_by_batch")
+        self.require_at_least_1("gradient_accumulation_steps", "save_checkpoints_steps",
+                                "iterations_per_loop", "log_steps", "scale_lr_by_batch")
         if self.keep_checkpoint_max < 0:
             raise ValueError("keep_checkpoint_max must be at least 0, got %d" % self.keep_checkpoint_max)
         if self.loss_scale_value is not None and self.loss_scale == "none":
@@ -87,13 +90,14 @@ class TrainingFlags:
 
     def device_options(self) -> NpuOptions:
         """What an NPU is told. Raises UserError for an options file that is none."""
-        return NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value, self.npu_kernels,
-                          npu_options.read_platform_options(self.npu_options))
+        return NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value,
+                          self.npu_kernels, npu_options.read_platform_options(self.npu_options))
 
     def choose_device(self) -> devices.Device:
         """The device by the flags and the environment. Raises UserError for what does not fit it."""
         device = devices.choose_device(self.backend, self.device_options(), self.iterations_per_loop)
-        ignored = [name for name in names_of(self, works_on=NPU_ALONE) if getattr(self, name) not in (None, "none")]
+        ignored = [name for name in names_of(self, works_on=NPU_ALONE)
+                   if getattr(self, name) not in (None, "none")]
         if device.name == devices.CPU and ignored:
             print("Ignored on the CPU: %s" % " ".join("--" + name for name in ignored))
         return device

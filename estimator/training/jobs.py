@@ -48,7 +48,8 @@ class Job(NamedTuple):
       best_metric: the number that decides which checkpoint is the best.
       charts: of the report.
       before_training: writes what the run keeps beside its checkpoints.
-      conclude: as `evaluate`, of the best checkpoint at the end, with files of predictions; None: what counts is the newest.
+      conclude: as `evaluate`, of the best checkpoint at the end, with files of predictions; None: what counts
+        is the newest.
       predict: writes the predictions for data without labels; None: none are wanted.
       next_command: what one would do with the model.
       patience: evaluations without a better one after which the training ends.
@@ -97,7 +98,8 @@ def training_config(flags: TrainingFlags, device: devices.Device, schedule: Sche
         print("--scale_lr_by_batch %d: the highest learning rate is %g" % (flags.scale_lr_by_batch, rate))
     return TrainingConfig(
         optimizer=flags.optimizer, learning_rate=rate, num_train_steps=schedule.num_train_steps,
-        num_warmup_steps=schedule.num_warmup_steps, random_seed=flags.random_seed, poly_power=schedule.poly_power,
+        num_warmup_steps=schedule.num_warmup_steps, random_seed=flags.random_seed,
+        poly_power=schedule.poly_power,
         lr_schedule=flags.lr_schedule, layer_decay=flags.layer_decay, accumulation_steps=accumulation,
         init_checkpoint=init_checkpoint, log_steps=flags.log_steps, start_step=start_step,
         iterations_per_loop=flags.iterations_per_loop or 1, keep_checkpoint_max=flags.keep_checkpoint_max,

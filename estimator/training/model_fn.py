@@ -57,23 +57,25 @@ class TrainingConfig:
     peak_flops: Optional[float] = None
 
 
-def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sentence_order: bool = True) -> ModelFn:
+def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
+                         has_sentence_order: bool = True) -> ModelFn:
     """Masked LM and sentence order over the batches of `input_fn`; without the latter its head is not built.
 
-    The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which says where event
-    files go.
+    The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which says
+    where event files go.
     """
     def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
-        batch = _trimmed(features) if training.device.on_host else features        # a device wants static shapes
+        batch = _trimmed(features) if training.device.on_host else features  # a device wants static shapes
         ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         kernels, dropout = _kernels(training, mode)
         encoded = modeling.build_encoder(
-            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout, kernels=kernels,
-            skip_padding=training.device.on_host, output_positions=heads.read_positions(batch["masked_lm_positions"]))
+            model, batch["input_ids"], batch["input_mask"], batch["segment_ids"], dropout=dropout,
+            kernels=kernels, skip_padding=training.device.on_host,
+            output_positions=heads.read_positions(batch["masked_lm_positions"]))
         masked_lm = heads.masked_lm(model, encoded, None, ids, weights, kernels)
         losses = {"masked_lm_loss": masked_lm.loss}
         if has_sentence_order:
@@ -83,12 +85,14 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig, has_sent
 
         if mode == tf.estimator.ModeKeys.TRAIN:
             right = tf.cast(tf.equal(masked_lm.predictions, ids), tf.float32)
-            shown = {"masked_lm_accuracy": heads.weighted_mean(right, weights), "perplexity": tf.exp(masked_lm.loss)}
+            shown = {"masked_lm_accuracy": heads.weighted_mean(right, weights),
+                     "perplexity": tf.exp(masked_lm.loss)}
             if has_sentence_order:
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
             return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir)
-        numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights), num_examples=streaming_metrics.count(is_real))
+        numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights),
+                       num_examples=streaming_metrics.count(is_real))
         if has_sentence_order:
             numbers.update(streaming_metrics.sentence_order_metrics(order, order_labels, is_real))
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=numbers)
@@ -99,8 +103,9 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
                         class_weights: Sequence[float] = ()) -> ModelFn:
     """One of `num_labels` classes, or with 0 a number, over the batches of `input_fn`.
 
-    The function takes features, whose batch is of static size, and a mode, TRAIN or PREDICT, which gives probabilities, float
-    [batch, num_labels], in a regression the number, [batch, 1]; and is_real_example, int32 [batch].
+    The function takes features, whose batch is of static size, and a mode, TRAIN or PREDICT, which gives
+    probabilities, float [batch, num_labels], in a regression the number, [batch, 1]; and is_real_example,
+    int32 [batch].
 
     Args:
       model, training: as above.
@@ -114,7 +119,8 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
 
         kernels, dropout = _kernels(training, mode)
         encoded = modeling.build_encoder(
-            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout, kernels=kernels,
+            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout,
+            kernels=kernels,
             skip_padding=features["input_ids"].shape[1].value is None,     # else all shapes are to be static
             output_positions=tf.zeros_like(features["input_ids"][:, :1]))
         found = _classifier(model, encoded, num_labels, labels, weights, dropout)
@@ -122,10 +128,12 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
         if mode == tf.estimator.ModeKeys.TRAIN:
             shown = {}
             if num_labels:
-                shown["eval_accuracy"] = tf.reduce_mean(tf.cast(tf.equal(found.predictions, labels), tf.float32))
+                shown["eval_accuracy"] = tf.reduce_mean(tf.cast(tf.equal(found.predictions, labels),
+                                                                tf.float32))
             return _train_spec(model, training, features, found.loss, {}, shown, config and config.model_dir,
                                heads.CLASSIFIER_PREFIXES)
-        outputs = found.predictions[:, tf.newaxis] if isinstance(found, heads.Regressed) else found.probabilities
+        outputs = (found.predictions[:, tf.newaxis] if isinstance(found, heads.Regressed)
+                   else found.probabilities)
         return tf.estimator.EstimatorSpec(mode, predictions={"outputs": outputs,
                                                              "is_real_example": features["is_real_example"]})
     return model_fn
@@ -145,7 +153,8 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
     with tf.Graph().as_default():
         heads.declare_variables(model, num_labels, has_sentence_order)
         if optimizer:
-            optimizers.make_optimizer(optimizer, model, learning_rate=0.0).make_slots(tf.trainable_variables())
+            optimizers.make_optimizer(optimizer, model,
+                                      learning_rate=0.0).make_slots(tf.trainable_variables())
         plan = checkpoint_files.plan_loading(checkpoint, model, with_slots=bool(optimizer),
                                      new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
         checkpoint_files.check_data(checkpoint, plan.assignment_map)
@@ -153,8 +162,8 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
 
 
 def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
-    """A batch of records without the columns that are padding in all of them: [batch, up to the longest], or a few more where
-    attention is faster with a length like that."""
+    """A batch of records without the columns that are padding in all of them: [batch, up to the longest], or
+    a few more where attention is faster with a length like that."""
     def columns(counted: tf.Tensor) -> tf.Tensor:
         return tf.maximum(tf.reduce_max(tf.cast(tf.where(counted > 0)[:, 1], tf.int32)) + 1, 1)
     length, predictions = columns(features["input_mask"]), columns(features["masked_lm_weights"])
@@ -164,9 +173,9 @@ def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
     return {name: features[name][:, :end] for name, end in ends.items()}
 
 
-def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
-                weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None
-                ) -> Union[heads.Classified, heads.Regressed]:
+def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
+                labels: Optional[tf.Tensor] = None, weights: Optional[tf.Tensor] = None,
+                dropout: Optional[Dropout] = None) -> Union[heads.Classified, heads.Regressed]:
     """The head of a fine-tuned model; num_labels 0 means a regression."""
     if num_labels:
         return heads.classifier(model, encoded, num_labels, labels, weights, dropout)
@@ -174,21 +183,23 @@ def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
 
 
 def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dropout]]:
-    """(kernels, dropout): the backend's own in training graphs alone, so that every other graph is stock TensorFlow."""
+    """(kernels, dropout): the backend's own in training graphs alone, so that every other graph is
+    stock TensorFlow."""
     if mode != tf.estimator.ModeKeys.TRAIN:
         return STOCK, None
     own = training.device.training_kernels(training.random_seed)
     if own is not None:
         gelu, dropout = own
         return STOCK._replace(gelu=gelu), dropout
-    seed = training.random_seed + RANK_SEED * training.device.world.rank    # ranks must not drop the same places
+    # ranks must not drop the same places
+    seed = training.random_seed + RANK_SEED * training.device.world.rank
     dropout = stateless_dropout(seed, optimizers.batches_taken())
     return host_kernels.TRAINING if training.device.on_host else STOCK, dropout
 
 
-def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor], loss: tf.Tensor,
-                losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor], event_dir: Optional[str],
-                new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
+def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor],
+                loss: tf.Tensor, losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor],
+                event_dir: Optional[str], new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
     """Initial values, the update, what goes into the event files and onto the console.
 
     Args:
@@ -197,15 +208,17 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
       losses: the parts of `loss` by name, to be shown beside it as means.
       shown: further scalars for the curves, looked at every `log_steps`.
       event_dir: for the curves; None: no event file.
-      new_prefixes: as in `checkpoint_files.plan_loading`. A head that is new has no moments either, and the others' moments
-        are of another task: without such prefixes, and only then, the file's moments are taken over.
+      new_prefixes: as in `checkpoint_files.plan_loading`. A head that is new has no moments either, and the
+        others' moments are of another task: without such prefixes, and only then, the file's moments are
+        taken over.
     """
     step = tf.train.get_or_create_global_step()
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
-                                            training.num_warmup_steps, training.poly_power, training.lr_schedule)
+                                            training.num_warmup_steps, training.poly_power,
+                                            training.lr_schedule)
     losses, device = dict(losses, loss=loss), training.device
-    optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate, layer_decay=training.layer_decay,
-                                          fused=device.on_host)
+    optimizer = optimizers.make_optimizer(training.optimizer, model, learning_rate,
+                                          layer_decay=training.layer_decay, fused=device.on_host)
     loss_scale = device.loss_scale_manager()
 
     def check(norm: tf.Tensor) -> tf.Operation:
@@ -214,15 +227,15 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                                        check=check if device.on_host else None,
                                        wrap=lambda rule: device.wrap(rule, loss_scale))
     if training.init_checkpoint:
-        checkpoint_files.load(checkpoint_files.plan_loading(training.init_checkpoint, model, new_prefixes=new_prefixes,
-                                               with_slots=not new_prefixes))
+        checkpoint_files.load(checkpoint_files.plan_loading(
+            training.init_checkpoint, model, new_prefixes=new_prefixes, with_slots=not new_prefixes))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()
     else:                                      # a loss scale's wrapper updates now and then, out of reach
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
-    progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features) if device.on_host else {},
-                            event_dir if device.world.is_first else None)
+    progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features)
+                            if device.on_host else {}, event_dir if device.world.is_first else None)
     tidy = [checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max, keep_graphs=device.on_host)
             ] if event_dir and device.world.is_first else []
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
@@ -230,12 +243,14 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
 
 
 def _pace(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor]) -> Pace:
-    """Sizes of a step on all devices. Records have as many predictions for each token as a full one has room for."""
+    """Sizes of a step on all devices. Records have as many predictions for each token as a full one has
+    room for."""
     world, (batch_size, seq_length) = training.device.world, features["input_ids"].shape.as_list()
     slots = features["masked_lm_ids"].shape[1].value / seq_length if "masked_lm_ids" in features else 0.0
 
     def flops_of(tokens: float) -> float:
         return flops.training_flops(model, batch_size * world.size, tokens, slots * tokens)
     return Pace(training.num_train_steps, training.log_steps, batch_size * world.size,
-                batch_size * world.size * (seq_length or 0), training.accumulation_steps, training.iterations_per_loop,
+                batch_size * world.size * (seq_length or 0), training.accumulation_steps,
+                training.iterations_per_loop,
                 training.start_step, flops_of, training.peak_flops and training.peak_flops * world.size)

@@ -13,7 +13,7 @@ from etl.common import files
 from etl.common.command_line import UserError
 
 GIGA, TERA = 1e9, 1e12
-TFLOPS = 256.0                                 # an Ascend 910's float16 rate, as published, unless it is given
+TFLOPS = 256.0  # an Ascend 910's float16 rate, as published, unless it is given
 PLACES_SHOWN = 5
 MEMORY_OF_THE_UPDATE = ("parameters", "gradients", "optimizer", "accumulation")
 
@@ -30,8 +30,9 @@ ONLY_A_DEVICE_CAN_TELL = (
 
 
 def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool) -> Dict[str, int]:
-    """How many of the device's kernels a training graph holds, with --npu_kernels: one gelu for each layer and for the masked
-    LM's transform; one dropout for the embeddings, three for each layer, one for a classifier."""
+    """How many of the device's kernels a training graph holds, with --npu_kernels: one gelu for each
+    layer and for the masked LM's transform; one dropout for the embeddings, three for each layer, one for
+    a classifier."""
     if not npu_kernels:
         return {devices.GELU_OP: 0, devices.DROPOUT_OP: 0}
     layers = model.num_hidden_layers * (model.inner_group_num or 1)
@@ -41,8 +42,10 @@ def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool) 
 
 
 def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str]) -> int:
-    """Builds the graphs of a job, says the report and writes it as JSON, if wanted; 1 when something would fail."""
-    report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm), memory_gb)
+    """Builds the graphs of a job, says the report and writes it as JSON, if wanted; 1 when something
+    would fail."""
+    report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm),
+                         memory_gb)
     print("\n".join(lines_of(report)))
     if report_file:
         files.write_json(report_file, report)
@@ -57,11 +60,13 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
     peak = flags.device_peak_tflops or TFLOPS
     with tf.Graph().as_default() as graph:
         batches = job.batches(0)()
-        features = batches if isinstance(batches, Mapping) else tf.data.make_initializable_iterator(batches).get_next()
+        features = batches if isinstance(batches,
+                                         Mapping) else tf.data.make_initializable_iterator(batches).get_next()
         _require_static(features)
         tf.train.get_or_create_global_step()
         spec = _call_model_fn(estimator, features, tf.estimator.ModeKeys.TRAIN)
-        shown = [hook.before_run(None).fetches for hook in spec.training_hooks if isinstance(hook, ProgressHook)]
+        shown = [hook.before_run(None).fetches
+                 for hook in spec.training_hooks if isinstance(hook, ProgressHook)]
         ops = step_graph.step_ops([spec.train_op, spec.loss] + tf.nest.flatten(shown))
         memory, flops = step_graph.memory_of(graph, ops), step_graph.flops_of(ops)
     faults = step_graph.faults_of(ops) + step_graph.kernel_faults(ops, wanted)
@@ -81,10 +86,10 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
         "faults": [fault._asdict() for fault in faults],
         "kernels": {name: len(names) for name, names in step_graph.kernels_of(ops).items()},
         "kernels_wanted": dict(wanted), "npu_optimizers": sessions.optimizer_entries(session_config),
-        "loop": loops_of(job.schedule.num_train_steps, flags.save_checkpoints_steps, flags.iterations_per_loop or 1,
-                         flags.gradient_accumulation_steps),
-        "memory_bytes": memory, "memory_of_the_update_bytes": needed, "memory_limit_bytes": int(memory_gb * GIGA),
-        "matmul_flops": flops, "peak_tflops": peak,
+        "loop": loops_of(job.schedule.num_train_steps, flags.save_checkpoints_steps,
+                         flags.iterations_per_loop or 1, flags.gradient_accumulation_steps),
+        "memory_bytes": memory, "memory_of_the_update_bytes": needed,
+        "memory_limit_bytes": int(memory_gb * GIGA), "matmul_flops": flops, "peak_tflops": peak,
         "seconds_of_a_batch_at_least": sum(flops.values()) / (peak * TERA),
         "records_of_a_batch": features["input_ids"].shape.as_list()[0],
         "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
@@ -93,9 +98,10 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
         "only_a_device_can_tell": list(ONLY_A_DEVICE_CAN_TELL)}
 
 
-def loops_of(num_train_steps: int, save_checkpoints_steps: int, iterations_per_loop: int, accumulation_steps: int
-             ) -> Dict[str, int]:
-    """What becomes of a training in loops; the trainer has refused numbers that do not end with a whole one."""
+def loops_of(num_train_steps: int, save_checkpoints_steps: int, iterations_per_loop: int,
+             accumulation_steps: int) -> Dict[str, int]:
+    """What becomes of a training in loops; the trainer has refused numbers that do not end with a
+    whole one."""
     batches = num_train_steps * accumulation_steps
     return {"num_train_steps": num_train_steps, "batches_of_a_step": accumulation_steps, "batches": batches,
             "batches_of_a_loop": iterations_per_loop, "loops": batches // iterations_per_loop,
@@ -106,7 +112,8 @@ def memory_faults(needed: int, limit: float) -> List[Any]:
     """A fault when the update alone, in bytes, does not fit."""
     if needed <= limit:
         return []
-    return [step_graph.Fault("parameters, gradients, optimizer and accumulation need %.3g GB of %.3g" % (needed / GIGA, limit / GIGA), (),
+    return [step_graph.Fault("parameters, gradients, optimizer and accumulation need %.3g GB of %.3g"
+                             % (needed / GIGA, limit / GIGA), (),
                   "take a smaller model, or --gradient_accumulation_steps 1, which keeps no sums")]
 
 
@@ -116,24 +123,30 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     total_flops, seconds = sum(flops.values()), report["seconds_of_a_batch_at_least"]
     half = memory["activations"] / 2
     kept = half if report["activations_are_half_precision"] else memory["activations"]
-    lines = ["", "Graph of one batch: {:,} ops, {:,} parameters".format(report["ops"], report["parameters"]),
-             "  told to the device: " + ", ".join("%s %s" % pair for pair in sorted(report["run_arguments"].items())),
-             "Loops: {batches:,} batches ({num_train_steps:,} steps of {batches_of_a_step}) in {loops:,} loops of "
-             "{batches_of_a_loop}; a checkpoint every {loops_between_checkpoints:,} loops and at the end".format(**loop),
-             "Memory of {:.1f} GB: {:.2f} for the update ({})".format(
-                 report["memory_limit_bytes"] / GIGA, report["memory_of_the_update_bytes"] / GIGA,
-                 ", ".join("%s %.2f" % (name, memory[name] / GIGA) for name in MEMORY_OF_THE_UPDATE)),
-             "  activations that the backward pass reads: %.2f GB in float32, %.2f in float16; fused ops keep less"
-             % (memory["activations"] / GIGA, half / GIGA)]
+    lines = [
+        "", "Graph of one batch: {:,} ops, {:,} parameters".format(report["ops"], report["parameters"]),
+        "  told to the device: " + ", ".join("%s %s" % pair
+                                             for pair in sorted(report["run_arguments"].items())),
+        "Loops: {batches:,} batches ({num_train_steps:,} steps of {batches_of_a_step}) in "
+        "{loops:,} loops of {batches_of_a_loop}; a checkpoint every "
+        "{loops_between_checkpoints:,} loops and at the end".format(**loop),
+        "Memory of {:.1f} GB: {:.2f} for the update ({})".format(
+            report["memory_limit_bytes"] / GIGA, report["memory_of_the_update_bytes"] / GIGA,
+            ", ".join("%s %.2f" % (name, memory[name] / GIGA) for name in MEMORY_OF_THE_UPDATE)),
+        "  activations that the backward pass reads: %.2f GB in float32, %.2f in float16; fused ops keep less"
+        % (memory["activations"] / GIGA, half / GIGA)]
     if report["memory_of_the_update_bytes"] + kept > report["memory_limit_bytes"]:
-        lines.append("  that may not fit: a smaller --train_batch_size with --gradient_accumulation_steps keeps less")
-    lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s at least %.3g s, "
-                 "at most %.0f records/s" % (total_flops, flops["forward"], flops["backward"], report["peak_tflops"], seconds,
-                                             report["records_of_a_batch"] / seconds))
+        lines.append("  that may not fit: a smaller --train_batch_size with --gradient_accumulation_steps "
+                     "keeps less")
+    lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s "
+                 "at least %.3g s, at most %.0f records/s"
+                 % (total_flops, flops["forward"], flops["backward"], report["peak_tflops"], seconds,
+report["records_of_a_batch"] / seconds))
     entries = ["NpuOptimizer with " + ", ".join("%s %s" % pair for pair in sorted(entry.items()))
                for entry in report["npu_optimizers"]]
     lines.append("Session: " + ("; ".join(entries) or "no NpuOptimizer"))
-    lines.append("The device's kernels: " + ", ".join("%s %d (at least %d)" % (name, count, report["kernels_wanted"][name])
+    lines.append("The device's kernels: " + ", ".join("%s %d (at least %d)"
+                                                      % (name, count, report["kernels_wanted"][name])
                                                       for name, count in report["kernels"].items()))
     lines += ["Not checked: " + text for text in report["not_checked"]]
     lines += ["Only a device can tell: " + text for text in report["only_a_device_can_tell"]]
@@ -141,8 +154,10 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
         places = list(fault["places"][:PLACES_SHOWN])
         more = len(fault["places"]) - len(places)
         places += ["and %d more" % more] if more else []
-        lines.append("WOULD FAIL: " + ": ".join(filter(None, [fault["what"], ", ".join(places), fault["change"]])))
-    return lines + ["Nothing found that would fail" if not report["faults"] else "Faults: %d" % len(report["faults"])]
+        lines.append("WOULD FAIL: "
+                     + ": ".join(filter(None, [fault["what"], ", ".join(places), fault["change"]])))
+    return lines + ["Nothing found that would fail" if not report["faults"]
+                    else "Faults: %d" % len(report["faults"])]
 
 
 def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> tf.estimator.EstimatorSpec:
@@ -150,11 +165,13 @@ def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> tf
 
 
 def _require_static(features: Mapping[str, Any]) -> None:
-    """Raises UserError for batches of which nothing could be counted: the model cannot be built for a device of them."""
-    dynamic = ["%s %s" % (name, value.shape) for name, value in sorted(features.items()) if not value.shape.is_fully_defined()]
+    """Raises UserError for batches of which nothing could be counted: the model cannot be built for a device
+    of them."""
+    dynamic = ["%s %s" % (name, value.shape)
+               for name, value in sorted(features.items()) if not value.shape.is_fully_defined()]
     if dynamic:
-        raise UserError("input_fn's batches have shapes that only the run knows, which a device cannot take: %s: make them "
-                        "static (drop_remainder)" % ", ".join(dynamic))
+        raise UserError("input_fn's batches have shapes that only the run knows, which a device cannot take: "
+                        "%s: make them static (drop_remainder)" % ", ".join(dynamic))
 
 
 def _placeholders(features: Mapping[str, Any]) -> Dict[str, Any]:

@@ -20,7 +20,8 @@ def write_results(folder: str, results: Mapping[str, Any]) -> None:
 
 def plain(results: Mapping[str, Any]) -> Dict[str, Any]:
     """The same, sorted, with Python's own numbers instead of NumPy's."""
-    return {name: value.item() if isinstance(value, np.generic) else value for name, value in sorted(results.items())}
+    return {name: value.item() if isinstance(value, np.generic) else value
+            for name, value in sorted(results.items())}
 
 
 def write_curve_points(folder: str, step: int, results: Mapping[str, Any]) -> None:

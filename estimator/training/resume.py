@@ -1,4 +1,5 @@
-"""Checks whether a run may resume in a folder, and from where; writes `run_config.json`, the record of each run."""
+"""Checks whether a run may resume in a folder, and from where; writes `run_config.json`, the record of
+each run."""
 import dataclasses
 import hashlib
 import json
@@ -20,31 +21,35 @@ RUN_FILE = "run_config.json"
 
 
 def check_model(folder: str, description: ModelFolder) -> None:
-    """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a model's would replace;
-    checkpoints that nothing describes, or of another model; then it names the field and both values. Also for a folder whose
-    name TensorFlow would take for a pattern.
+    """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a
+    model's would replace; checkpoints that nothing describes, or of another model; then it names the field
+    and both values. Also for a folder whose name TensorFlow would take for a pattern.
     """
     checkpoint_list.require_no_pattern(folder, "output_dir")
     if not model_folder.has_checkpoint(folder):
         if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
-            raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder" % folder)
+            raise UserError("--output_dir: %s holds samples of etl.build_pretrain: give another folder"
+                            % folder)
         return
     if not os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE)):
-        raise UserError("--output_dir: %s holds a checkpoint, but no %s that describes it: give another folder, and this one as "
-                        "--init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
+        raise UserError("--output_dir: %s holds a checkpoint, but no %s that describes it: give another "
+                        "folder, and this one as --init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
         _require_same(folder, name, value, now[name])
 
 
-def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_changes: bool = False) -> List[str]:
+def check_training(folder: str, flags: Any, facts: Mapping[str, str],
+                   allow_changes: bool = False) -> List[str]:
     """Checks that the checkpoints in `folder`, if it has any, are of the training that is to resume there.
 
     Args:
       folder: the output folder, which may be missing.
-      flags: the command's config; each field says how it behaves on resume. Content is compared in `check_model` or by facts.
+      flags: the command's config; each field says how it behaves on resume. Content is compared in
+        `check_model` or by facts.
       facts: what the training started from and what it reads; must be what `write_run` wrote.
-      allow_changes: whether it may go on although flags or facts have changed; those that are FIXED never may.
+      allow_changes: whether it may go on although flags or facts have changed; those that are FIXED
+        never may.
 
     Returns:
       The changes that were allowed: `train_batch_size was 8, is now 16`.
@@ -54,7 +59,7 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
     checkpoint_list.check(folder)
     path = os.path.join(folder, RUN_FILE)
     if not model_folder.has_checkpoint(folder) or not os.path.exists(path):
-        return []                              # nothing to go on from, or nothing is known about how it was made
+        return []  # nothing to go on from, or nothing is known about how it was made
     run = _read_run(path)
     before = dict(run["flags"], **run["facts"])
     now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
@@ -62,15 +67,17 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str], allow_chan
         if name in before:
             _require_same(folder, name, before[name], now[name])
     compared = [name for name in [*names_of(flags, on_resume=SAME), *facts] if name in before]
-    changes = ["%s was %s, is now %s" % (name, before[name], now[name]) for name in compared if before[name] != now[name]]
+    changes = ["%s was %s, is now %s" % (name, before[name], now[name])
+               for name in compared if before[name] != now[name]]
     if changes and not allow_changes:
-        raise UserError("--output_dir: %s holds a different run: %s. Use another folder, the previous flags, or "
-                        "--allow_changes to continue with the new ones" % (folder, "; ".join(changes)))
+        raise UserError("--output_dir: %s holds a different run: %s. Use another folder, the previous flags, "
+                        "or --allow_changes to continue with the new ones" % (folder, "; ".join(changes)))
     return changes
 
 
 def flag_of_run(folder: str, name: str) -> Any:
-    """A flag's value in the training that was last at work in `folder`; None where nothing is known of one."""
+    """A flag's value in the training that was last at work in `folder`; None where nothing is known
+    of one."""
     path = os.path.join(folder, RUN_FILE)
     return _read_run(path)["flags"].get(name) if os.path.exists(path) else None
 
@@ -80,15 +87,16 @@ class Position(NamedTuple):
 
     Attributes:
       step: updates, as global_step counts them.
-      batches: taken, whatever became of their updates; the place in the data, in the schedule of evaluations and in the run.
+      batches: taken, whatever became of their updates; the place in the data, in the schedule of evaluations
+        and in the run.
     """
     step: int = 0
     batches: int = 0
 
 
 def position(folder: str, accumulation_steps: int = 1, check_data: bool = True) -> Position:
-    """That of the latest checkpoint in `folder`. One that an older release wrote does not count batches: there they are
-    `accumulation_steps` for each update.
+    """That of the latest checkpoint in `folder`. One that an older release wrote does not count batches:
+    there they are `accumulation_steps` for each update.
 
     Raises UserError when that one is not of a training, or, with `check_data`, when a value in it is damaged.
     """
@@ -97,13 +105,14 @@ def position(folder: str, accumulation_steps: int = 1, check_data: bool = True) 
     prefix = checkpoint_files.resolve(folder, "output_dir")
     shapes = checkpoint_files.read_shapes(prefix)
     if "global_step" not in shapes:
-        raise UserError("--output_dir: %s: no training wrote it, since it has no global_step: give it as --init_checkpoint, "
-                        "and another folder" % prefix)
+        raise UserError("--output_dir: %s: no training wrote it, since it has no global_step: give it as "
+                        "--init_checkpoint, and another folder" % prefix)
     if check_data:
         checkpoint_files.check_data(prefix, shapes)
     step = int(tf.train.load_variable(prefix, "global_step"))
     counts = BATCHES_TAKEN in shapes
-    return Position(step, int(tf.train.load_variable(prefix, BATCHES_TAKEN)) if counts else step * accumulation_steps)
+    return Position(step, int(tf.train.load_variable(prefix, BATCHES_TAKEN)) if counts
+                    else step * accumulation_steps)
 
 
 def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mapping[str, str]) -> None:
@@ -111,11 +120,13 @@ def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mappin
     files.write_json(os.path.join(folder, RUN_FILE), {
         "command": "python -m %s %s" % (command, describe(flags)), "flags": dataclasses.asdict(flags),
         "backend": backend, "facts": dict(facts),
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": np.__version__}})
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
+                     "numpy": np.__version__}})
 
 
 def file_fact(path: str) -> str:
-    """A file's name and what tells its content from another's, wherever it lies: `train.tsv (0123456789ab)`."""
+    """A file's name and what tells its content from another's, wherever it lies: `train.tsv
+    (0123456789ab)`."""
     return "%s (%s)" % (os.path.basename(path), files.sha256_of_file(path)[:12])
 
 
@@ -124,7 +135,8 @@ def files_fact(paths: Sequence[str]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         found = files.fingerprint(path)
-        digest.update(("%s %d %s\n" % (os.path.basename(path), found["bytes"], found["sha256_of_ends"])).encode())
+        digest.update(("%s %d %s\n" % (os.path.basename(path), found["bytes"],
+                                       found["sha256_of_ends"])).encode())
     return digest.hexdigest()
 
 
@@ -151,5 +163,5 @@ def _model_facts(description: ModelFolder) -> Dict[str, Any]:
 
 def _require_same(folder: str, name: str, before: Any, now: Any) -> None:
     if before != now:
-        raise UserError("--output_dir: %s holds a model whose %s is %s, not %s: give another folder, or remove it"
-                        % (folder, name, before, now))
+        raise UserError("--output_dir: %s holds a model whose %s is %s, not %s: give another "
+                        "folder, or remove it" % (folder, name, before, now))

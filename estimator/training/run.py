@@ -1,4 +1,5 @@
-"""What a training command does, in order: find the start, train in parts, evaluate the best checkpoint, report.
+"""What a training command does, in order: find the start, train in parts, evaluate the best
+checkpoint, report.
 
 What is trained, and on which data, is a `Job`; pretraining and every kind of fine-tuning make one.
 """
@@ -33,7 +34,8 @@ def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder
     Raises UserError when the folder holds another model or another training, or nothing to evaluate.
     """
     resume.check_model(flags.output_dir, folder)
-    facts = {"training data": "of SHA-256 " + training_data, "initial values": resume.checkpoint_fact(init_checkpoint),
+    facts = {"training data": "of SHA-256 " + training_data,
+             "initial values": resume.checkpoint_fact(init_checkpoint),
              "number of devices": str(device.world.size)}
     if flags.do_train:
         for change in resume.check_training(flags.output_dir, flags, facts, flags.allow_changes):
@@ -50,16 +52,17 @@ def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder
 def make_estimator(job: Job) -> tf.estimator.Estimator:
     """The Estimator of the job's model, on its device."""
     if job.flags.do_train:
-        job.batches(0)                         # refuses data that does not fill a batch before anything is written
-    return job.device.make_estimator(job.model_fn(job.training_config()), job.flags.output_dir, job.flags.run_options())
+        job.batches(0)  # refuses data that does not fill a batch before anything is written
+    return job.device.make_estimator(job.model_fn(job.training_config()), job.flags.output_dir,
+                                     job.flags.run_options())
 
 
 def run(job: Job) -> Optional[Results]:
     """Trains, evaluates, reports and predicts, as the flags say.
 
     Returns:
-      The results of the best checkpoint, where the job concludes with that one; None on other ranks than the first, and
-      after SIGTERM.
+      The results of the best checkpoint, where the job concludes with that one; None on other ranks than the
+      first, and after SIGTERM.
     """
     flags, estimator = job.flags, make_estimator(job)
     if not job.device.world.is_first:

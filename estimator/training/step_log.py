@@ -1,4 +1,5 @@
-"""The log of a training: a line every few steps with progress, losses, speed and time left; and points of curves."""
+"""The log of a training: a line every few steps with progress, losses, speed and time left; and points
+of curves."""
 import functools
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
@@ -9,32 +10,33 @@ from estimator.optimization import optimizers
 from etl.common.progress_line import clock
 
 
-CALLS_THAT_PREPARE = 2                         # the session: one for what is fetched with a line, one for the other calls
+CALLS_THAT_PREPARE = 2  # the session: one for what is fetched with a line, one for the other calls
 
 
 class Pace(NamedTuple):
     """What a training step is, in numbers."""
-    num_train_steps: int                       # updates in all
-    log_steps: int                             # updates between lines
-    batch_size: int                            # records of a batch
-    batch_tokens: float                        # tokens of a batch, padding included; unless they are measured
-    accumulation_steps: int = 1                # batches behind an update
-    batches_per_call: int = 1                  # more than 1 in an offloaded loop
-    start_step: int = 0                        # updates where the command began; it may train in several parts
+    num_train_steps: int                    # updates in all
+    log_steps: int                          # updates between lines
+    batch_size: int                         # records of a batch
+    batch_tokens: float                     # tokens of a batch, padding included; unless they are measured
+    accumulation_steps: int = 1             # batches behind an update
+    batches_per_call: int = 1               # more than 1 in an offloaded loop
+    start_step: int = 0                     # updates where the command began; it may train in several parts
     flops_of: Callable[[float], float] = lambda tokens: 0.0    # operations of a batch of so many tokens
     peak_flops: Optional[float] = None         # operations a second that the devices can do
 
 
 def host_measures(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
-    """What a step on the host tells of its batch, for `ProgressHook`: how long it waited for it, float64 in seconds, and its
-    tokens without padding."""
+    """What a step on the host tells of its batch, for `ProgressHook`: how long it waited for it, float64 in
+    seconds, and its tokens without padding."""
     begin = tf.timestamp()
     with tf.control_dependencies([begin, next(iter(features.values()))]):
         return {"seconds_waiting": tf.timestamp() - begin, "tokens": tf.reduce_sum(features["input_mask"])}
 
 
 class ProgressHook(tf.train.SessionRunHook):
-    """Writes a line after a command's first step, whenever `log_steps` are done, and after the last, and points of the curves.
+    """Writes a line after a command's first step, whenever `log_steps` are done, and after the last, and
+    points of the curves.
 
     The losses in a line are means over the steps since the line before. The pace leaves out the calls that
     prepare a session; a call that is a loop takes so long that the second one counts.
@@ -46,7 +48,8 @@ class ProgressHook(tf.train.SessionRunHook):
         """
         Args:
           losses: scalars by name; their means are shown.
-          shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the line, too.
+          shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the
+            line, too.
           pace: sizes and intervals.
           measures: see `host_measures`; without them the time spent waiting is not told.
           event_dir: where the curves go; None: nowhere.
@@ -102,21 +105,24 @@ class ProgressHook(tf.train.SessionRunHook):
         return begins or before // self._pace.log_steps != after // self._pace.log_steps or ends
 
     def _updates_after(self, batches: int) -> int:
-        """Updates of the whole training after so many batches of this session, those that overflowed included."""
+        """Updates of the whole training after so many batches of this session, those that
+        overflowed included."""
         return (self._before + batches) // self._pace.accumulation_steps
 
     def _tell(self, step: int, shown: Dict[str, float]) -> None:
-        """Writes a line, and points of the curves at `step`, which counts the updates that did not overflow."""
+        """Writes a line, and points of the curves at `step`, which counts the updates that did
+        not overflow."""
         means = {name: total / self._calls for name, total in self._sums.items()}
         updates = self._updates_after(self._batches)
-        text, points = progress_line(updates, self._pace.num_train_steps, means, shown["learning_rate"]), dict(means, **shown)
+        text, points = progress_line(updates, self._pace.num_train_steps, means,
+                                     shown["learning_rate"]), dict(means, **shown)
         if self._timed is not None:
             batches, begin = self._batches - self._timed[0], self._timed[1]
             seconds = max(1e-9, time.time() - begin)
             tokens = self._measured.get("tokens", batches * self._pace.batch_tokens)
             flops = batches * self._pace.flops_of(tokens / batches)
-            points.update(examples_per_second=batches * self._pace.batch_size / seconds, tokens_per_second=tokens / seconds,
-                          model_flops_per_second=flops / seconds)
+            points.update(examples_per_second=batches * self._pace.batch_size / seconds,
+                          tokens_per_second=tokens / seconds, model_flops_per_second=flops / seconds)
             if self._pace.peak_flops:
                 points["share_of_peak"] = flops / seconds / self._pace.peak_flops
             if "seconds_waiting" in self._measured:
@@ -145,7 +151,8 @@ class ProgressHook(tf.train.SessionRunHook):
 
 def progress_line(step: int, total_steps: int, losses: Mapping[str, float], learning_rate: float) -> str:
     """`step 100/2000  loss 9.1234  masked_lm_loss 8.4302  lr 0.00012`."""
-    names: List[str] = sorted(losses, key=lambda name: name != "loss")   # the sum first, the parts as they come
+    names: List[str] = sorted(losses,
+                              key=lambda name: name != "loss")   # the sum first, the parts as they come
     parts = ["step %d/%d" % (step, total_steps)] + ["%s %.4f" % (name, losses[name]) for name in names]
     return "  ".join(parts + ["lr %.3g" % learning_rate])
 

@@ -1,7 +1,7 @@
 """Streaming metrics of pretraining, computed in the graph batch by batch.
 
-A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs nothing, so
-each number is a mean over all real examples, whatever the batch size.
+A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs
+nothing, so each number is a mean over all real examples, whatever the batch size.
 """
 from typing import Dict, Tuple
 
@@ -13,7 +13,8 @@ Metrics = Dict[str, Tuple[tf.Tensor, tf.Operation]]
 
 
 def masked_lm_metrics(masked_lm: MaskedLm, ids: tf.Tensor, weights: tf.Tensor) -> Metrics:
-    """Accuracy, mean loss in nats and perplexity over the predicted positions; ids, weights: [batch, num_predictions]."""
+    """Accuracy, mean loss in nats and perplexity over the predicted positions; ids, weights: [batch,
+    num_predictions]."""
     mean, update = tf.metrics.mean(masked_lm.per_position_loss, weights)
     return {"masked_lm_accuracy": tf.metrics.accuracy(ids, masked_lm.predictions, weights),
             "masked_lm_loss": (mean, update), "perplexity": (tf.exp(mean), update)}

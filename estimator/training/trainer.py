@@ -1,8 +1,9 @@
 """Trains a job from its start to the last batch, with evaluations in between.
 
-The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout that would
-have come next anyway, so that parts, like an interruption, change nothing. What parts, evaluations and the end are counted
-in is batches taken: an update that overflows takes its batches, too, but does not advance global_step.
+The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout
+that would have come next anyway, so that parts, like an interruption, change nothing. What parts, evaluations
+and the end are counted in is batches taken: an update that overflows takes its batches, too, but does not
+advance global_step.
 """
 import contextlib
 import os
@@ -28,35 +29,43 @@ from etl.reports.page import Section
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
 
-# What TensorFlow leaves of a file that it was writing: a list, a graph, the parts of a checkpoint, their folder.
+# What TensorFlow leaves of a file that it was writing: a list, a graph, the parts of a checkpoint,
+# their folder.
 _HALF_WRITTEN_FILE = re.compile(r"(checkpoint|graph\.pbtxt|model\.ckpt-\d+\.meta)\.tmp[0-9a-f]{32}"
                                 r"|model\.ckpt-\d+\.(index|data-\d{5}-of-\d{5})\.tempstate\d+")
 _HALF_WRITTEN_FOLDER = re.compile(r"model\.ckpt-\d+_temp_[0-9a-f]{32}")
 
 
 def locked(output_dir: str) -> ContextManager[None]:
-    """Keeps a second training out of the folder while the block runs. Raises UserError when there is one already."""
-    return files.lock(os.path.join(output_dir, LOCK_FILE), "--output_dir: another training is running in %s" % output_dir)
+    """Keeps a second training out of the folder while the block runs. Raises UserError when there is
+    one already."""
+    return files.lock(os.path.join(output_dir, LOCK_FILE),
+                      "--output_dir: another training is running in %s" % output_dir)
 
 
 def train(job: Job, estimator: Any) -> bool:
-    """Trains from the job's start to its last batch, and evaluates every `eval_every` steps but not after the last one.
+    """Trains from the job's start to its last batch, and evaluates every `eval_every` steps but not after the
+    last one.
 
     Returns:
-      Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that was reached.
+      Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that
+        was reached.
     """
     output_dir, is_first = job.flags.output_dir, job.device.world.is_first
     steps, last = job.schedule.num_train_steps, job.num_batches
     if job.start.batches >= last:
-        print("Nothing to train: %s is at step %d of %d" % (output_dir, _steps(job, job.start.batches), steps))
+        print("Nothing to train: %s is at step %d of %d"
+              % (output_dir, _steps(job, job.start.batches), steps))
         return True
     _prepare_folder(job)
     if job.start.batches:
         print("Resuming from step %d of %d" % (_steps(job, job.start.batches), steps))
     begin, taken = time.time(), job.start.batches
-    with _sigterm(is_first) as stop, _clean(output_dir, is_first), checkpoint_files.only_the_hook_removes(), failures.explained(
-            "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
-        if _is_evaluated_at(job, taken) and is_first and not evaluate(job, estimator):     # it was cut off before that, perhaps
+    with _sigterm(is_first) as stop, _clean(
+            output_dir, is_first), checkpoint_files.only_the_hook_removes(), failures.explained(
+                    "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
+        if (_is_evaluated_at(job, taken) and is_first
+            and not evaluate(job, estimator)):     # it was cut off before that, perhaps
             stop.set()
         while taken < last and not (stop.is_set() or _out_of_patience(job, taken)):
             end = _end_of_part(job, taken)
@@ -99,31 +108,36 @@ def evaluate(job: Job, estimator: Any) -> bool:
         return False
     result_files.write_results(output_dir, found.results)
     if best_checkpoint.keep_if_best(output_dir, checkpoint, job.folder, found.results, job.best_metric):
-        print("New best %s: saved in %s" % (job.best_metric, os.path.join(output_dir, best_checkpoint.FOLDER)))
+        print("New best %s: saved in %s" % (job.best_metric,
+                                            os.path.join(output_dir, best_checkpoint.FOLDER)))
     write_report(job, found.sections)
     return True
 
 
 def write_report(job: Job, sections: Sequence[Section] = (), evaluated: str = "newest") -> None:
-    """Writes the page of the training as far as it has come; `evaluated`: which checkpoint the results are of."""
+    """Writes the page of the training as far as it has come; `evaluated`: which checkpoint the results
+    are of."""
     curves.write_report(job.flags.output_dir, job.title, job.charts, sections, evaluated)
 
 
 def _prepare_folder(job: Job) -> None:
-    """Makes the output folder one of this training, or sees that it still is what it was when the job was made."""
+    """Makes the output folder one of this training, or sees that it still is what it was when the job
+    was made."""
     output_dir = job.flags.output_dir
     if not job.device.world.is_first:          # rank 0 sees to that, below
         _wait("prepare %s" % output_dir, lambda: checkpoint_list.stays_here(output_dir) and (
             not job.start.step or checkpoint_files.counts_batches(output_dir)))
         return
     if _position(job) != job.start:
-        raise UserError("--output_dir: another process continued the training in %s in the meantime: run the command again" % output_dir)
+        raise UserError("--output_dir: another process continued the training in %s in the meantime: run the "
+                        "command again" % output_dir)
     remove_half_written(output_dir)
     for note in checkpoint_list.take_over(output_dir):
         print(note)
     best_checkpoint.tidy(output_dir)
     if job.start.step and not checkpoint_files.counts_batches(output_dir):
-        checkpoint_files.add_batches_taken(checkpoint_files.resolve(output_dir, "output_dir"), job.start.batches)
+        checkpoint_files.add_batches_taken(checkpoint_files.resolve(output_dir, "output_dir"),
+                                           job.start.batches)
     model_folder.write(output_dir, job.folder)
     resume.write_run(output_dir, job.command, job.flags, job.device.name, job.facts)
 
@@ -154,18 +168,22 @@ def _end_of_part(job: Job, batches: int) -> int:
 
 
 def _out_of_patience(job: Job, batches: int) -> bool:
-    """Whether the best evaluation is `patience` ones ago; from the files alone, so that a resumed run knows it, too."""
+    """Whether the best evaluation is `patience` ones ago; from the files alone, so that a resumed run knows
+    it, too."""
     every = _batches_between_evaluations(job)
     if not (job.patience and every):
         return False
-    best = best_checkpoint.position_of_best(job.flags.output_dir, job.best_metric, job.flags.gradient_accumulation_steps)
+    best = best_checkpoint.position_of_best(job.flags.output_dir, job.best_metric,
+                                            job.flags.gradient_accumulation_steps)
     return best is not None and batches - best.batches >= job.patience * every
 
 
 def remove_half_written(output_dir: str) -> None:
-    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the folder's lock.
+    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the
+    folder's lock.
 
-    Nothing but files and folders of the very names that we and TensorFlow give; a link of such a name stays, as all else does.
+    Nothing but files and folders of the very names that we and TensorFlow give; a link of such a name stays,
+    as all else does.
     """
     files.remove_temporary(output_dir)
     for entry in list(os.scandir(output_dir)):
@@ -188,7 +206,8 @@ def _clean(output_dir: str, is_first: bool) -> Iterator[None]:
 def _wait_for_rank_0(job: Job, step: int) -> None:
     """Waits until rank 0 has evaluated a checkpoint of `step` or later."""
     path = os.path.join(job.flags.output_dir, result_files.JSON_FILE)
-    _wait("evaluate step %d" % step, lambda: os.path.exists(path) and files.read_json(path)["global_step"] >= step)
+    _wait("evaluate step %d" % step,
+          lambda: os.path.exists(path) and files.read_json(path)["global_step"] >= step)
 
 
 def _wait(what: str, is_done: Callable[[], bool]) -> None:
@@ -203,8 +222,9 @@ def _wait(what: str, is_done: Callable[[], bool]) -> None:
 class _PartHook(tf.train.SessionRunHook):
     """Ends a part of a training after so many batches, or after the update during which the event was set.
 
-    The Estimator's own saver saves at the end, but not where the last updates overflowed, since global_step is that of a
-    checkpoint that is there: then this hook saves that one again, with the batches taken and the new loss scale.
+    The Estimator's own saver saves at the end, but not where the last updates overflowed, since global_step
+    is that of a checkpoint that is there: then this hook saves that one again, with the batches taken and the
+    new loss scale.
 
     Attributes:
       step: global_step at the end.
@@ -242,7 +262,8 @@ class _PartHook(tf.train.SessionRunHook):
 def _sigterm(is_first: bool) -> Iterator[threading.Event]:
     """An event that SIGTERM sets, instead of ending the process, while the block runs.
 
-    Other ranks than the first only ignore the signal: without them the first could not end the step that it is to save.
+    Other ranks than the first only ignore the signal: without them the first could not end the step that it
+    is to save.
     """
     stop = threading.Event()
     with _on_sigterm(lambda number, frame: stop.set() if is_first else None):
@@ -259,7 +280,8 @@ def _stop_at_once(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def _on_sigterm(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():   # only there may a program listen to signals
+    # only there may a program listen to signals
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.signal(signal.SIGTERM, handler)

@@ -19,7 +19,8 @@ from etl.common.command_line import UserError
 
 Shape = Tuple[int, ...]
 
-_OF_THE_TRAINING = ("global_step", BATCHES_TAKEN, "loss_scale", "good_steps", "bad_steps")   # the last three keep a dynamic loss scale
+# the last three keep a dynamic loss scale
+_OF_THE_TRAINING = ("global_step", BATCHES_TAKEN, "loss_scale", "good_steps", "bad_steps")
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
 
@@ -46,7 +47,7 @@ class Loading(NamedTuple):
     checkpoint: str                            # prefix of the files
     assignment_map: Dict[str, tf.Variable]     # variables of the graph by the names in the file
     new: Tuple[str, ...]                       # variables of the graph that start anew
-    unused: Tuple[str, ...]                    # names in the file that the graph does not want; slots do not count
+    unused: Tuple[str, ...]  # names in the file that the graph does not want; slots do not count
     notes: Tuple[str, ...]                     # what the user should know, a line each
 
     def summary(self) -> str:
@@ -60,16 +61,17 @@ class Loading(NamedTuple):
 
 
 class TidyHook(tf.train.SessionRunHook):
-    """Keeps as many checkpoints as wanted, and of each, unless told otherwise, nothing but its weights; comes after what saves.
+    """Keeps as many checkpoints as wanted, and of each, unless told otherwise, nothing but its weights; comes
+    after what saves.
 
-    TensorFlow's own savers do not do it (see `only_the_hook_removes`): they know the checkpoints of one part of a training alone.
-    NPUEstimator's own hook keeps five in its older release, whatever it is told; and it writes the training graph, too: that holds
-    the device's ops, which stock TensorFlow cannot read.
+    TensorFlow's own savers do not do it (see `only_the_hook_removes`): they know the checkpoints of one part
+    of a training alone. NPUEstimator's own hook keeps five in its older release, whatever it is told; and it
+    writes the training graph, too: that holds the device's ops, which stock TensorFlow cannot read.
     """
 
     def __init__(self, folder: str, keep_checkpoint_max: int, keep_graphs: bool = False) -> None:
         self._folder, self._most, self._keep_graphs = folder, keep_checkpoint_max, keep_graphs
-        self._seen: Any = None                 # what tells the list that was looked at from one that was written since
+        self._seen: Any = None  # what tells the list that was looked at from one that was written since
 
     def begin(self) -> None:
         self._known = checkpoint_list.names(self._folder)
@@ -100,7 +102,8 @@ class TidyHook(tf.train.SessionRunHook):
 
 @contextlib.contextmanager
 def only_the_hook_removes() -> Iterator[None]:
-    """While the block runs, TensorFlow's savers remove no checkpoint: `TidyHook` does, and nothing but what is listed.
+    """While the block runs, TensorFlow's savers remove no checkpoint: `TidyHook` does, and nothing but what
+    is listed.
 
     They would remove what a list names wherever it lies, and take its path for a pattern.
     """
@@ -116,13 +119,13 @@ def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
     """The prefix of the checkpoint that `path` means.
 
     Args:
-      path: a prefix, one of the files of a checkpoint, or a folder: its latest checkpoint by its `checkpoint` file,
-        else a released name, else the only checkpoint in it.
+      path: a prefix, one of the files of a checkpoint, or a folder: its latest checkpoint by its `checkpoint`
+        file, else a released name, else the only checkpoint in it.
       flag_name: where the path comes from, for the message.
 
     Raises:
-      UserError: nothing there, or several without a word which; names what was looked for. Also for a copy that is not
-        whole, and a path that TensorFlow would take for a pattern.
+      UserError: nothing there, or several without a word which; names what was looked for. Also for a copy
+        that is not whole, and a path that TensorFlow would take for a pattern.
     """
     prefix = _find(path, flag_name)
     checkpoint_list.require_no_pattern(prefix, flag_name)
@@ -143,8 +146,9 @@ def _find(path: str, flag_name: str) -> str:
         if os.path.isfile(os.path.join(path, name + ".index")):
             return os.path.join(path, name)
     if listed:
-        raise UserError("--%s: %s names %s as the newest, which is not there: restore it, or name another checkpoint"
-                        % (flag_name, os.path.join(path, STATE_FILE), os.path.basename(listed[-1])))
+        raise UserError(
+            "--%s: %s names %s as the newest, which is not there: restore it, or name another checkpoint"
+            % (flag_name, os.path.join(path, STATE_FILE), os.path.basename(listed[-1])))
     found = sorted(name[:-len(".index")] for name in os.listdir(path) if name.endswith(".index"))
     if len(found) == 1:
         return os.path.join(path, found[0])
@@ -156,7 +160,8 @@ def _find(path: str, flag_name: str) -> str:
 
 
 def newest(folder: str, count: int) -> List[str]:
-    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there are fewer."""
+    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there
+    are fewer."""
     prefixes = kept_in(folder)
     if not 1 <= count <= len(prefixes):
         raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
@@ -181,7 +186,8 @@ def identify(shapes: Dict[str, Shape]) -> Identity:
         for name in sorted(shapes):
             if name.startswith("bert/") and name.endswith(ending):
                 if len(shapes[name]) not in ranks:
-                    raise UserError("%s has the shape %s, wanted %d dimensions" % (name, list(shapes[name]), ranks[0]))
+                    raise UserError("%s has the shape %s, wanted %d dimensions"
+                                    % (name, list(shapes[name]), ranks[0]))
                 return shapes[name]
         raise UserError("neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
     vocab_size, embedding_size = shape_of("embeddings/word_embeddings")
@@ -195,22 +201,24 @@ def identify(shapes: Dict[str, Shape]) -> Identity:
     else:
         family = "google" if any(name.startswith("transformer/") for name in scopes) else "bert"
     return Identity(family, vocab_size, embedding_size, hidden_size, intermediate[1] * num_ffn_groups,
-                    shape_of("embeddings/position_embeddings")[0], shape_of("embeddings/token_type_embeddings")[0],
-                    num_ffn_groups, tuple(sorted(scopes)))
+                    shape_of("embeddings/position_embeddings")[0],
+                    shape_of("embeddings/token_type_embeddings")[0], num_ffn_groups, tuple(sorted(scopes)))
 
 
 def identity_of(config: AlbertConfig) -> Identity:
     """What `identify` says of a checkpoint of this model."""
     scopes = {modeling.layer_scope(config, layer, inner) for layer in range(config.num_hidden_layers)
               for inner in range(config.inner_group_num or 1)}
-    return Identity(config.family, config.vocab_size, config.embedding_size or config.hidden_size, config.hidden_size,
+    return Identity(config.family, config.vocab_size, config.embedding_size or config.hidden_size,
+                    config.hidden_size,
                     config.intermediate_size, config.max_position_embeddings, config.type_vocab_size,
                     config.num_ffn_groups, tuple(sorted(scopes)))
 
 
 def fitting_configs(identity: Identity) -> List[str]:
     """Names of the shipped configs whose checkpoints look like this."""
-    return [name for name in albert_config.shipped_names() if identity_of(albert_config.load(name)) == identity]
+    return [name for name in albert_config.shipped_names()
+            if identity_of(albert_config.load(name)) == identity]
 
 
 def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
@@ -220,10 +228,10 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
     Args:
       checkpoint: prefix, from `resolve`.
       config: the model's, whose variables are in the default graph.
-      new_prefixes: beginnings of the names that may be missing from the file or have another shape there, since their
-        head is meant to be new (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
-      with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a training.
-        Call this after the train op is built.
+      new_prefixes: beginnings of the names that may be missing from the file or have another shape there,
+        since their head is meant to be new (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
+      with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a
+        training. Call this after the train op is built.
 
     Raises:
       UserError: the file cannot be read, or a variable is missing or has another shape; says which, what the
@@ -233,8 +241,10 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
     require_float32(checkpoint)
     wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
     may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
-    fitting = {name for name, variable in wanted.items() if shapes.get(name) == tuple(variable.shape.as_list())}
-    _require_fit(checkpoint, shapes, config, {name: wanted[name] for name in set(wanted) - fitting - may_be_new})
+    fitting = {name for name, variable in wanted.items()
+               if shapes.get(name) == tuple(variable.shape.as_list())}
+    _require_fit(checkpoint, shapes, config,
+                 {name: wanted[name] for name in set(wanted) - fitting - may_be_new})
 
     assignment_map = {name: wanted[name] for name in sorted(fitting)}
     notes = []
@@ -246,7 +256,8 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
         kept = {name: variable for name, variable in slots.items()
                 if shapes.get(name) == tuple(variable.shape.as_list())}
         assignment_map.update(kept)
-        notes.append("%d of %d optimizer slots are in the file; the others start at 0" % (len(kept), len(slots)))
+        notes.append("%d of %d optimizer slots are in the file; the others start at 0"
+                     % (len(kept), len(slots)))
     unused = (name for name in shapes if name not in assignment_map and is_weight(name))
     return Loading(checkpoint, assignment_map, tuple(sorted(set(wanted) - fitting)), tuple(sorted(unused)),
                     tuple(notes))
@@ -259,7 +270,8 @@ def load(loading: Loading) -> None:
 
 
 def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
-    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of just those.
+    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of
+    just those.
 
     Raises UserError as `plan_loading` and `check_data` do.
     """
@@ -271,7 +283,8 @@ def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.tr
 
 
 def check_data(checkpoint: str, names: Iterable[str]) -> None:
-    """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or not finite."""
+    """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or
+    not finite."""
     reader = open_reader(checkpoint)
     for name in names:
         try:
@@ -283,22 +296,24 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
 
 
 def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
-    """Writes variables by name under `prefix`, integers as int64, all else as float32; the files appear when all are whole.
+    """Writes variables by name under `prefix`, integers as int64, all else as float32; the files appear when
+    all are whole.
 
     Raises UserError, naming the flag, when they cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
     os.makedirs(folder, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary, tf.Graph().as_default(), \
-            tf.Session() as session:
-        inputs = [tf.placeholder(tf.int64 if value.dtype.kind == "i" else tf.float32, value.shape) for value in values.values()]
+    with tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=folder) as temporary, \
+            tf.Graph().as_default(), tf.Session() as session:
+        inputs = [tf.placeholder(tf.int64 if value.dtype.kind == "i" else tf.float32, value.shape)
+                  for value in values.values()]
         save = tf.raw_ops.SaveV2(prefix=os.path.join(temporary, name), tensor_names=list(values),
                                  shape_and_slices=[""] * len(values), tensors=inputs)
         try:
             session.run(save, dict(zip(inputs, values.values())))
         except tf.errors.OpError as error:     # a full disk, most likely
             raise UserError("--%s: %s: %s" % (flag_name, prefix, _first_line(error)))
-        for file in sorted(os.listdir(temporary)):               # the data, then the index that says it is whole
+        for file in sorted(os.listdir(temporary)):  # the data, then the index that says it is whole
             os.replace(os.path.join(temporary, file), os.path.join(folder, file))
 
 
@@ -310,8 +325,8 @@ def counts_batches(checkpoint: str) -> bool:
 def add_batches_taken(prefix: str, batches: int) -> None:
     """Writes the number of batches into a checkpoint that has none.
 
-    The values that are there stay in their file under a new name, and the new index appears last: at any moment the checkpoint
-    is whole, with the number or without.
+    The values that are there stay in their file under a new name, and the new index appears last: at any
+    moment the checkpoint is whole, with the number or without.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
     data = [os.path.join(folder, file) for file in checkpoint_list.files_of(folder, name) if ".data-" in file]
@@ -343,7 +358,8 @@ def describe(checkpoint: str) -> str:
 
 
 def _listed_in(folder: str) -> List[str]:
-    """Prefixes of the checkpoints that the folder's list means, the newest last; they need not be there. None without a list."""
+    """Prefixes of the checkpoints that the folder's list means, the newest last; they need not be there. None
+    without a list."""
     return [os.path.join(folder, name) for name in checkpoint_list.names(folder)]
 
 
@@ -355,7 +371,8 @@ def open_reader(checkpoint: str) -> Any:
 
 
 def require_float32(checkpoint: str) -> None:
-    odd = ["%s is %s" % (name, dtype.name) for name, dtype in sorted(open_reader(checkpoint).get_variable_to_dtype_map().items())
+    odd = ["%s is %s" % (name, dtype.name)
+           for name, dtype in sorted(open_reader(checkpoint).get_variable_to_dtype_map().items())
            if dtype != tf.float32 and name not in _OF_THE_TRAINING]
     if odd:
         raise UserError("%s: wanted float32 values, but %s" % (checkpoint, listed(odd, 3)))
@@ -380,9 +397,9 @@ def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig
     if misshapen:
         complaints.append("%d of another shape: %s" % (len(misshapen), listed(misshapen, most)))
     if complaints:
-        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs that fit it: %s"
-                        % (checkpoint, "; ".join(complaints), identity.family,
-                           ", ".join(fitting_configs(identity)) or "none"))
+        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs "
+                        "that fit it: %s" % (checkpoint, "; ".join(complaints), identity.family,
+                                             ", ".join(fitting_configs(identity)) or "none"))
 
 
 def is_weight(name: str) -> bool:

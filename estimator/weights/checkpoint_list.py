@@ -1,8 +1,9 @@
 """The list of a folder's checkpoints, TensorFlow's file `checkpoint`: what it means here, and what leaves it.
 
-A list may come from another machine, from before the folder was moved, or from anybody; and TensorFlow reads and removes what it names,
-wherever that lies. So one rule holds for all commands: **an entry means the checkpoint of its name beside the list**, whatever its
-path says. A training makes the list such before TensorFlow sees it (`take_over`), and only the checkpoints of that list are ever removed.
+A list may come from another machine, from before the folder was moved, or from anybody; and TensorFlow reads
+and removes what it names, wherever that lies. So one rule holds for all commands: **an entry means the
+checkpoint of its name beside the list**, whatever its path says. A training makes the list such before
+TensorFlow sees it (`take_over`), and only the checkpoints of that list are ever removed.
 """
 import os
 import re
@@ -29,9 +30,11 @@ class Entry(NamedTuple):
 
 
 def read(folder: str) -> List[Entry]:
-    """The entries of the list in `folder`, the newest last; none where there is no list. What they mean need not be there.
+    """The entries of the list in `folder`, the newest last; none where there is no list. What they mean need
+    not be there.
 
-    Raises UserError when the list cannot be read, or an entry can mean no checkpoint: it ends in no name, or in a pattern.
+    Raises UserError when the list cannot be read, or an entry can mean no checkpoint: it ends in no name, or
+    in a pattern.
     """
     path = os.path.join(folder, STATE_FILE)
     if not os.path.lexists(path):
@@ -41,7 +44,8 @@ def read(folder: str) -> List[Entry]:
     for written in listed + [newest]:
         name = re.split(r"[/\\]|^[A-Za-z]:", written)[-1]         # a path of Windows, too
         if not _NAME.fullmatch(name) or name in (".", "..") or "\0" in written:
-            raise UserError("%s: %s cannot be the name of a checkpoint: remove that line" % (path, _shown(written)))
+            raise UserError("%s: %s cannot be the name of a checkpoint: remove that line"
+                            % (path, _shown(written)))
         entries.pop(name, None)
         entries[name] = Entry(written, name)
     return list(entries.values())
@@ -57,9 +61,11 @@ def is_there(folder: str, name: str) -> bool:
 
 
 def check(folder: str) -> None:
-    """Raises UserError for an entry that means nothing beside the list but whose path leads to something elsewhere.
+    """Raises UserError for an entry that means nothing beside the list but whose path leads to
+    something elsewhere.
 
-    A training is not to guess which of the two is wanted. An older entry that leads nowhere is one that was removed by hand.
+    A training is not to guess which of the two is wanted. An older entry that leads nowhere is one that was
+    removed by hand.
     """
     for entry in read(folder):
         elsewhere = os.path.join(folder, entry.path)
@@ -70,12 +76,14 @@ def check(folder: str) -> None:
 
 
 def is_own(folder: str) -> bool:
-    """Whether the list, if there is one, names nothing but checkpoints beside it, and those by their names alone."""
+    """Whether the list, if there is one, names nothing but checkpoints beside it, and those by their
+    names alone."""
     return all(entry.path == entry.name and is_there(folder, entry.name) for entry in read(folder))
 
 
 def stays_here(folder: str) -> bool:
-    """Whether no entry's path leads out of the folder: TensorFlow may read the list as it is. NPUEstimator's saver writes whole paths."""
+    """Whether no entry's path leads out of the folder: TensorFlow may read the list as it is. NPUEstimator's
+    saver writes whole paths."""
     return all(_leads_here(folder, entry) for entry in read(folder))
 
 
@@ -94,19 +102,23 @@ def take_over(folder: str) -> List[str]:
         return notes
     there = [entry for entry in entries if is_there(folder, entry.name)]
     if entries[-1] not in there:
-        raise UserError("%s: names %s as the newest, which is not there" % (os.path.join(folder, STATE_FILE), entries[-1].name))
+        raise UserError("%s: names %s as the newest, which is not there"
+                        % (os.path.join(folder, STATE_FILE), entries[-1].name))
     for what, odd in (("led elsewhere, and now mean what is beside the list",
                        [entry for entry in there if not _leads_here(folder, entry)]),
-                      ("are not there, and were taken off the list", [entry for entry in entries if entry not in there])):
+                      ("are not there, and were taken off the list",
+                       [entry for entry in entries if entry not in there])):
         if odd:
-            notes.append("%s: %d of %d entries %s: %s" % (os.path.join(folder, STATE_FILE), len(odd), len(entries), what, ", ".join(
-                _shown(entry.path) for entry in odd[:3]) + (", ..." if odd[3:] else "")))
+            notes.append("%s: %d of %d entries %s: %s"
+                         % (os.path.join(folder, STATE_FILE), len(odd), len(entries), what, ", ".join(
+                             _shown(entry.path) for entry in odd[:3]) + (", ..." if odd[3:] else "")))
     model_folder.write_state(folder, [entry.name for entry in there])
     return notes
 
 
 def keep(folder: str, known: List[str], most: int) -> List[str]:
-    """Puts the newest of the list in `folder` behind `known`, keeps `most` of them and removes the others' files.
+    """Puts the newest of the list in `folder` behind `known`, keeps `most` of them and removes the
+    others' files.
 
     Args:
       folder: whose list TensorFlow has just written; its saver may know but some of the checkpoints.
@@ -128,49 +140,57 @@ def keep(folder: str, known: List[str], most: int) -> List[str]:
 
 
 def files_of(folder: str, name: str) -> List[str]:
-    """Names of a checkpoint's files in `folder`, the index last; files of others whose names begin alike are not among them."""
+    """Names of a checkpoint's files in `folder`, the index last; files of others whose names begin alike are
+    not among them."""
     found = [file for file in os.listdir(folder) if re.fullmatch(re.escape(name) + _ENDING, file)
              and (os.path.islink(os.path.join(folder, file)) or os.path.isfile(os.path.join(folder, file)))]
     return sorted(found, key=lambda file: (file.endswith(".index"), file))
 
 
 def remove(folder: str, name: str) -> None:
-    """Removes a checkpoint's files from `folder`; of a link the link alone. The index goes last: cut off, it can be done again."""
+    """Removes a checkpoint's files from `folder`; of a link the link alone. The index goes last: cut off, it
+    can be done again."""
     for file in files_of(folder, name):
         os.remove(os.path.join(folder, file))
 
 
 def require_no_pattern(path: str, flag_name: str) -> None:
-    """Raises UserError for a path that TensorFlow would take for a pattern: it would find, and remove, what the pattern matches."""
+    """Raises UserError for a path that TensorFlow would take for a pattern: it would find, and remove, what
+    the pattern matches."""
     if any(char in path for char in _PATTERN_CHARS):
-        raise UserError("--%s: %s: TensorFlow takes each of * ? [ \\ in a path for a pattern: rename the folder" % (flag_name, path))
+        raise UserError("--%s: %s: TensorFlow takes each of * ? [ \\ in a path for a pattern: "
+                        "rename the folder" % (flag_name, path))
 
 
 def _parse(path: str) -> Tuple[str, List[str]]:
     """The newest path and all others."""
     if not os.path.isfile(path):
-        raise UserError("%s: must be a file, TensorFlow's list of the checkpoints beside it: remove it, or name a checkpoint" % path)
+        raise UserError("%s: must be a file, TensorFlow's list of the checkpoints beside it: remove it, or "
+                        "name a checkpoint" % path)
     with open(path, "rb") as stream:
         content = stream.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise UserError("%s: must be a list of checkpoints of at most %d bytes: remove it, or name a checkpoint" % (path, MOST_BYTES))
+        raise UserError("%s: must be a list of checkpoints of at most %d bytes: remove it, or name a "
+                        "checkpoint" % (path, MOST_BYTES))
     state = CheckpointState()
     try:
         text_format.Merge(content.decode("utf-8"), state)
     except (text_format.ParseError, ValueError, RecursionError):
         state.Clear()
     if not state.model_checkpoint_path:
-        raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint" % path)
+        raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint"
+                        % path)
     return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
 
 
 def _leads_here(folder: str, entry: Entry) -> bool:
     """Whether the entry's path, too, is that of the checkpoint beside the list."""
     there = os.path.dirname(os.path.join(folder, entry.path))
-    return entry.path.endswith("/" + entry.name) and os.path.realpath(there) == os.path.realpath(folder) or entry.path == entry.name
+    return (entry.path.endswith("/" + entry.name) and os.path.realpath(there) == os.path.realpath(folder)
+            or entry.path == entry.name)
 
 
 def _shown(path: str) -> str:
     """A path for a message: in one line, and no longer than a line."""
-    return repr(path if len(path) <= 200 else path[:100] + "..." + path[-100:]) if not path.isprintable() or len(path) > 200 else (
-        path or "''")
+    return (repr(path if len(path) <= 200 else path[:100] + "..." + path[-100:])
+            if not path.isprintable() or len(path) > 200 else (path or "''"))

@@ -16,26 +16,31 @@ CONVERTED_NAME = "model.ckpt"
 
 
 def average(checkpoints: Sequence[str], output: str) -> None:
-    """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and global_step.
+    """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and
+    global_step.
 
-    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at `output` already.
+    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at
+    `output` already.
     """
     folder, name = os.path.split(os.path.abspath(output))
     if os.path.isdir(output) or os.path.exists(os.path.join(folder, name + ".index")):
-        raise UserError("--output: %s is there already: name a prefix, such as averaged/model.ckpt, that is free" % output)
+        raise UserError("--output: %s is there already: name a prefix, such as "
+                        "averaged/model.ckpt, that is free" % output)
     for checkpoint in checkpoints:
         checkpoint_files.require_float32(checkpoint)
-    shapes = [{name: shape for name, shape in checkpoint_files.read_shapes(checkpoint).items() if checkpoint_files.is_weight(name)}
-              for checkpoint in checkpoints]
+    shapes = [{name: shape for name, shape in checkpoint_files.read_shapes(checkpoint).items()
+               if checkpoint_files.is_weight(name)} for checkpoint in checkpoints]
     for checkpoint, other in zip(checkpoints[1:], shapes[1:]):
         odd = sorted({name for name, _ in set(shapes[0].items()) ^ set(other.items())})
         if odd:
-            raise UserError("%s and %s are not of one model: %s" % (checkpoints[0], checkpoint, checkpoint_files.listed(odd)))
+            raise UserError("%s and %s are not of one model: %s"
+                            % (checkpoints[0], checkpoint, checkpoint_files.listed(odd)))
     names = sorted(shapes[0])
     for checkpoint in checkpoints:
         checkpoint_files.check_data(checkpoint, names)
     readers = [checkpoint_files.open_reader(checkpoint) for checkpoint in checkpoints]
-    means = {name: np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64) for name in names}
+    means = {name: np.mean([reader.get_tensor(name) for reader in readers], axis=0, dtype=np.float64)
+             for name in names}
     checkpoint_files.write(output, means, "output")
 
 
@@ -44,25 +49,27 @@ def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) 
 
     A classifier where the checkpoint has one, else a pretrained model with both heads.
 
-    Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks a variable or is
-    damaged, and a folder that is there already.
+    Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks
+    a variable or is damaged, and a folder that is there already.
     """
     config = description.config
     transformers_layout.require_counterpart(config)
     with tf.Graph().as_default():
-        heads.declare_variables(config, checkpoint_files.read_shapes(checkpoint).get("output_weights", (None,))[0])
+        heads.declare_variables(config,
+                                checkpoint_files.read_shapes(checkpoint).get("output_weights", (None,))[0])
         names = list(checkpoint_files.plan_loading(checkpoint, config).assignment_map)
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)
     with files.atomic_folder(output_dir, "output_dir") as folder:
-        return transformers_layout.write(folder, description, {name: reader.get_tensor(name) for name in names})
+        return transformers_layout.write(folder, description,
+                                         {name: reader.get_tensor(name) for name in names})
 
 
 def from_transformers(input_dir: str, output_dir: str) -> List[str]:
     """Writes a model of transformers as a model folder and returns what the user should know, a line each.
 
-    Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged weights, and a
-    folder that is there already.
+    Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged
+    weights, and a folder that is there already.
     """
     description, notes = transformers_layout.read_description(input_dir)
     with tf.Graph().as_default():
@@ -74,17 +81,20 @@ def from_transformers(input_dir: str, output_dir: str) -> List[str]:
 
 
 def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
-    """Writes a classifier or regressor that has no description beside it as a model folder, without the optimizer's moments.
+    """Writes a classifier or regressor that has no description beside it as a model folder, without the
+    optimizer's moments.
 
-    Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number of labels or is
-    damaged, and for a folder that is there already.
+    Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number
+    of labels or is damaged, and for a folder that is there already.
     """
     found = checkpoint_files.read_shapes(checkpoint).get("output_weights")
     wanted = max(1, len(description.labels or ()))
     if found is None:
-        raise UserError("%s: holds no output_weights, so no classifier: fine-tune from it with --init_checkpoint" % checkpoint)
+        raise UserError("%s: holds no output_weights, so no classifier: fine-tune from it with "
+                        "--init_checkpoint" % checkpoint)
     if found[0] != wanted:
-        raise UserError("%s: its classifier has %d outputs, but the task has %d" % (checkpoint, found[0], wanted))
+        raise UserError("%s: its classifier has %d outputs, but the task has %d"
+                        % (checkpoint, found[0], wanted))
     with tf.Graph().as_default():
         heads.declare_variables(description.config, len(description.labels or ()))
         names = list(checkpoint_files.plan_loading(checkpoint, description.config).assignment_map)
@@ -96,6 +106,7 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
 def _write_model(values: Dict[str, np.ndarray], description: ModelFolder, output_dir: str) -> None:
     """A new model folder, as a training of no steps would have left it."""
     with files.atomic_folder(output_dir, "output_dir") as folder:
-        checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), dict(values, global_step=np.int64(0)), "output_dir")
+        checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), dict(values, global_step=np.int64(0)),
+                               "output_dir")
         model_folder.write(folder, description)
         model_folder.write_state(folder, [CONVERTED_NAME])

@@ -20,13 +20,15 @@ from etl.text.pairs import MIN_SEQ_LENGTH
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 
 FORMAT_VERSION = 1
-CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = "albert_config.json", "vocab.txt", "spm.model", "model.json"
+CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
+                                                       "model.json")
 SHIPPED_CONFIG = "tiny"                        # of those that albert_config brings, the one to begin with
 _TOKENIZER_FLAGS = ("vocab_file", "spm_model_file", "do_lower_case")
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 
 _FIELDS: Dict[str, Any] = {
-    "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str, "max_seq_length": int,
+    "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str,
+    "max_seq_length": int,
            "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
 
 
@@ -37,19 +39,22 @@ class ModelFolder:
     tokenizer: TokenizerConfig
     max_seq_length: int
     task: Optional[str] = None
-    labels: Tuple[str, ...] = ()                   # by class index; () where the task has none, as in a regression
+    labels: Tuple[str, ...] = ()  # by class index; () where the task has none, as in a regression
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
 
     def __post_init__(self) -> None:
         if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
-            raise ValueError("max_seq_length must be in [%d, %d], the config's max_position_embeddings; got %d"
-                             % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
+            raise ValueError(
+                "max_seq_length must be in [%d, %d], the config's max_position_embeddings; got %d"
+                % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
 
 
-def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int, **fields: Any) -> ModelFolder:
-    """A ModelFolder of a user's choice. Raises UserError that names the flag, or the vocabulary of another size than the config's."""
+def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int,
+               **fields: Any) -> ModelFolder:
+    """A ModelFolder of a user's choice. Raises UserError that names the flag, or the vocabulary of another
+    size than the config's."""
     vocab_size = len(load_tokenizer(tokenizer).vocabulary)
     if vocab_size != config.vocab_size:
         raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
@@ -65,12 +70,13 @@ def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_check
     """What a checkpoint is: what stands beside it or, where nothing does, the flags say.
 
     Args:
-      flags: a command's; of albert_config_file, vocab_file, spm_model_file and do_lower_case those that it has. None: not
-        given.
-      checkpoint: its prefix, or any path in its folder. None: there is none, and what the flags leave open is as shipped.
+      flags: a command's; of albert_config_file, vocab_file, spm_model_file and do_lower_case those that it
+        has. None: not given.
+      checkpoint: its prefix, or any path in its folder. None: there is none, and what the flags leave open is
+        as shipped.
       flag_name: which flag names the checkpoint.
-      flags_may_repeat: whether flags may stand beside a description: then the vocabulary must be the same, and config and
-        do_lower_case of the flags are preferred.
+      flags_may_repeat: whether flags may stand beside a description: then the vocabulary must be the same,
+        and config and do_lower_case of the flags are preferred.
       fields: of ModelFolder, such as `task`, that are not those beside the checkpoint.
 
     Raises UserError for flags that are missing, too many or do not fit.
@@ -84,12 +90,15 @@ def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_check
         config = found.config
     known: Dict[str, Any] = {"max_seq_length": config.max_position_embeddings}
     if found:
-        known = {name: getattr(found, name) for name in ("max_seq_length", "task", "labels", "data_manifest_sha256")}
+        known = {name: getattr(found, name)
+                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256")}
     return from_flags(config, _choose_tokenizer(flags, found), **dict(known, **fields))
 
 
-def _check_flags(flags: Any, checkpoint: str, flag_name: str, found: Optional[ModelFolder], may_repeat: bool) -> None:
-    given = [name for name in ("albert_config_file",) + _TOKENIZER_FLAGS if getattr(flags, name, None) is not None]
+def _check_flags(flags: Any, checkpoint: str, flag_name: str, found: Optional[ModelFolder],
+                 may_repeat: bool) -> None:
+    given = [name for name in ("albert_config_file",) + _TOKENIZER_FLAGS
+             if getattr(flags, name, None) is not None]
     if found and given and not may_repeat:
         raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
                         % (given[0], os.path.dirname(checkpoint)))
@@ -107,8 +116,9 @@ def _choose_tokenizer(flags: Any, found: Optional[ModelFolder]) -> TokenizerConf
         tokenizer = found.tokenizer
         ours = tokenizer.vocabulary_file
         if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
-            raise UserError("--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
-                            % ("spm_model_file" if spm_model_file else "vocab_file", given, ours))
+            raise UserError(
+                "--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
+                % ("spm_model_file" if spm_model_file else "vocab_file", given, ours))
     elif spm_model_file:
         tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
     else:
@@ -117,7 +127,8 @@ def _choose_tokenizer(flags: Any, found: Optional[ModelFolder]) -> TokenizerConf
 
 
 def write(folder: str, description: ModelFolder) -> None:
-    """Writes the description and a copy of the vocabulary into `folder`, which may hold an older description."""
+    """Writes the description and a copy of the vocabulary into `folder`, which may hold an older
+    description."""
     tokenizer = description.tokenizer
     source, name = ((tokenizer.spm_model_file, SPM_FILE) if tokenizer.spm_model_file
                     else (tokenizer.vocab_file, VOCAB_FILE))
@@ -132,18 +143,21 @@ def write(folder: str, description: ModelFolder) -> None:
 def is_described(folder: str, description: ModelFolder) -> bool:
     """Whether `folder` says of its checkpoints what `write` would write."""
     try:
-        return _fields_of(read(folder)) == _fields_of(description) and read(folder).config == description.config
+        return (_fields_of(read(folder)) == _fields_of(description)
+                and read(folder).config == description.config)
     except (UserError, OSError):
         return False
 
 
 def files_in(folder: str) -> List[str]:
     """Names of the files in `folder` that describe the model."""
-    return [name for name in (CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE) if os.path.isfile(os.path.join(folder, name))]
+    return [name for name in (CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE)
+            if os.path.isfile(os.path.join(folder, name))]
 
 
 def beside(checkpoint: str) -> Optional[ModelFolder]:
-    """What stands beside a checkpoint; None where nothing does, as with a released one. Raises UserError as `read` does."""
+    """What stands beside a checkpoint; None where nothing does, as with a released one. Raises UserError as
+    `read` does."""
     folder = os.path.dirname(checkpoint)
     return read(folder) if os.path.lexists(os.path.join(folder, DESCRIPTION_FILE)) else None
 
@@ -162,12 +176,13 @@ def has_checkpoint(folder: str) -> bool:
 def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
     """Reads the description of the model in `folder`; its tokenizer points at the folder's own vocabulary.
 
-    Raises UserError, naming file and field, for a folder without a model (`made_by` is the command that makes one),
-    a field missing or wrong, or a vocabulary that is not the one the model was trained with.
+    Raises UserError, naming file and field, for a folder without a model (`made_by` is the command that makes
+    one), a field missing or wrong, or a vocabulary that is not the one the model was trained with.
     """
     path = os.path.join(folder, DESCRIPTION_FILE)
     if not os.path.isfile(path):
-        what = "no model here (it has no %s)" % DESCRIPTION_FILE if os.path.isdir(folder) else "no such folder"
+        what = ("no model here (it has no %s)" % DESCRIPTION_FILE if os.path.isdir(folder)
+                else "no such folder")
         raise UserError("%s: %s: run python -m %s first" % (folder, what, made_by))
     fields = _checked_fields(path, files.read_json(path))
     vocabulary = os.path.join(folder, fields["vocab_file"])
@@ -215,7 +230,8 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise UserError("%s: %s has a wrong type: %r" % (path, name, value))
     if fields["vocab_file"] not in (VOCAB_FILE, SPM_FILE):
-        raise UserError("%s: vocab_file must be %s or %s, got %r" % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
+        raise UserError("%s: vocab_file must be %s or %s, got %r"
+                        % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
     try:

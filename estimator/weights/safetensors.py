@@ -1,7 +1,7 @@
 """The file format of Hugging Face's weights: named arrays in one file; reading it runs no code.
 
-Eight bytes, little-endian: the header's length. The header, JSON: by name, dtype, shape and the place of the data behind
-it. The data (https://huggingface.co/docs/safetensors, "Format"). Here all values are float32.
+Eight bytes, little-endian: the header's length. The header, JSON: by name, dtype, shape and the place of the
+data behind it. The data (https://huggingface.co/docs/safetensors, "Format"). Here all values are float32.
 """
 import json
 import os
@@ -22,7 +22,8 @@ _ALIGNMENT = 8                                 # of the data's beginning
 
 def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
     """Writes float32 arrays by name; the file appears whole or not at all."""
-    header: Dict[str, Any] = {_METADATA: {"format": "pt"}}     # transformers reads no file that does not say for whom it is
+    # transformers reads no file that does not say for whom it is
+    header: Dict[str, Any] = {_METADATA: {"format": "pt"}}
     end = 0
     for name, value in tensors.items():
         begin, end = end, end + value.nbytes
@@ -36,9 +37,11 @@ def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def read(path: str) -> Dict[str, np.ndarray]:
-    """All float32 arrays of a file by name. Those of int64 are left out: older files hold positions beside the weights.
+    """All float32 arrays of a file by name. Those of int64 are left out: older files hold positions beside
+    the weights.
 
-    Raises UserError for a file that is missing, cut off or damaged, or that holds weights of another type than float32.
+    Raises UserError for a file that is missing, cut off or damaged, or that holds weights of another type
+    than float32.
     """
     try:
         with open(path, "rb") as stream:
@@ -52,7 +55,8 @@ def read(path: str) -> Dict[str, np.ndarray]:
             raise ValueError("its header claims %d bytes" % length)
         header = json_text.loads(content[_LENGTH.size:begin])
         header.pop(_METADATA, None)
-        return {name: _array(content, begin, entry) for name, entry in header.items() if entry["dtype"] != INT64}
+        return {name: _array(content, begin, entry)
+                for name, entry in header.items() if entry["dtype"] != INT64}
     except _WrongType as error:
         raise UserError("%s: wanted float32 values, got %s: save the model in float32" % (path, error))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -72,5 +76,6 @@ def _array(content: bytes, begin: int, entry: Mapping[str, Any]) -> np.ndarray:
         raise ValueError("data from %d to %d lie outside the file" % (first, last))
     if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
         raise ValueError("a shape must be a list of sizes, got %.60r" % (shape,))
-    # A view, for entries may share bytes: copies of a whole file for each name of a long header would fill any memory.
+    # A view, for entries may share bytes: copies of a whole file for each name of a long header would fill
+    # any memory.
     return np.frombuffer(memoryview(content)[begin + first:begin + last], "<f4").reshape(shape)

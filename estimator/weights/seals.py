@@ -1,4 +1,5 @@
-"""A seal says which files belong to a checkpoint that was copied, so that half a copy, or a mixture of two, is seen.
+"""A seal says which files belong to a checkpoint that was copied, so that half a copy, or a mixture of two,
+is seen.
 
 It is written before the files it tells of; the list of checkpoints, written last, is what makes a copy count.
 """
@@ -31,7 +32,8 @@ def read_results(folder: str, name: str) -> Optional[Dict[str, Any]]:
 
 
 def require_whole(prefix: str) -> None:
-    """Raises UserError when a checkpoint bears a seal and one of the files that belong to it is missing or another one.
+    """Raises UserError when a checkpoint bears a seal and one of the files that belong to it is missing or
+    another one.
 
     A file of values is only known by its size here: its checksums are in the checkpoint's index.
     """
@@ -40,8 +42,9 @@ def require_whole(prefix: str) -> None:
         path = os.path.join(os.path.dirname(prefix), part)
         found = _measure(path) if os.path.isfile(path) else None
         if found != wanted:
-            raise UserError("%s: not whole: %s is %s: copy the folder again, or remove it and take another checkpoint" % (
-                prefix, part, "missing" if found is None else "not the file that was kept with it"))
+            raise UserError(
+                "%s: not whole: %s is %s: copy the folder again, or remove it and take another checkpoint" % (
+                    prefix, part, "missing" if found is None else "not the file that was kept with it"))
 
 
 def sealed_in(folder: str) -> Sequence[str]:
@@ -67,7 +70,8 @@ def _read(prefix: str) -> Optional[Dict[str, Any]]:
     if not os.path.lexists(path):
         return None
     seal = files.read_json(path)
-    if not isinstance(seal, dict) or not all(isinstance(seal.get(name), dict) for name in ("files", "results")) or any(
-            os.path.basename(part) != part or not part or fault_of_name(part) for part in seal["files"]):
+    if (not isinstance(seal, dict)
+        or not all(isinstance(seal.get(name), dict) for name in ("files", "results")) or any(
+                os.path.basename(part) != part or not part or fault_of_name(part) for part in seal["files"])):
         raise UserError("%s: wanted an object with files, by their names alone, and results" % path)
     return seal

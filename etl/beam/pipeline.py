@@ -1,7 +1,9 @@
-"""One function over many small elements, on whatever runner: starts Beam, watches it, and reports how it went.
+"""One function over many small elements, on whatever runner: starts Beam, watches it, and reports how
+it went.
 
-With several workers or on a cluster, Beam runs in a process of its own: whatever Beam's threads and workers print goes to a
-log, and all of them can be killed at once, when a worker dies (Beam would wait for it forever) or the user interrupts.
+With several workers or on a cluster, Beam runs in a process of its own: whatever Beam's threads and workers
+print goes to a log, and all of them can be killed at once, when a worker dies (Beam would wait for it
+forever) or the user interrupts.
 """
 import contextlib
 import glob
@@ -26,25 +28,29 @@ from etl.beam.worker_call import error_of_worker
 from etl.common.command_line import one_line
 
 POLL_SECONDS = 1.0
-GRACE_POLLS = 15                               # a worker also goes when a pipeline ends well, just before it says so
+GRACE_POLLS = 15  # a worker also goes when a pipeline ends well, just before it says so
 START_SECONDS = 180.0
-CANCEL_SECONDS = 15.0                          # for an engine to accept a job whose command has ended; and to cancel it
-MESSAGE_CHARS = 300                            # of an engine's complaint, which may be a page of Java
+CANCEL_SECONDS = 15.0               # for an engine to accept a job whose command has ended; and to cancel it
+MESSAGE_CHARS = 300                 # of an engine's complaint, which may be a page of Java
 
 
-def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig) -> None:
+def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any],
+            config: RunnerConfig) -> None:
     """Calls `function` (of an importable module, with picklable arguments) once or more for each element.
 
-    Elements are plain values: they travel as JSON, which runs nothing when it is read, so a tuple arrives as a list.
+    Elements are plain values: they travel as JSON, which runs nothing when it is read, so a tuple arrives as
+    a list.
 
-    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died or an engine gave up.
+    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died
+    or an engine gave up.
     """
     if not elements:
         return
     if config.num_workers > 1 or config.options:
         error = _run_apart((label, function, elements, config))
     else:
-        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)   # failures come back as exceptions; the rest is noise
+        # failures come back as exceptions; the rest is noise
+        logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
         error = _run(label, function, elements, config)
     if error is None:
         return
@@ -59,12 +65,14 @@ def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any]
 
 def _run(*request: Any) -> Optional[Exception]:
     """Runs the pipeline in this process, see `runner.run_pipeline`."""
-    from etl.beam.runner import run_pipeline   # Beam takes a second and 50 MB, which a process that only watches can spare
+    # Beam takes a second and 50 MB, which a process that only watches can spare
+    from etl.beam.runner import run_pipeline
     return run_pipeline(*request)
 
 
 def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
-    """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this one alone."""
+    """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this
+    one alone."""
     config: RunnerConfig = request[-1]
     if config.options:
         return _watch_apart(request)
@@ -73,13 +81,16 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
 
 
 def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
-    """Starts the other process, gives it the request, and ends it; returns the pipeline's error, if there is one."""
+    """Starts the other process, gives it the request, and ends it; returns the pipeline's error, if there
+    is one."""
     log_path = request[-1].log_path
     with open(log_path, "ab", opener=_open_for_owner) as log:
-        process = subprocess.Popen([sys.executable, "-c", "from etl.beam.pipeline import answer; answer()"], stdin=subprocess.PIPE,
+        process = subprocess.Popen([sys.executable, "-c", "from etl.beam.pipeline import answer; answer()"],
+                                   stdin=subprocess.PIPE,
                                    stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     try:
-        pickle.dump(request, process.stdin)    # the pipe stays open: its end tells the process that this one is gone
+        # the pipe stays open: its end tells the process that this one is gone
+        pickle.dump(request, process.stdin)
         process.stdin.flush()
         if request[-1].options:
             select.select([process.stdout], [], [])    # workers are the engine's to watch
@@ -91,8 +102,8 @@ def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
         message = json.loads(reply.decode("ascii"))
         return None if message is None else RuntimeError(message)
     except (BrokenPipeError, EOFError):
-        raise OSError("the process that runs Beam died: killed, or out of memory. Run the same command again to resume the "
-                      "build. Its log: %s" % log_path)
+        raise OSError("the process that runs Beam died: killed, or out of memory. Run the same command again "
+                      "to resume the build. Its log: %s" % log_path)
     except KeyboardInterrupt:
         if request[-1].options:
             process.stdin.close()              # tells it to cancel the job, and to go
@@ -110,7 +121,8 @@ def _open_for_owner(path: str, flags: int) -> int:
 
 
 def answer() -> None:
-    """The other process: runs the pipeline that stdin names and says on stdout how it went; ends with its parent."""
+    """The other process: runs the pipeline that stdin names and says on stdout how it went; ends with
+    its parent."""
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                              # what anything prints goes to the log
     switch_off_fork_handlers()                 # Beam starts workers, or the job server
@@ -122,9 +134,9 @@ def answer() -> None:
 
     def end_with_parent() -> None:
         sys.stdin.buffer.read()
-        if config.options:                     # a job on a cluster does not end with the process that submitted it
+        if config.options:  # a job on a cluster does not end with the process that submitted it
             with contextlib.suppress(Exception):
-                job = started.get(timeout=CANCEL_SECONDS)      # it may be on its way there: only then is it known
+                job = started.get(timeout=CANCEL_SECONDS)  # it may be on its way there: only then is it known
                 logging.info("The command has ended: cancelling its job")
                 job.cancel()
         if config.socket_folder:
@@ -139,10 +151,12 @@ def answer() -> None:
 
 
 def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
-    """Returns when the process has something to say. Raises OSError when one of its workers died, or none has started.
+    """Returns when the process has something to say. Raises OSError when one of its workers died, or none
+    has started.
 
-    Beam starts all workers at once. One that dies within a second may never be seen, so they are counted, not known by name.
-    At a pipeline's end they go one after the other, which is no death as long as there are fewer from look to look.
+    Beam starts all workers at once. One that dies within a second may never be seen, so they are counted, not
+    known by name. At a pipeline's end they go one after the other, which is no death as long as there are
+    fewer from look to look.
     """
     begin = time.time()
     seen = False
@@ -150,12 +164,15 @@ def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
     while not select.select([process.stdout], [], [], POLL_SECONDS)[0]:
         before, alive = alive, _count_children(process.pid)
         seen = seen or alive > 0
-        polls_with_fewer = polls_with_fewer + 1 if seen and alive < config.num_workers and alive == before else 0
+        polls_with_fewer = (polls_with_fewer + 1 if seen and alive < config.num_workers and alive == before
+                            else 0)
         if polls_with_fewer == GRACE_POLLS:
-            raise OSError("a worker process died: killed, or out of memory. Run the same command again to resume the build; "
-                          "fewer --direct_num_workers need less memory. Log of the workers: %s" % config.log_path)
+            raise OSError("a worker process died: killed, or out of memory. Run the same command again to "
+                          "resume the build; fewer --direct_num_workers need less memory. Log of the "
+                          "workers: %s" % config.log_path)
         if not seen and time.time() - begin > START_SECONDS and os.path.isdir("/proc/self"):
-            raise OSError("no worker process has started within %d seconds. Beam's log: %s" % (START_SECONDS, config.log_path))
+            raise OSError("no worker process has started within %d seconds. Beam's log: %s"
+                          % (START_SECONDS, config.log_path))
 
 
 def _count_children(parent: int) -> int:

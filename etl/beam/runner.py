@@ -1,7 +1,7 @@
 """Beam's pipeline, in this process: Create → Reshuffle → Map, on whatever runner.
 
-Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md), so there is
-nothing for a runner to hold in memory.
+Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md), so
+there is nothing for a runner to hold in memory.
 """
 import functools
 import queue
@@ -26,12 +26,15 @@ from etl.beam.worker_sockets import listen_at_sockets
 
 def run_pipeline(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig,
                  started: "Optional[queue.Queue[PipelineResult]]" = None) -> Optional[Exception]:
-    """Runs the pipeline to its end. Returns the error, if there is one; puts the running job into `started`."""
+    """Runs the pipeline to its end. Returns the error, if there is one; puts the running job
+    into `started`."""
     try:
         options = _pipeline_options(label, config)
-        pipeline = beam.Pipeline(_process_runner(options, config) if config.num_workers > 1 else config.runner, options)
+        pipeline = beam.Pipeline(_process_runner(options, config) if config.num_workers > 1
+                                 else config.runner, options)
         _ = (pipeline
-             | "List " + label >> beam.Create([element_as_json(element) for element in elements], reshuffle=False)
+             | "List " + label >> beam.Create([element_as_json(element) for element in elements],
+                                              reshuffle=False)
              | "Spread " + label >> beam.Reshuffle()
              | label >> beam.Map(functools.partial(call, function, config.shared_folder)))
         result = pipeline.run()
@@ -49,7 +52,8 @@ def _pipeline_options(label: str, config: RunnerConfig) -> PipelineOptions:
     if not config.options:
         return PipelineOptions(flags=[], direct_num_workers=config.num_workers)
     flags = list(config.options) + ["--job_name=" + label]
-    if "--environment_type=LOOPBACK" in flags:     # Beam's own has one process for all, and listens on all addresses
+    # Beam's own has one process for all, and listens on all addresses
+    if "--environment_type=LOOPBACK" in flags:
         flags += _start_workers_here()
     return PipelineOptions(flags=flags)
 
@@ -61,13 +65,16 @@ def _start_workers_here() -> Sequence[str]:
     """
     token = secrets.token_hex(32)
     pool = start_pool("127.0.0.1:0", token)
-    return ["--environment_type=EXTERNAL", "--environment_config=" + external_environment("127.0.0.1:%d" % pool.port, token)]
+    return ["--environment_type=EXTERNAL",
+            "--environment_config=" + external_environment("127.0.0.1:%d" % pool.port, token)]
 
 
 def _process_runner(options: PipelineOptions, config: RunnerConfig) -> FnApiRunner:
-    """The DirectRunner's mode multi_processing, but over sockets, and with quotes: there, a blank in Python's path ends the command."""
+    """The DirectRunner's mode multi_processing, but over sockets, and with quotes: there, a blank in Python's
+    path ends the command."""
     listen_at_sockets(str(config.socket_folder))
     command = "%s -m etl.beam.worker_sockets" % shlex.quote(sys.executable)
     provision = beam_provision_api_pb2.ProvisionInfo(
         pipeline_options=JobServiceHandle.encode_pipeline_options(options.get_all_options()))
-    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command), provision_info=ExtendedProvisionInfo(provision))
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(command),
+                       provision_info=ExtendedProvisionInfo(provision))

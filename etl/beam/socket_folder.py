@@ -1,4 +1,5 @@
-"""The folder in which a build's runner and its workers on this host meet, at Unix sockets (see `worker_sockets`)."""
+"""The folder in which a build's runner and its workers on this host meet, at Unix sockets (see
+`worker_sockets`)."""
 import contextlib
 import os
 import shutil
@@ -13,7 +14,8 @@ from etl.common.command_line import UserError, one_line
 def socket_folder() -> Iterator[str]:
     """A new folder that takes sockets and that no other user can enter, while the block runs.
 
-    Raises UserError when neither TMPDIR nor /tmp takes sockets, whose paths have room for about a hundred bytes.
+    Raises UserError when neither TMPDIR nor /tmp takes sockets, whose paths have room for about a
+    hundred bytes.
     """
     folder, reason = "", ""
     for parent in (tempfile.gettempdir(), "/tmp"):
@@ -23,7 +25,8 @@ def socket_folder() -> Iterator[str]:
             break
         shutil.rmtree(folder)
     if reason:
-        raise UserError("TMPDIR: no Unix socket can be made in %s: %s; name another folder" % (tempfile.gettempdir(), reason))
+        raise UserError("TMPDIR: no Unix socket can be made in %s: %s; name another folder"
+                        % (tempfile.gettempdir(), reason))
     try:
         yield folder
     finally:

@@ -1,7 +1,8 @@
-"""A worker of a cluster: a process in which Beam calls our functions. Runs on each host that has a share in a build.
+"""A worker of a cluster: a process in which Beam calls our functions. Runs on each host that has a share in
+a build.
 
-Two things start one: a task manager that is told to (--environment_type PROCESS), or a pool, which runs on each host and
-starts workers as the task managers there ask for them (--environment_type EXTERNAL).
+Two things start one: a task manager that is told to (--environment_type PROCESS), or a pool, which runs on
+each host and starts workers as the task managers there ask for them (--environment_type EXTERNAL).
 
   etl-worker --listen 127.0.0.1:50000 --token_file token     # a pool; serves this host until it is stopped
 """
@@ -17,12 +18,14 @@ from etl.common.command_line import flag, run
 @dataclass(frozen=True)
 class WorkerConfig:
     """The flags of `etl.beam.worker`."""
-    listen: Optional[str] = flag(None, "HOST:PORT: run a pool there. Anyone who reaches it can run any code: 127.0.0.1 is enough, "
-                                 "since task managers connect from their own host; any other address needs token_file")
-    token_file: Optional[str] = flag(None, "with listen: file with a secret; only builds with the same secret in their "
-                                     "worker_token_file get workers. It is sent unencrypted")
+    listen: Optional[str] = flag(None, "HOST:PORT: run a pool there. Anyone who reaches it can run any code: "
+                                 "127.0.0.1 is enough, since task managers connect from their own host; any "
+                                 "other address needs token_file")
+    token_file: Optional[str] = flag(None, "with listen: file with a secret; only builds with the same "
+                                     "secret in their worker_token_file get workers. It is sent unencrypted")
     id: Optional[str] = flag(None, "run one worker under this name; set by Beam or a pool")
-    provision_endpoint: Optional[str] = flag(None, "where a worker gets its instructions; set by Beam or a pool")
+    provision_endpoint: Optional[str] = flag(None,
+                                             "where a worker gets its instructions; set by Beam or a pool")
 
     def __post_init__(self) -> None:
         if bool(self.listen) == bool(self.id and self.provision_endpoint):
@@ -40,7 +43,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def serve(config: WorkerConfig) -> None:
     """Runs a worker or a pool, until it ends."""
     if config.provision_endpoint:
-        from etl.beam.worker_process import work    # --help and mistakes in flags need no Beam, which takes a second
+        # --help and mistakes in flags need no Beam, which takes a second
+        from etl.beam.worker_process import work
         work(str(config.id), config.provision_endpoint)
         return
     token = read_token(config.token_file, "token_file") if config.token_file else None
@@ -49,7 +53,8 @@ def serve(config: WorkerConfig) -> None:
     pool = start_pool(str(config.listen), token)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    print("Starting workers on request at %s:%d" % (str(config.listen).rsplit(":", 1)[0], pool.port), flush=True)
+    print("Starting workers on request at %s:%d" % (str(config.listen).rsplit(":", 1)[0], pool.port),
+          flush=True)
     try:
         stop.wait()
     finally:

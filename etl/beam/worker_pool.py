@@ -15,7 +15,7 @@ from apache_beam.utils.thread_pool_executor import UnboundedThreadPoolExecutor
 from etl.beam.cluster import TOKEN_PARAM
 from etl.common.command_line import UserError
 
-MAX_CALLS = 1000                               # at once; a task manager's take milliseconds, one for each of its slots
+MAX_CALLS = 1000  # at once; a task manager's take milliseconds, one for each of its slots
 
 
 class Pool:
@@ -29,9 +29,10 @@ class Pool:
 
     def start(self, worker_id: str, provision_endpoint: str) -> None:
         """Starts a worker, which ends when its task manager closes the connection."""
-        command = [sys.executable, "-m", "etl.beam.worker", "--id", worker_id, "--provision_endpoint", provision_endpoint]
+        command = [sys.executable, "-m", "etl.beam.worker", "--id", worker_id, "--provision_endpoint",
+                   provision_endpoint]
         with self._lock:
-            self._workers = [worker for worker in self._workers if worker.poll() is None]    # leaves no zombies
+            self._workers = [worker for worker in self._workers if worker.poll() is None]  # leaves no zombies
             self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
 
     def stop(self) -> None:
@@ -39,7 +40,7 @@ class Pool:
         self.server.stop(None)
         with self._lock:
             for worker in self._workers:
-                worker.kill()                  # what it leaves is a temporary file; a range without a marker is built again
+                worker.kill()  # what it leaves is a temporary file; a range without a marker is built again
                 worker.wait()
 
 
@@ -50,9 +51,10 @@ class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         self._pool, self._token = pool, token
 
     def StartWorker(self, request: Any, context: Any) -> beam_fn_api_pb2.StartWorkerResponse:
-        if self._token and not hmac.compare_digest(request.params.get(TOKEN_PARAM, "").encode(), self._token.encode()):
-            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the pool requires the secret in its --token_file; the build's "
-                          "--worker_token_file has none or a different one")
+        if self._token and not hmac.compare_digest(request.params.get(TOKEN_PARAM, "").encode(),
+                                                   self._token.encode()):
+            context.abort(grpc.StatusCode.PERMISSION_DENIED, "the pool requires the secret in its "
+                          "--token_file; the build's --worker_token_file has none or a different one")
         try:
             self._pool.start(request.worker_id, request.provision_endpoint.url)
         except (OSError, ValueError) as error:                 # the latter for a NUL in what it is called
@@ -60,25 +62,30 @@ class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Does nothing: task managers number their workers alike, so the name may be that of another one's."""
+        """Does nothing: task managers number their workers alike, so the name may be that of
+        another one's."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
 
 def start_pool(address: str, token: Optional[str] = None) -> Pool:
-    """A pool that listens at HOST:PORT and, where there is a token, starts workers only for clients that have it.
+    """A pool that listens at HOST:PORT and, where there is a token, starts workers only for clients that
+    have it.
 
     `switch_off_fork_handlers` must have been called before this file was imported.
 
-    Raises UserError when it cannot listen there, or when others than this host's users reach it and there is no token.
+    Raises UserError when it cannot listen there, or when others than this host's users reach it and there is
+    no token.
     """
     hosts = _hosts_of(address)
     if not token and not all(map(_is_loopback, hosts)):
-        raise UserError("--listen: %s is reachable from other hosts, and anyone who reaches it can run any code: listen on 127.0.0.1, or "
-                        "give a secret with --token_file" % address)
+        raise UserError("--listen: %s is reachable from other hosts, and anyone who reaches it can run any "
+                        "code: listen on 127.0.0.1, or give a secret with --token_file" % address)
     pool = Pool()
-    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)       # else bytes that are no message log a traceback
+    # else bytes that are no message log a traceback
+    logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
     # Without so_reuseport 0, a second pool on the port would take half of the first one's requests.
-    server = grpc.server(UnboundedThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)], maximum_concurrent_rpcs=MAX_CALLS)
+    server = grpc.server(UnboundedThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)],
+                         maximum_concurrent_rpcs=MAX_CALLS)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(_Service(pool, token), server)
     pool.port = int(address.rsplit(":", 1)[1])
     try:
@@ -92,7 +99,8 @@ def start_pool(address: str, token: Optional[str] = None) -> Pool:
 
 
 def _hosts_of(address: str) -> List[str]:
-    """The IP addresses of this host that HOST:PORT means: gRPC is given no name, which might mean another thing to it."""
+    """The IP addresses of this host that HOST:PORT means: gRPC is given no name, which might mean another
+    thing to it."""
     host, port = address.rsplit(":", 1)
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)

@@ -13,9 +13,10 @@ def work(worker_id: str, provision_endpoint: str) -> None:
     try:
         with grpc.insecure_channel(provision_endpoint) as channel:
             service = beam_provision_api_pb2_grpc.ProvisionServiceStub(channel)
-            info = service.GetProvisionInfo(beam_provision_api_pb2.GetProvisionInfoRequest(), metadata=[("worker_id", worker_id)],
-                                            timeout=60).info
-        os.environ.update(WORKER_ID=worker_id, PIPELINE_OPTIONS=json_format.MessageToJson(info.pipeline_options),
+            info = service.GetProvisionInfo(beam_provision_api_pb2.GetProvisionInfoRequest(),
+                                            metadata=[("worker_id", worker_id)], timeout=60).info
+        os.environ.update(WORKER_ID=worker_id,
+                          PIPELINE_OPTIONS=json_format.MessageToJson(info.pipeline_options),
                           CONTROL_API_SERVICE_DESCRIPTOR=text_format.MessageToString(info.control_endpoint),
                           LOGGING_API_SERVICE_DESCRIPTOR=text_format.MessageToString(info.logging_endpoint))
         sdk_worker_main.main([])

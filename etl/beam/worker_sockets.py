@@ -1,9 +1,11 @@
-"""A build's worker processes on this host talk to Beam's runner over Unix sockets, in a folder that only this user can enter.
+"""A build's worker processes on this host talk to Beam's runner over Unix sockets, in a folder that only this
+user can enter.
 
-Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in there: anyone who
-reaches one of them can run any code. It has no setting for that. So this file takes the place of what Beam calls: its servers listen at
-sockets that are named by numbers, which Beam takes for ports, and its workers' channels lead there. Anything else is
-refused: with a Beam that works differently, the build fails instead of listening on a port.
+Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in
+there: anyone who reaches one of them can run any code. It has no setting for that. So this file takes the
+place of what Beam calls: its servers listen at sockets that are named by numbers, which Beam takes for ports,
+and its workers' channels lead there. Anything else is refused: with a Beam that works differently, the build
+fails instead of listening on a port.
 """
 import itertools
 import os
@@ -21,7 +23,8 @@ BEAMS_ADDRESS = "[::]:0"                       # what Beam 2.48 asks for: any po
 
 
 def listen_at_sockets(folder: str) -> None:
-    """From now on, the servers of this process's runner listen in the folder, and workers that it starts learn of it."""
+    """From now on, the servers of this process's runner listen in the folder, and workers that it starts
+    learn of it."""
     os.environ[FOLDER_VARIABLE] = folder
     worker_handlers.grpc = local_job_service.grpc = _Grpc(folder)
 
@@ -50,7 +53,8 @@ class _Grpc:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        self._numbers = itertools.count(1)     # as ports they would be privileged: no other user's process answers there
+        # as ports they would be privileged: no other user's process answers there
+        self._numbers = itertools.count(1)
 
     def server(self, *args: Any, **kwargs: Any) -> grpc.Server:
         """A server of gRPC's, with the same arguments, that listens in the folder."""
@@ -59,7 +63,8 @@ class _Grpc:
 
         def add_insecure_port(address: str) -> int:
             if address != BEAMS_ADDRESS:
-                raise RuntimeError("Beam's runner wants to listen at %s, not at %s" % (address, BEAMS_ADDRESS))
+                raise RuntimeError("Beam's runner wants to listen at %s, not at %s"
+                                   % (address, BEAMS_ADDRESS))
             number = next(self._numbers)
             listen(_url(self._folder, str(number)))
             return number

@@ -1,7 +1,7 @@
 """One unit of work: a byte range of a file → samples in run files, and a marker that says what they hold.
 
-The marker is written last. A chunk whose marker exists is done, so an interrupted job resumes where it stopped, and progress and
-counters work the same on every runner.
+The marker is written last. A chunk whose marker exists is done, so an interrupted job resumes where it
+stopped, and progress and counters work the same on every runner.
 """
 import functools
 import json
@@ -36,7 +36,7 @@ from etl.text.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
 from etl.text.words import SegmenterConfig, load_segmenter
 
 REASONS_SHOWN = 3
-SAMPLES_AT_ONCE = 64                           # that NumPy masks in one go: many for its speed, few for the caches
+SAMPLES_AT_ONCE = 64  # that NumPy masks in one go: many for its speed, few for the caches
 
 _MARKER_SHAPE = {"extents": [EXTENT_SHAPE], "counters": COUNTS, "bytes": int, "bad_records": [str]}
 _SMALL_NUMBER = re.compile("[0-9]{1,8}")       # a document has fewer bytes
@@ -56,7 +56,8 @@ class ChunkJob:
       keep_duplicates: False gives repeated documents the same samples, so that the merge can drop them.
       stop_at_bad_records: True raises for the first chunk that meets one; False puts them into dead letters.
       word_share: share of documents whose words are counted for the report.
-      versions: what `versions` says where the build was planned; a worker that differs would make other samples.
+      versions: what `versions` says where the build was planned; a worker that differs would make
+        other samples.
     """
     work_dir: str
     tokenizer: TokenizerConfig
@@ -79,7 +80,8 @@ class KeyedPair(NamedTuple):
 
 
 class Worker:
-    """What a process loads once: tokenizer, segmenter, and the pools of random segments where the objective wants one."""
+    """What a process loads once: tokenizer, segmenter, and the pools of random segments where the objective
+    wants one."""
 
     def __init__(self, job: ChunkJob) -> None:
         _require_versions(job)
@@ -118,7 +120,8 @@ def histograms_path(work_dir: str, index: int) -> str:
 
 
 class Marker(NamedTuple):
-    """What a finished chunk says of itself: what lies in its runs, what was counted, bytes of text, the first bad records in words."""
+    """What a finished chunk says of itself: what lies in its runs, what was counted, bytes of text, the first
+    bad records in words."""
     extents: Tuple[Extent, ...]
     counters: Dict[str, int]
     bytes: int
@@ -126,7 +129,8 @@ class Marker(NamedTuple):
 
 
 def read_marker(job: ChunkJob, index: int) -> Marker:
-    """The marker of a finished chunk. Raises OSError, naming file and field, for one that this chunk cannot have written."""
+    """The marker of a finished chunk. Raises OSError, naming file and field, for one that this chunk cannot
+    have written."""
     path, num_shards = marker_path(job.work_dir, index), dict(job.num_shards)
     fields = read_own(path, _MARKER_SHAPE)
     marker = Marker(**dict(fields, extents=tuple(Extent(*extent) for extent in fields["extents"])))
@@ -135,13 +139,15 @@ def read_marker(job: ChunkJob, index: int) -> Marker:
             if extent.chunk != index:
                 raise ValueError("extents[%d]: belongs to chunk %d" % (place, extent.chunk))
             if extent.shard >= num_shards.get(extent.part, 0):
-                raise ValueError("extents[%d]: there is no shard %d of part %.20r" % (place, extent.shard, extent.part))
+                raise ValueError("extents[%d]: there is no shard %d of part %.20r"
+                                 % (place, extent.shard, extent.part))
         require_runs(job.work_dir, marker.extents)
         for part in PARTS:
             records = sum(extent.records for extent in marker.extents if extent.part == part)
             samples = marker.counters.get(part + "_samples", 0)
             if records != samples:
-                raise ValueError("extents: %d records of part %s, but counters.%s_samples is %d" % (records, part, part, samples))
+                raise ValueError("extents: %d records of part %s, but counters.%s_samples is %d"
+                                 % (records, part, part, samples))
     except ValueError as error:
         raise damaged(path, str(error))
     return marker
@@ -149,11 +155,13 @@ def read_marker(job: ChunkJob, index: int) -> Marker:
 
 def read_markers(job: ChunkJob, count: int) -> List[Marker]:
     """The markers of all finished chunks among `count`, in order."""
-    return [read_marker(job, index) for index in range(count) if os.path.exists(marker_path(job.work_dir, index))]
+    return [read_marker(job, index)
+            for index in range(count) if os.path.exists(marker_path(job.work_dir, index))]
 
 
 def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
-    """The histograms of a finished chunk, as `Histograms.to_json` gave them. Raises OSError as `read_marker` does."""
+    """The histograms of a finished chunk, as `Histograms.to_json` gave them. Raises OSError as
+    `read_marker` does."""
     path = histograms_path(work_dir, index)
     found = read_own(path, {name: COUNTS for name in NAMES})
     for name in set(NAMES) - set(TEXT_NAMES):
@@ -171,7 +179,7 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
 
     Raises UserError for documents that cannot be used, if the job stops at them.
     """
-    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])  # a list, when it comes from JSON
     marker = marker_path(job.work_dir, index)
     if os.path.exists(marker):
         return
@@ -183,8 +191,9 @@ def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
         write_text(dead_letters_path(job.work_dir, index), "".join(map(_dead_letter, tally.bad_records)))
     write_json(histograms_path(job.work_dir, index), tally.histograms.to_json())
     size = (file_range.end or os.path.getsize(file_range.path)) - file_range.begin
-    write_json(marker, {"extents": extents, "counters": tally.counters, "bytes": size,
-                        "bad_records": [describe_bad_record(bad) for bad in tally.bad_records[:REASONS_SHOWN]]})
+    write_json(marker,
+               {"extents": extents, "counters": tally.counters, "bytes": size,
+                "bad_records": [describe_bad_record(bad) for bad in tally.bad_records[:REASONS_SHOWN]]})
 
 
 def describe_bad_record(bad: BadRecord) -> str:
@@ -194,7 +203,8 @@ def describe_bad_record(bad: BadRecord) -> str:
 
 def _dead_letter(bad: BadRecord) -> str:
     """A line of JSON."""
-    return json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason}, ensure_ascii=False) + "\n"
+    return json.dumps({"file": bad.path, "offset": bad.offset, "reason": bad.reason},
+                      ensure_ascii=False) + "\n"
 
 
 class Tally:
@@ -210,11 +220,13 @@ class Tally:
         self.bad_records.append(bad)
         self.counters["bad_records"] += 1
 
-    def add_document(self, document: Document, tokenized: TokenizedDocument, part: str, num_samples: int) -> None:
+    def add_document(self, document: Document, tokenized: TokenizedDocument, part: str,
+                     num_samples: int) -> None:
         is_unknown = tokenized.ids == self._worker.vocabulary.unk
         self.counters.update({
             "documents": 1, part + "_documents": 1, "documents_too_short": int(not num_samples),
-            "sentences": len(document.sentences), "words": int(tokenized.word_starts.sum()), "tokens": len(tokenized.ids),
+            "sentences": len(document.sentences), "words": int(tokenized.word_starts.sum()),
+            "tokens": len(tokenized.ids),
             "unknown_tokens": int(is_unknown.sum()), part + "_samples": num_samples})
         self.histograms.add_document(document, tokenized, self._worker.tokenizer)
 
@@ -245,8 +257,10 @@ def _keyed_pairs(job: ChunkJob, documents: Iterable[Document], tally: Tally) -> 
         part = part_of(document, seed, job.eval_fraction)
         origin = document.file_index, document.offset
         identity = (document.identity, *origin) if job.keep_duplicates else (document.identity,)
-        copies = 1 if part == "eval" else job.instances.dupe_factor    # a held-out document is measured once, not ten times
-        pairs = segment_pairs(tokenized, copies, job.instances, rng_for(seed, identity), worker.draw_segment_for(document, part))
+        # a held-out document is measured once, not ten times
+        copies = 1 if part == "eval" else job.instances.dupe_factor
+        pairs = segment_pairs(tokenized, copies, job.instances, rng_for(seed, identity),
+                              worker.draw_segment_for(document, part))
         num_samples = 0
         for num_samples, pair in enumerate(pairs, 1):
             yield KeyedPair(part, sample_key((seed, identity, num_samples), *origin), pair)

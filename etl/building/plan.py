@@ -20,15 +20,15 @@ from etl.text.tokenization import TokenizerConfig, load_tokenizer
 from etl.text.words import SegmenterConfig, load_segmenter
 
 SHARD_BYTES = 256 << 20
-RECORD_BYTES_PER_TEXT_BYTE = 1.7               # of one copy; only decides how many shards are made by default
-WORD_BYTES = 4 << 20                           # of text whose words are counted for the report
-COMPRESSION = 4                                # guessed, for the same purpose
-PARALLEL_BYTES = 8 << 20                       # below this, starting worker processes costs more than they save
+RECORD_BYTES_PER_TEXT_BYTE = 1.7            # of one copy; only decides how many shards are made by default
+WORD_BYTES = 4 << 20                        # of text whose words are counted for the report
+COMPRESSION = 4                             # guessed, for the same purpose
+PARALLEL_BYTES = 8 << 20                    # below this, starting worker processes costs more than they save
 
 WORK_FOLDER, LOCK = ".work", "lock"
 FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
-WORK_FORMAT = 2                                # of what lies in a work folder; a build does not resume one of another format
-MODEL_FILE = "model.json"                      # says that a folder holds a model, whose vocabulary a build's would replace
+WORK_FORMAT = 2  # of what lies in a work folder; a build does not resume one of another format
+MODEL_FILE = "model.json"  # says that a folder holds a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
 
@@ -38,18 +38,21 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 @dataclass(frozen=True)
 class BuildConfig:
     """The flags of `etl.build_pretrain`."""
-    input_file: Tuple[str, ...] = flag((_SAMPLE,), "text: names or quoted globs, one or more; .gz and .bz2 are read, too")
-    output_dir: str = flag("output/pretrain_data", "folder for the shards and manifest.json; local or shared file system")
+    input_file: Tuple[str, ...] = flag((_SAMPLE,),
+                                       "text: names or quoted globs, one or more; .gz and .bz2 are read, too")
+    output_dir: str = flag("output/pretrain_data",
+                           "folder for the shards and manifest.json; local or shared file system")
     text_format: TextFormat = nested(TextFormat)
-    tokenizer: Optional[str] = flag(None, "kind of tokenizer; default: sentencepiece when spm_model_file is given", TOKENIZERS)
+    tokenizer: Optional[str] = flag(
+        None, "kind of tokenizer; default: sentencepiece when spm_model_file is given", TOKENIZERS)
     vocab_file: str = flag(albert_config.vocab_path(), "WordPiece vocabulary, one entry per line")
     spm_model_file: Optional[str] = flag(None, "SentencePiece model, instead of a vocabulary")
     do_lower_case: bool = flag(True, "lower-case and strip accents; must fit the vocabulary")
     segmenter: SegmenterConfig = nested(SegmenterConfig)
     instances: InstanceConfig = nested(InstanceConfig)
     duplicates: str = flag("keep", "what to do with documents whose text is repeated", ("keep", "drop"))
-    max_bad_fraction: float = flag(0.0, "share of documents that may be unusable (bad UTF-8, over-long, bad JSON); they go to "
-                                   "dead_letters/. 0: the first one stops the build")
+    max_bad_fraction: float = flag(0.0, "share of documents that may be unusable (bad UTF-8, over-long, bad "
+                                   "JSON); they go to dead_letters/. 0: the first one stops the build")
     eval_fraction: float = flag(0.05, "share of documents held out for evaluation, in eval/")
     num_shards: Optional[int] = flag(None, "number of training shards; default: one per 256 MB or so")
     range_bytes: Optional[int] = flag(
@@ -70,13 +73,14 @@ class BuildConfig:
         if self.tokenizer == "wordpiece" and self.spm_model_file:
             raise ValueError("tokenizer wordpiece takes no spm_model_file, got %s" % self.spm_model_file)
         if "://" in self.output_dir:
-            raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy the result"
-                             % self.output_dir)
+            raise ValueError("output_dir must be on a local or shared file system, got %s; mount it, or copy "
+                             "the result" % self.output_dir)
 
     @property
     def tokenizer_config(self) -> TokenizerConfig:
         """How text becomes ids."""
-        return TokenizerConfig(None if self.spm_model_file else self.vocab_file, self.do_lower_case, self.spm_model_file)
+        return TokenizerConfig(None if self.spm_model_file else self.vocab_file, self.do_lower_case,
+                               self.spm_model_file)
 
 
 @dataclass(frozen=True)
@@ -121,14 +125,16 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     others = [vocab_path] + ([user_dict] if user_dict else [])
     stamps = {path: stamp(os.stat(path)) for path in paths + others}
     inputs = [fingerprint(path) for path in paths]
-    text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1) for entry in inputs)
+    text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1)
+                     for entry in inputs)
     vocab_size = _check_vocabulary(config)
     if config.segmenter != SegmenterConfig():
         load_segmenter(config.segmenter)       # a mistake in it is reported here, not by a worker
     ranges = plan_ranges(paths, config.range_bytes)
-    job = ChunkJob("", config.tokenizer_config, config.instances, _num_shards(config, text_bytes), config.eval_fraction,
-                   config.text_format, config.segmenter, keep_duplicates=config.duplicates == "keep",
-                   word_share=min(1.0, WORD_BYTES / max(1, text_bytes)), versions=tuple(sorted(versions().items())))
+    job = ChunkJob(
+        "", config.tokenizer_config, config.instances, _num_shards(config, text_bytes), config.eval_fraction,
+        config.text_format, config.segmenter, keep_duplicates=config.duplicates == "keep",
+        word_share=min(1.0, WORD_BYTES / max(1, text_bytes)), versions=tuple(sorted(versions().items())))
     # An edit in the middle of a large file shows in its time of modification alone.
     contents = [sha256_of_file(path) for path in others] + [str(stamps[path].modified_ns) for path in paths]
     name = _digest((WORK_FORMAT, job, ranges, inputs, contents))
@@ -152,17 +158,18 @@ def _check_input(config: BuildConfig, paths: Sequence[str]) -> None:
         if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
             raise UserError("--input_file: %s is the vocabulary: give text files only" % path)
     if config.text_format.input_format == "text" and begins_with_json(paths[0]):
-        raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the field of the text"
-                        % paths[0])
+        raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the "
+                        "field of the text" % paths[0])
 
 
 def _check_vocabulary(config: BuildConfig) -> int:
-    """The size of the vocabulary. Raises UserError when the flags ask for samples that cannot be made with it."""
+    """The size of the vocabulary. Raises UserError when the flags ask for samples that cannot be made
+    with it."""
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
     has_twins = (vocabulary.continued_ids != range(len(vocabulary))).any()
     if config.instances.masked_lm_labels == "albert_zh" and not has_twins:
-        raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the vocabulary of the "
-                        "released checkpoint" % config.vocab_file)
+        raise UserError("--masked_lm_labels albert_zh: %s has no ## entries for Han characters; use the "
+                        "vocabulary of the released checkpoint" % config.vocab_file)
     if not len(vocabulary.replaceable_ids):
         raise UserError("%s: holds special tokens only" % config.tokenizer_config.vocabulary_file)
     return len(vocabulary)
@@ -185,7 +192,8 @@ def _num_workers(cluster: ClusterConfig, text_bytes: int) -> int:
 
 
 def _digest(parts: Tuple[object, ...]) -> str:
-    """The name of a work folder: a hash of everything that decides the result, so a build resumes only its own chunks."""
+    """The name of a work folder: a hash of everything that decides the result, so a build resumes only its
+    own chunks."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
@@ -193,17 +201,18 @@ def _digest(parts: Tuple[object, ...]) -> str:
 def work_folder(plan: BuildPlan) -> Iterator[None]:
     """Makes the work folder and holds its lock while the block runs.
 
-    When the block raises UserError (the same command would raise it again), the work folder goes, and the output folder
-    if it was made here. In any other case the work stays, so that the same command resumes.
+    When the block raises UserError (the same command would raise it again), the work folder goes, and the
+    output folder if it was made here. In any other case the work stays, so that the same command resumes.
 
-    Raises UserError when another build is running in the same output folder, or when a link is in the place of a folder
-    whose content would be removed.
+    Raises UserError when another build is running in the same output folder, or when a link is in the place
+    of a folder whose content would be removed.
     """
     parent, work_dir = plan.work_parent, plan.job.work_dir
     out = os.path.dirname(parent)
     for path in [parent, work_dir] + [os.path.join(out, name) for name in FURTHER_FOLDERS]:
         if os.path.islink(path):
-            raise UserError("--output_dir: %s is a link; a build removes files in its own folder only: remove the link" % path)
+            raise UserError("--output_dir: %s is a link; a build removes files in its own folder only: "
+                            "remove the link" % path)
     is_new = not os.path.exists(out)
     with lock(os.path.join(parent, LOCK), "--output_dir: another build is running in %s" % out):
         for name in ("",) + FURTHER_FOLDERS:
@@ -223,7 +232,8 @@ def work_folder(plan: BuildPlan) -> Iterator[None]:
 
 
 def drop_other_builds(plan: BuildPlan) -> None:
-    """Removes the work of interrupted builds with other flags or input. For a build that has proved usable."""
+    """Removes the work of interrupted builds with other flags or input. For a build that has
+    proved usable."""
     for name in set(work_folders(plan.work_parent)) - {os.path.basename(plan.job.work_dir)}:
         remove_work(os.path.join(plan.work_parent, name))
 
@@ -236,7 +246,8 @@ def remove_lock(parent: str) -> None:
 
 
 def _unshare(log_path: str) -> None:
-    """Makes a file that is written at its end one of our own, where a copy made of hard links has it in common with the original."""
+    """Makes a file that is written at its end one of our own, where a copy made of hard links has it in
+    common with the original."""
     if os.path.isfile(log_path) and not os.path.islink(log_path) and os.stat(log_path).st_nlink > 1:
         mode = stat.S_IMODE(os.stat(log_path).st_mode)
         copy(log_path, log_path)
@@ -245,7 +256,8 @@ def _unshare(log_path: str) -> None:
 
 def _absolute(job: ChunkJob) -> ChunkJob:
     """The same job with absolute paths, for processes with another working directory."""
-    names = {name: os.path.abspath(path) for name, path in vars(job.tokenizer).items() if name.endswith("_file") and path}
+    names = {name: os.path.abspath(path)
+             for name, path in vars(job.tokenizer).items() if name.endswith("_file") and path}
     user_dict = job.segmenter.user_dict
     return dataclasses.replace(
         job, tokenizer=dataclasses.replace(job.tokenizer, **names),

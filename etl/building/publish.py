@@ -25,7 +25,8 @@ _SHARD_NAME = re.compile(r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord")
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
 
-def publish(config: BuildConfig, plan: BuildPlan, counters: Counter, histograms: Mapping[str, Counter]) -> manifest.Manifest:
+def publish(config: BuildConfig, plan: BuildPlan, counters: Counter,
+            histograms: Mapping[str, Counter]) -> manifest.Manifest:
     """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
 
     What an earlier build left goes just before: a build that fails leaves it untouched.
@@ -54,7 +55,8 @@ def publish(config: BuildConfig, plan: BuildPlan, counters: Counter, histograms:
         train=tuple(shards["train"]), eval=tuple(shards["eval"]),
         max_seq_length=lengths[0], max_predictions_per_seq=lengths[1],
         tokenizer=dataclasses.replace(job.tokenizer, **{field: vocab_name}), vocab_size=plan.vocab_size,
-        vocab_sha256=sha256_of_file(plan.vocab_path), features=pretraining_features(*lengths, job.instances.token_boundary),
+        vocab_sha256=sha256_of_file(plan.vocab_path),
+        features=pretraining_features(*lengths, job.instances.token_boundary),
         flags=flags_of(config), inputs=tuple(plan.inputs), versions=versions(), counters=dict(counters))
     opened = dataclasses.replace(job.tokenizer, **{field: os.path.join(out, vocab_name)})
     report.write_report(out, dataclasses.replace(result, tokenizer=opened), histograms)
@@ -66,17 +68,20 @@ def publish(config: BuildConfig, plan: BuildPlan, counters: Counter, histograms:
 
 
 def require_places(config: BuildConfig, plan: BuildPlan) -> None:
-    """Raises UserError when something stands where a file of the build will go: before the work, not after it."""
+    """Raises UserError when something stands where a file of the build will go: before the work, not
+    after it."""
     names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
     for name in names + [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
         require_file(os.path.join(config.output_dir, name), "output_dir")
 
 
-def require_merged(plan: BuildPlan, part: str, index: int, count: int, reads_it: bool = False) -> Dict[str, Any]:
-    """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as the marker says.
+def require_merged(plan: BuildPlan, part: str, index: int, count: int,
+                   reads_it: bool = False) -> Dict[str, Any]:
+    """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as
+    the marker says.
 
-    It is in the work folder, or has its final name already, when a publication was interrupted. One in the work folder that this run
-    did not write is held against its SHA-256 with `reads_it`.
+    It is in the work folder, or has its final name already, when a publication was interrupted. One in the
+    work folder that this run did not write is held against its SHA-256 with `reads_it`.
     """
     path = shard_path(plan.job.work_dir, part, index, count)
     marker = read_shard_marker(plan.job.work_dir, part, index, count)
@@ -90,7 +95,8 @@ def require_merged(plan: BuildPlan, part: str, index: int, count: int, reads_it:
 
 
 def verify(folder: str) -> str:
-    """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as the manifest says."""
+    """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as
+    the manifest says."""
     found = manifest.read(folder)
     listed = {shard.path for shard in found.train + found.eval}
     further = sorted(set(_shards_in(folder)) - listed)
@@ -102,7 +108,8 @@ def verify(folder: str) -> str:
         if not os.path.isfile(path):
             raise UserError("%s: missing, but the manifest lists it" % path)
         if os.path.getsize(path) != shard.bytes:
-            raise UserError("%s: has %d bytes, the manifest says %d" % (path, os.path.getsize(path), shard.bytes))
+            raise UserError("%s: has %d bytes, the manifest says %d"
+                            % (path, os.path.getsize(path), shard.bytes))
         digest = hashlib.sha256()
         with open(path, "rb") as stream:
             for block in iter(lambda: stream.read(1 << 20), b""):
@@ -113,7 +120,8 @@ def verify(folder: str) -> str:
                 _check_record(record, found.features, "%s: record %d" % (path, count))
                 count += 1
         if digest.hexdigest() != shard.sha256:
-            raise UserError("%s: sha256 is %s, the manifest says %s" % (path, digest.hexdigest(), shard.sha256))
+            raise UserError("%s: sha256 is %s, the manifest says %s"
+                            % (path, digest.hexdigest(), shard.sha256))
         if count != shard.records:
             raise UserError("%s: holds %d records, the manifest says %d" % (path, count, shard.records))
         records, size = records + count, size + shard.bytes
@@ -122,7 +130,8 @@ def verify(folder: str) -> str:
         raise UserError("%s: not the vocabulary that the manifest names" % vocabulary)
     entries = len(load_tokenizer(found.tokenizer).vocabulary)
     if entries != found.vocab_size:
-        raise UserError("%s: holds %d entries, the manifest says %d" % (vocabulary, entries, found.vocab_size))
+        raise UserError("%s: holds %d entries, the manifest says %d"
+                        % (vocabulary, entries, found.vocab_size))
     return "%s: %d shards, %d records, %.1f MB: all as the manifest says" % (
         folder, len(found.train + found.eval), records, size / 1e6)
 
@@ -143,7 +152,8 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
 
 
 def _remove_old(folder: str, nothing_moved: bool) -> None:
-    """Removes what an earlier build left, and no other files: the manifest first, so that nothing refers to the rest.
+    """Removes what an earlier build left, and no other files: the manifest first, so that nothing refers to
+    the rest.
 
     When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
     """
@@ -171,8 +181,9 @@ def _shards_in(folder: str) -> List[str]:
 
 def _gather_dead_letters(plan: BuildPlan, path: str) -> None:
     """Joins the dead letters of all chunks into one file; there is none when all was well."""
-    parts = [part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
-             if os.path.exists(part)]
+    parts = [
+        part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
+        if os.path.exists(part)]
     if not parts:
         return
     with atomic_write(path) as stream:

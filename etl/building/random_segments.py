@@ -1,8 +1,9 @@
-"""Segments from other documents, for the next-sentence objective: pools that are the same for any ranges and workers.
+"""Segments from other documents, for the next-sentence objective: pools that are the same for any ranges
+and workers.
 
-A part's pool is the `POOL_DOCUMENTS` documents of lowest hash in all of that part, so that no held-out text gets into
-training. One cheap pass (no tokenization) finds the lowest of each range, the driver keeps the lowest of all and stores their
-texts; workers tokenize one when it is drawn first.
+A part's pool is the `POOL_DOCUMENTS` documents of lowest hash in all of that part, so that no held-out text
+gets into training. One cheap pass (no tokenization) finds the lowest of each range, the driver keeps the
+lowest of all and stores their texts; workers tokenize one when it is drawn first.
 """
 import heapq
 import itertools
@@ -38,7 +39,7 @@ def pool_path(work_dir: str, part: str) -> str:
 def collect_candidates(work_dir: str, seed: int, eval_fraction: float, text_format: TextFormat,
                        numbered_range: Tuple[int, FileRange]) -> None:
     """Writes each part's documents of lowest hash of one range; does nothing when that is done already."""
-    index, file_range = numbered_range[0], FileRange(*numbered_range[1])       # a list, when it comes from JSON
+    index, file_range = numbered_range[0], FileRange(*numbered_range[1])  # a list, when it comes from JSON
     path = candidates_path(work_dir, index)
     if os.path.exists(path):
         return
@@ -63,13 +64,14 @@ def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ra
         places = sorted(candidate[1:] for candidate in lowest.chosen())
         texts = [document.sentences[:POOL_SENTENCES]
                  for file_index, found in itertools.groupby(places, key=lambda place: place[0])
-                 for document in read_documents_at(paths[file_index], file_index, (offset for _, offset in found),
-                                                   text_format)]
+                 for document in read_documents_at(paths[file_index], file_index,
+                                                   (offset for _, offset in found), text_format)]
         write_json(pool_path(work_dir, part), texts)
 
 
 class RandomSegments:
-    """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do in samples."""
+    """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do
+    in samples."""
 
     def __init__(self, path: str, tokenizer: Any, segmenter: Any, longest_word: int) -> None:
         self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own_list(path, [[str]])]
@@ -78,11 +80,12 @@ class RandomSegments:
 
     def draw(self, rng: np.random.Generator, not_from: Tuple[str, ...], limit: int
              ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
-        """Text of a random document that does not begin with the sentences `not_from`, from a random sentence on.
+        """Text of a random document that does not begin with the sentences `not_from`, from a random
+        sentence on.
 
         Returns:
-          (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a sentence where possible,
-          else with a word; None when the pool holds nothing that fits.
+          (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a
+          sentence where possible, else with a word; None when the pool holds nothing that fits.
         """
         index = int(rng.random() * len(self._documents))
         start = rng.random()
@@ -97,7 +100,8 @@ class RandomSegments:
     def _load(self, index: int) -> TokenizedDocument:
         if index not in self._tokenized:
             document = tokenize_document(self._documents[index], self._tokenizer, self._segmenter)
-            self._tokenized[index] = document._replace(word_starts=break_giant_words(document.word_starts, self._longest_word))
+            self._tokenized[index] = document._replace(
+                word_starts=break_giant_words(document.word_starts, self._longest_word))
         return self._tokenized[index]
 
 
@@ -107,7 +111,8 @@ def _cut(document: TokenizedDocument, start: float, limit: int) -> Optional[Tupl
     begin = int(sentences[int(start * len(sentences))])
     end = begin + limit
     if end < len(document.ids):
-        ends = [places[(places > begin) & (places <= end)] for places in (sentences, np.flatnonzero(document.word_starts))]
+        ends = [places[(places > begin) & (places <= end)]
+                for places in (sentences, np.flatnonzero(document.word_starts))]
         fitting = ends[0] if len(ends[0]) else ends[1]
         if not len(fitting):
             return None

@@ -1,4 +1,5 @@
-"""What a build made of its text, on a page beside its manifest: `report.html`, to be looked at before a training begins."""
+"""What a build made of its text, on a page beside its manifest: `report.html`, to be looked at before a
+training begins."""
 import itertools
 import os
 from collections import Counter
@@ -31,7 +32,8 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
     sections = [
         Section("Summary", [facts(_facts(manifest, count))]),
         Section("Samples", [beside(
-            histogram(histograms["lengths"], "tokens", "samples", "Lengths of samples, special tokens included."),
+            histogram(histograms["lengths"], "tokens", "samples",
+                      "Lengths of samples, special tokens included."),
             *_labels(manifest, histograms["labels"]))]),
         Section("Masks", [
             beside(histogram(histograms["masked_percents"], "% of a sample's tokens to predict", "samples",
@@ -43,11 +45,12 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
             beside(_documents(count),
                    histogram(_with_tail(histograms["word_lengths"]), "tokens", "words",
                              "Lengths of words; the last bar holds all that are longer.")),
-            beside(_most_frequent({word: times for word, times in histograms["words"].items()
-                                   if len(word) > 1 and UNK not in word}, "words",
-                                  "Most frequent words of two characters and more, in a share of large inputs."),
-                   _most_frequent(histograms["unknown_texts"], "unknown tokens",
-                                  "What the vocabulary lacks, in the same share."))]),
+            beside(
+                _most_frequent({word: times for word, times in histograms["words"].items()
+                                if len(word) > 1 and UNK not in word}, "words",
+                               "Most frequent words of two characters and more, in a share of large inputs."),
+                _most_frequent(histograms["unknown_texts"], "unknown tokens",
+                               "What the vocabulary lacks, in the same share."))]),
         Section("How some samples look", [_samples(folder, manifest)]),
         Section("How it was made", [table(["flag", "value"], [
             (name, " ".join(value) if isinstance(value, (list, tuple)) else str(value))
@@ -83,7 +86,8 @@ def _labels(manifest: Manifest, labels: Counter) -> List[Html]:
 
 def _kinds(count: Counter) -> Html:
     kinds = [("[MASK]", "masked"), ("kept", "kept"), ("random", "random"), ("permuted", "permuted")]
-    shown = [(name, 100 * count[kind + "_predictions"] / max(1, count["predictions"])) for name, kind in kinds]
+    shown = [(name, 100 * count[kind + "_predictions"] / max(1, count["predictions"]))
+             for name, kind in kinds]
     return bar_chart([name for name, _ in shown], {"%": [share for _, share in shown]},
                      "what the model sees where it must predict, %",
                      "80 % [MASK], 10 % kept, 10 % random is the rule; permuted ones come on top.")
@@ -91,7 +95,8 @@ def _kinds(count: Counter) -> Html:
 
 def _documents(count: Counter) -> Html:
     shown = [("training", count["train_documents"]), ("held out", count["eval_documents"]),
-             ("of both, too short: dropped", count["documents_too_short"]), ("unusable: dropped", count["bad_records"])]
+             ("of both, too short: dropped", count["documents_too_short"]),
+             ("unusable: dropped", count["bad_records"])]
     return bar_chart([name for name, _ in shown], {"documents": [number for _, number in shown]}, "documents",
                      "What became of the documents; the unusable ones are in dead_letters.")
 
@@ -112,9 +117,11 @@ def _samples(folder: str, manifest: Manifest) -> Html:
     tokenizer = load_tokenizer(manifest.tokenizer)
     path = os.path.join(folder, manifest.train[0].path)
     with open(path, "rb") as stream:
-        records = [deserialize_example(record) for record in itertools.islice(read_frames(stream, path), SAMPLES_SHOWN)]
+        records = [deserialize_example(record)
+                   for record in itertools.islice(read_frames(stream, path), SAMPLES_SHOWN)]
     names = LABEL_MEANINGS.get(manifest.flags["sentence_objective"], ("one segment",))
-    return samples([("%s, record %d: %s" % (manifest.train[0].path, number, names[int(values["next_sentence_labels"][0])]),
+    return samples([("%s, record %d: %s" % (manifest.train[0].path, number,
+                                            names[int(values["next_sentence_labels"][0])]),
                      _tokens(values, tokenizer)) for number, values in enumerate(records)])
 
 
@@ -126,4 +133,5 @@ def _tokens(values: Mapping[str, np.ndarray], tokenizer: Any) -> List[Token]:
     for position, label in zip(positions.tolist(), values["masked_lm_ids"][is_real].tolist()):
         seen[position], ids[position] = tokens[ids[position]], label
     starts = values.get("token_boundary", tokenizer.may_begin_word(ids))
-    return [Token(tokens[index], seen.get(place), bool(starts[place])) for place, index in enumerate(ids.tolist())]
+    return [Token(tokens[index], seen.get(place), bool(starts[place]))
+            for place, index in enumerate(ids.tolist())]

@@ -1,8 +1,9 @@
-"""Samples → sorted run files → merged shards. Memory is bounded by the buffer of one run and the fan-in of one merge.
+"""Samples → sorted run files → merged shards. Memory is bounded by the buffer of one run and the fan-in of
+one merge.
 
-A sample's key is 16 bytes of hash and 12 bytes of origin. The hash decides its shard, and its place there: shards are sorted by
-key, which shuffles all samples the same way on every run. When repeated documents are to be dropped, the hash leaves their place out, so
-that equal hashes of different origin meet in the merge.
+A sample's key is 16 bytes of hash and 12 bytes of origin. The hash decides its shard, and its place there:
+shards are sorted by key, which shuffles all samples the same way on every run. When repeated documents are to
+be dropped, the hash leaves their place out, so that equal hashes of different origin meet in the merge.
 """
 import contextlib
 import hashlib
@@ -73,11 +74,13 @@ class MergedShard(NamedTuple):
 
 def sample_key(parts: Tuple[object, ...], file_index: int, offset: int) -> bytes:
     """28 bytes: a hash of what the sample is, then where its document stands."""
-    return hashlib.blake2b(repr(parts).encode("utf-8"), digest_size=_HASH_BYTES).digest() + _ORIGIN.pack(file_index, offset)
+    return hashlib.blake2b(repr(parts).encode("utf-8"),
+                           digest_size=_HASH_BYTES).digest() + _ORIGIN.pack(file_index, offset)
 
 
 def seeds_of(keys: Sequence[bytes]) -> np.ndarray:
-    """What the random numbers of samples depend on: uint64 [samples], the half of each hash that least decides its place."""
+    """What the random numbers of samples depend on: uint64 [samples], the half of each hash that least
+    decides its place."""
     hashes = b"".join(key[_HASH_BYTES // 2:_HASH_BYTES] for key in keys)
     return np.frombuffer(hashes, dtype="<u8")
 
@@ -98,13 +101,14 @@ def run_path(work_dir: str, chunk: int, run: int) -> str:
     return os.path.join(work_dir, "runs", "%06d-%04d.run" % (chunk, run))
 
 
-def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int, num_shards: Dict[str, int]) -> Iterator[Extent]:
+def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int,
+               num_shards: Dict[str, int]) -> Iterator[Extent]:
     """Buffers a chunk's samples, writes each full buffer as a sorted run file, and says what lies where."""
     buffer: List[Sample] = []
     size = runs = 0
     for sample in samples:
         buffer.append(sample)
-        size += len(sample.record) + 200       # the tuple and its two strings weigh about that beside the bytes
+        size += len(sample.record) + 200  # the tuple and its two strings weigh about that beside the bytes
         if size >= RUN_BYTES:
             yield from _write_run(buffer, work_dir, chunk, runs, num_shards)
             buffer, size, runs = [], 0, runs + 1
@@ -118,7 +122,8 @@ def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
     for extent in extents:
         end = ends.get((extent.chunk, extent.run), 0)
         if extent.offset != end:
-            raise ValueError("extents: run %d: must start at byte %d, got offset %d" % (extent.run, end, extent.offset))
+            raise ValueError("extents: run %d: must start at byte %d, got offset %d"
+                             % (extent.run, end, extent.offset))
         ends[extent.chunk, extent.run] = end + extent.bytes
     for (chunk, run), end in ends.items():
         path = run_path(work_dir, chunk, run)
@@ -133,12 +138,15 @@ def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
     return os.path.join(work_dir, "shards", shard_name(part, index, num_shards))
 
 
-def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[Extent]) -> List[Tuple[str, int]]:
-    """Leaves a file for each shard that says where its samples are, for `write_shard`; returns (part, number) of all shards.
+def write_extents(work_dir: str, num_shards: Dict[str, int],
+                  extents: Sequence[Extent]) -> List[Tuple[str, int]]:
+    """Leaves a file for each shard that says where its samples are, for `write_shard`; returns (part, number)
+    of all shards.
 
     There may be millions of extents: too much to travel through an engine.
     """
-    found: Dict[Tuple[str, int], List[Extent]] = {(part, index): [] for part, count in num_shards.items() for index in range(count)}
+    found: Dict[Tuple[str, int], List[Extent]] = {(part, index): [] for part, count in num_shards.items()
+                                                  for index in range(count)}
     for extent in extents:
         found[extent.part, extent.shard].append(extent)
     for (part, index), its_extents in found.items():
@@ -146,10 +154,13 @@ def write_extents(work_dir: str, num_shards: Dict[str, int], extents: Sequence[E
     return list(found)
 
 
-def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool, shard: Tuple[str, int]) -> None:
-    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is done already.
+def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
+                shard: Tuple[str, int]) -> None:
+    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is
+    done already.
 
-    Then the disk space of the shard's part of the runs is freed, so that both together need little more than the runs.
+    Then the disk space of the shard's part of the runs is freed, so that both together need little more than
+    the runs.
     """
     part, index = shard
     path = shard_path(work_dir, part, index, num_shards[part])
@@ -161,25 +172,28 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
     try:
         merged = merge_shard(pieces, path, keep_duplicates)
     except OSError:
-        if os.path.exists(path + ".json"):     # another host was quicker, and has freed what this one was reading
+        # another host was quicker, and has freed what this one was reading
+        if os.path.exists(path + ".json"):
             return
         raise
     linked = sum(piece.bytes for piece in pieces if os.stat(piece.path).st_nlink > 1)
-    write_json(path + ".json", dict(zip(("records", "bytes", "sha256"), merged.shard[1:]), dropped=merged.dropped, linked_bytes=linked))
+    write_json(path + ".json", dict(zip(("records", "bytes", "sha256"), merged.shard[1:]),
+                                    dropped=merged.dropped, linked_bytes=linked))
     sync_folder(os.path.dirname(path))
     for piece in pieces:
         free_range(piece.path, piece.offset, piece.bytes)
 
 
 def read_shard_marker(work_dir: str, part: str, index: int, count: int) -> Dict[str, Any]:
-    """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes, of runs that have a second
-    name and so were not freed.
+    """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes,
+    of runs that have a second name and so were not freed.
     """
     return read_own(shard_path(work_dir, part, index, count) + ".json", {
         "records": int, "bytes": int, "sha256": str, "dropped": int, "linked_bytes": int})
 
 
-def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool, fan_in: int = MERGE_FAN_IN) -> MergedShard:
+def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool,
+                fan_in: int = MERGE_FAN_IN) -> MergedShard:
     """Merges a shard's pieces into a TFRecord file, which appears atomically.
 
     With more pieces than `fan_in`, groups of them are merged into temporary runs beside `path` first.
@@ -213,7 +227,8 @@ def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool, fan_i
     return MergedShard(Shard(path, records, size, digest.hexdigest()), dropped)
 
 
-def _write_run(samples: List[Sample], work_dir: str, chunk: int, run: int, num_shards: Dict[str, int]) -> Iterator[Extent]:
+def _write_run(samples: List[Sample], work_dir: str, chunk: int, run: int,
+               num_shards: Dict[str, int]) -> Iterator[Extent]:
     samples.sort(key=lambda sample: (sample.part, sample.key))
     offset = 0
     with atomic_write(run_path(work_dir, chunk, run)) as stream:
@@ -245,7 +260,8 @@ def _read_piece(piece: Piece) -> Iterator[Tuple[bytes, bytes]]:
         for _ in range(piece.records):
             header = stream.read(_ENTRY_HEADER_BYTES)
             left -= _ENTRY_HEADER_BYTES
-            length = _LENGTH.unpack(header[_KEY_BYTES:])[0] if len(header) == _ENTRY_HEADER_BYTES else left + 1
+            length = (_LENGTH.unpack(header[_KEY_BYTES:])[0] if len(header) == _ENTRY_HEADER_BYTES
+                      else left + 1)
             left -= length
             if left < 0:
                 break
@@ -253,8 +269,9 @@ def _read_piece(piece: Piece) -> Iterator[Tuple[bytes, bytes]]:
             crc = google_crc32c.extend(google_crc32c.extend(crc, header), record)
             yield header[:_KEY_BYTES], record
     if left or crc != piece.crc32c:
-        raise OSError("%s: not what was written: truncated, damaged, or freed by another host that has merged it; if the "
-                      "same command fails again, remove %s" % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
+        raise OSError("%s: not what was written: truncated, damaged, or freed by another host that has "
+                      "merged it; if the same command fails again, remove %s"
+                      % (piece.path, os.path.dirname(os.path.dirname(piece.path))))
 
 
 def _merged(pieces: Sequence[Piece]) -> Iterator[Tuple[bytes, bytes]]:

@@ -1,8 +1,10 @@
-"""Files → byte ranges → documents, so that one giant file is read by many workers, each document by exactly one.
+"""Files → byte ranges → documents, so that one giant file is read by many workers, each document by
+exactly one.
 
-Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last blank line before it (the
-first document to the range that holds byte 0); its owner reads on past the end of the range. In JSON lines a document
-belongs to the range that holds its first byte. Compressed files cannot be entered in the middle: one range each.
+Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last
+blank line before it (the first document to the range that holds byte 0); its owner reads on past the end of
+the range. In JSON lines a document belongs to the range that holds its first byte. Compressed files cannot be
+entered in the middle: one range each.
 
 A file that changes while it is read would silently be fewer documents, or other ones: that is an error.
 """
@@ -12,14 +14,15 @@ import gzip
 import os
 import zlib
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union, cast
+from typing import (IO, Any, Callable, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union,
+                    cast)
 
 from etl.common import json_text
 from etl.common.command_line import UserError, flag
 from etl.common.files import not_utf8
 from etl.text.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 
-MAX_DOCUMENT_BYTES = 1 << 24                   # longer documents and lines are bad records: they bound a worker's memory
+MAX_DOCUMENT_BYTES = 1 << 24  # longer documents and lines are bad records: they bound a worker's memory
 MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of jsonl is a document
 MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
 INPUT_FORMATS = ("text", "jsonl")
@@ -30,8 +33,8 @@ _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 @dataclass(frozen=True)
 class TextFormat:
     """How documents stand in a file."""
-    input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: one document per line",
-                             INPUT_FORMATS)
+    input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: "
+                             "one document per line", INPUT_FORMATS)
     text_field: str = flag("text", "name of the field that holds the text in a line of jsonl")
 
 
@@ -63,21 +66,27 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
         if is_compressed(path):
             ranges.append(FileRange(index, path, 0, None, size))
         else:
-            ranges += [FileRange(index, path, begin, min(begin + step, size), size) for begin in range(0, size, step)]
+            ranges += [FileRange(index, path, begin, min(begin + step, size), size)
+                       for begin in range(0, size, step)]
     return ranges
 
 
 def read_documents(file_range: FileRange, text_format: TextFormat = TextFormat()
                    ) -> Iterator[Union[Document, BadRecord]]:
-    """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot be used."""
+    """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot
+    be used."""
     with opened(file_range.path, file_range.size) as stream:
-        yield from _documents_in(_lines_from(stream, file_range.begin, _longest_line(text_format)), file_range, text_format)
+        yield from _documents_in(_lines_from(stream, file_range.begin, _longest_line(text_format)),
+                                 file_range, text_format)
 
 
-def read_documents_at(path: str, file_index: int, offsets: Iterable[int], text_format: TextFormat) -> Iterator[Document]:
-    """The documents whose first lines start at these bytes, ascending (of the text, where the file is compressed).
+def read_documents_at(path: str, file_index: int, offsets: Iterable[int],
+                      text_format: TextFormat) -> Iterator[Document]:
+    """The documents whose first lines start at these bytes, ascending (of the text, where the file is
+    compressed).
 
-    A file is opened once: what is compressed is read from the front each time. Raises OSError where no document starts.
+    A file is opened once: what is compressed is read from the front each time. Raises OSError where no
+    document starts.
     """
     whole = FileRange(file_index, path, 0, None)
     with opened(path) as stream:
@@ -94,14 +103,16 @@ def read_documents_at(path: str, file_index: int, offsets: Iterable[int], text_f
 def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
     """Opens a plain, .gz or .bz2 file for bytes while the block runs.
 
-    Raises UserError naming the file when it is damaged, has another size than `size`, or changes before the block ends.
+    Raises UserError naming the file when it is damaged, has another size than `size`, or changes before the
+    block ends.
     """
     with open_input(path) as stream, damage_named(path):
         before = stamp(os.fstat(stream.fileno()))
         if size is not None and before.size != size:
             raise UserError(changed(path, size, before.size))
         if not before.size and is_compressed(path):
-            raise UserError("%s: damaged or truncated: it is empty" % path)    # Python's readers return an empty text
+            raise UserError("%s: damaged or truncated: it is empty"
+                            % path)    # Python's readers return an empty text
         yield stream
         require_unchanged(path, before)
 
@@ -129,7 +140,8 @@ def require_unchanged(path: str, before: Stamp) -> None:
 
 def changed(path: str, before: int, now: int) -> str:
     """The message for a file that changes."""
-    sizes = "it had %d bytes and has %d now" % (before, now) if before != now else "its %d bytes were rewritten" % now
+    sizes = "it had %d bytes and has %d now" % (before,
+                                                now) if before != now else "its %d bytes were rewritten" % now
     return "%s: has changed while being read: %s; run the command again when it is complete" % (path, sizes)
 
 
@@ -190,7 +202,8 @@ def _documents_in(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: File
 
 
 def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int, Optional[bytes]]]:
-    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is longer than `limit`."""
+    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is longer
+    than `limit`."""
     offset = begin
     if begin:
         stream.seek(begin - 1)
@@ -242,7 +255,7 @@ class _OpenDocument:
             except UnicodeDecodeError as error:
                 self.bad = offset + error.start, not_utf8(error)
             else:
-                if b"\r" in line.strip():      # old Mac files have no other line end: they would be one sentence
+                if b"\r" in line.strip():  # old Mac files have no other line end: they would be one sentence
                     self.bad = offset, "line holds a carriage return in the middle"
 
     def close(self, file_range: FileRange) -> Iterator[Union[Document, BadRecord]]:

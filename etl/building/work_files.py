@@ -1,7 +1,8 @@
 """What lies in a build's work folder: which names are ours, and files that are read as untrusted input.
 
-A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from numbers, and whatever has one
-of our names must be a regular file in the folder itself, not a link. Files with other names belong to someone else and stay.
+A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from
+numbers, and whatever has one of our names must be a regular file in the folder itself, not a link. Files with
+other names belong to someone else and stay.
 
 A fault is an OSError that names the file: the work stays, and the user decides.
 """
@@ -15,7 +16,8 @@ from etl.common.files import is_temporary, open_regular, read_json
 from etl.records.manifest import checked
 
 _SHARD = r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord(\.json|\.extents)?"
-# The names of our files in each folder, in the order in which they go: a build that is interrupted then still knows what is there.
+# The names of our files in each folder, in the order in which they go: a build that is interrupted then still
+# knows what is there.
 _NAMES = {name: re.compile(pattern) for name, pattern in {
     "chunks": r"\d{6,}\.json",
     "histograms": r"\d{6,}\.json",
@@ -37,7 +39,8 @@ def work_folders(parent: str) -> Iterator[str]:
 
 
 def require_own(work_dir: str) -> None:
-    """Raises OSError when something in the work folder leads out of it: a link, or what is neither file nor folder, under our names."""
+    """Raises OSError when something in the work folder leads out of it: a link, or what is neither file nor
+    folder, under our names."""
     for name, pattern in _NAMES.items():
         folder = os.path.join(work_dir, name) if name else work_dir
         if not os.path.lexists(folder):
@@ -49,14 +52,16 @@ def require_own(work_dir: str) -> None:
 
 
 def require_own_folder(work_dir: str, name: str) -> None:
-    """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is well when it is not there."""
+    """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is
+    well when it is not there."""
     folder = os.path.join(work_dir, name)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and _is_inside(work_dir, name)):
         raise OSError("%s: must be a folder, not a link: remove it" % folder)
 
 
 def remove_work(work_dir: str) -> None:
-    """Removes our files from a work folder, and the folders that are empty then. Follows no link; what others put there stays."""
+    """Removes our files from a work folder, and the folders that are empty then. Follows no link; what others
+    put there stays."""
     if os.path.islink(work_dir):
         return
     for name, pattern in _NAMES.items():
@@ -64,9 +69,11 @@ def remove_work(work_dir: str) -> None:
         if not os.path.isdir(folder) or not _is_inside(work_dir, name):
             continue
         for entry in list(os.scandir(folder)):
-            if (pattern.fullmatch(entry.name) or is_temporary(entry.name)) and not entry.is_dir(follow_symlinks=False):
+            if (pattern.fullmatch(entry.name)
+                or is_temporary(entry.name)) and not entry.is_dir(follow_symlinks=False):
                 os.remove(entry.path)
-        with contextlib.suppress(OSError):     # someone else's file is in it; a network file system keeps one that is open
+        # someone else's file is in it; a network file system keeps one that is open
+        with contextlib.suppress(OSError):
             os.rmdir(folder)
 
 
@@ -100,9 +107,11 @@ def _own(path: str) -> Iterator[None]:
 
 def damaged(path: str, fault: str) -> OSError:
     """What is raised for one of our files that is not as we wrote it."""
-    return OSError("%s: %s: damaged, or not written by a build; remove it, and the same command creates it again" % (path, fault))
+    return OSError("%s: %s: damaged, or not written by a build; remove it, and the same command "
+                   "creates it again" % (path, fault))
 
 
 def _is_inside(work_dir: str, name: str) -> bool:
     """Whether no part of the way from the work folder to a folder in it is a link."""
-    return os.path.realpath(os.path.join(work_dir, name)) == os.path.normpath(os.path.join(os.path.realpath(work_dir), name))
+    return os.path.realpath(os.path.join(work_dir, name)) == os.path.normpath(
+        os.path.join(os.path.realpath(work_dir), name))

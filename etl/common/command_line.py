@@ -10,8 +10,8 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
     def main(argv=None) -> int:
         return run("etl.show", __doc__, ShowConfig, show, argv)
 
-Settings that several flags make up together can be a config of their own, which is handed on whole. On the command line
-its flags stand at the place of the field:
+Settings that several flags make up together can be a config of their own, which is handed on whole. On the
+command line its flags stand at the place of the field:
 
     input_file: Tuple[str, ...] = flag((), "text")                      # --input_file
     instances: InstanceConfig = nested(InstanceConfig)                  # --max_seq_length, --masking, ...
@@ -34,8 +34,9 @@ Config = TypeVar("Config")
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
-# What happens to a flag when an interrupted run is resumed: it must be as it was, unless the user allows the change; it may
-# change; it names something whose content is compared instead; it must be as it was, whatever the user allows.
+# What happens to a flag when an interrupted run is resumed: it must be as it was, unless the user allows the
+# change; it may change; it names something whose content is compared instead; it must be as it was, whatever
+# the user allows.
 SAME, FREE, SAME_CONTENT, FIXED = "same", "free", "same content", "fixed"
 ANY_DEVICE, NPU_ALONE = "any device", "NPU alone"                # where a flag has an effect
 
@@ -45,8 +46,10 @@ class UserError(ValueError):
 
 
 def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False,
-         positional: bool = False, empty_ok: bool = False, on_resume: str = SAME, works_on: str = ANY_DEVICE) -> Any:
-    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments without a flag.
+         positional: bool = False, empty_ok: bool = False, on_resume: str = SAME,
+         works_on: str = ANY_DEVICE) -> Any:
+    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments
+    without a flag.
 
     An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
 
@@ -65,7 +68,8 @@ def nested(config_class: Type[Config]) -> Config:
 
 
 def from_flags(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
-    """Builds a config, and the configs nested in it, from values by flag name; a flag that is left out has its default.
+    """Builds a config, and the configs nested in it, from values by flag name; a flag that is left out has
+    its default.
 
     Raises ValueError as the configs do, and TypeError for a name that is no flag.
     """
@@ -90,15 +94,18 @@ def names_of(config: Any, **declared: str) -> List[str]:
             if all(field.metadata[key] == value for key, value in declared.items())]
 
 
-def parse(prog: str, description: str, config_class: Type[Config], argv: Optional[Sequence[str]] = None) -> Config:
-    """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and one line."""
+def parse(prog: str, description: str, config_class: Type[Config],
+          argv: Optional[Sequence[str]] = None) -> Config:
+    """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and
+    one line."""
     parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
                      formatter_class=_HelpFormatter)
     fields = list(_flag_fields(config_class))
     for field in fields:
         _add_flag(parser, field)
     given = parser.parse_flags(argv)
-    values = {field.name: _flatten(given[field.name]) for field in fields if given[field.name] not in (None, [])}
+    values = {field.name: _flatten(given[field.name])
+              for field in fields if given[field.name] not in (None, [])}
     for field in fields:
         value = values.get(field.name)
         for item in value if isinstance(value, tuple) else (value,):
@@ -113,9 +120,11 @@ def parse(prog: str, description: str, config_class: Type[Config], argv: Optiona
 
 def run(prog: str, description: str, config_class: Type[Config], command: Callable[[Config], Optional[int]],
         argv: Optional[Sequence[str]] = None) -> int:
-    """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130 for Ctrl-C."""
+    """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130
+    for Ctrl-C."""
     quiet_libraries()
-    if hasattr(sys.stdout, "reconfigure"):     # a terminal that cannot show Chinese gets escapes, not a traceback
+    # a terminal that cannot show Chinese gets escapes, not a traceback
+    if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         config = parse(prog, description, config_class, argv)
@@ -137,16 +146,18 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
 def quiet_libraries() -> None:
     """Keeps TensorFlow's and jieba's chatter off the console; must come before either is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")   # of a gather among rows of any number; they fit
+    # of a gather among rows of any number; they fit
+    warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
 
 
 def require_paths_that_can_be_read() -> None:
-    """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow would not load."""
+    """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow
+    would not load."""
     for path in sys.path:
         if path != os.fsencode(path).decode("utf-8", "replace"):
-            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle it: set "
-                            "LC_ALL=C.UTF-8" % os.fsencode(path).decode("utf-8", "replace"))
+            raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot "
+                            "handle it: set LC_ALL=C.UTF-8" % os.fsencode(path).decode("utf-8", "replace"))
 
 
 def describe(config: Any) -> str:
@@ -191,7 +202,8 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
         default = action.metavar_default if isinstance(action, _Flag) else None
-        return text if default in (None, "", ()) else "%s (default: %s)" % (text, str(default).replace("%", "%%"))
+        return text if default in (None, "",
+                                   ()) else "%s (default: %s)" % (text, str(default).replace("%", "%%"))
 
 
 class _Flag(argparse._StoreAction):
@@ -217,7 +229,7 @@ class _Parser(argparse.ArgumentParser):
         return vars(found)
 
     def exit(self, status: int = 0, message: Optional[str] = None) -> NoReturn:
-        sys.stdout.flush()                     # of --help: a full disk or a closed pipe is reported like any other
+        sys.stdout.flush()  # of --help: a full disk or a closed pipe is reported like any other
         super().exit(status, message)
 
     def error(self, message: str) -> NoReturn:
@@ -233,7 +245,8 @@ def _add_flag(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]") 
     common.update(dest=field.name, required=field.metadata["required"])
     if field.type in (Tuple[str, ...], Tuple[int, ...]):
         items: Dict[Any, Callable[[str], Any]] = {Tuple[str, ...]: str, Tuple[int, ...]: _integer}
-        parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=items[field.type], metavar="VALUE", **common)
+        parser.add_argument("--" + field.name, action=_ListFlag, nargs="+", type=items[field.type],
+                            metavar="VALUE", **common)
         return
     kinds: Dict[Any, Callable[[str], Any]] = {
         str: str, int: _integer, float: _number, bool: _boolean,
@@ -274,7 +287,8 @@ def _boolean(text: str) -> bool:
 
 
 def _fault(value: Any, empty_ok: bool) -> Optional[str]:
-    """What makes a text no value for a flag; most are names of files, and the system would raise something else for each of these."""
+    """What makes a text no value for a flag; most are names of files, and the system would raise something
+    else for each of these."""
     if not isinstance(value, str):
         return None
     if not value and not empty_ok:

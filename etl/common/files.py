@@ -1,4 +1,5 @@
-"""Files that appear whole or not at all, and the names the user gives for them; how bytes that are not UTF-8 are reported."""
+"""Files that appear whole or not at all, and the names the user gives for them; how bytes that are not UTF-8
+are reported."""
 import codecs
 import contextlib
 import ctypes
@@ -18,14 +19,16 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 from etl.common import json_text
 from etl.common.command_line import UserError
 
-TEMPORARY_MARK = ".chinese-albert-tmp-"        # in the name of whatever we write before it gets its own; no other program uses it
+# in the name of whatever we write before it gets its own; no other program uses it
+TEMPORARY_MARK = ".chinese-albert-tmp-"
 
 _TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
-_NAME_CHARS = 40                               # of the final name that a temporary one shows; a name has 255 bytes at most
+_NAME_CHARS = 40  # of the final name that a temporary one shows; a name has 255 bytes at most
 
 
 def temporary_path(path: str) -> str:
-    """A new name in the same folder for what will be `path`; on a cluster two hosts may write the same file, with the same process id.
+    """A new name in the same folder for what will be `path`; on a cluster two hosts may write the same file,
+    with the same process id.
 
     `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
     """
@@ -41,7 +44,8 @@ def is_temporary(name: str) -> bool:
 def remove_temporary(folder: str) -> None:
     """Removes what killed writers have left in a folder; only for the holder of the folder's lock.
 
-    Only files and folders of our own names: never what a link points to, never what lies in folders of other names.
+    Only files and folders of our own names: never what a link points to, never what lies in folders of
+    other names.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         for entry in [entry for entry in os.scandir(folder) if is_temporary(entry.name)]:
@@ -83,7 +87,8 @@ def copy(source: str, path: str) -> None:
 def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
     """Makes a temporary folder beside `path`; it gets the final name only when the block succeeds.
 
-    Raises UserError naming the flag when there is something at `path` already. On any error the temporary folder is removed.
+    Raises UserError naming the flag when there is something at `path` already. On any error the temporary
+    folder is removed.
     """
     if os.path.lexists(path):
         raise UserError("--%s: %s already exists: give a new folder" % (flag_name, path))
@@ -99,7 +104,8 @@ def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def lock(path: str, refusal: str) -> Iterator[None]:
-    """Holds the lock file `path` while the block runs; the system frees it when the process ends, however it ends.
+    """Holds the lock file `path` while the block runs; the system frees it when the process ends, however
+    it ends.
 
     Raises UserError(refusal) when another process holds it.
     """
@@ -110,7 +116,8 @@ def lock(path: str, refusal: str) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(refusal)
-            if _is_at(stream, path):           # else its holder has removed it in the meantime, and another process may hold a new one
+            # else its holder has removed it in the meantime, and another process may hold a new one
+            if _is_at(stream, path):
                 yield
                 return
 
@@ -130,7 +137,8 @@ def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) 
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise OSError("%s: must be a regular file, not a link" % path) if error.errno in (errno.ELOOP, errno.ENXIO) else error
+        raise OSError("%s: must be a regular file, not a link"
+                      % path) if error.errno in (errno.ELOOP, errno.ENXIO) else error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError("%s: must be a regular file, not a link" % path)
@@ -141,19 +149,22 @@ def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) 
 def free_range(path: str, offset: int, length: int) -> None:
     """Frees the disk blocks of a part of a file; its size stays, and that part reads as zeros.
 
-    Does nothing to a file that has a second name (a copy made of hard links): its other user has not agreed. Nor where the system or the
-    file system cannot (what works is Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2).
+    Does nothing to a file that has a second name (a copy made of hard links): its other user has not
+    agreed. Nor where the system or the file system cannot (what works is Linux with ext4, xfs, btrfs,
+    tmpfs, NFS 4.2).
     """
     keep_size, punch_hole = 1, 2
     fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
     if fallocate:
         with open_regular(path, os.O_RDWR) as stream:
             if os.fstat(stream.fileno()).st_nlink == 1:
-                fallocate(stream.fileno(), keep_size | punch_hole, ctypes.c_int64(offset), ctypes.c_int64(length))
+                fallocate(stream.fileno(), keep_size | punch_hole, ctypes.c_int64(offset),
+                          ctypes.c_int64(length))
 
 
 def sync_folder(path: str) -> None:
-    """Returns when the names in a folder are on the disk: what is destroyed after that cannot be needed after a loss of power."""
+    """Returns when the names in a folder are on the disk: what is destroyed after that cannot be needed after
+    a loss of power."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):     # not every file system can
@@ -165,14 +176,15 @@ def sync_folder(path: str) -> None:
 def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
     """Returns when all are there. Raises OSError for one that does not come.
 
-    A shared file system (NFS) may show what another host has written only when its cache of names is a minute old.
+    A shared file system (NFS) may show what another host has written only when its cache of names is a
+    minute old.
     """
     deadline = time.time() + seconds
     for path in paths:
         while not os.path.exists(path):
             if time.time() > deadline:
-                raise OSError("%s: a worker has written it, but it is not visible here: it must be on a file system that all hosts share"
-                              % path)
+                raise OSError("%s: a worker has written it, but it is not visible here: it must be on a file "
+                              "system that all hosts share" % path)
             with contextlib.suppress(OSError):
                 os.listdir(os.path.dirname(path))    # makes the client look the folder up again
             time.sleep(0.5)
@@ -181,7 +193,8 @@ def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
 def write_text(path: str, text: str) -> None:
     """Writes UTF-8 text atomically."""
     with atomic_write(path) as stream:
-        stream.write(text.encode("utf-8", "backslashreplace"))    # a byte of a file name that is not UTF-8: \udcff, as JSON has it
+        # a byte of a file name that is not UTF-8: \udcff, as JSON has it
+        stream.write(text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str, value: Any) -> None:
@@ -233,7 +246,8 @@ def sha256_of_file(path: str) -> str:
 
 
 def fingerprint(path: str) -> Dict[str, Any]:
-    """Size and SHA-256 of the first and last MiB: cheap for any size; an edit in between that keeps the size does not show."""
+    """Size and SHA-256 of the first and last MiB: cheap for any size; an edit in between that keeps the size
+    does not show."""
     size = os.path.getsize(path)
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
@@ -253,7 +267,8 @@ def require_folder(path: str, flag_name: str) -> None:
 
 
 def require_file(path: str, flag_name: str) -> None:
-    """Raises UserError naming the flag when `path` cannot be a file: it is a folder, or what it lies in is a file."""
+    """Raises UserError naming the flag when `path` cannot be a file: it is a folder, or what it lies in is
+    a file."""
     if os.path.isdir(path):
         raise UserError("--%s: %s is a folder, not a file" % (flag_name, path))
     require_folder(os.path.dirname(os.path.abspath(path)), flag_name)
@@ -262,11 +277,11 @@ def require_file(path: str, flag_name: str) -> None:
 def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
     """Paths that the names or globs (several, or separated by commas) match, sorted.
 
-    A name that exists is taken as it stands, commas and brackets included. A file that is named twice, through a link say,
-    counts once, under the first of its names.
+    A name that exists is taken as it stands, commas and brackets included. A file that is named twice,
+    through a link say, counts once, under the first of its names.
 
-    Raises UserError naming the pattern that matches no file, or a scheme such as gs:// (only local and shared file
-    systems are read).
+    Raises UserError naming the pattern that matches no file, or a scheme such as gs:// (only local and shared
+    file systems are read).
     """
     names: Dict[str, str] = {}                 # by the file itself
     for given in patterns:

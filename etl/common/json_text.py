@@ -1,7 +1,8 @@
 """JSON from others: read only when it is nested no deeper than any that makes sense.
 
-Parsers of JSON call themselves for each level, and so does what walks the values; some of them end the process when there are
-too many (orjson 3.9 at 150,000 brackets). Integers of over 4,300 digits, which take quadratic time, Python itself refuses.
+Parsers of JSON call themselves for each level, and so does what walks the values; some of them end the
+process when there are too many (orjson 3.9 at 150,000 brackets). Integers of over 4,300 digits, which take
+quadratic time, Python itself refuses.
 """
 import json
 from typing import Any, Union
@@ -14,7 +15,8 @@ _ALL_BUT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 def loads(text: Union[str, bytes]) -> Any:
-    """The value that `text` is in JSON; bytes are UTF-8. Raises ValueError that says why it is none that we read."""
+    """The value that `text` is in JSON; bytes are UTF-8. Raises ValueError that says why it is none that
+    we read."""
     if isinstance(text, bytes):
         text = text.decode("utf-8")
     if text.count("[") + text.count("{") > MAX_DEPTH:
@@ -33,9 +35,11 @@ def require_depth(data: bytes) -> None:
 
 
 def require_few(data: bytes, most_values: int, most_containers: int) -> None:
-    """Raises ValueError for JSON of more values, or of more lists and objects, before a parser has made any: `{}` alone takes 240 bytes."""
-    most_quotes = 4 * (most_values + most_containers)          # each value may have a key, and both be strings
-    if data.count(b",") < most_values and _num_opening(data) <= most_containers and data.count(b'"') <= most_quotes:
+    """Raises ValueError for JSON of more values, or of more lists and objects, before a parser has made any:
+    `{}` alone takes 240 bytes."""
+    most_quotes = 4 * (most_values + most_containers)  # each value may have a key, and both be strings
+    if (data.count(b",") < most_values and _num_opening(data) <= most_containers
+        and data.count(b'"') <= most_quotes):
         return                                 # whatever of it stands in strings
     without_escapes = _without_escapes(data)
     if without_escapes.count(b'"') > most_quotes:
@@ -48,8 +52,10 @@ def require_few(data: bytes, most_values: int, most_containers: int) -> None:
 
 
 def depth(data: bytes) -> int:
-    """How deep lists and objects are nested: `[{"a": "[[\\"["}]` → 2. Takes linear time, whatever the bytes are."""
-    brackets = np.frombuffer(_outside_strings(_without_escapes(data)).translate(None, _ALL_BUT_BRACKETS), np.uint8)
+    """How deep lists and objects are nested: `[{"a": "[[\\"["}]` → 2. Takes linear time, whatever the
+    bytes are."""
+    brackets = np.frombuffer(_outside_strings(_without_escapes(data)).translate(None, _ALL_BUT_BRACKETS),
+                             np.uint8)
     steps = np.where((brackets == ord("[")) | (brackets == ord("{")), np.int8(1), np.int8(-1))
     return int(np.cumsum(steps, dtype=np.int32).max(initial=0))
 
@@ -60,7 +66,8 @@ def _num_opening(data: bytes) -> int:
 
 def _without_escapes(data: bytes) -> bytes:
     """`data` without those that could hide a string's end."""
-    # An escape begins with the first of a run of backslashes, so pairs go from the left, and then what escapes a quote.
+    # An escape begins with the first of a run of backslashes, so pairs go from the left, and then what
+    # escapes a quote.
     return data.replace(b"\\\\", b"").replace(b'\\"', b"")
 
 
@@ -69,8 +76,10 @@ def _outside_strings(without_escapes: bytes) -> bytes:
 
 
 def require_whole_characters(value: Any) -> None:
-    """Raises ValueError for a value of JSON with half of a surrogate pair in it, as escapes alone can write one: UTF-8 has none."""
+    """Raises ValueError for a value of JSON with half of a surrogate pair in it, as escapes alone can write
+    one: UTF-8 has none."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError("%s is half a character: its other half is missing" % ascii(error.object[error.start])[1:-1])
+        raise ValueError("%s is half a character: its other half is missing"
+                         % ascii(error.object[error.start])[1:-1])

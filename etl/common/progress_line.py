@@ -1,4 +1,5 @@
-"""One line of progress while work goes on in other processes: what is done, how fast, how long it will take."""
+"""One line of progress while work goes on in other processes: what is done, how fast, how long it
+will take."""
 import contextlib
 import sys
 import threading
@@ -10,7 +11,8 @@ INTERVAL_SECONDS = 2.0
 
 @contextlib.contextmanager
 def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]) -> Iterator[None]:
-    """While the block runs, prints `label: 3.1 of 11.2 MB, 1.40 MB/s, 5,120 samples, 0:06 left` to stderr whenever more is done.
+    """While the block runs, prints `label: 3.1 of 11.2 MB, 1.40 MB/s, 5,120 samples, 0:06 left` to stderr
+    whenever more is done.
 
     Args:
       total: bytes to do.
@@ -24,7 +26,8 @@ def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]
         shown = first
         while not done.wait(INTERVAL_SECONDS):
             finished, remark = measure()
-            if (finished, remark) == shown:    # the rate would fall, and the time left grow, just because a range takes long
+            # the rate would fall, and the time left grow, just because a range takes long
+            if (finished, remark) == shown:
                 continue
             shown = finished, remark
             rate = (finished - first[0]) / (time.time() - begin)

@@ -1,7 +1,8 @@
-"""The record contract, both ways: arrays by name ↔ serialized tf.train.Example in TFRecord framing, without TensorFlow.
+"""The record contract, both ways: arrays by name ↔ serialized tf.train.Example in TFRecord framing,
+without TensorFlow.
 
-TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the bytes
-themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
+TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the
+bytes themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
 """
 import functools
 import mmap
@@ -20,7 +21,7 @@ INT64, FLOAT = "int64", "float32"
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
-_MAX_RECORD_BYTES = 1 << 28                    # far above any sample; what a file claims is not believed beyond it
+_MAX_RECORD_BYTES = 1 << 28  # far above any sample; what a file claims is not believed beyond it
 _READ_BYTES = 1 << 20
 
 
@@ -53,7 +54,8 @@ def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
 
 
 def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
-    """Serializes a tf.train.Example for each row: bool and integer arrays become Int64List, float arrays FloatList.
+    """Serializes a tf.train.Example for each row: bool and integer arrays become Int64List, float
+    arrays FloatList.
 
     Equal values, equal bytes.
 
@@ -70,9 +72,11 @@ def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
 
 
 def deserialize_example(record: bytes) -> Dict[str, np.ndarray]:
-    """Reads what `serialize_examples`, TensorFlow or any other writer wrote: {name: int64 or float32 array}; no value for bytes.
+    """Reads what `serialize_examples`, TensorFlow or any other writer wrote: {name: int64 or float32 array};
+    no value for bytes.
 
-    Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are no Example.
+    Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are
+    no Example.
     """
     return {name: _numbers(*_packed(feature)) for name, feature in _features_in(record).items()}
 
@@ -84,20 +88,23 @@ def rewritten(record: bytes, names: Container[str]) -> bytes:
     """
     parts = []
     for name, feature in _features_in(record).items():
-        kind, payload = _packed(feature)       # of others, too: what check_record refuses must not pass here, nor the other way
+        # of others, too: what check_record refuses must not pass here, nor the other way
+        kind, payload = _packed(feature)
         if name in names:
             parts += [_entry_header(name, kind, len(payload)), payload]
     return _field(1, b"".join(parts))
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it stands in a TFRecord file: length, masked CRC of the length, bytes, masked CRC of the bytes."""
+    """A record as it stands in a TFRecord file: length, masked CRC of the length, bytes, masked CRC of
+    the bytes."""
     length = _LENGTH.pack(len(record))
     return length + _CRC.pack(_masked_crc(length)) + record + _CRC.pack(_masked_crc(record))
 
 
 def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
-    """The records of a TFRecord stream, checked. Raises UserError, naming file and record, when cut off or damaged."""
+    """The records of a TFRecord stream, checked. Raises UserError, naming file and record, when cut off
+    or damaged."""
     number = 0
     while True:
         header = stream.read(_HEADER_BYTES)
@@ -114,7 +121,8 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
                             % (path, number, length, _MAX_RECORD_BYTES))
         body = _read(stream, length + _CRC.size)
         if len(body) < length + _CRC.size:
-            raise UserError("%s: truncated in record %d: %d of %d bytes" % (path, number, len(body), length + _CRC.size))
+            raise UserError("%s: truncated in record %d: %d of %d bytes"
+                            % (path, number, len(body), length + _CRC.size))
         if _CRC.unpack(body[length:])[0] != _masked_crc(body[:length]):
             raise UserError("%s: record %d does not match its checksum: the file is damaged" % (path, number))
         yield body[:length]
@@ -124,7 +132,8 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
 def require_true_lengths(path: str) -> None:
     """Raises ValueError when a record of a TFRecord file claims more bytes than the file has.
 
-    TensorFlow's reader makes room for what is claimed, and the process ends when there is none. Only the headers are read.
+    TensorFlow's reader makes room for what is claimed, and the process ends when there is none. Only the
+    headers are read.
     """
     size = os.path.getsize(path)
     if not size:
@@ -165,7 +174,8 @@ def _varint(value: int) -> bytes:
 
 # The varints of all token ids as rows of three bytes, and how many of the three count.
 _TABLE_SIZE = 1 << 17
-_VARINT_BYTES = np.stack([np.arange(_TABLE_SIZE) >> (7 * place) & 0x7F for place in range(3)], axis=1).astype(np.uint8)
+_VARINT_BYTES = np.stack([np.arange(_TABLE_SIZE) >> (7 * place) & 0x7F for place in range(3)],
+                         axis=1).astype(np.uint8)
 _VARINT_LENGTHS = np.digitize(np.arange(_TABLE_SIZE), [1 << 7, 1 << 14]) + 1
 _VARINT_BYTES[np.arange(3) < _VARINT_LENGTHS[:, None] - 1] |= 0x80
 _VARINT_COUNTS = np.arange(3) < _VARINT_LENGTHS[:, None]
@@ -227,7 +237,8 @@ _NO_EXAMPLE = "not a serialized tf.train.Example"
 
 
 def _fields(data: bytes) -> Iterator[Tuple[int, int, Any]]:
-    """Number, wire type and content of each field of a message: an integer where it is a varint, else bytes."""
+    """Number, wire type and content of each field of a message: an integer where it is a varint,
+    else bytes."""
     at, end = 0, len(data)
     while at < end:
         tag, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
@@ -252,11 +263,13 @@ def _fields(data: bytes) -> Iterator[Tuple[int, int, Any]]:
 
 def _messages(data: bytes, number: int) -> List[bytes]:
     """The contents of a message's fields of this number that are messages or strings."""
-    return [content for found, wire_type, content in _fields(data) if found == number and wire_type == _DELIMITED]
+    return [content for found, wire_type, content in _fields(data)
+            if found == number and wire_type == _DELIMITED]
 
 
 def _features_in(record: bytes) -> Dict[str, bytes]:
-    """The serialized Features of an Example by name; of a name that comes twice the last. Raises ValueError if it is no Example."""
+    """The serialized Features of an Example by name; of a name that comes twice the last. Raises ValueError
+    if it is no Example."""
     found = {}
     try:
         for features in _messages(record, 1):
@@ -274,8 +287,9 @@ def _features_in(record: bytes) -> Dict[str, bytes]:
 
 
 def _packed(feature: bytes) -> Tuple[int, bytes]:
-    """The kind of a Feature's list, and its numbers packed: of several lists the last one's kind counts, as far as none of another
-    kind stands between. A list of bytes has no numbers. Raises ValueError if it is no Feature.
+    """The kind of a Feature's list, and its numbers packed: of several lists the last one's kind counts, as
+    far as none of another kind stands between. A list of bytes has no numbers. Raises ValueError if it is
+    no Feature.
     """
     last = _INT64_LIST
     lists: List[bytes] = []
@@ -284,7 +298,8 @@ def _packed(feature: bytes) -> Tuple[int, bytes]:
             if kind in (_BYTES_LIST, _FLOAT_LIST, _INT64_LIST) and wire_type == _DELIMITED:
                 lists = lists + [content] if kind == last else [content]
                 last = kind
-        items = [(wire_type, content) for number, wire_type, content in _fields(b"".join(lists)) if number == 1]
+        items = [(wire_type, content)
+                 for number, wire_type, content in _fields(b"".join(lists)) if number == 1]
     except IndexError:
         raise ValueError(_NO_EXAMPLE)
     if last == _FLOAT_LIST:

@@ -1,4 +1,5 @@
-"""What a build wrote, in `manifest.json` beside its shards: written last, so a folder that holds one is complete."""
+"""What a build wrote, in `manifest.json` beside its shards: written last, so a folder that holds one
+is complete."""
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -26,11 +27,12 @@ _SHARD = {"path": str, "records": int, "bytes": int, "sha256": str}
 _FIELDS = {
     "train": [_SHARD], "eval": [_SHARD], "max_seq_length": int, "max_predictions_per_seq": int,
     "tokenizer": {"vocab_file": _NAME, "do_lower_case": bool, "spm_model_file": _NAME},
-    "vocab_size": int, "vocab_sha256": str, "features": [(str, str, int)], "flags": dict, "inputs": [dict], "versions": dict,
-    "counters": dict,
+    "vocab_size": int, "vocab_sha256": str, "features": [(str, str, int)], "flags": dict, "inputs": [dict],
+    "versions": dict, "counters": dict,
 }
 COUNTS = "counts"                              # see `checked`
-_KINDS = {str: "a string", int: "an integer of at least 0", bool: "true or false", dict: "an object", list: "a list"}
+_KINDS = {str: "a string", int: "an integer of at least 0", bool: "true or false", dict: "an object",
+          list: "a list"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ class Manifest:
       tokenizer: how the text was tokenized; `vocab_file` is the copy that lies beside the manifest.
       vocab_size, vocab_sha256: of the vocabulary.
       features: (name, dtype, length) of each feature.
-      flags, inputs, versions, counters: all settings, the inputs' fingerprints, library versions, what was counted.
+      flags, inputs, versions, counters: all settings, the inputs' fingerprints, library versions, what
+        was counted.
     """
     train: Tuple[Shard, ...]
     eval: Tuple[Shard, ...]
@@ -69,11 +72,13 @@ def write(folder: str, manifest: Manifest) -> None:
 def read(folder: str) -> Manifest:
     """Reads a folder's manifest; the tokenizer's files get the folder put before them.
 
-    Raises UserError, naming file and field, when there is none, or a field is missing, of the wrong type or contradicts another.
+    Raises UserError, naming file and field, when there is none, or a field is missing, of the wrong type or
+    contradicts another.
     """
     path = os.path.join(folder, FILE_NAME)
     if not os.path.exists(path):
-        raise UserError("%s: no such file; python -m etl.build_pretrain writes it when a build is complete" % path)
+        raise UserError("%s: no such file; python -m etl.build_pretrain writes it when a build is complete"
+                        % path)
     fields = read_json(path)
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise UserError("%s: not a manifest of format %s" % (path, FORMAT))
@@ -103,8 +108,8 @@ def checked(value: Any, wanted: Any, field: str) -> Any:
     """The value without unknown fields, lists as tuples. ValueError names the field that is not as wanted.
 
     Args:
-      wanted: str, bool, dict, list, or int (of at least 0); {name: wanted}; [wanted] for a list of any length, (wanted, …) for a list of
-        just these; COUNTS for an object that holds integers.
+      wanted: str, bool, dict, list, or int (of at least 0); {name: wanted}; [wanted] for a list of any
+        length, (wanted, …) for a list of just these; COUNTS for an object that holds integers.
     """
     if wanted is COUNTS:
         _require_type(value, dict, field)
@@ -122,7 +127,8 @@ def checked(value: Any, wanted: Any, field: str) -> Any:
         _require_type(value, list, field)
         if len(value) != len(wanted):
             raise ValueError("%s must hold %d values, got %d" % (field, len(wanted), len(value)))
-        return tuple(checked(item, kind, "%s[%d]" % (field, index)) for index, (item, kind) in enumerate(zip(value, wanted)))
+        return tuple(checked(item, kind, "%s[%d]" % (field, index)) for index,
+                     (item, kind) in enumerate(zip(value, wanted)))
     if not (wanted is _NAME and value is None):
         _require_type(value, str if wanted is _NAME else wanted, field)
     return value

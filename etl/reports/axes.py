@@ -54,11 +54,13 @@ def ticks(low: float, high: float) -> List[float]:
     digit = next(digit for digit in (1, 2, 5, 10, 20) if digit * 10.0 ** exponent >= rough * (1 - 1e-9))
     step = digit * 10.0 ** exponent
     first, last = math.floor(low / step + 1e-6), math.ceil(high / step - 1e-6)
-    return [float("%de%d" % (number * digit, exponent)) for number in range(first, last + 1)]    # 0.3, not 3 * 0.1
+    return [float("%de%d" % (number * digit, exponent))
+            for number in range(first, last + 1)]    # 0.3, not 3 * 0.1
 
 
 def log_ticks(low: float, high: float) -> List[float]:
-    """Ticks for a logarithmic axis that enclose 0 < low < high: 1, 2, 5 times powers of ten, or these alone."""
+    """Ticks for a logarithmic axis that enclose 0 < low < high: 1, 2, 5 times powers of ten, or
+    these alone."""
     if high / low < 3:                         # too narrow for 1, 2, 5; and no multiple below `low` is 0
         return ticks(low, high)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -83,7 +85,8 @@ def tick_labels(marks: Sequence[float]) -> List[str]:
 
 
 def numbers_as_text(values: Sequence[Optional[float]]) -> List[str]:
-    """The numbers of one column: whole ones in full, else with the decimals that show four figures of the largest.
+    """The numbers of one column: whole ones in full, else with the decimals that show four figures of
+    the largest.
 
     Where that would hide the smallest, each number has its own four figures. None becomes "".
     """

@@ -1,7 +1,7 @@
 """Charts as HTML with inline SVG: curves, histograms, bars, confusion matrices.
 
-Places inside a chart are percentages, so it takes any width while its type and strokes keep their size. The style sheet
-that colours it is the page's (etl/reports/page.py). The same input gives the same bytes.
+Places inside a chart are percentages, so it takes any width while its type and strokes keep their size. The
+style sheet that colours it is the page's (etl/reports/page.py). The same input gives the same bytes.
 """
 import html
 import math
@@ -53,14 +53,16 @@ def line_chart(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str
     last = [(name, number_as_text(given[-1][1]) if given else "") for name, given in drawn.items()]
     plot = _plot(x_axis, y_axis, "".join(marks) if xs else "",
                  "%s by %s; last: %s" % (y_label, x_label, ", ".join(map(" ".join, last))))
-    lost = [(len(points[name]) - len(given), name) for name, given in drawn.items() if len(given) < len(points[name])]
+    lost = [(len(points[name]) - len(given), name)
+            for name, given in drawn.items() if len(given) < len(points[name])]
     reasons = "NaN, infinite or not positive" if log_y else "NaN or infinite"
     note = "Not drawn: %s (%s)" % (", ".join("%d of %s" % pair for pair in lost), reasons) if lost else ""
     return _figure(y_label, last, plot, x_label, note, caption)
 
 
 def histogram(counts: Mapping[int, float], x_label: str, y_label: str, caption: str = "") -> Html:
-    """Bars over the whole numbers from the lowest key to the highest; neighbours share a bar where there are many.
+    """Bars over the whole numbers from the lowest key to the highest; neighbours share a bar where there
+    are many.
 
     A bar holds a power of two of numbers, which is what divides a sequence length.
     """
@@ -71,7 +73,8 @@ def histogram(counts: Mapping[int, float], x_label: str, y_label: str, caption: 
     for value, count in counts.items():
         bins[value // width] = bins.get(value // width, 0) + count
     starts = {number: number * width - 0.5 for number in bins}
-    x_axis = axis_over([edge for start in starts.values() for edge in (start, start + width)], tight=True, whole=True)
+    x_axis = axis_over([edge for start in starts.values() for edge in (start, start + width)], tight=True,
+                       whole=True)
     y_axis = axis_over([0, *bins.values()], whole=True)
     marks = []
     for number in sorted(bins):
@@ -81,33 +84,38 @@ def histogram(counts: Mapping[int, float], x_label: str, y_label: str, caption: 
         bar = 'x="%s" width="%s"' % (_percent(left + 0.05 * (right - left)), _percent(0.9 * (right - left)))
         values = "%d–%d" % (number * width, number * width + width - 1) if width > 1 else str(number)
         tip = escaped("%s %s: %s" % (x_label, values, number_as_text(bins[number])))
-        marks.append('<g class="tip"><rect class="strip" %s height="100%%"/><rect class="bin" %s y="%s" height="%s"/>'
-                     '<title>%s</title></g>' % (strip, bar, _percent(1 - height), _percent(height), tip))
+        marks.append(
+            '<g class="tip"><rect class="strip" %s height="100%%"/><rect class="bin" %s y="%s" height="%s"/>'
+            '<title>%s</title></g>' % (strip, bar, _percent(1 - height), _percent(height), tip))
     plot = _plot(x_axis, y_axis, "".join(marks), "%s by %s" % (y_label, x_label))
     return _figure(y_label, [], plot, x_label, "", caption)
 
 
-def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[Bar]], value_label: str, caption: str = "") -> Html:
+def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[Bar]], value_label: str,
+              caption: str = "") -> Html:
     """Horizontal bars from zero with their values in figures; under each label, one bar of each series.
 
     Args:
-      series: at most six names, each with a bar for each label: a value >= 0, or (low, value, high) such as quartiles
-        around a median, or None where there is nothing.
+      series: at most six names, each with a bar for each label: a value >= 0, or (low, value, high) such as
+        quartiles around a median, or None where there is nothing.
 
     Raises ValueError for a series of another length and for a negative value.
     """
     _check_number_of(series)
     for name, bars in series.items():
         if len(bars) != len(labels):
-            raise ValueError("series %r must have %d bars, one for each label, got %d" % (name, len(labels), len(bars)))
+            raise ValueError("series %r must have %d bars, one for each label, got %d"
+                             % (name, len(labels), len(bars)))
     triples = [[_triple(bar) for bar in bars] for bars in series.values()]
     every = [triple for row in triples for triple in row if triple]
     top = max((value for triple in every for value in triple if math.isfinite(value)), default=0) or 1
-    middles = [triple and triple[1] for index in range(len(labels)) for triple in (row[index] for row in triples)]
+    middles = [triple and triple[1] for index in range(len(labels))
+               for triple in (row[index] for row in triples)]
     texts = iter(numbers_as_text(middles))
     groups = []
     for index, label in enumerate(labels):
-        head = '<th scope="rowgroup" rowspan="%d" title="%s">%s</th>' % (len(series), escaped(label), escaped(label))
+        head = '<th scope="rowgroup" rowspan="%d" title="%s">%s</th>' % (len(series), escaped(label),
+                                                                         escaped(label))
         rows = [_bar(row[index], top, number, next(texts)) for number, row in enumerate(triples)]
         groups.append("<tbody><tr>%s%s</tr></tbody>\n" % (head, "</tr>\n<tr>".join(rows)))
     keys = [(name, "") for name in series]
@@ -128,7 +136,8 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], cap
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> List[Point]:
-    """At most about `limit` of the points: of each stretch its lowest, its highest and, if it has gaps (NaN), one."""
+    """At most about `limit` of the points: of each stretch its lowest, its highest and, if it has gaps
+    (NaN), one."""
     if len(points) <= limit:
         return list(points)
     size = math.ceil(3 * len(points) / limit)
@@ -137,7 +146,8 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> List[Point]:
         stretch = range(start, min(start + size, len(points)))
         values = [index for index in stretch if not math.isnan(points[index][1])]
         if values:
-            kept |= {min(values, key=lambda index: points[index][1]), max(values, key=lambda index: points[index][1])}
+            kept |= {min(values, key=lambda index: points[index][1]),
+                     max(values, key=lambda index: points[index][1])}
         if len(values) < len(stretch):
             kept.add(next(index for index in stretch if math.isnan(points[index][1])))
     return [points[index] for index in sorted(kept)]
@@ -166,8 +176,10 @@ def _percent(share: float) -> str:
     return "%.2f%%" % (100 * share)
 
 
-def _figure(heading: str, keys: Sequence[Tuple[str, str]], plot: str, along: str, note: str, caption: str) -> Html:
-    """What is measured and, for several series, the legend; the plot, what runs along it, a note, the caption."""
+def _figure(heading: str, keys: Sequence[Tuple[str, str]], plot: str, along: str, note: str,
+            caption: str) -> Html:
+    """What is measured and, for several series, the legend; the plot, what runs along it, a note,
+    the caption."""
     legend = "".join('<span class="key c%d">%s <b>%s</b></span>' % (number, escaped(name), value)
                      for number, (name, value) in enumerate(keys if len(keys) > 1 else ()))
     parts = ['<p class="legend"><span class="axis">%s</span>%s</p>\n' % (escaped(heading), legend), plot]
@@ -199,7 +211,8 @@ def _curve(points: Sequence[Point], x_axis: Axis, y_axis: Axis, number: int) -> 
             runs.append([])
         else:
             runs[-1].append((x_axis.place(x), 1 - y_axis.place(y)))
-    path = "".join("M" + "L".join("%.1f %.1f" % (1000 * x, 1000 * y) for x, y in run) for run in runs if len(run) > 1)
+    path = "".join("M" + "L".join("%.1f %.1f" % (1000 * x, 1000 * y) for x, y in run)
+                   for run in runs if len(run) > 1)
     dotted = len(points) <= MAX_DOTTED
     dots = "".join('<circle class="c%d" cx="%s" cy="%s" r="3"/>' % (number, _percent(x), _percent(y))
                    for run in runs for x, y in run if dotted or len(run) == 1)
@@ -208,12 +221,13 @@ def _curve(points: Sequence[Point], x_axis: Axis, y_axis: Axis, number: int) -> 
 
 
 def _reference(name: str, height: float) -> str:
-    return ('<line class="reference" x2="100%%" y1="%s" y2="%s"/><text class="reference" x="100%%" y="%s">%s</text>\n'
-            % (_percent(height), _percent(height), _percent(height), escaped(name)))
+    return ('<line class="reference" x2="100%%" y1="%s" y2="%s"/><text class="reference" x="100%%" '
+            'y="%s">%s</text>\n' % (_percent(height), _percent(height), _percent(height), escaped(name)))
 
 
 def _tips(series: Mapping[str, Sequence[Point]], x_label: str, x_axis: Axis) -> str:
-    """Strips that tile the plot; the one under the pointer shows a hairline and each series' last value there."""
+    """Strips that tile the plot; the one under the pointer shows a hairline and each series' last
+    value there."""
     found: Dict[int, Dict[str, Point]] = {}
     for name, points in series.items():
         for x, y in points:
@@ -227,7 +241,8 @@ def _tips(series: Mapping[str, Sequence[Point]], x_label: str, x_axis: Axis) -> 
                          for name, (x, y) in tip.items())
         strips.append('<g class="tip"><rect class="strip" x="%s" width="%s" height="100%%"/>'
                       '<line x1="%s" x2="%s" y2="100%%"/><title>%s</title></g>\n'
-                      % (_percent(left), _percent(right - left), _percent(centre), _percent(centre), escaped(text)))
+                      % (_percent(left), _percent(right - left), _percent(centre), _percent(centre),
+                         escaped(text)))
     return "".join(strips)
 
 

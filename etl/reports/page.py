@@ -1,6 +1,7 @@
 """One template for every report: a page of text, tables and charts in one HTML file that needs nothing else.
 
-A report is sections of parts: what the functions here and in etl/reports/charts.py return, and plain strings as paragraphs.
+A report is sections of parts: what the functions here and in etl/reports/charts.py return, and plain strings
+as paragraphs.
 
     curves = {"train": [(100, 7.31), (200, 6.9)], "eval": [(200, 6.95)]}
     html = page("Pretraining", [
@@ -26,7 +27,8 @@ class Section(NamedTuple):
 
 
 class Token(NamedTuple):
-    """A token of a training sample. `seen` is what the model sees where it must predict `text`, elsewhere None."""
+    """A token of a training sample. `seen` is what the model sees where it must predict `text`,
+    elsewhere None."""
     text: str
     seen: Optional[str] = None
     starts_word: bool = True
@@ -43,13 +45,15 @@ def page(title: str, sections: Sequence[Section], subtitle: str = "") -> Html:
     if subtitle:
         head.append('<p class="subtitle">%s</p>' % escaped(subtitle))
     if len(sections) > 2:
-        links = ['<a href="#s%d">%s</a>' % (number, escaped(name)) for number, (name, _) in enumerate(sections, 1)]
+        links = ['<a href="#s%d">%s</a>' % (number, escaped(name)) for number,
+                 (name, _) in enumerate(sections, 1)]
         head.append('<nav aria-label="Contents">%s</nav>' % "\n".join(links))
     for number, section in enumerate(sections, 1):
         body = [part if isinstance(part, Html) else "<p>%s</p>" % escaped(part) for part in section.body]
         parts.append('<section id="s%d">\n<h2>%s</h2>\n%s\n</section>'
                      % (number, escaped(section.title), "\n".join(body)))
-    return Html(_PAGE % {"title": escaped(title), "style": _STYLE, "head": "\n".join(head), "body": "\n".join(parts)})
+    return Html(_PAGE % {"title": escaped(title), "style": _STYLE, "head": "\n".join(head),
+                         "body": "\n".join(parts)})
 
 
 def beside(*parts: Html) -> Html:
@@ -66,30 +70,35 @@ def facts(pairs: Sequence[Tuple[str, Any]]) -> Html:
 def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> Html:
     """Rows of text, numbers or `Html` under headers; None is an empty cell.
 
-    A column of numbers is right-aligned, all with the same decimals. Raises ValueError for a row of another length.
+    A column of numbers is right-aligned, all with the same decimals. Raises ValueError for a row of
+    another length.
     """
     for row in rows:
         if len(row) != len(headers):
-            raise ValueError("a row must have %d cells, one for each header, got %d" % (len(headers), len(row)))
+            raise ValueError("a row must have %d cells, one for each header, got %d"
+                             % (len(headers), len(row)))
     columns = [[row[index] for row in rows] for index in range(len(headers))]
     kinds = ["num" if _is_numeric(column) else "text" for column in columns]
     texts = [numbers_as_text(column) if kind == "num" else [_cell(value) for value in column]
              for kind, column in zip(kinds, columns)]
-    head = "".join('<th scope="col" class="%s">%s</th>' % (kind, escaped(name)) for kind, name in zip(kinds, headers))
+    head = "".join('<th scope="col" class="%s">%s</th>' % (kind, escaped(name))
+                   for kind, name in zip(kinds, headers))
     lines = ["<tr>%s</tr>\n" % "".join('<td class="%s">%s</td>' % pair for pair in zip(kinds, cells))
              for cells in zip(*texts)]
-    return Html('<figure class="table">%s<div class="scroll"><table>\n<thead><tr>%s</tr></thead>\n<tbody>\n%s</tbody>\n'
-                '</table></div></figure>' % (caption_of(caption), head, "".join(lines)))
+    return Html('<figure class="table">%s<div class="scroll"><table>\n<thead><tr>%s</tr></thead>\n<tbody>\n'
+                '%s</tbody>\n' '</table></div></figure>' % (caption_of(caption), head, "".join(lines)))
 
 
 def samples(items: Sequence[Tuple[str, Sequence[Token]]], caption: str = "") -> Html:
-    """Training samples, each with a heading, as running text: words separated by spaces, what is to predict marked."""
+    """Training samples, each with a heading, as running text: words separated by spaces, what is to
+    predict marked."""
     legend = ((Token("字", "[MASK]"), "masked"), (Token("字", "子"), "replaced"), (Token("字", "字"), "kept"))
     keys = "".join("<span>%s %s</span>" % (_token(token), name) for token, name in legend)
     texts = []
     for title, tokens in items:
         words = "".join((" " if token.starts_word else "") + _token(token) for token in tokens)
-        texts.append('<h3>%s</h3>\n<p class="sample" lang="zh-Hans">%s</p>\n' % (escaped(title), words.strip()))
+        texts.append('<h3>%s</h3>\n<p class="sample" lang="zh-Hans">%s</p>\n'
+                     % (escaped(title), words.strip()))
     return Html('<figure><p class="legend"><span class="axis">To predict</span>%s</p>\n%s%s</figure>'
                 % (keys, "".join(texts), caption_of(caption)))
 

@@ -3,7 +3,8 @@ import hashlib
 
 import numpy as np
 
-_GOLDEN, _FIRST, _SECOND = (np.uint64(number) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_GOLDEN, _FIRST, _SECOND = (np.uint64(number)
+                            for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def rng_for(seed: int, *parts: object) -> np.random.Generator:
@@ -13,7 +14,8 @@ def rng_for(seed: int, *parts: object) -> np.random.Generator:
 
 
 def uniforms(seeds: np.ndarray, counters: np.ndarray) -> np.ndarray:
-    """Numbers for many purposes at once, by SplitMix64 (Steele, Lea, Flood 2014): float64 in [0, 1), shape as they broadcast.
+    """Numbers for many purposes at once, by SplitMix64 (Steele, Lea, Flood 2014): float64 in [0, 1), shape as
+    they broadcast.
 
     Args:
       seeds: uint64, of what each number is for.

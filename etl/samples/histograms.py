@@ -17,7 +17,8 @@ TEXT_NAMES = ("words", "unknown_texts")        # whose values are no numbers
 
 
 class Histograms:
-    """Counts by name, each a Counter; `words` and `unknown_texts` of a share of the documents, by hash of their text."""
+    """Counts by name, each a Counter; `words` and `unknown_texts` of a share of the documents, by hash of
+    their text."""
 
     def __init__(self, word_share: float = 1.0) -> None:
         self.counts: Dict[str, Counter] = {name: Counter() for name in NAMES}
@@ -27,7 +28,8 @@ class Histograms:
         """Counts a batch of samples."""
         is_slot = np.arange(instances.masked_lm_ids.shape[1]) < instances.num_predictions[:, None]
         self._add("lengths", instances.lengths)
-        self._add("masked_percents", np.rint(100 * instances.num_predictions / instances.lengths).astype(np.int64))
+        self._add("masked_percents",
+                  np.rint(100 * instances.num_predictions / instances.lengths).astype(np.int64))
         self._add("masked_positions", instances.masked_lm_positions[is_slot])
         self._add("labels", instances.labels)
 
@@ -35,10 +37,12 @@ class Histograms:
         """Counts a document's words."""
         edges = np.append(np.flatnonzero(tokenized.word_starts), len(tokenized.ids))
         self._add("word_lengths", np.diff(edges))
-        if int.from_bytes(hashlib.blake2b(document.identity).digest()[:8], "big") >= self._word_share * (1 << 64):
+        if int.from_bytes(hashlib.blake2b(document.identity).digest()[:8],
+                          "big") >= self._word_share * (1 << 64):
             return
         vocabulary = tokenizer.vocabulary
-        tokens = [token.replace("##", "").lstrip("▁") for token in map(vocabulary.tokens.__getitem__, tokenized.ids.tolist())]
+        tokens = [token.replace("##", "").lstrip("▁")
+                  for token in map(vocabulary.tokens.__getitem__, tokenized.ids.tolist())]
         cuts = edges.tolist()
         self.counts["words"].update("".join(tokens[begin:end]) for begin, end in zip(cuts, cuts[1:]))
         if (tokenized.ids == vocabulary.unk).any():
@@ -46,7 +50,8 @@ class Histograms:
 
     def to_json(self) -> Dict[str, Dict[str, int]]:
         """The same in JSON's types; names of values are strings there."""
-        return {name: {str(value): count for value, count in counts.items()} for name, counts in self.counts.items()}
+        return {name: {str(value): count for value, count in counts.items()}
+                for name, counts in self.counts.items()}
 
     def _add(self, name: str, values: np.ndarray) -> None:
         found = np.bincount(values)
@@ -67,5 +72,6 @@ def sum_histograms(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dict[str
     totals: Dict[str, Counter] = {name: Counter() for name in NAMES}
     for part in parts:
         for name, counts in part.items():
-            totals[name].update({value if name in TEXT_NAMES else int(value): count for value, count in counts.items()})
+            totals[name].update({value if name in TEXT_NAMES else int(value): count
+                                 for value, count in counts.items()})
     return totals

@@ -28,10 +28,12 @@ DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np
 
 @dataclass(frozen=True)
 class InstanceConfig:
-    """All that decides what samples a document gives. Names and defaults are those of BERT's and ALBERT's tools."""
+    """All that decides what samples a document gives. Names and defaults are those of BERT's and
+    ALBERT's tools."""
     max_seq_length: int = flag(512, "tokens of a sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
-        None, "maximum number of tokens to predict in a sample; default: masked_lm_prob * max_seq_length, twice that with do_permutation")
+        None, "maximum number of tokens to predict in a sample; default: masked_lm_prob * max_seq_length, "
+        "twice that with do_permutation")
     masked_lm_prob: float = flag(0.15, "share of tokens to predict")
     short_seq_prob: float = flag(0.1, "chance that a copy of a document gets shorter samples")
     dupe_factor: int = flag(10, "copies of each document, each split and masked independently")
@@ -57,15 +59,18 @@ class InstanceConfig:
         _require(self.masking in MASKINGS, "masking", self.masking, "one of " + ", ".join(MASKINGS))
         _require(self.masked_lm_labels in LABELS, "masked_lm_labels", self.masked_lm_labels,
                  "one of " + ", ".join(LABELS))
-        _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective", self.sentence_objective,
+        _require(self.sentence_objective in SENTENCE_OBJECTIVES, "sentence_objective",
+                 self.sentence_objective,
                  "one of " + ", ".join(SENTENCE_OBJECTIVES))
 
     @property
     def num_slots(self) -> int:
-        """Places for predicted tokens in each sample: `max_predictions_per_seq`, or what the share to predict needs."""
+        """Places for predicted tokens in each sample: `max_predictions_per_seq`, or what the share to
+        predict needs."""
         if self.max_predictions_per_seq is not None:
             return self.max_predictions_per_seq
-        share = self.masked_lm_prob * (2 if self.do_permutation else 1)    # shuffled tokens are as many as masked ones
+        # shuffled tokens are as many as masked ones
+        share = self.masked_lm_prob * (2 if self.do_permutation else 1)
         return min(self.max_seq_length, max(1, int(round(share * self.max_seq_length))))
 
     @property
@@ -87,7 +92,8 @@ class Instances(NamedTuple):
       word_starts: bool [samples, tokens]; [CLS] and [SEP] count as words.
       lengths: int32 [samples], tokens that are no padding.
       first_lengths: int32 [samples], tokens of `[CLS] a [SEP]`; the rest is the second segment.
-      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and what stood there.
+      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and what
+        stood there.
       masked_lm_kinds: int8 [samples, predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
       num_predictions: int32 [samples], predictions that are no padding.
       labels: int32 [samples], 1 when the segments are swapped, or the second is random.
@@ -111,11 +117,13 @@ def part_of(document: Document, seed: int, eval_fraction: float) -> str:
 def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmenter) -> TokenizedDocument:
     """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
 
-    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter with an accent alone.
+    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter
+    with an accent alone.
     """
     encoding = tokenizer.encode_sentences(document.sentences)
     begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
-    sentence_starts = np.unique(np.searchsorted(encoding.offsets, begins))[:-1]    # one of control characters only is none
+    sentence_starts = np.unique(np.searchsorted(encoding.offsets,
+                                                begins))[:-1]    # one of control characters only is none
     word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
     word_starts &= tokenizer.may_begin_word(encoding.ids)
     word_starts[sentence_starts] = True
@@ -124,14 +132,16 @@ def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmente
 
 def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,
                   draw_segment: Optional[DrawSegment] = None) -> Iterator[SegmentPair]:
-    """The segments of a document's samples, copy after copy in reading order; none when it is too short for two.
+    """The segments of a document's samples, copy after copy in reading order; none when it is too short
+    for two.
 
     Args:
       draw_segment: gives text of another document; wanted by the objective "next" alone.
     """
     budget = config.budget
     document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
-    packed = functools.lru_cache(2)(functools.partial(pack, document, budget=budget))    # most copies have the same target
+    packed = functools.lru_cache(2)(functools.partial(pack, document,
+                                                      budget=budget))    # most copies have the same target
     for _ in range(copies):
         shortened = rng.random() < config.short_seq_prob
         target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
@@ -146,11 +156,12 @@ def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConf
             if config.sentence_objective == "order":
                 yield split_and_swap(document, chunk, split, is_swapped=draw < 0.5)
             elif draw_segment:
-                yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget, rng,
-                                       draw_segment)
+                yield from _next_pairs(split_and_swap(document, chunk, split, is_swapped=False), draw, budget,
+                                       rng, draw_segment)
 
 
-def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: InstanceConfig, vocabulary: Vocabulary) -> Instances:
+def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: InstanceConfig,
+               vocabulary: Vocabulary) -> Instances:
     """Joins the segments of each pair as `[CLS] a [SEP] b [SEP]` and masks them.
 
     Args:
@@ -163,10 +174,12 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     is_text = (places > 0) & (places < lengths[:, None]) & ~is_sep
     token_ids, word_starts = np.zeros(is_text.shape, np.int32), is_sep.copy()
     token_ids[is_text] = np.concatenate([ids for pair in pairs for ids in (pair.a_ids, pair.b_ids)])
-    word_starts[is_text] = np.concatenate([starts for pair in pairs for starts in (pair.a_word_starts, pair.b_word_starts)])
+    word_starts[is_text] = np.concatenate([starts for pair in pairs
+                                           for starts in (pair.a_word_starts, pair.b_word_starts)])
     token_ids[is_sep] = vocabulary.sep
     token_ids[:, 0], word_starts[:, 0] = vocabulary.cls, True
-    words = find_words(is_text if config.masking == "token" else word_starts, is_text)    # "token": each is a word of its own
+    words = find_words(is_text if config.masking == "token" else word_starts,
+                       is_text)    # "token": each is a word of its own
     limits = _limits(words, lengths, config)
 
     def draw(purpose: int, places: np.ndarray) -> np.ndarray:
@@ -174,7 +187,8 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
         return uniforms(seeds[samples], purpose * config.max_seq_length + positions)
 
     def choose(purpose: int, limits: np.ndarray, is_taken: Optional[np.ndarray] = None) -> np.ndarray:
-        runs = choose_runs(draw(purpose + 1, words.begins), config.ngram) if config.masking == "ngram" else None
+        runs = choose_runs(draw(purpose + 1, words.begins),
+                           config.ngram) if config.masking == "ngram" else None
         return choose_words(words, limits, draw(purpose, words.begins), runs, is_taken)
 
     is_chosen = choose(0, limits)
@@ -182,12 +196,15 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     places = np.flatnonzero(is_predicted)
     kinds = np.zeros(token_ids.shape, np.int8)
     replacements, kinds[is_predicted] = choose_replacements(
-        token_ids[is_predicted], vocabulary.mask, vocabulary.replaceable_ids, draw(2, places), draw(3, places))
+        token_ids[is_predicted], vocabulary.mask, vocabulary.replaceable_ids, draw(2, places),
+        draw(3, places))
     replaced = apply_mask(token_ids, is_predicted, replacements)
     if config.do_permutation:
-        is_permuted = words.tokens_of(choose(4, np.minimum(limits, config.num_slots - is_predicted.sum(axis=1)),
-                                             is_chosen))
-        moved = choose_permutation(token_ids[is_permuted], np.nonzero(is_permuted)[0], draw(6, np.flatnonzero(is_permuted)))
+        is_permuted = words.tokens_of(
+            choose(4, np.minimum(limits, config.num_slots - is_predicted.sum(axis=1)),
+                   is_chosen))
+        moved = choose_permutation(token_ids[is_permuted], np.nonzero(is_permuted)[0],
+                                   draw(6, np.flatnonzero(is_permuted)))
         replaced, kinds[is_permuted] = apply_mask(replaced, is_permuted, moved), PERMUTED
         is_predicted |= is_permuted
     labels = token_ids[is_predicted]
@@ -196,7 +213,8 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     num_predictions = is_predicted.sum(axis=1, dtype=np.int32)
     slots = np.arange(config.num_slots) < num_predictions[:, None]
     return Instances(
-        replaced, word_starts, lengths, first_lengths, _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
+        replaced, word_starts, lengths, first_lengths,
+        _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
         _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
         np.array([pair.label for pair in pairs], np.int32))
 
@@ -208,10 +226,10 @@ def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:
     return filled
 
 
-def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator, draw_segment: DrawSegment
-                ) -> Iterator[SegmentPair]:
-    """The pair as it is, or each half before a random segment. A third of the draws, at two samples each, makes half
-    of all samples random, and no text is lost."""
+def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator,
+                draw_segment: DrawSegment) -> Iterator[SegmentPair]:
+    """The pair as it is, or each half before a random segment. A third of the draws, at two samples each,
+    makes half of all samples random, and no text is lost."""
     halves = [(pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)]
     drawn = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
     others = [other for other in drawn if other is not None]

@@ -1,4 +1,5 @@
-"""Which tokens are predicted, and what stands in their place. Choosing takes random numbers; applying does not."""
+"""Which tokens are predicted, and what stands in their place. Choosing takes random numbers; applying
+does not."""
 from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
@@ -32,27 +33,32 @@ class Words(NamedTuple):
 
 
 def num_to_predict(num_tokens: np.ndarray, masked_lm_prob: float, max_predictions: int) -> np.ndarray:
-    """How many tokens to predict: the given share, at least 1, at most `max_predictions` (Devlin et al. 2018, data code)."""
+    """How many tokens to predict: the given share, at least 1, at most `max_predictions` (Devlin et al. 2018,
+    data code)."""
     return np.clip(np.rint(num_tokens * masked_lm_prob), 1, max_predictions).astype(np.int32)
 
 
 def find_words(word_starts: np.ndarray, is_text: np.ndarray) -> Words:
-    """The words of samples: bool [samples, max_seq_length] both; False in `is_text` parts segments and is in no word."""
+    """The words of samples: bool [samples, max_seq_length] both; False in `is_text` parts segments and is in
+    no word."""
     begins_segment = is_text.copy()
     begins_segment[:, 1:] &= ~is_text[:, :-1]
     places = np.flatnonzero(word_starts | begins_segment | ~is_text)
     holds_word = is_text.ravel()[places]
     begins = places[holds_word]
     segments = np.cumsum(begins_segment.ravel()[begins])
-    return Words(is_text.shape, begins, np.diff(np.append(places, is_text.size))[holds_word], begins // is_text.shape[1],
+    return Words(is_text.shape, begins, np.diff(np.append(places, is_text.size))[holds_word],
+                 begins // is_text.shape[1],
                  np.searchsorted(segments, segments, side="right"))
 
 
 def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Optional[np.ndarray] = None,
                  is_taken: Optional[np.ndarray] = None) -> np.ndarray:
-    """Takes whole words in the order of their draws, in runs inside one segment, until each sample's limit is reached.
+    """Takes whole words in the order of their draws, in runs inside one segment, until each sample's limit
+    is reached.
 
-    A run that would pass the limit or meet a chosen word is shortened from its end, and left out when nothing remains.
+    A run that would pass the limit or meet a chosen word is shortened from its end, and left out when
+    nothing remains.
 
     Args:
       limits: int [samples], most tokens to choose.
@@ -63,14 +69,17 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
     Returns:
       bool [words]; none where every word of a sample is longer than its limit.
     """
-    order = np.argsort((words.samples << 46) | (draws * 2.0 ** 46).astype(np.int64), kind="stable")    # sample by sample
+    order = np.argsort((words.samples << 46) | (draws * 2.0 ** 46).astype(np.int64),
+                       kind="stable")    # sample by sample
     if is_taken is not None:
         order = order[~is_taken[order]]
-    return _choose_single(words, limits, order) if runs is None else _choose_runs(words, limits, order, runs, is_taken)
+    return _choose_single(words, limits,
+                          order) if runs is None else _choose_runs(words, limits, order, runs, is_taken)
 
 
 def _choose_single(words: Words, limits: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Words one by one. In each sample all go at once up to the first that does not fit; that one is out, and so on."""
+    """Words one by one. In each sample all go at once up to the first that does not fit; that one is out, and
+    so on."""
     is_chosen = np.zeros(len(words.begins), dtype=bool)
     room = limits.copy()
     while True:
@@ -85,8 +94,8 @@ def _choose_single(words: Words, limits: np.ndarray, order: np.ndarray) -> np.nd
         room -= np.bincount(words.samples[chosen], words.lengths[chosen], len(room)).astype(room.dtype)
 
 
-def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.ndarray, is_taken: Optional[np.ndarray]
-                 ) -> np.ndarray:
+def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.ndarray,
+                 is_taken: Optional[np.ndarray]) -> np.ndarray:
     """Runs of words one by one, since each may meet another."""
     ends_of_runs = np.minimum(np.arange(len(runs)) + runs, words.segment_ends).tolist()
     closed = [False] * len(runs) if is_taken is None else is_taken.tolist()
@@ -109,14 +118,16 @@ def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.n
 
 
 def choose_runs(draws: np.ndarray, ngram: int) -> np.ndarray:
-    """Lengths of runs of words, 1 to `ngram`, with p(k) ∝ 1/k (ALBERT, Lan et al. 2019, section 4.1: n-gram masking)."""
+    """Lengths of runs of words, 1 to `ngram`, with p(k) ∝ 1/k (ALBERT, Lan et al. 2019, section 4.1:
+    n-gram masking)."""
     shares = np.cumsum([1.0 / k for k in range(1, ngram + 1)])
     return 1 + np.searchsorted(shares / shares[-1], draws, side="right")
 
 
-def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np.ndarray, kind_draws: np.ndarray,
-                        id_draws: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
-    """For each predicted token on its own: 80 % [MASK], 10 % itself, 10 % a random token (Devlin et al. 2018, 3.1).
+def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np.ndarray,
+                        kind_draws: np.ndarray, id_draws: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+    """For each predicted token on its own: 80 % [MASK], 10 % itself, 10 % a random token (Devlin et al.
+    2018, 3.1).
 
     Args:
       token_ids: int32 [predictions], the tokens to be predicted.
@@ -132,7 +143,8 @@ def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np
 
 
 def choose_permutation(token_ids: np.ndarray, samples: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """The same tokens in a random order inside each sample (ALBERT's data code, do_permutation); int32, same shape.
+    """The same tokens in a random order inside each sample (ALBERT's data code, do_permutation); int32,
+    same shape.
 
     Args:
       samples: int [tokens], ascending, the sample that each token is in.
@@ -142,7 +154,8 @@ def choose_permutation(token_ids: np.ndarray, samples: np.ndarray, draws: np.nda
 
 
 def apply_mask(token_ids: np.ndarray, is_predicted: np.ndarray, replacements: np.ndarray) -> np.ndarray:
-    """A copy of `token_ids` with `replacements`, one for each token that is True in `is_predicted`; int32, same shape."""
+    """A copy of `token_ids` with `replacements`, one for each token that is True in `is_predicted`; int32,
+    same shape."""
     masked = token_ids.copy()
     masked[is_predicted] = replacements
     return masked

@@ -1,9 +1,11 @@
-"""Sentences → segment pairs. Everything here is positions in a document's token array; no text is copied or lost.
+"""Sentences → segment pairs. Everything here is positions in a document's token array; no text is copied
+or lost.
 
-A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences go in while they fit; a sentence longer than the
-budget is cut at a word boundary and goes on in the next chunk. Every chunk has two words at least, so it can be split
-into two segments, unless the document itself is a single word. Sentences stay whole where they can: one cut at the end of a chunk would
-tell the second segment from the first, and the sentence-order task would learn to look for that.
+A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences go in while they fit; a
+sentence longer than the budget is cut at a word boundary and goes on in the next chunk. Every chunk has two
+words at least, so it can be split into two segments, unless the document itself is a single word. Sentences
+stay whole where they can: one cut at the end of a chunk would tell the second segment from the first, and the
+sentence-order task would learn to look for that.
 """
 from typing import List, NamedTuple, Sequence, Tuple
 
@@ -63,8 +65,8 @@ def break_giant_words(word_starts: np.ndarray, limit: int) -> np.ndarray:
 def pack(document: TokenizedDocument, target: int, budget: int) -> List[Chunk]:
     """Cuts a document into chunks that cover it without gap or overlap, each of at most `budget` tokens.
 
-    A chunk ends with the sentence that brings it to `target`, or before the sentence that does not fit any more. Needs words of
-    at most budget / 3 tokens (`break_giant_words`).
+    A chunk ends with the sentence that brings it to `target`, or before the sentence that does not fit any
+    more. Needs words of at most budget / 3 tokens (`break_giant_words`).
     """
     words = np.flatnonzero(document.word_starts)
     ends = np.append(document.sentence_starts[1:], len(document.ids)).tolist()
@@ -124,8 +126,10 @@ def _last_word_start(words: np.ndarray, at_most: int) -> int:
     return int(words[np.searchsorted(words, at_most, side="right") - 1])
 
 
-def _mend_last(chunks: List[Chunk], words: np.ndarray, sentence_starts: np.ndarray, budget: int) -> List[Chunk]:
-    """Gives a last chunk of one word another from the chunk before it: a sentence where possible, else a word."""
+def _mend_last(chunks: List[Chunk], words: np.ndarray, sentence_starts: np.ndarray,
+               budget: int) -> List[Chunk]:
+    """Gives a last chunk of one word another from the chunk before it: a sentence where possible, else
+    a word."""
     if len(chunks) < 2 or _has_two_words(words, chunks[-1].begin, chunks[-1].end):
         return chunks
     before, last = chunks[-2:]

@@ -3,7 +3,8 @@ import hashlib
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-# What str.strip takes (no code point beyond U+3000 is one), and what it leaves: the byte order mark, the zero-width space.
+# What str.strip takes (no code point beyond U+3000 is one), and what it leaves: the byte order mark, the
+# zero-width space.
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
 # A sentence ends behind 。！？；… (any run of them) and the closing quotes and brackets that follow.
@@ -24,11 +25,13 @@ class Document(NamedTuple):
     @property
     def identity(self) -> bytes:
         """128-bit hash of the text alone: repeated documents share it."""
-        return hashlib.blake2b("\n".join(self.sentences).encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        return hashlib.blake2b("\n".join(self.sentences).encode("utf-8", "surrogatepass"),
+                               digest_size=16).digest()
 
 
 def clean_line(line: str) -> str:
-    """Strips blanks of every kind, ideographic space and byte order mark included. `"　你好。\\r"` → `"你好。"`."""
+    """Strips blanks of every kind, ideographic space and byte order mark included. `" 你好。\\r"`
+    → `"你好。"`."""
     return line.strip(BLANKS)
 
 
@@ -46,5 +49,6 @@ def document_from_lines(lines: Sequence[str], file_index: int, offset: int) -> O
 
 
 def split_sentences(paragraph: str) -> List[str]:
-    """Splits raw text at 。！？；… , closing quotes kept with their sentence. `"他说：“好。”走了。"` → 2 sentences."""
+    """Splits raw text at 。！？；… , closing quotes kept with their sentence. `"他说：“好。”走了。"` →
+    2 sentences."""
     return [sentence for sentence in map(clean_line, _SENTENCE.findall(paragraph)) if sentence]

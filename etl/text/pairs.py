@@ -10,7 +10,8 @@ MIN_SEQ_LENGTH = 3                             # [CLS] [SEP] [SEP]
 
 
 class PackedPair(NamedTuple):
-    """Model input without padding. input_ids, segment_ids: int32 [n]; segments are 1 from the first token of b on."""
+    """Model input without padding. input_ids, segment_ids: int32 [n]; segments are 1 from the first token of
+    b on."""
     input_ids: np.ndarray
     segment_ids: np.ndarray
 
@@ -32,7 +33,8 @@ def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length
 
 
 def truncate_pair(length_a: int, length_b: int, budget: int) -> Tuple[int, int]:
-    """How many tokens of a and of b stay when the longer one (b when equal) loses its last until both fit `budget`.
+    """How many tokens of a and of b stay when the longer one (b when equal) loses its last until both
+    fit `budget`.
 
     `(9, 2, 8)` → `(6, 2)`; `(9, 9, 8)` → `(4, 4)`; `(9, 9, 7)` → `(4, 3)`.
     """

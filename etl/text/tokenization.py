@@ -1,8 +1,9 @@
 """Text → token ids, each with the position of its first character.
 
-WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split at white space,
-lower-case and strip accents, split at punctuation, then match the longest vocabulary entry, piece by piece. `普通话ABC` → `普 通 话 abc`.
-SentencePiece uses a trained model; its pieces say by a leading ▁ where a word begins.
+WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split
+at white space, lower-case and strip accents, split at punctuation, then match the longest vocabulary entry,
+piece by piece. `普通话ABC` → `普 通 话 abc`. SentencePiece uses a trained model; its pieces say by a leading
+▁ where a word begins.
 
 The same functions build the tokenizer inside the served graph, so training and serving cannot drift apart.
 """
@@ -31,12 +32,14 @@ _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spend
 HAN_RANGES = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
               (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
 _HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
-# White space as BERT splits at it: category Zs, tab, line ends. Other control characters vanish without splitting.
+# White space as BERT splits at it: category Zs, tab, line ends. Other control characters vanish
+# without splitting.
 WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# What stands between white space and Han characters is normalized as one string: lower-casing looks at its context.
+# What stands between white space and Han characters is normalized as one string: lower-casing looks at
+# its context.
 _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
-_IN_WORD, _BLANK = -1, -2                       # in a tokenizer's table: characters that are no token by themselves
+_IN_WORD, _BLANK = -1, -2  # in a tokenizer's table: characters that are no token by themselves
 
 
 @dataclass(frozen=True)
@@ -55,12 +58,14 @@ class TokenizerConfig:
 
     @property
     def vocabulary_file(self) -> str:
-        """The file that holds the vocabulary: the SentencePiece model where there is one, else `vocab_file`."""
+        """The file that holds the vocabulary: the SentencePiece model where there is one, else
+        `vocab_file`."""
         return str(self.spm_model_file or self.vocab_file)
 
 
 class Encoding(NamedTuple):
-    """Tokens of one text. ids: int32 [n]; offsets: int32 [n], position in the text of each token's first character."""
+    """Tokens of one text. ids: int32 [n]; offsets: int32 [n], position in the text of each token's
+    first character."""
     ids: np.ndarray
     offsets: np.ndarray
 
@@ -72,9 +77,10 @@ class Vocabulary:
       tokens: list of str, by id.
       ids: dict str → id.
       pad, unk, cls, sep, mask: ids of the special tokens.
-      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token, no Han character with ##,
-        which no text holds.
-      continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the id itself.
+      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token,
+        no Han character with ##, which no text holds.
+      continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the
+        id itself.
     """
 
     def __init__(self, tokens: List[str], source: str) -> None:
@@ -88,14 +94,14 @@ class Vocabulary:
                             % (source, " ".join(SPECIAL_TOKENS), " ".join(missing)))
         self.pad, self.unk, self.cls, self.sep, self.mask = (self.ids[token] for token in SPECIAL_TOKENS)
         if self.pad != 0:
-            raise UserError("%s: [PAD] must be the first entry (id 0), since records are padded with 0; got id %d"
-                            % (source, self.pad))
+            raise UserError("%s: [PAD] must be the first entry (id 0), since records are padded "
+                            "with 0; got id %d" % (source, self.pad))
         self.replaceable_ids = np.array([index for index, token in enumerate(tokens)
                                          if token and not _NEVER_TEXT.fullmatch(token)
-                                         and not (len(token) == 3 and token[:2] == "##" and is_han(token[2]))],
-                                        dtype=np.int32)
-        self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token) else index
-                                       for index, token in enumerate(tokens)], dtype=np.int32)
+                                         and not (len(token) == 3 and token[:2] == "##"
+                                                  and is_han(token[2]))], dtype=np.int32)
+        self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token)
+                                       else index for index, token in enumerate(tokens)], dtype=np.int32)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -104,7 +110,8 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
 
-    Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing special tokens.
+    Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing
+    special tokens.
     """
     with open(path, "rb") as stream:
         lines = stream.read().split(b"\n")
@@ -116,10 +123,12 @@ def load_vocabulary(path: str) -> Vocabulary:
             tokens.append(line.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
             raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
-    vocabulary = Vocabulary(tokens, path)      # first: of a text that was taken for one, this says more than a line that comes twice
+    # first: of a text that was taken for one, this says more than a line that comes twice
+    vocabulary = Vocabulary(tokens, path)
     for index, token in enumerate(tokens):
         if vocabulary.ids[token] != index:
-            raise UserError("%s: lines %d and %d hold the same entry: %s" % (path, vocabulary.ids[token] + 1, index + 1, token))
+            raise UserError("%s: lines %d and %d hold the same entry: %s"
+                            % (path, vocabulary.ids[token] + 1, index + 1, token))
     return vocabulary
 
 
@@ -154,14 +163,16 @@ class WordPieceTokenizer:
             offsets += [begin + offset for offset in found[1]]
         all_offsets = np.concatenate((offsets_alone, offsets)).astype(np.int32)
         order = np.argsort(all_offsets, kind="stable")
-        return Encoding(np.concatenate((char_ids[offsets_alone], ids)).astype(np.int32)[order], all_offsets[order])
+        return Encoding(np.concatenate((char_ids[offsets_alone], ids)).astype(np.int32)[order],
+                        all_offsets[order])
 
     def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
         """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
         return self.encode("\n".join(sentences))
 
     def _ids_of_characters(self) -> np.ndarray:
-        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD or _BLANK."""
+        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD
+        or _BLANK."""
         ids = self.vocabulary.ids
         table = np.full(sys.maxunicode + 1, _IN_WORD, np.int32)
         for first, last in HAN_RANGES:
@@ -176,7 +187,8 @@ class WordPieceTokenizer:
         return table
 
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
-        """Which tokens of a text may begin a word, bool [tokens]: all but those that continue one (`caf ##e`)."""
+        """Which tokens of a text may begin a word, bool [tokens]: all but those that continue one
+        (`caf ##e`)."""
         return ~self._continues[ids]
 
     def tokenize(self, text: str) -> List[str]:
@@ -193,7 +205,8 @@ class WordPieceTokenizer:
         return tuple(ids), tuple(offsets)
 
     def _match_pieces(self, word: str) -> List[Tuple[int, int]]:
-        """(id, position in the word) of the longest matches from the left, or one [UNK] when any part has none."""
+        """(id, position in the word) of the longest matches from the left, or one [UNK] when any part
+        has none."""
         vocabulary_ids = self.vocabulary.ids
         if len(word) > MAX_CHARS_PER_WORD:
             return [(self.vocabulary.unk, 0)]
@@ -221,7 +234,8 @@ class SentencePieceTokenizer:
         import sentencepiece
         self.do_lower_case = do_lower_case
         self._processor = sentencepiece.SentencePieceProcessor()
-        with open(model_file, "rb"):           # a missing file is an OSError with its name, not the library's own error
+        # a missing file is an OSError with its name, not the library's own error
+        with open(model_file, "rb"):
             pass
         try:
             self._processor.Load(model_file)
@@ -234,13 +248,16 @@ class SentencePieceTokenizer:
         self._holds_han = np.array([any(map(is_han, piece)) for piece in pieces])
 
     def encode(self, text: str) -> Encoding:
-        """Token ids of a text and where each begins; a piece with ▁ begins at the first character after the blank."""
+        """Token ids of a text and where each begins; a piece with ▁ begins at the first character after
+        the blank."""
         normalized = text.lower() if self.do_lower_case else text
-        if len(normalized) != len(text):       # a few letters grow when lower-cased; positions must stay those of the text
+        # a few letters grow when lower-cased; positions must stay those of the text
+        if len(normalized) != len(text):
             normalized = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
         pieces = self._processor.EncodeAsImmutableProto(normalized).pieces
         ids = np.array([piece.id for piece in pieces], dtype=np.int32)
-        offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0) for piece in pieces]
+        offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0)
+                   for piece in pieces]
         return Encoding(ids, np.array(offsets, dtype=np.int32))
 
     def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
@@ -248,7 +265,8 @@ class SentencePieceTokenizer:
         encodings = [self.encode(sentence) for sentence in sentences]
         begins = itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]])
         offsets = [encoding.offsets + begin for encoding, begin in zip(encodings, begins)]
-        return Encoding(np.concatenate([encoding.ids for encoding in encodings]), np.concatenate(offsets).astype(np.int32))
+        return Encoding(np.concatenate([encoding.ids for encoding in encodings]),
+                        np.concatenate(offsets).astype(np.int32))
 
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
         """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
@@ -263,7 +281,8 @@ Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
 
 
 def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) -> np.ndarray:
-    """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say nothing: `▁他 去 图书馆`.
+    """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say
+    nothing: `▁他 去 图书馆`.
 
     Args:
       behind_blank: bool [pieces], True for a piece with ▁.
@@ -278,8 +297,10 @@ def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) ->
 
 @functools.lru_cache(maxsize=1)
 def _punctuation_alone() -> Tuple[str, ...]:
-    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final before it."""
-    return tuple(char for char in _BASIC_PLANE if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
+    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final
+    before it."""
+    return tuple(char for char in _BASIC_PLANE
+                 if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
                  and ("AΣ%sA" % char).lower() == "aς%sa" % char)
 
 
@@ -291,7 +312,8 @@ def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
-    """Splits a unit without white space into normalized words, each with the positions its characters came from.
+    """Splits a unit without white space into normalized words, each with the positions its characters
+    came from.
 
     `"Café，OK"` → `("cafe", [0, 1, 2, 3])`, `("，", [4])`, `("ok", [5, 6])`.
     """
@@ -302,7 +324,8 @@ def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
         lowered = text.lower()                 # the whole string: the final sigma depends on its neighbours
         positions = [index for index, char in zip(positions, text) for _ in char.lower()]
         text = unicodedata.normalize("NFD", lowered)
-        positions = [index for index, char in zip(positions, lowered) for _ in unicodedata.normalize("NFD", char)]
+        positions = [index for index, char in zip(positions, lowered)
+                     for _ in unicodedata.normalize("NFD", char)]
     words: List[Tuple[List[str], List[int]]] = []
     open_word = False
     for char, position in zip(text, positions):

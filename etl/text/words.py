@@ -1,4 +1,5 @@
-"""Text → where its words begin, as jieba's precise mode with HMM segments it. The only file that imports jieba and rjieba."""
+"""Text → where its words begin, as jieba's precise mode with HMM segments it. The only file that imports
+jieba and rjieba."""
 import functools
 import logging
 import math
@@ -17,15 +18,17 @@ _ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
 
 _FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # what jieba takes for Han
 _HAN, _SIGNS = "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "+#&._%-"
-# jieba looks for words in blocks of Han, letters, digits and signs; any other character is a word by itself. Here: a block of
-# Han; one of letters and digits, which is one word; and, as the group, every other block.
-_BLOCKS = re.compile("[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
+# jieba looks for words in blocks of Han, letters, digits and signs; any other character is a word by itself.
+# Here: a block of Han; one of letters and digits, which is one word; and, as the group, every other block.
+_BLOCKS = re.compile(
+    "[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
 # How it cuts what its dictionary leaves single; the group is left to the HMM.
 _PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
 _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on what came before
-# rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44 for each word. What is
-# smaller than 256 rounds the same after that, and so do ties between ways: 14 words, whose logarithms are above -18.
+# rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44
+# for each word. What is smaller than 256 rounds the same after that, and so do ties between ways: 14 words,
+# whose logarithms are above -18.
 _SURE_WORDS = 14
 
 
@@ -59,10 +62,12 @@ class Segmenter:
 
 
 class FastSegmenter:
-    """Finds the same words several times as fast: where all is Han, rjieba finds the most probable way through the dictionary.
+    """Finds the same words several times as fast: where all is Han, rjieba finds the most probable way
+    through the dictionary.
 
-    The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM that joins what the
-    dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where rjieba is not installed.
+    The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM
+    that joins what the dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where
+    rjieba is not installed.
     """
 
     def __init__(self) -> None:
@@ -72,12 +77,13 @@ class FastSegmenter:
         self._counts: Dict[str, int] = self._reference.jieba.FREQ
         self._log_total = math.log(self._reference.jieba.total)
         self._join = functools.partial(_join, *_tables_of(self._reference.hmm))
-        self._remembered_joined: Callable[[str], Tuple[int, ...]] = functools.lru_cache(_MEMO_ENTRIES)(self._find_joined)
+        self._remembered_joined: Callable[[str], Tuple[int, ...]] = functools.lru_cache(_MEMO_ENTRIES)(
+            self._find_joined)
         self._remembered_starts = functools.lru_cache(_MEMO_ENTRIES)(self._block_starts)
 
     def word_offsets(self, text: str) -> np.ndarray:
         """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
-        if "\r\n" in text:                     # one word to jieba, the only one outside of blocks that is longer than one
+        if "\r\n" in text:  # one word to jieba, the only one outside of blocks that is longer than one
             return self._reference.word_offsets(text)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         is_alphanumeric = _IS_ALPHANUMERIC[np.minimum(codes, len(_IS_ALPHANUMERIC) - 1)]
@@ -100,7 +106,7 @@ class FastSegmenter:
     def _han_starts(self, codes: np.ndarray, is_han: np.ndarray) -> np.ndarray:
         """Where words begin in blocks of nothing but Han, as positions in `codes`."""
         kept = is_han.copy()
-        kept[1:] |= is_han[:-1]                # what follows a block becomes the blank between it and the next
+        kept[1:] |= is_han[:-1]  # what follows a block becomes the blank between it and the next
         places = np.flatnonzero(kept)
         is_han = is_han[places]
         blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
@@ -131,8 +137,8 @@ class FastSegmenter:
     def _dictionary_begins(self, blocks: str, is_han: np.ndarray) -> np.ndarray:
         """Where the most probable words begin, and the blanks between blocks, int [words and blanks].
 
-        rjieba finds them all. A block of more than _SURE_WORDS words is cut again here, since rjieba's scores are too coarse
-        for it. With _SURE_WORDS = 2:
+        rjieba finds them all. A block of more than _SURE_WORDS words is cut again here, since rjieba's scores
+        are too coarse for it. With _SURE_WORDS = 2:
 
             rjieba's pieces     我  爱  _  北  京  人  _  好         _ is the blank between blocks
             begins              0   1   2  3   4   5   6  7   8      8 is the end of the text
@@ -152,7 +158,8 @@ class FastSegmenter:
         for block in np.flatnonzero(end_words - first_words > _SURE_WORDS):
             first_word, end_word = first_words[block], end_words[block]
             begin, end = int(begins[first_word]), int(begins[end_word])
-            parts += [begins[kept_to:first_word], begin + np.array(self._most_probable_begins(blocks[begin:end]))]
+            parts += [begins[kept_to:first_word],
+                      begin + np.array(self._most_probable_begins(blocks[begin:end]))]
             kept_to = end_word
         return np.concatenate(parts + [begins[kept_to:-1]]).astype(np.int64)
 
@@ -166,7 +173,8 @@ class FastSegmenter:
         return begins
 
     def _block_starts(self, block: str) -> List[int]:
-        """Where words begin in a block: the most probable words, what lies between them and is single joined."""
+        """Where words begin in a block: the most probable words, what lies between them and is
+        single joined."""
         ends = self._most_probable_ends(block)
         starts: List[int] = []
         begin = at = 0                         # from begin to at, all is single
@@ -181,7 +189,8 @@ class FastSegmenter:
         return starts[:-1]
 
     def _most_probable_ends(self, block: str) -> List[int]:
-        """For each position, where the word that begins there ends, on the most probable way from there to the block's end.
+        """For each position, where the word that begins there ends, on the most probable way from there to
+        the block's end.
 
         Behind the end stands a word of two, which ends all that is single.
         """
@@ -207,13 +216,15 @@ class FastSegmenter:
         return self._find_joined(characters)
 
     def _find_joined(self, characters: str) -> Tuple[int, ...]:
-        """Which of several characters, each single in the dictionary's view, go on with the word before them."""
+        """Which of several characters, each single in the dictionary's view, go on with the word
+        before them."""
         if len(characters) < 2 or self._counts.get(characters):
             return ()
         joined: List[int] = []
         for piece in _PIECES.finditer(characters):
             begin, end = piece.span()
-            joined += [begin + place for place in self._join(piece.group())] if piece.lastindex else range(begin + 1, end)
+            joined += ([begin + place for place in self._join(piece.group())] if piece.lastindex
+                       else range(begin + 1, end))
         return tuple(joined)
 
 
@@ -221,18 +232,20 @@ AnySegmenter = Union[Segmenter, FastSegmenter]
 
 
 def _tables_of(hmm: Any) -> Tuple[Any, ...]:
-    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the states B, M, E, S.
+    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the
+    states B, M, E, S.
 
     Args:
       hmm: jieba.finalseg.
     """
     characters = set().union(*hmm.emit_P.values())
-    emissions = {char: tuple(hmm.emit_P[state].get(char, hmm.MIN_FLOAT) for state in "BMES") for char in characters}
+    emissions = {char: tuple(hmm.emit_P[state].get(char, hmm.MIN_FLOAT) for state in "BMES")
+                 for char in characters}
     return hmm.start_P, hmm.trans_P, emissions, (hmm.MIN_FLOAT,) * 4
 
 
-def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emissions: Dict[str, Tuple[float, ...]],
-          unknown: Tuple[float, ...], han: str) -> List[int]:
+def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]],
+          emissions: Dict[str, Tuple[float, ...]], unknown: Tuple[float, ...], han: str) -> List[int]:
     """Which characters go on with a word: those in state M or E of the most probable states (Viterbi 1967).
 
     Of two ways of equal score jieba takes the one whose state comes later in the alphabet.
@@ -249,7 +262,8 @@ def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emission
         s_after_e, s_after_s = e + es + in_s, s + ss + in_s
         steps.append({"B": "E" if b_after_e > b_after_s else "S", "M": "B" if m_after_b > m_after_m else "M",
                       "E": "B" if e_after_b > e_after_m else "M", "S": "E" if s_after_e > s_after_s else "S"})
-        b, m, e, s = max(b_after_e, b_after_s), max(m_after_b, m_after_m), max(e_after_b, e_after_m), max(s_after_e, s_after_s)
+        b, m, e, s = (max(b_after_e, b_after_s), max(m_after_b, m_after_m), max(e_after_b, e_after_m),
+                      max(s_after_e, s_after_s))
     state, joined = "E" if e > s else "S", []
     for place in range(len(steps), 0, -1):
         if state in "ME":
@@ -259,7 +273,8 @@ def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]], emission
 
 
 def _check_user_dict(path: str) -> None:
-    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as one word."""
+    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as
+    one word."""
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
@@ -267,15 +282,17 @@ def _check_user_dict(path: str) -> None:
             except UnicodeDecodeError as error:
                 raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
             if text and not _ENTRY.fullmatch(text):
-                raise UserError("%s: line %d: must be a word, optionally its frequency (digits) and its tag (lower-case letters), "
-                                "separated by single spaces, got %.60r" % (path, number, text))
+                raise UserError("%s: line %d: must be a word, optionally its frequency (digits) and its tag "
+                                "(lower-case letters), separated by single spaces, got %.60r"
+                                % (path, number, text))
 
 
 @functools.lru_cache(maxsize=1)
 def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
     """One segmenter a process: its dictionary takes a second and 150 MB.
 
-    Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is not installed.
+    Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is
+    not installed.
     """
     if config.segmenter == "rjieba" and config.user_dict:
         raise UserError("--segmenter rjieba takes no --user_dict; use jieba or auto")
@@ -284,15 +301,16 @@ def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
             return FastSegmenter()
         except ImportError:
             if config.segmenter == "rjieba":
-                raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install rjieba==0.1.11")
+                raise UserError("--segmenter rjieba: it is not installed; use jieba or auto, or pip install "
+                                "rjieba==0.1.11")
     return Segmenter(config.user_dict)
 
 
 def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:
     """Which tokens begin a word: bool [tokens].
 
-    A token belongs to the word its first character lies in; the first token of each word begins it. So a word that
-    becomes several tokens stays whole, and a token that spans two words counts with the first.
+    A token belongs to the word its first character lies in; the first token of each word begins it. So a word
+    that becomes several tokens stays whole, and a token that spans two words counts with the first.
 
     Args:
       token_offsets: int32 [tokens], ascending, position of each token's first character.

@@ -1,7 +1,9 @@
-"""What Ascend's compiler, atc, needs to make offline models (.om) of a classifier, and what tells whether they are right.
+"""What Ascend's compiler, atc, needs to make offline models (.om) of a classifier, and what tells whether
+they are right.
 
   convert.sh                 the atc command of each shape
-  b1_l128/model.pb           frozen graph: input_ids, input_mask, segment_ids int32 [1, 128] → probabilities, logits
+  b1_l128/model.pb           frozen graph: input_ids, input_mask, segment_ids int32 [1, 128] →
+                             probabilities, logits
   b1_l128/input_ids.bin …    sample inputs, raw little-endian values in the order of the graph's inputs
   b1_l128/probabilities.bin  what plain TensorFlow makes of them, float32; logits.bin likewise
 
@@ -27,9 +29,11 @@ OUTPUTS = ("probabilities", "logits")
 
 def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shapes: Sequence[Tuple[int, int]],
           soc_version: str, samples: Sequence[Example]) -> None:
-    """Writes the kit: each (batch size, length) of `shapes` in a folder of its own, with `samples` in turn as inputs.
+    """Writes the kit: each (batch size, length) of `shapes` in a folder of its own, with `samples` in turn
+    as inputs.
 
-    Raises UserError when a frozen graph does not give what the checkpoint does; `folder` is then half-written.
+    Raises UserError when a frozen graph does not give what the checkpoint does; `folder` is then
+    half-written.
     """
     for batch_size, length in shapes:
         shape_folder = os.path.join(folder, shape_name(batch_size, length))
@@ -40,11 +44,14 @@ def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shap
         batch = list(itertools.islice(itertools.cycle(samples), batch_size))
         inputs = reference.inputs(batch, tokenizer, length)
         outputs = run_frozen(graph, inputs)
-        reference.require_same(outputs["probabilities"], reference.probabilities(model, checkpoint, inputs), batch)
+        reference.require_same(outputs["probabilities"], reference.probabilities(model, checkpoint, inputs),
+                               batch)
         for name, array in [*inputs.items(), *outputs.items()]:
             with open(os.path.join(shape_folder, name + ".bin"), "wb") as stream:
-                stream.write(array.tobytes())  # ndarray.tofile does not notice a disk that the last few kB fill
-    lines = ["# Needs CANN's environment (source set_env.sh). Then, for a model on a device: msame or pyACL; outputs may",
+                # ndarray.tofile does not notice a disk that the last few kB fill
+                stream.write(array.tobytes())
+    lines = ["# Needs CANN's environment (source set_env.sh). Then, for a model on a device: msame or pyACL; "
+             "outputs may",
              "# differ from the .bin files beside each model by float16's rounding.",
              "set -e", 'cd "$(dirname "$0")"', *atc_commands(shapes, soc_version)]
     files.write_text(os.path.join(folder, SCRIPT_FILE), "\n".join(lines) + "\n")
@@ -54,10 +61,10 @@ def atc_commands(shapes: Sequence[Tuple[int, int]], soc_version: str) -> Iterato
     """The command of each shape, run from the kit's folder."""
     for batch_size, length in shapes:
         here = shape_name(batch_size, length)
-        yield 'atc --framework=3 --model=%s/%s --output=%s/model --input_format=ND --input_shape="%s" --out_nodes="%s" ' \
-              '--soc_version=%s' % (here, GRAPH_FILE, here,
-                                    ";".join("%s:%d,%d" % (name, batch_size, length) for name in IDS),
-                                    ";".join(name + ":0" for name in OUTPUTS), soc_version)
+        yield ('atc --framework=3 --model=%s/%s --output=%s/model --input_format=ND --input_shape="%s" '
+               '--out_nodes="%s" --soc_version=%s'
+               % (here, GRAPH_FILE, here, ";".join("%s:%d,%d" % (name, batch_size, length) for name in IDS),
+                  ";".join(name + ":0" for name in OUTPUTS), soc_version))
 
 
 def shape_name(batch_size: int, length: int) -> str:

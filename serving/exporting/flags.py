@@ -13,13 +13,17 @@ MAX_VERSION = 10 ** 18 - 1                     # servers hold it in 64 bits
 @dataclass(frozen=True)
 class ExportConfig:
     """The flags of this command."""
-    checkpoint_dir: str = flag("output/finetune", "output folder of estimator.finetune; best/ in it, if any, is preferred")
-    output_dir: Optional[str] = flag(None, "folder of all versions (default: output/export, or output/ascend)")
+    checkpoint_dir: str = flag("output/finetune",
+                               "output folder of estimator.finetune; best/ in it, if any, is preferred")
+    output_dir: Optional[str] = flag(None,
+                                     "folder of all versions (default: output/export, or output/ascend)")
     version: Optional[int] = flag(None, "name of the new version's folder (default: seconds since 1970)")
     format: str = flag(SAVED_MODEL, "format to write", (SAVED_MODEL, ASCEND))
     batch_sizes: Tuple[int, ...] = flag((), "ascend: batch sizes of the graphs (default: 1)")
-    lengths: Tuple[int, ...] = flag((), "ascend: sequence lengths of the graphs (default: the model's max_seq_length)")
-    soc_version: Optional[str] = flag(None, "ascend: the processor that atc compiles for (default: %s)" % SOC_VERSION)
+    lengths: Tuple[int, ...] = flag(
+        (), "ascend: sequence lengths of the graphs (default: the model's max_seq_length)")
+    soc_version: Optional[str] = flag(None, "ascend: the processor that atc compiles for (default: %s)"
+                                      % SOC_VERSION)
 
     def __post_init__(self) -> None:
         if self.version is not None and self.version < 0:

@@ -1,13 +1,14 @@
 """Raw text → model input inside the graph, in stock TensorFlow operations alone.
 
-`GraphTokenizer` gives what `etl.text.tokenization.WordPieceTokenizer` gives, for every string: its tables are made at export
-by calling that tokenizer's own functions on every code point. The road of a batch, all texts in one flat row:
+`GraphTokenizer` gives what `etl.text.tokenization.WordPieceTokenizer` gives, for every string: its tables are
+made at export by calling that tokenizer's own functions on every code point. The road of a batch, all texts
+in one flat row:
 
     bytes → code points → symbols (normalized characters, as numbers) → words → pieces → ids
 
-A symbol either stands alone (Han, punctuation, white space): its id is one look-up. Or it is part of a word: then the
-longest vocabulary entry from every position is found at once, by walking a trie until no position can go on, and
-each word hops from piece to piece.
+A symbol either stands alone (Han, punctuation, white space): its id is one look-up. Or it is part of a word:
+then the longest vocabulary entry from every position is found at once, by walking a trie until no position
+can go on, and each word hops from piece to piece.
 """
 import functools
 import re
@@ -36,7 +37,8 @@ _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 
 
 class GraphTokenizer:
-    """The graph twin of `tokenizer`. Holds 1 to 2 MB of tables, which become constants of the graph that uses them.
+    """The graph twin of `tokenizer`. Holds 1 to 2 MB of tables, which become constants of the graph that
+    uses them.
 
     Raises UserError for a vocabulary with combining marks that Unicode may reorder among each other.
     """
@@ -52,7 +54,8 @@ class GraphTokenizer:
         self._trie = _build_trie(tokenizer.vocabulary, self._symbols.of_code_point)
 
     def tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Token ids of each text, int32 [batch, (n)]. texts: string [batch] in UTF-8; invalid bytes are left out."""
+        """Token ids of each text, int32 [batch, (n)]. texts: string [batch] in UTF-8; invalid bytes are
+        left out."""
         code_points = _decode(texts)
         ids, rows = self._tokenize(code_points)
         return tf.RaggedTensor.from_value_rowids(ids, rows, nrows=code_points.nrows(), validate=False)
@@ -62,30 +65,32 @@ class GraphTokenizer:
         """What `etl.text.pairs.pack_pair` does, for a batch, padded to its longest.
 
         Args:
-          text_a, text_b: string [batch]; an empty text_b means there is none. InvalidArgumentError at run time when one
-            has more elements than the other.
+          text_a, text_b: string [batch]; an empty text_b means there is none. InvalidArgumentError at run
+            time when one has more elements than the other.
           max_seq_length: pairs are truncated to it.
 
         Returns:
           input_ids, input_mask, segment_ids: int32 [batch, longest].
         """
         pairs.check_length(max_seq_length)
-        one_for_each = tf.debugging.assert_equal(tf.size(text_a), tf.size(text_b),
-                                                 message="text_a and text_b must have as many elements as each other")
+        one_for_each = tf.debugging.assert_equal(
+            tf.size(text_a), tf.size(text_b),
+            message="text_a and text_b must have as many elements as each other")
         with tf.control_dependencies([one_for_each]):
             batch = tf.size(text_a)
         code_points = _decode(tf.concat([text_a, text_b], axis=0))
-        has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int32)            # more than the " " of _decode
+        has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int32)    # more than the " " of _decode
         ids, texts = self._tokenize(code_points)
         lengths = tf.math.unsorted_segment_sum(tf.ones_like(ids), texts, 2 * batch)
-        budget = max_seq_length - 2 - has_b                                         # from here as pairs.truncate_pair
+        budget = max_seq_length - 2 - has_b                                 # from here as pairs.truncate_pair
         kept_b = tf.minimum(lengths[batch:], tf.maximum(budget - lengths[:batch], budget // 2))
         kept_a = tf.minimum(lengths[:batch], budget - kept_b)
-        ends_a = kept_a + 2                                                         # behind [CLS] a [SEP]
+        ends_a = kept_a + 2                                                 # behind [CLS] a [SEP]
         ends = ends_a + kept_b + has_b
-        longest = tf.maximum(tf.reduce_max(ends), 2)                                # 2: for a batch of 0
+        longest = tf.maximum(tf.reduce_max(ends), 2)                        # 2: for a batch of 0
 
-        # Both texts of a row lie in it one behind the other: a token's place is its text's begin, and its number there.
+        # Both texts of a row lie in it one behind the other: a token's place is its text's begin, and its
+        # number there.
         rows = tf.range(batch) * longest
         begins = tf.concat([rows + 1, rows + ends_a], axis=0)
         places = tf.range(tf.size(ids)) + tf.gather(begins - tf.cumsum(lengths, exclusive=True), texts)
@@ -95,7 +100,8 @@ class GraphTokenizer:
         input_ids = tf.tensor_scatter_nd_update(
             tf.fill([batch * longest], self._vocabulary.pad), places[:, tf.newaxis],
             tf.concat([tf.boolean_mask(ids, kept), cls, sep], axis=0))
-        input_mask, in_segment_a = (tf.cast(tf.range(longest) < end[:, tf.newaxis], tf.int32) for end in (ends, ends_a))
+        input_mask, in_segment_a = (tf.cast(tf.range(longest) < end[:, tf.newaxis], tf.int32)
+                                    for end in (ends, ends_a))
         return tf.reshape(input_ids, [batch, longest]), input_mask, input_mask - in_segment_a
 
     def _tokenize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
@@ -126,19 +132,22 @@ class GraphTokenizer:
         if self._do_lower_case:
             sigmas = _final_sigmas(values, context)
             final = tf.fill(tf.shape(sigmas), self._symbols.of_code_point[FINAL_SIGMA])
-            symbols = tf.tensor_scatter_nd_update(symbols, tf.stack([sigmas, tf.zeros_like(sigmas)], axis=1), final)
+            symbols = tf.tensor_scatter_nd_update(symbols, tf.stack([sigmas, tf.zeros_like(sigmas)], axis=1),
+                                                  final)
         present = tf.where(tf.not_equal(symbols, NO_SYMBOL))
         return tf.gather_nd(symbols, present), tf.gather(code_points.value_rowids(), present[:, 0])
 
     def _longest_matches(self, symbols: tf.Tensor, starts: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """The deepest trie node, int64 [n], that the symbols from each active position on lead to; 0 elsewhere."""
+        """The deepest trie node, int64 [n], that the symbols from each active position on lead to;
+        0 elsewhere."""
         trie = self._trie
         keys = tf.constant(trie.keys)
 
         def go_on(position: tf.Tensor, node: tf.Tensor, depth: tf.Tensor, deepest: tf.Tensor) -> tf.Tensor:
             return tf.size(position) > 0
 
-        def one_symbol(position: tf.Tensor, node: tf.Tensor, depth: tf.Tensor, deepest: tf.Tensor) -> Tuple[tf.Tensor, ...]:
+        def one_symbol(position: tf.Tensor, node: tf.Tensor, depth: tf.Tensor,
+                       deepest: tf.Tensor) -> Tuple[tf.Tensor, ...]:
             key = node * trie.num_symbols + tf.cast(tf.gather(symbols, position + depth), tf.int64)
             edge = tf.searchsorted(keys, key, out_type=tf.int64)
             found = tf.equal(tf.gather(keys, edge), key)
@@ -153,7 +162,8 @@ class GraphTokenizer:
                              shape_invariants=(any_length, any_length, tf.TensorShape([]), any_length))[-1]
 
     def _hop(self, nodes: tf.Tensor, starts: tf.Tensor, alone: tf.Tensor) -> tf.Tensor:
-        """Goes through all words at once, piece by piece: int32 [n], PIECE where one begins, FAILURE where none can."""
+        """Goes through all words at once, piece by piece: int32 [n], PIECE where one begins, FAILURE where
+        none can."""
         lengths = tf.gather(self._trie.lengths, nodes)
 
         def go_on(position: tf.Tensor, outcome: tf.Tensor) -> tf.Tensor:
@@ -162,19 +172,23 @@ class GraphTokenizer:
         def one_piece(position: tf.Tensor, outcome: tf.Tensor) -> Tuple[tf.Tensor, ...]:
             length = tf.gather(lengths, position)
             matched = length > 0
-            outcome = tf.tensor_scatter_nd_update(outcome, position[:, None], tf.where_v2(matched, PIECE, FAILURE))
+            outcome = tf.tensor_scatter_nd_update(outcome, position[:, None],
+                                                  tf.where_v2(matched, PIECE, FAILURE))
             following = position + length
             return tf.boolean_mask(following, matched & ~tf.gather(alone, following)), outcome
 
         loop = (tf.where(starts)[:, 0], tf.fill(tf.shape(nodes), NO_PIECE))
         any_length = tf.TensorShape([None])
-        return tf.while_loop(go_on, one_piece, loop, back_prop=False, shape_invariants=(any_length, any_length))[-1]
+        return tf.while_loop(go_on, one_piece, loop, back_prop=False,
+                             shape_invariants=(any_length, any_length))[-1]
 
 
 def _decode(texts: tf.Tensor) -> tf.RaggedTensor:
-    """Code points, int32 [batch, (n)], as bytes.decode("utf-8", "ignore") gives them, each text followed by a " ".
+    """Code points, int32 [batch, (n)], as bytes.decode("utf-8", "ignore") gives them, each text followed by a
+    " ".
 
-    The blank keeps the operation from misreading a text that ends within a character, and closes the last word.
+    The blank keeps the operation from misreading a text that ends within a character, and closes the
+    last word.
     """
     return tf.strings.unicode_decode(tf.strings.join([texts, " "]), "UTF-8", errors="ignore")
 
@@ -190,9 +204,9 @@ def _final_sigmas(code_points: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
 
 
 class _Symbols(NamedTuple):
-    of_code_point: np.ndarray                  # int32 [NUM_CODE_POINTS]: of a normalized character
-    stands_alone: np.ndarray                   # bool [num_symbols]
-    ids: np.ndarray                            # int32 [num_symbols]: of the symbol as a word, NO_TOKEN for SPACE
+    of_code_point: np.ndarray               # int32 [NUM_CODE_POINTS]: of a normalized character
+    stands_alone: np.ndarray                # bool [num_symbols]
+    ids: np.ndarray                         # int32 [num_symbols]: of the symbol as a word, NO_TOKEN for SPACE
 
 
 class _Pages(NamedTuple):
@@ -202,24 +216,28 @@ class _Pages(NamedTuple):
 
 
 class _Trie(NamedTuple):
-    """Edge i, key `parent · num_symbols + symbol`, leads to node i + 1. Node 0 is the root; each node is a prefix."""
-    keys: np.ndarray                           # int64 [num_edges + 1], ascending; the last is larger than any key
-    ids: np.ndarray                            # int32 [num_nodes]: of the longest entry that is a prefix of the node
-    lengths: np.ndarray                        # int64 [num_nodes]: its characters without ##; 0 where there is none
-    continuation: int                          # the node of "##", where pieces within a word begin
+    """Edge i, key `parent · num_symbols + symbol`, leads to node i + 1. Node 0 is the root; each node is
+    a prefix."""
+    keys: np.ndarray                    # int64 [num_edges + 1], ascending; the last is larger than any key
+    ids: np.ndarray                     # int32 [num_nodes]: of the longest entry that is a prefix of the node
+    lengths: np.ndarray                 # int64 [num_nodes]: its characters without ##; 0 where there is none
+    continuation: int                   # the node of "##", where pieces within a word begin
     num_symbols: int
 
 
 def _require_one_order_of_marks(characters: Sequence[str]) -> None:
     """NFD sorts combining marks by class, which the graph leaves out.
 
-    It cannot matter: most marks (Mn) are stripped; of the other 20, those of one class keep their order, and a word
-    with one that the vocabulary lacks is [UNK] in any order. Only two classes in one vocabulary would matter.
+    It cannot matter: most marks (Mn) are stripped; of the other 20, those of one class keep their order,
+    and a word with one that the vocabulary lacks is [UNK] in any order. Only two classes in one vocabulary
+    would matter.
     """
-    marks = [char for char in characters if unicodedata.combining(char) and unicodedata.category(char) != "Mn"]
+    marks = [char for char in characters
+             if unicodedata.combining(char) and unicodedata.category(char) != "Mn"]
     if len({unicodedata.combining(char) for char in marks}) > 1:
-        raise UserError("vocabulary: combining marks of several classes cannot be tokenized inside the graph: %s"
-                        % " ".join("U+%04X" % ord(char) for char in marks))
+        raise UserError(
+            "vocabulary: combining marks of several classes cannot be tokenized inside the graph: %s"
+            % " ".join("U+%04X" % ord(char) for char in marks))
 
 
 def _number_symbols(characters: Sequence[str], vocabulary: Vocabulary) -> _Symbols:
@@ -228,13 +246,15 @@ def _number_symbols(characters: Sequence[str], vocabulary: Vocabulary) -> _Symbo
     codes = [ord(char) for char in characters]
     of_code_point[codes] = np.arange(len(codes)) + FIRST_CHARACTER
     reserved_alone = [symbol in (SPACE, UNKNOWN_ALONE) for symbol in range(FIRST_CHARACTER)]
-    reserved_ids = [vocabulary.unk if symbol == UNKNOWN_ALONE else NO_TOKEN for symbol in range(FIRST_CHARACTER)]
+    reserved_ids = [vocabulary.unk if symbol == UNKNOWN_ALONE else NO_TOKEN
+                    for symbol in range(FIRST_CHARACTER)]
     ids = reserved_ids + [vocabulary.ids.get(char, vocabulary.unk) for char in characters]
     return _Symbols(of_code_point, np.concatenate([reserved_alone, alone[codes]]), np.array(ids, np.int32))
 
 
 def _code_point_table(symbol_of: np.ndarray, do_lower_case: bool) -> np.ndarray:
-    """int32 [NUM_CODE_POINTS, k + 1]: the symbols of each code point's normal form, then its context for a Σ."""
+    """int32 [NUM_CODE_POINTS, k + 1]: the symbols of each code point's normal form, then its context for
+    a Σ."""
     forms, context = _normal_forms(do_lower_case)
     symbols = np.where(forms == 0, NO_SYMBOL, symbol_of[forms])
     blanks = [ord(char) for char in _assigned() if _WHITE_SPACE.match(char)]
@@ -245,8 +265,10 @@ def _code_point_table(symbol_of: np.ndarray, do_lower_case: bool) -> np.ndarray:
 def _paged(table: np.ndarray) -> _Pages:
     columns = table.shape[1]
     numbers: Dict[bytes, int] = {}
-    page_of = [numbers.setdefault(page.tobytes(), len(numbers)) for page in table.reshape(-1, PAGE_SIZE * columns)]
-    return _Pages(np.array(page_of, np.int32), np.frombuffer(b"".join(numbers), np.int32).reshape(-1, columns))
+    page_of = [numbers.setdefault(page.tobytes(), len(numbers))
+               for page in table.reshape(-1, PAGE_SIZE * columns)]
+    return _Pages(np.array(page_of, np.int32),
+                  np.frombuffer(b"".join(numbers), np.int32).reshape(-1, columns))
 
 
 def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
@@ -273,8 +295,10 @@ def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
 
 @functools.lru_cache(maxsize=None)
 def _assigned() -> List[str]:
-    """The characters that a rule may name. The other 970,000 are unassigned or private: they stay as they are."""
-    return [char for char in map(chr, range(NUM_CODE_POINTS)) if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
+    """The characters that a rule may name. The other 970,000 are unassigned or private: they stay as
+    they are."""
+    return [char for char in map(chr, range(NUM_CODE_POINTS))
+            if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
 
 
 @functools.lru_cache(maxsize=None)
@@ -289,7 +313,8 @@ def _alone_code_points() -> np.ndarray:
 
 @functools.lru_cache(maxsize=None)
 def _normal_forms(do_lower_case: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """What the tokenizer makes of each code point: int32 [NUM_CODE_POINTS, k] code points, 0 for none; its context."""
+    """What the tokenizer makes of each code point: int32 [NUM_CODE_POINTS, k] code points, 0 for none;
+    its context."""
     chars = _assigned()
     forms = ["".join(word for word, _ in split_words(char, do_lower_case)) for char in chars]
     width = max(map(len, forms))

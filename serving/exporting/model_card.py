@@ -1,4 +1,5 @@
-"""What stands beside an exported graph, in assets.extra/: the vocabulary, the labels, and a card that says what it is."""
+"""What stands beside an exported graph, in assets.extra/: the vocabulary, the labels, and a card that says
+what it is."""
 import os
 import platform
 import re
@@ -18,7 +19,8 @@ LABELS_FILE = "labels.txt"
 
 
 def write(folder: str, model: ModelFolder, checkpoint: str) -> None:
-    """Writes assets.extra/ of the exported model in `folder`. The vocabulary keeps its name: vocab.txt or spm.model."""
+    """Writes assets.extra/ of the exported model in `folder`. The vocabulary keeps its name: vocab.txt
+    or spm.model."""
     extra = os.path.join(folder, EXTRA_FOLDER)
     os.makedirs(extra)
     vocabulary = _vocabulary(model)
@@ -39,8 +41,8 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
         "data_manifest_sha256": model.data_manifest_sha256,
         "checkpoint": os.path.basename(checkpoint),
         "metrics": _metrics(checkpoint),
-        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__, "numpy": np.__version__},
-        "git_revision": _git_revision(),
+        "versions": {"python": platform.python_version(), "tensorflow": tf.__version__,
+                     "numpy": np.__version__}, "git_revision": _git_revision(),
     }
 
 
@@ -57,7 +59,8 @@ def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:
 
 
 def _git_revision() -> Optional[str]:
-    """The commit of this code, with -dirty where it was changed since; None where it is not in a repository of its own."""
+    """The commit of this code, with -dirty where it was changed since; None where it is not in a repository
+    of its own."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         for command in (["ls-files", "--error-unmatch", os.path.basename(__file__)],

@@ -18,7 +18,8 @@ from serving.exporting.reference import SAMPLES
 
 
 def export(config: ExportConfig) -> None:
-    """Writes and checks a new version. Raises UserError before anything appears when model or flags do not fit."""
+    """Writes and checks a new version. Raises UserError before anything appears when model or flags do
+    not fit."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
@@ -38,11 +39,13 @@ def export(config: ExportConfig) -> None:
     except tf.errors.OpError as error:         # a full disk, say
         raise UserError("--output_dir: %s: %s" % (output_dir, error.message.split("\n")[0]))
     except OSError as error:                   # a full disk, too: then it names no file
-        raise error if error.filename else UserError("--output_dir: %s: %s" % (output_dir, error.strerror or error))
+        raise error if error.filename else UserError("--output_dir: %s: %s"
+                                                     % (output_dir, error.strerror or error))
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
-    print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels), model.max_seq_length))
+    print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels),
+                                                       model.max_seq_length))
     print("Next: " + next_command % {"output_dir": output_dir, "version": version})
 
 
@@ -50,13 +53,15 @@ def read_model(folder: str) -> ModelFolder:
     """The description of a classifier. Raises UserError for a model without labels."""
     model = model_folder.read(folder, made_by="estimator.finetune")
     if len(model.labels) < 2:
-        raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m estimator.finetune "
-                        "first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE), len(model.labels)))
+        raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m "
+                        "estimator.finetune first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE),
+                                                      len(model.labels)))
     return model
 
 
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
-    """Writes Ascend's kit and returns the next command. Raises UserError for a length that the model has not."""
+    """Writes Ascend's kit and returns the next command. Raises UserError for a length that the model
+    has not."""
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
     if max(lengths) > longest:
@@ -66,11 +71,13 @@ def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, chec
     soc_version = config.soc_version or SOC_VERSION
     ascend_kit.write(folder, model, load_tokenizer(model.tokenizer), checkpoint, shapes, soc_version, SAMPLES)
     model_card.write(folder, model, checkpoint)
-    print("Frozen graphs checked against the trained model's answers; what convert.sh will run where CANN is:")
+    print("Frozen graphs checked against the trained model's answers; what convert.sh will run "
+          "where CANN is:")
     for command in ascend_kit.atc_commands(shapes, soc_version):
         print("  " + command)
     return "sh %(output_dir)s/%(version)s/convert.sh"
 
 
 def _megabytes(folder: str) -> float:
-    return sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder) for name in names) / 1e6
+    return sum(os.path.getsize(os.path.join(path, name)) for path, _, names in os.walk(folder)
+               for name in names) / 1e6

@@ -1,4 +1,5 @@
-"""Holds the tokenizer inside the graph against the Python tokenizer: whatever the text, they must give the same ids."""
+"""Holds the tokenizer inside the graph against the Python tokenizer: whatever the text, they must give the
+same ids."""
 from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 import numpy as np
@@ -10,17 +11,20 @@ from serving.exporting.graph_tokenization import GraphTokenizer
 
 Text = Union[str, bytes]                       # bytes may be no UTF-8
 
-# What can go wrong: lower-casing in context, marks, full-width forms, what is dropped, what looks like our own syntax.
+# What can go wrong: lower-casing in context, marks, full-width forms, what is dropped, what looks like our
+# own syntax.
 TRICKY_TEXTS: Tuple[Any, ...] = (
     "", " ", "北京ABC", "普通话。ＡＢＣ，ａｂｃ１２３", "Café, naïve ÀÉÎÕÜ", "İstanbul ǅ ﬁ ẞ",
-    "ΟΔΥΣΣΕΥΣ Σ ΑΣ. ΑΣ\u0301Α ΑΣ\u00adΒ ΣΑ中Σ", "한국어 각 \u1100\u1161\u11a8", "e\u0301\u0323 \u302e\U0001d165",
-    "\ufeff\u200b\u0000\ufffd\x85a\x1cb", "a\tb\r\nc\u3000d\u2028e", "[CLS] [MASK] ##ing #", "$1,000.50 a@b.c ^_^ `x`",
-    "“引号”…—《书》", "👍🏽👨\u200d👩 \U0001f1e8\U0001f1f3", "\U00020000\uf900\U0002f800", "हिन्दी ไทย עברית العربية",
+    "ΟΔΥΣΣΕΥΣ Σ ΑΣ. ΑΣ\u0301Α ΑΣ\u00adΒ ΣΑ中Σ", "한국어 각 \u1100\u1161\u11a8",
+    "e\u0301\u0323 \u302e\U0001d165", "\ufeff\u200b\u0000\ufffd\x85a\x1cb", "a\tb\r\nc\u3000d\u2028e",
+    "[CLS] [MASK] ##ing #", "$1,000.50 a@b.c ^_^ `x`", "“引号”…—《书》",
+    "👍🏽👨\u200d👩 \U0001f1e8\U0001f1f3", "\U00020000\uf900\U0002f800", "हिन्दी ไทย עברית العربية",
     "x" * 200, "x" * 201, "字" * 300, b"\xe5\x8c\x97\xe4\xba", b"\xc0\x80a\xed\xa0\x80b\xff\xf4\x90\x80\x80")
 
 
 class Parity:
-    """A tokenizer and its `twin`, in a graph of its own. Raises UserError for a vocabulary that cannot have one."""
+    """A tokenizer and its `twin`, in a graph of its own. Raises UserError for a vocabulary that cannot
+    have one."""
 
     def __init__(self, tokenizer: WordPieceTokenizer, max_seq_length: int) -> None:
         self._tokenizer, self._max_seq_length = tokenizer, max_seq_length
@@ -50,7 +54,8 @@ class Parity:
         packed = pairs.pack_pair(self._tokenizer, _as_str(pair[0]), _as_str(pair[1]), self._max_seq_length)
         wanted = (packed.input_ids, np.ones_like(packed.input_ids), packed.segment_ids)
         length = len(packed.input_ids)
-        return all(np.array_equal(row[:length], values) and not row[length:].any() for row, values in zip(found, wanted))
+        return all(np.array_equal(row[:length], values) and not row[length:].any()
+                   for row, values in zip(found, wanted))
 
 
 def _as_str(text: Text) -> str:

@@ -1,4 +1,5 @@
-"""What an exported model must answer: the classifier as it was trained, over ids that the Python tokenizer made."""
+"""What an exported model must answer: the classifier as it was trained, over ids that the Python
+tokenizer made."""
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ from serving.exporting.signatures import IDS
 
 TOLERANCE = 1e-4                               # between probabilities that were summed up in another order
 SAMPLES = tuple(Example(text_a, text_b, None) for text_a, text_b in (
-    ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201), ("字" * 600, "句" * 600)))
+    ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201),
+    ("字" * 600, "句" * 600)))
 
 
 def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str, np.ndarray]:
@@ -31,15 +33,18 @@ def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str,
 def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:
     """float32 [batch, num_labels]. Raises UserError for a checkpoint that does not fit the model."""
     with tf.Graph().as_default(), tf.Session() as session:
-        encoded = modeling.build_encoder(model.config, **{name: tf.constant(array) for name, array in ids.items()})
+        encoded = modeling.build_encoder(model.config, **{name: tf.constant(array)
+                                                          for name, array in ids.items()})
         found = heads.classifier(model.config, encoded, len(model.labels)).probabilities
         checkpoint_files.restore(session, checkpoint, model.config)
         return session.run(found)
 
 
 def require_same(found: np.ndarray, wanted: np.ndarray, samples: Sequence[Example]) -> None:
-    """Raises UserError, naming the sample, when probabilities [batch, num_labels] differ by more than TOLERANCE."""
+    """Raises UserError, naming the sample, when probabilities [batch, num_labels] differ by more
+    than TOLERANCE."""
     for sample, row, wanted_row in zip(samples, found, wanted):
         if not np.allclose(row, wanted_row, rtol=0, atol=TOLERANCE):
-            raise UserError("the exported model gives %s for the text %r, the trained one %s; nothing was written"
-                            % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))
+            raise UserError(
+                "the exported model gives %s for the text %r, the trained one %s; nothing was written"
+                % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))

@@ -1,10 +1,12 @@
-"""The graph that is served: one road from tf.Example to probabilities, which a caller may enter at three doors.
+"""The graph that is served: one road from tf.Example to probabilities, which a caller may enter at
+three doors.
 
     examples ─► text_a, text_b ─► input_ids, input_mask, segment_ids ─► probabilities, label, logits
    (examples,   (serving_default,      (predict_ids; encode                 └► pooled, mean (embed)
     classify)    encode, embed)         ends here)
 
-A door is a placeholder whose default is what the part before it gives, so that each part stands in the graph once.
+A door is a placeholder whose default is what the part before it gives, so that each part stands in the
+graph once.
 """
 from typing import Any, Dict, NamedTuple, Optional
 
@@ -31,7 +33,8 @@ class Answer(NamedTuple):
 
 
 def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, Any]:
-    """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is PREDICT_IDS alone."""
+    """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is
+    PREDICT_IDS alone."""
     predict = tf.saved_model.predict_signature_def
     if tokenizer is None:
         ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
@@ -54,24 +57,29 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, 
 
 def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor,
            skip_padding: bool = True) -> Answer:
-    """The classifier over ids, integers [batch, seq_length], as cheap as it gets: the last layer for [CLS] alone.
+    """The classifier over ids, integers [batch, seq_length], as cheap as it gets: the last layer for
+    [CLS] alone.
 
-    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and the ops those
-    that a device's compiler looks for.
+    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and
+    the ops those that a device's compiler looks for.
     """
     batch, length = dimensions(input_ids)
     # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
     input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
-    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=skip_padding,
+    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids,
+                                     skip_padding=skip_padding,
                               kernels=host_kernels.SERVING if skip_padding else STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
     found = heads.classifier(model.config, encoded, len(model.labels))
     return Answer(found.probabilities, tf.gather(_labels(model), found.predictions), found.logits)
 
 
-def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor) -> Tensors:
-    """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the last layer."""
-    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=True, kernels=host_kernels.SERVING)
+def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor,
+           segment_ids: tf.Tensor) -> Tensors:
+    """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the
+    last layer."""
+    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=True,
+                                     kernels=host_kernels.SERVING)
     lengths = tf.cast(tf.reduce_sum(input_mask, axis=1, keepdims=True), tf.float32)
     return {"pooled": encoded.pooled_output, "mean": tf.reduce_sum(encoded.sequence_output, axis=1) / lengths}
 

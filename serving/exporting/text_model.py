@@ -1,4 +1,5 @@
-"""A trained classifier as a SavedModel that takes raw text, or ids where its vocabulary is SentencePiece's; checked as it is written."""
+"""A trained classifier as a SavedModel that takes raw text, or ids where its vocabulary is SentencePiece's;
+checked as it is written."""
 import os
 from typing import Any, Dict, List, Optional
 
@@ -16,14 +17,15 @@ from serving.exporting.reference import SAMPLES
 from serving.saved_model import SavedModel
 from serving.version_files import MODEL_FILE
 
-CONTROL_FLOW_NOTES = ("cond_context", "while_context")       # only gradients need these; their bytes differ from run to run
+# only gradients need these; their bytes differ from run to run
+CONTROL_FLOW_NOTES = ("cond_context", "while_context")
 
 
 def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
     """Writes a SavedModel and its warm-up requests and checks its answers; returns the next command.
 
-    Raises UserError for a checkpoint or a vocabulary that does not fit, before anything is written, and for answers
-    that differ from those of the trained model.
+    Raises UserError for a checkpoint or a vocabulary that does not fit, before anything is written, and for
+    answers that differ from those of the trained model.
     """
     tokenizer = load_tokenizer(model.tokenizer)
     takes_text = not model.tokenizer.spm_model_file
@@ -42,22 +44,24 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
     warmup.write(folder, logs)
     if takes_text:
         print("In-graph tokenization and answers checked against Python's")
-        return "python -m serving.predict --model_dir %(output_dir)s --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理"
-    print("Answers checked against the trained model's. A SentencePiece vocabulary cannot run inside the graph: the model "
-          "takes ids alone, by the signature %s" % signatures.PREDICT_IDS)
+        return ("python -m serving.predict --model_dir %(output_dir)s --text_a 手机没信号怎么办 --text_b "
+                "手机搜不到网络怎么处理")
+    print("Answers checked against the trained model's. A SentencePiece vocabulary cannot run inside the "
+          "graph: the model takes ids alone, by the signature %s" % signatures.PREDICT_IDS)
     return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
 
 
 def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer]) -> None:
-    """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes ids alone."""
+    """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes
+    ids alone."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
         definitions = signatures.build(model, twin)
         saver = checkpoint_files.restore(session, checkpoint, model.config)
         for name in CONTROL_FLOW_NOTES:
             graph.clear_collection(name)
         builder = tf.saved_model.Builder(folder)
-        builder.add_meta_graph_and_variables(session, [tf.saved_model.tag_constants.SERVING], definitions, saver=saver,
-                                             clear_devices=True, strip_default_attrs=True)
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.tag_constants.SERVING], definitions,
+                                             saver=saver, clear_devices=True, strip_default_attrs=True)
         builder.save()
     order_bytes(os.path.join(folder, MODEL_FILE))
 
@@ -70,8 +74,8 @@ def make_twin(model: ModelFolder, tokenizer: WordPieceTokenizer) -> GraphTokeniz
     tricky_pairs = zip(TRICKY_TEXTS, reversed(TRICKY_TEXTS))
     differing = parity.differing(texts) or parity.differing_pairs([*sample_pairs, *tricky_pairs])
     if differing:
-        raise UserError("%s: the graph tokenizes %d of the texts checked otherwise than Python, %r for one; nothing was "
-                        "written" % (model.tokenizer.vocab_file, len(differing), differing[0]))
+        raise UserError("%s: the graph tokenizes %d of the texts checked otherwise than Python, %r for one; "
+                        "nothing was written" % (model.tokenizer.vocab_file, len(differing), differing[0]))
     return parity.twin
 
 
@@ -82,7 +86,8 @@ def sample_texts() -> Dict[str, List[bytes]]:
 
 
 def order_bytes(path: str) -> None:
-    """Writes a SavedModel's message once more with its maps in order, so that equal graphs have equal bytes."""
+    """Writes a SavedModel's message once more with its maps in order, so that equal graphs have
+    equal bytes."""
     message = saved_model_pb2.SavedModel()
     with open(path, "rb") as stream:
         message.ParseFromString(stream.read())

@@ -29,7 +29,8 @@ def predict_log(signature: str, inputs: Mapping[str, Any]) -> "PredictionLog":
 
 
 def classify_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
-    """A PredictionLog of a Classify request: a tf.Example with text_a, and text_b if there is one, for each sample."""
+    """A PredictionLog of a Classify request: a tf.Example with text_a, and text_b if there is one, for
+    each sample."""
     log = _new_log()
     request = log.classify_log.request
     request.model_spec.name, request.model_spec.signature_name = MODEL_NAME, signature
@@ -42,7 +43,8 @@ def classify_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
 
 
 def write(folder: str, logs: Sequence["PredictionLog"]) -> None:
-    """Writes the records of the exported model in `folder`, which holds assets.extra/; the same logs give the same bytes."""
+    """Writes the records of the exported model in `folder`, which holds assets.extra/; the same logs give the
+    same bytes."""
     with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))
@@ -52,6 +54,6 @@ def _new_log() -> "PredictionLog":
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError:
-        raise UserError("tensorflow-serving-api is not installed, and the warm-up requests are made of its messages: "
-                        "pip install tensorflow-serving-api==1.15.0, or this project with [serve]")
+        raise UserError("tensorflow-serving-api is not installed, and the warm-up requests are made of its "
+                        "messages: pip install tensorflow-serving-api==1.15.0, or this project with [serve]")
     return prediction_log_pb2.PredictionLog()

@@ -1,7 +1,8 @@
 """Micro-batching: what is asked while the model is busy runs together as soon as it is free.
 
-Nobody waits for a batch to fill up: with one client every request runs at once and alone. The queue is bounded, and a
-request that no one waits for any longer (its deadline has passed, its client has gone) is never run.
+Nobody waits for a batch to fill up: with one client every request runs at once and alone. The queue is
+bounded, and a request that no one waits for any longer (its deadline has passed, its client has gone) is
+never run.
 """
 import asyncio
 import collections
@@ -42,7 +43,8 @@ class Batcher:
       max_enqueued_rows: rows that may wait; more are refused at once.
     """
 
-    def __init__(self, max_batch_size: int, max_enqueued_rows: int, num_batch_threads: int, monitor: Monitor) -> None:
+    def __init__(self, max_batch_size: int, max_enqueued_rows: int, num_batch_threads: int,
+                 monitor: Monitor) -> None:
         self._max_batch_size, self._max_enqueued_rows = max_batch_size, max_enqueued_rows
         self._monitor, self._refused = monitor, monitor.rejections.labels("queue_full")
         self._queue: Dict[_Waiting, None] = collections.OrderedDict()
@@ -51,7 +53,8 @@ class Batcher:
         self._threads = concurrent.futures.ThreadPoolExecutor(num_batch_threads)
 
     async def submit(self, work: Work) -> Arrays:
-        """What `work` gives. Raises RequestError: UNAVAILABLE when the queue is full, or what the graph says of the inputs."""
+        """What `work` gives. Raises RequestError: UNAVAILABLE when the queue is full, or what the graph says
+        of the inputs."""
         self.require_room(work.num_rows)
         waiting = _Waiting(work)
         self._queue[waiting] = None
@@ -74,8 +77,8 @@ class Batcher:
         """Raises RequestError when so many rows more may not wait."""
         if not self.has_room(num_rows):
             self._refused.inc()
-            raise RequestError(grpc.StatusCode.UNAVAILABLE, "The batch scheduling queue is full: %d rows are waiting"
-                               % self._queued_rows)
+            raise RequestError(grpc.StatusCode.UNAVAILABLE,
+                               "The batch scheduling queue is full: %d rows are waiting" % self._queued_rows)
 
     def _start_batches(self) -> None:
         while self._free_threads and self._queue:
@@ -85,8 +88,8 @@ class Batcher:
     def _take(self) -> List[_Waiting]:
         """The first that waits, and all that may run with it.
 
-        It leaves their share to the other threads: one long batch beside one short would make those in it wait longer,
-        and those behind it, too.
+        It leaves their share to the other threads: one long batch beside one short would make those in it
+        wait longer, and those behind it, too.
         """
         first = next(iter(self._queue))
         most = min(self._max_batch_size, -(-self._queued_rows // self._num_batch_threads))
@@ -125,7 +128,8 @@ class Batcher:
 
 
 def run_together(works: List[Work]) -> List[Any]:
-    """The outputs of each, or its exception. Where the batch as a whole fails, each runs by itself: one may be to blame."""
+    """The outputs of each, or its exception. Where the batch as a whole fails, each runs by itself: one may
+    be to blame."""
     try:
         if len(works) == 1:
             return [works[0].run(works[0].inputs)]

@@ -1,7 +1,8 @@
 """What a page in somebody's browser may ask of this server: rules on a request's host, origin and type.
 
-A browser inside a closed net carries out what any page tells it. It says where the page is from (Origin, Sec-Fetch-Site), except
-when a name of that page's own domain has been made to lead here (DNS rebinding); that shows in Host alone.
+A browser inside a closed net carries out what any page tells it. It says where the page is from (Origin,
+Sec-Fetch-Site), except when a name of that page's own domain has been made to lead here (DNS rebinding); that
+shows in Host alone.
 """
 import functools
 import ipaddress
@@ -19,7 +20,8 @@ NO_FRAMES = (b"content-security-policy", b"frame-ancestors 'none'")
 
 def own_names(allowed_hosts: Iterable[str], host: str) -> FrozenSet[str]:
     """What `is_allowed_host` takes, from the flags --allowed_hosts and --host."""
-    return frozenset(name.lower().rstrip(".") for name in (*allowed_hosts, host, socket.gethostname(), socket.getfqdn()) if name)
+    return frozenset(name.lower().rstrip(".")
+                     for name in (*allowed_hosts, host, socket.gethostname(), socket.getfqdn()) if name)
 
 
 @functools.lru_cache(maxsize=256)
@@ -34,7 +36,8 @@ def is_allowed_host(host: Optional[str], names: FrozenSet[str]) -> bool:
     if not found:
         return False
     name = (found.group(1) or found.group(2) or "").rstrip(".")
-    return is_address(name) or name in names or name.endswith(PRIVATE_DOMAINS) or re.fullmatch("[a-z0-9_-]*", name) is not None
+    return (is_address(name) or name in names or name.endswith(PRIVATE_DOMAINS)
+            or re.fullmatch("[a-z0-9_-]*", name) is not None)
 
 
 def is_address(name: str) -> bool:
@@ -46,13 +49,16 @@ def is_address(name: str) -> bool:
 
 
 def is_of_another_page(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a page that this server has not sent makes its reader's browser ask. `headers` has lower-case names."""
+    """Whether a page that this server has not sent makes its reader's browser ask. `headers` has
+    lower-case names."""
     if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
         return True
     origin = headers.get(b"origin")
-    return origin is not None and (origin.partition(b"://")[2].lower() or None) != headers.get(b"host", b"").lower()
+    return origin is not None and (origin.partition(b"://")[2].lower()
+                                   or None) != headers.get(b"host", b"").lower()
 
 
 def is_json(content_type: bytes) -> bool:
-    """Whether a browser asks the server before it sends this type for another page. It does not for forms and text."""
+    """Whether a browser asks the server before it sends this type for another page. It does not for forms
+    and text."""
     return content_type.partition(b";")[0].strip().lower() == b"application/json"

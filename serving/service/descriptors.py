@@ -1,11 +1,12 @@
-"""How many connections each interface may have, so that neither takes the descriptors that the other, or loading a model, needs."""
+"""How many connections each interface may have, so that neither takes the descriptors that the other, or
+loading a model, needs."""
 import resource
 from typing import NamedTuple
 
-OF_REST, OF_GRPC = 1.125, 3                    # for each connection: REST needs some more to refuse new ones in words; a
-                                               # connection of gRPC has the client's, and both ends of a Unix socket
-KEPT_BACK = 128                                # for libraries, the log, the event loop, a version that is being loaded
-WANTED = 65536                                 # at most: some systems allow a billion, and some libraries loop over all
+OF_REST, OF_GRPC = 1.125, 3         # for each connection: REST needs some more to refuse new ones in words; a
+                                    # connection of gRPC has the client's, and both ends of a Unix socket
+KEPT_BACK = 128                     # for libraries, the log, the event loop, a version that is being loaded
+WANTED = 65536                      # at most: some systems allow a billion, and some libraries loop over all
 
 
 class MaxConnections(NamedTuple):
@@ -25,7 +26,8 @@ def raise_limit() -> int:
 
 
 def share(limit: int, rest: int, grpc: int) -> MaxConnections:
-    """As many connections as wanted or, where they need more than `limit` descriptors, fewer in the same ratio."""
+    """As many connections as wanted or, where they need more than `limit` descriptors, fewer in the
+    same ratio."""
     free = max(2, limit - KEPT_BACK)
     wanted = OF_REST * rest + OF_GRPC * grpc
     ratio = min(1.0, free / wanted)

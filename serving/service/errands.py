@@ -1,6 +1,8 @@
-"""A call in a thread that may be abandoned: nothing can end a thread that hangs in the kernel, on a dead mount say.
+"""A call in a thread that may be abandoned: nothing can end a thread that hangs in the kernel, on a dead
+mount say.
 
-concurrent.futures would wait for such a thread when the process ends, and have one thread less for other calls until then.
+concurrent.futures would wait for such a thread when the process ends, and have one thread less for other
+calls until then.
 """
 import asyncio
 import contextlib
@@ -25,7 +27,8 @@ class Errand(Generic[Result]):
     The thread decides between the two under the lock, so that a result is either told or discarded.
     """
 
-    def __init__(self, call: Callable[[], Result], discard: Optional[Callable[[Result], None]] = None) -> None:
+    def __init__(self, call: Callable[[], Result],
+                 discard: Optional[Callable[[Result], None]] = None) -> None:
         self._call, self._discard = call, discard
         self._loop = asyncio.get_event_loop()
         self._answer = self._loop.create_future()      # value, error
@@ -39,7 +42,8 @@ class Errand(Generic[Result]):
         return not self._has_ended
 
     async def result(self, seconds: float) -> Result:
-        """The call's result, or what it raises. Raises Overdue when it takes longer; then, and when cancelled, it is given up."""
+        """The call's result, or what it raises. Raises Overdue when it takes longer; then, and when
+        cancelled, it is given up."""
         try:
             await asyncio.wait({self._answer}, timeout=seconds)
         finally:
@@ -76,7 +80,8 @@ class Errand(Generic[Result]):
 
 
 class _Messenger(threading.Thread):
-    """A thread that runs errands one by one. A new thread for each would take new arenas of memory, 10 MB for each model loaded."""
+    """A thread that runs errands one by one. A new thread for each would take new arenas of memory, 10 MB for
+    each model loaded."""
 
     def __init__(self) -> None:
         super().__init__(name="errand", daemon=True)

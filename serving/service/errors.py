@@ -1,4 +1,5 @@
-"""Why a request is not answered: a gRPC status code, whichever interface it came by, and a message for the caller."""
+"""Why a request is not answered: a gRPC status code, whichever interface it came by, and a message for
+the caller."""
 import grpc
 import tensorflow.compat.v1 as tf
 
@@ -6,14 +7,15 @@ MAX_MESSAGE = 400                              # characters
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _HTTP_STATUSES = {
     grpc.StatusCode.INVALID_ARGUMENT: 400, grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.UNAVAILABLE: 503,
-    grpc.StatusCode.DEADLINE_EXCEEDED: 504, grpc.StatusCode.UNIMPLEMENTED: 501, grpc.StatusCode.RESOURCE_EXHAUSTED: 413,
-    grpc.StatusCode.CANCELLED: 499}
+    grpc.StatusCode.DEADLINE_EXCEEDED: 504, grpc.StatusCode.UNIMPLEMENTED: 501,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: 413, grpc.StatusCode.CANCELLED: 499}
 
 
 class RequestError(Exception):
     """`code`, a grpc.StatusCode, and a message, of which the middle is left out when it is long.
 
-    A message repeats what was sent, which may be megabytes; gRPC's trailers hold 8 KiB, with nine bytes for a Chinese character.
+    A message repeats what was sent, which may be megabytes; gRPC's trailers hold 8 KiB, with nine bytes for a
+    Chinese character.
     """
 
     def __init__(self, code: grpc.StatusCode, message: str) -> None:

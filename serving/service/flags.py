@@ -15,41 +15,52 @@ class ServerConfig:
     port: int = flag(8500, "port for gRPC; 0 for any free one")
     rest_api_port: int = flag(8501, "port for REST and the page; 0 for any free one")
     host: str = flag("127.0.0.1", "address to listen on; 0.0.0.0 for access from other machines")
-    rest_api_timeout_in_ms: int = flag(30000, "time limit of a REST request, from its head to the end of its answer")
+    rest_api_timeout_in_ms: int = flag(30000,
+                                       "time limit of a REST request, from its head to the end of its answer")
     file_system_poll_wait_seconds: int = flag(1, "seconds between two looks for new versions")
-    load_timeout_seconds: int = flag(300, "time limit for loading and warming up a version; one that takes longer is not "
-                                     "tried again until its files change")
-    enable_batching: bool = flag(True, "run requests that arrive while the model is busy as one batch; without it each "
-                                 "request runs on arrival, at most %d per core at once" % UNBATCHED_FOR_EACH_CORE)
+    load_timeout_seconds: int = flag(300, "time limit for loading and warming up a version; one that takes "
+                                     "longer is not tried again until its files change")
+    enable_batching: bool = flag(True, "run requests that arrive while the model is busy as one "
+                                 "batch; without it each request runs on arrival, at most %d per "
+                                 "core at once" % UNBATCHED_FOR_EACH_CORE)
     max_batch_size: int = flag(32, "maximum rows of a batch, and of a request")
     max_enqueued_batches: int = flag(8, "batches that may wait; further requests are refused at once")
     num_batch_threads: int = flag(0, "batches that run at once; 0 for one per core")
-    tensorflow_intra_op_parallelism: int = flag(1, "threads within an operation; 0 for one per core, which pays when few clients "
-                                                "use a large model")
+    tensorflow_intra_op_parallelism: int = flag(
+        1, "threads within an operation; 0 for one per core, which pays when few clients use a large model")
     tensorflow_inter_op_parallelism: int = flag(0, "operations that run at once; 0 for one per core")
-    max_text_bytes: int = flag(65536, "maximum size of a text; tokens beyond max_seq_length are read, then cut off")
+    max_text_bytes: int = flag(65536,
+                               "maximum size of a text; tokens beyond max_seq_length are read, then cut off")
     max_body_bytes: int = flag(4194304, "maximum size of a request")
-    max_inflight_body_bytes: int = flag(67108864, "size of all REST requests in flight, from their first bytes to their answers; beyond it "
-                                        "the incomplete one that began first gets 503")
-    max_connections: int = flag(1000, "REST connections; beyond them the one that is idle longest is closed, or the slowest half-sent one")
-    allowed_hosts: Tuple[str, ...] = flag((), "Host names that REST accepts besides addresses, this machine's names, names without a "
-                                          "dot and names below .localhost, .internal and .cluster.local; * for any")
+    max_inflight_body_bytes: int = flag(67108864, "size of all REST requests in flight, from their first "
+                                        "bytes to their answers; beyond it the incomplete one that began "
+                                        "first gets 503")
+    max_connections: int = flag(1000, "REST connections; beyond them the one that is idle longest is closed, "
+                                "or the slowest half-sent one")
+    allowed_hosts: Tuple[str, ...] = flag((), "Host names that REST accepts besides addresses, this "
+                                          "machine's names, names without a dot and names below .localhost, "
+                                          ".internal and .cluster.local; * for any")
     max_ids_length: int = flag(512, "maximum token ids of a row; never more than the model has positions")
-    max_message_fields: int = flag(16384, "maximum fields of a gRPC message, nested ones included; features and values of REST's examples")
-    max_grpc_connections: int = flag(256, "gRPC connections; an idle one gives way to a new one; each takes 3 descriptors")
-    max_grpc_bytes: int = flag(268435456, "size of all unanswered gRPC requests; beyond it the connection with the most is "
-                               "closed")
-    max_grpc_calls: int = flag(1000, "gRPC calls in flight; one whose request is incomplete gives way to a new one")
+    max_message_fields: int = flag(16384, "maximum fields of a gRPC message, nested ones included; features "
+                                   "and values of REST's examples")
+    max_grpc_connections: int = flag(
+        256, "gRPC connections; an idle one gives way to a new one; each takes 3 descriptors")
+    max_grpc_bytes: int = flag(
+        268435456, "size of all unanswered gRPC requests; beyond it the connection with the most is closed")
+    max_grpc_calls: int = flag(1000,
+                               "gRPC calls in flight; one whose request is incomplete gives way to a new one")
     grpc_receive_timeout_in_ms: int = flag(30000, "time limit for receiving the request of a gRPC call")
     drain_seconds: int = flag(30, "time limit for pending requests at shutdown")
     access_log: bool = flag(True, "write a JSON line for each request to standard output")
 
     def __post_init__(self) -> None:
-        for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1), ("max_batch_size", 1),
-                            ("file_system_poll_wait_seconds", 1), ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
+        for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1),
+                            ("max_batch_size", 1), ("file_system_poll_wait_seconds", 1),
+                            ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
                             ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
-                            ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1), ("max_body_bytes", 1),
-                            ("drain_seconds", 0), ("max_connections", 1), ("max_inflight_body_bytes", self.max_body_bytes),
+                            ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1),
+                            ("max_body_bytes", 1), ("drain_seconds", 0), ("max_connections", 1),
+                            ("max_inflight_body_bytes", self.max_body_bytes),
                             ("max_ids_length", 1), ("max_message_fields", 1), ("max_grpc_connections", 1),
                             ("max_grpc_bytes", 1), ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1)):
             if getattr(self, name) < least:

@@ -4,11 +4,12 @@
                                                      │
                                                    Relay: all connections, and the bytes they hold
 
-gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet. So this event
-loop accepts the connections and passes each on over a Unix socket that no other process can reach. Of HTTP/2 it reads the
-nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request comes, and what has been answered. Header
-blocks are passed on in one piece, with two headers appended: the client's address, which gRPC would no longer know, and the
-number of the call, by which the handlers say when they are done: from then on it is the client who is waited for.
+gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet.
+So this event loop accepts the connections and passes each on over a Unix socket that no other process can
+reach. Of HTTP/2 it reads the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request
+comes, and what has been answered. Header blocks are passed on in one piece, with two headers appended: the
+client's address, which gRPC would no longer know, and the number of the call, by which the handlers say when
+they are done: from then on it is the client who is waited for.
 """
 import asyncio
 import os
@@ -27,29 +28,31 @@ FRAME_HEADER_BYTES = 9
 MAX_FRAME_BYTES = 16384                        # what gRPC's server tells its clients
 MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address comes behind them
 PREFACE_SECONDS = 10
-READ_SECONDS = 30                              # for a client whose buffers are full, or that leaves an answer unread
-UNREAD_SECONDS = 2                             # after which a client that leaves an answer unread is missed least
-END_SECONDS = 5                                # at shutdown, answers that wait for their clients longer are given up
-CALL_BYTES = 65536                             # that a call takes until its answer is read, beside its request or its answer
+READ_SECONDS = 30  # for a client whose buffers are full, or that leaves an answer unread
+UNREAD_SECONDS = 2  # after which a client that leaves an answer unread is missed least
+END_SECONDS = 5  # at shutdown, answers that wait for their clients longer are given up
+CALL_BYTES = 65536  # that a call takes until its answer is read, beside its request or its answer
 COMING, WHOLE, ANSWERED = range(3)             # states of a call
-GOAWAY_SECONDS = 1                             # calls that a client sends before it reads GOAWAY arrive within
+GOAWAY_SECONDS = 1  # calls that a client sends before it reads GOAWAY arrive within
 POLL_SECONDS = 0.02                            # between two looks whether all calls are answered
 BURST, FRAMES_A_SECOND = 2000, 1000            # small frames of a connection; further ones wait
-MAX_DEBT = 2 * BURST                           # small frames beyond those, in one read: no real client sends so many
+MAX_DEBT = 2 * BURST  # small frames beyond those, in one read: no real client sends so many
 SMALL_BYTES = 256                              # of data in a small frame
-ANSWER_FRAMES = 8                              # small frames that come with a call: acknowledgements, windows, pings
+ANSWER_FRAMES = 8  # small frames that come with a call: acknowledgements, windows, pings
 
 
 class RelayLimits(NamedTuple):
     max_connections: int
-    max_bytes: int                             # of requests that have not been answered, those of all connections together
+    max_bytes: int  # of requests that have not been answered, those of all connections together
 
 
 class Relay:
-    """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one event loop.
+    """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one
+    event loop.
 
     Attributes:
-      client_header: name of the header that holds a client's address. It is random, so that no client can send it.
+      client_header: name of the header that holds a client's address. It is random, so that no client can
+        send it.
       call_header: the same for the number of a call.
       held: bytes that calls of all connections take until their answers are read.
     """
@@ -70,7 +73,8 @@ class Relay:
         self._accepting = asyncio.ensure_future(self._accept())
 
     async def drain(self, seconds: float) -> None:
-        """Stops accepting, sends clients GOAWAY, and waits until all pending calls are answered, at most so long."""
+        """Stops accepting, sends clients GOAWAY, and waits until all pending calls are answered, at most
+        so long."""
         self.draining = True
         if self._accepting:
             self._accepting.cancel()
@@ -87,13 +91,15 @@ class Relay:
             connection.close()
 
     def add(self, connection: "Connection") -> None:
-        """When there are too many, ends one without pending calls, the least useful; without such a one, the new one."""
+        """When there are too many, ends one without pending calls, the least useful; without such a one, the
+        new one."""
         if len(self._connections) >= self._limits.max_connections:
             idle = [each for each in self._connections if each.leaves_unread or not each.is_waiting]
             if not idle:
                 connection.abort()
                 return
-            least_useful = min(idle, key=lambda each: (not each.leaves_unread, each.was_answered, each.last_used))
+            least_useful = min(idle, key=lambda each: (not each.leaves_unread, each.was_answered,
+                                                       each.last_used))
             self.drop(least_useful, NO_ERROR)
         self._connections.add(connection)
         self._last_number += 1
@@ -111,8 +117,8 @@ class Relay:
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Adds bytes that came, or were released if negative. When there are too many, the connection that holds most ends, the
-        newest of those that hold the same.
+        """Adds bytes that came, or were released if negative. When there are too many, the connection that
+        holds most ends, the newest of those that hold the same.
         """
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
@@ -126,7 +132,8 @@ class Relay:
             connection.grew(stream, num_bytes)
 
     def answered(self, call: str, num_bytes: int, ends: bool = True) -> None:
-        """A call's handler is done, and its answer of so many bytes waits for the client; without `ends` further ones may follow."""
+        """A call's handler is done, and its answer of so many bytes waits for the client; without `ends`
+        further ones may follow."""
         connection, stream = self._find(call)
         if connection:
             connection.answered(stream, num_bytes, ends)
@@ -137,10 +144,10 @@ class Relay:
 
     async def _accept(self) -> None:
         loop: Any = asyncio.get_event_loop()
-        while True:                            # one by one, so that a descriptor is released before the next is taken
+        while True:                 # one by one, so that a descriptor is released before the next is taken
             try:
                 accepted, _ = await loop.sock_accept(self._listening)
-            except OSError:                    # no descriptor is free, or the client has gone
+            except OSError:         # no descriptor is free, or the client has gone
                 await asyncio.sleep(0.05)
                 continue
             try:
@@ -169,8 +176,8 @@ class Connection:
           PREFACE_SECONDS            to the Unix    until either side         its calls
                                      socket         goes, or `drop`           are answered
 
-    Reading from the client pauses while any of these is in `_stalls`: "connecting", "server" (its buffers are full), "calm"
-    (the client has sent too many small frames, and must wait). "Over" may follow each state.
+    Reading from the client pauses while any of these is in `_stalls`: "connecting", "server" (its buffers are
+    full), "calm" (the client has sent too many small frames, and must wait). "Over" may follow each state.
 
     Attributes:
       number: of it among all connections.
@@ -189,14 +196,16 @@ class Connection:
         self._client: Any = None               # transports
         self._server: Any = None
         self._calls: Dict[int, _Call] = {}     # by stream
-        self._unread: Dict[int, float] = {}    # by stream, the oldest first: since when an answer waits for the client
+        # by stream, the oldest first: since when an answer waits for the client
+        self._unread: Dict[int, float] = {}
         self._is_timed = False                 # whether a look at the oldest is to come
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
         self._goodbye = b""                    # a GOAWAY that waits for the end of a frame
         self._stalls: Set[str] = set()         # why the client is not read
-        self._credit, self._credit_time = float(BURST), self.last_used     # small frames that may come; when it was added to
+        # small frames that may come; when it was added to
+        self._credit, self._credit_time = float(BURST), self.last_used
         self._timer: Any = None
         self._is_over = False
 
@@ -231,7 +240,8 @@ class Connection:
             self._flush_goodbye()
 
     def say_goodbye(self) -> None:
-        """Asks the client to open no further call on this connection; ends when those that have come are answered."""
+        """Asks the client to open no further call on this connection; ends when those that have come
+        are answered."""
         if self._server is None:
             self.abort()
             return
@@ -293,7 +303,8 @@ class Connection:
         self._loop.call_later(seconds, self._end_if_unread)
 
     def _end_if_unread(self) -> None:
-        """A window that the client opens byte by byte is no reason to wait longer, so it is the age of the oldest answer that counts."""
+        """A window that the client opens byte by byte is no reason to wait longer, so it is the age of the
+        oldest answer that counts."""
         self._is_timed = False
         if self._unread and not self._is_over:
             left = next(iter(self._unread.values())) + READ_SECONDS - self._loop.time()
@@ -439,15 +450,19 @@ class Connection:
 
 class ClientEnd(asyncio.Protocol):
     def __init__(self, connection: Connection) -> None:
-        self.connection_made, self.data_received = connection.client_came, connection.client_sent      # type: ignore
-        self.pause_writing, self.resume_writing = connection.client_full, connection.client_reads      # type: ignore
+        self.connection_made, self.data_received = (connection.client_came,
+                                                    connection.client_sent)      # type: ignore
+        self.pause_writing, self.resume_writing = (connection.client_full,
+                                                   connection.client_reads)      # type: ignore
         self.connection_lost = lambda error: connection.lost()         # type: ignore
 
 
 class ServerEnd(asyncio.Protocol):
     def __init__(self, connection: Connection) -> None:
-        self.connection_made, self.data_received = connection.server_came, connection.server_sent      # type: ignore
-        self.pause_writing, self.resume_writing = connection.server_full, connection.server_reads      # type: ignore
+        self.connection_made, self.data_received = (connection.server_came,
+                                                    connection.server_sent)      # type: ignore
+        self.pause_writing, self.resume_writing = (connection.server_full,
+                                                   connection.server_reads)      # type: ignore
         self.connection_lost = lambda error: connection.lost()         # type: ignore
 
 
@@ -460,17 +475,19 @@ class ClientFrames:
 
     Args:
       on_frame: gets type, flags, stream and length of each frame but HEADERS.
-      on_block: gets stream and length of each header block, once it is decoded, and whether the request ends with it.
+      on_block: gets stream and length of each header block, once it is decoded, and whether the request ends
+        with it.
 
     Attributes:
       suffix: gives what is appended to each header block, by stream.
     """
 
-    def __init__(self, on_frame: Callable[[int, int, int, int], None], on_block: Callable[[int, int, bool], None]) -> None:
+    def __init__(self, on_frame: Callable[[int, int, int, int], None],
+                 on_block: Callable[[int, int, bool], None]) -> None:
         self._on_frame, self._on_block = on_frame, on_block
         self.suffix: Callable[[int], bytes] = lambda stream: b""
         self._table = HeaderTable()
-        self._rest = b""                       # the beginning of the preface, of a frame's header, or of a frame of headers
+        self._rest = b""  # the beginning of the preface, of a frame's header, or of a frame of headers
         self._has_preface = False
         self._skip = 0                         # bytes of a frame that have not come
         self._block: Optional[bytes] = None    # a header block whose end has not come
@@ -523,7 +540,8 @@ class ClientFrames:
         if begins_block:
             self._block_stream, self._block_flags = stream, flags & END_STREAM
             payload = without_padding(flags, payload)
-        elif stream != self._block_stream or not payload:      # gRPC's clients send no empty CONTINUATION, floods do
+        elif stream != self._block_stream or not payload:
+            # gRPC's clients send no empty CONTINUATION, floods do
             raise ValueError("headers out of turn")
         block = (self._block or b"") + payload
         if len(block) > MAX_BLOCK_BYTES:
@@ -537,7 +555,8 @@ class ClientFrames:
 
 
 class ServerFrames:
-    """Bytes of gRPC's server → the same, without a frame's header that has come in part. `on_frame` gets type, flags, stream."""
+    """Bytes of gRPC's server → the same, without a frame's header that has come in part. `on_frame` gets
+    type, flags, stream."""
 
     def __init__(self, on_frame: Callable[[int, int, int], None]) -> None:
         self._on_frame = on_frame
@@ -565,7 +584,7 @@ class ServerFrames:
 def frame_header(data: bytes, position: int) -> Tuple[int, int, int, int]:
     """Length, type, flags and stream of the frame at `position`."""
     length = data[position] << 16 | data[position + 1] << 8 | data[position + 2]
-    stream = int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM      # without the reserved bit
+    stream = int.from_bytes(data[position + 5:position + 9], "big") & LAST_STREAM  # without the reserved bit
     return length, data[position + 3], data[position + 4], stream
 
 
@@ -596,7 +615,8 @@ def without_padding(flags: int, payload: bytes) -> bytes:
 
 
 def unlinked(path: str) -> str:
-    """Another path to the Unix socket at `path`, for this process alone; `path` and its folder are removed."""
+    """Another path to the Unix socket at `path`, for this process alone; `path` and its folder
+    are removed."""
     descriptor = os.open(path, os.O_PATH)
     os.unlink(path)
     os.rmdir(os.path.dirname(path))

@@ -1,4 +1,5 @@
-"""TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over one model.
+"""TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over
+one model.
 
 Requests arrive as bytes: this file checks what they would cost, and parses them; gRPC does neither.
 
@@ -35,11 +36,12 @@ from serving.service.inference import CLASSIFY_METHOD, Inference
 from serving.service.limits import Limits, check_inputs, check_message, not_parsed, some
 from serving.service.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
 
-METADATA_FIELD = "signature_def"               # the only one there is
-MAX_STREAMS = 128                              # of a connection; clients queue further calls themselves
-MAX_HEALTH_CALLS = 100                         # counted apart: other calls must not keep health from answering
-WINDOW_BYTES = 65535                           # of a stream that has not been read yet
-CALL_IS_OVER = (ExecuteBatchError, grpc.aio.UsageError)     # what gRPC raises where the client has gone, or its deadline passed
+METADATA_FIELD = "signature_def"            # the only one there is
+MAX_STREAMS = 128                           # of a connection; clients queue further calls themselves
+MAX_HEALTH_CALLS = 100                      # counted apart: other calls must not keep health from answering
+WINDOW_BYTES = 65535                        # of a stream that has not been read yet
+# what gRPC raises where the client has gone, or its deadline passed
+CALL_IS_OVER = (ExecuteBatchError, grpc.aio.UsageError)
 
 SomeMessage = TypeVar("SomeMessage", bound=Message)
 
@@ -52,7 +54,8 @@ class GrpcLimits(NamedTuple):
 
 
 class Calls:
-    """Calls under way, at most `max_calls`. The oldest whose request has not come whole gives way to a new one."""
+    """Calls under way, at most `max_calls`. The oldest whose request has not come whole gives way to a
+    new one."""
 
     def __init__(self, max_calls: int, receive_seconds: float) -> None:
         self._max_calls, self._seconds = max_calls, receive_seconds
@@ -73,8 +76,8 @@ class Calls:
     async def received(self, context: Any) -> bytes:
         """The request of a call. Raises RequestError when it takes too long, or has given way."""
         loop = asyncio.get_event_loop()
-        reading = asyncio.ensure_future(context.read())        # ends with the call: gRPC has no other way to end it
-        arrived = loop.create_future()         # is set when the read ends, or else by whoever ends the wait for it
+        reading = asyncio.ensure_future(context.read())  # ends with the call: gRPC has no other way to end it
+        arrived = loop.create_future()  # is set when the read ends, or else by whoever ends the wait for it
         reading.add_done_callback(_note_failure)
         reading.add_done_callback(lambda _: _settle(arrived))
         timer = loop.call_later(self._seconds, _settle, arrived, self._too_late())
@@ -103,11 +106,13 @@ class Calls:
                                    "The request did not arrive completely within %g s" % self._seconds)
 
     def _too_many(self) -> errors.RequestError:
-        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "At most %d calls may be under way" % self._max_calls)
+        return errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED,
+                                   "At most %d calls may be under way" % self._max_calls)
 
 
 class PredictionService:
-    """Predict, Classify, GetModelMetadata; Regress and MultiInference have no signature here: their requests are only parsed."""
+    """Predict, Classify, GetModelMetadata; Regress and MultiInference have no signature here: their requests
+    are only parsed."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -127,7 +132,8 @@ class PredictionService:
 
     async def GetModelMetadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
         if list(request.metadata_field) != [METADATA_FIELD]:
-            raise errors.invalid("Metadata field must be %s, got %s" % (METADATA_FIELD, some(request.metadata_field) or "none"))
+            raise errors.invalid("Metadata field must be %s, got %s"
+                                 % (METADATA_FIELD, some(request.metadata_field) or "none"))
         target = self._inference.find(request.model_spec)
         response = GetModelMetadataResponse(model_spec=target.spec)
         response.metadata[METADATA_FIELD].Pack(SignatureDefMap(signature_def=target.version.model.signatures))
@@ -145,7 +151,8 @@ class ModelService:
 
 
 class Health:
-    """gRPC's health protocol for the server as a whole, the service "". Once `ending` is set it is NOT_SERVING."""
+    """gRPC's health protocol for the server as a whole, the service "". Once `ending` is set it is
+    NOT_SERVING."""
 
     def __init__(self, limits: GrpcLimits, most: Limits) -> None:
         self.ending = asyncio.Event()
@@ -209,7 +216,8 @@ class GrpcServer:
         self.port = listening.getsockname()[1]
         self._health = Health(limits, inference.limits)
         self._server = grpc.aio.server(options=[
-            ("grpc.max_receive_message_length", limits.max_message_bytes), ("grpc.max_concurrent_streams", MAX_STREAMS),
+            ("grpc.max_receive_message_length", limits.max_message_bytes),
+            ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.per_message_decompression", 0),     # which would come before max_receive_message_length
             ("grpc.http2.bdp_probe", 0)])      # it would let fast clients have windows of any size
@@ -248,7 +256,8 @@ class Doors(NamedTuple):
     most: Limits
 
 
-async def answered(doors: Doors, method: str, context: Any, answer: Callable[[], Awaitable[Message]]) -> Optional[Message]:
+async def answered(doors: Doors, method: str, context: Any,
+                   answer: Callable[[], Awaitable[Message]]) -> Optional[Message]:
     """The response that `answer` gives, counted and logged; its RequestError becomes the call's status.
 
     The one place where calls of the model's services are refused, under overload, too.
@@ -275,10 +284,13 @@ async def answered(doors: Doors, method: str, context: Any, answer: Callable[[],
                             client=metadata.get(doors.relay.client_header, ""))
 
 
-def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, ModelService], doors: Doors) -> grpc.GenericRpcHandler:
-    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED, whatever they are asked."""
+def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, ModelService],
+             doors: Doors) -> grpc.GenericRpcHandler:
+    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED, whatever they
+    are asked."""
     def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
-        implementation: Callable[[Message], Awaitable[Message]] = getattr(service, method.name, _not_implemented)
+        implementation: Callable[[Message], Awaitable[Message]] = getattr(service, method.name,
+                                                                          _not_implemented)
         request_class, response_class = method.input_type._concrete_class, method.output_type._concrete_class
 
         async def handle(_: Any, context: Any) -> Optional[Message]:
@@ -291,7 +303,8 @@ def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, Mo
                     del data
                     return await implementation(_parsed(whole, request_class, doors.most))
             return await answered(doors, method.name, context, answer)
-        # On the wire a call with one request is a stream of one; only waiting for a stream can have a time limit.
+        # On the wire a call with one request is a stream of one; only waiting for a stream can have a
+        # time limit.
         return grpc.stream_unary_rpc_method_handler(handle, None, response_class.SerializeToString)
     handlers = {method.name: handler(method) for method in descriptor.methods}
     return grpc.method_handlers_generic_handler(descriptor.full_name, handlers)
@@ -302,10 +315,12 @@ async def _not_implemented(_: Message) -> Message:
 
 
 def inflated(data: bytes, most: int) -> bytes:
-    """A message as it was before its client compressed it, by gzip or zlib ("deflate"), or `data` itself where it has not.
+    """A message as it was before its client compressed it, by gzip or zlib ("deflate"), or `data` itself
+    where it has not.
 
-    gRPC hands over both alike. They differ: no message begins as gzip's does, with a type of field that is none, and no request of
-    these services with a number, which it would do if zlib's first byte were one's. Raises RequestError beyond `most` bytes.
+    gRPC hands over both alike. They differ: no message begins as gzip's does, with a type of field that is
+    none, and no request of these services with a number, which it would do if zlib's first byte were one's.
+    Raises RequestError beyond `most` bytes.
     """
     if data[:2] == b"\x1f\x8b":
         window_bits = 16 + zlib.MAX_WBITS
@@ -319,7 +334,8 @@ def inflated(data: bytes, most: int) -> bytes:
     except zlib.error:
         raise errors.invalid("Could not decompress a message of %d bytes" % len(data))
     if len(found) > most:
-        raise errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "Decompressed message is larger than max (%d)" % most)
+        raise errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED,
+                                  "Decompressed message is larger than max (%d)" % most)
     if not decompressor.eof or decompressor.unused_data:
         raise errors.invalid("Could not decompress a message of %d bytes" % len(data))
     return found
@@ -351,8 +367,9 @@ def _parsed(data: bytes, kind: Type[SomeMessage], limits: Limits) -> SomeMessage
 def _refuse(context: Any, error: errors.RequestError) -> None:
     """Sets a call's status; what the handler then returns is not sent.
 
-    `context.abort` would raise an exception that keeps the call's frames, and so the call, until garbage is collected; until
-    then gRPC counts the call among its connection's streams. An error that a frame of its own traceback holds does the same.
+    `context.abort` would raise an exception that keeps the call's frames, and so the call, until garbage is
+    collected; until then gRPC counts the call among its connection's streams. An error that a frame of its
+    own traceback holds does the same.
     """
     error.__traceback__ = None
     context.set_code(error.code)

@@ -1,4 +1,5 @@
-"""How much a header block of HTTP/2 becomes where it is decoded (RFC 7541): one byte of it may stand for four thousand."""
+"""How much a header block of HTTP/2 becomes where it is decoded (RFC 7541): one byte of it may stand for
+four thousand."""
 import collections
 from typing import Deque, Tuple
 
@@ -9,10 +10,11 @@ _STATIC_ENTRIES, _STATIC_SIZE = 61, (27, 28)   # at most: of a name, of name and
 
 
 class HeaderTable:
-    """The sizes of what the header blocks of one connection have put into their table, which later ones refer to by number.
+    """The sizes of what the header blocks of one connection have put into their table, which later ones refer
+    to by number.
 
-    Sizes are upper bounds: text in Huffman's code becomes at most eight fifths of its bytes, and an entry that is no longer in the
-    real table has a number here that the decoder refuses.
+    Sizes are upper bounds: text in Huffman's code becomes at most eight fifths of its bytes, and an entry
+    that is no longer in the real table has a number here that the decoder refuses.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,9 @@
-"""The REST interface of TensorFlow Serving over one model, and beside it the page, metrics and health, as an ASGI application.
+"""The REST interface of TensorFlow Serving over one model, and beside it the page, metrics and health, as an
+ASGI application.
 
   POST /v1/models/NAME[/versions/V]:predict, :classify     GET /v1/models/NAME[/versions/V][/metadata]
-  GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not shutting down
+  GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not
+                           shutting down
   GET  /monitoring/prometheus/metrics                      GET /openapi.json, /, /model.json (for the page)
 """
 import asyncio
@@ -28,8 +30,9 @@ PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html"
 PAGE_PATH = "/"
 MAX_HOST_CHARS = 300                           # no name is longer
 # The page may load nothing but what it holds and this server's answers.
-PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-                                           "connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"}
+PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
+                "'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri "
+                "'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
 LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
@@ -108,7 +111,8 @@ class HttpApp:
             await asyncio.wait_for(respond(scope, receive, send_named), self._limits.timeout_seconds)
         except asyncio.TimeoutError:
             if not status:
-                error = RequestError(grpc.StatusCode.DEADLINE_EXCEEDED, "Timed out after %g s" % self._limits.timeout_seconds)
+                error = RequestError(grpc.StatusCode.DEADLINE_EXCEEDED,
+                                     "Timed out after %g s" % self._limits.timeout_seconds)
                 await _error_response(error)(scope, receive, send_named)
         except asyncio.CancelledError:         # an Exception in Python 3.7
             raise
@@ -116,22 +120,25 @@ class HttpApp:
             LOG.exception("request %s failed", request_id)
             if status:
                 raise
-            error = RequestError(grpc.StatusCode.INTERNAL, "The server failed; its log says more of request %s" % request_id)
+            error = RequestError(grpc.StatusCode.INTERNAL,
+                                 "The server failed; its log says more of request %s" % request_id)
             await _error_response(error)(scope, receive, send_named)
         finally:
             endpoint = getattr(scope.get("endpoint"), "__name__", "unknown")
             method = computed_method(scope["method"], scope["path"]) or endpoint
-            self._count(method, status or 500, time.perf_counter() - start, request_id, scope["path"], scope["client"])
+            self._count(method, status or 500, time.perf_counter() - start, request_id, scope["path"],
+                        scope["client"])
 
     def is_overloaded(self) -> bool:
         """Whether `refuse_if_full` refuses what the model would have to compute."""
         return not self._inference.has_room()
 
-    def refuse_if_full(self, method: str, path: str, request_id: Optional[str], client: Any) -> Optional[Refusal]:
+    def refuse_if_full(self, method: str, path: str, request_id: Optional[str],
+                       client: Any) -> Optional[Refusal]:
         """The answer to a request that would find the queue full, counted and logged; else None.
 
-        This is the one place where REST refuses under overload. It comes before anything else, and may come before there
-        is a task for the request: what is refused must cost little.
+        This is the one place where REST refuses under overload. It comes before anything else, and may come
+        before there is a task for the request: what is refused must cost little.
         """
         computed = computed_method(method, path)
         if not computed:
@@ -141,11 +148,13 @@ class HttpApp:
         except RequestError as error:
             name = request_id_from(request_id)
             self._count(computed, error.http_status, 0.0, name, path, client)
-            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode()), browsers.NO_FRAMES]
+            headers = [(b"content-type", b"application/json"), (REQUEST_ID_HEADER.encode(), name.encode()),
+                       browsers.NO_FRAMES]
             return Refusal(error.http_status, headers, rest.error_response(str(error)))
         return None
 
-    def _count(self, method: str, status: int, seconds: float, request_id: str, path: str, client: Any) -> None:
+    def _count(self, method: str, status: int, seconds: float, request_id: str, path: str,
+               client: Any) -> None:
         address = "%s:%d" % tuple(client or ("", 0))
         self._monitor.count("rest", method, status, seconds, request_id, path=path, client=address)
 
@@ -153,10 +162,12 @@ class HttpApp:
         """The answer to what a page may not make its reader's browser ask."""
         host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
         if not browsers.is_allowed_host(host, self._names):
-            return _json(rest.error_response("Host %s is not allowed; --allowed_hosts can allow it" % host), 403)
+            return _json(rest.error_response("Host %s is not allowed; --allowed_hosts can allow it" % host),
+                         403)
         if scope["method"] == "POST" and browsers.is_of_another_page(asked) and not browsers.is_json(
                 asked.get(b"content-type", b"")):
-            return _json(rest.error_response("The content-type of a request from another origin must be application/json"), 415)
+            return _json(rest.error_response("The content-type of a request from another origin must be "
+                                             "application/json"), 415)
         return None
 
     async def _respond(self, scope: Any, receive: Any, send: Any) -> None:
@@ -177,14 +188,16 @@ class HttpApp:
 
     async def classify(self, request: Request) -> Response:
         target, examples = self._read_classify(request, await self._body(request))
-        return _json(rest.classify_response(await _unless_client_goes(request, self._inference.classify(target, examples))))
+        return _json(rest.classify_response(
+            await _unless_client_goes(request, self._inference.classify(target, examples))))
 
     # Reading is apart, so that bodies and what they are parsed into are gone before anything is waited for.
 
     def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
         asked = rest.parse(body, self._inference.limits)
         target = self._inference.find(_spec(request, rest.signature_name(asked)))
-        return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs, target.limits)
+        return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs,
+                                                                      target.limits)
 
     def _read_classify(self, request: Request, body: bytes) -> Tuple[Target, List[bytes]]:
         asked = rest.parse(body, self._inference.limits)
@@ -196,14 +209,16 @@ class HttpApp:
 
     async def get_metadata(self, request: Request) -> Response:
         version = self._inference.versions.find(_spec(request))
-        return _json(rest.metadata_response(request.path_params["name"], version.number, version.model.signatures))
+        return _json(rest.metadata_response(request.path_params["name"], version.number,
+                                            version.model.signatures))
 
     async def get_model(self, request: Request) -> Response:
         """What the page shows of the model beside its answers, and what it reads token ids with."""
         name = self._inference.versions.name
         version = self._inference.versions.find(model_pb2.ModelSpec(name=name))
         return _json(rest.dumps({"name": name, "version": version.number, "card": version.model.card,
-                                 "signatures": sorted(version.model.signatures), "vocabulary": version.model.vocabulary}))
+                                 "signatures": sorted(version.model.signatures),
+                                 "vocabulary": version.model.vocabulary}))
 
     async def get_page(self, request: Request) -> Response:
         return Response(self._page, media_type="text/html", headers=PAGE_HEADERS)
@@ -224,7 +239,8 @@ class HttpApp:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
     async def _body(self, request: Request) -> bytes:
-        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the client goes."""
+        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the
+        client goes."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
                                  % self._limits.max_body_bytes)
         if int(request.headers.get("content-length", 0)) > self._limits.max_body_bytes:
@@ -264,7 +280,8 @@ def _encoding_refusal(scope: Any, asked: Dict[bytes, bytes]) -> Optional[Respons
     encoding = asked.get(b"content-encoding", b"identity").decode("latin-1")
     if scope["method"] != "POST" or encoding.lower() in ("identity", ""):
         return None
-    return _json(rest.error_response("The content-encoding must be identity, got %s" % shortened(encoding)), 415)
+    return _json(rest.error_response("The content-encoding must be identity, got %s" % shortened(encoding)),
+                 415)
 
 
 def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:

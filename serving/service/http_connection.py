@@ -1,7 +1,8 @@
-"""An HTTP connection: it reads one request at a time, and closes when its client sends too slowly, too much or nothing, or does
-not read its answer.
+"""An HTTP connection: it reads one request at a time, and closes when its client sends too slowly, too much
+or nothing, or does not read its answer.
 
-`http_framing` says where requests begin and end, `http_app` answers them; between the two is uvicorn's request-response cycle.
+`http_framing` says where requests begin and end, `http_app` answers them; between the two is uvicorn's
+request-response cycle.
 """
 import asyncio
 import http
@@ -19,14 +20,14 @@ from serving.service.http_framing import (BARE_LINE_FEED, END_OF_HEAD, MAX_HEAD_
                                           FramingError, Head, read_head)
 from serving.service.inflight import Inflight, Share
 
-HEAD_SECONDS = 10                              # for a head, and for what still comes after an answer
-IDLE_SECONDS = 75                              # between two requests
-READ_SECONDS = 30                              # for a client whose buffers are full
-NUM_COMPARED = 32                              # of the half-sent requests that began first, the slowest gives way to others
-LINGER_SECONDS = 2                             # how long a client may go on sending after its last answer
-GONE_SECONDS = 0.05                            # until a closed connection is told apart from a half-closed one
-MAX_BLANK_BYTES = 4                            # ends of lines before a request
-START = b"HTTP/1.1 "                           # of each answer
+HEAD_SECONDS = 10               # for a head, and for what still comes after an answer
+IDLE_SECONDS = 75               # between two requests
+READ_SECONDS = 30               # for a client whose buffers are full
+NUM_COMPARED = 32               # of the half-sent requests that began first, the slowest gives way to others
+LINGER_SECONDS = 2              # how long a client may go on sending after its last answer
+GONE_SECONDS = 0.05             # until a closed connection is told apart from a half-closed one
+MAX_BLANK_BYTES = 4             # ends of lines before a request
+START = b"HTTP/1.1 "            # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
 HEALTH_PATHS = (b"/healthz", b"/readyz")       # whoever asks them would end a process that does not answer
@@ -80,11 +81,14 @@ class Connections:
         return chosen is not None
 
     def _least_missed(self) -> Optional["HttpConnection"]:
-        chosen = next(iter(self.lingering), None) or next((each for each in self.idle if not each.has_unread()), None)
+        chosen = next(iter(self.lingering),
+                      None) or next((each for each in self.idle if not each.has_unread()), None)
         if not chosen and self.half_sent:
-            # By their speed: whoever sends a byte now and then is not silent, but who sends a large body quickly should end it.
+            # By their speed: whoever sends a byte now and then is not silent, but who sends a large body
+            # quickly should end it.
             now = asyncio.get_event_loop().time()
-            chosen = min(itertools.islice(self.half_sent, NUM_COMPARED), key=lambda each: each.bytes_per_second(now))
+            chosen = min(itertools.islice(self.half_sent, NUM_COMPARED),
+                         key=lambda each: each.bytes_per_second(now))
         return chosen or next(iter(self.unread), None)
 
     def drain(self) -> None:
@@ -101,7 +105,8 @@ class Connections:
 
 
 class _Flow(FlowControl):
-    """uvicorn's resumes reading whenever the application wants a body; this one not while a further request waits."""
+    """uvicorn's resumes reading whenever the application wants a body; this one not while a further
+    request waits."""
 
     is_held = False
 
@@ -122,7 +127,8 @@ class HttpConnection(asyncio.Protocol):
     state            known by                              closes after
     idle             in `Connections.idle`                 IDLE_SECONDS; HEAD_SECONDS before the first request
     reading a head   `_kept` has its beginning             HEAD_SECONDS
-    answering        `_is_answering()`; `_in_body` while   the time limit of `http_app`; READ_SECONDS while the
+    answering        `_is_answering()`; `_in_body` while   the time limit of `http_app`; READ_SECONDS
+                                                           while the
                      the body still comes                  client does not read
     answered         `_in_body`: refused before all of     HEAD_SECONDS
                      the body came; what comes is dropped
@@ -130,8 +136,8 @@ class HttpConnection(asyncio.Protocol):
 
     While it is answering, a further request waits in `_kept`, and nothing more is read.
 
-    Under overload, a request that has come whole is refused here, without a task: a task, a scope and two messages would
-    cost twice as much, when the machine has least to give.
+    Under overload, a request that has come whole is refused here, without a task: a task, a scope and two
+    messages would cost twice as much, when the machine has least to give.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -141,22 +147,23 @@ class HttpConnection(asyncio.Protocol):
         self._flow: Any = None
         self._server: Optional[Tuple[str, int]] = None
         self._client: Optional[Tuple[str, int]] = None
-        self._kept = b""                       # came but is not parsed: a part of a head, or what follows a request
+        self._kept = b""  # came but is not parsed: a part of a head, or what follows a request
         self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
-        self._answer_share = Share(lambda: self._transport.abort())            # of a large answer, what is not sent yet
+        self._answer_share = Share(lambda: self._transport.abort())  # of a large answer, what is not sent yet
         self._num_scanned = 0                  # bytes of `_kept` in which no head ends
         self._num_blank = 0
         self._body_left = 0                    # bytes of a body that have not come
         self._chunks: Optional[ChunkedBody] = None
         self._in_body = False
-        self._begun, self._num_come = 0.0, 0   # when the request that is half-sent began to come, and its bytes so far
+        # when the request that is half-sent began to come, and its bytes so far
+        self._begun, self._num_come = 0.0, 0
         self._cycle: Any = None                # uvicorn's RequestResponseCycle, once something was asked
         self._is_last = False                  # the connection ends with this answer
         self._has_eof = False                  # the client has closed its sending side
         self._is_closing = False               # what still comes is dropped
         self._is_surplus = False               # opened when there were too many connections
         self._has_started = False              # START was sent ahead of the answer
-        self._timer: Optional[asyncio.TimerHandle] = None          # runs while something is awaited of the client
+        self._timer: Optional[asyncio.TimerHandle] = None  # runs while something is awaited of the client
         self._read_timer: Optional[asyncio.TimerHandle] = None     # runs while the client must read
 
     # Called by the event loop.
@@ -185,13 +192,14 @@ class HttpConnection(asyncio.Protocol):
             self.end(error.status, str(error))
 
     def eof_received(self) -> bool:
-        """Whether the connection stays open: a client that has closed its sending side may still want its answer."""
+        """Whether the connection stays open: a client that has closed its sending side may still want
+        its answer."""
         waits_for_answer = self._is_answering() and not self._in_body
         if self._is_closing or not waits_for_answer:
             return False
         self._has_eof = True
         if not self._cycle.response_started and not self._has_started:
-            self._has_started = True           # writing to a client that has closed for good shows that it has
+            self._has_started = True  # writing to a client that has closed for good shows that it has
             self._transport.write(START)
         self._loop.call_later(GONE_SECONDS, self._close_if_gone)
         return True
@@ -234,7 +242,8 @@ class HttpConnection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Closes once the request has come whole: a client that still sends to a closed connection loses its answer."""
+        """Closes once the request has come whole: a client that still sends to a closed connection loses
+        its answer."""
         self._is_last = True
         if self._is_answering():
             self._transport.close()            # the application failed in the middle of its answer
@@ -242,10 +251,12 @@ class HttpConnection(asyncio.Protocol):
     # Called by the server.
 
     def end(self, status: int, message: str) -> None:
-        """Refuses what has come, and closes. What is already being answered still is; what waits behind it is not."""
+        """Refuses what has come, and closes. What is already being answered still is; what waits behind it
+        is not."""
         if self._is_closing:
             return
-        if self._is_answering() and (self._cycle.response_started or not self._in_body):       # too late to refuse it
+        if self._is_answering() and (self._cycle.response_started
+                                     or not self._in_body):       # too late to refuse it
             self._is_last = True
             self._forget()
             return
@@ -253,7 +264,8 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def give_way(self) -> None:
-        """Closes a connection that is idle, half-sent or lingering, or whose client does not read its answer."""
+        """Closes a connection that is idle, half-sent or lingering, or whose client does not read
+        its answer."""
         if self in self._all.half_sent:
             self._refuse_half_sent(503, NO_ROOM)
         self._is_closing = True
@@ -373,7 +385,8 @@ class HttpConnection(asyncio.Protocol):
         self._chunks = ChunkedBody() if head.length is None else None
         says_last = self._all.is_draining and is_alone
         self._cycle = RequestResponseCycle(
-            scope=self._scope(head), transport=self, flow=self._flow, logger=LOG, access_logger=LOG, access_log=False,
+            scope=self._scope(head), transport=self, flow=self._flow, logger=LOG, access_logger=LOG,
+            access_log=False,
             default_headers=[*self._all.headers, CLOSE_HEADER] if says_last else self._all.headers,
             message_event=asyncio.Event(), expect_100_continue=head.expects_continue and self._in_body,
             keep_alive=not self._is_last, on_response=self._answered)
@@ -388,7 +401,8 @@ class HttpConnection(asyncio.Protocol):
         """What ASGI tells an application of a request."""
         path, _, query = head.target.partition(b"?")
         text = path.decode("ascii")
-        return {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": head.version.decode(),
+        return {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"},
+                "http_version": head.version.decode(),
                 "server": self._server, "client": self._client, "scheme": "http", "root_path": "",
                 "method": head.method.decode(), "path": urllib.parse.unquote(text) if "%" in text else text,
                 "raw_path": path, "query_string": query, "headers": head.fields}
@@ -455,7 +469,7 @@ class HttpConnection(asyncio.Protocol):
         self._all.inflight.give_back(self._body_share)
         if self.is_closing():
             return
-        if self._in_body:                      # refused before its body had come, which is dropped, but not for ever
+        if self._in_body:  # refused before its body had come, which is dropped, but not for ever
             self._flow.resume_reading()
             self._await(HEAD_SECONDS)
         else:
@@ -487,12 +501,15 @@ class HttpConnection(asyncio.Protocol):
         self.data_received(kept)
 
     def _refuse_at_once(self, head: Head) -> bool:
-        """Whether a request that came whole was answered here, by what the application says under overload."""
+        """Whether a request that came whole was answered here, by what the application says
+        under overload."""
         is_last = self._is_last or head.is_last or self._all.is_draining
-        if is_last or self._read_timer:        # those need the whole way: a header more, or waiting for the client
+        if is_last or self._read_timer:  # those need the whole way: a header more, or waiting for the client
             return False
-        request_id = next((value.decode("latin-1") for name, value in head.fields if name == REQUEST_ID_HEADER), None)
-        refusal = self._app.refuse_if_full(head.method.decode(), head.target.decode(), request_id, self._client)
+        request_id = next(
+            (value.decode("latin-1") for name, value in head.fields if name == REQUEST_ID_HEADER), None)
+        refusal = self._app.refuse_if_full(head.method.decode(), head.target.decode(), request_id,
+                                           self._client)
         if not refusal:
             return False
         self._write_whole(*refusal)
@@ -507,7 +524,8 @@ class HttpConnection(asyncio.Protocol):
     # Ending.
 
     def _linger(self) -> None:
-        """Closes when the client does, or soon: a client that sends to a closed connection loses its answer."""
+        """Closes when the client does, or soon: a client that sends to a closed connection loses
+        its answer."""
         self._is_closing, self._flow.is_held = True, False
         self._forget()
         self._all.mark_busy(self)

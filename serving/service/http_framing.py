@@ -62,11 +62,13 @@ def read_head(head: bytes) -> Head:
         raise FramingError(400, "host is missing")
     expects_continue = framing.get(b"expect", b"").lower() == b"100-continue"
     is_last = version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b""))
-    return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing), expects_continue, is_last)
+    return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing),
+                expects_continue, is_last)
 
 
 def _in_ascii(target: bytes) -> bytes:
-    """A Chinese name as a URL must have it, where a client (curl) sends it as it stands: no byte of it can end a word or a line."""
+    """A Chinese name as a URL must have it, where a client (curl) sends it as it stands: no byte of it can
+    end a word or a line."""
     if target.isascii():
         return target
     try:
@@ -94,7 +96,8 @@ def _tokens(value: bytes) -> List[bytes]:
 
 
 class ChunkedBody:
-    """Reads a chunked body piece by piece. It keeps an incomplete line, and nothing else; trailers are dropped.
+    """Reads a chunked body piece by piece. It keeps an incomplete line, and nothing else; trailers
+    are dropped.
 
         size ──> 0──► data, `_left` bytes ──► end of line ──► size
           │

@@ -9,7 +9,7 @@ from serving.service.browsers import NO_SNIFFING
 from serving.service.http_connection import Connections, HttpConnection
 from serving.service.inflight import Inflight
 
-IDLE_GRACE_SECONDS = 0.5                       # at shutdown, until idle connections are closed: a last request may be on its way
+IDLE_GRACE_SECONDS = 0.5  # at shutdown, until idle connections are closed: a last request may be on its way
 DATE_SECONDS = 1
 
 
@@ -17,7 +17,8 @@ class HttpServer:
     """Serves `app` on `listening`.
 
     Args:
-      max_connections: beyond them the one that is idle longest is closed; where none is idle, a request is refused.
+      max_connections: beyond them the one that is idle longest is closed; where none is idle, a request
+        is refused.
     """
 
     def __init__(self, app: Any, listening: socket.socket, inflight: Inflight, max_connections: int) -> None:
@@ -29,10 +30,12 @@ class HttpServer:
     async def start(self) -> None:
         """Accepts connections from now on."""
         self._set_date()
-        self._server = await asyncio.get_event_loop().create_server(self._connect, sock=self._listening.dup(), backlog=1024)
+        self._server = await asyncio.get_event_loop().create_server(self._connect, sock=self._listening.dup(),
+                                                                    backlog=1024)
 
     async def stop(self, drain_seconds: float) -> None:
-        """Stops listening, makes each connection's next answer its last, and waits until all are closed, at most so long.
+        """Stops listening, makes each connection's next answer its last, and waits until all are closed, at
+        most so long.
 
         Idle connections are closed after a short grace period.
         """
@@ -53,7 +56,8 @@ class HttpServer:
         self._dating.cancel()
 
     async def _accept_rest(self) -> None:
-        """Connections in the backlog: closing the socket would reset them with the requests that they have sent."""
+        """Connections in the backlog: closing the socket would reset them with the requests that they
+        have sent."""
         loop = asyncio.get_event_loop()
         self._listening.setblocking(False)
         while True:

@@ -1,4 +1,5 @@
-"""One request, whichever interface it came by: its version and signature, whether its inputs fit, its place in a batch."""
+"""One request, whichever interface it came by: its version and signature, whether its inputs fit, its place
+in a batch."""
 import functools
 from typing import Any, List, NamedTuple
 
@@ -34,14 +35,16 @@ class Inference:
         self._batcher, self.limits = batcher, limits
 
     def find(self, spec: model_pb2.ModelSpec, method: str = "") -> Target:
-        """The version and signature that `spec` names; `method`, if given, is what the signature must be made for."""
+        """The version and signature that `spec` names; `method`, if given, is what the signature must be
+        made for."""
         version = self.versions.find(spec)
         name = spec.signature_name or DEFAULT_SIGNATURE
         signature = version.model.signatures.get(name)
         if signature is None:
             raise invalid('Serving signature name: "%s" not found in signature def' % name)
         if method and signature.method_name != method:
-            raise invalid("Expected signature method_name to be %s. Was: %s" % (method, signature.method_name))
+            raise invalid("Expected signature method_name to be %s. Was: %s"
+                          % (method, signature.method_name))
         full = model_pb2.ModelSpec(name=spec.name, signature_name=name)
         full.version.value = version.number
         return Target(version, full, signature, limits_of(version.model, self.limits))
@@ -59,9 +62,11 @@ class Inference:
         model, name = target.version.model, target.spec.signature_name
         inputs = safe_inputs(inputs, target.signature, model.example_tensors)
         shapes = tuple(array.shape[1:] for array in inputs.values())
-        key = (target.version.number, name, tuple(inputs), shapes) if is_batchable(target.signature) else object()
+        key = (target.version.number, name, tuple(inputs),
+               shapes) if is_batchable(target.signature) else object()
         with target.version.in_use():
-            return await self._batcher.submit(Work(key, lambda joined: model.run(joined, name), inputs, num_rows))
+            return await self._batcher.submit(Work(key, lambda joined: model.run(joined, name), inputs,
+                                                   num_rows))
 
     async def classify(self, target: Target, examples: List[bytes]) -> Arrays:
         """classes and scores [examples, labels], for serialized tf.Examples."""
@@ -76,8 +81,8 @@ def limits_of(model: Any, limits: Limits) -> Limits:
 
 def check_arrays(signature: Any, inputs: Arrays, limits: Limits) -> int:
     """Whether `inputs` are what `signature` takes; returns how many rows they have."""
-    num_rows = check_inputs(signature, {name: Described(_enum_of(array.dtype), array.shape) for name, array in inputs.items()},
-                            limits)
+    num_rows = check_inputs(signature, {name: Described(_enum_of(array.dtype), array.shape)
+                                        for name, array in inputs.items()}, limits)
     for name, array in inputs.items():
         if array.dtype == object and max(map(len, array.flat), default=0) > limits.max_text_bytes:
             raise invalid("input %s: a text must have at most %d bytes, got %d"
@@ -86,7 +91,8 @@ def check_arrays(signature: Any, inputs: Arrays, limits: Limits) -> int:
 
 
 def is_batchable(signature: Any) -> bool:
-    """Whether rows get the same outputs in any batch: not so where an output is as long as the batch's longest row."""
+    """Whether rows get the same outputs in any batch: not so where an output is as long as the batch's
+    longest row."""
     shapes = [info.tensor_shape for info in signature.outputs.values()]
     return all(len(shape.dim) and all(dim.size >= 0 for dim in shape.dim[1:]) for shape in shapes)
 

@@ -1,4 +1,5 @@
-"""A budget for the bytes of requests and unread answers of all connections, which half-sent requests cannot exhaust."""
+"""A budget for the bytes of requests and unread answers of all connections, which half-sent requests
+cannot exhaust."""
 from typing import Callable, Dict, Optional
 
 

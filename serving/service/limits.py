@@ -1,6 +1,8 @@
-"""What one request may ask for: counted from names, types, shapes and lengths, before anything is built from it.
+"""What one request may ask for: counted from names, types, shapes and lengths, before anything is built
+from it.
 
-A few bytes can ask for any amount: one value and a shape make a tensor of that shape, two bytes make an example.
+A few bytes can ask for any amount: one value and a shape make a tensor of that shape, two bytes make
+an example.
 """
 import functools
 from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
@@ -22,10 +24,10 @@ class _Malformed(Exception):
 
 class Limits(NamedTuple):
     """What one request may ask for."""
-    max_batch_size: int                        # rows
-    max_text_bytes: int                        # of each string
-    max_ids_length: int                        # token ids of each row
-    max_fields: int                            # of a gRPC message, or features and values of a request's examples
+    max_batch_size: int                 # rows
+    max_text_bytes: int                 # of each string
+    max_ids_length: int                 # token ids of each row
+    max_fields: int                     # of a gRPC message, or features and values of a request's examples
 
 
 class Described(NamedTuple):
@@ -56,19 +58,23 @@ def check_names(got: Iterable[str], wanted: Iterable[str]) -> None:
 
 
 def check_input(name: str, described: Described, info: Any, limits: Limits) -> None:
-    """Raises RequestError unless a tensor has the type and shape of `info`, a TensorInfo, and is within the limits."""
+    """Raises RequestError unless a tensor has the type and shape of `info`, a TensorInfo, and is within
+    the limits."""
     if described.dtype != info.dtype:
-        raise invalid("input %s: its type must be %s, got %s" % (name, type_name(info.dtype), type_name(described.dtype)))
+        raise invalid("input %s: its type must be %s, got %s"
+                      % (name, type_name(info.dtype), type_name(described.dtype)))
     shape, wanted = described.shape, info.tensor_shape
     has_rank = len(wanted.dim) == len(shape)
     has_sizes = all(dim.size in (-1, size) for dim, size in zip(wanted.dim, shape))
     if not wanted.unknown_rank and not (has_rank and has_sizes):
-        raise invalid("input %s: its shape must be %s, got [%s]" % (name, tf.TensorShape(wanted), some(shape)))
+        raise invalid("input %s: its shape must be %s, got [%s]"
+                      % (name, tf.TensorShape(wanted), some(shape)))
     if shape:
         check_rows(shape[0], limits)
     longest = max(shape[1:], default=0)
     if longest > limits.max_ids_length:
-        raise invalid("input %s: a row must have at most %d token ids, got %d" % (name, limits.max_ids_length, longest))
+        raise invalid("input %s: a row must have at most %d token ids, got %d"
+                      % (name, limits.max_ids_length, longest))
     check_elements(name, shape)
 
 
@@ -78,7 +84,8 @@ def check_rows(num_rows: int, limits: Limits) -> None:
 
 
 def check_elements(name: str, shape: Sequence[int]) -> None:
-    """Raises RequestError for an impossible shape, and for one that is too large whatever the signature says."""
+    """Raises RequestError for an impossible shape, and for one that is too large whatever the
+    signature says."""
     elements = 1.0                             # a float, since the product of 255 sizes may be a huge integer
     for size in shape:
         elements *= max(size, 1)
@@ -91,7 +98,8 @@ def check_examples(num_examples: int, context_fields: int, context_bytes: int, l
     """Raises RequestError unless so many examples may each get a copy of a context of that size."""
     check_rows(num_examples, limits)
     if context_bytes > limits.max_text_bytes:
-        raise invalid("context: an example must have at most %d bytes, got %d" % (limits.max_text_bytes, context_bytes))
+        raise invalid("context: an example must have at most %d bytes, got %d"
+                      % (limits.max_text_bytes, context_bytes))
     check_fields(num_examples * context_fields, limits)
 
 
@@ -101,10 +109,12 @@ def check_fields(count: int, limits: Limits) -> None:
 
 
 def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
-    """Raises RequestError when a message has too many fields, nested ones included, or text that is not UTF-8.
+    """Raises RequestError when a message has too many fields, nested ones included, or text that is
+    not UTF-8.
 
-    Reads no further than the first field that is too many. For text that is not UTF-8 the parser would write a line to standard
-    error each time, even where it then finds the message malformed: so no malformed message that may hold such text gets to it.
+    Reads no further than the first field that is too many. For text that is not UTF-8 the parser would write
+    a line to standard error each time, even where it then finds the message malformed: so no malformed
+    message that may hold such text gets to it.
     """
     if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():
         try:
@@ -131,29 +141,34 @@ def type_name(dtype: int) -> str:
 
 
 def _check_lengths(signature: Any, inputs: Mapping[str, Described]) -> None:
-    """Raises RequestError unless inputs of equal rank have equal sizes where the signature leaves them open: the graph
-    combines them element by element.
+    """Raises RequestError unless inputs of equal rank have equal sizes where the signature leaves them open:
+    the graph combines them element by element.
     """
     first_by_rank: Dict[int, Tuple[str, Sequence[int]]] = {}
     for name, described in sorted(inputs.items()):
         first_name, first_shape = first_by_rank.setdefault(len(described.shape), (name, described.shape))
         dims = signature.inputs[name].tensor_shape.dim
-        if any(dim.size < 0 and size != first for dim, size, first in zip(dims, described.shape, first_shape)):
+        if any(dim.size < 0 and size != first
+               for dim, size, first in zip(dims, described.shape, first_shape)):
             raise invalid("all inputs must have the same length, got %s: %s, %s: %s"
                           % (first_name, list(first_shape), name, list(described.shape)))
 
 
 @functools.lru_cache(maxsize=None)
 def _kinds_of(descriptor: Any) -> Dict[int, Any]:
-    """By field number: the descriptor of the message that a field holds, or str for text; other fields are left out."""
+    """By field number: the descriptor of the message that a field holds, or str for text; other fields are
+    left out."""
     texts = {field.number: str for field in descriptor.fields if field.type == field.TYPE_STRING}
-    return {**texts, **{field.number: field.message_type for field in descriptor.fields if field.message_type}}
+    return {**texts, **{field.number: field.message_type
+                        for field in descriptor.fields if field.message_type}}
 
 
 def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
-    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is not UTF-8, _Malformed."""
+    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is not
+    UTF-8, _Malformed."""
     count, position = 0, 0
-    stack = [(len(data), kinds, 0)]            # the messages around `position`, the innermost last: end, kinds of fields, open groups
+    # the messages around `position`, the innermost last: end, kinds of fields, open groups
+    stack = [(len(data), kinds, 0)]
     while stack and count <= most:
         end, kinds, groups = stack[-1]
         if position == end and not groups:
@@ -201,7 +216,8 @@ def _check_text(text: bytes) -> None:
 
 
 def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
-    """A number and the position behind it. Raises _Malformed for one that goes on beyond `end`, or has more than ten bytes."""
+    """A number and the position behind it. Raises _Malformed for one that goes on beyond `end`, or has more
+    than ten bytes."""
     if position < end and data[position] < 128:
         return data[position], position + 1
     found = shift = 0

@@ -1,8 +1,9 @@
-"""Lines to standard output or standard error, written by a thread of their own: logging never blocks on the reader.
+"""Lines to standard output or standard error, written by a thread of their own: logging never blocks on
+the reader.
 
-Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a last time when
-they abort. So what the process writes there goes through another process, which runs this file, reads all the time and
-outlives a crash.
+Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a
+last time when they abort. So what the process writes there goes through another process, which runs this
+file, reads all the time and outlives a crash.
 """
 import contextlib
 import logging
@@ -16,15 +17,16 @@ import threading
 import time
 from typing import Callable, Iterator
 
-MAX_WAITING_BYTES = 4 << 20                    # of lines that are not written yet; further ones are dropped
-PAUSE_SECONDS = 0.02                           # between two writes: a thread that wakes for each line slows down answers
-LINE_BYTES = 64                                # what a line takes beside its own bytes
-CLOSE_SECONDS = 1.0                            # time limit for the last lines
+MAX_WAITING_BYTES = 4 << 20         # of lines that are not written yet; further ones are dropped
+PAUSE_SECONDS = 0.02                # between two writes: a thread that wakes for each line slows down answers
+LINE_BYTES = 64                     # what a line takes beside its own bytes
+CLOSE_SECONDS = 1.0                 # time limit for the last lines
 PIECE_BYTES = 65536
 
 
 class LineLog:
-    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of lines that were not written."""
+    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of lines that were
+    not written."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[int], None] = lambda count: None) -> None:
         self._descriptor, self._on_lost = descriptor, on_lost
@@ -34,13 +36,15 @@ class LineLog:
         self._has_thread = False               # most commands and tests log nothing
 
     def write(self, line: bytes) -> bool:
-        """Queues a line, which ends in a line feed; drops it when the queue is full. Whether there was room."""
+        """Queues a line, which ends in a line feed; drops it when the queue is full. Whether there
+        was room."""
         with self._lock:
             num_bytes = len(line) + LINE_BYTES
             fits = self._num_put - self._num_done + num_bytes <= MAX_WAITING_BYTES
             if not self._has_thread:
                 self._has_thread = True
-                threading.Thread(target=self._write_all, daemon=True, name="log to %d" % self._descriptor).start()
+                threading.Thread(target=self._write_all, daemon=True,
+                                 name="log to %d" % self._descriptor).start()
             if fits:
                 self._num_put += num_bytes
                 self._lines.put(line)
@@ -70,7 +74,7 @@ class LineLog:
         try:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:written + 65536])
-        except OSError:                        # a full disk, or the log's reader is gone: the server must go on
+        except OSError:  # a full disk, or the log's reader is gone: the server must go on
             self._on_lost(len(lines) - data[:written].count(b"\n"))
         self._num_done += len(data) + LINE_BYTES * len(lines)
 
@@ -88,7 +92,8 @@ class LineLogHandler(logging.Handler):
 
 @contextlib.contextmanager
 def relayed_errors() -> Iterator[None]:
-    """While the block runs, nothing that writes to descriptor 2 waits for who reads it; what nobody reads is lost, and told as a number.
+    """While the block runs, nothing that writes to descriptor 2 waits for who reads it; what nobody reads is
+    lost, and told as a number.
 
     Where that is a file, to which writing does not wait, nothing is changed.
     """
@@ -96,7 +101,8 @@ def relayed_errors() -> Iterator[None]:
         yield
         return
     reading, writing = os.pipe()
-    relay = subprocess.Popen([sys.executable, "-I", "-S", os.path.abspath(__file__)], stdin=reading, stdout=subprocess.DEVNULL,
+    relay = subprocess.Popen([sys.executable, "-I", "-S", os.path.abspath(__file__)], stdin=reading,
+                             stdout=subprocess.DEVNULL,
                              start_new_session=True)           # Ctrl-C is for the server alone
     original = os.dup(2)
     os.dup2(writing, 2)
@@ -113,7 +119,8 @@ def relayed_errors() -> Iterator[None]:
 
 @contextlib.contextmanager
 def output_apart() -> Iterator[int]:
-    """Gives a descriptor of standard output; what others write to descriptor 1 goes to standard error while the block runs."""
+    """Gives a descriptor of standard output; what others write to descriptor 1 goes to standard error while
+    the block runs."""
     output = os.dup(1)
     try:
         with contextlib.suppress(OSError):     # standard error is closed

@@ -21,8 +21,10 @@ def predict_inputs(request: predict_pb2.PredictRequest) -> Arrays:
     return {name: _array(name, tensor) for name, tensor in request.inputs.items()}
 
 
-def predict_response(spec: Any, outputs: Mapping[str, np.ndarray], wanted: Iterable[str]) -> predict_pb2.PredictResponse:
-    """The outputs named by `wanted`, or all of them when it names none. Raises RequestError for a name that is not there."""
+def predict_response(spec: Any, outputs: Mapping[str, np.ndarray],
+                     wanted: Iterable[str]) -> predict_pb2.PredictResponse:
+    """The outputs named by `wanted`, or all of them when it names none. Raises RequestError for a name that
+    is not there."""
     names = output_names(wanted, outputs)
     response = predict_pb2.PredictResponse(model_spec=spec)
     for name in names:
@@ -31,17 +33,19 @@ def predict_response(spec: Any, outputs: Mapping[str, np.ndarray], wanted: Itera
 
 
 def output_names(wanted: Iterable[str], outputs: Iterable[str]) -> List[str]:
-    """The names in `wanted`, each once, or all outputs when it has none. Raises RequestError for one that is none of `outputs`."""
+    """The names in `wanted`, each once, or all outputs when it has none. Raises RequestError for one that is
+    none of `outputs`."""
     chosen = dict.fromkeys(wanted)
     for name in chosen:
         if name not in outputs:
-            raise errors.invalid("output tensor alias not found in signature: %s Outputs expected to be in the set {%s}."
-                                 % (name[:200], ",".join(sorted(outputs))))
+            raise errors.invalid("output tensor alias not found in signature: %s Outputs expected to be in "
+                                 "the set {%s}." % (name[:200], ",".join(sorted(outputs))))
     return list(chosen or outputs)
 
 
 def check_examples(request: classification_pb2.ClassificationRequest, most: Limits) -> None:
-    """Whether the examples of a request, each with its context, are within the limits; nothing is made of them."""
+    """Whether the examples of a request, each with its context, are within the limits; nothing is made
+    of them."""
     kind = request.input.WhichOneof("kind")
     examples = getattr(request.input, kind).examples if kind else ()
     context = request.input.example_list_with_context.context     # empty for the other kind
@@ -49,7 +53,8 @@ def check_examples(request: classification_pb2.ClassificationRequest, most: Limi
 
 
 def serialized_examples(request: classification_pb2.ClassificationRequest) -> List[bytes]:
-    """The examples of a request, each with the features of the context that it lacks. Raises RequestError for none."""
+    """The examples of a request, each with the features of the context that it lacks. Raises RequestError
+    for none."""
     kind = request.input.WhichOneof("kind")
     examples = getattr(request.input, kind).examples if kind else ()
     if not examples:
@@ -69,7 +74,8 @@ def merged(context: tf.train.Example, example: tf.train.Example) -> tf.train.Exa
     return whole
 
 
-def classify_response(spec: Any, outputs: Mapping[str, np.ndarray]) -> classification_pb2.ClassificationResponse:
+def classify_response(spec: Any,
+                      outputs: Mapping[str, np.ndarray]) -> classification_pb2.ClassificationResponse:
     """One Classifications for each row of classes and scores [batch, labels]."""
     response = classification_pb2.ClassificationResponse(model_spec=spec)
     for labels, scores in zip(outputs["classes"], outputs["scores"]):
@@ -92,8 +98,10 @@ def _array(name: str, tensor: Any) -> np.ndarray:
     for field, values in tensor.ListFields():  # those of other types are as many bytes to walk over
         parts = 2 if "complex" in field.name else 1
         if field.name.endswith("_val") and len(values) > max(elements, 1) * parts:
-            raise errors.invalid("input %s: its shape has %d elements, got %d values" % (name, elements, len(values)))
-    if tensor.dtype == tf.string.as_datatype_enum and elements and not tensor.string_val and not tensor.tensor_content:
+            raise errors.invalid("input %s: its shape has %d elements, got %d values"
+                                 % (name, elements, len(values)))
+    if (tensor.dtype == tf.string.as_datatype_enum and elements and not tensor.string_val
+        and not tensor.tensor_content):
         # Numbers without values are zeros, as TensorFlow has them; it makes texts of them that are no bytes.
         raise errors.invalid("input %s: its shape has %d elements, got no string_val" % (name, elements))
     try:

@@ -1,4 +1,5 @@
-"""Prometheus metrics, and an access log of one JSON object per line. Neither contains the texts of requests."""
+"""Prometheus metrics, and an access log of one JSON object per line. Neither contains the texts
+of requests."""
 import re
 import time
 import uuid
@@ -16,7 +17,8 @@ SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Monitor:
-    """The metrics of one server, as attributes, and its access log, which goes to standard output, `descriptor`, if `access_log`.
+    """The metrics of one server, as attributes, and its access log, which goes to standard output,
+    `descriptor`, if `access_log`.
 
     Attributes:
       output: standard output, also for other lines.
@@ -30,16 +32,19 @@ class Monitor:
             "serving_request_seconds", "Time from a request's head to its answer", ["api", "method", "code"],
             buckets=SECONDS, registry=registry)
         self.queue_seconds = prometheus.Histogram(
-            "serving_queue_seconds", "Time a request waited for the model", buckets=SECONDS, registry=registry)
-        self.batch_rows = prometheus.Histogram("serving_batch_rows", "Rows of a batch", buckets=SIZES, registry=registry)
-        self.batch_requests = prometheus.Histogram("serving_batch_requests", "Requests of a batch", buckets=SIZES,
-                                                   registry=registry)
+            "serving_queue_seconds", "Time a request waited for the model", buckets=SECONDS,
+            registry=registry)
+        self.batch_rows = prometheus.Histogram("serving_batch_rows", "Rows of a batch", buckets=SIZES,
+                                               registry=registry)
+        self.batch_requests = prometheus.Histogram("serving_batch_requests", "Requests of a batch",
+                                                   buckets=SIZES, registry=registry)
         self.queue_rows = prometheus.Gauge("serving_queue_rows", "Rows that are waiting", registry=registry)
-        self.rejections = prometheus.Counter("serving_rejections", "Requests that were not run, by reason", ["reason"],
-                                             registry=registry)
+        self.rejections = prometheus.Counter("serving_rejections", "Requests that were not run, by reason",
+                                             ["reason"], registry=registry)
         self.versions = prometheus.Gauge("serving_model_versions", "1 for the state of a version",
                                          ["version", "state"], registry=registry)
-        self._lost_log_lines = prometheus.Counter("serving_lost_log_lines", "Lines of the access log that were not written",
+        self._lost_log_lines = prometheus.Counter("serving_lost_log_lines",
+                                                  "Lines of the access log that were not written",
                                                   registry=registry)
         self.output = LineLog(descriptor, self._lost_log_lines.inc)
         self.load_failures = prometheus.Counter("serving_load_failures", "Versions that could not be loaded",

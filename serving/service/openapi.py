@@ -5,22 +5,26 @@ TEXTS = {"type": "array", "items": {"$ref": "#/components/schemas/Text"}}
 
 
 def describe(model_name: str) -> Dict[str, Any]:
-    """The document, for one model. Inputs of signatures that take ids, not text, are described by /metadata alone."""
+    """The document, for one model. Inputs of signatures that take ids, not text, are described by
+    /metadata alone."""
     paths: Dict[str, Any] = {
         "/healthz": _get("The process is alive", _schema({"status": _string()})),
         "/readyz": _get("A version answers", _schema({"status": _string()}), 503),
         "/monitoring/prometheus/metrics": {"get": {"summary": "Metrics", "responses": {"200": {
             "description": "Prometheus' text format", "content": {"text/plain": {"schema": _string()}}}}}},
     }
-    for path, parameters in (("/v1/models/%s" % model_name, []), ("/v1/models/%s/versions/{version}" % model_name, [VERSION])):
+    for path, parameters in (("/v1/models/%s" % model_name, []),
+                             ("/v1/models/%s/versions/{version}" % model_name, [VERSION])):
         paths[path] = _get("State of the versions", _ref("Status"), 400, 404)
         paths[path + "/metadata"] = _get("Signatures", _ref("Metadata"), 400, 404)
         paths[path + ":predict"] = _post("Probabilities and label", "PredictRequest", "PredictResponse")
-        paths[path + ":classify"] = _post("Label and score of each class", "ClassifyRequest", "ClassifyResponse")
+        paths[path + ":classify"] = _post("Label and score of each class", "ClassifyRequest",
+                                          "ClassifyResponse")
         for suffix in ("", "/metadata", ":predict", ":classify"):
             paths[path + suffix]["parameters"] = parameters
     return {"openapi": "3.0.3",
-            "info": {"title": model_name, "version": "1", "description": "TensorFlow Serving's REST interface"},
+            "info": {"title": model_name, "version": "1",
+                     "description": "TensorFlow Serving's REST interface"},
             "paths": paths, "components": {"schemas": SCHEMAS}}
 
 
@@ -46,7 +50,8 @@ def _content(schema: Dict[str, Any]) -> Dict[str, Any]:
 
 def _responses(schema: Dict[str, Any], *errors: int) -> Dict[str, Any]:
     return {"200": {"description": "The answer", "content": _content(schema)},
-            **{str(status): {"description": ERRORS[status], "content": _content(_ref("Error"))} for status in (403, *errors)}}
+            **{str(status): {"description": ERRORS[status], "content": _content(_ref("Error"))}
+               for status in (403, *errors)}}
 
 
 def _get(summary: str, schema: Dict[str, Any], *errors: int) -> Dict[str, Any]:
@@ -58,10 +63,13 @@ def _post(summary: str, asked: str, answered: str) -> Dict[str, Any]:
                      "responses": _responses(_ref(answered), *ERRORS)}}
 
 
-ERRORS = {400: "The request is not valid", 403: "The host is not allowed", 404: "There is no such model or version",
+ERRORS = {400: "The request is not valid", 403: "The host is not allowed",
+          404: "There is no such model or version",
           413: "The body is too large", 415: "A request from another origin is not JSON",
-          503: "The queue is full, too many bytes are in flight, or the server is shutting down", 504: "Timed out"}
-VERSION = {"name": "version", "in": "path", "required": True, "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
+          503: "The queue is full, too many bytes are in flight, or the server is shutting down",
+          504: "Timed out"}
+VERSION = {"name": "version", "in": "path", "required": True,
+           "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
 SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}
@@ -71,7 +79,8 @@ SCHEMAS: Dict[str, Any] = {
     "PredictRequest": {"oneOf": [
         _schema({"signature_name": SIGNATURE, "instances": {"type": "array", "minItems": 1, "items": _closed(
             _schema({"text_a": _ref("Text"), "text_b": _ref("Text")}))}}, "instances"),
-        _schema({"signature_name": SIGNATURE, "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})}, "inputs")]},
+        _schema({"signature_name": SIGNATURE, "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})},
+                "inputs")]},
     "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {"type": "object"}}}),
                                   _schema({"outputs": {"type": "object"}})]},
     "ClassifyRequest": _schema({
@@ -80,7 +89,8 @@ SCHEMAS: Dict[str, Any] = {
         "examples": {"type": "array", "minItems": 1, "items": EXAMPLE}},
         "signature_name", "examples"),
     "ClassifyResponse": _schema({"results": {"type": "array", "items": {"type": "array", "items": {
-        "type": "array", "minItems": 2, "maxItems": 2, "items": {"oneOf": [_string(), {"type": "number"}]}}}}}),
+        "type": "array", "minItems": 2, "maxItems": 2,
+        "items": {"oneOf": [_string(), {"type": "number"}]}}}}}),
     "Status": _schema({"model_version_status": {"type": "array", "minItems": 1, "items": _schema({
         "version": _string(),
         "state": {"type": "string", "enum": ["UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"]},

@@ -13,17 +13,19 @@ from serving.service.flags import ServerConfig
 from serving.service.line_log import LineLog, LineLogHandler, output_apart
 
 LOG = logging.getLogger("serving")
-GARBAGE_OBJECTS = 20000                        # between two looks for unreachable ones; Python's default is 700
+GARBAGE_OBJECTS = 20000  # between two looks for unreachable ones; Python's default is 700
 
 
 @contextlib.contextmanager
 def outputs_apart() -> Iterator[int]:
-    """While the block runs, logging never blocks on its reader, and the libraries' lines reach standard error alone.
+    """While the block runs, logging never blocks on its reader, and the libraries' lines reach standard
+    error alone.
 
     Gives the descriptor of standard output. To be entered before gRPC is imported.
     """
     errors = log_without_waiting()
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")    # else its core has lines to say of odd calls, which anybody may send
+    # else its core has lines to say of odd calls, which anybody may send
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with output_apart() as output:
             yield output
@@ -62,7 +64,8 @@ def connections_that_fit(config: ServerConfig) -> descriptors.MaxConnections:
     limit = descriptors.raise_limit()
     found = descriptors.share(limit, config.max_connections, config.max_grpc_connections)
     if found.rest < config.max_connections:
-        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors (ulimit -n); using %d and %d",
+        LOG.warning("--max_connections %d and --max_grpc_connections %d do not fit into %d descriptors "
+                    "(ulimit -n); using %d and %d",
                     config.max_connections, config.max_grpc_connections, limit, *found)
     return found
 
@@ -70,8 +73,9 @@ def connections_that_fit(config: ServerConfig) -> descriptors.MaxConnections:
 def look_for_less_garbage() -> None:
     """Has Python collect garbage less often, and only among objects made from now on.
 
-    The libraries are 170,000 objects: a full collection visits all of them, which stops everything for 70 ms, and comes more
-    often the more requests there are. What a request leaves behind is freed by reference counts.
+    The libraries are 170,000 objects: a full collection visits all of them, which stops everything for 70
+    ms, and comes more often the more requests there are. What a request leaves behind is freed by
+    reference counts.
     """
     gc.collect()
     gc.freeze()

@@ -1,4 +1,5 @@
-"""The warm-up records of a version that was loaded, asked of it: each as carefully as a request, since others wrote the file, too."""
+"""The warm-up records of a version that was loaded, asked of it: each as carefully as a request, since others
+wrote the file, too."""
 import os
 import sys
 from typing import Any, Tuple
@@ -21,11 +22,12 @@ _NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here m
 
 
 def replay(folder: str, model: SavedModel) -> None:
-    """Asks `model` what the records of its `folder`, if it has any, ask. Raises UserError for the first that cannot be answered."""
+    """Asks `model` what the records of its `folder`, if it has any, ask. Raises UserError for the first that
+    cannot be answered."""
     path = os.path.join(folder, warmup.FILE)
     if not os.path.exists(path):
         return
-    with open(path, "rb") as stream:           # not by TensorFlow, whose reader ends the process at a length of 2^40
+    with open(path, "rb") as stream:  # not by TensorFlow, whose reader ends the process at a length of 2^40
         for number, record in enumerate(read_frames(stream, path)):
             try:
                 _ask(model, record)
@@ -37,13 +39,15 @@ def _ask(model: SavedModel, record: bytes) -> None:
     name, inputs = _request_in(record)
     signature = model.signatures.get(name)
     if signature is None:
-        raise errors.invalid("the model has no signature %s, only %s" % (name, ", ".join(sorted(model.signatures))))
+        raise errors.invalid("the model has no signature %s, only %s"
+                             % (name, ", ".join(sorted(model.signatures))))
     check_arrays(signature, inputs, _NO_LIMITS)
     model.run(safe_inputs(inputs, signature, model.example_tensors), name)
 
 
 def _request_in(record: bytes) -> Tuple[str, Any]:
-    """Signature and inputs of a serialized PredictionLog; a request that names no signature means the default one."""
+    """Signature and inputs of a serialized PredictionLog; a request that names no signature means the
+    default one."""
     try:
         log = PredictionLog.FromString(record)
     except DecodeError:
@@ -53,5 +57,6 @@ def _request_in(record: bytes) -> Tuple[str, Any]:
         raise errors.invalid("wanted a predict_log or classify_log, got %s" % (kind or "none"))
     request = getattr(log, kind).request
     inputs = (messages.predict_inputs(request) if kind == "predict_log" else
-              {tf.saved_model.signature_constants.CLASSIFY_INPUTS: np.array(messages.serialized_examples(request), dtype=object)})
+              {tf.saved_model.signature_constants.CLASSIFY_INPUTS: np.array(
+                  messages.serialized_examples(request), dtype=object)})
     return request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs

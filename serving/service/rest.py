@@ -1,7 +1,9 @@
 """TensorFlow Serving's JSON ↔ arrays by name: the bodies of its REST interface.
 
-    {"instances": [{"text_a": "北京", "text_b": ""}]}      → {"predictions": [{"label": "1", "probabilities": [0.2, 0.8]}]}
-    {"inputs": {"text_a": ["北京"], "text_b": [""]}}       → {"outputs": {"label": ["1"], "probabilities": [[0.2, 0.8]]}}
+    {"instances": [{"text_a": "北京", "text_b": ""}]}      → {"predictions": [{"label": "1", "probabilities":
+                                                           [0.2, 0.8]}]}
+    {"inputs": {"text_a": ["北京"], "text_b": [""]}}       → {"outputs": {"label": ["1"], "probabilities":
+                                                           [[0.2, 0.8]]}}
     {"examples": [{"text_a": "北京"}]}                     → {"results": [[["0", 0.2], ["1", 0.8]]]}
 
 Bytes stand as {"b64": "…"}. All functions raise RequestError for what does not fit.
@@ -22,17 +24,19 @@ from serving.service import errors, limits, messages
 from serving.service.limits import Described, Limits
 from serving.service.messages import Arrays
 
-INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = "instances", "inputs", "examples", "context", "signature_name"
-MAX_DIMENSIONS = 32                            # NumPy's
-MAX_ID_INPUTS = 4                              # of a signature, with a token id for each position; ours have three
-FEW_OTHERS = 64                                # the request itself, the signature's name, …
-BYTES_SUFFIX = "_bytes"                        # outputs so named are bytes, others of type string are text
+INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = ("instances", "inputs", "examples", "context",
+                                                        "signature_name")
+MAX_DIMENSIONS = 32                     # NumPy's
+MAX_ID_INPUTS = 4                       # of a signature, with a token id for each position; ours have three
+FEW_OTHERS = 64                         # the request itself, the signature's name, …
+BYTES_SUFFIX = "_bytes"                 # outputs so named are bytes, others of type string are text
 _INTEGERS = (tf.int32.as_datatype_enum, tf.int64.as_datatype_enum)
 _STRING = tf.string.as_datatype_enum
 
 
 def parse(body: bytes, most: Limits) -> Dict[str, Any]:
-    """The JSON object that a request's body is. What a good one can hold at `most` bounds what is made of it."""
+    """The JSON object that a request's body is. What a good one can hold at `most` bounds what is made
+    of it."""
     numbers = most.max_batch_size * most.max_ids_length * MAX_ID_INPUTS
     others = most.max_fields + most.max_batch_size * (MAX_ID_INPUTS + 1) + FEW_OTHERS
     try:
@@ -57,9 +61,11 @@ def signature_name(request: Mapping[str, Any]) -> str:
 def predict_inputs(request: Mapping[str, Any], wanted: Mapping[str, Any], most: Limits) -> Arrays:
     """Arrays of a :predict request for a signature whose inputs, TensorInfos by name, are `wanted`."""
     if (INSTANCES in request) == (INPUTS in request):
-        raise errors.invalid("Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
-                             if INPUTS in request else "Missing 'inputs' or 'instances' key")
-    columns = _columns_of_rows(request[INSTANCES], wanted, most) if INSTANCES in request else _columns(request[INPUTS], wanted)
+        raise errors.invalid(
+            "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist"
+            if INPUTS in request else "Missing 'inputs' or 'instances' key")
+    columns = _columns_of_rows(request[INSTANCES], wanted,
+                               most) if INSTANCES in request else _columns(request[INPUTS], wanted)
     shapes = {name: _shape(name, column) for name, column in columns.items()}
     for name, shape in shapes.items():         # all of them, before the first is built
         limits.check_input(name, Described(wanted[name].dtype, shape), wanted[name], most)
@@ -85,7 +91,8 @@ def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
     """Serialized tf.Examples of a :classify request."""
     examples = request.get(EXAMPLES)
     if not isinstance(examples, list) or not examples:
-        raise errors.invalid("When method is classify, key 'examples' is expected and must be a list with an element")
+        raise errors.invalid("When method is classify, key 'examples' is expected and must be a list with "
+                             "an element")
     context = request.get(CONTEXT, {})
     limits.check_rows(len(examples), most)
     limits.check_fields(len(examples) * _fields_of(context) + sum(map(_fields_of, examples)), most)
@@ -135,21 +142,22 @@ def _columns_of_rows(rows: Any, wanted: Mapping[str, Any], most: Limits) -> Dict
         raise errors.invalid("'instances' must be all objects or all plain values")
     if not named[0]:
         if len(wanted) > 1:
-            raise errors.invalid("instances is a plain list, but expecting list of objects as multiple input tensors "
-                                 "required: %s" % ", ".join(sorted(wanted)))
+            raise errors.invalid("instances is a plain list, but expecting list of objects as multiple input "
+                                 "tensors required: %s" % ", ".join(sorted(wanted)))
         return {name: rows for name in wanted}
     for number, row in enumerate(rows):
         if row.keys() != wanted.keys():
-            raise errors.invalid("Failed to process element: %d of 'instances' list: its keys are %s, keys must be equal "
-                                 "to: %s" % (number, limits.some(sorted(row)), ",".join(sorted(wanted))))
+            raise errors.invalid("Failed to process element: %d of 'instances' list: its keys are %s, keys "
+                                 "must be equal to: %s"
+                                 % (number, limits.some(sorted(row)), ",".join(sorted(wanted))))
     return {name: [row[name] for row in rows] for name in wanted}
 
 
 def _columns(columns: Any, wanted: Mapping[str, Any]) -> Dict[str, Any]:
     if not isinstance(columns, dict) or _is_base64(columns):
         if len(wanted) > 1:
-            raise errors.invalid("inputs is a plain value/list, but expecting an object as multiple input tensors "
-                                 "required: %s" % ", ".join(sorted(wanted)))
+            raise errors.invalid("inputs is a plain value/list, but expecting an object as multiple input "
+                                 "tensors required: %s" % ", ".join(sorted(wanted)))
         return {name: columns for name in wanted}
     for name in wanted:
         if name not in columns:
@@ -173,7 +181,8 @@ def _array(name: str, value: Any, shape: List[int], dtype: int) -> np.ndarray:
     leaves = [value]
     for size in shape:
         if not all(isinstance(item, list) and len(item) == size for item in leaves):
-            raise errors.invalid("input %s: its lists must all have the shape %s of the first" % (name, shape))
+            raise errors.invalid("input %s: its lists must all have the shape %s of the first"
+                                 % (name, shape))
         leaves = [leaf for item in leaves for leaf in item]
     if dtype == _STRING:
         array = np.array([_bytes(name, leaf) for leaf in leaves], dtype=object)
@@ -194,7 +203,8 @@ def _bytes(name: str, value: Any) -> bytes:
     if isinstance(value, str):
         return value.encode("utf-8")
     if not _is_base64(value):
-        raise errors.invalid("input %s: JSON Value: %s is not of expected type: string" % (name, _kind(value)))
+        raise errors.invalid("input %s: JSON Value: %s is not of expected type: string"
+                             % (name, _kind(value)))
     try:
         return base64.b64decode(value["b64"], validate=True)
     except (binascii.Error, ValueError):
@@ -249,8 +259,10 @@ def _is_base64(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return {dict: "Object", list: "Array", str: "String", bool: "Bool", type(None): "Null"}.get(type(value), "Number")
+    return {dict: "Object", list: "Array", str: "String", bool: "Bool",
+            type(None): "Null"}.get(type(value), "Number")
 
 
 def _message(message: Any) -> Dict[str, Any]:
-    return json_format.MessageToDict(message, including_default_value_fields=True, preserving_proto_field_name=True)
+    return json_format.MessageToDict(message, including_default_value_fields=True,
+                                     preserving_proto_field_name=True)

@@ -25,7 +25,8 @@ from serving.service.versions import Versions
 
 
 def serve(config: ServerConfig, output: int) -> None:
-    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without a model.
+    """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without
+    a model.
 
     `output` is the descriptor of standard output.
     """
@@ -39,13 +40,15 @@ async def serve_until_told(config: ServerConfig, output: int) -> None:
     rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
     ending = set_by_signals()
     monitor = Monitor(config.access_log, output)
-    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor, config.load_timeout_seconds)
+    versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor,
+                        config.load_timeout_seconds)
     process.look_for_less_garbage()
     if not await unless_set(ending, versions.load_first()):
         return
     inference = Inference(versions, make_batcher(config, monitor), Limits(
         config.max_batch_size, config.max_text_bytes, config.max_ids_length, config.max_message_fields))
-    rest_app = HttpApp(inference, monitor, HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
+    rest_app = HttpApp(inference, monitor,
+                       HttpLimits(config.max_body_bytes, config.rest_api_timeout_in_ms / 1000),
                        browsers.own_names(config.allowed_hosts, config.host))
     inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
     rest_server = HttpServer(rest_app, rest_socket, inflight, connections.rest)
@@ -107,10 +110,11 @@ def make_batcher(config: ServerConfig, monitor: Monitor) -> Batcher:
     return Batcher(max_rows, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
 
 
-def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor, max_connections: int) -> GrpcServer:
+def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor,
+                     max_connections: int) -> GrpcServer:
     """Listens, but takes no call before it is started. Raises UserError for a port that is taken."""
     listening = process.bind(config.host, config.port, "port")
-    grpc.aio.init_grpc_aio()                   # else it shuts down when Python has already unloaded its modules
+    grpc.aio.init_grpc_aio()  # else it shuts down when Python has already unloaded its modules
     return GrpcServer(
         inference, monitor, listening,
         GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),
@@ -118,6 +122,7 @@ def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monito
 
 
 def address_line(config: ServerConfig, rest_socket: socket.socket, grpc_port: int) -> bytes:
-    host = "[%s]" % config.host if ":" in config.host else config.host     # an IPv6 address needs brackets before a port
+    # an IPv6 address needs brackets before a port
+    host = "[%s]" % config.host if ":" in config.host else config.host
     return ("Serving %s: REST and page at http://%s:%d, gRPC at %s:%d\n" % (
         config.model_name, host, rest_socket.getsockname()[1], host, grpc_port)).encode()

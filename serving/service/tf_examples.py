@@ -1,7 +1,8 @@
 """tf.Examples that others wrote → bytes that TensorFlow may be given.
 
-Its parser (tf.io.parse_example of 1.15) trusts that bytes are as libraries write them, and reads beyond the end of what is not:
-that ends the process. So an example is read by protocol buffers' own parser, and what was read is written anew.
+Its parser (tf.io.parse_example of 1.15) trusts that bytes are as libraries write them, and reads beyond the
+end of what is not: that ends the process. So an example is read by protocol buffers' own parser, and what was
+read is written anew.
 """
 from typing import Any, Container, Dict, Mapping, Type
 
@@ -14,7 +15,8 @@ from serving.service import errors
 
 
 def safe_inputs(inputs: Mapping[str, Any], signature: Any, example_tensors: Container[str]) -> Dict[str, Any]:
-    """Inputs of a SignatureDef; what goes to one of `example_tensors` (see SavedModel) as safe examples. They may get nothing else.
+    """Inputs of a SignatureDef; what goes to one of `example_tensors` (see SavedModel) as safe examples. They
+    may get nothing else.
 
     Raises RequestError for bytes that are no tf.Example.
     """
@@ -24,19 +26,22 @@ def safe_inputs(inputs: Mapping[str, Any], signature: Any, example_tensors: Cont
 
 
 def safe_example(serialized: bytes) -> bytes:
-    """The same features, as TensorFlow itself would write them. Of a name that comes twice, the last is taken.
+    """The same features, as TensorFlow itself would write them. Of a name that comes twice, the last
+    is taken.
 
     Raises RequestError for bytes that are no tf.Example.
     """
     found = _ExampleAsRead()
     try:
-        is_whole = found.MergeFromString(serialized) == len(serialized)    # not so where a group ends that has not begun
+        # not so where a group ends that has not begun
+        is_whole = found.MergeFromString(serialized) == len(serialized)
         features = {entry.key.decode("utf-8"): entry.value for entry in found.features.feature}
     except (DecodeError, UnicodeDecodeError):
         is_whole = False
     if not is_whole:
         raise errors.invalid("Could not parse example input of %d bytes" % len(serialized))
-    # A message that was read keeps what nobody understood of it, and in places where DiscardUnknownFields does not come.
+    # A message that was read keeps what nobody understood of it, and in places where DiscardUnknownFields
+    # does not come.
     safe = tf.train.Example()
     for name, feature in features.items():
         safe.features.feature[name].CopyFrom(feature)
@@ -49,19 +54,23 @@ def _class_as_read() -> Type[Message]:
 
     For the map itself, a name that is no UTF-8 would have a line written to standard error for each request.
     """
-    file = descriptor_pb2.FileDescriptorProto(name="serving/example_as_read.proto", package="serving", syntax="proto2",
+    file = descriptor_pb2.FileDescriptorProto(name="serving/example_as_read.proto", package="serving",
+                                              syntax="proto2",
                                               dependency=["tensorflow/core/example/feature.proto"])
-    for name, fields in (("EntryAsRead", [("key", "TYPE_BYTES", ""), ("value", "TYPE_MESSAGE", ".tensorflow.Feature")]),
+    for name, fields in (("EntryAsRead",
+                          [("key", "TYPE_BYTES", ""), ("value", "TYPE_MESSAGE", ".tensorflow.Feature")]),
                          ("FeaturesAsRead", [("feature", "TYPE_MESSAGE", ".serving.EntryAsRead")]),
                          ("ExampleAsRead", [("features", "TYPE_MESSAGE", ".serving.FeaturesAsRead")])):
         message = file.message_type.add(name=name)
         for number, (field, kind, of) in enumerate(fields, 1):
-            message.field.add(name=field, number=number, type_name=of or None, type=descriptor_pb2.FieldDescriptorProto.Type.Value(kind),
-                              label=descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED if field == "feature" else
-                              descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL)
+            message.field.add(name=field, number=number, type_name=of or None,
+                              type=descriptor_pb2.FieldDescriptorProto.Type.Value(kind),
+                              label=descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED if field == "feature"
+                              else descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL)
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.MessageFactory(pool).GetPrototype(pool.FindMessageTypeByName("serving.ExampleAsRead"))
+    return message_factory.MessageFactory(pool).GetPrototype(
+        pool.FindMessageTypeByName("serving.ExampleAsRead"))
 
 
 _ExampleAsRead: Any = _class_as_read()         # its fields are known at run time alone

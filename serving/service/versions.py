@@ -4,11 +4,12 @@
        │
        └──cannot be loaded──► END, until its files change
 
-A new version is loaded and warmed up beside the one that serves; then new requests go to it, and the old one is closed
-when its last request has been answered. A version that cannot be loaded changes nothing. When the newest is removed, the
-one before it serves again; when all are removed, the last one goes on serving.
+A new version is loaded and warmed up beside the one that serves; then new requests go to it, and the old one
+is closed when its last request has been answered. A version that cannot be loaded changes nothing. When the
+newest is removed, the one before it serves again; when all are removed, the last one goes on serving.
 
-Each access to the folder may hang for ever, on a dead mount say. So all of them are errands, given up when they are overdue.
+Each access to the folder may hang for ever, on a dead mount say. So all of them are errands, given up when
+they are overdue.
 """
 import asyncio
 import contextlib
@@ -35,13 +36,14 @@ LOG = logging.getLogger("serving")
 LOG.setLevel(logging.INFO)
 State = get_model_status_pb2.ModelVersionStatus.State
 STATES = State.keys()
-LOOK_SECONDS = 10.0                            # for the names in a folder, sizes and times: what takes longer hangs
-MAX_FILES = 10000                              # of a version, folders included; an exported one has eight
-MAX_HANGING = 32                               # abandoned threads; beyond them no folder is accessed
-MAX_HANGING_LOADS = 3                          # of one version, whose files may change again and again
-KEPT_STATUSES = 32                             # of versions that have ended
-UNSEEN = ""                                    # the fingerprint of files that nobody could look at
-KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+LOOK_SECONDS = 10.0                     # for the names in a folder, sizes and times: what takes longer hangs
+MAX_FILES = 10000                       # of a version, folders included; an exported one has eight
+MAX_HANGING = 32                        # abandoned threads; beyond them no folder is accessed
+MAX_HANGING_LOADS = 3                   # of one version, whose files may change again and again
+KEPT_STATUSES = 32                      # of versions that have ended
+UNSEEN = ""                             # the fingerprint of files that nobody could look at
+KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
+         stat.S_IFBLK: "a device"}
 
 
 class ServedVersion:
@@ -78,11 +80,14 @@ class Versions:
       load_seconds: how long loading a version, its warm-up included, and closing one may take.
     """
 
-    def __init__(self, base_path: str, name: str, load: Callable[[str], Any], monitor: Monitor, load_seconds: float) -> None:
+    def __init__(self, base_path: str, name: str, load: Callable[[str], Any], monitor: Monitor,
+                 load_seconds: float) -> None:
         self.name = name
-        self._base_path, self._load, self._monitor, self._load_seconds = base_path, load, monitor, load_seconds
+        self._base_path, self._load, self._monitor, self._load_seconds = (base_path, load, monitor,
+                                                                          load_seconds)
         self._serving: Optional[ServedVersion] = None
-        self._statuses: Dict[int, get_model_status_pb2.ModelVersionStatus] = {}    # ordered by their last change
+        self._statuses: Dict[int,
+                             get_model_status_pb2.ModelVersionStatus] = {}    # ordered by their last change
         self._broken: Dict[int, str] = {}      # the files' fingerprint when loading failed
         self._hanging: List[Tuple[Tuple[str, int], Errand[Any]]] = []
         self._draining: Set["asyncio.Future[None]"] = set()
@@ -94,7 +99,8 @@ class Versions:
                 reasons = ["version %d: %s" % (number, status.status.error_message)
                            for number, status in sorted(self._statuses.items())]
                 if not reasons:
-                    reasons = ["this is one version: name the folder that it lies in" if await self._is_one_version() else
+                    reasons = ["this is one version: name the folder that it lies in"
+                               if await self._is_one_version() else
                                "no exported model here: run python -m serving.export first"]
                 raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(reasons)))
 
@@ -106,7 +112,7 @@ class Versions:
                 await self.look()
             except asyncio.CancelledError:
                 raise
-            except Exception as error:         # the folder was removed while it was read, say: it may come back
+            except Exception as error:  # the folder was removed while it was read, say: it may come back
                 LOG.error("%s: %s", self._base_path, one_line(error))
 
     async def look(self) -> bool:
@@ -117,7 +123,8 @@ class Versions:
         if self._num_hanging("list") or self._num_hanging() >= MAX_HANGING:
             return False
         try:
-            folders = await self._run(("list", 0), LOOK_SECONDS, functools.partial(folders_in, self._base_path))
+            folders = await self._run(("list", 0), LOOK_SECONDS,
+                                      functools.partial(folders_in, self._base_path))
         except Overdue as error:
             raise UserError("--model_base_path: %s: looking into it %s" % (self._base_path, error))
         self._broken = {number: files for number, files in self._broken.items() if number in folders}
@@ -140,7 +147,8 @@ class Versions:
         serving = self._serving if spec.name == self.name else None
         if serving and (not names_version or spec.version.value == serving.number):
             return serving
-        wanted = "Specific(%s, %d)" % (spec.name, spec.version.value) if names_version else "Latest(%s)" % spec.name
+        wanted = "Specific(%s, %d)" % (spec.name,
+                                       spec.version.value) if names_version else "Latest(%s)" % spec.name
         raise RequestError(grpc.StatusCode.NOT_FOUND, "Servable not found for request: " + wanted)
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
@@ -153,7 +161,8 @@ class Versions:
             chosen = [statuses[spec.version.value]] if spec.version.value in statuses else []
             missing = "version %d" % spec.version.value
         if not chosen:
-            raise RequestError(grpc.StatusCode.NOT_FOUND, "Could not find %s of model %s" % (missing, spec.name))
+            raise RequestError(grpc.StatusCode.NOT_FOUND,
+                               "Could not find %s of model %s" % (missing, spec.name))
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=chosen)
 
     async def _look_at(self, number: int, folder: str) -> Optional[str]:
@@ -173,7 +182,8 @@ class Versions:
     async def _load_version(self, number: int, folder: str, files: str) -> None:
         self._set_state(number, State.LOADING)
         try:
-            model = await self._run(("load", number), self._load_seconds, functools.partial(self._load, folder),
+            model = await self._run(("load", number), self._load_seconds,
+                                    functools.partial(self._load, folder),
                                     functools.partial(_close_late, number))
         except asyncio.CancelledError:         # the server is shutting down
             raise
@@ -207,10 +217,10 @@ class Versions:
             await self._run(("close", old.number), self._load_seconds, old.model.close)
         except asyncio.CancelledError:
             raise
-        except Exception as error:             # its memory is lost, but nothing else
+        except Exception as error:      # its memory is lost, but nothing else
             reason = "closing it: %s" % one_line(error)
             LOG.error("version %d: %s", old.number, reason)
-        gc.collect()                           # graphs are full of cycles: else memory grows over the next versions
+        gc.collect()                    # graphs are full of cycles: else memory grows over the next versions
         if not self._serving or self._serving.number != old.number:    # it may serve again
             self._set_state(old.number, State.END, reason)
 
@@ -280,19 +290,21 @@ def folders_in(base_path: str) -> Dict[int, str]:
 def fingerprint(folder: str) -> Optional[str]:
     """Changes with the path, size or time of any file of a version; None when `folder` is no folder.
 
-    Raises UserError for a FIFO, socket or device, since opening it may hang, for files that are too large to be read at once,
-    and for more than MAX_FILES.
+    Raises UserError for a FIFO, socket or device, since opening it may hang, for files that are too large to
+    be read at once, and for more than MAX_FILES.
     """
     if not os.path.isdir(folder):
         return None
     found: List[Tuple[str, int, int]] = []
     unread, num_seen = [folder], 0
     while unread:
-        with contextlib.suppress(OSError), os.scandir(unread.pop()) as entries:        # removed meanwhile, or not readable
+        with contextlib.suppress(OSError), os.scandir(
+                unread.pop()) as entries:        # removed meanwhile, or not readable
             for entry in entries:
                 num_seen += 1
                 if num_seen > MAX_FILES:       # links to folders may form a loop
-                    raise UserError("%s: holds more than %d files, so it is no exported model" % (folder, MAX_FILES))
+                    raise UserError("%s: holds more than %d files, so it is no exported model"
+                                    % (folder, MAX_FILES))
                 with contextlib.suppress(OSError):
                     is_folder, size, time = _about(entry.path)
                     found.append((entry.path, size, time))
@@ -307,6 +319,7 @@ def _about(path: str) -> Tuple[bool, int, int]:
     if stat.S_ISDIR(found.st_mode):
         return True, 0, 0
     if not stat.S_ISREG(found.st_mode):
-        raise UserError("%s: must be a file, got %s" % (path, KINDS.get(stat.S_IFMT(found.st_mode), "something else")))
+        raise UserError("%s: must be a file, got %s"
+                        % (path, KINDS.get(stat.S_IFMT(found.st_mode), "something else")))
     require_size(path, found.st_size)
     return False, found.st_size, found.st_mtime_ns

@@ -12,7 +12,8 @@ SIZES = dict(vocab_size=37, hidden_size=16, num_hidden_layers=3, num_attention_h
 ZH = AlbertConfig(embedding_size=8, **SIZES)
 GOOGLE = AlbertConfig(embedding_size=8, num_hidden_groups=1, inner_group_num=1, **SIZES)
 
-# name: hidden_size, intermediate_size, heads, layers, dropout, family, ln_type, hidden groups, feed-forward groups
+# name: hidden_size, intermediate_size, heads, layers, dropout, family, ln_type, hidden groups,
+# feed-forward groups
 RELEASED = {
     "tiny": (312, 1248, 12, 4, 0.0, "albert_zh", "postln", None, 1),
     "base": (768, 3072, 12, 12, 0.0, "albert_zh", "postln", None, 1),
@@ -31,8 +32,9 @@ RELEASED = {
 def test_released_configs(name):
     hidden, intermediate, heads, layers, dropout, family, ln_type, groups, ffn_groups = RELEASED[name]
     config = load(name)
-    assert (config.hidden_size, config.intermediate_size, config.num_attention_heads, config.num_hidden_layers) == (
-        hidden, intermediate, heads, layers)
+    assert (config.hidden_size, config.intermediate_size, config.num_attention_heads,
+            config.num_hidden_layers) == (
+                hidden, intermediate, heads, layers)
     assert (config.family, config.ln_type or "postln", config.num_hidden_groups, config.num_ffn_groups) == (
         family, ln_type or "postln", groups, ffn_groups)
     assert (config.vocab_size, config.max_position_embeddings, config.type_vocab_size) == (21128, 512, 2)
@@ -67,7 +69,8 @@ def test_a_file_round_trip(tmp_path):
     (ZH, {"embedding_size": 0}, "embedding_size must be at least 1, got 0"),
     (ZH, {"hidden_size": 18}, "hidden_size must be a multiple of num_attention_heads, which is 4, got 18"),
     (ZH, {"hidden_dropout_prob": 1.0}, "hidden_dropout_prob must be in [0, 1), got 1.0"),
-    (ZH, {"attention_probs_dropout_prob": float("nan")}, "attention_probs_dropout_prob must be in [0, 1), got nan"),
+    (ZH, {"attention_probs_dropout_prob": float("nan")},
+     "attention_probs_dropout_prob must be in [0, 1), got nan"),
     (ZH, {"initializer_range": 0}, "initializer_range must be above 0 and finite, got 0"),
     (ZH, {"initializer_range": float("inf")}, "initializer_range must be above 0 and finite, got inf"),
     (ZH, {"hidden_act": "gelo"}, "hidden_act must be one of gelu, relu, swish, tanh, linear, got gelo"),
@@ -79,12 +82,14 @@ def test_a_file_round_trip(tmp_path):
     (ZH, {"hidden_act": 3}, "hidden_act must be a string, got 3"),
     (ZH, {"inner_group_num": 1}, "inner_group_num must be absent, since num_hidden_groups is absent, got 1"),
     (ZH, {"num_ffn_groups": 4}, "num_ffn_groups must be 1, since num_hidden_groups is absent, got 4"),
-    (ZH, {"embedding_size": None, "ln_type": "preln"}, "ln_type must be absent, since embedding_size is absent, got preln"),
-    (GOOGLE, {"embedding_size": None}, "embedding_size must be present, since num_hidden_groups is, got None"),
+    (ZH, {"embedding_size": None, "ln_type": "preln"},
+     "ln_type must be absent, since embedding_size is absent, got preln"),
+    (GOOGLE, {"embedding_size": None},
+     "embedding_size must be present, since num_hidden_groups is, got None"),
     (GOOGLE, {"ln_type": "preln"}, "ln_type must be absent, since num_hidden_groups is present, got preln"),
     (GOOGLE, {"num_ffn_groups": 5}, "hidden_size must be a multiple of num_ffn_groups, which is 5, got 16"),
-    (GOOGLE, {"num_ffn_groups": 16, "intermediate_size": 24}, "intermediate_size must be a multiple of num_ffn_groups, which is 16, got 24"),
-])
+    (GOOGLE, {"num_ffn_groups": 16, "intermediate_size": 24},
+     "intermediate_size must be a multiple of num_ffn_groups, which is 16, got 24"),])
 def test_bad_values(config, changes, message):
     with pytest.raises(ConfigError) as error:
         dataclasses.replace(config, **changes)
@@ -96,10 +101,12 @@ def test_bad_values(config, changes, message):
     (b"\xff", "not a JSON file in UTF-8: 'utf-8' codec can't decode byte 0xff"),
     (b"[" * 100000, "not a JSON file in UTF-8: maximum recursion depth exceeded"),
     (b"[1]", "must be a JSON object, got list"),
-    (b'{"hidden_sizes": 3}', "unknown field hidden_sizes; known are attention_probs_dropout_prob, embedding_size, "),
-    (b'{"vocab_size": 3}', "missing field hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, max_position_embeddings"),
-    (json.dumps(dict(ZH.to_dict(), hidden_size=18)).encode(), "hidden_size must be a multiple of num_attention_heads, which is 4, got 18"),
-])
+    (b'{"hidden_sizes": 3}',
+     "unknown field hidden_sizes; known are attention_probs_dropout_prob, embedding_size, "),
+    (b'{"vocab_size": 3}', "missing field hidden_size, num_hidden_layers, num_attention_heads, "
+     "intermediate_size, max_position_embeddings"),
+    (json.dumps(dict(ZH.to_dict(), hidden_size=18)).encode(),
+     "hidden_size must be a multiple of num_attention_heads, which is 4, got 18"),])
 def test_bad_files_are_named(tmp_path, content, message):
     path = tmp_path / "config.json"
     path.write_bytes(content)

@@ -2,9 +2,9 @@
 
   python test/benchmark/etl_memory.py --data 'corpus/*.txt' --megabytes 30 100 300
 
-Repeats the text until it has the size asked for, builds with dupe_factor 10 and two processes, and prints a row for
-each size: peak resident memory (sum over all processes, shared pages counted once each), the most disk that runs took, and
-all work at once, records, time.
+Repeats the text until it has the size asked for, builds with dupe_factor 10 and two processes, and prints a
+row for each size: peak resident memory (sum over all processes, shared pages counted once each), the most
+disk that runs took, and all work at once, records, time.
 """
 import argparse
 import glob
@@ -20,10 +20,12 @@ POLL_SECONDS = 0.5
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.path.join(ROOT, "etl", "sample", "*.txt"), help="text to repeat")
     parser.add_argument("--megabytes", type=int, nargs="+", default=[30, 100, 300])
-    parser.add_argument("--flags", default="--dupe_factor 10 --direct_num_workers 2", help="of etl.build_pretrain")
+    parser.add_argument("--flags", default="--dupe_factor 10 --direct_num_workers 2",
+                        help="of etl.build_pretrain")
     arguments = parser.parse_args()
     text = b"\n\n".join(open(path, "rb").read().strip(b"\n") for path in sorted(glob.glob(arguments.data)))
     print("etl.build_pretrain %s\n%8s %14s %12s %12s %12s %8s %8s" % (
@@ -40,12 +42,14 @@ def measure(text: bytes, megabytes: int, flags: str, folder: str) -> None:
             stream.write(text + b"\n\n")
     begin = time.time()
     log = open(os.path.join(folder, "log"), "w")
-    build = subprocess.Popen([sys.executable, "-m", "etl.build_pretrain", "--input_file", corpus, "--output_dir", out]
-                             + flags.split(), cwd=ROOT, stdout=log, stderr=log)
+    build = subprocess.Popen(
+        [sys.executable, "-m", "etl.build_pretrain", "--input_file", corpus, "--output_dir", out]
+        + flags.split(), cwd=ROOT, stdout=log, stderr=log)
     memory = work = runs = 0
     while build.poll() is None:
         memory, work = max(memory, tree_memory(build.pid)), max(work, folder_size(os.path.join(out, ".work")))
-        runs = max([runs] + [folder_size(path) for path in glob.glob(os.path.join(out, ".work", "*", "runs"))])
+        runs = max([runs] + [folder_size(path)
+                             for path in glob.glob(os.path.join(out, ".work", "*", "runs"))])
         time.sleep(POLL_SECONDS)
     if build.returncode:
         raise SystemExit(open(log.name).read()[-2000:])

@@ -1,10 +1,12 @@
-"""Text per second of the sample builder with one process and with two, beside a plain builder in the older tools' way.
+"""Text per second of the sample builder with one process and with two, beside a plain builder in the older
+tools' way.
 
   python test/benchmark/etl_speed.py --data 'corpus/*.txt' --megabytes 100 --rounds 3
 
-Repeats the text until it has the size asked for. Each round runs all builders one after another, so that its ratios are of the
-same machine; a row for each, with CPU seconds of all its processes beside the wall clock. The plain builder (plain_builder.py)
-holds everything in memory and gets --baseline_megabytes. Then where one process spends its CPU time, stage by stage.
+Repeats the text until it has the size asked for. Each round runs all builders one after another, so that its
+ratios are of the same machine; a row for each, with CPU seconds of all its processes beside the wall clock.
+The plain builder (plain_builder.py) holds everything in memory and gets --baseline_megabytes. Then where one
+process spends its CPU time, stage by stage.
 """
 import argparse
 import glob
@@ -40,7 +42,8 @@ class Rates(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=os.path.join(ROOT, "etl", "sample", "*.txt"), help="text to repeat")
     parser.add_argument("--vocab_file", default=albert_config.vocab_path(), help="WordPiece vocabulary")
     parser.add_argument("--megabytes", type=float, default=100, help="text for etl.build_pretrain")
@@ -55,7 +58,8 @@ def main() -> None:
         texts = {size: repeat(arguments.data, size, folder) for size in
                  {arguments.megabytes, arguments.baseline_megabytes, arguments.stage_megabytes}}
         for dupe_factor in arguments.dupe_factor:
-            compare(arguments, dupe_factor, texts[arguments.megabytes], texts[arguments.baseline_megabytes], folder)
+            compare(arguments, dupe_factor, texts[arguments.megabytes], texts[arguments.baseline_megabytes],
+                    folder)
         for dupe_factor in arguments.dupe_factor:
             account(arguments, dupe_factor, texts[arguments.stage_megabytes], folder)
 
@@ -72,13 +76,17 @@ def repeat(pattern: str, megabytes: float, folder: str) -> str:
                 return path
 
 
-def compare(arguments: argparse.Namespace, dupe_factor: int, text: str, baseline_text: str, folder: str) -> None:
-    common = ["--max_seq_length", str(arguments.max_seq_length), "--dupe_factor", str(dupe_factor), "--eval_fraction", "0"]
+def compare(arguments: argparse.Namespace, dupe_factor: int, text: str, baseline_text: str,
+            folder: str) -> None:
+    common = ["--max_seq_length", str(arguments.max_seq_length), "--dupe_factor", str(dupe_factor),
+              "--eval_fraction", "0"]
     print("\nmax_seq_length %d, dupe_factor %d\n%5s %-14s %8s %8s %8s %10s %12s %12s" % (
-        arguments.max_seq_length, dupe_factor, "round", "", "MB", "wall s", "CPU s", "KB/wall s", "times plain", "KB/CPU s"))
+        arguments.max_seq_length, dupe_factor, "round", "", "MB", "wall s", "CPU s", "KB/wall s",
+        "times plain", "KB/CPU s"))
     found: DefaultDict[str, List[Rates]] = defaultdict(list)
     for number in range(1, arguments.rounds + 1):
-        plain = [os.path.join(ROOT, "test", "benchmark", "plain_builder.py"), baseline_text, arguments.vocab_file,
+        plain = [os.path.join(ROOT, "test", "benchmark", "plain_builder.py"), baseline_text,
+                 arguments.vocab_file,
                  os.path.join(folder, "plain.tfrecord"), str(arguments.max_seq_length), str(dupe_factor)]
         found["plain"].append(row(number, "plain", plain, baseline_text))
         for workers, name in PROCESSES.items():
@@ -90,15 +98,16 @@ def compare(arguments: argparse.Namespace, dupe_factor: int, text: str, baseline
         print("%5d two processes against one: %.2f" % (number, two / one), flush=True)
     for name in PROCESSES.values():
         for unit in Rates._fields:
-            results.append(arguments.results, "etl_speed", "dupe_factor %d, %s" % (dupe_factor, name), "KB/%s-s" % unit, {
-                "plain": [getattr(rates, unit) for rates in found["plain"]],
-                results.OURS: [getattr(rates, unit) for rates in found[name]]})
+            results.append(arguments.results, "etl_speed", "dupe_factor %d, %s" % (dupe_factor, name),
+                           "KB/%s-s" % unit, {"plain": [getattr(rates, unit) for rates in found["plain"]],
+                                              results.OURS: [getattr(rates, unit) for rates in found[name]]})
 
 
 def row(number: int, name: str, command: list, text: str, baseline: float = 0.0) -> Rates:
     """Runs a Python command and prints its row."""
     begin, size = time.time(), os.path.getsize(text)
-    process = subprocess.Popen([sys.executable] + command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen([sys.executable] + command, cwd=ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT)
     seconds_of = {}
     while process.poll() is None:
         seconds_of.update(tree_seconds(process.pid))
@@ -108,8 +117,8 @@ def row(number: int, name: str, command: list, text: str, baseline: float = 0.0)
     wall, cpu = time.time() - begin, sum(seconds_of.values())
     rate = size / 1e3 / wall
     print("%5d %-14s %8.1f %8.1f %8.1f %10.0f %12s %12.0f" % (
-        number, name, size / 1e6, wall, cpu, rate, "%.1f" % (rate / baseline) if baseline else "", size / 1e3 / cpu),
-        flush=True)
+        number, name, size / 1e6, wall, cpu, rate, "%.1f" % (rate / baseline) if baseline else "",
+        size / 1e3 / cpu), flush=True)
     return Rates(rate, size / 1e3 / cpu)
 
 
@@ -123,7 +132,8 @@ def tree_seconds(root: int) -> dict:
         except OSError:
             continue
         process = int(path.split("/")[2])
-        parents[process], seconds[process] = int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        parents[process], seconds[process] = (int(fields[1]),
+                                              (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
     tree, grown = {root}, True
     while grown:
         below = {process for process, parent in parents.items() if parent in tree} - tree
@@ -133,7 +143,8 @@ def tree_seconds(root: int) -> dict:
 
 
 def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: str) -> None:
-    """CPU seconds of each stage in one process, on documents that are handed from stage to stage in memory."""
+    """CPU seconds of each stage in one process, on documents that are handed from stage to stage
+    in memory."""
     spent: Counter = Counter()
 
     def timed(stage, function, *rest):
@@ -143,16 +154,18 @@ def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: 
         return result
 
     config = InstanceConfig(max_seq_length=arguments.max_seq_length, dupe_factor=dupe_factor)
-    job = ChunkJob(os.path.join(folder, "stages-%d" % dupe_factor), TokenizerConfig(arguments.vocab_file), config,
-                   (("train", 4), ("eval", 1)), eval_fraction=0.0, word_share=0.04)    # as with 100 MB
+    job = ChunkJob(os.path.join(folder, "stages-%d" % dupe_factor), TokenizerConfig(arguments.vocab_file),
+                   config, (("train", 4), ("eval", 1)), eval_fraction=0.0, word_share=0.04)  # as with 100 MB
     worker, file_range = load_worker(job), FileRange(0, text, 0, os.path.getsize(text))
-    documents = [document for document in timed("read", list, read_documents(file_range)) if isinstance(document, Document)]
+    documents = [document for document in timed("read", list, read_documents(file_range))
+                 if isinstance(document, Document)]
     pairs, samples = [], 0
     for document in documents:
         timed("segment", worker.segmenter.word_offsets, "\n".join(document.sentences))
         timed("tokenize", worker.tokenizer.encode_sentences, document.sentences)
         tokenized = tokenize_document(document, worker.tokenizer, worker.segmenter)
-        pairs += timed("pack", list, segment_pairs(tokenized, dupe_factor, config, rng_for(1, document.offset)))
+        pairs += timed("pack", list, segment_pairs(tokenized, dupe_factor, config,
+                                                   rng_for(1, document.offset)))
         while len(pairs) >= SAMPLES_AT_ONCE:
             batch, pairs = pairs[:SAMPLES_AT_ONCE], pairs[SAMPLES_AT_ONCE:]
             seeds = rng_for(1, samples).integers(1 << 62, size=len(batch)).astype("<u8")
@@ -165,8 +178,10 @@ def account(arguments: argparse.Namespace, dupe_factor: int, text: str, folder: 
         timed("merge", write_shard, job.work_dir, {"train": 4}, True, shard)
     spent["write, count and the rest"] = spent["whole build of runs"] - parts
     megabytes = os.path.getsize(text) / 1e6
-    print("\nCPU seconds per MB of text, one process, dupe_factor %d, %.1f MB, %d samples" % (dupe_factor, megabytes, samples))
-    for stage in ("read", "segment", "tokenize", "pack", "mask", "encode", "write, count and the rest", "merge"):
+    print("\nCPU seconds per MB of text, one process, dupe_factor %d, %.1f MB, %d samples"
+          % (dupe_factor, megabytes, samples))
+    for stage in ("read", "segment", "tokenize", "pack", "mask", "encode", "write, count and the rest",
+                  "merge"):
         print("  %-28s %7.3f" % (stage, spent[stage] / megabytes))
     print("  %-28s %7.3f" % ("all", (spent["whole build of runs"] + spent["merge"]) / megabytes), flush=True)
 

@@ -1,12 +1,14 @@
-"""How time and memory grow with sequence length, batch, layers and vocabulary: a training step, and a classifier's answer.
+"""How time and memory grow with sequence length, batch, layers and vocabulary: a training step, and a
+classifier's answer.
 
   python test/benchmark/growth.py --config tiny --rounds 3
 
-One of the four at a time, the others as they are. Training is a step of `training_step.py`, inference an exported model's
-graph from ids. Each size has a process of its own; memory is the peak of its resident memory in the steps less what it held
-before the graph was built, so the weights are in. The processes of a table run one after the other, --rounds times over.
-Below each table stands the power law that fits it best, a · size^b by least squares of logarithms, and where it breaks:
-between which two sizes the exponent is further than 0.25 from b.
+One of the four at a time, the others as they are. Training is a step of `training_step.py`, inference an
+exported model's graph from ids. Each size has a process of its own; memory is the peak of its resident memory
+in the steps less what it held before the graph was built, so the weights are in. The processes of a table run
+one after the other, --rounds times over. Below each table stands the power law that fits it best, a · size^b
+by least squares of logarithms, and where it breaks: between which two sizes the exponent is further than 0.25
+from b.
 """
 import argparse
 import dataclasses
@@ -34,8 +36,8 @@ from estimator.weights.model_folder import ModelFolder
 from etl.text.tokenization import TokenizerConfig
 from serving.exporting import signatures
 
-AXES = {"length": (32, 64, 128, 256, 512, 1024), "batch": (1, 2, 4, 8, 16, 32), "layers": (1, 2, 4, 8, 16, 32),
-        "vocabulary": (1000, 4000, 16000, 64000, 256000)}
+AXES = {"length": (32, 64, 128, 256, 512, 1024), "batch": (1, 2, 4, 8, 16, 32),
+        "layers": (1, 2, 4, 8, 16, 32), "vocabulary": (1000, 4000, 16000, 64000, 256000)}
 WORK = ("training", "inference")
 BREAK = 0.25                                   # how far an exponent may be from the law's
 
@@ -48,7 +50,8 @@ class Cost(NamedTuple):
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", default="tiny", help="of the albert_zh family; the axes change it")
     parser.add_argument("--axes", nargs="+", default=list(AXES), choices=list(AXES))
     parser.add_argument("--base_length", type=int, default=128)
@@ -72,7 +75,8 @@ def grow(arguments: argparse.Namespace, work: str, axis: str) -> None:
         for size, costs in found.items():
             costs.append(measure_apart(arguments, work, axis, size))
     print("\n%s of %s against %s; else length %d, batch %d, %d threads; medians of %d" % (
-        work, arguments.config, axis, arguments.base_length, arguments.base_batch, arguments.threads, arguments.rounds))
+        work, arguments.config, axis, arguments.base_length, arguments.base_batch, arguments.threads,
+        arguments.rounds))
     print("%10s %10s %10s %10s %12s" % (axis, "wall ms", "CPU-ms", "MB", "examples/s"))
     medians = {size: Cost(*np.median(costs, axis=0)) for size, costs in found.items()}
     for size, cost in medians.items():
@@ -83,7 +87,8 @@ def grow(arguments: argparse.Namespace, work: str, axis: str) -> None:
             results.append(arguments.results, "growth, %s" % axis, "%s, %d" % (work, size), unit,
                            {results.OURS: [cost[column] for cost in found[size]]})
     for name, column in (("wall", 0), ("CPU", 1), ("memory", 2)):
-        print("  %-6s %s" % (name, describe_law(list(medians), [cost[column] for cost in medians.values()])), flush=True)
+        print("  %-6s %s" % (name, describe_law(list(medians), [cost[column] for cost in medians.values()])),
+              flush=True)
 
 
 def describe_law(sizes: Sequence[float], values: Sequence[float]) -> str:
@@ -99,7 +104,8 @@ def describe_law(sizes: Sequence[float], values: Sequence[float]) -> str:
 
 
 def measure_apart(*what: Any) -> Cost:
-    """In a process of its own, forked from this one, which has loaded TensorFlow but started nothing of it."""
+    """In a process of its own, forked from this one, which has loaded TensorFlow but started nothing
+    of it."""
     with futures.ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as process:
         return process.submit(measure, *what).result()
 
@@ -119,7 +125,7 @@ def measure(arguments: argparse.Namespace, work: str, axis: str, size: int) -> C
     before = megabytes("VmRSS")
     build = training_step.ours if work == "training" else infer
     step = training_step.make_step(flags, batch, lambda features: build(model, features))
-    with open("/proc/self/clear_refs", "w") as stream:         # forgets the peak of initialization; see proc(5)
+    with open("/proc/self/clear_refs", "w") as stream:  # forgets the peak of initialization; see proc(5)
         stream.write("5")
     step()                                     # prepares the session
     spent: List[Tuple[float, float]] = []
@@ -132,7 +138,8 @@ def measure(arguments: argparse.Namespace, work: str, axis: str, size: int) -> C
 
 def infer(model: AlbertConfig, features: Dict[str, tf.Tensor]) -> Any:
     """A classifier's answer, as a scalar and an operation."""
-    folder = ModelFolder(model, TokenizerConfig(albert_config.vocab_path()), model.max_position_embeddings, None, ("0", "1"))
+    folder = ModelFolder(model, TokenizerConfig(albert_config.vocab_path()), model.max_position_embeddings,
+                         None, ("0", "1"))
     answered = signatures.answer(folder, **{name: features[name] for name in signatures.IDS})
     return tf.reduce_sum(answered.probabilities), tf.no_op()
 

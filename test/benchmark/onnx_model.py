@@ -2,11 +2,11 @@
 
   onnx_model.py FOLDER THREADS    answers requests from standard input, a JSON object a line, until it ends
 
-FOLDER holds weights.npz, the variables of an albert_zh classifier under their own names, and config.json. Two models are
-made of them: `plain` of ONNX's standard operators, as an exporter writes them, and `fused` of the operators that
-onnxruntime's transformer optimizer puts in their place. Both run with all of the runtime's own graph optimizations.
-The first line says the version. A request is {"model", "input_ids", "input_mask", "segment_ids"}; the answer
-{"probabilities", "wall", "cpu"}, times in ms.
+FOLDER holds weights.npz, the variables of an albert_zh classifier under their own names, and config.json. Two
+models are made of them: `plain` of ONNX's standard operators, as an exporter writes them, and `fused` of the
+operators that onnxruntime's transformer optimizer puts in their place. Both run with all of the runtime's own
+graph optimizations. The first line says the version. A request is {"model", "input_ids", "input_mask",
+"segment_ids"}; the answer {"probabilities", "wall", "cpu"}, times in ms.
 """
 import json
 import os
@@ -44,14 +44,16 @@ class Graph:
 
     def joined_weights(self, names):
         """Side by side."""
-        return self.constant("+".join(names), np.concatenate([self._weights[name] for name in names], axis=-1))
+        return self.constant("+".join(names),
+                             np.concatenate([self._weights[name] for name in names], axis=-1))
 
     def dense(self, x, scope):
-        return self.add("Add", self.add("MatMul", x, self.weight(scope + "/kernel")), self.weight(scope + "/bias"))
+        return self.add("Add", self.add("MatMul", x, self.weight(scope + "/kernel")),
+                        self.weight(scope + "/bias"))
 
     def layer_norm(self, x, scope):
-        return self.add("LayerNormalization", x, self.weight(scope + "/gamma"), self.weight(scope + "/beta"), axis=-1,
-                        epsilon=EPSILON)
+        return self.add("LayerNormalization", x, self.weight(scope + "/gamma"), self.weight(scope + "/beta"),
+                        axis=-1, epsilon=EPSILON)
 
 
 def make_model(weights, config, fused):
@@ -60,7 +62,8 @@ def make_model(weights, config, fused):
     x = embed(graph)
     mask = "input_mask"
     if not fused:
-        away = graph.add("Sub", graph.constant("one", np.float32(1)), graph.add("Cast", mask, to=TensorProto.FLOAT))
+        away = graph.add("Sub", graph.constant("one", np.float32(1)),
+                         graph.add("Cast", mask, to=TensorProto.FLOAT))
         mask = graph.add("Mul", graph.add("Unsqueeze", away, graph.constant("axes", [1, 2])),
                          graph.constant("masked_score", np.float32(-10000)))
     layer = fused_layer if fused else plain_layer
@@ -86,7 +89,8 @@ def embed(graph):
     x = graph.add("MatMul", graph.add("Gather", graph.weight(scope + "word_embeddings"), "input_ids"),
                   graph.weight(scope + "word_embeddings_2"))
     length = graph.add("Gather", graph.add("Shape", "input_ids"), graph.constant("second", np.array([1])))
-    positions = graph.add("Slice", graph.weight(scope + "position_embeddings"), graph.constant("begin", np.array([0])), length)
+    positions = graph.add("Slice", graph.weight(scope + "position_embeddings"),
+                          graph.constant("begin", np.array([0])), length)
     x = graph.add("Add", x, graph.add("Gather", graph.weight(scope + "token_type_embeddings"), "segment_ids"))
     return graph.layer_norm(graph.add("Add", x, positions), scope + "LayerNorm")
 
@@ -109,7 +113,8 @@ def plain_layer(graph, x, mask, config, scope):
     attended = graph.dense(context, scope + "attention/output/dense")
     x = graph.layer_norm(graph.add("Add", attended, x), scope + "attention/output/LayerNorm")
     wide = graph.add("Gelu", graph.dense(x, scope + "intermediate/dense"), approximate="tanh")
-    return graph.layer_norm(graph.add("Add", graph.dense(wide, scope + "output/dense"), x), scope + "output/LayerNorm")
+    return graph.layer_norm(graph.add("Add", graph.dense(wide, scope + "output/dense"), x),
+                            scope + "output/LayerNorm")
 
 
 def fused_layer(graph, x, mask, config, scope):
@@ -119,13 +124,16 @@ def fused_layer(graph, x, mask, config, scope):
     def normalized_sum(x, skip, name):
         """Of the product `x`, its bias and `skip`."""
         norm = scope + name.replace("dense", "LayerNorm")
-        return graph.add("SkipLayerNormalization", x, skip, graph.weight(norm + "/gamma"), graph.weight(norm + "/beta"),
+        return graph.add("SkipLayerNormalization", x, skip, graph.weight(norm + "/gamma"),
+                         graph.weight(norm + "/beta"),
                          graph.weight(scope + name + "/bias"), domain=FUSED_DOMAIN, epsilon=EPSILON)
 
     names = [scope + "attention/self/" + name for name in ("query", "key", "value")]
     joined = [graph.joined_weights([name + "/" + part for name in names]) for part in ("kernel", "bias")]
-    context = graph.add("Attention", x, *joined, mask, domain=FUSED_DOMAIN, num_heads=config["num_attention_heads"])
-    x = normalized_sum(graph.add("MatMul", context, kernel("attention/output/dense")), x, "attention/output/dense")
+    context = graph.add("Attention", x, *joined, mask, domain=FUSED_DOMAIN,
+                        num_heads=config["num_attention_heads"])
+    x = normalized_sum(graph.add("MatMul", context, kernel("attention/output/dense")), x,
+                       "attention/output/dense")
     wide = graph.add("FastGelu", graph.add("MatMul", x, kernel("intermediate/dense")),
                      graph.weight(scope + "intermediate/dense/bias"), domain=FUSED_DOMAIN)
     return normalized_sum(graph.add("MatMul", wide, kernel("output/dense")), x, "output/dense")
@@ -143,7 +151,8 @@ def main(folder, threads):
     weights = dict(np.load(os.path.join(folder, "weights.npz")))
     with open(os.path.join(folder, "config.json")) as stream:
         config = json.load(stream)
-    sessions = {name: make_session(make_model(weights, config, name == "fused"), threads) for name in ("plain", "fused")}
+    sessions = {name: make_session(make_model(weights, config, name == "fused"), threads)
+                for name in ("plain", "fused")}
     print(json.dumps({"version": onnxruntime.__version__}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)

@@ -1,13 +1,15 @@
-"""An exported model against onnxruntime on the same weights and questions, in two processes that answer in turn.
+"""An exported model against onnxruntime on the same weights and questions, in two processes that answer
+in turn.
 
   python test/benchmark/onnx_speed.py --data dev.tsv --configs tiny base
 
-onnxruntime runs in an environment of its own (`make bench-onnx` sets it up) and gets its best: all graph optimizations, and
-two models, one of standard operators and one of its transformer optimizer's fused ones; the quicker of the two counts. Both
-sides get the same token ids, padded to the longest of the batch; ours answers from text, too. Weights are random. Each round
-gives every alternative several batches in a row; times are medians in ms of the rounds' medians, of the call alone, without
-what passes between the processes. "of its time" is ours divided by the quicker one's: below 1 ours is ahead. A
-difference of probabilities above 1e-4 ends with status 1.
+onnxruntime runs in an environment of its own (`make bench-onnx` sets it up) and gets its best: all graph
+optimizations, and two models, one of standard operators and one of its transformer optimizer's fused ones;
+the quicker of the two counts. Both sides get the same token ids, padded to the longest of the batch; ours
+answers from text, too. Weights are random. Each round gives every alternative several batches in a row; times
+are medians in ms of the rounds' medians, of the call alone, without what passes between the processes. "of
+its time" is ours divided by the quicker one's: below 1 ours is ahead. A difference of probabilities above
+1e-4 ends with status 1.
 """
 import argparse
 import dataclasses
@@ -40,13 +42,16 @@ Times = Dict[str, List[Tuple[float, float]]]   # (wall, CPU) of each round in ms
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"),
+                        help="questions in pairs")
     parser.add_argument("--configs", nargs="+", default=["tiny", "base"], help="of the albert_zh family")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 32])
     parser.add_argument("--rounds", type=int, default=3, help="of each batch size")
     parser.add_argument("--threads", type=int, default=1, help="within an operation, and operations at once")
-    parser.add_argument("--python", default=os.path.join(ROOT, ".venv-onnx", "bin", "python"), help="where onnxruntime is")
+    parser.add_argument("--python", default=os.path.join(ROOT, ".venv-onnx", "bin", "python"),
+                        help="where onnxruntime is")
     parser.add_argument("--results", help="file to add the rounds to, as JSON lines")
     arguments = parser.parse_args()
     if not os.path.exists(arguments.python):
@@ -58,13 +63,14 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             model = export_both(name, folder, arguments.threads)
             theirs = subprocess.Popen(
-                [arguments.python, os.path.join(ROOT, "test", "benchmark", "onnx_model.py"), folder, str(arguments.threads)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                [arguments.python, os.path.join(ROOT, "test", "benchmark", "onnx_model.py"), folder,
+                 str(arguments.threads)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             try:
                 version = json.loads(theirs.stdout.readline())["version"]
                 print("\n%s, %d thread(s), onnxruntime %s" % (name, arguments.threads, version))
                 print("%6s %7s %14s %14s %14s %18s %12s %8s %12s" % (
-                    "batch", "tokens", results.OURS, FROM_TEXT, *THEIRS, "of its time", "CPU", "difference"), flush=True)
+                    "batch", "tokens", results.OURS, FROM_TEXT, *THEIRS, "of its time", "CPU", "difference"),
+                      flush=True)
                 for batch_size in arguments.batch_sizes:
                     worst = max(worst, compare(arguments, name, model, theirs, questions, batch_size))
             finally:
@@ -74,11 +80,13 @@ def main() -> int:
 
 
 def export_both(name: str, folder: str, threads: int) -> SavedModel:
-    """A model of a shipped config as SavedModel, and its weights and config in `folder` for the other side."""
+    """A model of a shipped config as SavedModel, and its weights and config in `folder` for the
+    other side."""
     finetuned, versions = export_apart(name, folder)
     reader = tf.train.load_checkpoint(checkpoint_files.resolve(finetuned))
     names = reader.get_variable_to_shape_map()
-    np.savez(os.path.join(folder, "weights.npz"), **{variable: reader.get_tensor(variable) for variable in names})
+    np.savez(os.path.join(folder, "weights.npz"),
+             **{variable: reader.get_tensor(variable) for variable in names})
     with open(os.path.join(folder, "config.json"), "w") as stream:
         json.dump(dataclasses.asdict(model_folder.read(finetuned).config), stream)
     return SavedModel(os.path.join(versions, "1"), tf.ConfigProto(intra_op_parallelism_threads=threads,
@@ -98,14 +106,16 @@ def compare(arguments: argparse.Namespace, name: str, model: SavedModel, theirs:
     difference, tokens = 0.0, []
     for number in range(arguments.rounds):
         batches = [(texts, model.run(texts, "encode")) for texts in next_batches(taken, batch_size)]
-        found = {key: np.concatenate(values) for key, values in run_round(runs, batches, times, number).items()}
-        difference = max([difference] + [float(np.abs(values - found[results.OURS]).max()) for values in found.values()])
+        found = {key: np.concatenate(values)
+                 for key, values in run_round(runs, batches, times, number).items()}
+        difference = max([difference] + [float(np.abs(values - found[results.OURS]).max())
+                                         for values in found.values()])
         tokens += [count for _, ids in batches for count in ids["input_mask"].sum(axis=1).tolist()]
     medians = {key: np.median(spent, axis=0) for key, spent in times.items()}
     quicker = min(THEIRS, key=lambda key: medians[key][0])
     print("%6d %7.1f %14.2f %14.2f %14.2f %18.2f %12.2f %8.2f %12.1e" % (
-        batch_size, np.mean(tokens), *(spent[0] for spent in medians.values()), *medians[results.OURS] / medians[quicker],
-        difference), flush=True)
+        batch_size, np.mean(tokens), *(spent[0] for spent in medians.values()),
+        *medians[results.OURS] / medians[quicker], difference), flush=True)
     for column, unit in enumerate(("ms", "CPU-ms")):
         rounds = {key: [spent[column] for spent in times[key]] for key in (*THEIRS, FROM_TEXT, results.OURS)}
         results.append(arguments.results, "onnx_speed", "%s, batch %d" % (name, batch_size), unit, rounds)

@@ -1,7 +1,9 @@
 """The baseline of etl_speed.py: a sample builder in the way of the older tools, plain Python in one process.
 
-All documents are held in memory as lists of token strings; jieba segments every sentence again for each duplicate, and its
-words are found again among the tokens, the longest first, up to three; tokens inside a word are marked by ##; samples are tf.train.Examples, shuffled in memory and written by TensorFlow. Settings are those of etl.build_pretrain.
+All documents are held in memory as lists of token strings; jieba segments every sentence again for each
+duplicate, and its words are found again among the tokens, the longest first, up to three; tokens inside a
+word are marked by ##; samples are tf.train.Examples, shuffled in memory and written by TensorFlow. Settings
+are those of etl.build_pretrain.
 
   python test/benchmark/plain_builder.py corpus.txt vocab.txt samples.tfrecord 512 10
 """
@@ -177,7 +179,8 @@ def serialize(instance, vocab, max_seq_length):
     features["segment_ids"] = int_feature(segment_ids + padding)
     features["masked_lm_positions"] = int_feature([index for index, _ in masked] + slots)
     features["masked_lm_ids"] = int_feature([vocab[label] for _, label in masked] + slots)
-    features["masked_lm_weights"] = tf.train.Feature(float_list=tf.train.FloatList(value=[1.0] * len(masked) + slots))
+    features["masked_lm_weights"] = tf.train.Feature(
+        float_list=tf.train.FloatList(value=[1.0] * len(masked) + slots))
     features["next_sentence_labels"] = int_feature([int(is_swapped)])
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 

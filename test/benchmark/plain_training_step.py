@@ -1,7 +1,8 @@
-"""A pretraining step in the older tools' way, as the baseline of `training_step.py`; the same variables as ours.
+"""A pretraining step in the older tools' way, as the baseline of `training_step.py`; the same variables
+as ours.
 
-Every layer at every position, 4-D attention with transposes, segments looked up and labels picked by one-hot products,
-gelu and LAMB from primitive ops, a variable at a time.
+Every layer at every position, 4-D attention with transposes, segments looked up and labels picked by one-hot
+products, gelu and LAMB from primitive ops, a variable at a time.
 """
 import math
 from typing import Mapping
@@ -25,7 +26,8 @@ def training_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor]) -> tf
             types = _variable(config, "token_type_embeddings", [config.type_vocab_size, config.hidden_size])
             one_hot = tf.one_hot(tf.reshape(segments, [-1]), config.type_vocab_size)
             x += tf.reshape(tf.matmul(one_hot, types), [batch, length, config.hidden_size])
-            positions = _variable(config, "position_embeddings", [config.max_position_embeddings, config.hidden_size])
+            positions = _variable(config, "position_embeddings",
+                                  [config.max_position_embeddings, config.hidden_size])
             x = _layer_norm(x + tf.slice(positions, [0, 0], [length, -1])[tf.newaxis])
         attention_mask = tf.ones([batch, length, 1]) * tf.cast(mask[:, tf.newaxis, :], tf.float32)
         with tf.variable_scope("encoder"):
@@ -34,8 +36,10 @@ def training_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor]) -> tf
                 with tf.variable_scope("layer_shared", reuse=tf.AUTO_REUSE):
                     x = _layer(config, x, attention_mask, batch, length)
         sequence = tf.reshape(x, [batch, length, config.hidden_size])
-        pooled = tf.layers.dense(tf.squeeze(sequence[:, 0:1, :], axis=1), config.hidden_size, tf.tanh, name="pooler/dense")
-    return _masked_lm_loss(config, features, sequence, table, projection) + _order_loss(config, features, pooled)
+        pooled = tf.layers.dense(tf.squeeze(sequence[:, 0:1, :], axis=1), config.hidden_size, tf.tanh,
+                                 name="pooler/dense")
+    return _masked_lm_loss(config, features, sequence, table,
+                           projection) + _order_loss(config, features, pooled)
 
 
 def lamb_step(loss: tf.Tensor, learning_rate: tf.Tensor) -> tf.Operation:
@@ -45,8 +49,8 @@ def lamb_step(loss: tf.Tensor, learning_rate: tf.Tensor) -> tf.Operation:
     updates = []
     for grad, variable in zip(grads, variables):
         name = variable.op.name
-        m, v = (tf.get_variable(name + "/lamb_" + slot, variable.shape, trainable=False, initializer=tf.zeros_initializer())
-                for slot in ("m", "v"))
+        m, v = (tf.get_variable(name + "/lamb_" + slot, variable.shape, trainable=False,
+                                initializer=tf.zeros_initializer()) for slot in ("m", "v"))
         next_m = tf.multiply(0.9, m) + tf.multiply(0.1, grad)
         next_v = tf.multiply(0.999, v) + tf.multiply(0.001, tf.square(grad))
         update = next_m / (tf.sqrt(next_v) + 1e-6)
@@ -54,17 +58,20 @@ def lamb_step(loss: tf.Tensor, learning_rate: tf.Tensor) -> tf.Operation:
             update += 0.01 * variable
         w_norm, g_norm = tf.norm(variable, ord=2), tf.norm(update, ord=2)
         ratio = tf.where(tf.greater(w_norm, 0), tf.where(tf.greater(g_norm, 0), w_norm / g_norm, 1.0), 1.0)
-        updates += [variable.assign(variable - ratio * learning_rate * update), m.assign(next_m), v.assign(next_v)]
+        updates += [variable.assign(variable - ratio * learning_rate * update), m.assign(next_m),
+                    v.assign(next_v)]
     step = tf.train.get_or_create_global_step()
     return tf.group(*updates, step.assign(step + 1))
 
 
-def _layer(config: AlbertConfig, x: tf.Tensor, attention_mask: tf.Tensor, batch: int, length: int) -> tf.Tensor:
+def _layer(config: AlbertConfig, x: tf.Tensor, attention_mask: tf.Tensor, batch: int,
+           length: int) -> tf.Tensor:
     heads, size = config.num_attention_heads, config.hidden_size // config.num_attention_heads
     with tf.variable_scope("attention"):
         with tf.variable_scope("self"):
             query, key, value = (
-                tf.transpose(tf.reshape(_dense(config, x, config.hidden_size, name), [batch, length, heads, size]), [0, 2, 1, 3])
+                tf.transpose(tf.reshape(_dense(config, x, config.hidden_size, name),
+                                        [batch, length, heads, size]), [0, 2, 1, 3])
                 for name in ("query", "key", "value"))
             scores = tf.multiply(tf.matmul(query, key, transpose_b=True), 1.0 / math.sqrt(float(size)))
             scores += (1.0 - tf.expand_dims(attention_mask, axis=[1])) * -10000.0
@@ -78,8 +85,8 @@ def _layer(config: AlbertConfig, x: tf.Tensor, attention_mask: tf.Tensor, batch:
         return _layer_norm(_dense(config, wide, config.hidden_size, "dense") + attended)
 
 
-def _masked_lm_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor], sequence: tf.Tensor, table: tf.Variable,
-                    projection: tf.Variable) -> tf.Tensor:
+def _masked_lm_loss(config: AlbertConfig, features: Mapping[str, tf.Tensor], sequence: tf.Tensor,
+                    table: tf.Variable, projection: tf.Variable) -> tf.Tensor:
     batch, length, _ = sequence.shape.as_list()
     positions = tf.reshape(features["masked_lm_positions"] + tf.range(batch)[:, tf.newaxis] * length, [-1])
     x = tf.gather(tf.reshape(sequence, [-1, config.hidden_size]), positions)

@@ -14,10 +14,12 @@ class Result(NamedTuple):
     rounds: Mapping[str, Sequence[float]]      # by alternative
 
 
-def append(path: Optional[str], benchmark: str, what: str, unit: str, rounds: Mapping[str, Sequence[float]]) -> None:
+def append(path: Optional[str], benchmark: str, what: str, unit: str,
+           rounds: Mapping[str, Sequence[float]]) -> None:
     """Adds a line to the file; without one it does nothing, so that a script runs by itself, too."""
     if path:
-        result = Result(benchmark, what, unit, {name: [float(value) for value in values] for name, values in rounds.items()})
+        result = Result(benchmark, what, unit,
+                        {name: [float(value) for value in values] for name, values in rounds.items()})
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(result._asdict(), ensure_ascii=False) + "\n")
 

@@ -1,4 +1,5 @@
-"""Do both segmenters find the same words in a text? Prints a row for each file; ends with status 1 at the first difference.
+"""Do both segmenters find the same words in a text? Prints a row for each file; ends with status 1 at the
+first difference.
 
   python test/benchmark/segmenters.py --data 'corpus/*.txt'
 """
@@ -18,8 +19,10 @@ LINES_AT_ONCE = 50
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(ROOT, "etl", "sample", "*.txt"), help="text; ** for folders")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "etl", "sample", "*.txt"),
+                        help="text; ** for folders")
     data = parser.parse_args().data
     segmenters = Segmenter(), FastSegmenter()
     print("%-40s %12s %14s %14s" % ("file", "words", "jieba MB/CPU s", "fast MB/CPU s"))
@@ -37,8 +40,8 @@ def main() -> None:
                     raise SystemExit("%s: words differ at %r" % (path, text[max(0, at - 10):at + 10]))
                 words += len(found[0])
         megabytes = os.path.getsize(path) / 1e6
-        print("%-40s %12d %14.2f %14.2f" % (os.path.basename(path), words, *(megabytes / spent for spent in seconds)),
-              flush=True)
+        print("%-40s %12d %14.2f %14.2f"
+              % (os.path.basename(path), words, *(megabytes / spent for spent in seconds)), flush=True)
 
 
 if __name__ == "__main__":

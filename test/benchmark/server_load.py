@@ -1,12 +1,15 @@
-"""Load on the server, from a generator in a process of its own, over loopback, with questions of a file in random order.
+"""Load on the server, from a generator in a process of its own, over loopback, with questions of a file in
+random order.
 
   python test/benchmark/server_load.py --data dev.tsv --config tiny
 
-1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against three servers in turns: ours, the
-   same without batching, where each request runs when it comes, as in TensorFlow Serving without it, and one that runs requests
-   one after the other with TensorFlow's own setting of threads, as a process around Session.run does.
+1. Closed loop: 1, 8, 32, 128 clients, each asking one question after the other, against three servers in
+   turns: ours, the same without batching, where each request runs when it comes, as in TensorFlow Serving
+   without it, and one that runs requests one after the other with TensorFlow's own setting of threads, as a
+   process around Session.run does.
 2. Open loop at 80 % of that capacity for --soak_seconds: errors, latency, the server's memory.
-3. Open loop at 3 times the capacity: how many are answered, how quickly the rest is refused, and how it is afterwards.
+3. Open loop at 3 times the capacity: how many are answered, how quickly the rest is refused, and how it
+   is afterwards.
 
 Weights are random: they do not change the time. Everything ends by itself.
 """
@@ -37,11 +40,13 @@ ROUNDS = 3
 MAX_CONNECTIONS = 512                          # of the open loop
 MODEL_NAME = "albert"
 SERVERS = {"batching": (), "as they come": ("--enable_batching", "false"), "one by one": (
-    "--max_batch_size", "1", "--max_enqueued_batches", "256", "--num_batch_threads", "1", "--tensorflow_intra_op_parallelism", "0")}
+    "--max_batch_size", "1", "--max_enqueued_batches", "256", "--num_batch_threads", "1",
+    "--tensorflow_intra_op_parallelism", "0")}
 
 
 class Load(NamedTuple):
-    """What became of the requests of one run: (status, seconds) of each; 0 for those that no connection was free for."""
+    """What became of the requests of one run: (status, seconds) of each; 0 for those that no connection was
+    free for."""
     seconds: float
     answers: List[Tuple[int, float]]
 
@@ -55,14 +60,18 @@ class Load(NamedTuple):
 
     def describe(self) -> str:
         counts = collections.Counter(status for status, _ in self.answers)
-        text = "%7.1f answers/s, p50 %7.1f ms, p99 %7.1f ms" % (self.rate(), *np.percentile(self.latencies(200), [50, 99]))
-        others = ", ".join("%d × %s" % (count, status) for status, count in sorted(counts.items()) if status != 200)
+        text = "%7.1f answers/s, p50 %7.1f ms, p99 %7.1f ms" % (self.rate(),
+                                                                *np.percentile(self.latencies(200), [50, 99]))
+        others = ", ".join("%d × %s" % (count, status)
+                           for status, count in sorted(counts.items()) if status != 200)
         return text + ("; " + others if others else "")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"),
+                        help="questions in pairs")
     parser.add_argument("--config", default="tiny", help="of the model")
     parser.add_argument("--seconds", type=float, default=5, help="of each closed-loop round")
     parser.add_argument("--soak_seconds", type=float, default=600)
@@ -89,7 +98,8 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
     capacity = 0.0
     print("%s, %d questions, closed loop, medians of %d rounds of %g s" % (
         arguments.config, len(bodies), ROUNDS, arguments.seconds))
-    print("%8s %-18s %10s %8s %8s %18s %12s" % ("clients", "server", "answers/s", "p50 ms", "p99 ms", "batching's rate", "its p99"))
+    print("%8s %-18s %10s %8s %8s %18s %12s" % ("clients", "server", "answers/s", "p50 ms", "p99 ms",
+                                                "batching's rate", "its p99"))
     for clients in CLIENTS:
         rounds: List[List[List[float]]] = [[] for _ in servers]
         for _ in range(ROUNDS):
@@ -113,8 +123,9 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
     memory = batched.memory()
     soak = await open_loop(batched.port, bodies, 0.8 * capacity, arguments.soak_seconds, batched)
     print("open loop, 80 %% of %.1f/s, %g s: %s" % (capacity, arguments.soak_seconds, soak.describe()))
-    print("  memory before %.0f MB; then %s" % (memory, " ".join("%.0f" % value for value in batched.memories)), flush=True)
-    cpu = batched.cpu_seconds()                # anew, just before: other work on a shared machine comes and goes
+    print("  memory before %.0f MB; then %s"
+          % (memory, " ".join("%.0f" % value for value in batched.memories)), flush=True)
+    cpu = batched.cpu_seconds()  # anew, just before: other work on a shared machine comes and goes
     alone = await closed_loop(batched.port, bodies, 32, arguments.seconds)
     per_cpu_second, capacity = len(alone.latencies(200)) / (batched.cpu_seconds() - cpu), alone.rate()
     cpu = batched.cpu_seconds()
@@ -123,8 +134,9 @@ async def measure(servers: List["Server"], bodies: List[bytes], arguments: Any) 
     print("open loop, 3 × %.1f/s, %g s: %s" % (capacity, arguments.overload_seconds, overload.describe()))
     print("  %.0f %% of capacity; refused within p50 %.1f ms, p99 %.1f ms" % (
         100 * overload.rate() / capacity, *np.percentile(overload.latencies(503), [50, 99])))
-    print("  the server had %.2f cores, the generator, beside it, the rest; answers for each CPU-second of the server: %.0f, at 32 "
-          "clients %.0f" % (cpu / overload.seconds, len(overload.latencies(200)) / cpu, per_cpu_second))
+    print("  the server had %.2f cores, the generator, beside it, the rest; answers for each CPU-second of "
+          "the server: %.0f, at 32 clients %.0f" % (cpu / overload.seconds,
+                                                    len(overload.latencies(200)) / cpu, per_cpu_second))
     after = await closed_loop(batched.port, bodies, 1, 5)
     print("one client right after: %s" % after.describe(), flush=True)
 
@@ -134,8 +146,9 @@ class Server:
 
     def __init__(self, folder: str, *flags: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", "--model_base_path", os.path.join(folder, "export"), "--port", "0",
-             "--rest_api_port", "0", "--access_log", "false", *flags], cwd=ROOT, stdout=subprocess.PIPE)
+            [sys.executable, "-m", "serving.server", "--model_base_path", os.path.join(folder, "export"),
+             "--port", "0", "--rest_api_port", "0", "--access_log", "false", *flags],
+            cwd=ROOT, stdout=subprocess.PIPE)
         self.port = int(re.search(rb"http://127\.0\.0\.1:(\d+)", self._process.stdout.readline()).group(1))
         self.memories: List[float] = []
 
@@ -147,7 +160,8 @@ class Server:
         return self._metric(b"process_cpu_seconds_total")
 
     def _metric(self, name: bytes) -> float:
-        with urllib.request.urlopen("http://127.0.0.1:%d/monitoring/prometheus/metrics" % self.port) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:%d/monitoring/prometheus/metrics"
+                                    % self.port) as answer:
             return float(re.search(rb"^%s (\S+)" % name, answer.read(), re.M).group(1))
 
     def stop(self) -> None:
@@ -156,8 +170,8 @@ class Server:
 
 
 class Connection(asyncio.Protocol):
-    """One kept-alive connection, one request at a time. No streams and no task for each request: the generator shares the
-    server's machine, and what it takes the server does not have."""
+    """One kept-alive connection, one request at a time. No streams and no task for each request: the
+    generator shares the server's machine, and what it takes the server does not have."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -211,7 +225,8 @@ async def closed_loop(port: int, bodies: List[bytes], clients: int, seconds: flo
 
 
 async def open_loop(port: int, bodies: List[bytes], rate: float, seconds: float, watched: Any = None) -> Load:
-    """Asks at random times, `rate` a second, whether or not the server keeps up; the memory of `watched` 20 times."""
+    """Asks at random times, `rate` a second, whether or not the server keeps up; the memory of `watched`
+    20 times."""
     rng = random.Random(0)
     answers: List[Tuple[int, float]] = []
     free: List[Connection] = []
@@ -259,8 +274,10 @@ def read_bodies(path: str) -> List[bytes]:
     found = []
     for row in rows:
         if len(row) > 1 and row[0] != "text_a":
-            body = json.dumps({"instances": [{"text_a": row[0], "text_b": row[1]}]}, ensure_ascii=False).encode("utf-8")
-            found.append(b"POST /v1/models/%s:predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+            body = json.dumps({"instances": [{"text_a": row[0], "text_b": row[1]}]},
+                              ensure_ascii=False).encode("utf-8")
+            found.append(b"POST /v1/models/%s:predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: "
+                         b"application/json\r\n"
                          b"content-length: %d\r\n\r\n%s" % (MODEL_NAME.encode(), len(body), body))
     return found
 

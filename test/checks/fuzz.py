@@ -1,14 +1,16 @@
 """A running server under requests that are nearly right: JSON bodies, tf.Examples and gRPC messages, mutated.
 
-  python test/checks/fuzz.py                              # 100,000 bodies, 80,000 tf.Examples, 30,000 gRPC messages
+  python test/checks/fuzz.py                              # 100,000 bodies, 80,000 tf.Examples, 30,000
+                                                          gRPC messages
   python test/checks/fuzz.py --seed 7 --bodies 1000       # others, and fewer
   python test/checks/fuzz.py --only example-123           # some of them again
 
-Each must get an answer that blames the caller, or a right one; the server must live, be ready afterwards, give the same answer to a
-good request as before, and its log must hold no traceback. What falls is written to output/check_fuzz/, to be sent again.
+Each must get an answer that blames the caller, or a right one; the server must live, be ready afterwards,
+give the same answer to a good request as before, and its log must hold no traceback. What falls is written to
+output/check_fuzz/, to be sent again.
 
-Memory may peak at MEMORY_MB more than before: IN_FLIGHT requests at once, of at most 512 KiB each (`mutations.MAX_BYTES`), of which
-JSON's worst, empty lists, becomes 20 times as much when parsed.
+Memory may peak at MEMORY_MB more than before: IN_FLIGHT requests at once, of at most 512 KiB each
+(`mutations.MAX_BYTES`), of which JSON's worst, empty lists, becomes 20 times as much when parsed.
 """
 import argparse
 import asyncio
@@ -30,8 +32,8 @@ import grpc
 import tensorflow.compat.v1 as tf
 from google.protobuf import wrappers_pb2
 from grpc_health.v1 import health_pb2
-from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
-                                     model_management_pb2, predict_pb2, regression_pb2)
+from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2,
+                                     inference_pb2, model_management_pb2, predict_pb2, regression_pb2)
 
 import mutations
 from target import Outcome, Server
@@ -40,10 +42,11 @@ FOLDER = os.path.join(ROOT, "output", "check_fuzz")
 CONNECTIONS = 8                                # of REST; and as many calls at once of gRPC
 IN_FLIGHT = 2 * CONNECTIONS
 MEMORY_MB = 20 * IN_FLIGHT * mutations.MAX_BYTES / 2 ** 20 + 96        # and what a heap in pieces takes
-SECONDS = 60                                   # for an answer
-MAX_FAILURES = 20                              # written; a server that falls so often need not be asked further
+SECONDS = 60                                # for an answer
+MAX_FAILURES = 20                           # written; a server that falls so often need not be asked further
 ALLOWED_HTTP = {200, 400, 403, 404, 405, 408, 411, 413, 414, 415, 421, 422, 429, 431, 501, 503}
-ALLOWED_GRPC = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "OUT_OF_RANGE"}
+ALLOWED_GRPC = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED",
+                "FAILED_PRECONDITION", "OUT_OF_RANGE"}
 ANY_BYTES = "a whole request, whose head may be such that no answer is due"
 PREDICT, CLASSIFY = "/v1/models/albert:predict", "/v1/models/albert:classify"
 TEXTS = {"text_a": "手机没信号怎么办", "text_b": "北京"}
@@ -55,7 +58,8 @@ Case = Tuple[str, bytes, bool]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bodies", type=int, default=100000)
     parser.add_argument("--examples", type=int, default=80000)
     parser.add_argument("--messages", type=int, default=30000)
@@ -63,8 +67,9 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", help="cases, as their files in output/check_fuzz/ are named")
     arguments = parser.parse_args()
     os.makedirs(FOLDER, exist_ok=True)
-    cases = [("%s-%d" % (kind, number)) for kind, count in (("body", arguments.bodies), ("example", arguments.examples),
-                                                            ("message", arguments.messages)) for number in range(count)]
+    cases = [("%s-%d" % (kind, number))
+             for kind, count in (("body", arguments.bodies), ("example", arguments.examples),
+                                 ("message", arguments.messages)) for number in range(count)]
     if arguments.only:
         cases = arguments.only
     random.Random(arguments.seed).shuffle(cases)   # so that what is in flight together is of all kinds
@@ -96,17 +101,21 @@ class Fuzz:
         print("%d requests in %.0f s, %.0f a second: %s" % (self._next, spent, self._next / spent, ", ".join(
             "%s %d" % item for item in sorted(self._answers.items()))))
         alive = self._server.is_alive()
-        outcome.tell("the server lives", alive, "" if alive else "ended with %s; one of %s did it: send each by --only" % (
-            self._server.process.poll(), ", ".join(sorted(self._in_flight) or self._failures)))
+        outcome.tell("the server lives", alive,
+                     "" if alive else "ended with %s; one of %s did it: send each by --only" % (
+                         self._server.process.poll(), ", ".join(sorted(self._in_flight) or self._failures)))
         outcome.tell("every answer is one for the caller", not self._failures,
-                     "%d others%s" % (len(self._failures), "".join("\n      " + text for text in self._failures[:MAX_FAILURES])))
+                     "%d others%s" % (len(self._failures),
+                                      "".join("\n      " + text for text in self._failures[:MAX_FAILURES])))
         if alive:
             outcome.tell("ready afterwards", self._server.is_ready())
             now = ask_good(self._server)
-            outcome.tell("the same answer as before", same(good, now), "" if same(good, now) else "%s, before %s" % (now, good))
+            outcome.tell("the same answer as before", same(good, now),
+                         "" if same(good, now) else "%s, before %s" % (now, good))
             peak = self._server.megabytes(peak=True)
-            outcome.tell("memory", peak <= before + MEMORY_MB, "peak %.0f MB, before %.0f MB, at most %.0f MB more; now %.0f MB" % (
-                peak, before, MEMORY_MB, self._server.megabytes()))
+            outcome.tell("memory", peak <= before + MEMORY_MB,
+                         "peak %.0f MB, before %.0f MB, at most %.0f MB more; now %.0f MB" % (
+                             peak, before, MEMORY_MB, self._server.megabytes()))
         with open(self._server.log_path, "rb") as stream:
             log = stream.read()
         outcome.tell("no traceback in the log", b"Traceback" not in log, "%d, %d bytes, in %s" % (
@@ -114,20 +123,24 @@ class Fuzz:
 
     async def _work(self, channel: Any) -> None:
         rest = Rest(self._server.rest_port)
-        while self._next < len(self._cases) and self._server.is_alive() and len(self._failures) < MAX_FAILURES:
+        while (self._next < len(self._cases) and self._server.is_alive()
+               and len(self._failures) < MAX_FAILURES):
             name = self._cases[self._next]
             self._next += 1
             kind, number = name.split("-")
-            where, data, is_due = make_case(kind, random.Random("%d/%s/%s" % (self._seed, kind, number)), self._seeds)
+            where, data, is_due = make_case(kind, random.Random("%d/%s/%s" % (self._seed, kind, number)),
+                                            self._seeds)
             self._in_flight[name] = where, data, is_due
-            code = await (call(channel, where, data) if "tensorflow" in where or "grpc" in where else rest.ask(where, data, is_due))
+            code = await (call(channel, where, data) if "tensorflow" in where or "grpc" in where
+                          else rest.ask(where, data, is_due))
             if code in ("none", "UNAVAILABLE"):
                 await asyncio.sleep(1)         # a process takes a while to end
             if not self._server.is_alive():    # whoever did it is among those in flight
                 self._keep(name)
                 return
             self._answers[code] += 1
-            if code not in ALLOWED_GRPC and int(code if code.isdigit() else 0) not in ALLOWED_HTTP and (is_due or code != "none"):
+            if code not in ALLOWED_GRPC and int(
+                    code if code.isdigit() else 0) not in ALLOWED_HTTP and (is_due or code != "none"):
                 self._failures.append("%s to %s: see %s" % (code, where[:80], self._keep(name)))
             del self._in_flight[name]
         rest.close()
@@ -144,7 +157,8 @@ class Fuzz:
             spent = time.monotonic() - self._start
             rate = self._next / spent
             print("%7d of %d, %.0f a second, %.0f s left, %.0f MB" % (
-                self._next, len(self._cases), rate, (len(self._cases) - self._next) / rate, self._server.megabytes()), flush=True)
+                self._next, len(self._cases), rate, (len(self._cases) - self._next) / rate,
+                self._server.megabytes()), flush=True)
 
 
 class Rest:
@@ -159,15 +173,16 @@ class Rest:
         request = data
         if where is not ANY_BYTES:
             method, path = where.split(" ", 1)
-            request = b"%s %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
-                method.encode(), path.encode(), len(data), data)
+            request = (b"%s %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n"
+                       b"content-length: %d\r\n\r\n%s" % (method.encode(), path.encode(), len(data), data))
         else:
-            self.close()                       # what comes after it on the same connection would be read as a part of it
+            self.close()  # what comes after it on the same connection would be read as a part of it
         for _ in range(2):               # a connection that was idle may have been closed
             is_new = not self._streams
             try:
                 return await asyncio.wait_for(self._exchange(request), SECONDS if is_due else 1)
-            except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError, asyncio.LimitOverrunError) as error:
+            except (OSError, asyncio.IncompleteReadError, asyncio.TimeoutError,
+                    asyncio.LimitOverrunError) as error:
                 self.close()
                 if is_new or isinstance(error, asyncio.TimeoutError):
                     return "none"
@@ -198,7 +213,8 @@ class Rest:
 async def call(channel: Any, method: str, data: bytes) -> str:
     """The name of the status code."""
     try:
-        await channel.unary_unary(method, request_serializer=None, response_deserializer=None)(data, timeout=SECONDS)
+        await channel.unary_unary(method, request_serializer=None,
+                                  response_deserializer=None)(data, timeout=SECONDS)
         return "OK"
     except grpc.aio.AioRpcError as error:
         return error.code().name
@@ -227,12 +243,14 @@ def make_body(rng: random.Random, bodies: Sequence[Tuple[str, Any]]) -> Case:
     odd = rng.random()
     method = rng.choice(("GET", "PUT", "DELETE", "PATCH", "OPTIONS")) if odd < 0.01 else "POST"
     if 0.01 <= odd < 0.02:
-        path = rng.choice(("/", "/v1", "/v1/models/%FF:predict", "/v1/models/albert/versions/%s:predict" % rng.choice(
-            ("1", "0", "-1", "9" * 18, "9" * 30, "%D9%A1", "1%00")), "/v1/models/" + "a" * 2000 + ":predict", "/../etc/passwd:predict",
-            "//v1/models/albert:predict", "/v1/models/albert:predict?x=%F0", "/v1/models/albert:regress", "/healthz", "/openapi.json"))
+        path = rng.choice(("/", "/v1", "/v1/models/%FF:predict", "/v1/models/albert/versions/%s:predict"
+                           % rng.choice(("1", "0", "-1", "9" * 18, "9" * 30, "%D9%A1", "1%00")),
+                           "/v1/models/" + "a" * 2000 + ":predict", "/../etc/passwd:predict",
+            "//v1/models/albert:predict", "/v1/models/albert:predict?x=%F0", "/v1/models/albert:regress",
+            "/healthz", "/openapi.json"))
     if odd > 0.9975:
-        head = b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nx-request-id: a\r\ncontent-length: %d\r\n\r\n" % (
-            path.encode(), len(body))
+        head = (b"POST %s HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\nx-request-id: "
+                b"a\r\ncontent-length: %d\r\n\r\n" % (path.encode(), len(body)))
         return ANY_BYTES, mutations.mutate_bytes(rng, head) + body, False
     return "%s %s" % (method, path), body, True
 
@@ -261,8 +279,10 @@ def good_bodies() -> List[Tuple[str, Any]]:
         (PREDICT, {"signature_name": "examples", "inputs": [example]}),
         (PREDICT, {"signature_name": "examples", "instances": [{"examples": example}]}),
         (CLASSIFY, {"signature_name": "classify", "examples": [TEXTS]}),
-        (CLASSIFY, {"signature_name": "classify", "context": {"text_b": "北京"}, "examples": [{"text_a": "你好"}, {"text_a": ["吗"]}]}),
-        (CLASSIFY, {"signature_name": "classify", "examples": [{"text_a": {"b64": "5YyX"}, "n": [1, 2], "f": [0.5], "e": []}]})]
+        (CLASSIFY, {"signature_name": "classify", "context": {"text_b": "北京"},
+                    "examples": [{"text_a": "你好"}, {"text_a": ["吗"]}]}),
+        (CLASSIFY, {"signature_name": "classify",
+                    "examples": [{"text_a": {"b64": "5YyX"}, "n": [1, 2], "f": [0.5], "e": []}]})]
 
 
 def good_examples() -> List[tf.train.Example]:
@@ -293,12 +313,16 @@ def good_messages(examples: Sequence[bytes]) -> List[Tuple[str, bytes]]:
     texts = {name: [value.encode()] for name, value in TEXTS.items()}
     made = [(SERVICE + "Predict", predict_message(name, texts)) for name in ("", "encode", "embed")]
     made += [(SERVICE + "Predict", predict_message("", texts, ["label", "logits"])),
-             (SERVICE + "Predict", predict_message("predict_ids", {name: [value] for name, value in IDS.items()})),
+             (SERVICE + "Predict",
+              predict_message("predict_ids", {name: [value] for name, value in IDS.items()})),
              (SERVICE + "Predict", predict_message("examples", {"examples": list(examples)}))]
-    for shape in ((1, 2 ** 20), (2 ** 20, 1), (0, 5), (2 ** 31, 2 ** 31), (2 ** 62, 4), (-1, 1), (1,) * 300, ()):
+    for shape in ((1, 2 ** 20), (2 ** 20, 1), (0, 5), (2 ** 31, 2 ** 31), (2 ** 62, 4), (-1, 1), (1,) * 300,
+                  ()):
         made.append((SERVICE + "Predict", of_shape(shape)))
-    for fill in (lambda request: request.input.example_list.examples.extend(map(tf.train.Example.FromString, examples)), _with_context):
-        for kind, method in ((classification_pb2.ClassificationRequest, "Classify"), (regression_pb2.RegressionRequest, "Regress")):
+    for fill in (lambda request: request.input.example_list.examples.extend(map(
+        tf.train.Example.FromString, examples)), _with_context):
+        for kind, method in ((classification_pb2.ClassificationRequest, "Classify"),
+                             (regression_pb2.RegressionRequest, "Regress")):
             request = kind()
             request.model_spec.name, request.model_spec.signature_name = "albert", "classify"
             request.model_spec.version.CopyFrom(wrappers_pb2.Int64Value(value=1))
@@ -311,10 +335,12 @@ def good_messages(examples: Sequence[bytes]) -> List[Tuple[str, bytes]]:
     metadata.model_spec.name = state.model_spec.name = "albert"
     reload = model_management_pb2.ReloadConfigRequest()
     reload.config.model_config_list.config.add(name="albert", base_path="/tmp")
-    return made + [(SERVICE + "MultiInference", multiple.SerializeToString()), (SERVICE + "GetModelMetadata", metadata.SerializeToString()),
+    return made + [(SERVICE + "MultiInference", multiple.SerializeToString()),
+                   (SERVICE + "GetModelMetadata", metadata.SerializeToString()),
                    (MODELS + "GetModelStatus", state.SerializeToString()),
                    (MODELS + "HandleReloadConfigRequest", reload.SerializeToString()),
-                   ("/grpc.health.v1.Health/Check", health_pb2.HealthCheckRequest(service="x").SerializeToString())]
+                   ("/grpc.health.v1.Health/Check",
+                    health_pb2.HealthCheckRequest(service="x").SerializeToString())]
 
 
 def of_shape(shape: Sequence[int]) -> bytes:
@@ -338,7 +364,8 @@ def _with_context(request: Any) -> None:
 
 def ask_good(server: Server) -> Any:
     body = json.dumps({"inputs": {name: [value] for name, value in TEXTS.items()}}).encode()
-    request = urllib.request.Request("http://127.0.0.1:%d%s" % (server.rest_port, PREDICT), body, {"content-type": "application/json"})
+    request = urllib.request.Request("http://127.0.0.1:%d%s" % (server.rest_port, PREDICT), body,
+                                     {"content-type": "application/json"})
     with urllib.request.urlopen(request, timeout=SECONDS) as answer:
         return json.load(answer)["outputs"]
 

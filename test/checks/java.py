@@ -1,9 +1,11 @@
-"""An exported model asked from Java, without Python: TensorFlow's own Java library must give the answers that Python gets.
+"""An exported model asked from Java, without Python: TensorFlow's own Java library must give the answers that
+Python gets.
 
   python test/checks/java.py --data questions.tsv
 
-Needs Java 11 or newer and Maven, which fetches org.tensorflow:tensorflow:1.15.0 and its native library. The questions are
-the first two columns of a tab-separated file. The model is one of random weights, freshly exported.
+Needs Java 11 or newer and Maven, which fetches org.tensorflow:tensorflow:1.15.0 and its native library.
+The questions are the first two columns of a tab-separated file. The model is one of random weights,
+freshly exported.
 """
 import argparse
 import os
@@ -23,12 +25,15 @@ from serving import export
 from serving.saved_model import SavedModel
 
 TOLERANCE = 1e-5
-ODD = [("", ""), ("普通话。ＡＢＣ Café", ""), ("ΟΔΥΣΣΕΥΣ İ", "👍🏽"), ("字" * 600, "句" * 600), ("x" * 201, "\u0001\u2028")]
+ODD = [("", ""), ("普通话。ＡＢＣ Café", ""), ("ΟΔΥΣΣΕΥΣ İ", "👍🏽"), ("字" * 600, "句" * 600),
+       ("x" * 201, "\u0001\u2028")]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"), help="questions in pairs")
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=os.path.join(ROOT, "estimator", "sample", "dev.tsv"),
+                        help="questions in pairs")
     parser.add_argument("--limit", type=int, default=200, help="questions taken from it")
     arguments = parser.parse_args()
     with open(arguments.data, encoding="utf-8") as stream:

@@ -1,4 +1,5 @@
-"""Bodies, tf.Examples and gRPC messages that are nearly right: each a function of a random generator and of a good one."""
+"""Bodies, tf.Examples and gRPC messages that are nearly right: each a function of a random generator and of a
+good one."""
 import base64
 import copy
 import json
@@ -6,12 +7,12 @@ import random
 from typing import Any, Callable, List, Optional, Sequence, Tuple
 
 MAX_BYTES = 1 << 19                            # of a mutant
-NUMBERS = (0, 1, -1, 2, 127, 128, 255, 2 ** 20, 2 ** 31 - 1, 2 ** 31, -2 ** 31, 2 ** 32, 2 ** 53, 2 ** 63 - 1, 2 ** 63, -2 ** 63,
-           2 ** 64, 10 ** 40, 0.5, 1e308, -1e-320, float("nan"), float("inf"))
-TEXTS = ("", "北京", "a", "\0", "\ud800", "\udfff\ud800", "\uffff", "𝄞", "e\u0301", "\u202e", " ", "[MASK]", "[CLS]", "x" * 300, "-1", "null",
-         "\ufeff", "\U0010ffff")
-KEYS = ("instances", "inputs", "examples", "context", "signature_name", "text_a", "text_b", "input_ids", "input_mask", "segment_ids",
-        "b64", "", "__proto__", "\ud800", "label")
+NUMBERS = (0, 1, -1, 2, 127, 128, 255, 2 ** 20, 2 ** 31 - 1, 2 ** 31, -2 ** 31, 2 ** 32, 2 ** 53, 2 ** 63 - 1,
+           2 ** 63, -2 ** 63, 2 ** 64, 10 ** 40, 0.5, 1e308, -1e-320, float("nan"), float("inf"))
+TEXTS = ("", "北京", "a", "\0", "\ud800", "\udfff\ud800", "\uffff", "𝄞", "e\u0301", "\u202e", " ", "[MASK]",
+         "[CLS]", "x" * 300, "-1", "null", "\ufeff", "\U0010ffff")
+KEYS = ("instances", "inputs", "examples", "context", "signature_name", "text_a", "text_b", "input_ids",
+        "input_mask", "segment_ids", "b64", "", "__proto__", "\ud800", "label")
 DEPTHS = (2, 33, 100, 1000)
 VERY_DEEP = 150000
 LENGTHS = (0, 1, 2, 127, 128, 2 ** 14, 2 ** 20, 2 ** 31 - 1, 2 ** 32, 2 ** 63 - 1, 2 ** 64 - 1)
@@ -51,23 +52,27 @@ def mutate_json(rng: random.Random, value: Any) -> bytes:
     text = json.dumps(made, ensure_ascii=True).encode("ascii")
     change = rng.randrange(12)
     if change == 0:
-        text = text.replace(b'":', rng.choice((b'": 1, "text_a":', b'":"x","signature_name":', b'" :\t')), 1)    # keys twice
+        text = text.replace(b'":', rng.choice((b'": 1, "text_a":', b'":"x","signature_name":', b'" :\t')),
+                            1)    # keys twice
     elif change == 1:
         text = _deepened(rng, text)
     elif change == 2:
         text = json.dumps(made, ensure_ascii=False).encode("utf-8", rng.choice(("surrogatepass", "replace")))
     elif change == 3:
-        text = rng.choice((b"\xef\xbb\xbf%s", b"%s,", b"[%s]", b" \n%s\0", b"%s%%s" % text[:40], b"//%s")).replace(b"%s", text, 1)
+        text = rng.choice((b"\xef\xbb\xbf%s", b"%s,", b"[%s]", b" \n%s\0", b"%s%%s" % text[:40],
+                           b"//%s")).replace(b"%s", text, 1)
     return text[:MAX_BYTES]
 
 
 def _deepened(rng: random.Random, text: bytes) -> bytes:
     """Brackets around a value or instead of it, closed or not."""
     opening, closing = rng.choice(((b"[", b"]"), (b'{"a":', b"}"), (b'[{"b64":', b"}]")))
-    depth = min(VERY_DEEP if rng.random() < 0.05 else rng.choice(DEPTHS), (MAX_BYTES - 200) // len(opening + closing))
+    depth = min(VERY_DEEP if rng.random() < 0.05 else rng.choice(DEPTHS),
+                (MAX_BYTES - 200) // len(opening + closing))
     inside = rng.choice((b"1", b"[]", b"{}", b"", text[:100]))
     deep = opening * depth + inside + closing * rng.choice((depth, depth, depth, 0, depth - 1))
-    return rng.choice((deep, b'{"%s":%s}' % (rng.choice((b"inputs", b"instances", b"examples", b"context")), deep),
+    return rng.choice((deep, b'{"%s":%s}' % (rng.choice((b"inputs", b"instances", b"examples", b"context")),
+                                             deep),
                        text[:-1] + b',"x":' + deep + b"}", deep + text))
 
 
@@ -116,7 +121,8 @@ def _odd(rng: random.Random) -> Any:
     return {rng.choice(KEYS): rng.choice(NUMBERS + TEXTS) for _ in range(rng.randint(0, 3))}
 
 
-# A message as its wire format has it: (number, wire type, value), the value an int, bytes, or such fields again.
+# A message as its wire format has it: (number, wire type, value), the value an int, bytes, or such
+# fields again.
 Field = List[Any]
 VARINT, FIXED64, BYTES, START, END, FIXED32 = range(6)
 
@@ -234,7 +240,8 @@ def _within(rng: random.Random, fields: List[Field], field: Field) -> None:
 
 
 _CHANGES: Tuple[Callable[[random.Random, List[Field], Field], None], ...] = (
-    _twice, _without, _shuffled, _renumbered, _of_another_kind, _of_another_value, _of_another_value, _of_another_length, _packed, _within)
+    _twice, _without, _shuffled, _renumbered, _of_another_kind, _of_another_value, _of_another_value,
+    _of_another_length, _packed, _within)
 
 
 def _unknown_field(rng: random.Random) -> Field:
@@ -246,7 +253,8 @@ def _unknown_field(rng: random.Random) -> Field:
         return [number, FIXED64, bytes(8)]
     if kind == 2:
         return [number, BYTES, bytes(rng.randrange(256) for _ in range(rng.randint(0, 12)))]
-    return [number, START, _GroupEnd(b"\x08\x01" * rng.randint(0, 2) + _varint(number << 3 | END) * rng.choice((0, 1, 1)))]
+    return [number, START,
+            _GroupEnd(b"\x08\x01" * rng.randint(0, 2) + _varint(number << 3 | END) * rng.choice((0, 1, 1)))]
 
 
 class _GroupEnd(bytes):
@@ -276,7 +284,8 @@ def _read_varint(data: bytes, at: int) -> Tuple[int, int]:
 
 def example_body(rng: random.Random, example: bytes, good: bytes) -> bytes:
     """A REST body that asks `example`, alone or between good ones."""
-    encoded = [{"b64": base64.b64encode(data).decode()} for data in rng.choice(((example,), (good, example, good)))]
+    encoded = [{"b64": base64.b64encode(data).decode()}
+               for data in rng.choice(((example,), (good, example, good)))]
     return json.dumps(rng.choice(({"signature_name": "examples", "inputs": encoded},
                                   {"signature_name": "examples", "instances": encoded},
                                   {"signature_name": "classify", "inputs": encoded}))).encode()

@@ -2,7 +2,8 @@
 
   python test/checks/page.py --screenshots output/page
 
-Needs chromium and chromedriver on PATH; speaks WebDriver to the latter by HTTP. Writes a screenshot of each step.
+Needs chromium and chromedriver on PATH; speaks WebDriver to the latter by HTTP. Writes a screenshot of
+each step.
 """
 import argparse
 import base64
@@ -31,21 +32,25 @@ PATIENCE_SECONDS = 30
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--screenshots", default="output/page", help="folder")
     folder = parser.parse_args().screenshots
     for program in ("chromedriver", "chromium"):
         if not shutil.which(program):
-            print("%s is not on PATH (Debian: apt install chromium chromium-driver)" % program, file=sys.stderr)
+            print("%s is not on PATH (Debian: apt install chromium chromium-driver)" % program,
+                  file=sys.stderr)
             return 1
     os.makedirs(folder, exist_ok=True)
     with tempfile.TemporaryDirectory() as models:
         make_shipped_classifier(os.path.join(models, "finetune"), "tiny", 32)
-        if export.main(["--checkpoint_dir", os.path.join(models, "finetune"), "--output_dir", models, "--version", "7"]):
+        if export.main(["--checkpoint_dir", os.path.join(models, "finetune"), "--output_dir", models,
+                        "--version", "7"]):
             return 1
-        server = subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", models, "--port", "0",
-                                   "--rest_api_port", "0", "--max_text_bytes", "600", "--access_log", "false"],
-                                  cwd=ROOT, stdout=subprocess.PIPE)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "serving.server", "--model_base_path", models, "--port", "0",
+             "--rest_api_port", "0", "--max_text_bytes", "600", "--access_log", "false"],
+            cwd=ROOT, stdout=subprocess.PIPE)
         driver = subprocess.Popen(["chromedriver", "--port=0"], stdout=subprocess.PIPE)
         try:
             url = re.search(r"http://\S+:\d+", server.stdout.readline().decode()).group(0)
@@ -75,10 +80,12 @@ def check(browser: "Browser", url: str, server: Any) -> None:
     browser.wait_for("#latency", "3 条")
     answers = browser.texts("article")
     assert len(answers) == 3 and "手机没信号怎么办 ｜ 手机搜不到网络怎么处理" in answers[0], answers
-    assert all(re.search(r"标签：[01]", answer) and len(re.findall(r"\d+\.\d%", answer)) == 2 for answer in answers), answers
+    assert all(re.search(r"标签：[01]", answer) and len(re.findall(r"\d+\.\d%", answer)) == 2
+               for answer in answers), answers
     assert browser.texts("article:nth-child(2) .unknown") == ["[UNK]"]
     assert browser.texts("article:nth-child(3) .token") == ["[CLS]", "只", "有", "一", "句", "[SEP]"]
-    widths = browser.run("return [...document.querySelectorAll('article:first-child .bar')].map(bar => bar.clientWidth)")
+    widths = browser.run("return [...document.querySelectorAll('article:first-child .bar')].map(bar => "
+                         "bar.clientWidth)")
     assert len(widths) == 2 and all(width > 0 for width in widths), widths
     browser.click("summary")
     assert "sentence_pair" in browser.text("#card")
@@ -149,10 +156,12 @@ class Browser:
         self._call("DELETE", "")
 
     def _find(self, selector: str) -> List[str]:
-        return [found[ELEMENT] for found in self._call("POST", "/elements", {"using": "css selector", "value": selector})]
+        return [found[ELEMENT]
+                for found in self._call("POST", "/elements", {"using": "css selector", "value": selector})]
 
     def _call(self, method: str, path: str, body: Optional[Any] = None) -> Any:
-        request = urllib.request.Request(self._url + path, method=method, headers={"content-type": "application/json"},
+        request = urllib.request.Request(self._url + path, method=method,
+                                         headers={"content-type": "application/json"},
                                          data=None if body is None else json.dumps(body).encode("utf-8"))
         try:
             with urllib.request.urlopen(request) as answer:

@@ -1,11 +1,12 @@
-"""The tokenizer inside the graph against the Python tokenizer, over all that may tell them apart. Takes minutes.
+"""The tokenizer inside the graph against the Python tokenizer, over all that may tell them apart.
+Takes minutes.
 
   python test/checks/parity.py --data 'corpus/*.txt' 'questions/*.tsv'
 
-For each vocabulary (the shipped or given one, one that holds every character, one for each of some scripts), lower-cased
-and not: every code point alone, between letters and in upper-case context, the lines of the data, random strings, random
-bytes, words about as long as the longest that is not [UNK], and pairs cut to several lengths. Prints a row for each
-and ends with status 1 where one differs.
+For each vocabulary (the shipped or given one, one that holds every character, one for each of some scripts),
+lower-cased and not: every code point alone, between letters and in upper-case context, the lines of the data,
+random strings, random bytes, words about as long as the longest that is not [UNK], and pairs cut to several
+lengths. Prints a row for each and ends with status 1 where one differs.
 """
 import argparse
 import itertools
@@ -34,14 +35,17 @@ SEED = 12345
 TEXTS_AT_ONCE = 4096
 PAIR_LENGTHS = (3, 4, 5, 16, 128)
 # Vocabularies that the full one would hide: most characters of other scripts are unknown to them.
-SCRIPTS = {"Latin": "LATIN", "Greek": "GREEK", "Cyrillic": "CYRILLIC", "Hangul": "HANGUL", "Kana": "KATAKANA HIRAGANA",
+SCRIPTS = {"Latin": "LATIN", "Greek": "GREEK", "Cyrillic": "CYRILLIC", "Hangul": "HANGUL",
+           "Kana": "KATAKANA HIRAGANA",
            "Devanagari": "DEVANAGARI", "Thai": "THAI", "Arabic": "ARABIC", "Hebrew": "HEBREW"}
-ASSIGNED = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
-REORDERED_CLASSES = (9, 216, 226)              # combining classes that a vocabulary may not mix with class 224
+ASSIGNED = [char for char in map(chr, range(0x110000))
+            if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
+REORDERED_CLASSES = (9, 216, 226)  # combining classes that a vocabulary may not mix with class 224
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", nargs="+", default=[os.path.join(ROOT, "etl", "sample", "*.txt"),
                                                       os.path.join(ROOT, "estimator", "sample", "*.tsv")],
                         help="text files, globs")
@@ -54,14 +58,17 @@ def main() -> int:
     except UserError as error:
         parser.error(str(error))
     lines = [line.rstrip(b"\n") for path in paths for line in open(path, "rb")]
-    print("%-12s %-6s %-20s %10s %10s %8s" % ("vocabulary", "case", "texts", "compared", "differing", "seconds"))
+    print("%-12s %-6s %-20s %10s %10s %8s" % ("vocabulary", "case", "texts", "compared", "differing",
+                                              "seconds"))
     total = wrong = 0
-    for (name, vocabulary), lower in itertools.product(vocabularies(arguments.vocab_file).items(), (True, False)):
+    for (name, vocabulary), lower in itertools.product(vocabularies(arguments.vocab_file).items(),
+                                                       (True, False)):
         tokenizer = WordPieceTokenizer(vocabulary, lower)
         complete = name in ("given", "every char")
         kinds: Dict[str, Callable[[], Iterable[Text]]] = {
             "tricky": lambda: TRICKY_TEXTS, "its own entries": lambda: vocabulary.tokens,
-            "code points": lambda: code_points(every=complete), "data": lambda: lines if complete else lines[::20],
+            "code points": lambda: code_points(every=complete),
+            "data": lambda: lines if complete else lines[::20],
             "random strings": lambda: random_strings(vocabulary, arguments.random_texts),
             "random bytes": lambda: random_bytes(vocabulary, arguments.random_texts),
             "long words": lambda: long_words(vocabulary, arguments.random_texts // 20)}
@@ -74,7 +81,8 @@ def main() -> int:
             for chunk in in_batches(texts(), TEXTS_AT_ONCE):
                 compared += len(chunk)
                 found += differing(chunk)
-            print("%-12s %-6s %-20s %10d %10d %8.1f" % (name, "lower" if lower else "cased", kind, compared, len(found),
+            print("%-12s %-6s %-20s %10d %10d %8.1f" % (name, "lower" if lower else "cased", kind, compared,
+                                                        len(found),
                                                         time.time() - begin), flush=True)
             for text in found[:3]:
                 print("    %s" % ascii(text))
@@ -86,11 +94,14 @@ def main() -> int:
 def vocabularies(path: str) -> Dict[str, Vocabulary]:
     found = {"given": load_vocabulary(path)}
     allowed = [char for char in ASSIGNED if unicodedata.combining(char) not in REORDERED_CLASSES]
-    found["every char"] = Vocabulary([*SPECIAL_TOKENS, *allowed, *("##" + char for char in allowed)], "every char")
+    found["every char"] = Vocabulary([*SPECIAL_TOKENS, *allowed, *("##" + char for char in allowed)],
+                                     "every char")
     rng = random.Random(SEED)
     for name, words in SCRIPTS.items():
-        chars = [char for char in allowed if unicodedata.name(char, "").startswith(tuple(words.split()))][:800]
-        forms = sorted(set(unicodedata.normalize("NFD", "".join(chars).lower()) + "".join(chars)) & set(allowed))
+        chars = [char for char in allowed
+                 if unicodedata.name(char, "").startswith(tuple(words.split()))][:800]
+        forms = sorted(
+            set(unicodedata.normalize("NFD", "".join(chars).lower()) + "".join(chars)) & set(allowed))
         pieces = {"".join(rng.choice(forms) for _ in range(rng.randint(1, 4))) for _ in range(3000)}
         entries = [*forms, *("##" + char for char in forms[::2])]
         entries += sorted((pieces | {"##" + piece for piece in pieces}) - set(entries))
@@ -110,8 +121,8 @@ def random_strings(vocabulary: Vocabulary, count: int) -> Iterator[str]:
     rng = random.Random(SEED)
     known = set("".join(vocabulary.tokens[:5000]))
     pools = [sorted(known), ASSIGNED, "abcxyz ABCΣσς", "中文字。，！ ", " \t\n\u3000\u00a0\u2028",
-             "\u0301\u0323\u0345\u302e\u302f\u093f", "\x00\x01\ufffd\u200b\u200d\ufeff\u00ad", "ＡＢｃ１２！。",
-             "👍🏽👨\u200d👩🇨🇳", "각힣한\u1100\u1161\u11a8", "0123456789.,-_@#$%^&*"]
+             "\u0301\u0323\u0345\u302e\u302f\u093f", "\x00\x01\ufffd\u200b\u200d\ufeff\u00ad",
+             "ＡＢｃ１２！。", "👍🏽👨\u200d👩🇨🇳", "각힣한\u1100\u1161\u11a8", "0123456789.,-_@#$%^&*"]
     for _ in range(count):
         mixed = rng.sample(pools, rng.randint(1, 3))
         yield "".join(rng.choice(rng.choice(mixed)) for _ in range(rng.randint(0, 24)))
@@ -124,14 +135,15 @@ def random_bytes(vocabulary: Vocabulary, count: int) -> Iterator[bytes]:
         data = bytearray(text.encode("utf-8"))
         for _ in range(rng.randint(1, 3)):
             at = rng.randint(0, len(data))
-            data[at:at + rng.randint(0, 2)] = bytes(rng.choice((rng.randrange(256), 0xE5, 0xF0, 0xED, 0xC0, 0x80))
-                                                    for _ in range(rng.randint(0, 2)))
+            data[at:at + rng.randint(0, 2)] = bytes(rng.choice((rng.randrange(256), 0xE5, 0xF0, 0xED, 0xC0,
+                                                                0x80)) for _ in range(rng.randint(0, 2)))
         yield bytes(data)
 
 
 def long_words(vocabulary: Vocabulary, count: int) -> Iterator[str]:
     rng = random.Random(SEED + 2)
-    parts = [token.replace("#", "") or "a" for token in rng.sample(vocabulary.tokens, 50)] + ["a", "각", "e\u0301", "\u00ad"]
+    parts = [token.replace("#", "") or "a" for token in rng.sample(vocabulary.tokens,
+                                                                   50)] + ["a", "각", "e\u0301", "\u00ad"]
     for _ in range(count):
         length = MAX_CHARS_PER_WORD + rng.randint(-60, 60)
         yield "".join(rng.choice(parts) for _ in range(length))[:length]

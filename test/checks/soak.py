@@ -1,12 +1,14 @@
-"""A server under load for as long as you like, with all that may happen beside it, and its end: no request may be lost.
+"""A server under load for as long as you like, with all that may happen beside it, and its end: no request
+may be lost.
 
   python test/checks/soak.py --seconds 600
   python test/checks/soak.py --seconds 60 --limit_files 1024      # the server may have so many descriptors
 
-80 % of the capacity measured first, by REST and for a tenth by gRPC, from a process of its own that retries nothing; every 20 s a new
-version, now and then one that is broken or hangs; a reader of the access log that stops reading; 2,000 idle connections at each port;
-SIGTERM under load at the end. A request that was sent and got no answer, or another status than 200, is lost. When a client is told
-"connection: close" it takes another connection; when that is refused the server has ended, and so does the load.
+80 % of the capacity measured first, by REST and for a tenth by gRPC, from a process of its own that retries
+nothing; every 20 s a new version, now and then one that is broken or hangs; a reader of the access log that
+stops reading; 2,000 idle connections at each port; SIGTERM under load at the end. A request that was sent and
+got no answer, or another status than 200, is lost. When a client is told "connection: close" it takes another
+connection; when that is refused the server has ended, and so does the load.
 """
 import argparse
 import asyncio
@@ -40,22 +42,26 @@ from target import FOLDER, Outcome, Server, export_model
 QUESTIONS = os.path.join(ROOT, "estimator", "sample", "dev.tsv")
 REOPENED = 100                                 # a second: a server may close what is idle
 SWAP_SECONDS = 20
-READ_SHARE = 0.1                               # of the time, the access log is read
-GRPC_SHARE = 0.1                               # of the requests
-REUSE_SECONDS = 30                             # a client's connection that was idle for longer is not used again: it may be closing
-MAX_CONNECTIONS = 500                          # of clients
+READ_SHARE = 0.1        # of the time, the access log is read
+GRPC_SHARE = 0.1        # of the requests
+REUSE_SECONDS = 30      # a client's connection that was idle for longer is not used again: it may be closing
+MAX_CONNECTIONS = 500   # of clients
 TELL_SECONDS = 10
 LEAK_MB = 64                                   # how much larger the last third may be than the first
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--load", type=float, default=0.8, help="share of the capacity")
     parser.add_argument("--idle", type=int, default=2000, help="connections that say nothing, at each port")
-    parser.add_argument("--limit_files", type=int, default=0, help="descriptors of the server; 0 for the machine's limit")
-    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[], help="for the server: all that follows")
-    parser.add_argument("--generate", nargs=3, metavar=("REST_PORT", "GRPC_PORT", "RATE"), help="the load alone, to a server that runs")
+    parser.add_argument("--limit_files", type=int, default=0,
+                        help="descriptors of the server; 0 for the machine's limit")
+    parser.add_argument("--flags", nargs=argparse.REMAINDER, default=[],
+                        help="for the server: all that follows")
+    parser.add_argument("--generate", nargs=3, metavar=("REST_PORT", "GRPC_PORT", "RATE"),
+                        help="the load alone, to a server that runs")
     arguments = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -71,7 +77,8 @@ def main() -> int:
     good = export_model(os.path.join(FOLDER, "export"))
     shutil.copytree(good, os.path.join(folder, "1"))
     try:
-        with Server("soak", *arguments.flags, versions_folder=folder, limit_files=arguments.limit_files) as server:
+        with Server("soak", *arguments.flags, versions_folder=folder,
+                    limit_files=arguments.limit_files) as server:
             soak(outcome, server, Versions(good, folder, server), arguments)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -83,9 +90,11 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
     bodies = server_load.read_bodies(QUESTIONS)
     asyncio.run(server_load.closed_loop(server.rest_port, bodies, 16, 2))        # warms up
     capacity = asyncio.run(server_load.closed_loop(server.rest_port, bodies, 16, 5)).rate()
-    print("capacity %.0f requests a second; asked: %.0f for %g s" % (capacity, arguments.load * capacity, arguments.seconds), flush=True)
-    generator = subprocess.Popen([sys.executable, "-W", "ignore", os.path.abspath(__file__), "--generate", str(server.rest_port),
-                                  str(server.grpc_port), str(arguments.load * capacity)], stdout=subprocess.PIPE)
+    print("capacity %.0f requests a second; asked: %.0f for %g s"
+          % (capacity, arguments.load * capacity, arguments.seconds), flush=True)
+    generator = subprocess.Popen(
+        [sys.executable, "-W", "ignore", os.path.abspath(__file__), "--generate", str(server.rest_port),
+         str(server.grpc_port), str(arguments.load * capacity)], stdout=subprocess.PIPE)
     told: List[Dict[str, Any]] = []
     telling = threading.Thread(target=tell, args=(generator.stdout, server, told), daemon=True)
     crowds = [Crowd(port, arguments.idle) for port in (server.rest_port, server.grpc_port)]
@@ -108,7 +117,8 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
         outcome.tell("idle connections", True, ", ".join("%d open at port %d, %d opened" % (
             len(crowd.sockets), crowd.port, crowd.num_opened) for crowd in crowds))
         for version, state in versions.states().items():
-            outcome.tell("the newest good version serves", state == "AVAILABLE", "version %d is %s" % (version, state))
+            outcome.tell("the newest good version serves", state == "AVAILABLE",
+                         "version %d is %s" % (version, state))
         end(outcome, server)
         telling.join(70)                       # as long as the load's longest request
     finally:
@@ -136,14 +146,17 @@ def tell_losses(outcome: Outcome, told: List[Dict[str, Any]]) -> None:
     counts = told[-1]["counts"]
     lost = {code: count for code, count in counts.items() if code not in ("200", "OK")}
     outcome.tell("no request is lost", not lost and told[-1]["is_last"], "%d answered%s%s" % (
-        sum(counts.values()) - sum(lost.values()), "".join(", %d × %s" % (count, code) for code, count in sorted(lost.items())),
+        sum(counts.values()) - sum(lost.values()),
+        "".join(", %d × %s" % (count, code) for code, count in sorted(lost.items())),
         "" if told[-1]["is_last"] else "; the load did not hear of the end"))
-    outcome.tell("nothing waits for a free connection", not told[-1]["unsent"], "%d could not be sent" % told[-1]["unsent"])
+    outcome.tell("nothing waits for a free connection", not told[-1]["unsent"],
+                 "%d could not be sent" % told[-1]["unsent"])
     memory = [line["megabytes"] for line in told if "megabytes" in line]
     if len(memory) >= 6:
         third = len(memory) // 3
         first, last = np.median(memory[:third]), np.median(memory[-third:])
-        outcome.tell("memory", last <= first + LEAK_MB, "median of the first third %.0f MB, of the last %.0f MB" % (first, last))
+        outcome.tell("memory", last <= first + LEAK_MB,
+                     "median of the first third %.0f MB, of the last %.0f MB" % (first, last))
 
 
 def tell(stream: Any, server: Server, told: List[Dict[str, Any]]) -> None:
@@ -154,8 +167,10 @@ def tell(stream: Any, server: Server, told: List[Dict[str, Any]]) -> None:
             found["megabytes"] = server.megabytes()
         told.append(found)
         print("%5.0f s  %6.1f/s  p50 %6.1f ms  p99 %6.1f ms  max %6.1f ms  %s  %s MB" % (
-            found["seconds"], found["rate"], *found["latencies"], " ".join("%s×%d" % (code, count) for code, count in sorted(
-                found["counts"].items())), "%.0f" % found["megabytes"] if "megabytes" in found else "-"), flush=True)
+            found["seconds"], found["rate"], *found["latencies"],
+            " ".join("%s×%d" % (code, count) for code, count in sorted(
+                found["counts"].items())), "%.0f" % found["megabytes"] if "megabytes" in found else "-"),
+              flush=True)
 
 
 class LogReader:
@@ -181,7 +196,8 @@ class Crowd:
         self._poll = select.poll()
 
     def keep_up(self) -> None:
-        """Opens what is missing, not too much at once. Whatever the server says to them, its farewell above all, is read."""
+        """Opens what is missing, not too much at once. Whatever the server says to them, its farewell above
+        all, is read."""
         for number, _ in self._poll.poll(0):
             try:
                 is_open = bool(self.sockets[number].recv(65536))
@@ -208,7 +224,8 @@ class Versions:
     def __init__(self, good: str, folder: str, server: Server) -> None:
         self._good, self._folder, self._server = good, folder, server
         self._newest, self._newest_good = 1, 1
-        self._kinds = itertools.cycle((self._add_good, self._add_good, self._add_broken, self._add_good, self._add_fifo))
+        self._kinds = itertools.cycle((self._add_good, self._add_good, self._add_broken, self._add_good,
+                                       self._add_fifo))
 
     def change(self) -> None:
         self._newest += 1
@@ -277,7 +294,8 @@ class Client(asyncio.Protocol):
 
 
 class Generator:
-    """Asks at random times, `rate` a second, whether or not the server keeps up, until it refuses a connection."""
+    """Asks at random times, `rate` a second, whether or not the server keeps up, until it refuses
+    a connection."""
 
     def __init__(self, rest_port: int, grpc_port: int, rate: float) -> None:
         self._rest_port, self._grpc_port, self._rate = rest_port, grpc_port, rate
@@ -342,7 +360,8 @@ class Generator:
         message = predict_message("", {name: [text.encode()] for name, text in TEXTS.items()})
         rng, due = random.Random(1), time.perf_counter()
         async with grpc.aio.insecure_channel("127.0.0.1:%d" % self._grpc_port) as channel:
-            ask = channel.unary_unary(SERVICE + "Predict", request_serializer=None, response_deserializer=None)
+            ask = channel.unary_unary(SERVICE + "Predict", request_serializer=None,
+                                      response_deserializer=None)
             while True:                        # one after the other: a tenth of the load needs no more
                 await asyncio.sleep(max(0.0, due - time.perf_counter()))
                 asked = time.perf_counter()
@@ -364,8 +383,8 @@ class Generator:
     def _tell(self, is_last: bool) -> None:
         latencies, self._latencies = np.array(self._latencies or [0.0]) * 1000, []
         print(json.dumps({"seconds": time.perf_counter() - self._start, "rate": len(latencies) / TELL_SECONDS,
-                          "latencies": [*np.percentile(latencies, [50, 99]), latencies.max()], "counts": self._counts,
-                          "unsent": self._unsent, "is_last": is_last}), flush=True)
+                          "latencies": [*np.percentile(latencies, [50, 99]), latencies.max()],
+                          "counts": self._counts, "unsent": self._unsent, "is_last": is_last}), flush=True)
 
 
 if __name__ == "__main__":

@@ -39,9 +39,10 @@ def json_lines(path):
 
 
 def flags_of(folder, output_dir="out"):
-    return ["--data_dir", str(folder / "task"), "--init_checkpoint", str(folder / "pretrained"), "--output_dir",
-            str(folder / output_dir), "--max_seq_length", "8", "--train_batch_size", "8", "--eval_batch_size", "4",
-            "--predict_batch_size", "4", "--learning_rate", "0.01", "--num_train_epochs", "1", "--backend", "cpu"]
+    return ["--data_dir", str(folder / "task"), "--init_checkpoint", str(folder / "pretrained"),
+            "--output_dir", str(folder / output_dir), "--max_seq_length", "8", "--train_batch_size", "8",
+            "--eval_batch_size", "4", "--predict_batch_size", "4", "--learning_rate", "0.01",
+            "--num_train_epochs", "1", "--backend", "cpu"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,8 @@ def inputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(inputs):
     """The same folder after one run that trains, evaluates and predicts."""
-    assert finetune.main(flags_of(inputs) + ["--do_train", "--do_eval", "--do_predict", "--eval_every", "3"]) == 0
+    assert finetune.main(flags_of(inputs) + ["--do_train", "--do_eval", "--do_predict", "--eval_every",
+                                             "3"]) == 0
     return inputs
 
 
@@ -65,7 +67,8 @@ def test_every_dev_example_is_evaluated(trained):
     results = json.loads((trained / "out" / "eval_results.json").read_text())
     assert set(results) == {"eval_" + name for name in scores.metrics_of(2)} | {
         "global_step", "majority_accuracy", "num_examples"}
-    assert results["num_examples"] == 7 and "num_examples = 7\n" in (trained / "out" / "eval_results.txt").read_text()
+    assert (results["num_examples"] == 7
+            and "num_examples = 7\n" in (trained / "out" / "eval_results.txt").read_text())
     assert results["eval_accuracy"] * 7 == pytest.approx(round(results["eval_accuracy"] * 7))
     assert results["majority_accuracy"] == pytest.approx(4 / 7)
 
@@ -87,7 +90,8 @@ def test_the_best_checkpoint_is_what_is_reported(trained):
     best = json.loads((trained / "out" / "best" / "eval_results.json").read_text())
     assert json.loads((trained / "out" / "eval_results.json").read_text()) == pytest.approx(best, abs=1e-6)
     page = (trained / "out" / "training_report.html").read_text(encoding="utf-8")
-    assert all(heading in page for heading in ("Evaluation of the best checkpoint", "Curves", "Classes", "Hardest examples"))
+    assert all(heading in page
+               for heading in ("Evaluation of the best checkpoint", "Curves", "Classes", "Hardest examples"))
     assert [step for step, _ in curves.read_curves(str(trained / "out" / "eval"))["eval_roc_auc"]] == [3, 5]
 
 
@@ -100,7 +104,8 @@ def test_the_model_folder_says_all_that_serving_needs(trained):
 
 
 def test_without_training_the_folder_is_enough(trained, capsys):
-    flags = ["--data_dir", trained / "task", "--output_dir", trained / "out", "--do_eval", "--optimizer", "lamb"]
+    flags = ["--data_dir", trained / "task", "--output_dir", trained / "out", "--do_eval", "--optimizer",
+             "lamb"]
     before = json.loads((trained / "out" / "eval_results.json").read_text())
     status, output, errors = run(capsys, *flags)           # the optimizer is of no account here
     assert (status, errors) == (0, "")
@@ -115,9 +120,11 @@ def test_without_training_the_folder_is_enough(trained, capsys):
     (["--vocab_file", "{other}"], "is not the vocabulary that the model was trained with"),
 ])
 def test_another_head_or_vocabulary_is_refused_without_training(trained, tmp_path, capsys, flags, message):
-    (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
+    (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n",
+                                        encoding="utf-8")
     flags = [flag.format(other=tmp_path / "other.txt") for flag in flags]
-    status, _, errors = run(capsys, "--data_dir", trained / "task", "--output_dir", trained / "out", "--do_eval", *flags)
+    status, _, errors = run(capsys, "--data_dir", trained / "task", "--output_dir", trained / "out",
+                            "--do_eval", *flags)
     assert status == 1 and errors.count("\n") == 1 and re.search(message, errors), errors
 
 
@@ -125,8 +132,9 @@ def test_several_seeds(inputs, capsys):
     flags = flags_of(inputs, "seeds") + ["--seeds", "1,2", "--do_train", "--do_eval"]
     status, output, errors = run(capsys, *flags)
     assert (status, errors) == (0, "")
-    found = [json.loads((inputs / "seeds" / ("seed-%d" % seed) / "eval_results.json").read_text())["eval_loss"]
-             for seed in (1, 2)]
+    found = [
+        json.loads((inputs / "seeds" / ("seed-%d" % seed) / "eval_results.json").read_text())["eval_loss"]
+        for seed in (1, 2)]
     text = (inputs / "seeds" / "seeds_results.txt").read_text(encoding="utf-8")
     assert "eval_loss = %.4f ± %.4f\n" % (np.mean(found), np.std(found, ddof=1)) in text and text in output
     assert found[0] != found[1] and len(list((inputs / "seeds" / "encoded").glob("*.npz"))) == 2
@@ -134,13 +142,14 @@ def test_several_seeds(inputs, capsys):
 
 
 def test_early_stopping_goes_by_the_best_evaluation(inputs, capsys):
-    flags = flags_of(inputs, "early") + ["--early_stopping", "2", "--eval_every", "1", "--learning_rate", "1e-9",
-                                         "--best_metric", "macro_f1", "--num_train_epochs", "3"]
+    flags = flags_of(inputs, "early") + ["--early_stopping", "2", "--eval_every", "1", "--learning_rate",
+                                         "1e-9", "--best_metric", "macro_f1", "--num_train_epochs", "3"]
     status, output, errors = run(capsys, *flags, "--do_train", "--do_eval")
     assert (status, errors) == (0, "")
     evaluated = re.findall(r"^Step (\d+),", output, re.M)
     best = json.loads((inputs / "early" / "best" / "eval_results.json").read_text())["global_step"]
-    assert "Stopped early after step %d of 15: eval_macro_f1 has not improved in 2 evaluations" % (best + 2) in output
+    assert ("Stopped early after step %d of 15: eval_macro_f1 has not improved in 2 evaluations" % (best + 2)
+            in output)
     assert int(evaluated[-1]) == best + 2
 
 
@@ -149,17 +158,18 @@ def test_windows_weights_and_padding_to_one_length(inputs, capsys):
     folder.mkdir()
     for part, count in (("train", 16), ("dev", 5), ("test", 3)):
         texts = ["".join(WORDS)[number % 9:][:3 * (number % 5) + 1] for number in range(count)]
-        (folder / (part + ".tsv")).write_text("".join("%d\t%s\n" % (number % 2, text) for number, text in enumerate(texts)),
-                                              encoding="utf-8")
-    status, output, errors = run(capsys, *flags_of(inputs, "windows"), "--data_dir", folder, "--task_name", "single_sentence",
-                                 "--doc_stride", 4, "--class_weights", "balanced", "--pad_to_max_length", "--layer_decay", 0.5,
-                                 "--do_train", "--do_eval", "--do_predict", "--columns", "text_a=2", "label=1")
+        (folder / (part + ".tsv")).write_text(
+            "".join("%d\t%s\n" % (number % 2, text) for number, text in enumerate(texts)), encoding="utf-8")
+    status, output, errors = run(
+        capsys, *flags_of(inputs, "windows"), "--data_dir", folder, "--task_name", "single_sentence",
+        "--doc_stride", 4, "--class_weights", "balanced", "--pad_to_max_length", "--layer_decay", 0.5,
+        "--do_train", "--do_eval", "--do_predict", "--columns", "text_a=2", "label=1")
     assert (status, errors) == (0, "")
     assert len(json_lines(inputs / "windows" / "predictions.jsonl")) == 5
     assert len((inputs / "windows" / "test_results.tsv").read_text().splitlines()) == 3
     predictions = (inputs / "windows" / "predictions.jsonl").read_text(encoding="utf-8")
-    later = ["--data_dir", folder, "--output_dir", inputs / "windows", "--task_name", "single_sentence", "--columns", "text_a=2",
-             "label=1", "--do_eval"]
+    later = ["--data_dir", folder, "--output_dir", inputs / "windows", "--task_name", "single_sentence",
+             "--columns", "text_a=2", "label=1", "--do_eval"]
     assert run(capsys, *later)[0] == 0         # with the windows it was trained with
     assert (inputs / "windows" / "predictions.jsonl").read_text(encoding="utf-8") == predictions
     assert run(capsys, *later, "--doc_stride", 6)[0] == 0
@@ -173,16 +183,18 @@ def test_a_regression(inputs, capsys):
         (folder / (part + ".tsv")).write_text("sentence1\tsentence2\tscore\n" + "".join(
             "%s\t%s\t%.1f\n" % (WORDS[number % 15], WORDS[number % 4], number / 4) for number in range(count))
             if part != "test" else "index\tsentence1\tsentence2\n7\t天\t地\n", encoding="utf-8")
-    status, output, errors = run(capsys, *flags_of(inputs, "regression"), "--data_dir", folder, "--task_name", "sts-b",
-                                 "--do_train", "--do_eval", "--do_predict")
-    assert (status, errors) == (0, "") and "5 dev examples: eval_pearson" in output and "serving.export" not in output
+    status, output, errors = run(capsys, *flags_of(inputs, "regression"), "--data_dir", folder, "--task_name",
+                                 "sts-b", "--do_train", "--do_eval", "--do_predict")
+    assert ((status, errors) == (0, "") and "5 dev examples: eval_pearson" in output
+            and "serving.export" not in output)
     row, = json_lines(inputs / "regression" / "sts_b_predict.json")
     assert row["id"] == 7 and isinstance(row["label"], float)
     assert model_folder.read(str(inputs / "regression")).labels == ()
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--task_name", "lcqmc"], "out holds a model whose task is sentence_pair, not lcqmc: give another folder"),
+    (["--task_name", "lcqmc"],
+     "out holds a model whose task is sentence_pair, not lcqmc: give another folder"),
     (["--labels", "1", "0"], "out holds a model whose labels is .*'0', '1'.*, not .*'1', '0'"),
     (["--learning_rate", "0.02"], "out holds a different run: learning_rate was 0.01, is now 0.02"),
     (["--max_seq_length", 12], "out holds a model whose max_seq_length is 8, not 12"),
@@ -200,33 +212,38 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
 
 
 @pytest.mark.parametrize("flags, message", [
-    (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no such file or folder: run python -m estimator"),
+    (["--init_checkpoint", "nowhere"],
+     "--init_checkpoint: nowhere: no such file or folder: run python -m estimator"),
     (["--data_dir", "nowhere"], "--data_dir: nowhere: no such folder"),
     (["--task_name", "chnsenticorp"], r"train.tsv: line 1: wanted 2 field\(s\): label, text_a; got 3"),
     (["--doc_stride", 4], "--doc_stride is for tasks with one text; sentence_pair has pairs"),
     (["--class_weights", "1", "2", "3"], "--class_weights: task sentence_pair has 2 labels, got 3 weights"),
-    (["--class_weights", "1", "-2"], "--class_weights must be balanced, or numbers of at least 0, .*; got 1 -2"),
+    (["--class_weights", "1", "-2"],
+     "--class_weights must be balanced, or numbers of at least 0, .*; got 1 -2"),
     (["--class_weights", "0", "0"], "--class_weights must be .* not all of them 0; got 0 0"),
     (["--best_metric", "pearson"], "--best_metric: task sentence_pair has no pearson"),
-    (["--spm_model_file", "{config}"], "--spm_model_file: .* is not the vocabulary that the model was trained with"),
+    (["--spm_model_file", "{config}"],
+     "--spm_model_file: .* is not the vocabulary that the model was trained with"),
     (["--max_seq_length", 17], r"--max_seq_length must be in \[3, 16\], .*; got 17"),
     (["--max_seq_length", 2], r"--max_seq_length must be in \[3, 16\], .*; got 2"),
     (["--train_batch_size", 41], "--train_batch_size is 41, but there are only 40 training examples"),
-    (["--albert_config_file", "tiny"], "vocab_size is 21128 in the config, but the vocabulary .* has 20 entries"),
+    (["--albert_config_file", "tiny"],
+     "vocab_size is 21128 in the config, but the vocabulary .* has 20 entries"),
     (["--do_train", "false"], "unused: no such folder: run python -m estimator.finetune first"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(inputs, capsys, flags, message):
     config = tiny_training.write_config(inputs / "config.json")
-    status, _, errors = run(capsys, *flags_of(inputs, "unused"), *[str(flag).format(config=config) for flag in flags])
+    status, _, errors = run(capsys, *flags_of(inputs, "unused"),
+                            *[str(flag).format(config=config) for flag in flags])
     assert status == 1 and errors.count("\n") == 1
     assert re.search("^estimator.finetune: error: .*" + message, errors), errors
     assert not (inputs / "unused").exists()
 
 
 def config_of(inputs, **changes):
-    config = finetune.FinetuneConfig(data_dir=str(inputs / "task"), init_checkpoint=str(inputs / "pretrained"),
-                                     max_seq_length=8)
+    config = finetune.FinetuneConfig(data_dir=str(inputs / "task"),
+                                     init_checkpoint=str(inputs / "pretrained"), max_seq_length=8)
     return dataclasses.replace(config, **changes)
 
 
@@ -236,18 +253,22 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
             (tmp_path / name).write_bytes((inputs / "pretrained" / name).read_bytes())
     config = config_of(inputs, init_checkpoint=str(tmp_path))
     prefix, task = job.find_init_checkpoint(config), job.TASKS["sentence_pair"]
-    with pytest.raises(UserError, match="there is no model.json to describe it: give --albert_config_file and --"):
+    with pytest.raises(UserError,
+                       match="there is no model.json to describe it: give --albert_config_file and --"):
         job.describe_model(config, task, prefix)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
     found = job.describe_model(config, task, prefix)
-    assert (found.config, found.tokenizer) == (tiny_training.CONFIG, TokenizerConfig(str(inputs / "vocab.txt"), True))
+    assert (found.config, found.tokenizer) == (tiny_training.CONFIG,
+                                               TokenizerConfig(str(inputs / "vocab.txt"), True))
 
 
 def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
-    (tmp_path / "vocab.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
+    (tmp_path / "vocab.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n",
+                                        encoding="utf-8")
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
-    with pytest.raises(UserError, match="is not the vocabulary that the model was trained with, .*leave the flag out"):
+    with pytest.raises(UserError,
+                       match="is not the vocabulary that the model was trained with, .*leave the flag out"):
         job.describe_model(config, job.TASKS["sentence_pair"], job.find_init_checkpoint(config))
 
 

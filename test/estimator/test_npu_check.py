@@ -23,8 +23,9 @@ def check(data, tmp_path, capsys):
     """Runs the command on a config; gives the exit status, the text and the report."""
     def run(config=tiny_training.CONFIG, **flags):
         report = tmp_path / "report.json"
-        given = dict(dict(albert_config_file=tiny_training.write_config(tmp_path / "config.json", config), input_file=data,
-                          output_dir=tmp_path / "out", train_batch_size=4, num_train_steps=200, num_warmup_steps=10,
+        given = dict(dict(albert_config_file=tiny_training.write_config(tmp_path / "config.json", config),
+                          input_file=data, output_dir=tmp_path / "out", train_batch_size=4,
+                          num_train_steps=200, num_warmup_steps=10,
                           save_checkpoints_steps=100, do_train="true", report_file=report), **flags)
         status = npu_check.main([word for name, value in given.items() for word in ("--" + name, str(value))])
         assert not (tmp_path / "out").exists()
@@ -36,7 +37,8 @@ def check(data, tmp_path, capsys):
 def one_layer(name):
     """A shipped config with the tests' vocabulary and one layer; all others are like it."""
     config = albert_config.load(name)
-    return dataclasses.replace(config, num_hidden_layers=1, num_hidden_groups=config.num_hidden_groups and 1, **TINIER)
+    return dataclasses.replace(config, num_hidden_layers=1, num_hidden_groups=config.num_hidden_groups and 1,
+                               **TINIER)
 
 
 @pytest.mark.parametrize("name", albert_config.shipped_names())
@@ -50,18 +52,19 @@ def test_the_report(check):
     status, text, report = check(memory_gb=1, device_peak_tflops=0.001)
     assert status == 0 and "lamb" in text                              # the trainer's own defaults
     assert report["device"] == "npu (planned: npu_bridge is not installed)"
-    assert report["loop"] == {"num_train_steps": 200, "batches_of_a_step": 1, "batches": 200, "batches_of_a_loop": 100,
-                              "loops": 2, "loops_between_checkpoints": 1}
-    assert "Loops: 200 batches (200 steps of 1) in 2 loops of 100; a checkpoint every 1 loops and at the end" in text
+    assert report["loop"] == {"num_train_steps": 200, "batches_of_a_step": 1, "batches": 200,
+                              "batches_of_a_loop": 100, "loops": 2, "loops_between_checkpoints": 1}
+    assert ("Loops: 200 batches (200 steps of 1) in 2 loops of 100; a checkpoint every 1 loops and at the end"
+            in text)
     memory, parameters = report["memory_bytes"], report["parameters"]
     assert memory["parameters"] == memory["gradients"] == 4 * parameters
-    assert memory["optimizer"] == 8 * parameters + 16                  # two moments, global_step and batches_taken
+    assert memory["optimizer"] == 8 * parameters + 16  # two moments, global_step and batches_taken
     assert (memory["accumulation"], report["memory_limit_bytes"]) == (0, 10 ** 9)
     assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
     assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
     assert "Session: NpuOptimizer with precision_mode allow_mix_precision, use_off_line True" in text
     assert report["kernels"] == report["kernels_wanted"] == {devices.GELU_OP: 2, devices.DROPOUT_OP: 0}
-    assert "Not checked: npu_bridge's own gelu and dropout" in text    # the graph holds ours under their names
+    assert "Not checked: npu_bridge's own gelu and dropout" in text  # the graph holds ours under their names
     assert "Only a device can tell: whether its compiler has every op" in text
 
 
@@ -69,7 +72,7 @@ def test_gradient_accumulation(check):
     status, _, report = check(gradient_accumulation_steps=4, optimizer="adamw")
     assert (status, report["faults"]) == (0, [])
     assert (report["loop"]["batches"], report["loop"]["loops"]) == (800, 8)
-    assert report["memory_bytes"]["accumulation"] == report["memory_bytes"]["parameters"] + 8     # and a count
+    assert report["memory_bytes"]["accumulation"] == report["memory_bytes"]["parameters"] + 8  # and a count
 
 
 def test_fine_tuning(tmp_path, capsys):
@@ -143,7 +146,8 @@ def test_batches_of_a_one_shot_iterator(check, monkeypatch):
     import tensorflow.compat.v1 as tf
     batches_changed(monkeypatch, lambda data: tf.data.make_one_shot_iterator(data).get_next())
     status, text, _ = check()
-    assert status == 1 and "WOULD FAIL: one-shot iterator, which ends the process in a loop: OneShotIterator" in text
+    assert (status == 1
+            and "WOULD FAIL: one-shot iterator, which ends the process in a loop: OneShotIterator" in text)
 
 
 def test_a_layer_without_the_devices_gelu(check, monkeypatch):
@@ -156,9 +160,11 @@ def test_a_layer_without_the_devices_gelu(check, monkeypatch):
 
 def test_the_devices_kernels_in_the_graph_to_be_exported(check, monkeypatch):
     from estimator.training import model_fn
-    plant(monkeypatch, model_fn, "_kernels", lambda kernels: lambda training, mode: kernels(training, "train"))
+    plant(monkeypatch, model_fn, "_kernels",
+          lambda kernels: lambda training, mode: kernels(training, "train"))
     status, text, _ = check()
-    assert status == 1 and "WOULD FAIL: only a device can load it, but it is in the graph to be exported: bert" in text
+    assert (status == 1
+            and "WOULD FAIL: only a device can load it, but it is in the graph to be exported: bert" in text)
 
 
 def test_an_entry_of_our_own_in_the_session_would_be_a_second_one(check, monkeypatch):
@@ -173,7 +179,8 @@ def test_an_entry_of_our_own_in_the_session_would_be_a_second_one(check, monkeyp
 
 def test_without_the_devices_kernels_none_is_wanted(check):
     status, text, report = check(npu_kernels="false")
-    assert (status, report["kernels"], report["kernels_wanted"]) == (0, *[{devices.GELU_OP: 0, devices.DROPOUT_OP: 0}] * 2), text
+    assert (status, report["kernels"],
+            report["kernels_wanted"]) == (0, *[{devices.GELU_OP: 0, devices.DROPOUT_OP: 0}] * 2), text
 
 
 @pytest.mark.parametrize("flags, message", [
@@ -197,7 +204,8 @@ def test_flags_that_contradict_the_command(capsys, flags, message):
 
 
 @pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
-    ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13), ("base_google_fast", False, 0, 38)])
+    ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13),
+    ("base_google_fast", False, 0, 38)])
 def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
     from estimator.training.npu_report import kernels_wanted
     found = kernels_wanted(albert_config.load(name), True, has_masked_lm)

@@ -36,10 +36,10 @@ def made(tmp_path_factory):
 
 
 def flags_of(folder, output_dir):
-    return ["--input_file", str(folder / "data"), "--albert_config_file", str(folder / "config.json"), "--output_dir",
-            str(folder / output_dir), "--train_batch_size", "8", "--eval_batch_size", "4", "--num_warmup_steps", "2",
-            "--learning_rate", "0.05", "--optimizer", "adamw", "--save_checkpoints_steps", "3", "--log_steps", "2",
-            "--backend", "cpu"]
+    return ["--input_file", str(folder / "data"), "--albert_config_file", str(folder / "config.json"),
+            "--output_dir", str(folder / output_dir), "--train_batch_size", "8", "--eval_batch_size", "4",
+            "--num_warmup_steps", "2", "--learning_rate", "0.05", "--optimizer", "adamw",
+            "--save_checkpoints_steps", "3", "--log_steps", "2", "--backend", "cpu"]
 
 
 @pytest.fixture
@@ -52,15 +52,17 @@ def folder(made, tmp_path):
 
 def test_a_run_leaves_a_model_folder_and_results_of_every_record(made):
     out = made / "out"
-    assert {"albert_config.json", "vocab.txt", "model.json", "run_config.json", "checkpoint", "model.ckpt-6.index",
-            "eval_results.txt", "eval_results.json"} <= set(os.listdir(str(out)))
+    assert {"albert_config.json", "vocab.txt", "model.json", "run_config.json", "checkpoint",
+            "model.ckpt-6.index", "eval_results.txt", "eval_results.json"} <= set(os.listdir(str(out)))
     results = json.loads((out / "eval_results.json").read_text())
     assert sorted(results) == [
         "global_step", "masked_lm_accuracy", "masked_lm_loss", "num_examples", "perplexity",
-        "sentence_order_accuracy", "sentence_order_loss", "uniform_cross_entropy", "unigram_accuracy", "unigram_cross_entropy"]
+        "sentence_order_accuracy", "sentence_order_loss", "uniform_cross_entropy", "unigram_accuracy",
+        "unigram_cross_entropy"]
     assert (results["global_step"], results["num_examples"]) == (6, 5)
     assert results["uniform_cross_entropy"] == pytest.approx(math.log(20))
-    assert results["unigram_cross_entropy"] == pytest.approx(-math.log(3 / 50))    # each word twice in 30, add one
+    assert (results["unigram_cross_entropy"]
+            == pytest.approx(-math.log(3 / 50)))    # each word twice in 30, add one
     lines = (out / "eval_results.txt").read_text().splitlines()
     assert lines == sorted(lines) and lines[0] == "global_step = 6"
 
@@ -89,7 +91,8 @@ def test_records_of_older_tools(folder):
     data = job.find_data(config)
     assert (data.num_train_records, data.num_eval_records, data.vocab_size) == (16, 3, 20)
     alone = dataclasses.replace(config, eval_input_file=())
-    with pytest.raises(UserError, match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval"):
+    with pytest.raises(UserError,
+                       match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval"):
         job.find_data(alone)
     assert job.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
     assert job.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0
@@ -97,9 +100,11 @@ def test_records_of_older_tools(folder):
 
 @pytest.mark.parametrize("flags, message", [
     (["--train_batch_size", 31], "--train_batch_size is 31, but .*data holds only 30 training records"),
-    (["--input_file", "nowhere"], "--input_file: nowhere: no such file or folder: run python -m etl.build_pretrain"),
+    (["--input_file", "nowhere"],
+     "--input_file: nowhere: no such file or folder: run python -m etl.build_pretrain"),
     (["--max_seq_length", 128], "--max_seq_length is 128, but the records have 8"),
-    (["--albert_config_file", "tiny"], "vocab_size is 21128 in tiny, but the vocabulary .*vocab.txt, has 20 entries"),
+    (["--albert_config_file", "tiny"],
+     "vocab_size is 21128 in tiny, but the vocabulary .*vocab.txt, has 20 entries"),
     (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no checkpoint there"),
     (["--iterations_per_loop", 2], "loops on the device exist on the NPU alone"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
@@ -107,7 +112,8 @@ def test_records_of_older_tools(folder):
     (["--do_train", "false"], "out holds no checkpoint: train first"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(folder, capsys, flags, message):
-    given = flags_of(folder, "out")[2:] if "--input_file" in flags else flags_of(folder, "out")   # several add up
+    given = flags_of(folder,
+                     "out")[2:] if "--input_file" in flags else flags_of(folder, "out")   # several add up
     status, _, errors = run(capsys, *given, "--num_train_steps", 2, *flags)
     assert status == 1 and errors.count("\n") == 1
     assert re.search("^estimator.pretrain: error: .*" + message, errors), errors
@@ -153,36 +159,42 @@ def test_sizes_that_were_not_given_are_the_published_ones_or_a_few_epochs(given,
 
 
 def test_a_warm_up_longer_than_the_run_that_small_data_gives_is_refused():
-    with pytest.raises(UserError, match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
+    with pytest.raises(UserError,
+                       match="num_warmup_steps is 50, longer than the run of 9 steps that 100 records give"):
         job.with_sizes(PretrainConfig(num_warmup_steps=50), 100)
 
 
 GOOGLE_NAMES = ["bert/embeddings/" + name for name in (
-    "word_embeddings", "token_type_embeddings", "position_embeddings", "LayerNorm/beta", "LayerNorm/gamma")] + [
+    "word_embeddings", "token_type_embeddings", "position_embeddings", "LayerNorm/beta",
+    "LayerNorm/gamma")] + [
     "bert/encoder/embedding_hidden_mapping_in/" + name for name in ("kernel", "bias")] + [
     "bert/encoder/transformer/group_0/inner_group_0/" + name for name in (
         "attention_1/self/query/kernel", "attention_1/self/query/bias", "attention_1/self/key/kernel",
         "attention_1/self/key/bias", "attention_1/self/value/kernel", "attention_1/self/value/bias",
-        "attention_1/output/dense/kernel", "attention_1/output/dense/bias", "LayerNorm/beta", "LayerNorm/gamma",
-        "ffn_1/intermediate/dense/kernel", "ffn_1/intermediate/dense/bias", "ffn_1/intermediate/output/dense/kernel",
+        "attention_1/output/dense/kernel", "attention_1/output/dense/bias", "LayerNorm/beta",
+        "LayerNorm/gamma", "ffn_1/intermediate/dense/kernel", "ffn_1/intermediate/dense/bias",
+        "ffn_1/intermediate/output/dense/kernel",
         "ffn_1/intermediate/output/dense/bias", "LayerNorm_1/beta", "LayerNorm_1/gamma")] + [
     "bert/pooler/dense/kernel", "bert/pooler/dense/bias", "cls/predictions/transform/dense/kernel",
     "cls/predictions/transform/dense/bias", "cls/predictions/transform/LayerNorm/beta",
-    "cls/predictions/transform/LayerNorm/gamma", "cls/predictions/output_bias", "cls/seq_relationship/output_weights",
-    "cls/seq_relationship/output_bias"]
-ALBERT_ZH_NAMES = [name.replace("transformer/group_0/inner_group_0", "layer_shared").replace("attention_1", "attention")
-                   .replace("ffn_1/intermediate/output", "output").replace("ffn_1/", "")
-                   .replace("layer_shared/LayerNorm_1", "layer_shared/output/LayerNorm")
-                   .replace("layer_shared/LayerNorm", "layer_shared/attention/output/LayerNorm")
-                   for name in GOOGLE_NAMES if "mapping_in" not in name] + ["bert/embeddings/word_embeddings_2"]
+    "cls/predictions/transform/LayerNorm/gamma", "cls/predictions/output_bias",
+    "cls/seq_relationship/output_weights", "cls/seq_relationship/output_bias"]
+ALBERT_ZH_NAMES = [
+    name.replace("transformer/group_0/inner_group_0", "layer_shared").replace("attention_1", "attention")
+    .replace("ffn_1/intermediate/output", "output").replace("ffn_1/", "")
+    .replace("layer_shared/LayerNorm_1", "layer_shared/output/LayerNorm")
+    .replace("layer_shared/LayerNorm", "layer_shared/attention/output/LayerNorm")
+    for name in GOOGLE_NAMES if "mapping_in" not in name] + ["bert/embeddings/word_embeddings_2"]
 
 
 @pytest.mark.parametrize("config, names, slots, said", [
     (dataclasses.replace(tiny_training.CONFIG, num_hidden_groups=1, inner_group_num=1), GOOGLE_NAMES, "adam",
      "64 of 64 optimizer slots are in the file"),
-    (tiny_training.CONFIG, ALBERT_ZH_NAMES, None, "0 of 62 optimizer slots are in the file; the others start at 0"),
+    (tiny_training.CONFIG, ALBERT_ZH_NAMES, None,
+     "0 of 62 optimizer slots are in the file; the others start at 0"),
 ])
-def test_pretraining_goes_on_from_a_released_checkpoint_with_its_heads(folder, capsys, config, names, slots, said):
+def test_pretraining_goes_on_from_a_released_checkpoint_with_its_heads(folder, capsys, config, names, slots,
+                                                                       said):
     tiny_training.write_config(folder / "config.json", config)
     values = write_released(folder / "released" / "albert_model.ckpt", config, names, slots)
     status, output, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
@@ -201,11 +213,13 @@ def test_a_released_checkpoint_that_lacks_a_variable_is_refused(folder, capsys):
     status, _, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
                             "--num_train_steps", 2)
     assert status == 1 and not (folder / "out").exists()
-    assert "does not fit the model: 1 missing: cls/seq_relationship/output_bias. It is of the albert_zh family" in errors
+    assert ("does not fit the model: 1 missing: cls/seq_relationship/output_bias. It is of the "
+            "albert_zh family" in errors)
 
 
 def write_released(prefix, config, names, slots):
-    """A checkpoint with the names of a released one, random values, and moments where `slots` names the rule."""
+    """A checkpoint with the names of a released one, random values, and moments where `slots` names
+    the rule."""
     prefix.parent.mkdir()
     rng = np.random.RandomState(0)
     values = {}

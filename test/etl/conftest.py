@@ -10,7 +10,8 @@ settings.register_profile("steady", deadline=None, derandomize=True, database=No
 settings.load_profile("steady")
 
 BUILD_FLAGS = ["--max_seq_length", "24", "--dupe_factor", "3", "--eval_fraction", "0.3", "--num_shards", "2"]
-SENTENCES = ("我爱北京天安门。", "中华人民共和国成立了。", "他去图书馆看书。", "今天天气很好。", "我们明天去爬山。")
+SENTENCES = ("我爱北京天安门。", "中华人民共和国成立了。", "他去图书馆看书。", "今天天气很好。",
+             "我们明天去爬山。")
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,8 @@ def vocab_file(vocabulary, tmp_path_factory):
 def corpus(tmp_path_factory):
     """20 documents of 3 to 6 sentences in two files."""
     folder = tmp_path_factory.mktemp("corpus")
-    documents = ["\n".join(SENTENCES[(number + line) % 5] for line in range(3 + number % 4)) for number in range(20)]
+    documents = ["\n".join(SENTENCES[(number + line) % 5] for line in range(3 + number % 4))
+                 for number in range(20)]
     for name, part in (("a.txt", documents[:12]), ("b.txt", documents[12:])):
         (folder / name).write_text("\n\n".join(part) + "\n", encoding="utf-8")
     return str(folder / "*.txt")
@@ -51,7 +53,8 @@ def build_flags():
 def built(tmp_path_factory, corpus, vocab_file):
     """The folder of a finished build of `corpus`. Tests that change it take a copy."""
     folder = str(tmp_path_factory.mktemp("built"))
-    assert build_pretrain.main(["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", folder] + BUILD_FLAGS) == 0
+    assert build_pretrain.main(
+        ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", folder] + BUILD_FLAGS) == 0
     return folder
 
 

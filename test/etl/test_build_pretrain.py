@@ -21,7 +21,8 @@ from etl.text.tokenization import is_han
 
 @pytest.fixture
 def flags(corpus, vocab_file, tmp_path, build_flags):
-    return ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", str(tmp_path / "out")] + build_flags
+    return ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir",
+            str(tmp_path / "out")] + build_flags
 
 
 @pytest.fixture
@@ -66,20 +67,23 @@ def write(path, content):
 def test_files_of_a_build(built, vocab_file):
     files = files_of(built)
     assert sorted(files) == ["eval/tf_examples-00000-of-00001.tfrecord", "manifest.json", "report.html",
-                             "tf_examples-00000-of-00002.tfrecord", "tf_examples-00001-of-00002.tfrecord", "vocab.txt"]
+                             "tf_examples-00000-of-00002.tfrecord", "tf_examples-00001-of-00002.tfrecord",
+                             "vocab.txt"]
     assert files["vocab.txt"] == open(vocab_file, "rb").read()
     assert not os.path.exists(os.path.join(built, ".work"))
 
 
 def test_manifest_of_a_build(built, corpus):
     found = manifest.read(built)
-    assert [shard.path for shard in found.train] == ["tf_examples-0000%d-of-00002.tfrecord" % index for index in range(2)]
+    assert [shard.path for shard in found.train] == ["tf_examples-0000%d-of-00002.tfrecord" % index
+                                                     for index in range(2)]
     assert (found.max_seq_length, found.max_predictions_per_seq) == (24, 4)
     assert found.flags["input_file"] == [corpus] and found.flags["dupe_factor"] == 3
     assert [os.path.basename(entry["path"]) for entry in found.inputs] == ["a.txt", "b.txt"]
     assert sum(shard.records for shard in found.train) == found.counters["train_samples"] > 0
     assert sum(shard.records for shard in found.eval) == found.counters["eval_samples"] > 0
-    assert [os.path.getsize(os.path.join(built, shard.path)) for shard in found.train] == [shard.bytes for shard in found.train]
+    assert [os.path.getsize(os.path.join(built, shard.path)) for shard in found.train] == [
+        shard.bytes for shard in found.train]
 
 
 def test_records_of_a_build(built, vocabulary):
@@ -88,7 +92,8 @@ def test_records_of_a_build(built, vocabulary):
         length, predictions = int(values["input_mask"].sum()), int(values["masked_lm_weights"].sum())
         ids, positions = values["input_ids"], values["masked_lm_positions"]
         assert ids[0] == vocabulary.cls and ids[length - 1] == vocabulary.sep and not ids[length:].any()
-        assert predictions >= 1 and (positions[:predictions] < length - 1).all() and (positions[:predictions] > 0).all()
+        assert (predictions >= 1 and (positions[:predictions] < length - 1).all()
+                and (positions[:predictions] > 0).all())
         assert values["next_sentence_labels"].tolist() in ([0], [1])
         labels = [vocabulary.tokens[index] for index in values["masked_lm_ids"][:predictions]]
         assert not [label for label in labels if label.startswith("##") and is_han(label[-1])]
@@ -98,10 +103,11 @@ def test_report(flags, capsys, out):
     assert main(flags) == 0
     captured = capsys.readouterr()
     assert "Building samples from 2 files (0.0 MB) with 1 process\n" in captured.out
-    for row in ("documents ", "sentences, words, tokens ", "padding ", "predicted tokens ", "swapped ", "shards "):
+    for row in ("documents ", "sentences, words, tokens ", "padding ", "predicted tokens ", "swapped ",
+                "shards "):
         assert "  " + row in captured.out
-    assert captured.out.endswith("Wrote %s/manifest.json\nLook at %s/report.html\nNext: python -m estimator.pretrain "
-                                 "--input_file %s\n" % (out, out, out))
+    assert captured.out.endswith("Wrote %s/manifest.json\nLook at %s/report.html\nNext: python -m "
+                                 "estimator.pretrain --input_file %s\n" % (out, out, out))
 
 
 def test_ranges_do_not_change_a_byte(flags, built, out):
@@ -125,12 +131,15 @@ def test_an_engine_does_not_change_a_byte(flags, built, out, engine, monkeypatch
     assert main(flags + engine + ["--range_bytes", "300"]) == 0
     assert shards_of(out) == shards_of(built)
     assert "(0.0 MB) on PortableRunner at %s, parallelism 2\n" % engine[3] in capsys.readouterr().out
-    assert manifest.read(out).counters == manifest.read(built).counters and not os.path.exists(os.path.join(out, ".work"))
+    assert manifest.read(out).counters == manifest.read(built).counters and not os.path.exists(
+        os.path.join(out, ".work"))
 
 
-def test_an_engines_workers_stand_in_other_folders(flags, corpus, vocab_file, built, out, engine, monkeypatch):
+def test_an_engines_workers_stand_in_other_folders(flags, corpus, vocab_file, built, out, engine,
+                                                   monkeypatch):
     monkeypatch.chdir(os.path.dirname(corpus))
-    argv = ["--input_file", "a.txt", "b.txt"] + flags[2:] + ["--vocab_file", os.path.relpath(vocab_file), "--output_dir", os.path.relpath(out)]
+    argv = ["--input_file", "a.txt", "b.txt"] + flags[2:] + ["--vocab_file", os.path.relpath(vocab_file),
+                                                             "--output_dir", os.path.relpath(out)]
     assert main(argv + engine + ["--sentence_objective", "next"]) == 0
     found = shards_of(out)
     assert main(argv + ["--sentence_objective", "next"]) == 0
@@ -149,12 +158,14 @@ def test_a_bad_document_ends_a_build_on_an_engine_with_one_line(flags, tmp_path,
 def test_a_worker_with_other_libraries_is_refused(flags, out, engine, capsys, monkeypatch):
     monkeypatch.setattr(plan, "versions", lambda: {"jieba": "0.0.1"})
     message = error_of(capsys, flags + engine)
-    assert re.fullmatch("the worker on host .* has jieba 0.42.1, the command 0.0.1: every host must have the same", message)
+    assert re.fullmatch(
+        "the worker on host .* has jieba 0.42.1, the command 0.0.1: every host must have the same", message)
     assert not os.path.exists(out)
 
 
 @pytest.mark.parametrize("runner, flag, thing", [
-    ("FlinkRunner", "flink_master", "Flink"), ("FlinkRunner", "job_endpoint", "job server"), ("PortableRunner", "job_endpoint", "job server")])
+    ("FlinkRunner", "flink_master", "Flink"), ("FlinkRunner", "job_endpoint", "job server"),
+    ("PortableRunner", "job_endpoint", "job server")])
 def test_an_engine_that_does_not_answer(flags, out, capsys, monkeypatch, runner, flag, thing):
     monkeypatch.setattr(shutil, "which", lambda name: name)
     with socket.socket() as nobody:
@@ -188,8 +199,8 @@ def test_shards_of_an_earlier_build_disappear(flags, built, out):
         os.makedirs(os.path.dirname(os.path.join(out, name)), exist_ok=True)
         open(os.path.join(out, name), "w").close()
     assert main(flags + ["--num_shards", "1", "--eval_fraction", "0"]) == 0
-    assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "report.html", "tf_examples-00000-of-00001.tfrecord",
-                                     "vocab.txt"]
+    assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "report.html",
+                                     "tf_examples-00000-of-00001.tfrecord", "vocab.txt"]
     assert sorted(os.listdir(out)) == sorted(files_of(out))            # no empty folders
 
 
@@ -212,7 +223,8 @@ def test_names_that_are_not_utf8(flags, built, corpus, tmp_path, workers):
     texts = os.fsdecode(os.fsencode(str(tmp_path)) + b"/\xff")
     shutil.copytree(os.path.dirname(corpus), texts)
     out = os.path.join(texts, "out")
-    assert main(["--input_file", texts + "/?.txt"] + flags[2:] + ["--output_dir", out, "--direct_num_workers", workers]) == 0
+    assert main(["--input_file", texts + "/?.txt"] + flags[2:] + ["--output_dir", out, "--direct_num_workers",
+                                                                  workers]) == 0
     assert publish.verify(out) and shards_of(out) == shards_of(built)
     assert [entry["path"] for entry in manifest.read(out).inputs] == [texts + "/a.txt", texts + "/b.txt"]
 
@@ -267,9 +279,11 @@ def in_folder(flags, out):
     return flags + ["--output_dir", out]
 
 
-@pytest.mark.parametrize("module, name", [(build_pretrain, "_merge"), (build_pretrain, "publish"), (publish.manifest, "write")])
+@pytest.mark.parametrize("module, name", [(build_pretrain, "_merge"), (build_pretrain, "publish"),
+                                          (publish.manifest, "write")])
 @pytest.mark.parametrize("way", ["copied", "hard-linked", "moved"])
-def test_a_build_goes_on_in_another_folder_and_leaves_the_first_alone(flags, built, out, tmp_path, monkeypatch, module, name, way):
+def test_a_build_goes_on_in_another_folder_and_leaves_the_first_alone(flags, built, out, tmp_path,
+                                                                      monkeypatch, module, name, way):
     interrupt_before(monkeypatch, flags, module, name)
     other = str(tmp_path / "other" / "folder")
     if way == "moved":
@@ -281,7 +295,8 @@ def test_a_build_goes_on_in_another_folder_and_leaves_the_first_alone(flags, bui
     chunks_before = state_of(chunks)
     merge = build_pretrain._merge
     chunks_after = {}
-    monkeypatch.setattr(build_pretrain, "_merge", lambda *args: chunks_after.update(state_of(chunks)) or merge(*args))
+    monkeypatch.setattr(build_pretrain, "_merge",
+                        lambda *args: chunks_after.update(state_of(chunks)) or merge(*args))
     assert main(in_folder(flags, other)) == 0
     monkeypatch.undo()
     assert shards_of(other) == shards_of(built) and publish.verify(other)
@@ -291,17 +306,19 @@ def test_a_build_goes_on_in_another_folder_and_leaves_the_first_alone(flags, bui
         assert main(flags) == 0 and shards_of(out) == shards_of(built)
 
 
-def test_disk_space_that_a_copy_of_hard_links_cannot_give_back_is_told(flags, out, tmp_path, monkeypatch, capsys):
+def test_disk_space_that_a_copy_of_hard_links_cannot_give_back_is_told(flags, out, tmp_path, monkeypatch,
+                                                                       capsys):
     interrupt_before(monkeypatch, flags, build_pretrain, "_merge")
     other = str(tmp_path / "other")
     shutil.copytree(out, other, copy_function=os.link)
     assert main(in_folder(flags, other)) == 0
-    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs are hard-linked elsewhere" % other, capsys.readouterr().out)
+    assert re.search("Note: [0-9.]+ MB of %s/.work/[0-9a-f]{16}/runs are hard-linked elsewhere" % other,
+                     capsys.readouterr().out)
 
 
-STRAY = (".work/notes.txt", ".work/.DS_Store", ".work/lost+found/x", ".work/0123456789abcdef/mine", "HASH/notes.txt", "HASH/.nfs01",
-         "HASH/chunks/mine", "HASH/runs/x.tmp", "HASH/shards/eval/x", "tf_examples-mine.tfrecord", "eval/tf_examples-old.tfrecord",
-         "x.tmp-1", "dead_letters/mine")
+STRAY = (".work/notes.txt", ".work/.DS_Store", ".work/lost+found/x", ".work/0123456789abcdef/mine",
+         "HASH/notes.txt", "HASH/.nfs01", "HASH/chunks/mine", "HASH/runs/x.tmp", "HASH/shards/eval/x",
+         "tf_examples-mine.tfrecord", "eval/tf_examples-old.tfrecord", "x.tmp-1", "dead_letters/mine")
 
 
 def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, capsys):
@@ -314,13 +331,15 @@ def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, c
     assert main(flags) == 0
     assert "Note: %s/.work was kept: it holds files that no build wrote" % out in capsys.readouterr().out
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
-    assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt", ".DS_Store", "lost+found"])
+    assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt",
+                                                                     ".DS_Store", "lost+found"])
     assert main(flags + ["--random_seed", "1"]) == 0
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "report.html", "vocab.txt", "dead_letters/bad_records.jsonl",
-                                  "tf_examples-00001-of-00002.tfrecord", "eval/tf_examples-00000-of-00001.tfrecord"])
+@pytest.mark.parametrize("name", [
+    "manifest.json", "report.html", "vocab.txt", "dead_letters/bad_records.jsonl",
+    "tf_examples-00001-of-00002.tfrecord", "eval/tf_examples-00000-of-00001.tfrecord"])
 def test_a_folder_in_the_place_of_a_file_is_told_before_the_work(flags, out, capsys, name):
     os.makedirs(os.path.join(out, name))
     assert error_of(capsys, flags) == "--output_dir: %s is a folder, not a file" % os.path.join(out, name)
@@ -338,14 +357,18 @@ def flip_first_byte(path):
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda path: os.truncate(path, 5), "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
-    (lambda path: flip_first_byte(path), "sha256: [0-9a-f]{64}, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
+    (lambda path: os.truncate(path, 5),
+     "bytes: [0-9]+, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
+    (lambda path: flip_first_byte(path),
+     "sha256: [0-9a-f]{64}, but .*shards/tf_examples-00000-of-00002.tfrecord differs"),
     (os.remove, "bytes: [0-9]+, but .*out/tf_examples-00000-of-00002.tfrecord differs"),
-    (lambda path: write_json(path + ".json", {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
+    (lambda path: write_json(path + ".json",
+                             {"records": -1, "bytes": 1, "sha256": "", "dropped": 0, "linked_bytes": 0}),
      "records must be an integer of at least 0, got -1"),
-    (lambda path: write_json(path + ".json", {"shard": ["/etc/passwd", 1, 1, ""], "dropped": 0}), "missing field records, bytes"),
-])
-def test_a_merged_shard_that_is_not_as_its_marker_says(flags, built, out, monkeypatch, capsys, change, message):
+    (lambda path: write_json(path + ".json", {"shard": ["/etc/passwd", 1, 1, ""], "dropped": 0}),
+     "missing field records, bytes"),])
+def test_a_merged_shard_that_is_not_as_its_marker_says(flags, built, out, monkeypatch, capsys, change,
+                                                       message):
     interrupt_before(monkeypatch, flags, build_pretrain, "publish")
     path = os.path.join(work_dir_of(out), "shards", "tf_examples-00000-of-00002.tfrecord")
     change(path)
@@ -359,11 +382,13 @@ def test_a_published_shard_that_is_another(flags, out, monkeypatch, capsys):
     path = os.path.join(out, "tf_examples-00001-of-00002.tfrecord")
     with open(path, "r+b") as stream:
         stream.write(b"x")
-    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s differs: " % path, error_of(capsys, flags))
+    assert re.search("tf_examples-00001-of-00002.tfrecord.json: sha256: [0-9a-f]{64}, but %s differs: "
+                     % path, error_of(capsys, flags))
 
 
 @pytest.mark.parametrize("name", ["a.txt", "vocab.txt"])
-def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_path, out, monkeypatch, capsys, name):
+def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_path, out, monkeypatch, capsys,
+                                               name):
     for path in (corpus.replace("*", "a"), corpus.replace("*", "b"), vocab_file):
         shutil.copy(path, str(tmp_path))
     markers = build_pretrain.await_files
@@ -373,7 +398,8 @@ def test_input_that_changes_between_two_ranges(flags, corpus, vocab_file, tmp_pa
         os.utime(str(tmp_path / name), ns=(1, 1))
 
     monkeypatch.setattr(build_pretrain, "await_files", change)
-    argv = ["--input_file", str(tmp_path / "[ab].txt"), "--vocab_file", str(tmp_path / "vocab.txt")] + flags[4:]
+    argv = ["--input_file", str(tmp_path / "[ab].txt"), "--vocab_file",
+            str(tmp_path / "vocab.txt")] + flags[4:]
     assert error_of(capsys, argv).startswith("%s: has changed while being read: " % (tmp_path / name))
     assert not os.path.exists(out)
 
@@ -387,22 +413,26 @@ def test_vocabulary_in_the_output_folder(flags, built, out):
 def test_compressed_input_gives_the_same_samples(tmp_path, vocab_file, build_flags):
     text = "我爱北京天安门。\n今天天气很好。\n\n他去图书馆看书。\n我们明天去爬山。\n".encode("utf-8")
     found = []
-    for name, content in (("x.txt", text), ("x.txt.gz", gzip.compress(text)), ("x.txt.bz2", bz2.compress(text))):
+    for name, content in (("x.txt", text), ("x.txt.gz", gzip.compress(text)),
+                          ("x.txt.bz2", bz2.compress(text))):
         path = write(tmp_path / name, content)
         folder = str(tmp_path / ("out" + name))
-        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder] + build_flags + ["--eval_fraction", "0"]) == 0
+        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder] + build_flags
+                    + ["--eval_fraction", "0"]) == 0
         found.append(shards_of(folder))
     assert found[0] == found[1] == found[2]
 
 
 def test_json_lines_and_random_segments_in_any_ranges(tmp_path, vocab_file, build_flags):
-    lines = [json.dumps({"body": "我爱北京天安门。今天天气很好。" + "他去图书馆看书。" * number}, ensure_ascii=False) for number in range(6)]
+    lines = [json.dumps({"body": "我爱北京天安门。今天天气很好。" + "他去图书馆看书。" * number},
+                        ensure_ascii=False) for number in range(6)]
     path = write(tmp_path / "x.jsonl", "\n".join(lines))
     found = []
     for range_bytes in ("50", "5000"):
         folder = str(tmp_path / range_bytes)
-        assert main(["--input_file", path, "--input_format", "jsonl", "--text_field", "body", "--vocab_file", vocab_file, "--output_dir", folder,
-                     "--sentence_objective", "next", "--range_bytes", range_bytes] + build_flags + ["--eval_fraction", "0"]) == 0
+        assert main(["--input_file", path, "--input_format", "jsonl", "--text_field", "body", "--vocab_file",
+                     vocab_file, "--output_dir", folder, "--sentence_objective", "next", "--range_bytes",
+                     range_bytes] + build_flags + ["--eval_fraction", "0"]) == 0
         found.append(shards_of(folder))
     assert found[0] == found[1] and any(found[0].values())
 
@@ -413,23 +443,26 @@ def test_repeated_documents_are_dropped_on_demand(tmp_path, vocab_file, build_fl
     records = []
     for path, duplicates in ((once, "keep"), (twice, "keep"), (twice, "drop")):
         folder = str(tmp_path / "out")
-        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder, "--duplicates", duplicates]
-                    + build_flags + ["--eval_fraction", "0"]) == 0
+        assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder, "--duplicates",
+                     duplicates] + build_flags + ["--eval_fraction", "0"]) == 0
         records.append(sum(shard.records for shard in manifest.read(folder).train))
     assert records[0] == records[2] and records[1] == 2 * records[0]
 
 
-BAD_UTF8 = "我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n" + "他去图书馆看书。\n我们明天去爬山。\n".encode("utf-8")
+BAD_UTF8 = ("我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n"
+            + "他去图书馆看书。\n我们明天去爬山。\n".encode("utf-8"))
 
 
 def test_a_share_of_bad_documents_may_be_allowed(flags, tmp_path, out, capsys):
     path = write(tmp_path / "bad.txt", BAD_UTF8)
     allowed = flags + ["--input_file", path, "--eval_fraction", "0", "--max_bad_fraction"]
-    assert "1 of 23 documents cannot be used, --max_bad_fraction is 0.01: %s: line 4: not UTF-8" % path in error_of(capsys, allowed + ["0.01"])
+    assert ("1 of 23 documents cannot be used, --max_bad_fraction is 0.01: %s: line 4: not UTF-8" % path
+            in error_of(capsys, allowed + ["0.01"]))
     assert main(allowed + ["0.05"]) == 0
     assert "unusable documents         %s/dead_letters/bad_records.jsonl" % out in capsys.readouterr().out
     letters = files_of(out)["dead_letters/bad_records.jsonl"].decode("utf-8").split("\n")
-    assert json.loads(letters[0]) == {"file": path, "offset": 35, "reason": "not UTF-8: invalid start byte at byte 0xff"}
+    assert json.loads(letters[0]) == {"file": path, "offset": 35,
+                                      "reason": "not UTF-8: invalid start byte at byte 0xff"}
     assert manifest.read(out).counters["bad_records"] == 1
 
 
@@ -438,21 +471,23 @@ BAD_INPUTS = {
     "empty": (b"", "--input_file: no text in {path}"),
     "blank": ("\n　\n\ufeff\n".encode("utf-8"), "--input_file: no text in {path}"),
     "utf8": (BAD_UTF8, "{path}: line 4: not UTF-8: invalid start byte at byte 0xff"),
-    "short": ("好\n".encode("utf-8"), "--input_file: 1 documents gave no training sample: 1 are too short for two segments, 0 are held out; "
-                                    "give more text, or --eval_fraction 0"),
-    "control characters": (b"\0\n", "--input_file: 1 documents gave no training sample: 1 are too short for two segments, 0 are held "
-                                    "out; give more text, or --eval_fraction 0"),
-}
+    "short": ("好\n".encode("utf-8"), "--input_file: 1 documents gave no training sample: 1 are too short "
+              "for two segments, 0 are held out; give more text, or --eval_fraction 0"),
+    "control characters": (b"\0\n", "--input_file: 1 documents gave no training sample: 1 are too short for "
+                           "two segments, 0 are held out; give more text, or --eval_fraction 0"),}
 
 
-@pytest.mark.parametrize("case, earlier", [(case, False) for case in sorted(BAD_INPUTS)] + [("utf8", True), ("short", True)])
-def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_file, build_flags, capsys, case, earlier):
+@pytest.mark.parametrize("case, earlier",
+                         [(case, False) for case in sorted(BAD_INPUTS)] + [("utf8", True), ("short", True)])
+def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_file, build_flags, capsys,
+                                                         case, earlier):
     content, message = BAD_INPUTS[case]
     path = str(tmp_path / "语料.txt") if content is None else write(tmp_path / "语料.txt", content)
     out = str(tmp_path / "out")
     if earlier:
         shutil.copytree(built, out)
-    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", out] + build_flags + ["--eval_fraction", "0"]
+    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir",
+            out] + build_flags + ["--eval_fraction", "0"]
     assert error_of(capsys, argv) == message.format(path=path)
     assert files_of(out) == (files_of(built) if earlier else {}) and os.path.exists(out) == earlier
     assert not os.path.exists(os.path.join(out, ".work"))
@@ -461,7 +496,8 @@ def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_
 def test_bad_vocabularies(flags, tmp_path, out, capsys):
     without = write(tmp_path / "v.txt", "[PAD]\n我\n")
     assert error_of(capsys, flags + ["--vocab_file", without]) == (
-        without + ": a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [UNK] [CLS] [SEP] [MASK]")
+        without
+        + ": a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [UNK] [CLS] [SEP] [MASK]")
     assert error_of(capsys, flags + ["--vocab_file", "gone.txt"]) == "No such file or directory: gone.txt"
     assert error_of(capsys, flags + ["--spm_model_file", without]) == without + ": not a SentencePiece model"
     assert not os.path.exists(out)
@@ -475,15 +511,18 @@ def test_vocabulary_of_special_tokens_alone(flags, tmp_path, out, capsys):
 
 @pytest.mark.parametrize("changed, message", [
     (["--max_seq_length", "7"], "max_seq_length must be at least 8, got 7"),
-    (["--masked_lm_probs", "0.2"], "unrecognized arguments: --masked_lm_probs 0.2, did you mean --masked_lm_prob or --masked_lm_labels?"),
+    (["--masked_lm_probs", "0.2"],
+     "unrecognized arguments: --masked_lm_probs 0.2, did you mean --masked_lm_prob or --masked_lm_labels?"),
     (["--masked_lm_prob", "inf"], "argument --masked_lm_prob: wants a number, got 'inf'"),
     (["--vocab_file", ""], "--vocab_file is empty"),
     (["--runner", "SparkRunner"],
-     "argument --runner: invalid choice: 'SparkRunner' (choose from 'DirectRunner', 'FlinkRunner', 'PortableRunner')"),
-    (["--runner", "FlinkRunner", "--parallelism", "2"], "runner FlinkRunner needs flink_master, HOST:PORT of the cluster's web page, "
-     "or job_endpoint, HOST:PORT of a running job server"),
+     "argument --runner: invalid choice: 'SparkRunner' (choose from 'DirectRunner', 'FlinkRunner', "
+     "'PortableRunner')"),
+    (["--runner", "FlinkRunner", "--parallelism", "2"], "runner FlinkRunner needs flink_master, HOST:PORT of "
+     "the cluster's web page, or job_endpoint, HOST:PORT of a running job server"),
     (["--runner", "FlinkRunner", "--streaming"], "unrecognized arguments: --streaming"),
-    (["--flink_master", "x:1"], "flink_master is for FlinkRunner and PortableRunner, got runner DirectRunner"),
+    (["--flink_master", "x:1"],
+     "flink_master is for FlinkRunner and PortableRunner, got runner DirectRunner"),
 ])
 def test_bad_flag_is_one_line_and_status_2(flags, out, capsys, changed, message):
     with pytest.raises(SystemExit) as exit_info:
@@ -501,7 +540,8 @@ def test_user_dictionary_that_is_not_utf8(flags, tmp_path, out, capsys):
 
 def test_nothing_fits_into_the_predictions(tmp_path, vocab_file, build_flags, capsys):
     path = write(tmp_path / "x.txt", "北京\n天安门\n")
-    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", str(tmp_path / "out")] + build_flags
+    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir",
+            str(tmp_path / "out")] + build_flags
     assert main(argv + ["--eval_fraction", "0", "--max_predictions_per_seq", "1"]) == 0
     assert "predicted tokens           0.0%" in capsys.readouterr().out
 
@@ -520,16 +560,20 @@ def test_verify_from_the_command_line(built, tmp_path, capsys):
 
 def test_a_users_mistake_is_one_line_on_the_console(tmp_path, vocab_file):
     path = write(tmp_path / "bad.txt", BAD_UTF8)
-    run = subprocess.run([sys.executable, "-m", "etl.build_pretrain", "--input_file", path, "--vocab_file", vocab_file,
-                          "--output_dir", str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    run = subprocess.run([sys.executable, "-m", "etl.build_pretrain", "--input_file", path, "--vocab_file",
+                          vocab_file, "--output_dir", str(tmp_path / "out")],
+                         stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert run.returncode == 1
-    lines = [line for line in run.stderr.decode().split("\n") if not line.startswith("samples: ")]      # progress of a slow machine
-    assert lines == ["etl.build_pretrain: error: %s: line 4: not UTF-8: invalid start byte at byte 0xff" % path, ""]
+    lines = [line for line in run.stderr.decode().split("\n")
+             if not line.startswith("samples: ")]      # progress of a slow machine
+    assert lines == ["etl.build_pretrain: error: %s: line 4: not UTF-8: invalid start byte at byte 0xff"
+                     % path, ""]
 
 
 def test_shipped_sample_is_text_worth_training_on():
     folder = os.path.join(os.path.dirname(build_pretrain.__file__), "sample")
-    contents = [open(os.path.join(folder, name), encoding="utf-8").read() for name in sorted(os.listdir(folder))]
+    contents = [open(os.path.join(folder, name), encoding="utf-8").read()
+                for name in sorted(os.listdir(folder))]
     documents = [document for content in contents for document in content.strip().split("\n\n")]
     assert len(documents) == len(set(documents)) >= 60
     assert sum(len(content.encode("utf-8")) for content in contents) >= 60000

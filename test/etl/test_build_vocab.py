@@ -55,7 +55,8 @@ def merges_by_counting_everything_anew(words, limit):
     return made
 
 
-@pytest.mark.skipif(platform.python_version() != "3.7.16", reason="the entries come from what this very Python carries")
+@pytest.mark.skipif(platform.python_version() != "3.7.16",
+                    reason="the entries come from what this very Python carries")
 def test_the_command_makes_the_shipped_vocabulary(tmp_path):
     assert main(["--output_file", str(tmp_path / "v.txt")]) == 0
     assert (tmp_path / "v.txt").read_bytes() == open(albert_config.vocab_path(), "rb").read()
@@ -78,7 +79,8 @@ def test_shipped_entries_hold_all_of_gb2312(shipped):
 
 def test_shipped_sample_has_no_unknown_token():
     tokenizer = load_tokenizer(TokenizerConfig(albert_config.vocab_path()))
-    unknown = [line for line in read_lines(expand([SAMPLE], "sample")) if tokenizer.vocabulary.unk in tokenizer.encode(line).ids]
+    unknown = [line for line in read_lines(expand([SAMPLE], "sample"))
+               if tokenizer.vocabulary.unk in tokenizer.encode(line).ids]
     assert unknown == []
 
 
@@ -102,8 +104,8 @@ def test_a_pair_whose_count_falls_is_not_forgotten():
 
 @pytest.mark.parametrize("words, limit, pieces", [
     ({}, 9, []), ({"a": 9}, 9, []), ({"ab": 1}, 9, []), ({"ab": 2}, 9, ["ab"]), ({"ab": 2}, 0, []),
-    ({"aaa": 2}, 9, ["##aa", "aaa"]), ({"abc": 2, "xbc": 2}, 9, ["##bc", "abc", "xbc"]), ({"abc": 2, "xbc": 2}, 1, ["##bc"]),
-])
+    ({"aaa": 2}, 9, ["##aa", "aaa"]), ({"abc": 2, "xbc": 2}, 9, ["##bc", "abc", "xbc"]),
+    ({"abc": 2, "xbc": 2}, 1, ["##bc"]),])
 def test_learn_merges(words, limit, pieces):
     assert learn_merges(words, limit) == pieces
 
@@ -123,7 +125,8 @@ def test_characters_come_first_by_frequency():
 
 @pytest.mark.parametrize("lines, size, message", [
     ([], 200, "--input_file: no text"),
-    (["甲乙丙"], 108, "--vocab_size: the text holds 3 different characters; with the special entries that needs 109, got 108"),
+    (["甲乙丙"], 108,
+     "--vocab_size: the text holds 3 different characters; with the special entries that needs 109, got 108"),
 ])
 def test_nothing_to_learn(lines, size, message):
     with pytest.raises(UserError) as error:
@@ -143,7 +146,8 @@ def test_read_lines(tmp_path):
 def test_vocabulary_from_text(tmp_path, text_file, capsys):
     path = str(tmp_path / "v.txt")
     assert main(["--input_file", text_file, "--vocab_size", "200", "--output_file", path]) == 0
-    assert capsys.readouterr().out == "Wrote %s: 200 entries\nNext: python -m etl.build_pretrain --vocab_file %s\n" % (path, path)
+    assert (capsys.readouterr().out
+            == "Wrote %s: 200 entries\nNext: python -m etl.build_pretrain --vocab_file %s\n" % (path, path))
     tokenizer = load_tokenizer(TokenizerConfig(path))
     assert len(tokenizer.vocabulary) == 200
     assert tokenizer.tokenize("我爱playing，中华") == ["我", "爱", "playing", "，", "中", "华"]
@@ -158,7 +162,8 @@ def test_case_is_kept_on_demand(tmp_path, text_file):
 def model_file(tmp_path_factory):
     """A SentencePiece model learnt from the shipped sample."""
     path = str(tmp_path_factory.mktemp("model") / "x.model")
-    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file", path]) == 0
+    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file",
+                 path]) == 0
     return path
 
 
@@ -179,7 +184,8 @@ def test_sentencepiece_model_from_text(model_file):
 
 def test_next_command_takes_the_model(tmp_path, model_file, capsys):
     path = str(tmp_path / "x.model")
-    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file", path]) == 0
+    assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file",
+                 path]) == 0
     assert capsys.readouterr().out.endswith("Next: python -m etl.build_pretrain --spm_model_file %s\n" % path)
     assert open(path, "rb").read() == open(model_file, "rb").read()
 
@@ -191,23 +197,26 @@ def test_sentences_have_the_offsets_of_their_lines(model_file):
     parts = [tokenizer.encode(sentence) for sentence in sentences]
     assert together.ids.tolist() == sum([part.ids.tolist() for part in parts], [])
     begins = [0, len(sentences[0]) + 1, len(sentences[0]) + len(sentences[1]) + 2]
-    assert together.offsets.tolist() == [begin + offset for begin, part in zip(begins, parts) for offset in part.offsets.tolist()]
+    assert together.offsets.tolist() == [begin + offset for begin, part in zip(begins, parts)
+                                         for offset in part.offsets.tolist()]
 
 
 def test_a_build_with_the_model(tmp_path, model_file, capsys):
     out = str(tmp_path / "out")
-    assert build_pretrain.main(["--input_file", SAMPLE, "--spm_model_file", model_file, "--output_dir", out, "--max_seq_length", "64",
-                                "--dupe_factor", "1"]) == 0
+    assert build_pretrain.main(["--input_file", SAMPLE, "--spm_model_file", model_file, "--output_dir", out,
+                                "--max_seq_length", "64", "--dupe_factor", "1"]) == 0
     assert build_pretrain.main(["--output_dir", out, "--verify"]) == 0
     found = manifest.read(out)
     assert (found.vocab_size, found.tokenizer.vocab_file) == (3000, None)
-    assert found.counters["train_samples"] > 100 and found.counters["unknown_tokens"] < found.counters["tokens"] / 100
+    assert (found.counters["train_samples"] > 100
+            and found.counters["unknown_tokens"] < found.counters["tokens"] / 100)
     pieces = load_tokenizer(found.tokenizer).vocabulary.tokens
     path = os.path.join(out, found.train[0].path)
     with open(path, "rb") as stream:
         record = next(examples.read_frames(stream, path))
     sample = examples.deserialize_example(record)
-    assert pieces[sample["input_ids"][0]] == "[CLS]" and "[MASK]" in [pieces[index] for index in sample["input_ids"]]
+    assert pieces[sample["input_ids"][0]] == "[CLS]" and "[MASK]" in [
+        pieces[index] for index in sample["input_ids"]]
 
 
 @pytest.mark.parametrize("text", ["İstanbul", "ΑΣ ΑΣ", "  好的", "ａｂ", "…—", "好\0的", "ﬁ好", " "])
@@ -227,23 +236,27 @@ def test_bad_flags(changes, message):
 
 
 @pytest.mark.parametrize("changed", [
-    ["--input_file", "gone*.txt"], ["--vocab_size", "110"], ["--vocab_size", "9999", "--model", "sentencepiece"]])
+    ["--input_file", "gone*.txt"], ["--vocab_size", "110"],
+    ["--vocab_size", "9999", "--model", "sentencepiece"]])
 def test_a_users_mistake_leaves_no_file(tmp_path, text_file, capsys, changed):
     path = str(tmp_path / "v.txt")
-    assert main(["--output_file", path] + (["--input_file", text_file] if changed[0] != "--input_file" else []) + changed) == 1
+    assert main(["--output_file", path]
+                + (["--input_file", text_file] if changed[0] != "--input_file" else []) + changed) == 1
     assert capsys.readouterr().err.startswith("etl.build_vocab: error: --")
     assert not os.path.exists(path)
 
 
 @pytest.mark.parametrize("model", ["wordpiece", "sentencepiece"])
 @pytest.mark.parametrize("content, message", [
-    ("好的\n".encode("utf-8") * 3000 + b"a\xff\n", "{path}: line 3001: not UTF-8: invalid start byte at byte 0xff"),
+    ("好的\n".encode("utf-8") * 3000 + b"a\xff\n",
+     "{path}: line 3001: not UTF-8: invalid start byte at byte 0xff"),
     (b"a\xff\n", "{path}: line 1: not UTF-8: invalid start byte at byte 0xff"),
     (b"\n \n", "--input_file: no text"),
 ])
 def test_bad_text_is_the_same_line_for_both_models(tmp_path, capfd, model, content, message):
     (tmp_path / "x.txt").write_bytes(content)
-    argv = ["--input_file", str(tmp_path / "x.txt"), "--output_file", str(tmp_path / "v"), "--vocab_size", "300", "--model", model]
+    argv = ["--input_file", str(tmp_path / "x.txt"), "--output_file", str(tmp_path / "v"), "--vocab_size",
+            "300", "--model", model]
     assert main(argv) == 1
     assert capfd.readouterr().err == "etl.build_vocab: error: %s\n" % message.format(path=tmp_path / "x.txt")
     assert not (tmp_path / "v").exists()
@@ -251,7 +264,8 @@ def test_bad_text_is_the_same_line_for_both_models(tmp_path, capfd, model, conte
 
 def test_a_folder_in_the_place_of_the_output(tmp_path, capsys):
     assert main(["--output_file", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == "etl.build_vocab: error: --output_file: %s is a folder, not a file\n" % tmp_path
+    assert (capsys.readouterr().err
+            == "etl.build_vocab: error: --output_file: %s is a folder, not a file\n" % tmp_path)
 
 
 def joined_in_place(pieces, pair, piece):
@@ -264,7 +278,8 @@ def joined_in_place(pieces, pair, piece):
     return pieces
 
 
-@given(st.lists(st.sampled_from(["a", "##a", "##b", "##aa"]), max_size=12), st.sampled_from(["a", "##a", "##b"]),
+@given(st.lists(st.sampled_from(["a", "##a", "##b", "##aa"]), max_size=12),
+       st.sampled_from(["a", "##a", "##b"]),
        st.sampled_from(["##a", "##b"]))
 def test_a_pair_is_joined_wherever_it_stands(pieces, first, second):
     piece = first + second[2:]

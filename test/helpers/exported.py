@@ -11,10 +11,12 @@ from estimator.weights import model_folder
 from estimator.weights.model_folder import ModelFolder
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
-TOKENS = list(SPECIAL_TOKENS) + list("北京你好吗手机没信号怎么办搜不到网络普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
+TOKENS = list(SPECIAL_TOKENS) + list(
+    "北京你好吗手机没信号怎么办搜不到网络普通话字句？，") + ["abc", "ab", "##c"] + list("x") + ["##x"]
 LABELS = ("相同", "不同", "其他")
 CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-                      intermediate_size=32, max_position_embeddings=48, embedding_size=8, initializer_range=0.5)
+                      intermediate_size=32, max_position_embeddings=48, embedding_size=8,
+                      initializer_range=0.5)
 
 
 def make_classifier(folder: str, leave_out: str = "") -> None:
@@ -23,14 +25,17 @@ def make_classifier(folder: str, leave_out: str = "") -> None:
     vocab_file = os.path.join(folder, "vocab.txt")
     with open(vocab_file, "wb") as stream:
         stream.write(("\n".join(TOKENS) + "\n").encode("utf-8"))
-    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS), leave_out)
+    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS),
+                leave_out)
 
 
 def make_shipped_classifier(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:
-    """Writes a folder of a shipped config and the shipped vocabulary; values so large that answers to two texts differ."""
+    """Writes a folder of a shipped config and the shipped vocabulary; values so large that answers to two
+    texts differ."""
     config = albert_config.load(config_name)
     config = dataclasses.replace(config, initializer_range=config.hidden_size ** -0.5)
-    model = ModelFolder(config, TokenizerConfig(albert_config.vocab_path()), max_seq_length, "sentence_pair", ("0", "1"))
+    model = ModelFolder(config, TokenizerConfig(albert_config.vocab_path()), max_seq_length, "sentence_pair",
+                        ("0", "1"))
     write_model(folder, model)
     return model
 

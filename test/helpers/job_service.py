@@ -1,4 +1,5 @@
-"""Beam's own job service: an engine without Java, for tests of what runs on other machines in earnest. On loopback alone."""
+"""Beam's own job service: an engine without Java, for tests of what runs on other machines in earnest. On
+loopback alone."""
 import contextlib
 import logging
 import os
@@ -11,10 +12,12 @@ PATIENCE_SECONDS = 60
 
 @contextlib.contextmanager
 def job_service(folder):
-    """While the block runs, the service answers at the address that it is given; what it says goes to a file in `folder`."""
+    """While the block runs, the service answers at the address that it is given; what it says goes to a file
+    in `folder`."""
     port_file = os.path.join(folder, "job_service.port")
     with open(os.path.join(folder, "job_service.log"), "ab") as log:
-        service = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--port_file", port_file], stdout=log, stderr=log)
+        service = subprocess.Popen([sys.executable, os.path.abspath(__file__), "--port_file", port_file],
+                                   stdout=log, stderr=log)
     try:
         deadline = time.time() + PATIENCE_SECONDS
         while not os.path.exists(port_file):
@@ -28,7 +31,8 @@ def job_service(folder):
 
 
 def serve(argv):
-    """Is the service. Beam's four ports for workers are meant for all addresses, and its name for them is the host's."""
+    """Is the service. Beam's four ports for workers are meant for all addresses, and its name for them is
+    the host's."""
     import grpc
     from apache_beam.runners.portability import local_job_service_main
     from apache_beam.runners.portability.fn_api_runner import worker_handlers

@@ -30,7 +30,8 @@ def unix_sockets(processes):
     inodes = _inodes(processes)
     with open("/proc/net/unix") as stream:
         rows = [line.split() for line in stream.readlines()[1:]]
-    return sorted({row[7] for row in rows if len(row) == 8 and row[7].startswith("/") and "socket:[%s]" % row[6] in inodes})
+    return sorted({row[7] for row in rows
+                   if len(row) == 8 and row[7].startswith("/") and "socket:[%s]" % row[6] in inodes})
 
 
 def below(process):

@@ -1,4 +1,5 @@
-"""The models once more in NumPy and float64, from the papers' formulas: the graph code is compared with them."""
+"""The models once more in NumPy and float64, from the papers' formulas: the graph code is compared
+with them."""
 from typing import Dict, List, NamedTuple
 
 import numpy as np
@@ -75,12 +76,14 @@ def bert_layer(weights: Weights, scope, x, mask, num_heads, act, pre_norm):
         normed = layer_norm(weights, scope + "/attention/output/LayerNorm", x)
         attended, probs = attention(weights, scope + "/attention", normed, mask, num_heads)
         x = x + attended
-        inner = act(dense(weights, scope + "/intermediate/dense", layer_norm(weights, scope + "/output/LayerNorm", x)))
+        inner = act(dense(weights, scope + "/intermediate/dense",
+                          layer_norm(weights, scope + "/output/LayerNorm", x)))
         return x + dense(weights, scope + "/output/dense", inner), probs
     attended, probs = attention(weights, scope + "/attention", x, mask, num_heads)
     x = layer_norm(weights, scope + "/attention/output/LayerNorm", x + attended)
     inner = act(dense(weights, scope + "/intermediate/dense", x))
-    return layer_norm(weights, scope + "/output/LayerNorm", x + dense(weights, scope + "/output/dense", inner)), probs
+    return layer_norm(weights, scope + "/output/LayerNorm",
+                      x + dense(weights, scope + "/output/dense", inner)), probs
 
 
 def google_layer(weights: Weights, scope, x, mask, num_heads, act):
@@ -104,7 +107,8 @@ def forward(config: AlbertConfig, weights: Weights, input_ids, input_mask, segme
                 scope = "bert/encoder/transformer/group_%d/inner_group_%d" % (group, inner)
                 x, prob = google_layer(weights, scope, x, input_mask, config.num_attention_heads, act)
             else:
-                scope = "bert/encoder/" + ("layer_shared" if config.family == "albert_zh" else "layer_%d" % layer)
+                scope = "bert/encoder/" + ("layer_shared" if config.family == "albert_zh"
+                                           else "layer_%d" % layer)
                 x, prob = bert_layer(weights, scope, x, input_mask, config.num_attention_heads, act,
                                      config.ln_type == "preln")
             layers.append(x)

@@ -12,7 +12,8 @@ from etl.text.tokenization import TokenizerConfig
 def write_pretrained(folder):
     """A model folder as estimator.pretrain leaves it, untrained."""
     vocabulary = tiny_training.write_vocabulary(folder.parent / "vocab.txt")
-    model_folder.write(str(folder), ModelFolder(tiny_training.CONFIG, TokenizerConfig(vocabulary, do_lower_case=False),
+    model_folder.write(str(folder), ModelFolder(tiny_training.CONFIG,
+                                                TokenizerConfig(vocabulary, do_lower_case=False),
                                                 max_seq_length=8, data_manifest_sha256="ab" * 32))
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)

@@ -6,8 +6,8 @@ import tensorflow.compat.v1 as tf
 import tiny_models
 from estimator.model import heads, modeling
 
-CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=1) for kind, config in tiny_models.CONFIGS.items()
-           if config.num_hidden_groups is None}
+CONFIGS = {kind: dataclasses.replace(config, num_hidden_layers=1)
+           for kind, config in tiny_models.CONFIGS.items() if config.num_hidden_groups is None}
 CONFIGS.update({kind: dataclasses.replace(tiny_models.CONFIGS[kind], inner_group_num=1)
                 for kind in ("google", "google_fast")})
 
@@ -22,7 +22,8 @@ def save(path, build, seed=0):
         build()
         with tiny_models.session() as session:
             values = tiny_models.set_random_values(session, seed)
-            return tf.train.Saver().save(session, str(path), write_state=False, write_meta_graph=False), values
+            return tf.train.Saver().save(session, str(path), write_state=False,
+                                         write_meta_graph=False), values
 
 
 def save_pretrained(folder, kind, name="model.ckpt"):

@@ -1,4 +1,5 @@
-"""One tiny config for each kind of model, a batch with padding and segments, and weights that are not near zero."""
+"""One tiny config for each kind of model, a batch with padding and segments, and weights that are not
+near zero."""
 from typing import Dict
 
 import numpy as np

@@ -31,7 +31,8 @@ def write_config(path, config=CONFIG):
 
 
 def record_values(number, seq_length=SEQ_LENGTH, predictions=PREDICTIONS):
-    """Values of a record that can be told by its number: `[CLS] w w [SEP] [MASK] w [SEP]`, with w chosen by `number`.
+    """Values of a record that can be told by its number: `[CLS] w w [SEP] [MASK] w [SEP]`, with w chosen
+    by `number`.
 
     The masked word follows from the words around it, so that a model can learn it.
     """
@@ -53,7 +54,8 @@ def write_records(path, values):
     os.makedirs(os.path.dirname(str(path)), exist_ok=True)
     with open(str(path), "wb") as stream:
         for record in values:
-            stream.writelines(map(frame, serialize_examples({name: array[None] for name, array in record.items()})))
+            stream.writelines(
+                map(frame, serialize_examples({name: array[None] for name, array in record.items()})))
     return str(path)
 
 
@@ -62,12 +64,14 @@ def write_build(folder, num_train=20, num_eval=5, num_shards=2, **changes):
     folder = str(folder)
     train = [_shard(folder, "tf_examples-%05d-of-%05d.tfrecord" % (index, num_shards),
                     range(index, num_train, num_shards)) for index in range(num_shards)]
-    held_out = [_shard(folder, "eval/tf_examples-00000-of-00001.tfrecord", range(num_train, num_train + num_eval))]
+    held_out = [_shard(folder, "eval/tf_examples-00000-of-00001.tfrecord",
+                       range(num_train, num_train + num_eval))]
     vocabulary = write_vocabulary(os.path.join(folder, "vocab.txt"))
     fields = dict(train=tuple(train), eval=tuple(held_out), max_seq_length=SEQ_LENGTH,
-                  max_predictions_per_seq=PREDICTIONS, tokenizer=TokenizerConfig("vocab.txt"), vocab_size=len(TOKENS),
-                  vocab_sha256=files.sha256_of_file(vocabulary),
-                  features=pretraining_features(SEQ_LENGTH, PREDICTIONS), flags={}, inputs=(), versions={}, counters={})
+                  max_predictions_per_seq=PREDICTIONS, tokenizer=TokenizerConfig("vocab.txt"),
+                  vocab_size=len(TOKENS), vocab_sha256=files.sha256_of_file(vocabulary),
+                  features=pretraining_features(SEQ_LENGTH, PREDICTIONS), flags={}, inputs=(), versions={},
+                  counters={})
     manifest.write(folder, Manifest(**dict(fields, **changes)))
     return folder
 

@@ -58,22 +58,23 @@ def test_graph_holds_no_path_of_this_machine(finetuned, version):
 
 def saved_model_cli(*arguments, **environment):
     command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli"] + list(arguments)
-    return subprocess.run(command, cwd="/", env=dict(os.environ, PYTHONPATH="", **environment), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, check=True).stdout.decode("utf-8")
+    return subprocess.run(command, cwd="/", env=dict(os.environ, PYTHONPATH="", **environment),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=True).stdout.decode("utf-8")
 
 
 def test_stock_tool_shows_every_signature(version):
     shown = saved_model_cli("show", "--dir", version, "--all")
-    for name in ("serving_default", "predict_ids", "classify", "examples", "encode", "embed", "text_a", "input_mask",
-                 "probabilities", "logits", "label", "classes", "scores", "pooled", "mean"):
+    for name in ("serving_default", "predict_ids", "classify", "examples", "encode", "embed", "text_a",
+                 "input_mask", "probabilities", "logits", "label", "classes", "scores", "pooled", "mean"):
         assert "['%s']" % name in shown
 
 
-@pytest.mark.skipif(not sys.executable.isascii(), reason="protobuf is not imported from such a path in the C locale")
+@pytest.mark.skipif(not sys.executable.isascii(),
+                    reason="protobuf is not imported from such a path in the C locale")
 def test_stock_tool_runs_it_in_the_c_locale(version):
     text = str("北京".encode("utf-8"))
-    shown = saved_model_cli("run", "--dir", version, "--tag_set", "serve", "--signature_def", "serving_default",
-                            "--input_exprs", "text_a=[%s];text_b=[b'']" % text, LC_ALL="C")
+    shown = saved_model_cli("run", "--dir", version, "--tag_set", "serve", "--signature_def",
+                            "serving_default", "--input_exprs", "text_a=[%s];text_b=[b'']" % text, LC_ALL="C")
     wanted = SavedModel(version).run({"text_a": ["北京"], "text_b": [""]})
     assert "%.4f" % wanted["probabilities"][0, 0] in shown and str(wanted["label"][0]) in shown
 
@@ -136,9 +137,11 @@ def sentencepiece_model(tmp_path_factory):
     """A fine-tuned model's folder with a SentencePiece vocabulary."""
     root = tmp_path_factory.mktemp("spm")
     spm_model_file, folder = str(root / "spm.model"), str(root / "finetune")
-    subprocess.run([sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2500", "--model", "sentencepiece",
-                    "--input_file", os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file],
-                   cwd=ROOT, check=True)       # not in this process: the library's trainer and TensorFlow crash each other
+    subprocess.run(
+        [sys.executable, "-m", "etl.build_vocab", "--vocab_size", "2500", "--model", "sentencepiece",
+         "--input_file", os.path.join(ROOT, "etl", "sample", "*.txt"), "--output_file", spm_model_file],
+        # not in this process: the library's trainer and TensorFlow crash each other
+        cwd=ROOT, check=True)
     tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
     config = dataclasses.replace(CONFIG, vocab_size=2500)
     write_model(folder, ModelFolder(config, tokenizer, 32, "sentence_pair", LABELS))
@@ -146,7 +149,8 @@ def sentencepiece_model(tmp_path_factory):
 
 
 def test_sentencepiece_models_take_ids_alone(sentencepiece_model, tmp_path, capsys):
-    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--version", "1"]) == 0
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--version",
+                 "1"]) == 0
     said = capsys.readouterr().out
     assert "A SentencePiece vocabulary cannot run inside the graph: the model takes ids alone" in said
     assert "Next: saved_model_cli show --all --dir %s/1\n" % tmp_path in said
@@ -156,12 +160,14 @@ def test_sentencepiece_models_take_ids_alone(sentencepiece_model, tmp_path, caps
 
 
 def test_sentencepiece_models_have_an_ascend_kit(sentencepiece_model, tmp_path):
-    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--format", "ascend"]) == 0
+    assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--format",
+                 "ascend"]) == 0
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--version", "-1"], "version must be at least 0, got -1"),
-    (["--version", "1000000000000000000"], "version must be at most 999999999999999999, got 1000000000000000000"),
+    (["--version", "1000000000000000000"],
+     "version must be at most 999999999999999999, got 1000000000000000000"),
     (["--lengths", "64"], "lengths is for --format ascend alone"),
     (["--format", "ascend", "--batch_sizes", "0"], "batch_sizes must be at least 1, got 0"),
     (["--format", "ascend", "--lengths", "2"], "lengths must be at least 3, got 2"),

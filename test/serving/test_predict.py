@@ -45,7 +45,8 @@ def test_lines_are_answered_in_order_whatever_the_batch(ask):
     stdin = ("\ufeff" + "\r\n".join(lines)).encode("utf-8")
     status, answers, _ = ask("--batch_size", "3", stdin=stdin)
     assert status == 0
-    assert [(answer["text_a"], answer["text_b"]) for answer in answers[:3]] == [("北京", "你好"), ("你好", None), ("京", "")]
+    assert [(answer["text_a"], answer["text_b"]) for answer in answers[:3]] == [
+        ("北京", "你好"), ("你好", None), ("京", "")]
     assert len(answers) == 20
     for answer, other in zip(answers, ask(stdin=stdin)[1]):
         assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
@@ -69,7 +70,8 @@ def test_bad_line_is_named_after_the_answers_before_it(ask, line, message):
 
 
 def test_only_a_newline_ends_a_line():
-    assert list(read_questions(io.BytesIO("a\u2028b\u0085c\n".encode("utf-8")))) == [Question("a\u2028b\u0085c", None)]
+    assert list(read_questions(io.BytesIO("a\u2028b\u0085c\n".encode("utf-8")))) == [
+        Question("a\u2028b\u0085c", None)]
 
 
 def test_newest_version_answers(tmp_path):
@@ -102,11 +104,12 @@ def test_bad_flags(arguments, message, capsys):
 
 
 def run_command(arguments, stdin=b"", **environment):
-    return subprocess.run([sys.executable, "-m", "serving.predict"] + arguments, cwd=ROOT, input=stdin, check=True,
-                          stdout=subprocess.PIPE, env=dict(os.environ, **environment)).stdout
+    return subprocess.run([sys.executable, "-m", "serving.predict"] + arguments, cwd=ROOT, input=stdin,
+                          check=True, stdout=subprocess.PIPE, env=dict(os.environ, **environment)).stdout
 
 
-@pytest.mark.skipif(not sys.executable.isascii(), reason="protobuf is not imported from such a path in the C locale")
+@pytest.mark.skipif(not sys.executable.isascii(),
+                    reason="protobuf is not imported from such a path in the C locale")
 @pytest.mark.parametrize("environment", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}])
 def test_output_is_utf8_whatever_the_locale(model_dir, environment):
     out = run_command(["--model_dir", model_dir], stdin="北京\t你好\n".encode("utf-8"), **environment)

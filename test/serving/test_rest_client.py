@@ -15,7 +15,8 @@ def server():
         status, body, asked = 200, b"{}", []
 
         def do_POST(self):
-            self.asked.append((self.path, json.loads(self.rfile.read(int(self.headers["content-length"])).decode())))
+            self.asked.append(
+                (self.path, json.loads(self.rfile.read(int(self.headers["content-length"])).decode())))
             self.send_response(self.status)
             self.end_headers()
             self.wfile.write(self.body)
@@ -49,7 +50,8 @@ def test_probabilities_by_label(server):
     (200, b'{"results": [[["0", null]]]}', "'results' holds other than pairs of label and score"),
     (200, b'{"results": [7]}', "'results' holds other than pairs"),
     (200, b'{"results": [[]]}', "'results' holds a text without labels"),
-    (200, b'{"results": [[["\\ud800", 1]]]}', "no answer of TensorFlow Serving's: .*ud800 is half a character"),
+    (200, b'{"results": [[["\\ud800", 1]]]}',
+     "no answer of TensorFlow Serving's: .*ud800 is half a character"),
     (200, b"[" * 150000, "no answer of TensorFlow Serving's: lists and objects are nested more than 64 deep"),
     (200, b'{"results": ' + b"1" * 1000000 + b"}", "no answer of TensorFlow Serving's: "),
     (500, b"[" * 150000, r":classify: 500: \[\[\["),
@@ -61,5 +63,6 @@ def test_what_goes_wrong_there(server, status, body, message):
 
 
 def test_no_server():
-    with pytest.raises(UserError, match="--server: http://127.0.0.1:1/v1/models/albert:classify: Connection refused"):
+    with pytest.raises(UserError,
+                       match="--server: http://127.0.0.1:1/v1/models/albert:classify: Connection refused"):
         RestClient("http://127.0.0.1:1", "albert").probabilities([("x", None)])

@@ -20,7 +20,8 @@ def test_runs_a_signature_by_names(version):
 
 
 def test_unknown_signature_names_those_there_are(version):
-    with pytest.raises(UserError, match="no signature serving, only classify, embed, encode, examples, predict_ids, serv"):
+    with pytest.raises(UserError, match="no signature serving, only classify, embed, encode, examples, "
+                       "predict_ids, serv"):
         SavedModel(version).run({}, "serving")
 
 
@@ -36,12 +37,14 @@ def test_missing_file_is_a_user_error(version, tmp_path, path, message):
 
 
 @pytest.mark.parametrize("name, content, message", [
-    ("model_card.json", b"[" * 150000, "model_card.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"),
+    ("model_card.json", b"[" * 150000,
+     "model_card.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"),
     ("model_card.json", b"[]", "model_card.json: labels must be a list of texts"),
     ("model_card.json", b'{"labels": [1]}', "model_card.json: labels must be a list of texts"),
-    ("model_card.json", b'{"labels": ["a"], "config": []}', r"model_card.json: config must be an object, got \[\]"),
-    *(("model_card.json", b'{"labels": ["a"], "config": {"max_position_embeddings": %s}}' % value, "must be a whole number from 1, got")
-      for value in (b'"512"', b"null", b"true", b"0", b"1.5", b"[1]")),
+    ("model_card.json", b'{"labels": ["a"], "config": []}',
+     r"model_card.json: config must be an object, got \[\]"),
+    *(("model_card.json", b'{"labels": ["a"], "config": {"max_position_embeddings": %s}}' % value,
+       "must be a whole number from 1, got") for value in (b'"512"', b"null", b"true", b"0", b"1.5", b"[1]")),
     ("model_card.json", b'{"labels": ["\\ud800"]}', "model_card.json: .ud800 is half a character"),
     ("vocab.txt", b"\xff", "vocab.txt: not UTF-8: invalid start byte"),
 ])

@@ -34,7 +34,8 @@ class Process:
 
     def ask(self, path, body=None):
         data = None if body is None else json.dumps(body).encode()
-        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest_port, path), data, timeout=200) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:%d%s" % (self.rest_port, path), data,
+                                    timeout=200) as answer:
             return json.loads(answer.read().decode())
 
     def end(self):
@@ -45,8 +46,8 @@ class Process:
 
 
 def predict(*flags):
-    out = subprocess.run([sys.executable, "-m", "serving.predict", "--text_a", "北京", "--text_b", "你好", *flags], cwd=ROOT,
-                         stdout=subprocess.PIPE, check=True).stdout
+    out = subprocess.run([sys.executable, "-m", "serving.predict", "--text_a", "北京", "--text_b", "你好",
+                          *flags], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     return json.loads(out.decode("utf-8"))
 
 
@@ -76,7 +77,8 @@ def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
             assert found.model_spec.version.value == 7
 
         # The other command, with and without the server.
-        answers = [predict("--server", "http://127.0.0.1:%d" % process.rest_port), predict("--model_dir", str(tmp_path))]
+        answers = [predict("--server", "http://127.0.0.1:%d" % process.rest_port),
+                   predict("--model_dir", str(tmp_path))]
         assert answers[0]["label"] == answers[1]["label"]
         assert answers[0]["probabilities"] == pytest.approx(answers[1]["probabilities"], abs=1e-5)
 
@@ -85,10 +87,12 @@ def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
         asking.start()
         os.mkdir(str(tmp_path / "8"))          # half copied
         shutil.copy(str(tmp_path / "7" / "saved_model.pb"), str(tmp_path / "8"))
-        wait_until(lambda: process.ask("/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "END")
+        wait_until(
+            lambda: process.ask("/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "END")
         shutil.rmtree(str(tmp_path / "8"))
         shutil.copytree(version, str(tmp_path / "8"))
-        wait_until(lambda: process.ask("/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "AVAILABLE")
+        wait_until(lambda: process.ask(
+            "/v1/models/albert/versions/8")["model_version_status"][0]["state"] == "AVAILABLE")
         shutil.rmtree(str(tmp_path / "7"))
         shutil.rmtree(str(tmp_path / "8"))
         process.ask("/readyz")
@@ -99,7 +103,8 @@ def test_serves_switches_without_a_failed_request_and_ends(version, tmp_path):
         status, out, err = process.end()
     assert status == 0
     assert out == "Shutting down; finishing pending requests\n"
-    assert "version 8 cannot be served" in err and "version 8 serves, version 7 drains" in err and "Traceback" not in err
+    assert ("version 8 cannot be served" in err and "version 8 serves, version 7 drains" in err
+            and "Traceback" not in err)
 
 
 def wait_until(is_so):
@@ -148,17 +153,19 @@ def test_the_command_imports_no_library_before_its_outputs_are_apart():
 
 
 def test_no_model_is_one_line(tmp_path):
-    found = subprocess.run([sys.executable, "-m", "serving.server", "--model_base_path", str(tmp_path), "--port", "0",
-                            "--rest_api_port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    found = subprocess.run([sys.executable, "-m", "serving.server", "--model_base_path", str(tmp_path),
+                            "--port", "0", "--rest_api_port", "0"],
+                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert found.returncode == 1
-    assert found.stderr.decode() == ("serving.server: error: --model_base_path: %s: no exported model here: run python -m "
-                                     "serving.export first\n" % tmp_path)
+    assert found.stderr.decode() == ("serving.server: error: --model_base_path: %s: no exported model here: "
+                                     "run python -m serving.export first\n" % tmp_path)
 
 
 @pytest.mark.parametrize("arguments, message", [
     (["--load_timeout_seconds", "0"], "load_timeout_seconds must be at least 1, got 0"),
     (["--port", "65536"], "port must be at most 65535, got 65536"),
-    (["--max_inflight_body_bytes", "4194303"], "max_inflight_body_bytes must be at least 4194304, got 4194303"),
+    (["--max_inflight_body_bytes", "4194303"],
+     "max_inflight_body_bytes must be at least 4194304, got 4194303"),
     (["--max_batch_size", "0"], "max_batch_size must be at least 1, got 0"),
     (["--max_grpc_bytes", "1000"], "max_grpc_bytes must be at least max_body_bytes, 4194304, got 1000"),
     (["--max_grpc_connections", "0"], "max_grpc_connections must be at least 1, got 0"),

@@ -1,7 +1,8 @@
 """Their half of `make check-transformers`; runs where transformers and torch are installed.
 
-  theirs.py FOLDER    loads the models in FOLDER/ours/ and holds their logits and token ids against those written there, then
-                      writes random models of transformers' own, with a batch and its logits, to FOLDER/theirs/
+  theirs.py FOLDER    loads the models in FOLDER/ours/ and holds their logits and token ids against those
+                      written there, then writes random models of transformers' own, with a batch and its
+                      logits, to FOLDER/theirs/
 """
 import os
 import sys
@@ -11,10 +12,11 @@ import torch
 import transformers
 
 TOLERANCE = 1e-5
-TEXTS = (("手机没信号怎么办", "手机搜不到网络怎么处理？"), ("今天天气不错", ""), ("BERT与ALBERT，2019年", "Café 100%"))
+TEXTS = (("手机没信号怎么办", "手机搜不到网络怎么处理？"), ("今天天气不错", ""),
+         ("BERT与ALBERT，2019年", "Café 100%"))
 VOCAB_SIZE = 40
-SIZES = dict(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=48,
-             max_position_embeddings=32, hidden_act="gelu_new", layer_norm_eps=1e-12)
+SIZES = dict(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
+             intermediate_size=48, max_position_embeddings=32, hidden_act="gelu_new", layer_norm_eps=1e-12)
 ALBERT = dict(SIZES, embedding_size=8, num_hidden_groups=2, inner_group_num=2)
 MODELS = {
     "albert_pretraining": ("AlbertForPreTraining", "AlbertConfig", ALBERT),
@@ -31,12 +33,14 @@ def logits_of(model, batch):
     """As arrays: `logits`, or `prediction_logits` at the batch's positions and `order_logits`."""
     model.eval()
     with torch.no_grad():
-        found = model(*(torch.tensor(batch[name]).long() for name in ("input_ids", "input_mask", "segment_ids")))
+        found = model(*(torch.tensor(batch[name]).long()
+                        for name in ("input_ids", "input_mask", "segment_ids")))
     if "logits" in found:
         return {"logits": found.logits.numpy()}
     order = found.sop_logits if "sop_logits" in found else found.seq_relationship_logits
     rows = np.arange(len(batch["positions"]))[:, np.newaxis]
-    return {"prediction_logits": found.prediction_logits.numpy()[rows, batch["positions"]], "order_logits": order.numpy()}
+    return {"prediction_logits": found.prediction_logits.numpy()[rows, batch["positions"]],
+            "order_logits": order.numpy()}
 
 
 def check(folder):
@@ -70,7 +74,8 @@ def write(folder):
     batch = {"input_ids": rng.randint(5, VOCAB_SIZE, mask.shape).astype(np.int32) * mask, "input_mask": mask,
              "segment_ids": ((columns >= lengths // 2) * mask).astype(np.int32),
              "positions": np.array([[1, 15], [0, 9], [3, 4]])}
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [chr(0x4e00 + index) for index in range(VOCAB_SIZE - 5)]
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"] + [chr(0x4e00 + index)
+                                                              for index in range(VOCAB_SIZE - 5)]
     torch.manual_seed(3)
     for name, (model_class, config_class, fields) in MODELS.items():
         place = os.path.join(folder, name, "transformers")

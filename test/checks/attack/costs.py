@@ -15,7 +15,8 @@ from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServic
 from target import Outcome, Server
 
 BODY = 4 << 20
-MOST_MEGABYTES = {"gRPC": 60, "REST": 250}     # JSON's lists and objects are Python's: some 64 bytes for three that are sent
+# JSON's lists and objects are Python's: some 64 bytes for three that are sent
+MOST_MEGABYTES = {"gRPC": 60, "REST": 250}
 MOST_CPU_SECONDS = 0.5                         # for one such request, on a slow machine
 
 
@@ -102,7 +103,8 @@ def grpc_requests():
         input_ids=(3, [1, 10], [1]), input_mask=(3, [1, 9], [1]), segment_ids=(3, [1, 10], [1]))
     yield "types that are none", "Predict", lambda: predict(**{name: (21, [1, 1 << 20], ()) for name in (
         "input_ids", "input_mask", "segment_ids")})
-    yield "a text of 4 MiB for each of 2^20 rows", "Predict", lambda: text([1 << 20], [b"x" * (BODY // 2 - 1000)])
+    yield "a text of 4 MiB for each of 2^20 rows", "Predict", lambda: text(
+        [1 << 20], [b"x" * (BODY // 2 - 1000)])
     yield "a text for each of 2^20 rows, without values", "Predict", lambda: text([1 << 20], [])
     yield "a text for each of 32 rows, without values", "Predict", lambda: text([32], [])
     yield "a million texts", "Predict", lambda: text([1000000], [b""] * 1000000)
@@ -119,16 +121,19 @@ def grpc_requests():
 def rest_requests():
     yield "two million rows", "predict", lambda: {"instances": [[]] * 1300000}
     yield "a row of two million ids", "predict", lambda: {
-        "signature_name": "predict_ids", "inputs": {name: [[1] * 600000] for name in ("input_ids", "input_mask", "segment_ids")}}
+        "signature_name": "predict_ids",
+        "inputs": {name: [[1] * 600000] for name in ("input_ids", "input_mask", "segment_ids")}}
     yield "a context for a million examples", "classify", lambda: {
         "signature_name": "classify", "context": {"x": "x" * 1000000}, "examples": [{}] * 1000000}
     yield "a context for 32 examples", "classify", lambda: {
-        "signature_name": "classify", "context": {"x%d" % number: 1 for number in range(200000)}, "examples": [{}] * 32}
+        "signature_name": "classify", "context": {"x%d" % number: 1 for number in range(200000)},
+        "examples": [{}] * 32}
     yield "300,000 features", "classify", lambda: {
         "signature_name": "classify", "examples": [{str(number): 1 for number in range(300000)}]}
-    yield "a signature's name of 4 MiB", "predict", lambda: {"signature_name": "x" * (BODY - 100), "instances": []}
-    for name, value in (("numbers", 1.5), ("lists", []), ("objects", {}), ("objects in objects", {"a": {}}), ("objects in lists", [{}]),
-                        ("strings", ""), ("nulls", None)):
+    yield "a signature's name of 4 MiB", "predict", lambda: {"signature_name": "x" * (BODY - 100),
+                                                             "instances": []}
+    for name, value in (("numbers", 1.5), ("lists", []), ("objects", {}), ("objects in objects", {"a": {}}),
+                        ("objects in lists", [{}]), ("strings", ""), ("nulls", None)):
         number = (BODY - 100) // len(json.dumps(value, separators=(",", ":")) + ",")
         yield "4 MiB of %s beside a good row" % name, "predict", lambda value=value, number=number: {
             "instances": [{"text_a": "a", "text_b": "b"}], "x": [value] * number}
@@ -176,8 +181,9 @@ def cpu_seconds(server):
 
 def main() -> int:
     outcome = Outcome()
-    with Server("costs", "--access_log", "false") as server, grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[
-            ("grpc.max_send_message_length", -1)]) as channel:
+    with Server("costs", "--access_log",
+                "false") as server, grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[
+                        ("grpc.max_send_message_length", -1)]) as channel:
         stub = PredictionServiceStub(channel)
         ask_grpc(stub, "Predict", text([1], [b"x"]))
         for name, method, make in grpc_requests():

@@ -1,5 +1,5 @@
-"""Connections and calls that hold a gRPC port: idle, half-sent, slow, too many, malformed, floods, unread answers, bombs of gzip and
-of headers, calls whose clients have gone; and the server's end meanwhile.
+"""Connections and calls that hold a gRPC port: idle, half-sent, slow, too many, malformed, floods, unread
+answers, bombs of gzip and of headers, calls whose clients have gone; and the server's end meanwhile.
 
   python test/checks/attack/grpc_port.py
 """
@@ -68,7 +68,8 @@ def connect(server, greet=True):
 def half_sent(stream, size=MESSAGE, sent=1000):
     """A call of which the beginning has come, in frames of at most 16 KiB."""
     body = message_head(size - 5) + b"\0" * (sent - 5)
-    return headers(stream) + b"".join(frame(DATA, 0, stream, body[at:at + 16384]) for at in range(0, len(body), 16384))
+    return headers(stream) + b"".join(frame(DATA, 0, stream, body[at:at + 16384])
+                                      for at in range(0, len(body), 16384))
 
 
 def predict_request():
@@ -84,10 +85,14 @@ def predict_request():
 def answers(server, seconds=10.0):
     """What a new client gets within so many seconds: of gRPC's health, of Predict, of /healthz."""
     found = []
-    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        for ask in (lambda: health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=seconds),
-                    lambda: prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(predict_request(), timeout=seconds),
-                    lambda: urllib.request.urlopen("http://127.0.0.1:%d/healthz" % server.rest_port, timeout=seconds).read()):
+    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port,
+                               options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        for ask in (lambda: health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(),
+                                                                      timeout=seconds),
+                    lambda: prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(
+                        predict_request(), timeout=seconds),
+                    lambda: urllib.request.urlopen("http://127.0.0.1:%d/healthz" % server.rest_port,
+                                                   timeout=seconds).read()):
             start = time.perf_counter()
             try:
                 ask()
@@ -98,7 +103,8 @@ def answers(server, seconds=10.0):
 
 
 def send_window_by_window(sockets, wanted, seconds):
-    """Sends each socket's `wanted` bytes as fast as HTTP/2's windows let it, reading what comes; returns the bytes sent.
+    """Sends each socket's `wanted` bytes as fast as HTTP/2's windows let it, reading what comes; returns the
+    bytes sent.
 
     Half-sent calls need more than the first window of 64 KiB: the server's WINDOW_UPDATEs say how much.
     """
@@ -168,7 +174,8 @@ def next_frames(state, wanted, payload):
             sent[stream] = 5
             state["window"] -= 5
             return headers(stream) + frame(DATA, 0, stream, message_head(MESSAGE - 5))
-        room = min(state["window"], state["stream"].get(stream, 65535) - sent[stream], size - sent[stream], 16384)
+        room = min(state["window"], state["stream"].get(stream, 65535) - sent[stream], size - sent[stream],
+                   16384)
         if room > 0:
             sent[stream] += room
             state["window"] -= room
@@ -198,8 +205,10 @@ def attack_half_sent(outcome):
         answers(server)
         for name, num_connections, wanted in (
                 ("1,000 connections, one call of 4 MiB each", 1000, {1: MESSAGE - 1}),
-                ("100 connections, 100 calls of 64 KiB each", 100, {2 * index + 1: 65000 for index in range(100)}),
-                ("1 connection, 100 calls of 4 MiB", 1, {2 * index + 1: MESSAGE - 1 for index in range(100)})):
+                ("100 connections, 100 calls of 64 KiB each", 100,
+                 {2 * index + 1: 65000 for index in range(100)}),
+                ("1 connection, 100 calls of 4 MiB", 1,
+                 {2 * index + 1: MESSAGE - 1 for index in range(100)})):
             before = server.megabytes()
             sockets = []
             for _ in range(num_connections):
@@ -218,7 +227,8 @@ def attack_half_sent(outcome):
 
 def attack_calls_in_number(outcome):
     """More calls than --max_grpc_calls, none of which has come whole."""
-    with Server("grpc_calls", "--access_log", "false", "--max_grpc_calls", "200", "--grpc_receive_timeout_in_ms", "3000") as server:
+    with Server("grpc_calls", "--access_log", "false", "--max_grpc_calls", "200",
+                "--grpc_receive_timeout_in_ms", "3000") as server:
         answers(server)
         for path in (PREDICT, CHECK):
             sockets = [connect(server) for _ in range(50)]
@@ -234,11 +244,13 @@ def attack_calls_in_number(outcome):
             found, start = b"", time.monotonic()
             sock.settimeout(8)
             try:
-                while b"did not arrive completely" not in found.replace(b"%20", b" ") and time.monotonic() - start < 8:
+                while (b"did not arrive completely" not in found.replace(b"%20", b" ")
+                       and time.monotonic() - start < 8):
                     found += sock.recv(65536)
             except OSError:
                 pass
-            outcome.tell("a half-sent call ends after its time", b"did not arrive completely" in found.replace(b"%20", b" "),
+            outcome.tell("a half-sent call ends after its time",
+                         b"did not arrive completely" in found.replace(b"%20", b" "),
                          "%.1f s" % (time.monotonic() - start))
 
 
@@ -249,17 +261,20 @@ def attack_malformed(outcome):
         before = os.path.getsize(server.log_path)
         codes = set()
         services = {"tensorflow.serving.PredictionService": ("Predict", "Classify", "GetModelMetadata"),
-                    "tensorflow.serving.ModelService": ("GetModelStatus",), "grpc.health.v1.Health": ("Check",)}
+                    "tensorflow.serving.ModelService": ("GetModelStatus",),
+                    "grpc.health.v1.Health": ("Check",)}
         for service, methods in services.items():
             for method in methods:
-                for body in (b"\xff", b"\x0a\x05", b"\x0a\x03\x0a\x01\xff", b"\x12\xff\xff\xff\xff\x0f", b"\x0b" * 200) * 20:
+                for body in (b"\xff", b"\x0a\x05", b"\x0a\x03\x0a\x01\xff", b"\x12\xff\xff\xff\xff\x0f",
+                             b"\x0b" * 200) * 20:
                     codes.add(code_of(channel, "/%s/%s" % (service, method), body))
         outcome.tell("malformed requests", codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
         bad = bytes.fromhex("121a0a180a0c0a130a110a06746578745f610a088080808080808080")
         for method in ("Classify", "Regress", "MultiInference"):
             codes = {code_of(channel, "/tensorflow.serving.PredictionService/" + method, body)
                      for body in (bad, b"\x12\x04\x0a\x02\x0a\x05") * 300}
-            outcome.tell("malformed examples of " + method, codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
+            outcome.tell("malformed examples of " + method, codes == {"INVALID_ARGUMENT"},
+                         ", ".join(sorted(codes)))
         request = predict_request()
         request.model_spec.signature_name = "examples"
         for name in ("text_a", "text_b"):
@@ -270,14 +285,18 @@ def attack_malformed(outcome):
         outcome.tell("texts without values", codes == {"INVALID_ARGUMENT"}, ", ".join(sorted(codes)))
         with connect(server) as sock:
             for stream in range(1, 1001, 2):
-                sock.sendall(headers(stream, extra=literal("grpc-timeout", "x") + literal("grpc-encoding", "zz"))
-                             + frame(DATA, 1, stream, message_head(0)))
+                sock.sendall(
+                    headers(stream, extra=literal("grpc-timeout", "x") + literal("grpc-encoding", "zz"))
+                    + frame(DATA, 1, stream, message_head(0)))
                 time.sleep(0.002)
-        codes = {code_of(channel, path, b"x") for path in ("/x/y", "/", "x", "/" + "x" * 6000, "/grpc.health.v1.Health/X") * 40}
-        outcome.tell("methods that are none", codes <= {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "UNKNOWN"}, ", ".join(sorted(codes)))
+        codes = {code_of(channel, path, b"x")
+                 for path in ("/x/y", "/", "x", "/" + "x" * 6000, "/grpc.health.v1.Health/X") * 40}
+        outcome.tell("methods that are none", codes <= {"UNIMPLEMENTED", "RESOURCE_EXHAUSTED", "UNKNOWN"},
+                     ", ".join(sorted(codes)))
         codes = {code_of(channel, PREDICT, b"\0" * (MESSAGE + 1))}
         outcome.tell("a message too large", codes == {"RESOURCE_EXHAUSTED"}, ", ".join(codes))
-        with urllib.request.urlopen("http://127.0.0.1:%d/monitoring/prometheus/metrics" % server.rest_port) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:%d/monitoring/prometheus/metrics"
+                                    % server.rest_port) as answer:
             lines = answer.read().count(b"serving_request_seconds_count")
         written = os.path.getsize(server.log_path) - before
         outcome.tell("what they leave", written < 1000 and lines < 20 and answers(server)[0],
@@ -290,8 +309,9 @@ def attack_unread(outcome):
     status = b"\x0a\x08\x0a\x06albert"
     metadata = status + b"\x12\x0dsignature_def"
     for name, connections, calls, path, body in (
-            ("300 connections, one answer each", 300, 1, "/tensorflow.serving.ModelService/GetModelStatus", status),
-            ("250 connections, 127 answers each", 250, 127, "/tensorflow.serving.PredictionService/GetModelMetadata", metadata)):
+            ("300 connections, one answer each", 300, 1, "/tensorflow.serving.ModelService/GetModelStatus",
+             status), ("250 connections, 127 answers each", 250, 127,
+                       "/tensorflow.serving.PredictionService/GetModelMetadata", metadata)):
         with Server("grpc_unread", "--access_log", "false") as server:
             answers(server)
             before = server.megabytes()
@@ -313,8 +333,8 @@ def attack_unread(outcome):
             except subprocess.TimeoutExpired:
                 pass
             seconds = time.monotonic() - start
-            outcome.tell("unread: " + name, held and more < 600 and seconds < 12, "%+.0f MB at most; %s; ended in %.1f s" % (
-                more, detail, seconds))
+            outcome.tell("unread: " + name, held and more < 600 and seconds < 12,
+                         "%+.0f MB at most; %s; ended in %.1f s" % (more, detail, seconds))
             for sock in sockets:
                 sock.close()
 
@@ -328,14 +348,17 @@ def attack_bombs(outcome):
             data = b"".join([compressor.compress(bytes(1 << 20)) for _ in range(1000)] + [compressor.flush()])
             found = [send_compressed(server, name, data) for _ in range(3)]
             more = server.megabytes(peak=True) - before
-            outcome.tell("1,000 MB as %.1f MB of %s" % (len(data) / 1e6, name), more < 60 and all(found) and answers(server)[0],
+            outcome.tell("1,000 MB as %.1f MB of %s" % (len(data) / 1e6, name),
+                         more < 60 and all(found) and answers(server)[0],
                          "%+.0f MB, %s" % (more, "refused" if all(found) else "not refused"))
         entry = b"\x40\x03abc" + number(3900) + b"v" * 3900
-        for name, extra in (("an entry of 3.9 KB, 11,000 times", entry + b"\xbe" * 11000), ("15,000 of the static table", b"\x82" * 15000),
+        for name, extra in (("an entry of 3.9 KB, 11,000 times", entry + b"\xbe" * 11000),
+                            ("15,000 of the static table", b"\x82" * 15000),
                             ("an entry of two bytes, 15,000 times", b"\x40\x01a\x01b" + b"\xbe" * 15000),
                             ("names and values without bytes", b"\0\0\0" * 5000)):
             before, ending, sent = server.megabytes(), time.monotonic() + 5, [0]
-            threads = [threading.Thread(target=flood, args=(server, lambda stream: headers(stream, extra=extra), ending, sent))
+            threads = [threading.Thread(
+                target=flood, args=(server, lambda stream: headers(stream, extra=extra), ending, sent))
                        for _ in range(4)]
             for thread in threads:
                 thread.start()
@@ -344,7 +367,8 @@ def attack_bombs(outcome):
             for thread in threads:
                 thread.join()
             more = server.megabytes(peak=True) - before
-            outcome.tell("headers: " + name, held and more < 100, "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
+            outcome.tell("headers: " + name, held and more < 100,
+                         "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
 
 
 def send_compressed(server, encoding, data):
@@ -365,7 +389,8 @@ def send_compressed(server, encoding, data):
                 if not came:
                     return False
                 found += came
-                while len(found) >= 9 and len(found) >= 9 + int.from_bytes(found[:3], "big") and b"larger than max" not in found:
+                while (len(found) >= 9 and len(found) >= 9 + int.from_bytes(found[:3], "big")
+                       and b"larger than max" not in found):
                     end = 9 + int.from_bytes(found[:3], "big")
                     if found[3] == WINDOW_UPDATE:
                         windows[found[8]] += int.from_bytes(found[9:13], "big")
@@ -376,7 +401,8 @@ def send_compressed(server, encoding, data):
 
 
 def attack_leaving(outcome):
-    """Clients that do not wait for their answers: ordinary ones with short deadlines, and those that are cut off."""
+    """Clients that do not wait for their answers: ordinary ones with short deadlines, and those that are
+    cut off."""
     with Server("grpc_leaving", "--access_log", "false", "--max_grpc_calls", "20") as server:
         answers(server)
         before, late = os.path.getsize(server.log_path), []
@@ -389,23 +415,26 @@ def attack_leaving(outcome):
         for is_whole in (0, 1):                # the half-sent ones give way to each other
             for _ in range(100):
                 with connect(server) as sock:
-                    sock.sendall(b"".join(headers(stream) + frame(DATA, is_whole, stream, message_head(len(body)) + body[:len(body) - 1 + is_whole])
+                    sock.sendall(b"".join(headers(stream) + frame(
+                        DATA, is_whole, stream, message_head(len(body)) + body[:len(body) - 1 + is_whole])
                                           for stream in range(1, 61, 2)))
                     time.sleep(0.01)
         time.sleep(1)
         held, detail = answers(server)
         written = os.path.getsize(server.log_path) - before
-        outcome.tell("%d deadlines that passed, 6,000 calls cut off" % len(late), held and not written, "%d bytes of log; %s" % (
-            written, detail))
+        outcome.tell("%d deadlines that passed, 6,000 calls cut off" % len(late), held and not written,
+                     "%d bytes of log; %s" % (written, detail))
 
 
 def call_briefly(server, late):
     request = predict_request()
     request.inputs["text_a"].string_val[0] = b"x" * 10000
-    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    with grpc.insecure_channel("127.0.0.1:%d" % server.grpc_port,
+                               options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         for index in range(250):
             try:
-                prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, timeout=0.002 * (1 + index % 10))
+                prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(
+                    request, timeout=0.002 * (1 + index % 10))
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
                     late.append(index)
@@ -424,11 +453,15 @@ def attack_floods(outcome):
         answers(server)
         floods = {
             "rapid reset": lambda stream: headers(stream) + frame(RST_STREAM, 0, stream, b"\0\0\0\x08"),
-            "pings": lambda stream: frame(PING, 0, 0, b"x" * 8), "settings": lambda stream: frame(SETTINGS, 0, 0),
+            "pings": lambda stream: frame(PING, 0, 0, b"x" * 8),
+            "settings": lambda stream: frame(SETTINGS, 0, 0),
             "window updates": lambda stream: frame(WINDOW_UPDATE, 0, 0, b"\0\0\0\x01"),
-            "data of one byte": lambda stream: headers(1) if stream == 1 else frame(DATA, 0, 1, b"x"), "empty data": lambda stream: frame(DATA, 0, 1), "unknown frames": lambda stream: frame(99, 0, 0, b"x"),
+            "data of one byte": lambda stream: headers(1) if stream == 1 else frame(DATA, 0, 1, b"x"),
+            "empty data": lambda stream: frame(DATA, 0, 1),
+            "unknown frames": lambda stream: frame(99, 0, 0, b"x"),
             "priorities": lambda stream: frame(PRIORITY, 0, stream, b"\0\0\0\0\x01"),
-            "headers without end": lambda stream: frame(CONTINUATION, 0, 1, b"x" * 100) if stream > 1 else frame(HEADERS, 0, 1),
+            "headers without end": lambda stream: frame(CONTINUATION, 0, 1,
+                                                        b"x" * 100) if stream > 1 else frame(HEADERS, 0, 1),
             "large headers": lambda stream: headers(stream, extra=literal("x", "x" * 15000)),
             "calls without end": lambda stream: headers(stream)}
         for name, make in floods.items():
@@ -441,7 +474,8 @@ def attack_floods(outcome):
             for thread in threads:
                 thread.join()
             more = server.megabytes(peak=True) - before
-            outcome.tell("flood of " + name, held and more < 300, "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
+            outcome.tell("flood of " + name, held and more < 300,
+                         "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
 
 
 def flood(server, make, ending, sent):
@@ -493,8 +527,8 @@ def attack_end(outcome):
             stalled = [connect(server, greet) for greet in (True, False)]
             watching = connect(server)
             watching.sendall(headers(1, "/grpc.health.v1.Health/Watch") + frame(DATA, 1, 1, message_head(0)))
-            caller = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CALLER, str(server.grpc_port)], stdout=subprocess.PIPE,
-                                      cwd=os.path.dirname(server.log_path))
+            caller = subprocess.Popen([sys.executable, "-W", "ignore", "-c", CALLER, str(server.grpc_port)],
+                                      stdout=subprocess.PIPE, cwd=os.path.dirname(server.log_path))
             caller.stdout.readline()
             time.sleep(1)
             start = time.monotonic()
@@ -514,8 +548,8 @@ def main() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard if hard < 8192 else 8192, hard))
     outcome = Outcome()
-    attacks = (attack_idle_connections, attack_half_sent, attack_calls_in_number, attack_malformed, attack_floods,
-               attack_unread, attack_bombs, attack_leaving, attack_end)
+    attacks = (attack_idle_connections, attack_half_sent, attack_calls_in_number, attack_malformed,
+               attack_floods, attack_unread, attack_bombs, attack_leaving, attack_end)
     for attack in attacks:
         if len(sys.argv) < 2 or attack.__name__[7:] in sys.argv[1:]:
             attack(outcome)

@@ -1,4 +1,5 @@
-"""Runs what this folder attacks the project with, one script after the other; exit status 0 when all of it held.
+"""Runs what this folder attacks the project with, one script after the other; exit status 0 when all of
+it held.
 
   python test/checks/attack/run.py            # or some of them:  run.py rest grpc_port
 """
@@ -12,7 +13,8 @@ NOT_ATTACKS = {"run", "target"}
 
 
 def main() -> int:
-    names = sys.argv[1:] or sorted({os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "*.py"))} - NOT_ATTACKS)
+    names = sys.argv[1:] or sorted(
+        {os.path.basename(path)[:-3] for path in glob.glob(os.path.join(HERE, "*.py"))} - NOT_ATTACKS)
     fallen = []
     for name in names:
         print("== " + name, flush=True)

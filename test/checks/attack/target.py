@@ -12,15 +12,18 @@ MAKE_MODEL = "import sys; from exported import make_classifier; make_classifier(
 
 
 def export_model(versions_folder: str, version: int = 1) -> str:
-    """Exports a tiny classifier as `version` below `versions_folder`, unless it is there; returns the version's folder."""
+    """Exports a tiny classifier as `version` below `versions_folder`, unless it is there; returns the
+    version's folder."""
     paths = os.pathsep.join([ROOT, os.path.join(ROOT, "test", "helpers")])
     environment = dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2", PYTHONPATH=paths)
     finetuned, exported = os.path.join(FOLDER, "finetune"), os.path.join(versions_folder, str(version))
     if not os.path.isdir(finetuned):
-        subprocess.run([sys.executable, "-W", "ignore", "-c", MAKE_MODEL, finetuned], check=True, env=environment)
+        subprocess.run([sys.executable, "-W", "ignore", "-c", MAKE_MODEL, finetuned], check=True,
+                       env=environment)
     if not os.path.isdir(exported):
-        subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir", versions_folder,
-                        "--version", str(version)], check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+        subprocess.run([sys.executable, "-m", "serving.export", "--checkpoint_dir", finetuned, "--output_dir",
+                        versions_folder, "--version", str(version)],
+                       check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     return exported
 
 
@@ -40,8 +43,8 @@ class Server:
     def __enter__(self) -> "Server":
         if not os.path.isdir(self._versions_folder):
             export_model(self._versions_folder)
-        command = [sys.executable, "-m", "serving.server", "--model_base_path", self._versions_folder, "--port", "0",
-                   "--rest_api_port", "0", *self._flags]
+        command = [sys.executable, "-m", "serving.server", "--model_base_path", self._versions_folder,
+                   "--port", "0", "--rest_api_port", "0", *self._flags]
         if self._limit_files:
             command = ["sh", "-c", 'ulimit -n %d; exec "$@"' % self._limit_files, "sh", *command]
         with open(self.log_path, "wb") as log:
@@ -65,7 +68,8 @@ class Server:
     def is_ready(self, seconds: float = 10) -> bool:
         """Whether REST answers within so many seconds."""
         try:
-            with urllib.request.urlopen("http://127.0.0.1:%d/readyz" % self.rest_port, timeout=seconds) as answer:
+            with urllib.request.urlopen("http://127.0.0.1:%d/readyz" % self.rest_port,
+                                        timeout=seconds) as answer:
                 return answer.status == 200
         except OSError:
             return False
@@ -73,7 +77,8 @@ class Server:
     def megabytes(self, peak: bool = False) -> float:
         """Resident memory now, or at its highest since the start."""
         with open("/proc/%d/status" % self.process.pid) as stream:
-            return int(re.search(r"%s:\s+(\d+)" % ("VmHWM" if peak else "VmRSS"), stream.read()).group(1)) / 1024
+            return int(
+                re.search(r"%s:\s+(\d+)" % ("VmHWM" if peak else "VmRSS"), stream.read()).group(1)) / 1024
 
 
 class Outcome:

@@ -1,6 +1,8 @@
-"""Versions whose files hang, never end, are too large or say nonsense, beside good ones: a FIFO, a dead mount, a warm-up without end, ….
+"""Versions whose files hang, never end, are too large or say nonsense, beside good ones: a FIFO, a dead
+mount, a warm-up without end, ….
 
-As root, for the mount: it is a file system whose requests nobody answers, in a mount namespace that ends with this script.
+As root, for the mount: it is a file system whose requests nobody answers, in a mount namespace that ends with
+this script.
 """
 import contextlib
 import ctypes
@@ -19,9 +21,9 @@ from target import FOLDER, ROOT, Outcome, Server, export_model
 
 SECONDS = 60                                   # for whatever should happen soon
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
-COPIES = 6000                                  # of the warm-up requests: one that does not end by itself, and is no larger than may be
-LARGE = {"assets.extra/vocab.txt": 3 << 30, "assets.extra/model_card.json": 1 << 30, "assets.extra/tf_serving_warmup_requests": 1 << 30,
-         "saved_model.pb": 1900 << 20}
+COPIES = 6000  # of the warm-up requests: one that does not end by itself, and is no larger than may be
+LARGE = {"assets.extra/vocab.txt": 3 << 30, "assets.extra/model_card.json": 1 << 30,
+         "assets.extra/tf_serving_warmup_requests": 1 << 30, "saved_model.pb": 1900 << 20}
 
 
 def main() -> int:
@@ -30,8 +32,10 @@ def main() -> int:
     good = export_model(os.path.join(FOLDER, "export"))
     hanging = {"a FIFO": make_fifo, "20,000 files": make_many_files, "a warm-up without end": make_endless,
                "a card whose config is a list": with_card(b'{"labels": ["0", "1"], "config": []}'),
-               "a card whose positions are a text": with_card(b'{"labels": ["0", "1"], "config": {"max_position_embeddings": "x"}}'),
-               **{"%s of %d MB with nothing in it" % (name, size >> 20): with_large(name, size) for name, size in LARGE.items()}}
+               "a card whose positions are a text": with_card(b'{"labels": ["0", "1"], "config": '
+                                                              b'{"max_position_embeddings": "x"}}'),
+               **{"%s of %d MB with nothing in it" % (name, size >> 20): with_large(name, size)
+                  for name, size in LARGE.items()}}
     try:
         is_root = enter_namespace()
         if is_root:
@@ -51,8 +55,8 @@ def main() -> int:
 
 def try_beside(outcome: Outcome, name: str, good: str, make: Callable[[str, str], None]) -> None:
     """A bad version appears while a good one serves, a better one after it; then the server is ended."""
-    with versions(good, 1) as folder, Server("versions", "--access_log", "false", "--load_timeout_seconds", "20",
-                                             versions_folder=folder) as server:
+    with versions(good, 1) as folder, Server("versions", "--access_log", "false", "--load_timeout_seconds",
+                                             "20", versions_folder=folder) as server:
         make(good, os.path.join(folder, "2"))
         said = wait_for(lambda: state(server, 2) == "END" and message(server, 2))
         outcome.tell(name + ": told", bool(said) and server.megabytes(peak=True) < 1000,
@@ -60,7 +64,8 @@ def try_beside(outcome: Outcome, name: str, good: str, make: Callable[[str, str]
         os.rename(shutil.copytree(good, os.path.join(folder, ".3")), os.path.join(folder, "3"))
         start = time.monotonic()
         serves = wait_for(lambda: state(server, 3) == "AVAILABLE")
-        outcome.tell(name + ": a later version serves", bool(serves), "after %.1f s" % (time.monotonic() - start))
+        outcome.tell(name + ": a later version serves", bool(serves),
+                     "after %.1f s" % (time.monotonic() - start))
         tell_end(outcome, name + ": SIGTERM", server.process)
 
 
@@ -68,7 +73,8 @@ def try_at_the_start(outcome: Outcome, good: str, make: Callable[[str, str], Non
     with versions(good, 1) as folder:
         make(good, os.path.join(folder, "2"))
         start = time.monotonic()
-        with Server("versions", "--access_log", "false", "--load_timeout_seconds", "20", versions_folder=folder) as server:
+        with Server("versions", "--access_log", "false", "--load_timeout_seconds", "20",
+                    versions_folder=folder) as server:
             outcome.tell("the newest hangs when the server starts", state(server, 1) == "AVAILABLE",
                          "the one before serves after %.1f s" % (time.monotonic() - start))
 
@@ -91,7 +97,8 @@ def try_dead_base(outcome: Outcome) -> None:
     process = start_server(folder)
     try:
         said = process.communicate(timeout=SECONDS)[1].decode()
-        outcome.tell("--model_base_path is a dead mount", process.returncode == 1 and said.count("\n") == 1, said.strip())
+        outcome.tell("--model_base_path is a dead mount", process.returncode == 1 and said.count("\n") == 1,
+                     said.strip())
     except subprocess.TimeoutExpired:
         outcome.tell("--model_base_path is a dead mount", False, "the server says nothing for %d s" % SECONDS)
     finally:
@@ -100,9 +107,9 @@ def try_dead_base(outcome: Outcome) -> None:
 
 
 def start_server(folder: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", folder, "--port", "0",
-                             "--rest_api_port", "0"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"))
+    return subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path", folder, "--port",
+                             "0", "--rest_api_port", "0"], cwd=ROOT, stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, env=dict(os.environ, TF_CPP_MIN_LOG_LEVEL="2"))
 
 
 def catches_sigterm(pid: int) -> bool:
@@ -116,7 +123,8 @@ def tell_end(outcome: Outcome, name: str, process: "subprocess.Popen[bytes]") ->
     process.send_signal(signal.SIGTERM)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(SECONDS)
-    outcome.tell(name, process.returncode == 0, "status %s after %.1f s" % (process.returncode, time.monotonic() - start))
+    outcome.tell(name, process.returncode == 0,
+                 "status %s after %.1f s" % (process.returncode, time.monotonic() - start))
 
 
 def make_fifo(good: str, folder: str) -> None:
@@ -164,7 +172,8 @@ def with_large(name: str, size: int) -> Callable[[str, str], None]:
 
 def make_dead(good: str, folder: str) -> None:
     os.makedirs(folder)
-    device = os.open("/dev/fuse", os.O_RDWR)   # whoever reads the requests from it should answer them; closed by the script's end
+    # whoever reads the requests from it should answer them; closed by the script's end
+    device = os.open("/dev/fuse", os.O_RDWR)
     options = "fd=%d,rootmode=40000,user_id=0,group_id=0" % device
     if libc().mount(b"dead", folder.encode(), b"fuse", 0, options.encode()):
         raise SystemExit("%s: %s" % (folder, os.strerror(ctypes.get_errno())))
@@ -201,8 +210,8 @@ def versions(good: str, number: Optional[int]) -> Iterator[str]:
 
 def status(server: Server, version: int) -> dict:
     try:
-        with urllib.request.urlopen("http://127.0.0.1:%d/v1/models/albert/versions/%d" % (server.rest_port, version),
-                                    timeout=10) as answer:
+        with urllib.request.urlopen("http://127.0.0.1:%d/v1/models/albert/versions/%d"
+                                    % (server.rest_port, version), timeout=10) as answer:
             return json.load(answer)["model_version_status"][0]
     except OSError:
         return {"state": "", "status": {"error_message": ""}}

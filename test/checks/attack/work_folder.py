@@ -1,4 +1,5 @@
-"""Attacks builds through their files: copies of interrupted ones, forged markers, links, texts that change or take long, lengths that lie.
+"""Attacks builds through their files: copies of interrupted ones, forged markers, links, texts that change or
+take long, lengths that lie.
 
   python test/checks/attack/work_folder.py
 """
@@ -31,8 +32,8 @@ def command(module, *flags, limit_memory=0):
         if limit_memory:
             resource.setrlimit(resource.RLIMIT_AS, (limit_memory, limit_memory))
 
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", module, *flags], cwd=ROOT, stdout=subprocess.DEVNULL,
-                               stderr=subprocess.PIPE, preexec_fn=limit)
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", module, *flags], cwd=ROOT,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, preexec_fn=limit)
     try:
         _, errors = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:
@@ -44,8 +45,8 @@ def command(module, *flags, limit_memory=0):
 
 
 def flags_for(text, out):
-    return ["--input_file", text, "--output_dir", out, "--max_seq_length", "64", "--range_bytes", "20000", "--num_shards", "2",
-            "--dupe_factor", "2", "--direct_num_workers", "1"]
+    return ["--input_file", text, "--output_dir", out, "--max_seq_length", "64", "--range_bytes", "20000",
+            "--num_shards", "2", "--dupe_factor", "2", "--direct_num_workers", "1"]
 
 
 def build(text, out):
@@ -56,8 +57,8 @@ def interrupted(text, out):
     """A build that is killed as soon as its chunks are done."""
     stop = ("import os, sys\nfrom etl import build_pretrain\nbuild_pretrain._merge = lambda *_: os._exit(9)\n"
             "build_pretrain.main(sys.argv[1:])")
-    subprocess.run([sys.executable, "-W", "ignore", "-c", stop, *flags_for(text, out)], cwd=ROOT, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL, timeout=PATIENCE)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", stop, *flags_for(text, out)], cwd=ROOT,
+                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=PATIENCE)
     if not glob.glob(os.path.join(out, ".work", "*", "chunks", "*.json")):
         raise SystemExit("the build to be attacked left no work")
 
@@ -84,13 +85,15 @@ def copies(folder, text, good):
         else:
             os.rename(original, other)
         before = state(original)
-        began = {path: os.stat(path).st_mtime_ns for path in glob.glob(os.path.join(other, ".work", "*", "chunks", "*"))}
+        began = {path: os.stat(path).st_mtime_ns
+                 for path in glob.glob(os.path.join(other, ".work", "*", "chunks", "*"))}
         status, errors = build(text, other)
         changed = [path for path, value in state(original).items() if before[path] != value] + [
             path for path in before if not os.path.exists(path)]
-        OUTCOME.tell("a build resumed in " + name, status == 0 and shards(other) == good and not changed and bool(began),
-                     "status %s, %d of the original's %d files changed, shards %s %s" % (
-                         status, len(changed), len(before), "as ever" if shards(other) == good else "other", errors[-1:] or ""))
+        OUTCOME.tell("a build resumed in " + name, status == 0 and shards(other) == good and not changed
+                     and bool(began), "status %s, %d of the original's %d files changed, shards %s %s" % (
+                         status, len(changed), len(before), "as ever" if shards(other) == good else "other",
+                         errors[-1:] or ""))
         shutil.rmtree(original, ignore_errors=True)
         shutil.rmtree(other, ignore_errors=True)
 
@@ -106,12 +109,14 @@ def forgeries(victim):
     def name_victim(extents):                  # wherever a path, or what one follows from, may stand
         for extent in extents:
             for place, value in enumerate(extent):
-                if isinstance(value, str) and value not in ("train", "eval") or place == 3 and len(extent) > 6:
+                if isinstance(value,
+                              str) and value not in ("train", "eval") or place == 3 and len(extent) > 6:
                     extent[place] = victim
             if len(extent) == 6:               # with no record, nothing is read before 64 KiB are given back
                 extent[3:] = [0, 65536, 0]
-    return [("the victim's path", name_victim), ("an offset of -65536", every(4, -65536)), ("2^62 bytes", every(5, 1 << 62)),
-            ("records as text", every(-1, "x")), ("a shard of 2^40", every(1, 1 << 40)), ("nothing", lambda extents: extents.clear()),
+    return [("the victim's path", name_victim), ("an offset of -65536", every(4, -65536)),
+            ("2^62 bytes", every(5, 1 << 62)), ("records as text", every(-1, "x")),
+            ("a shard of 2^40", every(1, 1 << 40)), ("nothing", lambda extents: extents.clear()),
             ("lists in lists", every(0, [[[]]]))]
 
 
@@ -133,7 +138,8 @@ def markers(folder, text, good):
         told = status == 1 and len(errors) == 1 and ".json: " in errors[0]
         intact = state(folder)[victim] == before
         OUTCOME.tell("a marker with " + name, intact and (told),
-                     "victim %s, status %s: %s" % ("intact" if intact else "ZEROED", status, "; ".join(errors)[-160:]))
+                     "victim %s, status %s: %s" % ("intact" if intact else "ZEROED", status,
+                                                   "; ".join(errors)[-160:]))
         shutil.rmtree(out)
     links(folder, text, kept, victim)
     shutil.rmtree(kept)
@@ -156,16 +162,19 @@ def links(folder, text, kept, victim):
         before = state(elsewhere)
         status, errors = build(text, out)
         held = status == 1 and len(errors) == 1 and "link" in errors[0] and state(elsewhere) == before
-        OUTCOME.tell("a link in place of %s" % (name or "the work folder"), held, "status %s: %s" % (status, "; ".join(errors)[-160:]))
+        OUTCOME.tell("a link in place of %s" % (name or "the work folder"), held,
+                     "status %s: %s" % (status, "; ".join(errors)[-160:]))
         shutil.rmtree(elsewhere)
         shutil.rmtree(out)
-    for name, make in (("a FIFO", os.mkfifo), ("a link to /dev/zero", lambda path: os.symlink("/dev/zero", path))):
+    for name, make in (("a FIFO", os.mkfifo),
+                       ("a link to /dev/zero", lambda path: os.symlink("/dev/zero", path))):
         shutil.copytree(kept, out)
         path = glob.glob(os.path.join(out, ".work", "*", "chunks", "*.json"))[0]
         os.remove(path)
         make(path)
         status, errors = command("etl.build_pretrain", *flags_for(text, out), limit_memory=8 << 30)
-        OUTCOME.tell("%s in place of a marker" % name, status == 1 and len(errors) == 1, "status %s: %s" % (status, "; ".join(errors)[-160:]))
+        OUTCOME.tell("%s in place of a marker" % name, status == 1 and len(errors) == 1,
+                     "status %s: %s" % (status, "; ".join(errors)[-160:]))
         shutil.rmtree(out)
 
 
@@ -174,7 +183,8 @@ def strays(folder, text, good):
     out = os.path.join(folder, "out")
     interrupted(text, out)
     work, = glob.glob(os.path.join(out, ".work", "[0-9a-f]*[0-9a-f]"))
-    paths = [os.path.join(out, ".work", name) for name in ("notes", ".DS_Store", "lost+found/x", "0123456789abcdef/x")]
+    paths = [os.path.join(out, ".work", name)
+             for name in ("notes", ".DS_Store", "lost+found/x", "0123456789abcdef/x")]
     paths += [os.path.join(work, name) for name in ("notes", "runs/x", "chunks/x.tmp", "shards/x")] + [
         os.path.join(out, "tf_examples-mine.tfrecord"), os.path.join(out, "x.tmp-1")]
     for path in paths:
@@ -184,7 +194,8 @@ def strays(folder, text, good):
     status, errors = build(text, out)
     gone = [path for path in paths if not os.path.exists(path)]
     OUTCOME.tell("strangers' files in the work folder", status == 0 and not gone and not errors,
-                 "status %s, gone: %s %s" % (status, [os.path.relpath(path, out) for path in gone], errors[-1:] or ""))
+                 "status %s, gone: %s %s" % (status, [os.path.relpath(path, out) for path in gone],
+                                             errors[-1:] or ""))
     shutil.rmtree(out)
 
 
@@ -195,8 +206,9 @@ def changing_texts(folder, text):
     for name in ("cut", "grown", "replaced"):
         with open(big, "wb") as stream:
             stream.write(content * 60)
-        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "etl.build_pretrain", *flags_for(big, out)], cwd=ROOT,
-                                   stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.Popen([sys.executable, "-W", "ignore", "-m", "etl.build_pretrain",
+                                    *flags_for(big, out)],
+                                   cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         deadline = time.time() + PATIENCE
         while not glob.glob(os.path.join(out, ".work", "*", "chunks", "*.json")) and time.time() < deadline:
             time.sleep(0.02)
@@ -214,19 +226,22 @@ def changing_texts(folder, text):
         except subprocess.TimeoutExpired:
             process.kill()
             _, errors = process.communicate()
-        lines = [line for line in errors.decode().splitlines() if not line.startswith(("samples: ", "shards: "))]
-        OUTCOME.tell("a text that is %s while it is read" % name, process.returncode == 1 and len(lines) == 1 and "big.txt" in lines[0],
+        lines = [line for line in errors.decode().splitlines()
+                 if not line.startswith(("samples: ", "shards: "))]
+        OUTCOME.tell("a text that is %s while it is read" % name,
+                     process.returncode == 1 and len(lines) == 1 and "big.txt" in lines[0],
                      "status %s: %s" % (process.returncode, "; ".join(lines)[-160:] or "nothing said"))
         shutil.rmtree(out, ignore_errors=True)
         os.remove(big)
 
 
-SLOW = {"blanks": " \ufeff", "zero-width blanks": "\u200b\u3000", "letters": "a", "Han": "好", "combining marks": "a\u0301", "##": "##",
-        "full stops": "。", "quotes": "”", "Han and Latin": "好a1."}
+SLOW = {"blanks": " \ufeff", "zero-width blanks": "\u200b\u3000", "letters": "a", "Han": "好",
+        "combining marks": "a\u0301", "##": "##", "full stops": "。", "quotes": "”", "Han and Latin": "好a1."}
 
 
 def slow_texts():
-    """One line of 4 MB of the same: seconds of a quarter and of the whole, on the way to tokens; quadratic would be 16 to 1."""
+    """One line of 4 MB of the same: seconds of a quarter and of the whole, on the way to tokens; quadratic
+    would be 16 to 1."""
     from etl.building.plan import BuildConfig
     from etl.samples.instances import tokenize_document
     from etl.text.documents import document_from_lines, split_sentences
@@ -277,8 +292,10 @@ def lying_lengths(folder):
             stream.write(struct.pack("<Q", length) + masked_crc(struct.pack("<Q", length)) + b"abc")
             with contextlib.suppress(OSError):
                 stream.truncate(size or stream.tell())
-        status, errors = command("etl.show", path, "--vocab_file", os.path.join(ROOT, "albert_config", "vocab.txt"), limit_memory=6 << 30)
-        OUTCOME.tell("a record of " + name, status == 1 and len(errors) == 1, "status %s: %s" % (status, "; ".join(errors)[-160:]))
+        status, errors = command("etl.show", path, "--vocab_file",
+                                 os.path.join(ROOT, "albert_config", "vocab.txt"), limit_memory=6 << 30)
+        OUTCOME.tell("a record of " + name, status == 1 and len(errors) == 1,
+                     "status %s: %s" % (status, "; ".join(errors)[-160:]))
 
 
 def names_that_are_none():
@@ -287,11 +304,14 @@ def names_that_are_none():
     from etl.common import command_line
     fallen, tried = [], 0
     parse, configs = command_line.parse, {}
-    for path in sorted(glob.glob(os.path.join(ROOT, "e*", "*.py")) + glob.glob(os.path.join(ROOT, "serving", "*.py"))):
+    for path in sorted(glob.glob(os.path.join(ROOT, "e*", "*.py"))
+                       + glob.glob(os.path.join(ROOT, "serving", "*.py"))):
         if "\ndef main(" in open(path, encoding="utf-8").read():
             module = importlib.import_module(os.path.relpath(path, ROOT)[:-3].replace(os.sep, "."))
-            command_line.parse = lambda *rest: configs.setdefault(module, rest[2]) and argparse.ArgumentParser().error("x")
-            with contextlib.suppress(SystemExit), open(os.devnull, "w") as null, contextlib.redirect_stderr(null):
+            command_line.parse = lambda *rest: configs.setdefault(
+                module, rest[2]) and argparse.ArgumentParser().error("x")
+            with contextlib.suppress(SystemExit), open(os.devnull,
+                                                       "w") as null, contextlib.redirect_stderr(null):
                 module.main([])
     command_line.parse = parse
     for module, config in configs.items():
@@ -309,7 +329,8 @@ def names_that_are_none():
                             status = repr(error)
                     if status not in (1, 2):
                         fallen.append("%s %r: %s" % (module.__name__, argv, status))
-    OUTCOME.tell("NUL and half surrogates as flags", tried > 20 and not fallen, "%d tried, %d fell %s" % (tried, len(fallen), fallen[:2]))
+    OUTCOME.tell("NUL and half surrogates as flags", tried > 20 and not fallen,
+                 "%d tried, %d fell %s" % (tried, len(fallen), fallen[:2]))
 
 
 def main():

@@ -12,7 +12,8 @@ from estimator.data.tasks import Example
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
 
-PAIR = [Example("天地人", "山", "是"), Example("水", None, None), Example("天地人山水火木", "天地人山水火木", "否")]
+PAIR = [Example("天地人", "山", "是"), Example("水", None, None),
+        Example("天地人山水火木", "天地人山水火木", "否")]
 
 
 @pytest.fixture
@@ -66,9 +67,11 @@ def test_rows_are_kept_under_all_they_depend_on(tokenizer, tmp_path):
     encoded.save(rows, path)
     for kept, made in zip(encoded.load_or_make_rows(PAIR, encoding, folder), rows):
         assert kept.dtype == made.dtype and (kept == made).all()
-    (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n", encoding="utf-8")
+    (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n",
+                                        encoding="utf-8")
     others = [(PAIR[:2], encoding), ([PAIR[0]._replace(text_b="水")] + PAIR[1:], encoding),
-              ([PAIR[0]._replace(label="否")] + PAIR[1:], encoding), (PAIR, encoding._replace(max_seq_length=9)),
+              ([PAIR[0]._replace(label="否")] + PAIR[1:], encoding),
+              (PAIR, encoding._replace(max_seq_length=9)),
               (PAIR, encoding._replace(doc_stride=3)), (PAIR, encoding._replace(labels=("是", "否"))),
               (PAIR, encoding._replace(tokenizer=TokenizerConfig(str(tmp_path / "other.txt")))),
               (PAIR, encoding._replace(tokenizer=TokenizerConfig(tokenizer.vocab_file, do_lower_case=False)))]

@@ -25,7 +25,8 @@ def tokenizer(tmp_path):
 
 def test_a_build_says_everything(build):
     data = records.from_build(build, max_seq_length=8)
-    assert data.train_files == tuple(os.path.join(build, "tf_examples-0000%d-of-00002.tfrecord" % n) for n in (0, 1))
+    assert data.train_files == tuple(os.path.join(build, "tf_examples-0000%d-of-00002.tfrecord" % n)
+                                     for n in (0, 1))
     assert data.eval_files == (os.path.join(build, "eval", "tf_examples-00000-of-00001.tfrecord"),)
     assert (data.num_train_records, data.num_eval_records) == (20, 5)
     assert (data.max_seq_length, data.max_predictions_per_seq, data.vocab_size) == (8, 2, 20)
@@ -52,7 +53,8 @@ def test_folders_that_are_no_build(tmp_path):
     with pytest.raises(UserError, match="manifest.json: no such file; python -m etl.build_pretrain"):
         records.from_build(str(tmp_path))
     (tmp_path / ".work").mkdir()
-    with pytest.raises(UserError, match="holds an unfinished build: run the same python -m etl.build_pretrain again"):
+    with pytest.raises(UserError,
+                       match="holds an unfinished build: run the same python -m etl.build_pretrain again"):
         records.from_build(str(tmp_path))
 
 
@@ -68,7 +70,8 @@ def test_shards_that_are_missing_or_cut_off(build):
     size = os.path.getsize(shard)
     with open(shard, "ab") as stream:
         stream.truncate(size - 1)
-    with pytest.raises(UserError, match="00001-of-00002.tfrecord: %d bytes, but .* says %d" % (size - 1, size)):
+    with pytest.raises(UserError, match="00001-of-00002.tfrecord: %d bytes, but .* says %d"
+                       % (size - 1, size)):
         records.from_build(build)
     os.remove(shard)
     with pytest.raises(UserError, match=r"00001-of-00002.tfrecord: no such file, but the manifest lists it"):
@@ -78,7 +81,8 @@ def test_shards_that_are_missing_or_cut_off(build):
 def test_files_of_older_tools_are_counted(tmp_path, tokenizer):
     for name, count in (("a.tfrecord", 3), ("b.tfrecord", 4), ("eval.tfrecord", 2)):
         write_records(tmp_path / name, [record_values(number) for number in range(count)])
-    data = records.from_files([str(tmp_path / "[ab].tfrecord")], [str(tmp_path / "eval.tfrecord")], 8, 2, tokenizer)
+    data = records.from_files([str(tmp_path / "[ab].tfrecord")], [str(tmp_path / "eval.tfrecord")], 8, 2,
+                              tokenizer)
     assert (data.num_train_records, data.num_eval_records) == (7, 2)
     assert data.train_files == (str(tmp_path / "a.tfrecord"), str(tmp_path / "b.tfrecord"))
     assert data.vocab_size == 20 and data.manifest_sha256 is None
@@ -89,7 +93,8 @@ def test_files_without_a_manifest_need_flags(tmp_path, build, tokenizer):
     with pytest.raises(UserError, match="do not say how they were made: give --max_seq_length, --vocab_file, "
                                         "--max_predictions_per_seq$"):
         records.from_files([path], [], None, None, None)
-    with pytest.raises(UserError, match="give --max_seq_length; or give the folder itself, --input_file .*/data"):
+    with pytest.raises(UserError,
+                       match="give --max_seq_length; or give the folder itself, --input_file .*/data"):
         records.from_files([os.path.join(build, "*.tfrecord")], [], None, 2, tokenizer)
 
 
@@ -113,9 +118,10 @@ def test_files_of_another_length(tmp_path, tokenizer):
     ({"input_ids": np.full(8, -1)}, r"feature input_ids must be in \[0, 20\), got -1"),
     ({"masked_lm_positions": np.array([8, 0])}, r"feature masked_lm_positions must be in \[0, 8\), got 8"),
     ({"segment_ids": np.full(8, 2)}, r"feature segment_ids must be in \[0, 2\), got 2"),
-    ({"masked_lm_weights": np.array([-1, 0], np.float32)}, r"feature masked_lm_weights must be in \[0, inf\), got -1.0"),
-    ({"masked_lm_weights": np.array([np.nan, 0], np.float32)}, r"feature masked_lm_weights must be in \[0, inf\), got nan"),
-])
+    ({"masked_lm_weights": np.array([-1, 0], np.float32)},
+     r"feature masked_lm_weights must be in \[0, inf\), got -1.0"),
+    ({"masked_lm_weights": np.array([np.nan, 0], np.float32)},
+     r"feature masked_lm_weights must be in \[0, inf\), got nan"),])
 def test_check_all_finds_the_one_bad_record(tmp_path, changes, message):
     bad = {name: value for name, value in dict(record_values(2), **changes).items() if value is not None}
     paths = [write_records(tmp_path / "a.tfrecord", [record_values(0)]),
@@ -127,7 +133,8 @@ def test_check_all_finds_the_one_bad_record(tmp_path, changes, message):
 
 def test_label_counts_leave_padding_out_and_are_bounded(build):
     data = records.from_build(build)
-    assert records.label_counts(data.train_files, data, max_records=1000).tolist() == [0] * 5 + [2] * 5 + [1] * 10
+    assert records.label_counts(data.train_files, data,
+                                max_records=1000).tolist() == [0] * 5 + [2] * 5 + [1] * 10
     assert records.label_counts(data.train_files, data, max_records=6).sum() == 6
 
 

@@ -14,16 +14,19 @@ def read(tmp_path, name, content, order=ORDER, may_lack=""):
 @pytest.mark.parametrize("content", ["天\t1\n地\t0\n", "天\t1\r\n地\t0", "\ufefftext\tlabel\n天\t1\n地\t0\n"])
 def test_columns_with_and_without_a_header(tmp_path, content):
     first = 2 if "label" in content else 1
-    assert read(tmp_path, "a.tsv", content) == [(first, {"text": "天", "label": "1"}), (first + 1, {"text": "地", "label": "0"})]
+    assert read(tmp_path, "a.tsv", content) == [(first, {"text": "天", "label": "1"}),
+                                                (first + 1, {"text": "地", "label": "0"})]
 
 
 def test_a_headers_columns_may_be_more_and_in_any_order(tmp_path):
-    assert read(tmp_path, "a.txt", "id\tlabel\ttext\n7\t1\t天\n") == [(2, {"id": "7", "label": "1", "text": "天"})]
+    assert read(tmp_path, "a.txt",
+                "id\tlabel\ttext\n7\t1\t天\n") == [(2, {"id": "7", "label": "1", "text": "天"})]
     assert read(tmp_path, "b.tsv", "a\tb\n1\t2\n", order=()) == [(2, {"a": "1", "b": "2"})]
 
 
 def test_columns_by_number(tmp_path):
-    assert read(tmp_path, "a.tsv", "天\t1\n地\t0\n", order=None) == [(1, {"1": "天", "2": "1"}), (2, {"1": "地", "2": "0"})]
+    assert read(tmp_path, "a.tsv", "天\t1\n地\t0\n", order=None) == [(1, {"1": "天", "2": "1"}),
+                                                                     (2, {"1": "地", "2": "0"})]
 
 
 def test_a_column_that_may_lack(tmp_path):
@@ -53,9 +56,11 @@ def test_other_line_separators_are_text(tmp_path):
     ("a.tsv", b"\xcc\xec\t1\n", "line 1: not UTF-8: "),
     ("a.csv", 'text,label\n"天,1\n', "line 2: not CSV: "),
     ("a.json", "天\n", "line 1: not JSON: "),
-    ("a.jsonl", "{}\n" + "[" * 150000 + "\n", "line 2: not JSON: lists and objects are nested more than 64 deep"),
+    ("a.jsonl", "{}\n" + "[" * 150000 + "\n",
+     "line 2: not JSON: lists and objects are nested more than 64 deep"),
     ("a.jsonl", "{}\n[1]\n", "line 2: wanted a JSON object, got list"),
-    ("a.json", '{"text": ["\\uD83D\\uDE00"]}\n{"text": ["天\\uD83D"]}\n', r"line 2: \\ud83d is half a character"),
+    ("a.json", '{"text": ["\\uD83D\\uDE00"]}\n{"text": ["天\\uD83D"]}\n',
+     r"line 2: \\ud83d is half a character"),
 ])
 def test_what_is_wrong_is_named_by_file_and_line(tmp_path, name, content, message):
     with pytest.raises(UserError, match=name + ": " + message):

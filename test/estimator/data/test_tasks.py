@@ -26,53 +26,67 @@ def columns(header, **values):
     return "\t".join(names) + "\n" + "\t".join(values.get(name, "x") for name in names) + "\n"
 
 
-XNLI = columns("language gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse sentence1 "
-               "sentence2 promptID pairID", language="zh", gold_label="neutral", sentence1="天", sentence2="地")
-MNLI = columns("index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
-               "sentence1 sentence2 label1 gold_label", index="7", sentence1="a", sentence2="b", gold_label="entailment")
-WSC = json_line(target={"span1_text": "小明", "span1_index": 0, "span2_text": "他", "span2_index": 3}, label="true",
-                text="小明说他累了")
+XNLI = columns("language gold_label sentence1_binary_parse sentence2_binary_parse sentence1_parse "
+               "sentence2_parse sentence1 sentence2 promptID pairID", language="zh", gold_label="neutral",
+               sentence1="天", sentence2="地")
+MNLI = columns("index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse "
+               "sentence2_parse sentence1 sentence2 label1 gold_label", index="7", sentence1="a",
+               sentence2="b", gold_label="entailment")
+WSC = json_line(target={"span1_text": "小明", "span1_index": 0, "span2_text": "他", "span2_index": 3},
+                label="true", text="小明说他累了")
 
 # task, part, file as its distributor ships it, examples
 SHIPPED = [
     ("sentence_pair", "train", "train.csv", "text_a,text_b,label\n天,地,1\n", [Example("天", "地", "1")]),
     ("single_sentence", "dev", "dev.jsonl", json_line(text_a="天", label=1), [Example("天", None, "1")]),
-    ("lcqmc", "train", "train.txt", "天\t地\t1\n日\t月\t0\n", [Example("天", "地", "1"), Example("日", "月", "0")]),
+    ("lcqmc", "train", "train.txt", "天\t地\t1\n日\t月\t0\n",
+     [Example("天", "地", "1"), Example("日", "月", "0")]),
     ("lcqmc", "train", "train.tsv", "text_a\ttext_b\tlabel\n天\t地\t1\n", [Example("天", "地", "1")]),
     ("bq", "dev", "dev.tsv", "天\t地\t1\n", [Example("天", "地", "1")]),
-    ("bq", "dev", "dev.json", json_line(gid=3, sentence1="天", sentence2="地", label="1"), [Example("天", "地", "1")]),
+    ("bq", "dev", "dev.json", json_line(gid=3, sentence1="天", sentence2="地", label="1"),
+     [Example("天", "地", "1")]),
     ("chnsenticorp", "train", "train.tsv", "label\ttext_a\n1\t风云\n", [Example("风云", None, "1")]),
     ("chnsenticorp", "dev", "dev.tsv", "qid\tlabel\ttext_a\n0\t1\t风云\n", [Example("风云", None, "1")]),
     ("xnli", "train", "multinli.train.zh.tsv", "premise\thypo\tlabel\n天 地\t山 水\tcontradictory\n",
      [Example("天地", "山水", "contradiction")]),
-    ("xnli", "dev", "xnli.dev.tsv", XNLI + XNLI.split("\n")[1].replace("zh", "sw") + "\n", [Example("天", "地", "neutral")]),
+    ("xnli", "dev", "xnli.dev.tsv", XNLI + XNLI.split("\n")[1].replace("zh", "sw") + "\n",
+     [Example("天", "地", "neutral")]),
     ("xnli", "test", "xnli.test.tsv", XNLI, [Example("天", "地", "neutral")]),
     ("xnli", "train", "train.json", json_line(premise="天 a", hypo="地", label="contradictory") +
-     json_line(premise="日", hypo="月", label="neutral"), [Example("天 a", "地", "contradiction"), Example("日", "月", "neutral")]),
-    ("afqmc", "train", "train.json", json_line(sentence1="天", sentence2="地", label="0"), [Example("天", "地", "0")]),
-    ("afqmc", "test", "test.json", json_line(id=4, sentence1="天", sentence2="地"), [Example("天", "地", None, 4)]),
-    ("afqmc", "dev", "dev.tsv", "天\t地\t1\n", [Example("天", "地", "1")]),
-    ("tnews", "dev", "dev.json", json_line(label="102", label_desc="news_entertainment", sentence="天", keywords="地,人"),
-     [Example("天", None, "102")]),
-    ("iflytek", "dev", "dev.json", json_line(label="118", label_des="其他", sentence="天"), [Example("天", None, "118")]),
+     json_line(premise="日", hypo="月", label="neutral"),
+     [Example("天 a", "地", "contradiction"), Example("日", "月", "neutral")]),
+    ("afqmc", "train", "train.json", json_line(sentence1="天", sentence2="地", label="0"),
+     [Example("天", "地", "0")]),
+    ("afqmc", "test", "test.json", json_line(id=4, sentence1="天", sentence2="地"),
+     [Example("天", "地", None, 4)]), ("afqmc", "dev", "dev.tsv", "天\t地\t1\n", [Example("天", "地", "1")]),
+    ("tnews", "dev", "dev.json", json_line(label="102", label_desc="news_entertainment", sentence="天",
+                                           keywords="地,人"), [Example("天", None, "102")]),
+    ("iflytek", "dev", "dev.json", json_line(label="118", label_des="其他", sentence="天"),
+     [Example("天", None, "118")]),
     ("cmnli", "train", "train.json", json_line(sentence1="天", sentence2="地", label="-") +
      json_line(sentence1="日", sentence2="月", label="neutral"), [Example("日", "月", "neutral")]),
-    ("ocnli", "train", "train.50k.json", json_line(level="hard", sentence1="天", sentence2="地", label="entailment", id=3),
+    ("ocnli", "train", "train.50k.json",
+     json_line(level="hard", sentence1="天", sentence2="地", label="entailment", id=3),
      [Example("天", "地", "entailment", 3)]),
-    ("csl", "dev", "dev.json", json_line(id=1, abst="摘要", keyword=["天", "地"], label="0"), [Example("天 地", "摘要", "0", 1)]),
+    ("csl", "dev", "dev.json", json_line(id=1, abst="摘要", keyword=["天", "地"], label="0"),
+     [Example("天 地", "摘要", "0", 1)]),
     ("wsc", "dev", "dev.json", WSC, [Example("_小明_说[他]累了", None, "true")]),
-    ("copa", "train", "train.json", json_line(id=0, premise="下雨", choice0="湿", choice1="干", question="effect", label=0),
+    ("copa", "train", "train.json",
+     json_line(id=0, premise="下雨", choice0="湿", choice1="干", question="effect", label=0),
      [Example("下雨", "湿", "1", 0), Example("下雨", "干", "0", 0)]),
-    ("copa", "test", "test.json", json_line(id=5, premise="湿", choice0="晴", choice1="下雨", question="cause"),
+    ("copa", "test", "test.json",
+     json_line(id=5, premise="湿", choice0="晴", choice1="下雨", question="cause"),
      [Example("晴", "湿", None, 5), Example("下雨", "湿", None, 5)]),
     ("cola", "train", "train.tsv", "gj04\t1\t\tHe left.\n", [Example("He left.", None, "1")]),
     ("cola", "test", "test.tsv", "index\tsentence\n0\tHe left.\n", [Example("He left.", None, None, "0")]),
     ("mnli", "dev", "dev_matched.tsv", MNLI, [Example("a", "b", "entailment", "7")]),
     ("mnli", "dev_mismatched", "dev_mismatched.tsv", MNLI, [Example("a", "b", "entailment", "7")]),
     ("mrpc", "train", "msr_paraphrase_train.txt", columns("Quality #1·ID #2·ID #1·String #2·String", **{
-        "Quality": "1", "#1·String": 'a "b', "#2·String": "c"}).replace("·", " "), [Example('a "b', "c", "1")]),
-    ("sts-b", "dev", "dev.tsv", columns("index genre filename year old_index source1 source2 sentence1 sentence2 score",
-                                        index="3", sentence1="a", sentence2="b", score="4.25"),
+        "Quality": "1", "#1·String": 'a "b', "#2·String": "c"}).replace("·", " "),
+     [Example('a "b', "c", "1")]),
+    ("sts-b", "dev", "dev.tsv",
+     columns("index genre filename year old_index source1 source2 sentence1 sentence2 score",
+             index="3", sentence1="a", sentence2="b", score="4.25"),
      [Example("a", "b", "4.25", "3")]),
 ]
 
@@ -116,7 +130,8 @@ def test_labels_may_be_absent_in_test_alone(tmp_path):
     assert read("lcqmc", tmp_path, "test") == [Example("天", "地", None)]
     with pytest.raises(UserError, match="dev.json: line 1: no label; there are: id, sentence1, sentence2"):
         read("afqmc", tmp_path, "dev")
-    with pytest.raises(UserError, match=r"dev.tsv: line 1: wanted 3 field\(s\): text_a, text_b, label; got 2"):
+    with pytest.raises(UserError,
+                       match=r"dev.tsv: line 1: wanted 3 field\(s\): text_a, text_b, label; got 2"):
         read("lcqmc", tmp_path, "dev")
 
 
@@ -128,7 +143,8 @@ def test_labels_may_be_absent_in_test_alone(tmp_path):
 def test_columns_and_labels_by_flag(tmp_path, given, name, content):
     write(tmp_path, name, content)
     task = tasks.with_columns(TASKS["sentence_pair"], given, ("no", "yes"))
-    assert tasks.read_examples(task, str(tmp_path), "train") == [Example("天", "地", "yes", "7" if "csv" in name else None)]
+    assert tasks.read_examples(task, str(tmp_path),
+                               "train") == [Example("天", "地", "yes", "7" if "csv" in name else None)]
     assert tasks.with_columns(TASKS["sentence_pair"], {}, ()) == TASKS["sentence_pair"]
 
 
@@ -137,15 +153,20 @@ def test_columns_and_labels_by_flag(tmp_path, given, name, content):
     ("lcqmc", "train.tsv", "天\t \u3000\t1\n", "text_b is empty"),
     ("lcqmc", "train.tsv", "\t地\t1\n", "text_a is empty"),
     ("lcqmc", "train.tsv", b"\xcc\xec\t\xb5\xd8\t1\n", "not UTF-8: "),
-    ("iflytek", "train.json", json_line(sentence="天", label=119), "unknown label '119'; task iflytek has 0, 1, .*19, …"),
-    ("afqmc", "train.json", json_line(sentence1="天", label="1"), "no column sentence2; there are: sentence1, label"),
-    ("afqmc", "train.json", json_line(sentence1=3, sentence2="地", label="1"), "wanted a text sentence1, got 3"),
-    ("csl", "train.json", json_line(keyword="天", abst="x", label="1"), "wanted a list of texts as keyword, got '天'"),
-    ("copa", "train.json", json_line(question="why", label=0), "wanted cause or effect as question, got 'why'"),
+    ("iflytek", "train.json", json_line(sentence="天", label=119),
+     "unknown label '119'; task iflytek has 0, 1, .*19, …"),
+    ("afqmc", "train.json", json_line(sentence1="天", label="1"),
+     "no column sentence2; there are: sentence1, label"),
+    ("afqmc", "train.json", json_line(sentence1=3, sentence2="地", label="1"),
+     "wanted a text sentence1, got 3"), ("csl", "train.json", json_line(keyword="天", abst="x", label="1"),
+                                         "wanted a list of texts as keyword, got '天'"),
+    ("copa", "train.json", json_line(question="why", label=0),
+     "wanted cause or effect as question, got 'why'"),
     ("copa", "train.json", json_line(question="cause", label=2), "unknown label '2'; it must be 0 or 1"),
     ("wsc", "train.json", json_line(text="天", target={"span1_text": "地", "span1_index": 0}),
      "target: span1 is '地' at 0, which the text does not have there"),
-    ("wsc", "train.json", json_line(text="天"), "target: span1 is None at None, which the text does not have there"),
+    ("wsc", "train.json", json_line(text="天"),
+     "target: span1 is None at None, which the text does not have there"),
 ])
 def test_a_bad_line_is_named(tmp_path, task, name, line, message):
     write(tmp_path, name, line)
@@ -159,13 +180,15 @@ def test_a_label_of_a_regression_is_a_number(tmp_path):
         with pytest.raises(UserError, match="train.tsv: line 2: label must be a number, got '%s'" % label):
             read("sts-b", tmp_path)
     write(tmp_path, "train.tsv", "sentence1\tscore\na\t1\n")
-    with pytest.raises(UserError, match="train.tsv: line 2: no column sentence2; there are: sentence1, score"):
+    with pytest.raises(UserError,
+                       match="train.tsv: line 2: no column sentence2; there are: sentence1, score"):
         read("sts-b", tmp_path)
 
 
 def test_files_that_are_missing_or_empty(tmp_path):
     suffixes = ("json", "tsv", "csv", "jsonl", "txt")
-    with pytest.raises(UserError, match="no such file: %s$" % " or ".join(r"\S+/dev\." + suffix for suffix in suffixes)):
+    with pytest.raises(UserError, match="no such file: %s$"
+                       % " or ".join(r"\S+/dev\." + suffix for suffix in suffixes)):
         read("afqmc", tmp_path, "dev")
     write(tmp_path, "dev.tsv", "text_a\ttext_b\tlabel\n")
     with pytest.raises(UserError, match="dev.tsv: holds no example"):
@@ -175,4 +198,5 @@ def test_files_that_are_missing_or_empty(tmp_path):
 def test_every_task_is_listed():
     lines = tasks.describe_all().split("\n")
     assert [line.split()[0] for line in lines] == list(TASKS)
-    assert "15 labels" in lines[list(TASKS).index("tnews")] and "xnli.dev.tsv" in lines[list(TASKS).index("xnli")]
+    assert ("15 labels" in lines[list(TASKS).index("tnews")]
+            and "xnli.dev.tsv" in lines[list(TASKS).index("xnli")])

@@ -11,7 +11,8 @@ from etl.common import command_line
     (["--do_train=false", "--do_eval=false"], "nothing to do"),
     (["--task_name", "tnews2"], "invalid choice: 'tnews2'"),
     (["--epochs", "3"], "unrecognized arguments: --epochs"),
-    (["--task_name", "lcqmc"], "data_dir must name the folder of lcqmc; only sentence_pair has data that is shipped"),
+    (["--task_name", "lcqmc"],
+     "data_dir must name the folder of lcqmc; only sentence_pair has data that is shipped"),
     (["--task_name", "lcqmc", "--labels", "a", "b"],
      "columns and labels are for sentence_pair and single_sentence; lcqmc has its own"),
     (["--labels", "a", "a"], "labels must be at least two, all different, got a, a"),
@@ -43,5 +44,6 @@ def test_without_training_task_and_length_are_left_to_the_models_folder():
 
 
 def test_seeds_and_columns_are_read():
-    config = FinetuneConfig(seeds="3,-1", task_name="single_sentence", data_dir="x", columns=("text_a=評論", "label=a=b"))
+    config = FinetuneConfig(seeds="3,-1", task_name="single_sentence", data_dir="x",
+                            columns=("text_a=評論", "label=a=b"))
     assert config.seed_list() == [3, -1] and config.columns_by_role() == {"text_a": "評論", "label": "a=b"}

@@ -19,8 +19,8 @@ def rows_of(example_numbers, labels, lengths=None):
 
 
 def part(name="dev", labels=(1, 0, 1), task=PAIRS, **more):
-    return Part(name, [Example("天%d" % number, "地", str(label), **more) for number, label in enumerate(labels)],
-                rows_of(list(range(len(labels))), labels))
+    return Part(name, [Example("天%d" % number, "地", str(label), **more)
+                       for number, label in enumerate(labels)], rows_of(list(range(len(labels))), labels))
 
 
 class Model:
@@ -51,7 +51,8 @@ def test_outputs_come_by_example_and_windows_are_averaged(seq_length):
 def test_numbers_are_named_by_part():
     outputs = np.array([[.1, .9], [.6, .4], [.8, .2]])
     found = predictions.score(PAIRS, part(), outputs)
-    assert set(found) == {"eval_" + name for name in scores.metrics_of(2)} | {"majority_accuracy", "num_examples"}
+    assert set(found) == {"eval_" + name for name in scores.metrics_of(2)} | {"majority_accuracy",
+                                                                              "num_examples"}
     assert (found["eval_accuracy"], found["majority_accuracy"]) == pytest.approx((2 / 3, 2 / 3))
     mismatched = predictions.score(PAIRS, part("dev_mismatched"), outputs)
     assert {"eval_accuracy_mismatched", "num_examples_mismatched"} < set(mismatched)
@@ -74,18 +75,20 @@ def read_lines(path):
 def test_files_of_a_test_part(tmp_path):
     outputs = np.array([[.25, .75], [.6, .4], [.8, .2]])
     table, lines, submission = predictions.write_predictions(str(tmp_path), PAIRS, part("test"), outputs)
-    assert (tmp_path / "test_results.tsv").read_text() == "0.250000\t0.750000\n0.600000\t0.400000\n0.800000\t0.200000\n"
+    assert ((tmp_path / "test_results.tsv").read_text()
+            == "0.250000\t0.750000\n0.600000\t0.400000\n0.800000\t0.200000\n")
     assert read_lines(lines)[0] == {"text_a": "天0", "text_b": "地", "gold": "1", "predicted": "1",
                                           "probabilities": {"0": .25, "1": .75}}
     assert submission.endswith("lcqmc_predict.json")
-    assert read_lines(submission) == [{"id": 0, "label": "1"}, {"id": 1, "label": "0"}, {"id": 2, "label": "0"}]
+    assert read_lines(submission) == [{"id": 0, "label": "1"}, {"id": 1, "label": "0"},
+                                      {"id": 2, "label": "0"}]
     path, = predictions.write_predictions(str(tmp_path), PAIRS, part(), outputs)
     assert path.endswith("/predictions.jsonl") and len(read_lines(path)) == 3
 
 
 @pytest.mark.parametrize("task, name, wanted", [
-    ("wsc", "test", "cluewsc11_predict.json"), ("tnews", "test", "tnews11_predict.json"), ("ocnli", "test", "ocnli_50k_predict.json"),
-    ("sts-b", "test", "sts_b_predict.json"),
+    ("wsc", "test", "cluewsc11_predict.json"), ("tnews", "test", "tnews11_predict.json"),
+    ("ocnli", "test", "ocnli_50k_predict.json"), ("sts-b", "test", "sts_b_predict.json"),
     ("mnli", "test_mismatched", "mismatched_mnli_predict.json")])
 def test_names_of_submissions(task, name, wanted):
     assert predictions.submission_name(TASKS[task], part(name)) == wanted

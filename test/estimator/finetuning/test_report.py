@@ -9,13 +9,15 @@ from etl.reports.page import page
 
 def part(labels):
     count = len(labels)
-    return Part("dev", [Example("甲%d" % number, None if number else "乙", str(label)) for number, label in enumerate(labels)],
+    return Part("dev", [Example("甲%d" % number, None if number else "乙", str(label))
+                        for number, label in enumerate(labels)],
                 Rows(np.ones(count, np.int32), np.zeros(count, np.int32), np.arange(count + 1),
                      np.arange(count, dtype=np.int32), np.array(labels)))
 
 
 def test_classes_and_hardest_examples():
-    html = page("", report.sections(TASKS["lcqmc"], part([1, 0, 1]), np.array([[.1, .9], [.6, .4], [.8, .2]])))
+    html = page("", report.sections(TASKS["lcqmc"], part([1, 0, 1]),
+                                    np.array([[.1, .9], [.6, .4], [.8, .2]])))
     assert '<table class="heat">' in html and "precision" in html
     assert html.index("甲2") < html.index("甲1") < html.index("甲0 ‖ 乙")
     assert '<td class="num">1.609</td>' in html                      # -log 0.2

@@ -14,7 +14,8 @@ def test_a_classifier_of_two():
     found = scores.classification(labels, np.stack([1 - right, right], axis=1))
     assert found == pytest.approx({
         "accuracy": 4 / 6, "f1": 2 / 3, "macro_f1": 2 / 3, "matthews_correlation": 1 / 3, "roc_auc": 8 / 9,
-        "loss": -(math.log(.9) + math.log(.8) + math.log(.3) + math.log(.4) + math.log(.8) + math.log(.9)) / 6})
+        "loss": -(math.log(.9) + math.log(.8) + math.log(.3) + math.log(.4) + math.log(.8) + math.log(.9))
+        / 6})
     assert set(found) == set(scores.metrics_of(2))
 
 
@@ -22,7 +23,8 @@ def test_a_classifier_of_three():
     counts = scores.confusion_matrix(np.array([0, 0, 1, 1, 2, 2]), np.array([0, 1, 1, 1, 2, 0]), 3)
     assert counts.tolist() == [[1, 1, 0], [0, 2, 0], [1, 0, 1]]
     assert [tuple(row) for row in scores.per_class(counts)] == [
-        (1 / 2, 1 / 2, 1 / 2, 2), (pytest.approx(2 / 3), 1, pytest.approx(4 / 5), 2), (1, 1 / 2, pytest.approx(2 / 3), 2)]
+        (1 / 2, 1 / 2, 1 / 2, 2), (pytest.approx(2 / 3), 1, pytest.approx(4 / 5), 2),
+        (1, 1 / 2, pytest.approx(2 / 3), 2)]
     # covariances: 4·6 − 12 = 12; scale: sqrt((36 − 12) (36 − (4 + 9 + 1)))
     assert scores.matthews(counts) == pytest.approx(12 / math.sqrt(24 * 22))
     assert set(scores.classification(np.array([0, 2]), np.eye(3)[[0, 1]])) == set(scores.metrics_of(3))
@@ -45,10 +47,12 @@ def test_correlations():
     assert scores.pearson(x, y) == pytest.approx(5 / math.sqrt(2 * 114 / 9))
     assert scores.spearman(x, y ** 9) == pytest.approx(1)
     # ranks 1 2.5 2.5 4 and 1 2 3 4
-    assert scores.spearman(np.array([1, 5, 5, 9]), np.array([1, 2, 3, 4])) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
+    assert scores.spearman(np.array([1, 5, 5, 9]),
+                           np.array([1, 2, 3, 4])) == pytest.approx(4.5 / math.sqrt(4.5 * 5))
     assert scores.pearson(np.array([1., 2.]), np.array([3., 3.])) == 0
-    assert scores.regression(x, np.array([1., 2., 5.])) == {"pearson": pytest.approx(4 / math.sqrt(2 * 26 / 3)), "spearman": 1,
-                                                            "loss": pytest.approx(4 / 3)}
+    assert scores.regression(
+        x, np.array([1., 2., 5.])) == {"pearson": pytest.approx(4 / math.sqrt(2 * 26 / 3)), "spearman": 1,
+                                       "loss": pytest.approx(4 / 3)}
 
 
 def test_of_several_choices_the_likeliest_is_the_answer():

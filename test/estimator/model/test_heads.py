@@ -11,12 +11,12 @@ IDS = np.array([[11, 12, 36], [14, 0, 0], [1, 0, 0]], np.int32)
 WEIGHTS = np.array([[1, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 
 TRANSFORM = {
-    "postln": {"cls/predictions/transform/dense/kernel": [16, 16], "cls/predictions/transform/dense/bias": [16],
-               "cls/predictions/transform/LayerNorm/beta": [16], "cls/predictions/transform/LayerNorm/gamma": [16],
-               "cls/predictions/output_bias": [37]},
+    "postln": {"cls/predictions/transform/dense/kernel": [16, 16],
+               "cls/predictions/transform/dense/bias": [16], "cls/predictions/transform/LayerNorm/beta": [16],
+               "cls/predictions/transform/LayerNorm/gamma": [16], "cls/predictions/output_bias": [37]},
     "google": {"cls/predictions/transform/dense/kernel": [16, 6], "cls/predictions/transform/dense/bias": [6],
-               "cls/predictions/transform/LayerNorm/beta": [6], "cls/predictions/transform/LayerNorm/gamma": [6],
-               "cls/predictions/output_bias": [37]},
+               "cls/predictions/transform/LayerNorm/beta": [6],
+               "cls/predictions/transform/LayerNorm/gamma": [6], "cls/predictions/output_bias": [37]},
 }
 TRANSFORM["bert"] = TRANSFORM["postln"]
 
@@ -57,7 +57,8 @@ class TestGatherPositions:
             assert session.run(picked).tolist() == [[[4, 5], [0, 1]], [[8, 9], [8, 9]]]
 
     def test_unknown_shapes(self):
-        sequence, positions = tf.placeholder(tf.float32, [None, None, 2]), tf.placeholder(tf.int32, [None, None])
+        sequence, positions = tf.placeholder(tf.float32,
+                                             [None, None, 2]), tf.placeholder(tf.int32, [None, None])
         picked = heads.gather_positions(sequence, positions)
         assert picked.shape.as_list() == [None, None, 2]
         with tf.Session() as session:
@@ -72,7 +73,8 @@ class TestWeightedMean:
     def test_literals(self, weights, mean):
         values = tf.constant([1.0, 2.0, 3.0])
         with tf.Session() as session:
-            assert session.run(heads.weighted_mean(values, None if weights is None else tf.constant(weights))) == mean
+            assert session.run(heads.weighted_mean(values, None if weights is None
+                                                   else tf.constant(weights))) == mean
 
 
 class TestMaskedLm:
@@ -87,7 +89,8 @@ class TestMaskedLm:
     @pytest.mark.parametrize("kind", ["postln", "preln", "google", "google_fast", "bert"])
     def test_equals_the_numpy_twin(self, kind):
         config = tiny_models.CONFIGS[kind]
-        result = heads.masked_lm(config, encode(kind), tf.constant(POSITIONS), tf.constant(IDS), tf.constant(WEIGHTS))
+        result = heads.masked_lm(config, encode(kind), tf.constant(POSITIONS), tf.constant(IDS),
+                                 tf.constant(WEIGHTS))
         assert result.logits.shape.as_list() == [3, 3, 37]
         with tiny_models.session() as session:
             values = tiny_models.set_random_values(session)
@@ -102,7 +105,8 @@ class TestMaskedLm:
 
     def test_no_prediction_gives_loss_and_gradient_of_zero(self):
         config = tiny_models.CONFIGS["postln"]
-        result = heads.masked_lm(config, stand_in("postln"), tf.zeros([1, 2], tf.int32), tf.zeros([1, 2], tf.int32),
+        result = heads.masked_lm(config, stand_in("postln"), tf.zeros([1, 2], tf.int32),
+                                 tf.zeros([1, 2], tf.int32),
                                  tf.zeros([1, 2]))
         gradients = tf.gradients(result.loss, tf.trainable_variables())
         with tiny_models.session() as session:

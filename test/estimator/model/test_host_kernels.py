@@ -21,8 +21,9 @@ def assert_same(own, stock, inputs, differentiable):
     found = []
     for function in (own, stock):
         outputs = tf.nest.flatten(function(*inputs))
-        weighed = tf.add_n([tf.reduce_sum(output * tf.constant(np.random.RandomState(1).randn(*output.shape.as_list())))
-                            for output in outputs])
+        weighed = tf.add_n(
+            [tf.reduce_sum(output * tf.constant(np.random.RandomState(1).randn(*output.shape.as_list())))
+             for output in outputs])
         gradients = tf.gradients(weighed, [inputs[index] for index in differentiable])
         found.append(outputs + [tf.convert_to_tensor(gradient) for gradient in gradients])
     with tf.Session() as session:
@@ -49,7 +50,8 @@ class TestKernels:
         table, = randoms([6, 4])
         ids = np.array([1, 5, 1, 0])
         assert_same(host_kernels.look_up, kernels.look_up, [table, ids], [0])
-        assert_same(lambda *args: host_kernels.look_up(*args)[0], lambda *args: kernels.look_up(*args)[0], [table, ids], [0])
+        assert_same(lambda *args: host_kernels.look_up(*args)[0], lambda *args: kernels.look_up(*args)[0],
+                    [table, ids], [0])
 
     def test_gather_once(self):
         parts, = randoms([4, 3])
@@ -69,7 +71,8 @@ class TestKernels:
 
         def attend(kernel):
             def called(*tensors):
-                shaped = [tf.placeholder_with_default(x, [None, 2, None, 5]) if batch is None else x for x in tensors]
+                shaped = [tf.placeholder_with_default(x, [None, 2, None, 5]) if batch is None else x
+                          for x in tensors]
                 heads = kernel.attend(*shaped, mask, lambda probs, part: probs)
                 return tf.ensure_shape(heads, tensors[0].shape)
             return called
@@ -86,9 +89,11 @@ class TestKernels:
         def drop_all(probs, part):
             assert part == ""
             return probs * np.array([[2.0, 0.0, 1.0], [3.0] * 3]).reshape([2, 1, 1, 3])
-        assert_same(attend(host_kernels, drop_parts), attend(kernels, drop_all), randoms(*3 * [[2, 4, 3, 5]]), [0, 1, 2])
+        assert_same(attend(host_kernels, drop_parts), attend(kernels, drop_all), randoms(*3 * [[2, 4, 3, 5]]),
+                    [0, 1, 2])
 
-    @pytest.mark.parametrize("queries, keys, size, blocks", [(256, 256, 64, 1), (264, 264, 64, 8), (512, 512, 128, 8), (300, 300, 64, 1)])
+    @pytest.mark.parametrize("queries, keys, size, blocks",
+                             [(256, 256, 64, 1), (264, 264, 64, 8), (512, 512, 128, 8), (300, 300, 64, 1)])
     def test_blocks(self, queries, keys, size, blocks):
         assert host_kernels._blocks(queries, keys, size) == blocks
         with tf.Session() as session:
@@ -102,11 +107,13 @@ def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     positions = tf.constant([[1, 2], [3, 1], [2, 0]])
     found = []
     for ours in (host_kernels.TRAINING, kernels.STOCK):
-        encoded = modeling.build_encoder(config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
-                                  kernels=ours, skip_padding=True, output_positions=heads.read_positions(positions))
+        encoded = modeling.build_encoder(
+            config, *(tf.constant(features[name]) for name in ("input_ids", "input_mask", "segment_ids")),
+     kernels=ours, skip_padding=True, output_positions=heads.read_positions(positions))
         loss = (heads.masked_lm(config, encoded, None, positions, tf.ones([3, 2]), ours).loss
                 + heads.sentence_order(config, encoded, tf.constant([0, 1, 1])).loss)
-        found.append([loss] + [tf.convert_to_tensor(grad) for grad in tf.gradients(loss, tf.trainable_variables())])
+        found.append([loss] + [tf.convert_to_tensor(grad)
+                               for grad in tf.gradients(loss, tf.trainable_variables())])
     with tiny_models.session() as session:
         tiny_models.set_random_values(session)
         for own, stock in zip(*session.run(found)):
@@ -117,7 +124,8 @@ def test_a_models_gradients_equal_those_of_stock_tensorflow(kind):
     (Device(), tf.estimator.ModeKeys.TRAIN, True), (Device(), tf.estimator.ModeKeys.PREDICT, False),
     (PlannedDevice("npu"), tf.estimator.ModeKeys.TRAIN, False)])
 def test_only_a_cpus_training_graph_holds_them(device, mode, has_own):
-    features = {name: tf.constant(value) for name, value in tiny_models.batch().items() if name.startswith(("input", "segment"))}
+    features = {name: tf.constant(value)
+                for name, value in tiny_models.batch().items() if name.startswith(("input", "segment"))}
     features.update(label_ids=tf.zeros([3], tf.int32), is_real_example=tf.ones([3], tf.int32))
     training = TrainingConfig("adamw", 0.1, 10, 0, random_seed=1, device=device)
     model_fn.classifier_model_fn(tiny_models.CONFIGS["postln"], training, 2)(features, mode)

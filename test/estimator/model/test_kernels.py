@@ -51,4 +51,5 @@ def test_long_run_rate_and_scale():
 def test_unknown_shapes():
     x = tf.placeholder(tf.float32, [None, 4])
     with tiny_models.session() as session:
-        assert session.run(kernels.stateless_dropout(3, 0)(x, 0.1, "here"), {x: np.ones([5, 4])}).shape == (5, 4)
+        assert session.run(kernels.stateless_dropout(3, 0)(x, 0.1, "here"),
+                           {x: np.ones([5, 4])}).shape == (5, 4)

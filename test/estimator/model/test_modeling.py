@@ -90,7 +90,8 @@ def fresh_graph():
 
 
 def encode(config, features, **options):
-    return modeling.build_encoder(config, tf.constant(features["input_ids"]), tf.constant(features["input_mask"]),
+    return modeling.build_encoder(config, tf.constant(features["input_ids"]),
+                                  tf.constant(features["input_mask"]),
                                   tf.constant(features["segment_ids"]), **options)
 
 
@@ -139,7 +140,8 @@ class TestVariables:
         encode(tiny_models.CONFIGS["google_fast"], tiny_models.batch())
         assert shapes() == google_variables(
             ["group_%d/inner_group_0" % group for group in range(2)],
-            **{"ffn_1/intermediate/dense/kernel": [4, 6, 4], "ffn_1/intermediate/output/dense/kernel": [6, 4, 4]})
+            **{"ffn_1/intermediate/dense/kernel": [4, 6, 4],
+               "ffn_1/intermediate/output/dense/kernel": [6, 4, 4]})
 
     def test_names_and_shapes_of_plain_bert(self):
         encode(tiny_models.CONFIGS["bert"], tiny_models.batch())
@@ -148,7 +150,8 @@ class TestVariables:
         expected["bert/embeddings/word_embeddings"] = [37, 16]
         for name, shape in POSTLN_VARIABLES.items():
             if "layer_shared" in name:
-                expected.update({name.replace("layer_shared", "layer_%d" % layer): shape for layer in range(2)})
+                expected.update({name.replace("layer_shared", "layer_%d" % layer): shape
+                                 for layer in range(2)})
         assert shapes() == expected
 
     def test_all_are_trainable_float32(self):
@@ -177,7 +180,8 @@ class TestForward:
         encoded = encode(config, features, with_attention_probs=True)
         with tiny_models.session() as session:
             twin = numpy_albert.forward(config, tiny_models.set_random_values(session), **features)
-            layers, probs, pooled = session.run([encoded.all_layers, encoded.attention_probs, encoded.pooled_output])
+            layers, probs, pooled = session.run([encoded.all_layers, encoded.attention_probs,
+                                                 encoded.pooled_output])
         assert len(layers) == len(twin.layers) == 2 * (config.inner_group_num or 1)
         np.testing.assert_allclose(layers, twin.layers, rtol=0, atol=1e-5)
         np.testing.assert_allclose(probs, twin.probs, rtol=0, atol=1e-5)
@@ -195,7 +199,8 @@ class TestForward:
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             feed = {fed[name]: value for name, value in features.items()}
-            np.testing.assert_array_equal(*session.run([static.sequence_output, dynamic.sequence_output], feed))
+            np.testing.assert_array_equal(*session.run([static.sequence_output, dynamic.sequence_output],
+                                                       feed))
 
     def test_mask_and_segments_may_be_left_out(self):
         config, ids = tiny_models.CONFIGS["postln"], tf.constant(tiny_models.batch()["input_ids"])
@@ -234,7 +239,8 @@ class TestForward:
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
             session.run(pooled, {ids: np.zeros([1, 12])})
-            with pytest.raises(tf.errors.InvalidArgumentError, match="exceeds max_position_embeddings, which is 12"):
+            with pytest.raises(tf.errors.InvalidArgumentError,
+                               match="exceeds max_position_embeddings, which is 12"):
                 session.run(pooled, {ids: np.zeros([1, 13])})
 
 
@@ -246,11 +252,13 @@ class TestLessWork:
         config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
         shape = [3, 10] if known else [None, None]
         fed = {name: tf.placeholder(tf.int32, shape) for name in features}
-        plain, packed = modeling.build_encoder(config, **fed), modeling.build_encoder(config, **fed, skip_padding=True)
+        plain, packed = modeling.build_encoder(config, **fed), modeling.build_encoder(
+            config, **fed, skip_padding=True)
         assert packed.sequence_output.shape.as_list() == plain.sequence_output.shape.as_list() == shape + [16]
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
-            results = session.run([plain.all_layers, packed.all_layers, plain.pooled_output, packed.pooled_output],
+            results = session.run([plain.all_layers, packed.all_layers, plain.pooled_output,
+                                   packed.pooled_output],
                                   {fed[name]: value for name, value in features.items()})
         tokens = features["input_mask"] == 1
         for layer, packed_layer in zip(*results[:2]):
@@ -278,9 +286,11 @@ class TestLessWork:
         config, features = tiny_models.CONFIGS[kind], tiny_models.batch()
         first = tf.zeros([3, 1], tf.int32)
         plain = encode(config, features)
-        less = encode(config, features, skip_padding=True, output_positions=first, dropout=lambda x, rate, place: x)
+        less = encode(config, features, skip_padding=True, output_positions=first,
+                      dropout=lambda x, rate, place: x)
         variables = tf.trainable_variables()
-        found = [[tf.convert_to_tensor(gradient) for gradient in tf.gradients(encoded.pooled_output, variables)]
+        found = [[tf.convert_to_tensor(gradient)
+                  for gradient in tf.gradients(encoded.pooled_output, variables)]
                  for encoded in (plain, less)]
         with tiny_models.session() as session:
             tiny_models.set_random_values(session)
@@ -308,7 +318,8 @@ class TestLessWork:
 
     def test_skipping_padding_needs_a_mask(self):
         with pytest.raises(ValueError, match="skip_padding needs an input_mask"):
-            modeling.build_encoder(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32), skip_padding=True)
+            modeling.build_encoder(tiny_models.CONFIGS["postln"], tf.zeros([1, 2], tf.int32),
+                                   skip_padding=True)
 
 
 def test_gelu_can_be_replaced_by_a_kernel():

@@ -38,22 +38,24 @@ def test_the_module_imports_neither_tensorflow_nor_npu_bridge():
 def test_steps_must_fill_loops():
     device = Device(devices.NPU)
     devices.check_steps(device, OPTIONS, {"num_train_steps": 20, "max_eval_steps": None})
-    with pytest.raises(UserError, match="--num_train_steps must be a multiple of --iterations_per_loop, which is 5; got 23, "
-                                        "try 20 or 25"):
+    with pytest.raises(UserError, match="--num_train_steps must be a multiple of --iterations_per_loop, "
+                       "which is 5; got 23, try 20 or 25"):
         devices.check_steps(device, OPTIONS, {"num_train_steps": 23})
     with pytest.raises(UserError, match="--save_checkpoints_steps must .* got 3, try 5"):
         devices.check_steps(device, OPTIONS, {"save_checkpoints_steps": 3})
-    with pytest.raises(UserError, match="--iterations_per_loop is 5, but loops on the device exist on the NPU alone"):
+    with pytest.raises(UserError,
+                       match="--iterations_per_loop is 5, but loops on the device exist on the NPU alone"):
         devices.check_steps(Device(), OPTIONS, {"num_train_steps": 20})
 
 
 def test_with_accumulation_a_loop_counts_batches():
     loops_of_6 = RunOptions(20, 3, 7, iterations_per_loop=6)
     devices.check_steps(Device(devices.NPU), loops_of_6, {"num_train_steps": 9}, accumulation_steps=2)
-    with pytest.raises(UserError, match="must be a multiple of --iterations_per_loop / --gradient_accumulation_steps, "
-                                        "which is 3; got 10, try 9 or 12"):
+    with pytest.raises(UserError, match="must be a multiple of --iterations_per_loop / "
+                       "--gradient_accumulation_steps, which is 3; got 10, try 9 or 12"):
         devices.check_steps(Device(devices.NPU), loops_of_6, {"num_train_steps": 10}, accumulation_steps=2)
-    with pytest.raises(UserError, match="must be a multiple of --gradient_accumulation_steps, which is 4; got 6, try 4 or 8"):
+    with pytest.raises(UserError, match="must be a multiple of --gradient_accumulation_steps, which is 4; "
+                       "got 6, try 4 or 8"):
         devices.check_steps(Device(devices.NPU), loops_of_6, {}, accumulation_steps=4)
 
 
@@ -73,7 +75,8 @@ def test_the_cpu_gets_a_plain_estimator(tmp_path):
     estimator = Device().make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
     assert type(estimator) is tf.estimator.Estimator
     config = estimator.config
-    assert (config.save_checkpoints_steps, config.keep_checkpoint_max, config.tf_random_seed) == (20, devices.ALL_CHECKPOINTS, 7)
+    assert (config.save_checkpoints_steps, config.keep_checkpoint_max,
+            config.tf_random_seed) == (20, devices.ALL_CHECKPOINTS, 7)
     assert Device().training_kernels(1) is None and Device().wrap("rule") == "rule"
 
 
@@ -95,20 +98,24 @@ def test_a_planned_devices_kernels_are_plain_tensorflows_under_the_names_of_the_
 
 @pytest.mark.parametrize("options, carried", [
     (NpuOptions(precision_mode="force_fp16"), {"precision_mode": "force_fp16"}),
-    (NpuOptions(platform={"precision_mode_v2": "mixed_float16", "deterministic": 1}), {"precision_mode_v2": "mixed_float16"})])
+    (NpuOptions(platform={"precision_mode_v2": "mixed_float16", "deterministic": 1}),
+     {"precision_mode_v2": "mixed_float16"})])
 def test_a_planned_devices_session_holds_one_entry(tmp_path, options, carried):
-    estimator = devices.plan_device(options, None, {}).make_estimator(lambda features, mode: None, str(tmp_path), OPTIONS)
+    estimator = devices.plan_device(options, None, {}).make_estimator(lambda features, mode: None,
+                                                                      str(tmp_path), OPTIONS)
     assert sessions.session_complaints(estimator.config.session_config) == []
     assert sessions.optimizer_entries(estimator.config.session_config) == [dict(carried, use_off_line=True)]
 
 
 def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
     made = types.SimpleNamespace(config=types.SimpleNamespace(session_config=sessions.npu_session_config()))
-    bridge = types.SimpleNamespace(NPURunConfig=lambda **arguments: None, NPUEstimator=lambda **arguments: made,
+    bridge = types.SimpleNamespace(NPURunConfig=lambda **arguments: None,
+                                   NPUEstimator=lambda **arguments: made,
                                    ProfilingConfig=None, DumpConfig=None)
     monkeypatch.setattr(devices, "_bridge", lambda: bridge)
     monkeypatch.setenv("RANK_SIZE", "1")
-    with pytest.raises(UserError, match="the installed npu_bridge creates an invalid session: .* but it holds 0"):
+    with pytest.raises(UserError,
+                       match="the installed npu_bridge creates an invalid session: .* but it holds 0"):
         Device("npu").make_estimator(None, "folder", OPTIONS)
 
 
@@ -156,4 +163,5 @@ def test_a_session_config_is_looked_at(change, complaints):
 def test_what_the_entry_carries():
     config = sessions.npu_session_config()
     add_entry(config)
-    assert sessions.optimizer_entries(config) == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
+    assert sessions.optimizer_entries(config) == [{"use_off_line": True,
+                                                   "precision_mode": "allow_mix_precision"}]

@@ -7,8 +7,8 @@ from etl.common.command_line import UserError
 @pytest.fixture
 def environment(tmp_path):
     (tmp_path / "table.json").write_text("{}")
-    return {"RANK_TABLE_FILE": str(tmp_path / "table.json"), "RANK_SIZE": "8", "RANK_ID": "3", "ASCEND_DEVICE_ID": "3",
-            "JOB_ID": "1"}
+    return {"RANK_TABLE_FILE": str(tmp_path / "table.json"), "RANK_SIZE": "8", "RANK_ID": "3",
+            "ASCEND_DEVICE_ID": "3", "JOB_ID": "1"}
 
 
 def test_without_a_table_a_process_is_alone(environment):
@@ -23,7 +23,8 @@ def test_the_place_among_the_devices(environment):
 
 
 @pytest.mark.parametrize("changes, message", [
-    ({"RANK_ID": "", "JOB_ID": ""}, "RANK_TABLE_FILE is set, which means several devices, but RANK_ID, JOB_ID are not set"),
+    ({"RANK_ID": "", "JOB_ID": ""},
+     "RANK_TABLE_FILE is set, which means several devices, but RANK_ID, JOB_ID are not set"),
     ({"ASCEND_DEVICE_ID": ""}, "but ASCEND_DEVICE_ID is not set"),
     ({"RANK_ID": "8"}, r"RANK_ID must be in \[0, 8\), since RANK_SIZE is 8; got 8"),
     ({"RANK_SIZE": "0"}, "RANK_SIZE must be at least 1, got 0"),

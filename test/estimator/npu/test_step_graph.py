@@ -65,14 +65,16 @@ def plant_dynamic_shape():
     (plant_python, "calls back into Python", "planted"),
     (plant_one_shot_iterator, "one-shot iterator, which ends the process in a loop", "OneShotIterator"),
     (plant_table, "hash table in the step", "hash_table"),
-    (lambda: tf.string_to_number(tf.strings.join(["1", "2"], name="planted")), "works on strings in the step", "planted"),
-    (lambda: tf.identity(batch()[tf.argmax(batch()[0]):], name="planted"), "has a shape that only the run knows", "planted"),
+    (lambda: tf.string_to_number(tf.strings.join(["1", "2"], name="planted")), "works on strings in the step",
+     "planted"), (lambda: tf.identity(batch()[tf.argmax(batch()[0]):], name="planted"),
+                  "has a shape that only the run knows", "planted"),
     (plant_dynamic_shape, "has a shape that only the run knows", "boolean_mask/GatherV2"),
-    (lambda: tf.placeholder(tf.float32, [2], name="planted"), "reads from or writes to the host inside the loop", "planted"),
+    (lambda: tf.placeholder(tf.float32, [2], name="planted"),
+     "reads from or writes to the host inside the loop", "planted"),
     (lambda: tf.timestamp(name="planted"), "reads from or writes to the host inside the loop", "planted"),
-    (lambda: tf.summary.scalar("planted", 1.0), "reads from or writes to the host inside the loop", "planted"),
-    (lambda: tf.debugging.Assert(tf.reduce_all(batch() > 0), ["no"], name="planted"),
-     "reads from or writes to the host inside the loop", "planted/Assert"),
+    (lambda: tf.summary.scalar("planted", 1.0), "reads from or writes to the host inside the loop",
+     "planted"), (lambda: tf.debugging.Assert(tf.reduce_all(batch() > 0), ["no"], name="planted"),
+                  "reads from or writes to the host inside the loop", "planted/Assert"),
 ])
 def test_a_planted_fault_is_found(plant, what, place):
     found = faults(plant())
@@ -95,7 +97,8 @@ def test_the_devices_kernels_are_counted_by_their_names_without_their_gradients(
     x = tf.get_variable("x", [2])
     y = tf.sin(tf.sin(x, name="layer/npu_gelu"), name="layer/npu_gelu")
     ops = step_graph.step_ops(tf.gradients(y, x) + [y])
-    assert step_graph.kernels_of(ops) == {"npu_gelu": ["layer/npu_gelu", "layer/npu_gelu_1"], "npu_dropout": []}
+    assert step_graph.kernels_of(ops) == {"npu_gelu": ["layer/npu_gelu", "layer/npu_gelu_1"],
+                                          "npu_dropout": []}
     assert step_graph.kernel_faults(ops, {"npu_gelu": 2, "npu_dropout": 0}) == []
     found, = step_graph.kernel_faults(ops, {"npu_gelu": 3, "npu_dropout": 0})
     assert found.what == "npu_gelu: 2 in the training graph, wanted 3"
@@ -114,7 +117,8 @@ def test_memory_by_purpose():
     tf.get_variable("weights/adam_m", [3, 4], trainable=False)
     tf.get_variable("weights/adam_v", [3, 4], trainable=False)
     tf.get_variable("sum", [3, 4], trainable=False, collections=[tf.GraphKeys.LOCAL_VARIABLES])
-    hidden = tf.reshape(tf.tanh(tf.matmul(batch(), weights)), [8])     # tanh: 32 bytes, which its view adds nothing to
+    # tanh: 32 bytes, which its view adds nothing to
+    hidden = tf.reshape(tf.tanh(tf.matmul(batch(), weights)), [8])
     gradient, = tf.gradients(tf.reduce_sum(hidden * hidden), weights)
     found = step_graph.memory_of(tf.get_default_graph(), step_graph.step_ops([gradient]))
     assert found == {"parameters": 48, "gradients": 48, "optimizer": 96, "accumulation": 48,
@@ -128,4 +132,5 @@ def test_operations_of_the_products():
     gradients = tf.gradients(product, [a, b])
     others = [batched, tf.matmul(a, tf.zeros([5, 9]), transpose_a=True)]
     found = step_graph.flops_of(step_graph.step_ops(gradients + others + [product]))
-    assert found == {"forward": 2 * 5 * 3 * 4 + 2 * 2 * 6 * 7 * 8 + 2 * 3 * 5 * 9, "backward": 2 * (2 * 5 * 3 * 4)}
+    assert found == {"forward": 2 * 5 * 3 * 4 + 2 * 2 * 6 * 7 * 8 + 2 * 3 * 5 * 9,
+                     "backward": 2 * (2 * 5 * 3 * 4)}

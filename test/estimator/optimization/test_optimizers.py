@@ -35,8 +35,8 @@ class Twin:
 
 def three_variables(use_resource=False):
     values = [np.linspace(-1, 2, 6).reshape([2, 3]), np.zeros(3), np.ones(3)]
-    return values, [tf.get_variable(name, initializer=tf.constant(value, tf.float32), use_resource=use_resource)
-                    for name, value in zip(NAMES, values)]
+    return values, [tf.get_variable(name, initializer=tf.constant(value, tf.float32),
+                                    use_resource=use_resource) for name, value in zip(NAMES, values)]
 
 
 def linear_model(batch_size=4):
@@ -108,12 +108,14 @@ class TestRules:
         pairs = [(tf.zeros_like(variable), variable) for variable in variables]
         for fused in (False, True):
             before = len(tf.get_default_graph().get_operations())
-            optimizers.Lamb(0.05, fused=fused, slot_prefix="fused" if fused else "plain").apply_gradients(pairs)
+            optimizers.Lamb(0.05, fused=fused,
+                            slot_prefix="fused" if fused else "plain").apply_gradients(pairs)
             types = [op.type for op in tf.get_default_graph().get_operations()[before:]]
             assert types.count("ApplyAdam") == types.count("ApplyGradientDescent") == 3 * fused
 
     @pytest.mark.parametrize("name, kind, suffix", [
-        ("adamw", "postln", "adam"), ("lamb", "postln", "lamb"), ("lamb", "google", "adam"), ("lamb", "bert", "adam")])
+        ("adamw", "postln", "adam"), ("lamb", "postln", "lamb"), ("lamb", "google", "adam"),
+        ("lamb", "bert", "adam")])
     def test_slots_bear_the_released_names(self, name, kind, suffix):
         _, variables = three_variables()
         rule = optimizers.make_optimizer(name, tiny_models.CONFIGS[kind], learning_rate=0.1)
@@ -148,8 +150,8 @@ class TestLayerWiseScale:
         ("bert", {"bert/embeddings/word_embeddings": 0.125, "bert/encoder/layer_0/output/dense/bias": 0.25,
                   "bert/encoder/layer_1/output/dense/bias": 0.5, "bert/pooler/dense/kernel": 1.0,
                   "output_weights": 1.0}),
-        ("postln", {"bert/embeddings/word_embeddings_2": 0.25, "bert/encoder/layer_shared/output/dense/bias": 0.5,
-                    "bert/pooler/dense/kernel": 1.0}),
+        ("postln", {"bert/embeddings/word_embeddings_2": 0.25,
+                    "bert/encoder/layer_shared/output/dense/bias": 0.5, "bert/pooler/dense/kernel": 1.0}),
         ("google", {"bert/encoder/embedding_hidden_mapping_in/bias": 2 ** -5,
                     "bert/encoder/transformer/group_0/inner_group_0/LayerNorm/beta": 2 ** -4,
                     "bert/encoder/transformer/group_1/inner_group_1/LayerNorm/beta": 0.5}),
@@ -161,7 +163,8 @@ class TestLayerWiseScale:
     def test_it_scales_the_step(self):
         lower, upper = (tf.get_variable(name, initializer=tf.constant([1.0]))
                         for name in ("bert/encoder/layer_shared/kernel", "output_weights"))
-        rule = optimizers.make_optimizer("adamw", tiny_models.CONFIGS["postln"], 0.1, weight_decay=0.0, layer_decay=0.5)
+        rule = optimizers.make_optimizer("adamw", tiny_models.CONFIGS["postln"], 0.1, weight_decay=0.0,
+                                         layer_decay=0.5)
         step = rule.apply_gradients([(tf.constant([1.0]), lower), (tf.constant([1.0]), upper)])
         with tf.Session() as session:
             initialize(session)
@@ -190,7 +193,8 @@ class TestBuildTrainOp:
 
     def test_none_does_not_clip(self):
         variable = tf.get_variable("a", initializer=tf.constant(0.0))
-        training = optimizers.build_train_op(7.0 * variable, tf.train.GradientDescentOptimizer(1.0), clip_norm=None)
+        training = optimizers.build_train_op(7.0 * variable, tf.train.GradientDescentOptimizer(1.0),
+                                             clip_norm=None)
         with tf.Session() as session:
             initialize(session)
             session.run(training.train_op)
@@ -198,7 +202,8 @@ class TestBuildTrainOp:
 
     def test_a_tied_table_gets_one_dense_gradient(self):
         table = tf.get_variable("table", initializer=tf.constant([[1.0], [2.0], [3.0]]))
-        used_twice = tf.reduce_sum(tf.gather(table, [0, 0, 2])) + tf.reduce_sum(tf.matmul([[1.0, 10.0, 100.0]], table))
+        used_twice = tf.reduce_sum(tf.gather(table, [0, 0, 2])) + tf.reduce_sum(
+            tf.matmul([[1.0, 10.0, 100.0]], table))
         rule = optimizers.AdamW(0.1)
         [(grad, _)] = rule.compute_gradients(used_twice)
         training = optimizers.build_train_op(tf.reduce_sum(tf.gather(table, [0, 0, 2])), rule)
@@ -214,7 +219,8 @@ class TestBuildTrainOp:
         for micro_steps in (1, 3):
             with tf.Graph().as_default():
                 loss, x, y, batches = linear_model()
-                training = optimizers.build_train_op(loss, rule, clip_norm=clip_norm, accumulation_steps=micro_steps)
+                training = optimizers.build_train_op(loss, rule, clip_norm=clip_norm,
+                                                     accumulation_steps=micro_steps)
                 if micro_steps == 1:
                     batches = [tuple(map(np.concatenate, zip(*batches[start:start + 3]))) for start in (0, 3)]
                 with tiny_models.session() as session:
@@ -222,7 +228,8 @@ class TestBuildTrainOp:
                     for xs, ys in batches:
                         norm, _ = session.run([training.gradient_norm, training.train_op], {x: xs, y: ys})
                     assert session.run(optimizers.batches_taken()) == len(batches)
-                    counted = [variable for variable in tf.global_variables() if variable.op.name != optimizers.BATCHES_TAKEN]
+                    counted = [variable for variable in tf.global_variables()
+                               if variable.op.name != optimizers.BATCHES_TAKEN]
                     results.append(session.run(counted) + [norm])
         assert len(results[0]) == len(results[1]) == 2 + 4 + 1 + 1
         for whole, accumulated in zip(*results):
@@ -269,8 +276,8 @@ class TestBuildTrainOp:
     def test_the_learning_rate_reads_global_step_before_its_update(self, micro_steps):
         variable = tf.get_variable("a", initializer=tf.constant(0.0))
         rate = tf.cast(tf.train.get_or_create_global_step(), tf.float32)
-        training = optimizers.build_train_op(variable, tf.train.GradientDescentOptimizer(rate), clip_norm=None,
-                                             accumulation_steps=micro_steps)
+        training = optimizers.build_train_op(variable, tf.train.GradientDescentOptimizer(rate),
+                                             clip_norm=None, accumulation_steps=micro_steps)
         with tf.Session() as session:
             initialize(session)
             for _ in range(4 * micro_steps):
@@ -287,7 +294,8 @@ class TestBuildTrainOp:
 
             def compute_gradients(self, *args, **kwargs):
                 calls.append("compute")
-                return [(2.0 * grad, variable) for grad, variable in self._inner.compute_gradients(*args, **kwargs)]
+                return [(2.0 * grad, variable)
+                        for grad, variable in self._inner.compute_gradients(*args, **kwargs)]
 
             def apply_gradients(self, *args, **kwargs):
                 calls.append("apply")
@@ -312,14 +320,15 @@ class TestBuildTrainOp:
                 self._inner = inner
 
             def compute_gradients(self, *args, **kwargs):
-                return [((grad + 2.0) / 2.0, variable) for grad, variable in self._inner.compute_gradients(*args, **kwargs)]
+                return [((grad + 2.0) / 2.0, variable)
+                        for grad, variable in self._inner.compute_gradients(*args, **kwargs)]
 
             def apply_gradients(self, *args, **kwargs):
                 return self._inner.apply_gradients(*args, **kwargs)
 
         variable = tf.get_variable("a", initializer=tf.constant(0.0))
-        training = optimizers.build_train_op(4.0 * variable, tf.train.GradientDescentOptimizer(1.0), clip_norm=1.5,
-                                             accumulation_steps=micro_steps, wrap=Averaging)
+        training = optimizers.build_train_op(4.0 * variable, tf.train.GradientDescentOptimizer(1.0),
+                                             clip_norm=1.5, accumulation_steps=micro_steps, wrap=Averaging)
         with tf.Session() as session:
             initialize(session)
             for _ in range(micro_steps):

@@ -41,7 +41,8 @@ def test_without_warm_up_the_first_step_has_the_highest_rate(schedule):
 
 
 def test_warm_up_may_fill_the_run():
-    np.testing.assert_allclose(rates([0, 3], 0.8, num_train_steps=4, num_warmup_steps=4), [0, 0.6], rtol=0, atol=1e-7)
+    np.testing.assert_allclose(rates([0, 3], 0.8, num_train_steps=4, num_warmup_steps=4), [0, 0.6], rtol=0,
+                               atol=1e-7)
 
 
 @pytest.mark.parametrize("arguments, message", [

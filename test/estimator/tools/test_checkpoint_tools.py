@@ -58,16 +58,20 @@ class TestCommands:
         pretrained, _ = save(tmp_path / "pretrained.ckpt", lambda: heads.declare_variables(config))
 
         def adopt(checkpoint, task_name, config_file=config_file, length=12):
-            status = checkpoints.main(["adopt", "--checkpoint", checkpoint, "--task_name", task_name, "--vocab_file", vocabulary,
-                                       "--albert_config_file", str(config_file), "--output_dir", str(tmp_path / "adopted"),
-                                       "--max_seq_length", str(length)])
+            status = checkpoints.main(
+                ["adopt", "--checkpoint", checkpoint, "--task_name", task_name, "--vocab_file", vocabulary,
+                 "--albert_config_file", str(config_file), "--output_dir", str(tmp_path / "adopted"),
+                 "--max_seq_length", str(length)])
             return status, capsys.readouterr().err.replace("estimator.checkpoints adopt: error: ", "")
         assert adopt(classifier, "nonsense")[1].startswith("--task_name must be one of sentence_pair, ")
         assert adopt(pretrained, "lcqmc") == (
-            1, pretrained + ": holds no output_weights, so no classifier: fine-tune from it with --init_checkpoint\n")
-        assert adopt(classifier, "xnli") == (1, classifier + ": its classifier has 2 outputs, but the task has 3\n")
+            1, pretrained
+            + ": holds no output_weights, so no classifier: fine-tune from it with --init_checkpoint\n")
+        assert adopt(classifier, "xnli") == (1, classifier
+                                             + ": its classifier has 2 outputs, but the task has 3\n")
         assert adopt(classifier, "lcqmc", "tiny") == (
-            1, "vocab_size is 21128 in the config, but the vocabulary %s has %d entries\n" % (vocabulary, config.vocab_size))
+            1, "vocab_size is 21128 in the config, but the vocabulary %s has %d entries\n"
+            % (vocabulary, config.vocab_size))
         assert adopt(classifier, "lcqmc", length=13) == (
             1, "--max_seq_length must be in [3, 12], the config's max_position_embeddings; got 13\n")
         assert not (tmp_path / "adopted").exists()

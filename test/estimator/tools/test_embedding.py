@@ -23,8 +23,9 @@ def model(tmp_path_factory):
 
 
 def run(model, *flags):
-    return embed.main(["--checkpoint_dir", str(model), "--input_file", str(model / "texts.txt"), "--max_seq_length", "16"]
-                      + list(map(str, flags)))
+    return embed.main(
+        ["--checkpoint_dir", str(model), "--input_file", str(model / "texts.txt"), "--max_seq_length", "16"]
+        + list(map(str, flags)))
 
 
 @pytest.mark.parametrize("pooling, wanted", [
@@ -33,14 +34,16 @@ def test_pooling(pooling, wanted):
     """Rows of [CLS] a b [SEP] and of [CLS] a [SEP] with padding."""
     layer = np.float32([[[1], [2], [3], [6]], [[5], [6], [10], [99]]])
     with tf.Session() as session:
-        texts = Encoded(None, tf.constant([[7.0], [8.0]]), (tf.zeros_like(layer), tf.constant(layer)), (), None, None)
+        texts = Encoded(None, tf.constant([[7.0], [8.0]]), (tf.zeros_like(layer), tf.constant(layer)), (),
+                        None, None)
         found = session.run(embedding.pool(texts, tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]]), pooling, -1))
     assert found.tolist() == wanted
 
 
 def test_vectors_come_in_order_whatever_the_batch(model, capsys):
     for batch_size in (1, 3):
-        assert run(model, "--output_file", model / ("%d.npy" % batch_size), "--batch_size", batch_size, "--layer", 0) == 0
+        assert run(model, "--output_file", model / ("%d.npy" % batch_size), "--batch_size", batch_size,
+                   "--layer", 0) == 0
     assert "Wrote 4 vectors of 16 numbers to %s" % (model / "3.npy") in capsys.readouterr().out
     one, three = (np.load(str(model / ("%d.npy" % number))) for number in (1, 3))
     assert one.shape == (4, 16) and one.dtype == np.float32

@@ -29,7 +29,8 @@ def keep(tmp_path):
         for ending in ENDINGS:
             (tmp_path / (prefix.name + ending)).write_text("%d" % step)
         description = ModelFolder(tiny_training.CONFIG, vocabulary, max_seq_length)
-        return keep_if_best(str(tmp_path), str(prefix), description, {"loss": loss, "global_step": step}, "loss")
+        return keep_if_best(str(tmp_path), str(prefix), description, {"loss": loss, "global_step": step},
+                            "loss")
     return offer
 
 
@@ -39,7 +40,8 @@ def test_the_best_replaces_the_one_before(keep, tmp_path):
     assert checkpoint_files.resolve(str(best)) == str(best / "model.ckpt-4")
     assert (best / "model.ckpt-4.index").read_text() == "4"
     assert sorted(os.listdir(str(best))) == [
-        "albert_config.json", "checkpoint", "eval_results.json", "eval_results.txt", "model.ckpt-4.data-00000-of-00001",
+        "albert_config.json", "checkpoint", "eval_results.json", "eval_results.txt",
+        "model.ckpt-4.data-00000-of-00001",
         "model.ckpt-4.index", "model.ckpt-4.meta", "model.ckpt-4.seal.json", "model.json", "vocab.txt"]
     assert json.loads((best / "eval_results.json").read_text()) == {"loss": 4.0, "global_step": 4}
     assert model_folder.read(str(best)).max_seq_length == 8
@@ -80,17 +82,19 @@ def test_the_best_is_found_once_it_is_whole(tmp_path):
     assert best_checkpoint.find(str(tmp_path)) is None
 
 
-@pytest.mark.parametrize("metric, lower", [("masked_lm_loss", True), ("perplexity", True), ("masked_lm_accuracy", False),
-                                           ("eval_accuracy", False), ("f1", False)])
+@pytest.mark.parametrize("metric, lower",
+                         [("masked_lm_loss", True), ("perplexity", True), ("masked_lm_accuracy", False),
+                          ("eval_accuracy", False), ("f1", False)])
 def test_which_way_is_better(metric, lower):
     assert best_checkpoint.is_better_lower(metric) is lower
 
 
-OF_A_WRITE = ("replace", "remove")             # each shows something new in a folder, and nothing else here does
+OF_A_WRITE = ("replace", "remove")  # each shows something new in a folder, and nothing else here does
 
 
 def killed_after(count, action):
-    """Runs `action` in a process that dies as by kill -9 before its write number `count` + 1; returns whether it came to its end."""
+    """Runs `action` in a process that dies as by kill -9 before its write number `count` + 1; returns whether
+    it came to its end."""
     child = os.fork()
     if child:
         return os.WEXITSTATUS(os.waitpid(child, 0)[1]) == 0
@@ -107,9 +111,12 @@ def killed_after(count, action):
     os._exit(0)
 
 
-@pytest.mark.parametrize("length, at_each_cut", [(8, {"model.ckpt-1", "model.ckpt-2"}), (16, {"model.ckpt-1", None, "model.ckpt-2"})])
-def test_wherever_copying_is_killed_the_one_before_or_the_new_one_is_whole(keep, tmp_path, length, at_each_cut):
-    """With another description the one before does not count from the moment on when the new one's is written."""
+@pytest.mark.parametrize("length, at_each_cut", [(8, {"model.ckpt-1", "model.ckpt-2"}),
+                                                 (16, {"model.ckpt-1", None, "model.ckpt-2"})])
+def test_wherever_copying_is_killed_the_one_before_or_the_new_one_is_whole(keep, tmp_path, length,
+                                                                           at_each_cut):
+    """With another description the one before does not count from the moment on when the new one's
+    is written."""
     best, seen = tmp_path / "best", []
     for count in range(100):
         shutil.rmtree(str(best), ignore_errors=True)
@@ -127,10 +134,12 @@ def test_wherever_copying_is_killed_the_one_before_or_the_new_one_is_whole(keep,
             assert best_checkpoint.step_of_best(str(tmp_path), "loss") == int(step)
             assert sorted(path.name for path in best.glob("model.ckpt*")) == sorted(
                 "model.ckpt-%s%s" % (step, ending) for ending in ENDINGS + (".seal.json",))
-        assert keep(2, 4.0, length) and best_checkpoint.find(str(tmp_path), check_data=False).endswith("model.ckpt-2")
+        assert keep(2, 4.0, length) and best_checkpoint.find(
+            str(tmp_path), check_data=False).endswith("model.ckpt-2")
         if ended:
             break
-    assert ended and len(seen) > 8 and (seen[0], seen[-1]) == ("model.ckpt-1", "model.ckpt-2") and set(seen) == at_each_cut
+    assert ended and len(seen) > 8 and (seen[0], seen[-1]) == ("model.ckpt-1",
+                                                               "model.ckpt-2") and set(seen) == at_each_cut
 
 
 def test_a_full_disk_leaves_the_one_before_and_no_half_copy(keep, tmp_path, monkeypatch):
@@ -160,10 +169,12 @@ def test_what_was_not_finished_is_left_for_the_newest_and_damage_is_refused(keep
     state = (tmp_path / "best" / "checkpoint").read_text()
     (tmp_path / "best" / "checkpoint").unlink()
     assert best_checkpoint.choose(str(tmp_path), "checkpoint_dir") == str(tmp_path / "model.ckpt-1")
-    assert capsys.readouterr().out == "%s was not finished (it has no file checkpoint): taking the newest, model.ckpt-1\n" % (tmp_path / "best")
+    assert (capsys.readouterr().out == "%s was not finished (it has no file checkpoint): taking the newest, "
+            "model.ckpt-1\n" % (tmp_path / "best"))
     (tmp_path / "best" / "checkpoint").write_text(state)
     (tmp_path / "best" / "vocab.txt").write_text("of another model")
-    assert "not whole: vocab.txt is not the file that was kept" in message_of(best_checkpoint.choose, str(tmp_path), "checkpoint_dir")
+    assert "not whole: vocab.txt is not the file that was kept" in message_of(
+        best_checkpoint.choose, str(tmp_path), "checkpoint_dir")
 
 
 def test_a_best_that_leads_elsewhere_is_refused_and_others_files_in_it_stay(keep, tmp_path):

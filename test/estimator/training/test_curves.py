@@ -36,11 +36,13 @@ def test_the_page_holds_the_curves_and_how_it_was_made(tmp_path):
     write_events(tmp_path, {("loss", 1): 4.0, ("loss", 2): 3.0})
     write_events(tmp_path / "eval", {("loss", 2): 3.5})
     files.write_json(str(tmp_path / "eval_results.json"), {"unigram": 3.25, "num_examples": 7})
-    files.write_json(str(tmp_path / "run_config.json"), {"command": "python -m x --y <1>", "versions": {"tensorflow": "1.15.5"}})
+    files.write_json(str(tmp_path / "run_config.json"),
+                     {"command": "python -m x --y <1>", "versions": {"tensorflow": "1.15.5"}})
     path = write_report(str(tmp_path), "Pretraining", CHARTS)
     with open(path, encoding="utf-8") as stream:
         text = stream.read()
-    for wanted in ("Pretraining", "Loss", "training", "held out", "unigram", "num examples", "1.15.5", "python -m x --y &lt;1&gt;"):
+    for wanted in ("Pretraining", "Loss", "training", "held out", "unigram", "num examples", "1.15.5",
+                   "python -m x --y &lt;1&gt;"):
         assert wanted in text
     assert "Nothing" not in text and "http" not in text.replace("http://www.w3.org", "")
 

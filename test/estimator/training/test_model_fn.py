@@ -10,7 +10,8 @@ from estimator.training.model_fn import TrainingConfig
 from etl.common.command_line import UserError
 
 TRAIN, EVAL, PREDICT = tf.estimator.ModeKeys.TRAIN, tf.estimator.ModeKeys.EVAL, tf.estimator.ModeKeys.PREDICT
-TRAINING = TrainingConfig(optimizer="adamw", learning_rate=0.02, num_train_steps=20, num_warmup_steps=0, random_seed=1)
+TRAINING = TrainingConfig(optimizer="adamw", learning_rate=0.02, num_train_steps=20, num_warmup_steps=0,
+                          random_seed=1)
 
 
 def pretraining_batch(num_real=8):
@@ -46,7 +47,8 @@ def evaluate(make_spec, batches):
     """The metrics over `batches` of a model with fixed random values."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(2)
-        inputs = {name: tf.placeholder(tf.as_dtype(array.dtype), array.shape) for name, array in batches[0].items()}
+        inputs = {name: tf.placeholder(tf.as_dtype(array.dtype), array.shape)
+                  for name, array in batches[0].items()}
         spec = make_spec(inputs, EVAL)
         session.run([tf.global_variables_initializer(), tf.local_variables_initializer()])
         for batch in batches:
@@ -85,7 +87,8 @@ def test_without_sentence_order_its_head_is_not_built():
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, TRAINING, has_sentence_order=False)
     with tf.Graph().as_default():
         spec = make_spec({name: tf.constant(array) for name, array in pretraining_batch().items()}, EVAL)
-        assert sorted(spec.eval_metric_ops) == ["masked_lm_accuracy", "masked_lm_loss", "num_examples", "perplexity"]
+        assert sorted(spec.eval_metric_ops) == ["masked_lm_accuracy", "masked_lm_loss", "num_examples",
+                                                "perplexity"]
         assert not [variable for variable in tf.trainable_variables() if "seq_relationship" in variable.name]
     assert train(make_spec, pretraining_batch(), steps=1)[0] == pytest.approx(np.log(20), abs=0.05)
 
@@ -117,9 +120,10 @@ def test_prediction_gives_outputs_by_example(num_labels, width):
 def test_a_class_that_weighs_nothing_does_not_count():
     lively = dataclasses.replace(tiny_training.CONFIG, initializer_range=0.2)
     batch = classifier_batch()
-    all_alike = dict(batch, input_ids=np.repeat(batch["input_ids"][1:2], 8, axis=0))  # so the text says nothing
+    all_alike = dict(batch, input_ids=np.repeat(batch["input_ids"][1:2], 8,
+                                                axis=0))  # so the text says nothing
     losses = train(model_fn.classifier_model_fn(lively, TRAINING, 2, class_weights=(3.0, 0.0)), all_alike)
-    assert losses[-1] < 0.1                                                           # class 0 is always right
+    assert losses[-1] < 0.1  # class 0 is always right
 
 
 @pytest.fixture
@@ -135,7 +139,8 @@ def checkpoint(tmp_path):
 
 def test_a_checkpoint_is_loaded_whole_and_a_new_head_is_named(checkpoint):
     summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG, num_labels=2)
-    assert "loaded 24 variables from %s; 2 new: output_bias, output_weights; 7 unused: cls/" % checkpoint in summary
+    assert ("loaded 24 variables from %s; 2 new: output_bias, output_weights; 7 unused: cls/" % checkpoint
+            in summary)
     summary = model_fn.check_init_checkpoint(checkpoint, tiny_training.CONFIG)
     assert "loaded 31 variables from %s" % checkpoint in summary
     training = TrainingConfig("adamw", 0.01, 20, 0, random_seed=1, init_checkpoint=checkpoint)
@@ -176,7 +181,8 @@ def test_numbers_that_are_not_finite_stop_the_step_before_a_weight_is_changed():
                 try:
                     session.run(spec.train_op)
                 except tf.errors.InvalidArgumentError as error:
-                    assert "numbers that are not finite] [step] [%d] [masked_lm_loss] [" % before[-1] in error.message
+                    assert ("numbers that are not finite] [step] [%d] [masked_lm_loss] [" % before[-1]
+                            in error.message)
                     break
             else:
                 raise AssertionError("nothing became infinite")
@@ -187,7 +193,8 @@ def test_numbers_that_are_not_finite_stop_the_step_before_a_weight_is_changed():
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])
 def test_the_curves_of_a_training(tmp_path, accumulation_steps):
-    training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2, accumulation_steps=accumulation_steps)
+    training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2,
+                              accumulation_steps=accumulation_steps)
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, training)
     estimator = tf.estimator.Estimator(make_spec, str(tmp_path))
     batch = dict(pretraining_batch().items())
@@ -195,7 +202,8 @@ def test_the_curves_of_a_training(tmp_path, accumulation_steps):
     path, = map(str, tmp_path.glob("events*"))
     points = {(event.step, value.tag): value.simple_value
               for event in tf.train.summary_iterator(path) for value in event.summary.value}
-    wanted = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sentence_order_loss", "sentence_order_accuracy",
+    wanted = {"loss", "masked_lm_loss", "masked_lm_accuracy", "sentence_order_loss",
+              "sentence_order_accuracy",
               "learning_rate", "gradient_norm", "perplexity", "trust_ratio/bert/pooler/dense/kernel"}
     for step in (1, 2, 4):
         assert {(step, name) for name in wanted} <= set(points)

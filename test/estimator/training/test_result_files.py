@@ -7,9 +7,11 @@ from estimator.training import result_files
 
 
 def test_results_are_written_as_lines_and_json(tmp_path):
-    result_files.write_results(str(tmp_path), {"loss": np.float32(0.5), "global_step": np.int64(7), "accuracy": 0.25})
+    result_files.write_results(str(tmp_path),
+                               {"loss": np.float32(0.5), "global_step": np.int64(7), "accuracy": 0.25})
     assert (tmp_path / "eval_results.txt").read_text() == "accuracy = 0.25\nglobal_step = 7\nloss = 0.5\n"
-    assert json.loads((tmp_path / "eval_results.json").read_text()) == {"accuracy": 0.25, "global_step": 7, "loss": 0.5}
+    assert json.loads((tmp_path / "eval_results.json").read_text()) == {"accuracy": 0.25, "global_step": 7,
+                                                                        "loss": 0.5}
 
 
 def test_points_of_curves(tmp_path):

@@ -62,15 +62,18 @@ def test_a_checkpoint_that_no_training_wrote(folder):
         tf.get_variable("weights", initializer=np.ones(10, np.float32))
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, folder + "/averaged")
-    with pytest.raises(UserError, match="averaged: no training wrote it, since it has no global_step: give it as --init_checkpoint"):
+    with pytest.raises(UserError, match="averaged: no training wrote it, since it has no global_step: give "
+                       "it as --init_checkpoint"):
         resume.position(folder)
 
 
 def test_changes_are_listed_and_refused_unless_they_are_allowed(folder):
     flags = Flags(train_batch_size=16, log_steps=1, input_file=("elsewhere",))
     facts = dict(FACTS, **{"training data": "other.tsv (4567)"})
-    changes = ["train_batch_size was 8, is now 16", "training data was train.tsv (0123), is now other.tsv (4567)"]
-    with pytest.raises(UserError, match=re.escape("out holds a different run: %s. Use another folder" % "; ".join(changes))):
+    changes = ["train_batch_size was 8, is now 16",
+               "training data was train.tsv (0123), is now other.tsv (4567)"]
+    with pytest.raises(UserError, match=re.escape("out holds a different run: %s. Use another folder"
+                                                  % "; ".join(changes))):
         resume.check_training(folder, flags, facts)
     assert resume.check_training(folder, flags, facts, allow_changes=True) == changes
 
@@ -94,7 +97,8 @@ def test_another_model_is_refused(folder, description, change, message):
 def test_another_vocabulary_is_refused(folder, description):
     with open(description.tokenizer.vocab_file, "a") as stream:
         stream.write("x\n")
-    with pytest.raises(UserError, match="whose vocabulary is of SHA-256 [0-9a-f]{12}, not of SHA-256 [0-9a-f]{12}"):
+    with pytest.raises(UserError,
+                       match="whose vocabulary is of SHA-256 [0-9a-f]{12}, not of SHA-256 [0-9a-f]{12}"):
         resume.check_model(folder, description)
 
 
@@ -126,15 +130,16 @@ def test_a_damaged_checkpoint_is_named(folder):
 def test_run_config_says_how_it_was_made(folder):
     with open(folder + "/run_config.json") as stream:
         run = json.load(stream)
-    assert run["command"] == ("python -m estimator.pretrain --optimizer lamb --train_batch_size 8 --input_file a "
-                              "--log_steps 100")
+    assert run["command"] == ("python -m estimator.pretrain --optimizer lamb --train_batch_size 8 "
+                              "--input_file a --log_steps 100")
     assert (run["backend"], run["facts"], run["flags"]["train_batch_size"]) == ("cpu", FACTS, 8)
     assert run["versions"]["tensorflow"] == tf.__version__
 
 
 def test_a_flag_of_the_run_is_known(folder, tmp_path):
     assert resume.flag_of_run(folder, "train_batch_size") == 8
-    assert resume.flag_of_run(folder, "of_no_version") is None and resume.flag_of_run(str(tmp_path), "optimizer") is None
+    assert resume.flag_of_run(folder, "of_no_version") is None and resume.flag_of_run(
+        str(tmp_path), "optimizer") is None
 
 
 def test_facts_tell_files_apart_by_content(tmp_path):

@@ -30,7 +30,8 @@ class FakeEstimator:
         begin, step = part
         self._events.append("train from %d" % begin)
         checkpoint_files.write(os.path.join(self._output_dir, "model.ckpt-%d" % step), {
-            "global_step": np.int64(step), "batches_taken": np.int64(step), "w": np.float32(step)}, "output_dir")
+            "global_step": np.int64(step), "batches_taken": np.int64(step), "w": np.float32(step)},
+                               "output_dir")
         model_folder.write_state(self._output_dir, ["model.ckpt-%d" % step])
         if step == self._stops_at:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -63,7 +64,8 @@ def events(monkeypatch):
     return events
 
 
-def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, init_checkpoint=None, check=None, **flags):
+def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, init_checkpoint=None, check=None,
+             **flags):
     """Four steps, of a batch each."""
     config = TrainingFlags(output_dir=str(folder / "out"), **flags)
     device = FakeDevice(world=world)
@@ -82,9 +84,10 @@ def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, init_chec
         events.append("conclude")
         return evaluate(estimator, checkpoint)
     facts, start = run.find_start(config, device, model, "0123", init_checkpoint, check)
-    return Job("estimator.test", "Test", config, device, model, facts, start, None, Schedule(4, 0, eval_every),
-               model_fn=lambda numbers: None, batches=batches, evaluate=evaluate, best_metric="eval_accuracy", charts=(),
-               next_command="serving.test", before_training=lambda: events.append("keep rows"), conclude=conclude,
+    return Job("estimator.test", "Test", config, device, model, facts, start, None,
+               Schedule(4, 0, eval_every), model_fn=lambda numbers: None, batches=batches, evaluate=evaluate,
+               best_metric="eval_accuracy", charts=(), next_command="serving.test",
+               before_training=lambda: events.append("keep rows"), conclude=conclude,
                predict=lambda estimator, checkpoint: events.append("predict with " + os.path.relpath(
                    checkpoint, str(folder / "out"))))
 
@@ -152,7 +155,8 @@ def test_what_would_be_loaded_is_checked_only_where_a_training_begins(folder, ev
     (folder / "there.ckpt.index").write_text("checksums")
     there, asked = str(folder / "there.ckpt"), []
     for _ in range(2):
-        run.run(make_job(folder, events, init_checkpoint=there, check=lambda prefix: asked.append(prefix) or "It fits."))
+        run.run(make_job(folder, events, init_checkpoint=there,
+                         check=lambda prefix: asked.append(prefix) or "It fits."))
     assert asked == [there] and capsys.readouterr().out.count("It fits.") == 1
 
 
@@ -161,5 +165,6 @@ def test_what_a_training_started_from_is_held_against_the_folder(folder, events)
     assert facts == {"training data": "of SHA-256 0123", "initial values": "none", "number of devices": "1"}
     run.run(make_job(folder, events))
     (folder / "there.ckpt.index").write_text("checksums")
-    with pytest.raises(UserError, match="holds a different run: initial values was none, is now there.ckpt.index"):
+    with pytest.raises(UserError,
+                       match="holds a different run: initial values was none, is now there.ckpt.index"):
         make_job(folder, events, init_checkpoint=str(folder / "there.ckpt"))

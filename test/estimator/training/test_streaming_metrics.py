@@ -9,9 +9,11 @@ from estimator.training import streaming_metrics
 
 
 def streamed(make_metrics, batches):
-    """The values of streaming metrics after all `batches`; each batch is a tuple of arrays of the same shapes."""
+    """The values of streaming metrics after all `batches`; each batch is a tuple of arrays of the
+    same shapes."""
     with tf.Graph().as_default(), tf.Session() as session:
-        inputs = [tf.placeholder(tf.as_dtype(array.dtype), array.shape) for array in map(np.asarray, batches[0])]
+        inputs = [tf.placeholder(tf.as_dtype(array.dtype), array.shape)
+                  for array in map(np.asarray, batches[0])]
         values = make_metrics(*inputs)
         session.run(tf.local_variables_initializer())
         for batch in batches:
@@ -41,5 +43,6 @@ def test_class_metrics_leave_padding_out():
 
 
 def test_count():
-    found = streamed(lambda is_real: {"n": streaming_metrics.count(is_real)}, [(np.int32([1, 1, 1]),), (np.int32([1, 0, 0]),)])
+    found = streamed(lambda is_real: {"n": streaming_metrics.count(is_real)},
+                     [(np.int32([1, 1, 1]),), (np.int32([1, 0, 0]),)])
     assert found == {"n": 4}

@@ -32,16 +32,18 @@ def folder(tmp_path_factory):
 
 
 def flags_of(folder, output_dir, **changes):
-    flags = dict(input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
-                 train_batch_size=8, eval_batch_size=4, num_train_steps=60, num_warmup_steps=2, learning_rate=0.01,
-                 optimizer="lamb", save_checkpoints_steps=10, log_steps=5, backend="cpu", do_train="true", do_eval="false")
+    flags = dict(input_file=folder / "data", albert_config_file=folder / "config.json",
+                 output_dir=folder / output_dir, train_batch_size=8, eval_batch_size=4, num_train_steps=60,
+                 num_warmup_steps=2, learning_rate=0.01, optimizer="lamb", save_checkpoints_steps=10,
+                 log_steps=5, backend="cpu", do_train="true", do_eval="false")
     return [word for name, value in dict(flags, **changes).items() for word in ("--" + name, str(value))]
 
 
 def start(folder, output_dir, **changes):
     """Starts the command as a process of its own."""
-    return subprocess.Popen([sys.executable, "-u", "-m", "estimator.pretrain"] + flags_of(folder, output_dir, **changes),
-                            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    return subprocess.Popen(
+        [sys.executable, "-u", "-m", "estimator.pretrain"] + flags_of(folder, output_dir, **changes),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
 
 
 def run_until(process, pattern):
@@ -146,16 +148,20 @@ def test_a_checkpoint_that_does_not_count_batches_is_taken_over(folder):
 def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):
     assert pretrain.main(flags_of(folder, "stopped_evaluation", num_train_steps=2)) == 0
     before = sorted(os.listdir(str(folder / "stopped_evaluation")))
-    job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "stopped_evaluation", num_train_steps=2)))
+    job = pretraining.make_job(parse("", "", PretrainConfig,
+                                     flags_of(folder, "stopped_evaluation", num_train_steps=2)))
     job = job._replace(evaluate=lambda estimator, checkpoint: os.kill(os.getpid(), signal.SIGTERM))
     assert trainer.evaluate(job, run.make_estimator(job)) is False
     assert "Stopped by SIGTERM while evaluating" in capsys.readouterr().out
-    assert sorted(os.listdir(str(folder / "stopped_evaluation"))) == before and "eval_results.txt" not in before
+    assert sorted(
+        os.listdir(str(folder / "stopped_evaluation"))) == before and "eval_results.txt" not in before
 
 
 def test_a_training_that_went_on_meanwhile_is_not_gone_over_again(folder, whole):
-    job = pretraining.make_job(parse("", "", PretrainConfig, flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
-    with pytest.raises(UserError, match="--output_dir: another process continued the training in .*whole in the meantime: run the command again"):
+    job = pretraining.make_job(parse("", "", PretrainConfig,
+                                     flags_of(folder, "whole", num_train_steps=70, allow_changes="true")))
+    with pytest.raises(UserError, match="--output_dir: another process continued the training in .*whole in "
+                       "the meantime: run the command again"):
         trainer.train(job._replace(start=Position(50, 50)), run.make_estimator(job))
 
 
@@ -167,12 +173,13 @@ def test_a_second_training_in_the_same_folder_is_refused(folder, capsys):
 
 
 def test_a_loss_that_explodes_leaves_the_last_good_checkpoint(folder, capsys):
-    assert pretrain.main(flags_of(folder, "exploded", optimizer="adamw", learning_rate=1e15, num_warmup_steps=0,
-                                  save_checkpoints_steps=1)) == 1
+    assert pretrain.main(flags_of(folder, "exploded", optimizer="adamw", learning_rate=1e15,
+                                  num_warmup_steps=0, save_checkpoints_steps=1)) == 1
     errors = capsys.readouterr().err
-    assert re.search(r"error: training stopped after step \d+, before a weight was changed: .*loss \S*(nan|inf).*"
-                     r"learning_rate", errors) and errors.count("\n") == 1
-    assert re.search(r"start again in another folder with --init_checkpoint, one of \S*model.ckpt-\d+", errors)
+    assert re.search(r"error: training stopped after step \d+, before a weight was changed: .*loss "
+                     r"\S*(nan|inf).*" r"learning_rate", errors) and errors.count("\n") == 1
+    assert re.search(r"start again in another folder with --init_checkpoint, one of \S*model.ckpt-\d+",
+                     errors)
     step = int(re.search(r"after step (\d+)", errors).group(1))
     assert all(np.isfinite(value).all() for value in weights(folder, "exploded", step).values())
 
@@ -181,8 +188,8 @@ def test_what_was_half_written_goes_and_all_else_stays(tmp_path):
     ends, ours = "0123456789abcdef" * 2, files.temporary_path("run_config.json")
     half_written = [ours, "graph.pbtxt.tmp" + ends, "checkpoint.tmp" + ends, "model.ckpt-7.meta.tmp" + ends,
                     "model.ckpt-7.index.tempstate123", "model.ckpt-7.data-00000-of-00001.tempstate123"]
-    others = ["model.ckpt-5.index", "notes.tmp", "run_config.json.tmp-99", "graph.pbtxt.tmp0123", "mine.tmp" + ends,
-              "model.ckpt-7_temp_0123", "model.ckpt-7.index.tempstate", "checkpoint"]
+    others = ["model.ckpt-5.index", "notes.tmp", "run_config.json.tmp-99", "graph.pbtxt.tmp0123",
+              "mine.tmp" + ends, "model.ckpt-7_temp_0123", "model.ckpt-7.index.tempstate", "checkpoint"]
     for name in half_written + others:
         (tmp_path / name).write_text("x")
     for name in ("model.ckpt-7_temp_" + ends, "checkpoint.tmp" + ends[::-1], "folder.tmp", "best"):
@@ -190,6 +197,6 @@ def test_what_was_half_written_goes_and_all_else_stays(tmp_path):
         (tmp_path / name / "part").write_text("x")
     (tmp_path / ("model.ckpt-8_temp_" + ends)).symlink_to(tmp_path / "folder.tmp")
     trainer.remove_half_written(str(tmp_path))
-    assert sorted(os.listdir(str(tmp_path))) == sorted(others + ["checkpoint.tmp" + ends[::-1], "folder.tmp", "best",
-                                                                 "model.ckpt-8_temp_" + ends])
+    assert sorted(os.listdir(str(tmp_path))) == sorted(others + ["checkpoint.tmp" + ends[::-1], "folder.tmp",
+                                                                 "best", "model.ckpt-8_temp_" + ends])
     assert os.listdir(str(tmp_path / "folder.tmp")) == ["part"]

@@ -57,14 +57,15 @@ class TestResolve:
         touch(tmp_path, "model.ckpt-0")
         (tmp_path / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-12"\n')
         assert message_of(checkpoint_files.resolve, str(tmp_path)) == (
-            "--init_checkpoint: %s names model.ckpt-12 as the newest, which is not there: restore it, or name another "
-            "checkpoint" % (tmp_path / "checkpoint"))
+            "--init_checkpoint: %s names model.ckpt-12 as the newest, which is not there: restore it, or "
+            "name another checkpoint" % (tmp_path / "checkpoint"))
 
     @pytest.mark.parametrize("content", ["", "not a list of checkpoints"])
     def test_a_damaged_list_of_checkpoints(self, tmp_path, content):
         touch(tmp_path, "model.ckpt-12")
         (tmp_path / "checkpoint").write_text(content)
-        assert "checkpoint: names no checkpoint: it is empty or damaged" in message_of(checkpoint_files.resolve, str(tmp_path))
+        assert "checkpoint: names no checkpoint: it is empty or damaged" in message_of(
+            checkpoint_files.resolve, str(tmp_path))
 
     def test_the_only_one(self, tmp_path):
         touch(tmp_path, "best.ckpt-31")
@@ -73,13 +74,14 @@ class TestResolve:
     def test_several_without_a_word_which(self, tmp_path):
         touch(tmp_path, "a.ckpt", "b.ckpt")
         assert message_of(checkpoint_files.resolve, str(tmp_path)) == (
-            "--init_checkpoint: %s: several checkpoints and no file that says which: name one of a.ckpt, b.ckpt"
+            "--init_checkpoint: %s: several checkpoints and no file that says which: name one of "
+            "a.ckpt, b.ckpt"
             % tmp_path)
 
     def test_nothing_there(self, tmp_path):
         assert message_of(checkpoint_files.resolve, str(tmp_path), "model_dir") == (
-            "--model_dir: %s: no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
-            % tmp_path)
+            "--model_dir: %s: no checkpoint there; looked for albert_model.ckpt.index, "
+            "bert_model.ckpt.index, *.index" % tmp_path)
         missing = str(tmp_path / "missing.ckpt")
         assert message_of(checkpoint_files.resolve, missing) == (
             "--init_checkpoint: %s: no checkpoint there; looked for %s.index" % (missing, missing))
@@ -90,11 +92,13 @@ class TestIdentify:
     @pytest.mark.parametrize("kind", sorted(CONFIGS))
     def test_a_checkpoint_is_what_its_config_says(self, tmp_path, kind):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode(kind))
-        assert checkpoint_files.identify(checkpoint_files.read_shapes(prefix)) == checkpoint_files.identity_of(CONFIGS[kind])
+        assert checkpoint_files.identify(
+            checkpoint_files.read_shapes(prefix)) == checkpoint_files.identity_of(CONFIGS[kind])
 
     @pytest.mark.parametrize("name", albert_config.shipped_names())
     def test_the_shipped_configs_can_be_told_apart(self, name):
-        assert checkpoint_files.fitting_configs(checkpoint_files.identity_of(albert_config.load(name))) == [name]
+        assert checkpoint_files.fitting_configs(
+            checkpoint_files.identity_of(albert_config.load(name))) == [name]
 
     def test_other_checkpoints_are_refused(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [2]))
@@ -111,7 +115,8 @@ class TestPlan:
         plan = checkpoint_files.plan_loading(prefix, CONFIGS[kind])
         checkpoint_files.load(plan)
         loaded = initial_values()
-        assert set(loaded) == {name for name in values if name.startswith("bert/")} == set(plan.assignment_map)
+        assert set(loaded) == {name for name in values
+                               if name.startswith("bert/")} == set(plan.assignment_map)
         for name, value in loaded.items():
             np.testing.assert_array_equal(value, values[name].astype(np.float32))
         assert plan.new == () and set(plan.unused) == set(values) - set(loaded)
@@ -124,7 +129,8 @@ class TestPlan:
             saver = checkpoint_files.restore(session, prefix, CONFIGS["postln"])
             again = saver.save(session, str(tmp_path / "again"), write_state=False, write_meta_graph=False)
         reader = tf.train.load_checkpoint(again)
-        assert set(reader.get_variable_to_shape_map()) == {name for name in values if name.startswith("bert/")}
+        assert set(reader.get_variable_to_shape_map()) == {name for name in values
+                                                           if name.startswith("bert/")}
         for name in reader.get_variable_to_shape_map():
             np.testing.assert_array_equal(reader.get_tensor(name), values[name].astype(np.float32))
 
@@ -133,7 +139,8 @@ class TestPlan:
         heads.sentence_order(CONFIGS["postln"], encode("postln"))
         assert message_of(checkpoint_files.plan_loading, prefix, CONFIGS["postln"]) == (
             "%s does not fit the model: 2 missing: cls/seq_relationship/output_bias, "
-            "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs that fit it: none"
+            "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs "
+            "that fit it: none"
             % prefix)
 
     def test_another_shape_is_an_error_that_names_both(self, tmp_path):
@@ -151,21 +158,24 @@ class TestPlan:
         assert plan.new == ("loss/LayerNorm/beta", "loss/LayerNorm/gamma", "output_bias", "output_weights")
         assert plan.summary() == (
             "loaded 24 variables from %s; 4 new: loss/LayerNorm/beta, loss/LayerNorm/gamma, output_bias, "
-            "output_weights; 7 unused: cls/predictions/output_bias, cls/predictions/transform/LayerNorm/beta, "
-            "cls/predictions/transform/LayerNorm/gamma, cls/predictions/transform/dense/bias, "
-            "cls/predictions/transform/dense/kernel, cls/seq_relationship/output_bias, "
-            "cls/seq_relationship/output_weights" % prefix)
+            "output_weights; 7 unused: cls/predictions/output_bias, "
+            "cls/predictions/transform/LayerNorm/beta, cls/predictions/transform/LayerNorm/gamma, "
+            "cls/predictions/transform/dense/bias, cls/predictions/transform/dense/kernel, "
+            "cls/seq_relationship/output_bias, cls/seq_relationship/output_weights"
+            % prefix)
 
     def test_such_a_head_is_loaded_where_it_fits(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt",
                          lambda: heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4))
         heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
-        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"], new_prefixes=heads.CLASSIFIER_PREFIXES)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"],
+                                             new_prefixes=heads.CLASSIFIER_PREFIXES)
         assert plan.new == () and plan.unused == ()
 
     def test_another_family_is_named_with_the_config_that_fits(self, tmp_path):
         mini = albert_config.load("mini")
-        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.build_encoder(mini, tf.zeros([1, 4], tf.int32)))
+        prefix, _ = save(tmp_path / "model.ckpt",
+                         lambda: modeling.build_encoder(mini, tf.zeros([1, 4], tf.int32)))
         encode("google")
         message = message_of(checkpoint_files.plan_loading, prefix, CONFIGS["google"])
         assert "family is albert_zh, wanted google; vocab_size is 21128, wanted 37;" in message
@@ -174,9 +184,11 @@ class TestPlan:
 
     def test_more_layers_in_the_file_than_in_the_config_is_an_error(self, tmp_path):
         deep, shallow = dataclasses.replace(CONFIGS["bert"], num_hidden_layers=2), CONFIGS["bert"]
-        prefix, _ = save(tmp_path / "model.ckpt", lambda: modeling.build_encoder(deep, tf.zeros([1, 4], tf.int32)))
+        prefix, _ = save(tmp_path / "model.ckpt",
+                         lambda: modeling.build_encoder(deep, tf.zeros([1, 4], tf.int32)))
         encode("bert")
-        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(checkpoint_files.plan_loading, prefix, shallow)
+        assert "layer_scopes is layer_0, layer_1, wanted layer_0" in message_of(
+            checkpoint_files.plan_loading, prefix, shallow)
 
     def test_a_pre_ln_classifier_does_not_load_as_post_ln(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt",
@@ -199,7 +211,8 @@ class TestSlots:
         encode("postln")
         for variable in tf.trainable_variables()[:3]:
             for moment in "mv":
-                tf.get_variable("%s/%s_%s" % (variable.op.name, prefix, moment), variable.shape, trainable=False)
+                tf.get_variable("%s/%s_%s" % (variable.op.name, prefix, moment), variable.shape,
+                                trainable=False)
         tf.train.get_or_create_global_step()
 
     def test_they_are_resumed_when_asked_for(self, tmp_path):
@@ -259,13 +272,17 @@ class TestDamage:
         with tf.Graph().as_default(), tiny_models.session() as session:
             session.run(tf.get_variable("a", initializer=tf.constant([1.0, np.nan])).initializer)
             prefix = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
-        assert message_of(checkpoint_files.check_data, prefix, ["a"]) == prefix + ": a holds values that are not finite"
+        assert message_of(checkpoint_files.check_data, prefix,
+                          ["a"]) == prefix + ": a holds values that are not finite"
 
 
-@pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)), ("bert/embeddings/position_embeddings", ())])
+@pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)),
+                                         ("bert/embeddings/position_embeddings", ())])
 def test_a_variable_of_another_rank_is_named(name, shape):
-    shapes = {"bert/embeddings/word_embeddings": (7, 6), "bert/encoder/layer_shared/attention/self/query/kernel": (4, 4),
-              "bert/encoder/layer_shared/intermediate/dense/kernel": (4, 8), "bert/embeddings/token_type_embeddings": (2, 4)}
+    shapes = {"bert/embeddings/word_embeddings": (7, 6),
+              "bert/encoder/layer_shared/attention/self/query/kernel": (4, 4),
+              "bert/encoder/layer_shared/intermediate/dense/kernel": (4, 8),
+              "bert/embeddings/token_type_embeddings": (2, 4)}
     assert message_of(checkpoint_files.identify, dict(shapes, **{name: shape})) == (
         "%s has the shape %s, wanted 2 dimensions" % (name, list(shape)))
 
@@ -283,7 +300,8 @@ def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path)
 
     def make():
         return tf.estimator.Estimator(model_fn, str(tmp_path / "run"),
-                                      tf.estimator.RunConfig(save_checkpoints_steps=2, log_step_count_steps=None))
+                                      tf.estimator.RunConfig(save_checkpoints_steps=2,
+                                                             log_step_count_steps=None))
 
     def input_fn():
         return tf.data.Dataset.from_tensors(([1.0], [0])).repeat()
@@ -292,7 +310,8 @@ def test_an_estimator_starts_from_a_checkpoint_accumulates_and_resumes(tmp_path)
     resumed = make()
     resumed.train(input_fn, max_steps=5)
     assert resumed.get_variable_value("global_step") == 5
-    np.testing.assert_allclose(resumed.get_variable_value("bert/embeddings/a"), values["bert/embeddings/a"] - 5,
+    np.testing.assert_allclose(resumed.get_variable_value("bert/embeddings/a"),
+                               values["bert/embeddings/a"] - 5,
                                rtol=1e-5)
 
 
@@ -301,10 +320,12 @@ class TestTidying:
     def train(self, folder, most, parts=(3,), **hook):
         def model_fn(features, labels, mode):
             weight, step = tf.get_variable("a", [2]), tf.train.get_or_create_global_step()
-            return tf.estimator.EstimatorSpec(mode, loss=tf.reduce_sum(weight) + 0.0 * tf.reduce_sum(features),
-                                              train_op=step.assign_add(1),
-                                              training_hooks=[checkpoint_files.TidyHook(str(folder), most, **hook)])
-        config = tf.estimator.RunConfig(save_checkpoints_steps=1, log_step_count_steps=None, keep_checkpoint_max=2)
+            return tf.estimator.EstimatorSpec(
+                mode, loss=tf.reduce_sum(weight) + 0.0 * tf.reduce_sum(features),
+                train_op=step.assign_add(1),
+                training_hooks=[checkpoint_files.TidyHook(str(folder), most, **hook)])
+        config = tf.estimator.RunConfig(save_checkpoints_steps=1, log_step_count_steps=None,
+                                        keep_checkpoint_max=2)
         with checkpoint_files.only_the_hook_removes():
             for end in parts:
                 tf.estimator.Estimator(model_fn, str(folder), config).train(
@@ -320,7 +341,8 @@ class TestTidying:
     def test_graphs_stay_or_go(self, tmp_path):
         (tmp_path / "notes.meta").write_text("mine")
         self.train(tmp_path, 2)
-        assert [path.name for path in tmp_path.glob("*.meta")] == ["notes.meta"] and not (tmp_path / "graph.pbtxt").exists()
+        assert ([path.name for path in tmp_path.glob("*.meta")] == ["notes.meta"]
+                and not (tmp_path / "graph.pbtxt").exists())
         self.train(tmp_path, 2, parts=(4,), keep_graphs=True)
         assert (tmp_path / "model.ckpt-4.meta").exists() and (tmp_path / "graph.pbtxt").exists()
 
@@ -337,11 +359,12 @@ class TestTidying:
 
 def test_a_copy_that_is_not_what_was_sealed_is_not_taken(tmp_path):
     touch(tmp_path, "model.ckpt-7")
-    seals.write(str(tmp_path), "model.ckpt-7", {"model.ckpt-7.index": str(tmp_path / "model.ckpt-7.index")}, {})
+    seals.write(str(tmp_path), "model.ckpt-7", {"model.ckpt-7.index": str(tmp_path / "model.ckpt-7.index")},
+                {})
     (tmp_path / "model.ckpt-7.index").write_bytes(b"x")
     for path in (tmp_path, tmp_path / "model.ckpt-7"):
-        assert "model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it" in message_of(
-            checkpoint_files.resolve, str(path))
+        assert ("model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it"
+                in message_of(checkpoint_files.resolve, str(path)))
 
 
 class TestBatchesTaken:

@@ -21,7 +21,8 @@ def folder(tmp_path):
 
 
 def write(folder, *paths, newest="model.ckpt-6"):
-    lines = ["model_checkpoint_path: %s" % quoted(newest)] + ["all_model_checkpoint_paths: %s" % quoted(path) for path in paths]
+    lines = ["model_checkpoint_path: %s" % quoted(newest)] + ["all_model_checkpoint_paths: %s" % quoted(path)
+                                                              for path in paths]
     (folder / "checkpoint").write_text("\n".join(lines) + "\n")
 
 
@@ -30,14 +31,17 @@ def quoted(path):
 
 
 def state_of(folder):
-    return {str(path): os.path.islink(str(path)) or path.read_bytes() for path in folder.rglob("*") if not path.is_dir()}
+    return {str(path): os.path.islink(str(path)) or path.read_bytes()
+            for path in folder.rglob("*") if not path.is_dir()}
 
 
 # What a list says → the names that it means; {} is the folder that holds run and other.
 MEANT = [
-    ("model.ckpt-5", "model.ckpt-6"), ("./model.ckpt-5", "model.ckpt-6"), ("{}/run/model.ckpt-5", "{}/run/model.ckpt-6"),
-    ("{}/other/model.ckpt-5", "model.ckpt-6"), ("../other/model.ckpt-5", "model.ckpt-6"), ("/moved/model.ckpt-5", "/moved/model.ckpt-6"),
-    ("D:\\bert\\out\\model.ckpt-5", "D:\\bert\\out\\model.ckpt-6"), ("D:\\bert/out\\model.ckpt-5", "D:/bert/out/model.ckpt-6"),
+    ("model.ckpt-5", "model.ckpt-6"), ("./model.ckpt-5", "model.ckpt-6"),
+    ("{}/run/model.ckpt-5", "{}/run/model.ckpt-6"), ("{}/other/model.ckpt-5", "model.ckpt-6"),
+    ("../other/model.ckpt-5", "model.ckpt-6"), ("/moved/model.ckpt-5", "/moved/model.ckpt-6"),
+    ("D:\\bert\\out\\model.ckpt-5", "D:\\bert\\out\\model.ckpt-6"),
+    ("D:\\bert/out\\model.ckpt-5", "D:/bert/out/model.ckpt-6"),
     ("\\\\server\\share\\model.ckpt-5", "//server/share/model.ckpt-6"), ("D:model.ckpt-5", "d:model.ckpt-6"),
     ("..\\other\\model.ckpt-5", "model.ckpt-6"), ("best/model.ckpt-5", "model.ckpt-6"),
 ]
@@ -50,43 +54,48 @@ def test_an_entry_means_what_is_beside_the_list(folder, paths):
     before = state_of(folder.parent / "other")
     checkpoint_list.take_over(str(folder))
     assert (folder / "checkpoint").read_text() == (
-        'model_checkpoint_path: "model.ckpt-6"\nall_model_checkpoint_paths: "model.ckpt-5"\nall_model_checkpoint_paths: "model.ckpt-6"\n')
+        'model_checkpoint_path: "model.ckpt-6"\nall_model_checkpoint_paths: "model.ckpt-5"\n'
+        'all_model_checkpoint_paths: "model.ckpt-6"\n')
     assert checkpoint_list.is_own(str(folder))
     assert checkpoint_list.keep(str(folder), ["model.ckpt-5", "model.ckpt-6"], 1) == ["model.ckpt-6"]
     assert sorted(os.listdir(str(folder))) == ["checkpoint"] + ["model.ckpt-6" + ending for ending in FILES]
     assert state_of(folder.parent / "other") == before
 
 
-@pytest.mark.parametrize("path", ["{}/other/model.ckpt-3", "../other/model.ckpt-3", "../run/../other/model.ckpt-3", "{}/other/notes",
-                                  "../other"])
+@pytest.mark.parametrize("path", ["{}/other/model.ckpt-3", "../other/model.ckpt-3",
+                                  "../run/../other/model.ckpt-3", "{}/other/notes", "../other"])
 def test_one_that_leads_to_something_elsewhere_is_refused(folder, path):
     path = path.format(folder.parent)
     write(folder, path)
     before = state_of(folder.parent)
     assert message_of(checkpoint_list.check, str(folder)) == (
-        "%s: names %s, which is not in this folder: copy it here, or remove that line" % (folder / "checkpoint", path))
+        "%s: names %s, which is not in this folder: copy it here, or remove that line"
+        % (folder / "checkpoint", path))
     assert message_of(checkpoint_list.take_over, str(folder)) and state_of(folder.parent) == before
 
 
-@pytest.mark.parametrize("path", ["model.ckpt-*", "{}/other/*", "model.ckpt-[0-9]", "model.ckpt-?", "a/", "a\\", "..", "../.", "D:",
-                                  "a\nb", "it's", 'a"b', "/a\0b/model.ckpt-5"])
+@pytest.mark.parametrize("path", ["model.ckpt-*", "{}/other/*", "model.ckpt-[0-9]", "model.ckpt-?", "a/",
+                                  "a\\", "..", "../.", "D:", "a\nb", "it's", 'a"b', "/a\0b/model.ckpt-5"])
 def test_one_that_can_be_no_checkpoints_name_is_refused(folder, path):
     write(folder, path.replace("{}", str(folder.parent)))
     message = message_of(checkpoint_list.take_over, str(folder))
-    assert "cannot be the name of a checkpoint: remove that line" in message and "\n" not in message and "\0" not in message
+    assert ("cannot be the name of a checkpoint: remove that line" in message and "\n" not in message
+            and "\0" not in message)
 
 
-@pytest.mark.parametrize("path", ["model.ckpt-4", "{}/run/model.ckpt-4", "/moved/model.ckpt-4", "D:\\out\\model.ckpt-4"])
+@pytest.mark.parametrize("path", ["model.ckpt-4", "{}/run/model.ckpt-4", "/moved/model.ckpt-4",
+                                  "D:\\out\\model.ckpt-4"])
 def test_an_older_one_that_is_nowhere_is_taken_off_the_list(folder, path):
     path = path.format(folder.parent)
     write(folder, path, "model.ckpt-5")
-    assert checkpoint_list.take_over(str(folder)) == ["%s: 1 of 3 entries are not there, and were taken off the list: %s"
-                                                      % (folder / "checkpoint", path)]
+    assert checkpoint_list.take_over(str(folder)) == [
+        "%s: 1 of 3 entries are not there, and were taken off the list: %s" % (folder / "checkpoint", path)]
     assert checkpoint_list.names(str(folder)) == ["model.ckpt-5", "model.ckpt-6"]
 
 
-@pytest.mark.parametrize("path, stays", [("model.ckpt-5", True), ("{}/run/model.ckpt-5", True), ("{}/run/model.ckpt-4", True),
-                                         ("{}/other/model.ckpt-5", False), ("D:\\out\\model.ckpt-5", False), ("/moved/model.ckpt-5", False)])
+@pytest.mark.parametrize("path, stays", [
+    ("model.ckpt-5", True), ("{}/run/model.ckpt-5", True), ("{}/run/model.ckpt-4", True),
+    ("{}/other/model.ckpt-5", False), ("D:\\out\\model.ckpt-5", False), ("/moved/model.ckpt-5", False)])
 def test_other_ranks_wait_only_while_something_leads_elsewhere(folder, path, stays):
     write(folder, path.format(folder.parent))
     assert checkpoint_list.stays_here(str(folder)) is stays
@@ -94,24 +103,28 @@ def test_other_ranks_wait_only_while_something_leads_elsewhere(folder, path, sta
 
 def test_the_newest_must_be_there(folder):
     write(folder, "model.ckpt-5", newest="/moved/model.ckpt-7")
-    assert message_of(checkpoint_list.take_over, str(folder)).endswith("names model.ckpt-7 as the newest, which is not there")
+    assert message_of(checkpoint_list.take_over,
+                      str(folder)).endswith("names model.ckpt-7 as the newest, which is not there")
 
 
 def test_who_reads_what_was_led_back_is_told(folder):
     write(folder, *["D:\\out\\model.ckpt-5"] * 2000, newest="D:\\out\\model.ckpt-6")
     assert checkpoint_list.take_over(str(folder)) == [
-        "%s: 2 of 2 entries led elsewhere, and now mean what is beside the list: D:\\out\\model.ckpt-5, D:\\out\\model.ckpt-6"
+        "%s: 2 of 2 entries led elsewhere, and now mean what is beside the list: D:\\out\\model.ckpt-5, "
+        "D:\\out\\model.ckpt-6"
         % (folder / "checkpoint")]
     assert checkpoint_list.take_over(str(folder)) == []
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"\n", b"no list", b'all_model_checkpoint_paths: "model.ckpt-6"\n', b'model_checkpoint_path: "a\xff"\n',
-    b'model_checkpoint_path: "\\377"\n', b'model_checkpoint_path: "model.ckpt-6\n', b"\xff\xfe", b'model_checkpoint_path: ""', b"{" * 5000])
+    b"", b"\n", b"no list", b'all_model_checkpoint_paths: "model.ckpt-6"\n',
+    b'model_checkpoint_path: "a\xff"\n', b'model_checkpoint_path: "\\377"\n',
+    b'model_checkpoint_path: "model.ckpt-6\n', b"\xff\xfe", b'model_checkpoint_path: ""', b"{" * 5000])
 def test_a_damaged_list_is_refused_in_one_line(folder, content):
     (folder / "checkpoint").write_bytes(content)
     assert message_of(checkpoint_list.read, str(folder)) == (
-        "%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint" % (folder / "checkpoint"))
+        "%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint"
+        % (folder / "checkpoint"))
 
 
 def test_a_list_that_is_no_file_or_no_list_at_all(folder):
@@ -127,17 +140,20 @@ def test_a_list_that_is_no_file_or_no_list_at_all(folder):
     path.unlink()
     with open(str(path), "wb") as stream:
         stream.truncate(1 << 30)
-    assert "must be a list of checkpoints of at most 4194304 bytes" in message_of(checkpoint_list.read, str(folder))
+    assert "must be a list of checkpoints of at most 4194304 bytes" in message_of(
+        checkpoint_list.read, str(folder))
     path.unlink()
     assert checkpoint_list.read(str(folder)) == []
 
 
 def test_timestamps_and_comments_are_of_no_account(folder):
-    (folder / "checkpoint").write_text("# mine\nmodel_checkpoint_path: 'model.ckpt-6'\nall_model_checkpoint_timestamps: 1.5\n")
+    (folder / "checkpoint").write_text("# mine\nmodel_checkpoint_path: 'model.ckpt-6'\n"
+                                       "all_model_checkpoint_timestamps: 1.5\n")
     assert checkpoint_list.names(str(folder)) == ["model.ckpt-6"]
 
 
-@pytest.mark.parametrize("most, kept", [(0, [4, 5, 6]), (1, [6]), (2, [5, 6]), (3, [4, 5, 6]), (9, [4, 5, 6])])
+@pytest.mark.parametrize("most, kept", [(0, [4, 5, 6]), (1, [6]), (2, [5, 6]), (3, [4, 5, 6]),
+                                        (9, [4, 5, 6])])
 def test_so_many_are_kept_whatever_the_saver_still_knows(folder, most, kept):
     for ending in FILES:
         (folder / ("model.ckpt-4" + ending)).write_text("4")
@@ -145,11 +161,13 @@ def test_so_many_are_kept_whatever_the_saver_still_knows(folder, most, kept):
     names = ["model.ckpt-%d" % step for step in kept]
     assert checkpoint_list.keep(str(folder), ["model.ckpt-4", "model.ckpt-5"], most) == names
     assert checkpoint_list.names(str(folder)) == names
-    assert sorted(os.listdir(str(folder))) == ["checkpoint"] + [name + ending for name in names for ending in FILES]
+    assert sorted(os.listdir(str(folder))) == ["checkpoint"] + [name + ending for name in names
+                                                                for ending in FILES]
 
 
 def test_what_others_have_beside_it_stays(folder):
-    others = ["model.ckpt-5.tar.gz", "model.ckpt-50.index", "model.ckpt-5.index.mine", "model.ckpt-5.data-1-of-1"]
+    others = ["model.ckpt-5.tar.gz", "model.ckpt-50.index", "model.ckpt-5.index.mine",
+              "model.ckpt-5.data-1-of-1"]
     for name in others:
         (folder / name).write_text("mine")
     (folder / "model.ckpt-5.meta").unlink()
@@ -158,12 +176,14 @@ def test_what_others_have_beside_it_stays(folder):
     (folder / "model.ckpt-5.index").symlink_to(folder.parent / "other" / "model.ckpt-5.index")
     before = state_of(folder.parent / "other")
     checkpoint_list.remove(str(folder), "model.ckpt-5")
-    assert sorted(os.listdir(str(folder))) == sorted(others + ["model.ckpt-5.meta"] + ["model.ckpt-6" + ending for ending in FILES])
+    assert sorted(os.listdir(str(folder))) == sorted(others + ["model.ckpt-5.meta"]
+                                                     + ["model.ckpt-6" + ending for ending in FILES])
     assert state_of(folder.parent / "other") == before
 
 
 @pytest.mark.parametrize("path", ["run[1]", "run*", "a?/run", "a\\run"])
 def test_a_path_that_tensorflow_would_take_for_a_pattern(path):
     assert message_of(checkpoint_list.require_no_pattern, path, "output_dir") == (
-        "--output_dir: %s: TensorFlow takes each of * ? [ \\ in a path for a pattern: rename the folder" % path)
+        "--output_dir: %s: TensorFlow takes each of * ? [ \\ in a path for a pattern: rename the folder"
+        % path)
     checkpoint_list.require_no_pattern("C. Müller/运行 (2)", "output_dir")

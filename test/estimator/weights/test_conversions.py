@@ -47,7 +47,8 @@ class TestAverage:
     def test_nothing_is_written_over_and_nothing_stays_half_written(self, tmp_path):
         one, _ = save(tmp_path / "one.ckpt", lambda: tf.get_variable("a", [3]))
         for output in (one, one + "/", str(tmp_path)):
-            assert message_of(conversions.average, [one], output).startswith("--output: %s is there already" % output)
+            assert message_of(conversions.average, [one],
+                              output).startswith("--output: %s is there already" % output)
         assert sorted(os.listdir(str(tmp_path))) == ["one.ckpt.data-00000-of-00001", "one.ckpt.index"]
 
     def test_values_of_another_dtype_are_refused(self, tmp_path):
@@ -59,24 +60,29 @@ class TestAverage:
 
 
 class TestTransformers:
-    """Both ways through the commands; the values and the logits against transformers itself are `make check-transformers`."""
+    """Both ways through the commands; the values and the logits against transformers itself are `make
+    check-transformers`."""
 
     @staticmethod
     def make(folder, kind, labels=()):
         """A model folder with random values; returns its values by name and its config."""
-        config = dataclasses.replace(tiny_models.CONFIGS[kind], vocab_size=len(tiny_training.TOKENS), inner_group_num=None)
+        config = dataclasses.replace(tiny_models.CONFIGS[kind], vocab_size=len(tiny_training.TOKENS),
+                                     inner_group_num=None)
         vocabulary = tiny_training.write_vocabulary(folder / "vocabulary.txt")
         tokenizer = TokenizerConfig(vocabulary, do_lower_case=False)
         model_folder.write(str(folder), ModelFolder(config, tokenizer, 10, None, labels))
-        return save(folder / "model.ckpt", lambda: heads.declare_variables(config, len(labels) or None))[1], config
+        return save(folder / "model.ckpt",
+                    lambda: heads.declare_variables(config, len(labels) or None))[1], config
 
     @pytest.mark.parametrize("labels", [(), ("好", "坏", "平")])
     @pytest.mark.parametrize("kind", ["google", "google_wide", "bert"])
     def test_there_and_back(self, tmp_path, kind, labels):
         values, config = self.make(tmp_path / "ours", kind, labels)
         there, back = str(tmp_path / "there"), str(tmp_path / "back")
-        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", there]) == 0
-        assert sorted(os.listdir(there)) == ["config.json", "model.safetensors", "tokenizer_config.json", "vocab.txt"]
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir",
+                                 there]) == 0
+        assert sorted(os.listdir(there)) == ["config.json", "model.safetensors", "tokenizer_config.json",
+                                             "vocab.txt"]
         assert checkpoints.main(["from_transformers", "--input_dir", there, "--output_dir", back]) == 0
         description = model_folder.read(back)
         assert (description.config, description.labels) == (dataclasses.replace(
@@ -90,7 +96,8 @@ class TestTransformers:
     def test_the_fast_variant_comes_back_with_whole_matrices_and_the_same_logits(self, tmp_path):
         values, config = self.make(tmp_path / "ours", "google_fast")
         description = model_folder.read(str(tmp_path / "ours"))
-        conversions.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description, str(tmp_path / "there"))
+        conversions.to_transformers(str(tmp_path / "ours" / "model.ckpt"), description,
+                                    str(tmp_path / "there"))
         conversions.from_transformers(str(tmp_path / "there"), str(tmp_path / "back"))
         whole = model_folder.read(str(tmp_path / "back")).config
         assert whole == dataclasses.replace(config, num_ffn_groups=1, inner_group_num=1)
@@ -100,7 +107,8 @@ class TestTransformers:
                 batch = {name: value % 20 for name, value in tiny_models.batch().items()}
                 inputs = [tf.constant(batch[name]) for name in ("input_ids", "input_mask", "segment_ids")]
                 encoded = modeling.build_encoder(model, *inputs)
-                checkpoint_files.load(checkpoint_files.plan_loading(str(tmp_path / folder / "model.ckpt"), model))
+                checkpoint_files.load(checkpoint_files.plan_loading(str(tmp_path / folder / "model.ckpt"),
+                                                                    model))
                 session.run(tf.global_variables_initializer())
                 outputs.append(session.run(encoded.sequence_output))
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
@@ -108,25 +116,29 @@ class TestTransformers:
     def test_a_checkpoint_without_a_description_takes_flags(self, tmp_path, capsys):
         self.make(tmp_path / "ours", "google")
         (tmp_path / "ours" / "model.json").unlink()
-        flags = ["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", str(tmp_path / "there")]
+        flags = ["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir",
+                 str(tmp_path / "there")]
         assert checkpoints.main(flags) == 1
-        assert "beside %s there is no model.json" % (tmp_path / "ours" / "model.ckpt") in capsys.readouterr().err
-        assert checkpoints.main(flags + ["--albert_config_file", str(tmp_path / "ours" / "albert_config.json"),
+        assert "beside %s there is no model.json" % (
+            tmp_path / "ours" / "model.ckpt") in capsys.readouterr().err
+        assert checkpoints.main(flags + ["--albert_config_file",
+                                         str(tmp_path / "ours" / "albert_config.json"),
                                          "--vocab_file", str(tmp_path / "ours" / "vocab.txt")]) == 0
-        assert capsys.readouterr().out == ("Wrote %s: transformers.AlbertForPreTraining.from_pretrained takes it\n"
-                                           % (tmp_path / "there"))
+        assert capsys.readouterr().out == ("Wrote %s: transformers.AlbertForPreTraining.from_pretrained "
+                                           "takes it\n" % (tmp_path / "there"))
 
     @pytest.mark.parametrize("flag", [["--do_lower_case", "false"], ["--vocab_file", "vocab.txt"]])
     def test_what_a_description_says_no_flag_says_otherwise(self, tmp_path, capsys, flag):
         self.make(tmp_path / "ours", "google")
-        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir", str(tmp_path / "there")]
-                                + flag) == 1
+        assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"), "--output_dir",
+                                 str(tmp_path / "there")] + flag) == 1
         assert flag[0] + " is for checkpoints without a description" in capsys.readouterr().err
 
     @pytest.mark.parametrize("kind, spoil, message", [
         ("postln", lambda folder: None, "the albert_zh family .* has no counterpart in transformers"),
         ("bert", lambda folder: (folder / "there").mkdir(), "--output_dir: .*there already exists"),
-        ("bert", lambda folder: (folder / "ours" / "model.ckpt.data-00000-of-00001").write_bytes(b""), "damaged"),
+        ("bert", lambda folder: (folder / "ours" / "model.ckpt.data-00000-of-00001").write_bytes(b""),
+         "damaged"),
     ])
     def test_what_fails_leaves_nothing(self, tmp_path, capsys, kind, spoil, message):
         self.make(tmp_path / "ours", kind)
@@ -135,5 +147,7 @@ class TestTransformers:
         assert checkpoints.main(["to_transformers", "--checkpoint", str(tmp_path / "ours"),
                                  "--output_dir", str(tmp_path / "there")]) == 1
         errors = capsys.readouterr().err
-        assert re.search("^estimator.checkpoints to_transformers: error: .*" + message, errors) and errors.count("\n") == 1
-        assert sorted(os.listdir(str(tmp_path))) == before and not (tmp_path / "there" / "config.json").exists()
+        assert re.search("^estimator.checkpoints to_transformers: error: .*" + message,
+                         errors) and errors.count("\n") == 1
+        assert sorted(
+            os.listdir(str(tmp_path))) == before and not (tmp_path / "there" / "config.json").exists()

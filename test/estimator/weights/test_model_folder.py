@@ -10,8 +10,8 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
-CONFIG = AlbertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16,
-                      max_position_embeddings=32, embedding_size=4)
+CONFIG = AlbertConfig(vocab_size=8, hidden_size=8, num_hidden_layers=1, num_attention_heads=2,
+                      intermediate_size=16, max_position_embeddings=32, embedding_size=4)
 
 
 @pytest.fixture
@@ -41,7 +41,8 @@ def edit(folder, **changes):
 def test_reads_what_was_written(folder, description):
     found = model_folder.read(folder)
     own_vocab = os.path.join(folder, "vocab.txt")
-    assert found == dataclasses.replace(description, tokenizer=TokenizerConfig(own_vocab, do_lower_case=False))
+    assert found == dataclasses.replace(description,
+                                        tokenizer=TokenizerConfig(own_vocab, do_lower_case=False))
     with open(own_vocab, "rb") as copy, open(description.tokenizer.vocab_file, "rb") as source:
         assert copy.read() == source.read()
     assert sorted(os.listdir(folder)) == ["albert_config.json", "model.json", "vocab.txt"]
@@ -57,8 +58,10 @@ def test_sentencepiece_model_takes_the_place_of_the_vocabulary(tmp_path):
     source = tmp_path / "30k.model"
     source.write_bytes(b"model bytes")
     folder = str(tmp_path / "model")
-    model_folder.write(folder, ModelFolder(CONFIG, TokenizerConfig(spm_model_file=str(source)), max_seq_length=16))
-    assert model_folder.read(folder).tokenizer == TokenizerConfig(spm_model_file=os.path.join(folder, "spm.model"))
+    model_folder.write(folder, ModelFolder(CONFIG, TokenizerConfig(spm_model_file=str(source)),
+                                           max_seq_length=16))
+    assert model_folder.read(folder).tokenizer == TokenizerConfig(
+        spm_model_file=os.path.join(folder, "spm.model"))
 
 
 def test_empty_folder_names_the_command_to_run(tmp_path):
@@ -109,7 +112,8 @@ def test_config_errors_name_the_config_file(folder):
 def test_missing_vocabulary_leaves_no_description(tmp_path, description):
     folder = str(tmp_path / "model")
     with pytest.raises(FileNotFoundError):
-        model_folder.write(folder, dataclasses.replace(description, tokenizer=TokenizerConfig("/no/such/vocab.txt")))
+        model_folder.write(folder,
+                           dataclasses.replace(description, tokenizer=TokenizerConfig("/no/such/vocab.txt")))
     assert os.listdir(folder) == []
 
 
@@ -119,9 +123,12 @@ def test_what_flags_give_is_named_when_it_does_not_fit(description):
                                    data_manifest_sha256="ab" * 32) == description
     larger = dataclasses.replace(CONFIG, vocab_size=9)
     for args, fields, message in (
-            ((larger, tokenizer, 16), {}, "vocab_size is 9 in the config, but the vocabulary %s has 8 entries" % tokenizer.vocab_file),
-            ((CONFIG, tokenizer, 33), {}, "--max_seq_length must be in [3, 32], the config's max_position_embeddings; got 33"),
-            ((CONFIG, tokenizer, 16), {"labels": ("0", "0")}, "--labels must differ from each other, got 0, 0")):
+            ((larger, tokenizer, 16), {},
+             "vocab_size is 9 in the config, but the vocabulary %s has 8 entries" % tokenizer.vocab_file),
+            ((CONFIG, tokenizer, 33), {},
+             "--max_seq_length must be in [3, 32], the config's max_position_embeddings; got 33"),
+            ((CONFIG, tokenizer, 16), {"labels": ("0", "0")},
+             "--labels must differ from each other, got 0, 0")):
         with pytest.raises(UserError) as error:
             model_folder.from_flags(*args, **fields)
         assert str(error.value) == message

@@ -30,7 +30,8 @@ def test_without_a_seal_nothing_is_known(folder):
 
 
 @pytest.mark.parametrize("name, content, said", [
-    ("model.ckpt-7.data-00000-of-00001", "dat", "not the file that was kept with it"), ("model.ckpt-7.index", "other", "not the file"),
+    ("model.ckpt-7.data-00000-of-00001", "dat", "not the file that was kept with it"),
+    ("model.ckpt-7.index", "other", "not the file"),
     ("model.ckpt-7.index", None, "missing"), ("model.json", "{ }", "not the file that was kept with it")])
 def test_a_part_that_is_missing_or_another_is_named(folder, name, content, said):
     os.remove(str(folder / name))
@@ -40,9 +41,10 @@ def test_a_part_that_is_missing_or_another_is_named(folder, name, content, said)
     assert message.startswith("%s: not whole: %s is %s" % (folder / "model.ckpt-7", name, said))
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"files": {"../x": {}}, "results": {}}', '{"files": 1, "results": {}}', "{", "[" * 100000,
-                                     r'{"files": {"a\u0000b": {}}, "results": {}}', r'{"files": {"\ud800": {}}, "results": {}}',
-                                     '{"files": {"": {}}, "results": {}}'])
+@pytest.mark.parametrize("content", [
+    "[]", "{}", '{"files": {"../x": {}}, "results": {}}', '{"files": 1, "results": {}}', "{", "[" * 100000,
+    r'{"files": {"a\u0000b": {}}, "results": {}}', r'{"files": {"\ud800": {}}, "results": {}}',
+    '{"files": {"": {}}, "results": {}}'])
 def test_a_damaged_seal_is_one_line(folder, content):
     (folder / "model.ckpt-7.seal.json").write_text(content)
     message = message_of(seals.require_whole, str(folder / "model.ckpt-7"))

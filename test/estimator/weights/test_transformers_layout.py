@@ -16,14 +16,16 @@ WIDE = tiny_models.CONFIGS["google_wide"]
 ALBERT_FIELDS = {
     "model_type": "albert", "architectures": ["AlbertForPreTraining"], "vocab_size": 20, "hidden_size": 16,
     "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 24, "max_position_embeddings": 12,
-    "type_vocab_size": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.1, "initializer_range": 0.02,
+    "type_vocab_size": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.1,
+    "initializer_range": 0.02,
     "embedding_size": 6, "num_hidden_groups": 1, "inner_group_num": 2, "hidden_act": "gelu_new"}
 
 
 @pytest.mark.parametrize("config, ours, theirs", [
     (GOOGLE, "bert/embeddings/word_embeddings", "albert.embeddings.word_embeddings.weight"),
     (GOOGLE, "bert/embeddings/LayerNorm/gamma", "albert.embeddings.LayerNorm.weight"),
-    (GOOGLE, "bert/encoder/embedding_hidden_mapping_in/kernel", "albert.encoder.embedding_hidden_mapping_in.weight"),
+    (GOOGLE, "bert/encoder/embedding_hidden_mapping_in/kernel",
+     "albert.encoder.embedding_hidden_mapping_in.weight"),
     (GOOGLE, "bert/encoder/transformer/group_1/inner_group_0/attention_1/self/query/bias",
      "albert.encoder.albert_layer_groups.1.albert_layers.0.attention.query.bias"),
     (GOOGLE, "bert/encoder/transformer/group_0/inner_group_1/attention_1/output/dense/kernel",
@@ -40,7 +42,8 @@ ALBERT_FIELDS = {
     (GOOGLE, "cls/seq_relationship/output_weights", "sop_classifier.classifier.weight"),
     (GOOGLE, "output_bias", "classifier.bias"),
     (BERT, "bert/embeddings/token_type_embeddings", "bert.embeddings.token_type_embeddings.weight"),
-    (BERT, "bert/encoder/layer_1/attention/output/LayerNorm/beta", "bert.encoder.layer.1.attention.output.LayerNorm.bias"),
+    (BERT, "bert/encoder/layer_1/attention/output/LayerNorm/beta",
+     "bert.encoder.layer.1.attention.output.LayerNorm.bias"),
     (BERT, "bert/pooler/dense/bias", "bert.pooler.dense.bias"),
     (BERT, "cls/predictions/transform/dense/kernel", "cls.predictions.transform.dense.weight"),
     (BERT, "cls/seq_relationship/output_bias", "cls.seq_relationship.bias"),
@@ -52,7 +55,8 @@ def test_names(config, ours, theirs):
 
 def test_kernels_are_transposed_and_tables_are_not():
     kernel, table = np.arange(6.0).reshape(2, 3), np.arange(4.0).reshape(2, 2)
-    found = transformers_layout.to_theirs(BERT, {"bert/pooler/dense/kernel": kernel, "bert/embeddings/word_embeddings": table})
+    found = transformers_layout.to_theirs(BERT, {"bert/pooler/dense/kernel": kernel,
+                                                 "bert/embeddings/word_embeddings": table})
     np.testing.assert_array_equal(found["bert.pooler.dense.weight"], [[0, 3], [1, 4], [2, 5]])
     np.testing.assert_array_equal(found["bert.embeddings.word_embeddings.weight"], table)
     shapes = {"bert/pooler/dense/kernel": (2, 3), "bert/embeddings/word_embeddings": (2, 2)}
@@ -61,13 +65,15 @@ def test_kernels_are_transposed_and_tables_are_not():
 
 
 def test_whole_kernel():
-    kernel = np.array([[[1, 10], [2, 20]], [[3, 30], [4, 40]], [[5, 50], [6, 60]]], np.float32)      # [6 / 2, 4 / 2, 2]
+    kernel = np.array([[[1, 10], [2, 20]], [[3, 30], [4, 40]], [[5, 50], [6, 60]]],
+                      np.float32)      # [6 / 2, 4 / 2, 2]
     np.testing.assert_array_equal(transformers_layout.whole_kernel(kernel), [
         [1, 2, 0, 0], [0, 0, 10, 20], [3, 4, 0, 0], [0, 0, 30, 40], [5, 6, 0, 0], [0, 0, 50, 60]])
 
 
 def test_groups_that_are_used_unevenly_are_written_out_one_for_each_layer():
-    config = dataclasses.replace(GOOGLE, num_hidden_layers=3, num_hidden_groups=2, inner_group_num=1)    # groups 0, 0, 1
+    config = dataclasses.replace(GOOGLE, num_hidden_layers=3, num_hidden_groups=2,
+                                 inner_group_num=1)    # groups 0, 0, 1
     scope = "bert/encoder/transformer/group_%d/inner_group_0/LayerNorm/beta"
     written, values = transformers_layout.written_out(config, {
         scope % 0: np.zeros(2), scope % 1: np.ones(2), "bert/pooler/dense/bias": np.full(2, 5)})
@@ -77,17 +83,19 @@ def test_groups_that_are_used_unevenly_are_written_out_one_for_each_layer():
 
 
 @pytest.mark.parametrize("config, message", [
-    (tiny_models.CONFIGS["postln"], "albert_zh family .* has no counterpart in transformers: it projects the embeddings"),
+    (tiny_models.CONFIGS["postln"],
+     "albert_zh family .* has no counterpart in transformers: it projects the embeddings"),
     (tiny_models.CONFIGS["preln"], "albert_zh family"),
     (dataclasses.replace(GOOGLE, num_hidden_groups=2, inner_group_num=2),
-     "inner_group_num is 2: transformers wants as many layers to a group, but num_hidden_layers is 2 and num_hidden_groups 2"),
-])
+     "inner_group_num is 2: transformers wants as many layers to a group, but num_hidden_layers is 2 and "
+     "num_hidden_groups 2"),])
 def test_models_without_a_counterpart(config, message):
     with pytest.raises(UserError, match=message):
         transformers_layout.require_counterpart(config)
 
 
-@pytest.mark.parametrize("name", ["tiny_google", "small_google", "tiny_google_fast", "base_google_fast", "bert_config"])
+@pytest.mark.parametrize("name", ["tiny_google", "small_google", "tiny_google_fast", "base_google_fast",
+                                  "bert_config"])
 def test_shipped_configs_with_a_counterpart(name):
     transformers_layout.require_counterpart(albert_config.load(name))
 
@@ -124,13 +132,16 @@ def test_embeddings_as_wide_as_the_model_have_the_identity_for_a_projection():
     theirs = transformers_layout.to_theirs(WIDE, {})
     np.testing.assert_array_equal(theirs["albert.encoder.embedding_hidden_mapping_in.weight"], np.eye(16))
     assert transformers_layout.to_ours(WIDE, theirs, {}) == {}
-    with pytest.raises(UserError, match="must be the identity, since embedding_size and hidden_size are both 16"):
-        transformers_layout.to_ours(WIDE, dict(theirs, **{"albert.encoder.embedding_hidden_mapping_in.bias": np.ones(16)}), {})
+    with pytest.raises(UserError,
+                       match="must be the identity, since embedding_size and hidden_size are both 16"):
+        transformers_layout.to_ours(
+            WIDE, dict(theirs, **{"albert.encoder.embedding_hidden_mapping_in.bias": np.ones(16)}), {})
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of transformers' layout without weights; `fields` are changed in its config.json, None leaves one out."""
+    """A folder of transformers' layout without weights; `fields` are changed in its config.json, None leaves
+    one out."""
     def make(**changes):
         fields = {name: value for name, value in dict(ALBERT_FIELDS, **changes).items() if value is not None}
         (tmp_path / "config.json").write_text(json.dumps(fields))
@@ -143,8 +154,10 @@ def test_a_description_is_read(folder):
     description, notes = transformers_layout.read_description(folder())
     assert description.config == AlbertConfig(
         vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
-        max_position_embeddings=12, attention_probs_dropout_prob=0.1, embedding_size=6, num_hidden_groups=1, inner_group_num=2)
-    assert (description.max_seq_length, description.labels, description.tokenizer.do_lower_case, notes) == (12, (), True, [])
+        max_position_embeddings=12, attention_probs_dropout_prob=0.1, embedding_size=6, num_hidden_groups=1,
+        inner_group_num=2)
+    assert (description.max_seq_length, description.labels, description.tokenizer.do_lower_case,
+            notes) == (12, (), True, [])
 
 
 def test_labels_and_the_exact_gelu(folder, tmp_path):
@@ -155,7 +168,8 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
     assert (description.task, description.labels, description.max_seq_length) == ("x", ("好", "坏"), 10)
     assert not description.tokenizer.do_lower_case
     assert len(notes) == 1 and notes[0].startswith("hidden_act is gelu, x Φ(x), there")
-    unnamed, _ = transformers_layout.read_description(folder(architectures=["AlbertForSequenceClassification"]))
+    unnamed, _ = transformers_layout.read_description(
+        folder(architectures=["AlbertForSequenceClassification"]))
     assert unnamed.labels == ("LABEL_0", "LABEL_1")
 
 
@@ -168,9 +182,12 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
     (dict(embedding_size=None), "config.json: missing field embedding_size"),
     (dict(hidden_size=17), "config.json: hidden_size must be a multiple of num_attention_heads"),
     (dict(vocab_size=21), "vocab_size is 21 in the config, but the vocabulary .* has 20 entries"),
-    (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}), "id2label must name the labels"),
-    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "a"}), "a name of its own"),
-    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "\ud800"}), r"id2label: .ud800 is half a"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}),
+     "id2label must name the labels"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "a"}),
+     "a name of its own"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "\ud800"}),
+     r"id2label: .ud800 is half a"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": 3, "1": 4}), "a name of its own"),
 ])
 def test_a_description_without_a_place_here(folder, changes, message):
@@ -190,8 +207,8 @@ def test_a_tokenizers_description_that_is_none(folder, tmp_path, written, messag
         transformers_layout.read_description(folder())
 
 
-@pytest.mark.parametrize("written", ['{"model_max_length": 1000000000000000019884624838656}', '{"model_max_length": 1e30}',
-                                     '{"model_max_length": null}'])
+@pytest.mark.parametrize("written", ['{"model_max_length": 1000000000000000019884624838656}',
+                                     '{"model_max_length": 1e30}', '{"model_max_length": null}'])
 def test_no_text_is_longer_than_there_are_positions(folder, tmp_path, written):
     (tmp_path / "tokenizer_config.json").write_text(written)
     assert transformers_layout.read_description(folder())[0].max_seq_length == 12
@@ -208,7 +225,8 @@ def test_values_that_are_not_finite(folder, tmp_path):
 
 
 def test_what_is_not_there(folder, tmp_path):
-    with pytest.raises(UserError, match="model.safetensors: no such file: in transformers, model.save_pretrained"):
+    with pytest.raises(UserError,
+                       match="model.safetensors: no such file: in transformers, model.save_pretrained"):
         transformers_layout.read_weights(folder(), GOOGLE, {})
     (tmp_path / "vocab.txt").unlink()
     with pytest.raises(UserError, match="no vocabulary: neither vocab.txt nor spiece.model is there"):

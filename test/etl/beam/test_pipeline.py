@@ -81,7 +81,8 @@ def two_processes(tmp_path):
 
 def test_every_element_is_seen_by_processes(tmp_path, two_processes):
     run_map("Make", os.mkdir, [str(tmp_path / "made") + str(number) for number in range(9)], two_processes)
-    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == ["made%d" % number for number in range(9)]
+    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == [
+        "made%d" % number for number in range(9)]
 
 
 @pytest.mark.parametrize("function, element, kind, message", [
@@ -89,7 +90,8 @@ def test_every_element_is_seen_by_processes(tmp_path, two_processes):
     (read_json, "\udcff.json", UserError, "\\udcff.json: no such file"),
     (os.rmdir, "gone", OSError, "No such file or directory: gone"),
 ])
-def test_what_a_process_raised_comes_back_word_for_word_and_alone(two_processes, capfd, function, element, kind, message):
+def test_what_a_process_raised_comes_back_word_for_word_and_alone(two_processes, capfd, function, element,
+                                                                  kind, message):
     with pytest.raises(kind) as error:
         run_map("Refuse", function, [element], two_processes)
     assert str(error.value) == message
@@ -107,8 +109,9 @@ def test_a_dead_worker_is_an_error_of_the_system(two_processes, capfd):
     with pytest.raises(OSError) as error:
         run_map("Exit", os._exit, [3], two_processes)
     assert str(error.value) == (
-        "a worker process died: killed, or out of memory. Run the same command again to resume the build; fewer "
-        "--direct_num_workers need less memory. Log of the workers: " + two_processes.log_path)
+        "a worker process died: killed, or out of memory. Run the same command again to resume the build; "
+        "fewer --direct_num_workers need less memory. Log of the workers: "
+        + two_processes.log_path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -130,14 +133,16 @@ def test_workers_that_go_one_after_the_other_at_the_end_have_not_died(monkeypatc
 
 def test_beams_own_process_dies(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "_watch", lambda process, config: process.kill())
-    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. Run the same command again to resume"):
+    with pytest.raises(OSError, match="^the process that runs Beam died: killed, or out of memory. Run the "
+                       "same command again to resume"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
 def test_no_worker_has_started(two_processes, monkeypatch):
     monkeypatch.setattr(pipeline, "START_SECONDS", 1)
     monkeypatch.setattr(pipeline, "_count_children", lambda parent: 0)
-    with pytest.raises(OSError, match="^no worker process has started within 1 seconds. Beam's log: .*workers.log$"):
+    with pytest.raises(OSError,
+                       match="^no worker process has started within 1 seconds. Beam's log: .*workers.log$"):
         run_map("Sleep", time.sleep, [60], two_processes)
 
 
@@ -161,12 +166,14 @@ def test_a_worker_that_does_not_see_the_folder_says_so(tmp_path):
     gone = str(tmp_path / "gone")
     with pytest.raises(UserError) as error:
         run_map("Refuse", unshared, [1], RunnerConfig("DirectRunner", 1, shared_folder=gone))
-    assert str(error.value) == ("--output_dir: %s is not there for the worker on host %s; it must be on a file system that all hosts "
-                                "share, under the same path" % (gone, socket.gethostname()))
+    assert str(error.value) == ("--output_dir: %s is not there for the worker on host %s; it must be on a "
+                                "file system that all hosts share, under the same path"
+                                % (gone, socket.gethostname()))
 
 
 def test_on_a_cluster_the_systems_error_names_the_host(tmp_path):
-    with pytest.raises(OSError, match=r"^No space left on device: out/x \(on host %s\)$" % re.escape(socket.gethostname())):
+    with pytest.raises(OSError, match=r"^No space left on device: out/x \(on host %s\)$"
+                       % re.escape(socket.gethostname())):
         run_map("Fill", fill_disk, [1], RunnerConfig("DirectRunner", 1, shared_folder=str(tmp_path)))
 
 
@@ -182,20 +189,22 @@ def test_elements_travel_as_json(tmp_path, element, arrives):
 @pytest.fixture
 def engine(tmp_path, job_service):
     return RunnerConfig("PortableRunner", 1, str(tmp_path / "workers.log"),
-                        ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK", "--job_server_timeout=200"), str(tmp_path))
+                        ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK",
+                         "--job_server_timeout=200"), str(tmp_path))
 
 
 def test_every_element_is_seen_by_an_engine(tmp_path, engine, capfd):
     run_map("Make", os.mkdir, [str(tmp_path / "made") + str(number) for number in range(9)], engine)
-    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == ["made%d" % number for number in range(9)]
+    assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == [
+        "made%d" % number for number in range(9)]
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("function, element, kind, message", [
     (read_json, "语料 <b>'x'.json", UserError, "语料 <b>'x'.json: no such file$"),
     (os.rmdir, "gone", OSError, r"No such file or directory: gone \(on host .*\)$"),
-    (math.sqrt, -1, OSError, "the job failed: .* Run the same command again to resume the build. Beam's log: .*workers.log$"),
-])
+    (math.sqrt, -1, OSError,
+     "the job failed: .* Run the same command again to resume the build. Beam's log: .*workers.log$"),])
 def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, element, kind, message):
     with pytest.raises(kind) as error:
         run_map("Refuse", function, [element], engine)
@@ -204,7 +213,8 @@ def test_what_a_worker_of_an_engine_raised_comes_back(engine, capfd, function, e
 
 
 def test_an_engine_that_has_gone(engine, job_service):
-    gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK", "--job_server_timeout=1"))
+    gone = dataclasses.replace(engine, options=("--job_endpoint=127.0.0.1:9", "--environment_type=LOOPBACK",
+                                                "--job_server_timeout=1"))
     with pytest.raises(OSError, match="^the job failed: .* Beam's log: "):
         run_map("Make", os.mkdir, ["x"], gone)
 
@@ -228,8 +238,8 @@ def test_grpc_comes_without_its_handler_for_forks_where_workers_are_started(entr
         sys.meta_path.insert(0, Watch())
         """ + entry
     environment = {name: value for name, value in os.environ.items() if name != "GRPC_ENABLE_FORK_SUPPORT"}
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               env=environment, start_new_session=True)
+    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, env=environment, start_new_session=True)
     pickle.dump(request_, process.stdin)
     process.stdin.flush()                      # and open: its end tells `answer` that nobody waits
     try:

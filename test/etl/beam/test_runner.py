@@ -16,5 +16,6 @@ def test_another_user_of_the_host_gets_no_worker_from_the_commands_pool(monkeypa
         service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
         with pytest.raises(grpc.RpcError, match="PERMISSION_DENIED"):
             service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="worker_1"), timeout=100)
-        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=environment["params"]), timeout=100)
+        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=environment["params"]),
+                            timeout=100)
     assert flags["environment_type"] == "EXTERNAL" and asked == [("1", "")]

@@ -36,5 +36,6 @@ def test_no_folder_takes_sockets(tmp_path, tmpdir_is, monkeypatch):
     monkeypatch.setattr(module, "_why_no_socket", lambda path: "Operation not permitted")
     with pytest.raises(UserError) as error, socket_folder():
         pass
-    assert str(error.value) == "TMPDIR: no Unix socket can be made in %s: Operation not permitted; name another folder" % tmp_path
+    assert (str(error.value) == "TMPDIR: no Unix socket can be made in %s: Operation not permitted; name "
+            "another folder" % tmp_path)
     assert os.listdir(str(tmp_path)) == []

@@ -39,7 +39,8 @@ def test_a_pool_starts_workers_for_who_asks_and_ends_all_with_itself(sleepers):
         request = beam_fn_api_pb2.StartWorkerRequest(worker_id="1-1")
         request.provision_endpoint.url = "127.0.0.1:7"
         assert service.StartWorker(request, timeout=100).error == ""
-        assert sleepers[0].command == [sys.executable, "-m", "etl.beam.worker", "--id", "1-1", "--provision_endpoint", "127.0.0.1:7"]
+        assert sleepers[0].command == [sys.executable, "-m", "etl.beam.worker", "--id", "1-1",
+                                       "--provision_endpoint", "127.0.0.1:7"]
         assert sleepers[0].poll() is None
         service.StartWorker(request, timeout=100)      # of another task manager, which counts alike
         service.StopWorker(beam_fn_api_pb2.StopWorkerRequest(worker_id="1-1"), timeout=100)
@@ -48,17 +49,19 @@ def test_a_pool_starts_workers_for_who_asks_and_ends_all_with_itself(sleepers):
     assert [process.poll() for process in sleepers] == [-signal.SIGKILL] * 2
 
 
-@pytest.mark.parametrize("params", [{}, {"etl_token": ""}, {"etl_token": "secret-secret-secreT"}, {"etl_token": "语"},
-                                    {"token": "secret-secret-secret"}])
+@pytest.mark.parametrize("params", [{}, {"etl_token": ""}, {"etl_token": "secret-secret-secreT"},
+                                    {"etl_token": "语"}, {"token": "secret-secret-secret"}])
 def test_a_pool_with_a_token_starts_nothing_for_who_lacks_it(sleepers, params):
     pool = start_pool("127.0.0.1:0", "secret-secret-secret")
     with grpc.insecure_channel("127.0.0.1:%d" % pool.port) as channel:
         service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)
         with pytest.raises(grpc.RpcError) as error:
             service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params=params), timeout=100)
-        assert error.value.code() == grpc.StatusCode.PERMISSION_DENIED and "--worker_token_file" in error.value.details()
+        assert (error.value.code() == grpc.StatusCode.PERMISSION_DENIED
+                and "--worker_token_file" in error.value.details())
         assert sleepers == []
-        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(worker_id="1", params={"etl_token": "secret-secret-secret"}), timeout=100)
+        service.StartWorker(beam_fn_api_pb2.StartWorkerRequest(
+            worker_id="1", params={"etl_token": "secret-secret-secret"}), timeout=100)
         assert len(sleepers) == 1 and "secret" not in str(sleepers[0].command)
         pool.stop()
 
@@ -67,20 +70,23 @@ def test_a_pool_with_a_token_starts_nothing_for_who_lacks_it(sleepers, params):
 def test_others_than_this_host_reach_a_pool_only_if_it_has_a_token(address):
     with pytest.raises(UserError) as error:
         start_pool(address)
-    assert str(error.value) == ("--listen: %s is reachable from other hosts, and anyone who reaches it can run any code: listen on 127.0.0.1, "
-                                "or give a secret with --token_file" % address)
+    assert str(error.value) == ("--listen: %s is reachable from other hosts, and anyone who "
+                                "reaches it can run any code: listen on 127.0.0.1, or give a "
+                                "secret with --token_file" % address)
     pool = start_pool(address, "secret-secret-secret")
     assert pool.port
     pool.server.stop(None)
 
 
 def addresses_of(monkeypatch, *hosts):
-    found = [(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 7)) for host in hosts]
+    found = [(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, 7))
+             for host in hosts]
     monkeypatch.setattr(worker_pool.socket, "getaddrinfo", lambda *_, **__: found)
     monkeypatch.setattr(worker_pool, "_is_here", lambda family, host: True)
 
 
-@pytest.mark.parametrize("hosts", [["10.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["::1", "fe80::1%eth0"], ["::ffff:10.0.0.1"]])
+@pytest.mark.parametrize("hosts", [["10.0.0.1"], ["127.0.0.1", "10.0.0.1"], ["::1", "fe80::1%eth0"],
+                                   ["::ffff:10.0.0.1"]])
 def test_a_name_that_means_an_address_besides_loopback(monkeypatch, hosts):
     addresses_of(monkeypatch, *hosts)
     with pytest.raises(UserError, match="^--listen: node:7 is reachable from other hosts"):
@@ -90,14 +96,16 @@ def test_a_name_that_means_an_address_besides_loopback(monkeypatch, hosts):
 @pytest.mark.parametrize("address", ["localhost:0", "127.0.0.2:0", "127.1:0"])
 def test_names_of_loopback_need_no_token(address):
     pool = start_pool(address)
-    assert {at.rsplit(":", 1)[0] for at in listening.listening([os.getpid()])} <= {"127.0.0.1", "127.0.0.2", "[::1]"}
+    assert {at.rsplit(":", 1)[0]
+            for at in listening.listening([os.getpid()])} <= {"127.0.0.1", "127.0.0.2", "[::1]"}
     pool.server.stop(None)
 
 
 @pytest.mark.parametrize("address", ["unix:50000", "unix-abstract:5", "ipv4:5"])
 def test_what_grpc_would_take_for_something_else(address, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="^--listen: cannot listen on %s: in use, or not an address of this host$" % address):
+    with pytest.raises(UserError, match="^--listen: cannot listen on %s: in use, or not an address of "
+                       "this host$" % address):
         start_pool(address)
     assert os.listdir(str(tmp_path)) == []
 
@@ -120,7 +128,8 @@ def test_an_address_that_is_taken_or_none(address, capfd):
         address = address % taken.getsockname()[1]
         with pytest.raises(UserError) as error:
             start_pool(address)
-    assert str(error.value) == "--listen: cannot listen on %s: in use, or not an address of this host" % address
+    assert (str(error.value)
+            == "--listen: cannot listen on %s: in use, or not an address of this host" % address)
 
 
 def test_a_second_pool_on_one_port_is_refused():
@@ -133,7 +142,8 @@ def test_a_second_pool_on_one_port_is_refused():
 def test_what_is_no_message_leaves_no_traceback_and_a_nul_is_told(caplog):
     pool = start_pool("127.0.0.1:0")
     with grpc.insecure_channel("127.0.0.1:%d" % pool.port) as channel:
-        ask = channel.unary_unary("/org.apache.beam.model.fn_execution.v1.BeamFnExternalWorkerPool/StartWorker")
+        ask = channel.unary_unary(
+            "/org.apache.beam.model.fn_execution.v1.BeamFnExternalWorkerPool/StartWorker")
         with pytest.raises(grpc.RpcError):
             ask(b"\xff\xff", timeout=100)
         service = beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolStub(channel)

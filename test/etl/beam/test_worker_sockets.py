@@ -67,7 +67,8 @@ def test_any_name_of_a_folder(short_folder, tmpdir_is, monkeypatch, name):
 def test_a_worker_connects_to_them_and_to_nothing_else(served, monkeypatch):
     monkeypatch.setattr(GRPCChannelFactory, "insecure_channel", GRPCChannelFactory.insecure_channel)
     connect_to_sockets(served)
-    with GRPCChannelFactory.insecure_channel("localhost:1", options=[("grpc.max_receive_message_length", -1)]) as channel:
+    with GRPCChannelFactory.insecure_channel("localhost:1",
+                                             options=[("grpc.max_receive_message_length", -1)]) as channel:
         grpc.channel_ready_future(channel).result(timeout=100)
     for target in ("10.0.0.1:1", "localhost", "localhost:../1"):
         with pytest.raises(RuntimeError, match="^Beam's worker connects to %s, which is no socket" % target):
@@ -77,22 +78,29 @@ def test_a_worker_connects_to_them_and_to_nothing_else(served, monkeypatch):
 def test_what_beam_does_not_do_today_is_refused(tmp_path):
     with pytest.raises(AttributeError):
         _ = _Grpc(str(tmp_path)).aio
-    with pytest.raises(RuntimeError, match=r"^Beam's runner wants to listen at \[::\]:8080, not at \[::\]:0$"):
+    with pytest.raises(RuntimeError,
+                       match=r"^Beam's runner wants to listen at \[::\]:8080, not at \[::\]:0$"):
         _Grpc(str(tmp_path)).server(futures.ThreadPoolExecutor(1)).add_insecure_port("[::]:8080")
 
 
 def test_where_beam_listens_and_connects_is_known():
-    """A new place would be an open port, or a worker that does not find its runner: look at it, then mend `worker_sockets`."""
+    """A new place would be an open port, or a worker that does not find its runner: look at it, then mend
+    `worker_sockets`."""
     found = {}
     for path in glob.glob(os.path.join(BEAM, "**", "*.py"), recursive=True):
         with open(path, encoding="utf-8") as stream:
-            lines = [line for line in stream if re.search(r"add_(in)?secure_port\(|\bs\.bind\(|\.listen\(", line)]
+            lines = [line for line in stream if re.search(r"add_(in)?secure_port\(|\bs\.bind\(|\.listen\(",
+                                                          line)]
         if lines and not path.endswith("_test.py"):
             found[os.path.relpath(path, BEAM)] = len(lines)
     assert found == {
-        "runners/portability/fn_api_runner/worker_handlers.py": 4, "runners/portability/local_job_service.py": 2,     # ours to close
-        "runners/worker/worker_pool_main.py": 1,               # Beam's LOOPBACK: `pipeline` has a pool of its own in its place
-        "runners/portability/abstract_job_service.py": 1, "runners/portability/expansion_service_main.py": 1,     # never started here
+        # ours to close
+        "runners/portability/fn_api_runner/worker_handlers.py": 4,
+        "runners/portability/local_job_service.py": 2,
+        # Beam's LOOPBACK: `pipeline` has a pool of its own in its place
+        "runners/worker/worker_pool_main.py": 1,
+        # never started here
+        "runners/portability/abstract_job_service.py": 1, "runners/portability/expansion_service_main.py": 1,
         "testing/test_stream_service.py": 2,                   # for a transform that only tests use
         "utils/subprocess_server.py": 1}                       # looks for a free port
 
@@ -110,7 +118,8 @@ def test_a_build_of_two_processes_listens_at_no_port(tmp_path):
 
 def test_a_build_that_starts_an_engines_workers_listens_at_one_port_of_loopback(tmp_path, job_service):
     flags = ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK", "--job_server_timeout=200")
-    port, = ports_seen_by_a_worker(tmp_path, RunnerConfig("PortableRunner", 1, str(tmp_path / "log"), flags, str(tmp_path)))
+    port, = ports_seen_by_a_worker(tmp_path, RunnerConfig("PortableRunner", 1, str(tmp_path / "log"), flags,
+                                                          str(tmp_path)))
     assert re.fullmatch(r"127\.0\.0\.1:\d+", port)
 
 

@@ -21,7 +21,8 @@ from etl.text.tokenization import TokenizerConfig
 @pytest.fixture
 def job(tmp_path, vocab_file):
     return ChunkJob(str(tmp_path / "work"), TokenizerConfig(vocab_file),
-                    InstanceConfig(max_seq_length=24, max_predictions_per_seq=4, dupe_factor=3), (("train", 2), ("eval", 1)), 0.3)
+                    InstanceConfig(max_seq_length=24, max_predictions_per_seq=4, dupe_factor=3),
+                    (("train", 2), ("eval", 1)), 0.3)
 
 
 def build_all(job, paths, range_bytes=None):
@@ -31,8 +32,8 @@ def build_all(job, paths, range_bytes=None):
 
 
 def records_of(job, markers, part):
-    pieces = [Piece(run_path(job.work_dir, extent.chunk, extent.run), *extent[4:]) for marker in markers for extent in marker.extents
-              if extent.part == part]
+    pieces = [Piece(run_path(job.work_dir, extent.chunk, extent.run), *extent[4:]) for marker in markers
+              for extent in marker.extents if extent.part == part]
     path = os.path.join(job.work_dir, part)
     merge_shard(pieces, path, keep_duplicates=job.keep_duplicates)
     return open(path, "rb").read()
@@ -47,7 +48,8 @@ def test_a_marker_accounts_for_the_chunk(job, corpus):
     assert counters["sentences"] == sum(3 + number % 4 for number in range(20))
     assert 0 < counters["eval_documents"] < counters["train_documents"]
     assert counters["unknown_tokens"] == counters["bad_records"] == counters["documents_too_short"] == 0
-    assert counters["predictions"] == sum(counters[kind + "_predictions"] for kind in ("masked", "kept", "random", "permuted"))
+    assert counters["predictions"] == sum(counters[kind + "_predictions"]
+                                          for kind in ("masked", "kept", "random", "permuted"))
     samples = counters["train_samples"] + counters["eval_samples"]
     assert samples == sum(extent.records for marker in markers for extent in marker.extents)
     assert 0 < counters["label_1_samples"] < samples
@@ -68,7 +70,8 @@ def test_ranges_and_order_do_not_change_the_records(job, corpus, tmp_path):
 def test_a_finished_chunk_is_not_built_again(job, corpus):
     paths = expand([corpus], "corpus")
     before = build_all(job, paths)
-    runs = {name: os.stat(os.path.join(job.work_dir, "runs", name)).st_mtime_ns for name in os.listdir(job.work_dir + "/runs")}
+    runs = {name: os.stat(os.path.join(job.work_dir, "runs", name)).st_mtime_ns
+            for name in os.listdir(job.work_dir + "/runs")}
     assert build_all(job, paths) == before
     assert {name: os.stat(os.path.join(job.work_dir, "runs", name)).st_mtime_ns for name in runs} == runs
 
@@ -119,7 +122,8 @@ def test_a_marker_that_somebody_else_has_written(job, corpus, place, value, mess
     with pytest.raises(OSError) as error:
         read_markers(job, 2)
     assert str(error.value).startswith("%s: %s" % (path, message))
-    assert str(error.value).endswith(": damaged, or not written by a build; remove it, and the same command creates it again")
+    assert str(error.value).endswith(": damaged, or not written by a build; remove it, and the same command "
+                                     "creates it again")
     os.remove(path)
     assert len(build_all(job, expand([corpus], "corpus"))) == 2
 
@@ -133,7 +137,8 @@ def test_a_marker_that_is_none(job, corpus, content):
         read_markers(job, 2)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), os.mkdir], ids=["fifo", "device", "folder"])
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), os.mkdir],
+                         ids=["fifo", "device", "folder"])
 def test_a_marker_that_is_no_file(job, make):
     path = marker_path(job.work_dir, 0)
     os.makedirs(os.path.dirname(path))
@@ -163,7 +168,8 @@ def test_histograms_that_somebody_else_has_written(job, corpus, name, value, mes
 def bad_file(tmp_path):
     path = str(tmp_path / "bad.txt")
     with open(path, "wb") as stream:
-        stream.write("我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n" + "他去图书馆看书。\n".encode("utf-8"))
+        stream.write("我爱北京天安门。\n\n今天\n".encode("utf-8") + b"ab\xff\n\n"
+                     + "他去图书馆看书。\n".encode("utf-8"))
     return path
 
 
@@ -201,10 +207,12 @@ def test_token_boundary_is_written_on_demand(job, corpus):
     with open(run_path(job.work_dir, extent.chunk, extent.run), "rb") as stream:
         content = stream.read()
     assert b"token_boundary" in content
-    record = content[extent.offset + 32:extent.offset + 32 + int.from_bytes(content[extent.offset + 28:extent.offset + 32], "little")]
+    record = content[extent.offset + 32:extent.offset + 32 + int.from_bytes(
+        content[extent.offset + 28:extent.offset + 32], "little")]
     values = deserialize_example(record)
     length = int(values["input_mask"].sum())
-    assert values["token_boundary"][[0, length - 1]].tolist() == [1, 1] and values["token_boundary"][length:].sum() == 0
+    assert (values["token_boundary"][[0, length - 1]].tolist() == [1, 1]
+            and values["token_boundary"][length:].sum() == 0)
 
 
 def test_a_job_can_travel(job):

@@ -27,17 +27,21 @@ def with_flags(config, **changes):
     ({"eval_fraction": 1.0}, "eval_fraction must be in [0, 1), got 1.0"),
     ({"max_bad_fraction": -0.5}, "max_bad_fraction must be in [0, 1), got -0.5"),
     ({"tokenizer": "sentencepiece"}, "tokenizer sentencepiece needs spm_model_file"),
-    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"}, "tokenizer wordpiece takes no spm_model_file, got x.model"),
+    ({"tokenizer": "wordpiece", "spm_model_file": "x.model"},
+     "tokenizer wordpiece takes no spm_model_file, got x.model"),
     ({"direct_num_workers": -1}, "direct_num_workers must be at least 0, got -1"),
     ({"direct_running_mode": "multi_threading"},
-     "direct_running_mode multi_threading silently loses elements in Beam 2.48: use multi_processing or in_memory"),
+     "direct_running_mode multi_threading silently loses elements in Beam 2.48: use "
+     "multi_processing or in_memory"),
     ({"direct_running_mode": "x"}, "direct_running_mode must be in_memory or multi_processing, got x"),
     ({"direct_running_mode": "in_memory", "direct_num_workers": 2},
      "direct_running_mode in_memory has one worker, got direct_num_workers 2"),
     ({"runner": "FlinkRunner", "direct_num_workers": 2},
-     "direct_num_workers and direct_running_mode are for DirectRunner, got runner FlinkRunner; use parallelism"),
-    ({"runner": "PortableRunner"}, "runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server"),
-    ({"output_dir": "gs://x/y"}, "output_dir must be on a local or shared file system, got gs://x/y; mount it, or copy the result"),
+     "direct_num_workers and direct_running_mode are for DirectRunner, got runner FlinkRunner; use "
+     "parallelism"), ({"runner": "PortableRunner"},
+                      "runner PortableRunner needs job_endpoint, HOST:PORT of the engine's job server"),
+    ({"output_dir": "gs://x/y"},
+     "output_dir must be on a local or shared file system, got gs://x/y; mount it, or copy the result"),
     ({"max_seq_length": 7}, "max_seq_length must be at least 8, got 7"),
     ({"max_seq_length": -7}, "max_seq_length must be at least 8, got -7"),
     ({"masked_lm_prob": 2.0}, "masked_lm_prob must be in (0, 1), got 2.0"),
@@ -56,13 +60,15 @@ def test_the_defaults_are_those_of_the_samples():
 
 def test_a_model_takes_the_place_of_the_vocabulary():
     assert BuildConfig(spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
-    assert BuildConfig(vocab_file="v.txt", do_lower_case=False).tokenizer_config == TokenizerConfig("v.txt", False)
+    assert BuildConfig(vocab_file="v.txt",
+                       do_lower_case=False).tokenizer_config == TokenizerConfig("v.txt", False)
 
 
 def test_a_tokenizer_that_fits_changes_nothing():
     for changes in ({}, {"tokenizer": "wordpiece"}):
         assert BuildConfig(vocab_file="v.txt", **changes).tokenizer_config == TokenizerConfig("v.txt")
-    assert BuildConfig(tokenizer="sentencepiece", spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
+    assert BuildConfig(tokenizer="sentencepiece",
+                       spm_model_file="x.model").tokenizer_config == TokenizerConfig(None, True, "x.model")
 
 
 def test_planning_writes_nothing(config):
@@ -87,12 +93,14 @@ def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
     monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
     plan = plan_build(config)
     record_bytes = 1.7 * plan.input_bytes
-    assert plan.job.num_shards == (("train", 1 + int(10 * record_bytes / 10000)), ("eval", 1 + int(0.05 * record_bytes / 10000)))
+    assert plan.job.num_shards == (("train", 1 + int(10 * record_bytes / 10000)),
+                                   ("eval", 1 + int(0.05 * record_bytes / 10000)))
     assert plan.num_workers == 7
 
 
 @pytest.mark.parametrize("changes, workers", [
-    ({"direct_num_workers": 3}, 3), ({"direct_running_mode": "in_memory"}, 1), ({"direct_running_mode": "multi_processing"}, 7),
+    ({"direct_num_workers": 3}, 3), ({"direct_running_mode": "in_memory"}, 1),
+    ({"direct_running_mode": "multi_processing"}, 7),
     ({"direct_running_mode": "multi_processing", "direct_num_workers": 2}, 2)])
 def test_number_of_workers(config, monkeypatch, changes, workers):
     monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
@@ -100,8 +108,9 @@ def test_number_of_workers(config, monkeypatch, changes, workers):
 
 
 @pytest.mark.parametrize("changes, same", [
-    ({"random_seed": 1}, False), ({"max_seq_length": 32}, False), ({"range_bytes": 100}, False), ({"num_shards": 2}, False),
-    ({"do_lower_case": False}, False), ({"duplicates": "drop"}, False), ({"direct_num_workers": 2}, True), ({"max_bad_fraction": 0.5}, True)])
+    ({"random_seed": 1}, False), ({"max_seq_length": 32}, False), ({"range_bytes": 100}, False),
+    ({"num_shards": 2}, False), ({"do_lower_case": False}, False), ({"duplicates": "drop"}, False),
+    ({"direct_num_workers": 2}, True), ({"max_bad_fraction": 0.5}, True)])
 def test_the_work_folder_is_named_by_what_decides_the_result(config, changes, same):
     one, other = plan_build(config), plan_build(with_flags(config, **changes))
     assert (one.job.work_dir == other.job.work_dir) == same
@@ -109,13 +118,16 @@ def test_the_work_folder_is_named_by_what_decides_the_result(config, changes, sa
 
 def test_an_engine_goes_on_with_the_work_of_another(config, monkeypatch, tmp_path):
     monkeypatch.chdir(str(tmp_path))
-    names = {"input_file": (os.path.relpath(config.input_file[0]),), "vocab_file": os.path.relpath(config.vocab_file)}
+    names = {"input_file": (os.path.relpath(config.input_file[0]),),
+             "vocab_file": os.path.relpath(config.vocab_file)}
     here = with_flags(config, **names)
     there = with_flags(here, runner="PortableRunner", job_endpoint="x:1", parallelism=2)
     one, other = plan_build(here), plan_build(there)
     assert one.job.work_dir == other.job.work_dir
-    assert one.job.tokenizer.vocab_file == here.vocab_file and other.job.tokenizer.vocab_file == config.vocab_file
-    assert {os.path.isabs(entry.path) for entry in one.ranges} == {False} and {os.path.isabs(entry.path) for entry in other.ranges} == {True}
+    assert (one.job.tokenizer.vocab_file == here.vocab_file
+            and other.job.tokenizer.vocab_file == config.vocab_file)
+    assert ({os.path.isabs(entry.path) for entry in one.ranges} == {False}
+            and {os.path.isabs(entry.path) for entry in other.ranges} == {True})
 
 
 def test_another_vocabulary_another_work_folder(config, tmp_path):
@@ -128,7 +140,8 @@ def test_another_vocabulary_another_work_folder(config, tmp_path):
 
 
 def test_albert_zh_labels_need_twins(config):
-    with pytest.raises(UserError, match="--masked_lm_labels albert_zh: .* has no ## entries for Han characters"):
+    with pytest.raises(UserError,
+                       match="--masked_lm_labels albert_zh: .* has no ## entries for Han characters"):
         plan_build(with_flags(config, masked_lm_labels="albert_zh"))
 
 
@@ -157,25 +170,29 @@ def test_a_mistake_of_the_user_leaves_nothing_but_what_was_there(config, error, 
     with pytest.raises(error):
         with work_folder(plan):
             raise error("x")
-    found = {path for path in ("", "mine", ".work", ".work/0123") if os.path.exists(os.path.join(config.output_dir, path))}
+    found = {path for path in ("", "mine", ".work", ".work/0123")
+             if os.path.exists(os.path.join(config.output_dir, path))}
     if error == UserError:
-        assert found == {"": set(), "mine": {"", "mine"}, ".work/0123": {"", ".work", ".work/0123"}}["".join(before)]
+        assert found == {"": set(), "mine": {"", "mine"},
+                         ".work/0123": {"", ".work", ".work/0123"}}["".join(before)]
     assert os.path.isdir(plan.job.work_dir) == (error != UserError)
 
 
 def test_drop_other_builds(config):
     plan = plan_build(config)
     parent = os.path.join(config.output_dir, ".work")
-    for path in ("0123456789abcdef/chunks/000000.json", "0123456789abcdef/runs/000000-0000.run", "fedcba9876543210/workers.log",
-                 "fedcba9876543210/shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "notes", "lost+found/x", ".DS_Store",
+    for path in ("0123456789abcdef/chunks/000000.json", "0123456789abcdef/runs/000000-0000.run",
+                 "fedcba9876543210/workers.log",
+                 "fedcba9876543210/shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "notes",
+                 "lost+found/x", ".DS_Store",
                  "0123456789abcdee/notes", "0123456789abcdef.bak/chunks/000000.json"):
         write_text(os.path.join(parent, path), "x")
     os.symlink(os.path.join(parent, "lost+found"), os.path.join(parent, "0000000000000000"))
     with work_folder(plan):
         drop_other_builds(plan)
         assert sorted(os.listdir(parent)) == sorted([
-            "lock", os.path.basename(plan.job.work_dir), "notes", "lost+found", ".DS_Store", "0123456789abcdee", "0123456789abcdef.bak",
-            "0000000000000000"])
+            "lock", os.path.basename(plan.job.work_dir), "notes", "lost+found", ".DS_Store",
+            "0123456789abcdee", "0123456789abcdef.bak", "0000000000000000"])
         assert os.listdir(os.path.join(parent, "lost+found")) == ["x"]
         assert os.listdir(os.path.join(parent, "0123456789abcdee")) == ["notes"]
         assert os.path.exists(os.path.join(parent, "0123456789abcdef.bak", "chunks", "000000.json"))
@@ -191,7 +208,8 @@ def test_a_link_in_the_place_of_a_folder_is_refused_and_left(config, tmp_path, n
     with pytest.raises(UserError) as error:
         with work_folder(plan):
             raise AssertionError("through a link")
-    assert str(error.value) == "--output_dir: %s is a link; a build removes files in its own folder only: remove the link" % path
+    assert (str(error.value) == "--output_dir: %s is a link; a build removes files in its own folder only: "
+            "remove the link" % path)
     assert os.listdir(str(tmp_path / "elsewhere")) == ["x"] and os.path.islink(path)
 
 
@@ -217,12 +235,14 @@ def test_a_copy_of_hard_links_has_a_log_of_its_own(config, tmp_path):
     with work_folder(plan):
         with open(plan.log_path, "a") as log:
             log.write("after\n")
-    assert (tmp_path / "original.log").read_text() == "before\n" and open(plan.log_path).read() == "before\nafter\n"
+    assert ((tmp_path / "original.log").read_text() == "before\n"
+            and open(plan.log_path).read() == "before\nafter\n")
 
 
 def test_the_work_folder_does_not_depend_on_where_the_output_goes(config, tmp_path):
     other = with_flags(config, output_dir=str(tmp_path / "moved" / "there"))
-    assert os.path.basename(plan_build(config).job.work_dir) == os.path.basename(plan_build(other).job.work_dir)
+    assert os.path.basename(plan_build(config).job.work_dir) == os.path.basename(
+        plan_build(other).job.work_dir)
 
 
 def test_output_folder_that_is_a_file(config, vocab_file):

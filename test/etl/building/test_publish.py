@@ -57,7 +57,8 @@ def test_truncated_shard(folder):
     assert failure(folder) == first_shard(folder) + ": has %d bytes, the manifest says %d" % (size - 1, size)
 
 
-@pytest.mark.parametrize("name", ["tf_examples-00002-of-00003.tfrecord", "eval/tf_examples-00001-of-00002.tfrecord"])
+@pytest.mark.parametrize("name", ["tf_examples-00002-of-00003.tfrecord",
+                                  "eval/tf_examples-00001-of-00002.tfrecord"])
 def test_shard_of_another_build(folder, name):
     shutil.copy(first_shard(folder), os.path.join(folder, name))
     assert failure(folder) == os.path.join(folder, name) + ": not in the manifest"
@@ -69,7 +70,8 @@ def test_damaged_record(folder):
         byte = stream.read(1)[0]
         stream.seek(40)
         stream.write(bytes([byte ^ 1]))
-    assert failure(folder) == first_shard(folder) + ": record 0 does not match its checksum: the file is damaged"
+    assert (failure(folder)
+            == first_shard(folder) + ": record 0 does not match its checksum: the file is damaged")
 
 
 def test_record_of_another_shape(folder):
@@ -101,7 +103,8 @@ def test_number_of_records(folder):
 def test_another_vocabulary(folder):
     with open(os.path.join(folder, "vocab.txt"), "a") as stream:
         stream.write("x\n")
-    assert failure(folder) == os.path.join(folder, "vocab.txt") + ": not the vocabulary that the manifest names"
+    assert failure(folder) == os.path.join(folder,
+                                           "vocab.txt") + ": not the vocabulary that the manifest names"
 
 
 def test_size_of_the_vocabulary(folder):

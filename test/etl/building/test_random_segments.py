@@ -10,7 +10,8 @@ from etl.samples.instances import part_of
 from etl.text.documents import Document
 from etl.text.words import load_segmenter
 
-TEXTS = [["我爱北京天安门。", "今天天气很好。"], ["他去图书馆看书。"], ["我们明天去爬山。", "中华人民共和国成立了。"], ["他去图书馆看书。"]]
+TEXTS = [["我爱北京天安门。", "今天天气很好。"], ["他去图书馆看书。"],
+         ["我们明天去爬山。", "中华人民共和国成立了。"], ["他去图书馆看书。"]]
 
 
 def write_corpus(folder, texts=TEXTS):
@@ -59,17 +60,19 @@ def test_ranges_do_not_change_the_pool(tmp_path, monkeypatch, range_bytes):
 
 def test_long_documents_are_cut(tmp_path, monkeypatch):
     monkeypatch.setattr(random_segments, "POOL_SENTENCES", 1)
-    assert sorted(build_pool(tmp_path, write_corpus(tmp_path))) == sorted([TEXTS[0][:1], TEXTS[1], TEXTS[2][:1]])
+    assert sorted(build_pool(tmp_path, write_corpus(tmp_path))) == sorted(
+        [TEXTS[0][:1], TEXTS[1], TEXTS[2][:1]])
 
 
 def test_a_segment_begins_with_a_sentence_and_is_another_document(pool, tokenizer):
     found = {drawn(pool, tokenizer, seed, not_from=TEXTS[1]) for seed in range(100)}
-    assert found == {"我爱北京天安门。今天天气很好。", "今天天气很好。", "我们明天去爬山。中华人民共和国成立了。", "中华人民共和国成立了。"}
+    assert found == {"我爱北京天安门。今天天气很好。", "今天天气很好。",
+                     "我们明天去爬山。中华人民共和国成立了。", "中华人民共和国成立了。"}
 
 
 @pytest.mark.parametrize("limit, segments", [
-    (15, {"我爱北京天安门。今天天气很好。", "今天天气很好。"}), (14, {"我爱北京天安门。", "今天天气很好。"}), (7, {"我爱北京天安门", "今天天气很好。"}),
-    (6, {"我爱北京", "今天天气很好"})])
+    (15, {"我爱北京天安门。今天天气很好。", "今天天气很好。"}), (14, {"我爱北京天安门。", "今天天气很好。"}),
+    (7, {"我爱北京天安门", "今天天气很好。"}), (6, {"我爱北京", "今天天气很好"})])
 def test_a_segment_ends_with_a_sentence_or_a_word(tmp_path, tokenizer, limit, segments):
     build_pool(tmp_path, write_corpus(tmp_path, TEXTS[:1]))
     pool = load_pool(tmp_path, tokenizer)
@@ -112,7 +115,8 @@ def test_documents_without_tokens_are_not_drawn(tmp_path, tokenizer):
 
 
 def test_same_draw_same_segment(pool, tokenizer):
-    assert [drawn(pool, tokenizer, seed) for seed in range(9)] == [drawn(pool, tokenizer, seed) for seed in range(9)]
+    assert [drawn(pool, tokenizer, seed) for seed in range(9)] == [drawn(pool, tokenizer, seed)
+                                                                   for seed in range(9)]
 
 
 def test_candidates_are_collected_once(tmp_path):

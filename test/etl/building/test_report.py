@@ -19,8 +19,9 @@ def test_it_needs_nothing_else(html):
 
 
 @pytest.mark.parametrize("text", [
-    "Lengths of samples", "second segment", "swapped", "tokens to predict", "Where predicted tokens stand", "[MASK]",
-    "too short: dropped", "unusable: dropped", "Lengths of words", "Most frequent words", "What the vocabulary lacks", "北京", "dupe_factor"])
+    "Lengths of samples", "second segment", "swapped", "tokens to predict", "Where predicted tokens stand",
+    "[MASK]", "too short: dropped", "unusable: dropped", "Lengths of words", "Most frequent words",
+    "What the vocabulary lacks", "北京", "dupe_factor"])
 def test_every_distribution_is_there(html, text):
     assert text in html
 
@@ -38,19 +39,23 @@ def test_samples_show_their_masks(html):
 
 
 def test_a_build_of_one_segment(tmp_path, corpus, vocab_file, build_flags):
-    flags = ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", str(tmp_path), "--sentence_objective", "none"]
+    flags = ["--input_file", corpus, "--vocab_file", vocab_file, "--output_dir", str(tmp_path),
+             "--sentence_objective", "none"]
     assert build_pretrain.main(flags + build_flags) == 0
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "one segment" in html and "second segment" not in html
 
 
 def test_most_documents_are_held_out_and_too_short(tmp_path, vocab_file, build_flags):
-    (tmp_path / "text.txt").write_text("".join("我爱北京。\n天安门%s\n\n" % ("好" * number) for number in range(6)) + "".join(
-        "%s\n\n" % chr(0x4E00 + number) for number in range(40)), encoding="utf-8")
-    flags = ["--input_file", str(tmp_path / "text.txt"), "--vocab_file", vocab_file, "--output_dir", str(tmp_path / "out")]
+    (tmp_path / "text.txt").write_text(
+        "".join("我爱北京。\n天安门%s\n\n" % ("好" * number) for number in range(6)) + "".join(
+            "%s\n\n" % chr(0x4E00 + number) for number in range(40)), encoding="utf-8")
+    flags = ["--input_file", str(tmp_path / "text.txt"), "--vocab_file", vocab_file, "--output_dir",
+             str(tmp_path / "out")]
     assert build_pretrain.main(flags + build_flags + ["--eval_fraction", "0.5", "--random_seed", "1"]) == 0
     count = manifest.read(str(tmp_path / "out")).counters
-    bars = re.findall(r'title="([^"]*)".*?class="num">([^<]*)<', (tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
+    bars = re.findall(r'title="([^"]*)".*?class="num">([^<]*)<',
+                      (tmp_path / "out" / "report.html").read_text(encoding="utf-8"))
     assert count["documents_too_short"] + count["eval_documents"] > count["documents"]
     assert {("training", str(count["train_documents"])), ("held out", str(count["eval_documents"])),
             ("of both, too short: dropped", "40")} <= set(bars)

@@ -19,7 +19,8 @@ NUM_SHARDS = {"train": 3, "eval": 1}
 
 def make_samples(count, seed=0, documents=1 << 20):
     rng = random.Random(seed)
-    return [Sample("eval" if rng.random() < 0.2 else "train", sample_key((rng.randrange(documents),), number % 3, number),
+    return [Sample("eval" if rng.random() < 0.2 else "train",
+                   sample_key((rng.randrange(documents),), number % 3, number),
                    b"%d" % number * rng.randrange(9)) for number in range(count)]
 
 
@@ -49,7 +50,8 @@ def records_of(path):
 
 
 def sorted_in_memory(samples, part, shard):
-    chosen = [sample for sample in samples if sample.part == part and shard_of(sample.key, NUM_SHARDS[part]) == shard]
+    chosen = [sample for sample in samples
+              if sample.part == part and shard_of(sample.key, NUM_SHARDS[part]) == shard]
     return [sample.record for sample in sorted(chosen, key=lambda sample: sample.key)]
 
 
@@ -61,7 +63,8 @@ def test_sample_key():
 
 
 @pytest.mark.parametrize("first, num_shards, shard", [
-    (b"\x00", 4, 0), (b"\x3f", 4, 0), (b"\x40", 4, 1), (b"\xff", 4, 3), (b"\xff", 1, 0), (b"\x55", 3, 0), (b"\x56", 3, 1)])
+    (b"\x00", 4, 0), (b"\x3f", 4, 0), (b"\x40", 4, 1), (b"\xff", 4, 3), (b"\xff", 1, 0), (b"\x55", 3, 0),
+    (b"\x56", 3, 1)])
 def test_shard_of(first, num_shards, shard):
     assert shard_of(first + b"\x00" * 27, num_shards) == shard
 
@@ -82,12 +85,14 @@ def test_runs_hold_every_sample_sorted(tmp_path, monkeypatch):
     extents = list(write_runs(samples, str(tmp_path), 7, NUM_SHARDS))
     assert sum(extent.records for extent in extents) == 50
     runs = sorted({path_of(extent, tmp_path) for extent in extents})
-    assert len(runs) > 2 and sorted(os.listdir(str(tmp_path / "runs"))) == [os.path.basename(run) for run in runs]
+    assert len(runs) > 2 and sorted(os.listdir(str(tmp_path / "runs"))) == [
+        os.path.basename(run) for run in runs]
     assert os.path.basename(runs[1]) == "000007-0001.run"
     require_runs(str(tmp_path), extents)
     for run in runs:
         within = [extent for extent in extents if path_of(extent, tmp_path) == run]
-        assert [extent.offset for extent in within] == [sum(extent.bytes for extent in within[:n]) for n in range(len(within))]
+        assert [extent.offset for extent in within] == [sum(extent.bytes for extent in within[:n])
+                                                        for n in range(len(within))]
         assert os.path.getsize(run) == sum(extent.bytes for extent in within)
 
 
@@ -105,7 +110,8 @@ def test_merging_is_sorting_everything(tmp_path_factory, count, pieces, fan_in, 
     for part, num_shards in NUM_SHARDS.items():
         for index in range(num_shards):
             path = str(folder / part / ("%d.tfrecord" % index))
-            merged = merge_shard(pieces_of(extents_of(extents, part, index), folder), path, keep_duplicates=True, fan_in=fan_in)
+            merged = merge_shard(pieces_of(extents_of(extents, part, index), folder), path,
+                                 keep_duplicates=True, fan_in=fan_in)
             expected = sorted_in_memory(samples, part, index)
             assert records_of(path) == expected
             data = b"".join(map(frame, expected))
@@ -154,7 +160,8 @@ def test_full_disk_while_merging_to_runs_leaves_nothing(tmp_path, monkeypatch):
     assert os.listdir(str(tmp_path / "out")) == []
 
 
-@pytest.mark.parametrize("begin, end", [(0, 120), (0, 40), (80, 120), (119, 120), (32, 40), (112, 120), (41, 47), (28, 32), (108, 112)])
+@pytest.mark.parametrize("begin, end", [(0, 120), (0, 40), (80, 120), (119, 120), (32, 40), (112, 120),
+                                        (41, 47), (28, 32), (108, 112)])
 def test_run_whose_part_was_given_back_meanwhile(tmp_path, begin, end):
     """Whatever of it reads as zeros: all, records, the last one's bytes, a length."""
     extent, = runs_of([Sample("eval", sample_key((n,), 0, n), b"12345678") for n in range(3)], tmp_path, 1)
@@ -162,7 +169,8 @@ def test_run_whose_part_was_given_back_meanwhile(tmp_path, begin, end):
     with open(path_of(extent, tmp_path), "r+b") as stream:
         stream.seek(begin)
         stream.write(b"\0" * (end - begin))
-    with pytest.raises(OSError, match="runs/000000-0000.run: not what was written: truncated, damaged, or freed"):
+    with pytest.raises(OSError,
+                       match="runs/000000-0000.run: not what was written: truncated, damaged, or freed"):
         merge_shard(pieces_of([extent], tmp_path), str(tmp_path / "x"), keep_duplicates=True)
     assert os.listdir(str(tmp_path)) == ["runs"]
 
@@ -189,8 +197,8 @@ def test_write_shard_leaves_a_marker_and_is_not_done_twice(tmp_path):
     assert records_of(path) == sorted_in_memory(samples, "train", 1)
     marker = read_json(path + ".json")
     assert marker == read_shard_marker(work, "train", 1, 3)
-    assert marker == {"records": len(records_of(path)), "bytes": os.path.getsize(path), "sha256": sha256_of_file(path), "dropped": 0,
-                      "linked_bytes": 0}
+    assert marker == {"records": len(records_of(path)), "bytes": os.path.getsize(path),
+                      "sha256": sha256_of_file(path), "dropped": 0, "linked_bytes": 0}
     write_extents(work, NUM_SHARDS, [Extent("train", 1, 99, 0, 0, 1, 1, 0)])
     write_shard(work, NUM_SHARDS, True, ("train", 1))
     assert read_json(path + ".json") == marker
@@ -213,7 +221,8 @@ def test_runs_that_have_a_second_name_are_not_given_back(tmp_path):
     for number in range(3):
         write_shard(copy, NUM_SHARDS, True, ("train", number))
     assert (open(run, "rb").read(), os.stat(run).st_blocks) == before
-    assert sum(read_shard_marker(copy, "train", number, 3)["linked_bytes"] for number in range(3)) == 20 * 9032
+    assert sum(
+        read_shard_marker(copy, "train", number, 3)["linked_bytes"] for number in range(3)) == 20 * 9032
     shutil.rmtree(copy)
     for number in range(3):
         write_shard(work, NUM_SHARDS, True, ("train", number))
@@ -256,16 +265,19 @@ def test_a_run_that_is_no_file(tmp_path, change):
     write_extents(work, NUM_SHARDS, runs_of(make_samples(40), work, 1))
     run, victim = run_path(work, 0, 0), tmp_path / "victim"
     os.rename(run, str(victim))
-    {"link": lambda: os.symlink(str(victim), run), "fifo": lambda: os.mkfifo(run), "folder": lambda: os.mkdir(run)}[change]()
+    {"link": lambda: os.symlink(str(victim), run), "fifo": lambda: os.mkfifo(run),
+     "folder": lambda: os.mkdir(run)}[change]()
     before = victim.read_bytes()
     for attempt in (lambda: write_shard(work, NUM_SHARDS, True, ("train", 0)), lambda: free_range(run, 0, 9)):
-        with pytest.raises(OSError, match="000000-0000.run: must be a regular file, not a link|Is a directory"):
+        with pytest.raises(OSError,
+                           match="000000-0000.run: must be a regular file, not a link|Is a directory"):
             attempt()
     assert victim.read_bytes() == before
 
 
 @pytest.mark.parametrize("offset, bytes_, message", [
-    (1, 40, "run 0: must start at byte 0, got offset 1"), (0, 39, "39 bytes of .*000000-0000.run, which has 40 bytes"),
+    (1, 40, "run 0: must start at byte 0, got offset 1"),
+    (0, 39, "39 bytes of .*000000-0000.run, which has 40 bytes"),
     (0, 1 << 40, "1099511627776 bytes of .*000000-0000.run, which has 40 bytes")])
 def test_extents_that_are_not_the_runs(tmp_path, offset, bytes_, message):
     extent, = runs_of([Sample("eval", sample_key((1,), 0, 1), b"12345678")], tmp_path, 1)

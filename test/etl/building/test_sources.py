@@ -16,9 +16,11 @@ from etl.common.files import not_utf8
 from etl.text.documents import Document
 
 TEXT = TextFormat()
-PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff", "\u200b", "\u2028", "\x85",
-                                              "\x1c", "a", "你好。", "再见！", "b c", "\0")] + [b"\xff", b"\xe3\x80", b"\x85"]
-JSON_PIECES = [b'{"text": "\xe4\xbd\xa0\xe5\xa5\xbd\xe3\x80\x82ab"}\n', b'{"text": ""}\n', b'{"text": 3}\n', b'{"body": "a"}\r\n', b"[]\n",
+PIECES = [piece.encode("utf-8") for piece in ("\n", "\n", "\n\n", "\r\n", "\r", "　", " ", "\t", "\ufeff",
+                                              "\u200b", "\u2028", "\x85", "\x1c", "a", "你好。", "再见！",
+                                              "b c", "\0")] + [b"\xff", b"\xe3\x80", b"\x85"]
+JSON_PIECES = [b'{"text": "\xe4\xbd\xa0\xe5\xa5\xbd\xe3\x80\x82ab"}\n', b'{"text": ""}\n', b'{"text": 3}\n',
+               b'{"body": "a"}\r\n', b"[]\n",
                b"{\n", b"\n", b" \r\n", b"\xef\xbb\xbf", b"\xff\n", b'{"text": "x"}', "　\n".encode("utf-8")]
 
 
@@ -41,7 +43,8 @@ def lines_of(content):
 
 
 def all_documents(content, max_line=1 << 20, max_document=1 << 24):
-    """What a reader that has the whole file in memory gives: (offset, sentences) or (offset, reason of a bad record)."""
+    """What a reader that has the whole file in memory gives: (offset, sentences) or (offset, reason of a
+    bad record)."""
     found, lines = [], []
     for offset, line in lines_of(content) + [(len(content), b"")]:
         if len(line.rstrip(b"\n")) > max_line or not is_blank_text(line.decode("utf-8", "replace")):
@@ -153,7 +156,8 @@ def test_text(tmp_path, content, documents):
 
 @pytest.mark.parametrize("line, reason", [
     (b"\xff", "not UTF-8: invalid start byte at byte 0xff"),
-    (b'{"body": "a", "x": ' + b"[" * 65 + b"]" * 65 + b"}", "not JSON: lists and objects are nested more than 64 deep"),
+    (b'{"body": "a", "x": ' + b"[" * 65 + b"]" * 65 + b"}",
+     "not JSON: lists and objects are nested more than 64 deep"),
     (b"{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     (b"[1]", "no JSON object with a text in field 'body'"),
     (b'{"text": "a"}', "no JSON object with a text in field 'body'"),
@@ -166,7 +170,8 @@ def test_bad_json_lines(tmp_path, line, reason):
         Document(("a",), 0, 0), BadRecord(path, 14, reason)]
 
 
-@pytest.mark.parametrize("line", [b"[" * 100000, b'{"body": "\\ud800"}'], ids=["deep", "half of a surrogate pair"])
+@pytest.mark.parametrize("line", [b"[" * 100000, b'{"body": "\\ud800"}'],
+                         ids=["deep", "half of a surrogate pair"])
 def test_json_that_python_reads_and_nobody_can_use(tmp_path, line):
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(line + b"\n")
@@ -199,7 +204,8 @@ def test_compressed_file_is_one_range(tmp_path, suffix, compress):
 def broken_files():
     content = gzip.compress(b"hello\n" * 1000)
     damaged = content[:20] + bytes(255 - byte for byte in content[20:30]) + content[30:]
-    return [("cut.gz", content[:-9]), ("damaged.gz", damaged), ("plain.gz", b"hello\n"), ("cut.bz2", bz2.compress(b"hello\n")[:-9]),
+    return [("cut.gz", content[:-9]), ("damaged.gz", damaged), ("plain.gz", b"hello\n"),
+            ("cut.bz2", bz2.compress(b"hello\n")[:-9]),
             ("plain.bz2", b"hello\n"), ("empty.gz", b""), ("empty.bz2", b"")]
 
 
@@ -233,7 +239,8 @@ def test_a_file_that_changes_while_it_is_read(tmp_path, change, compress):
     documents = read_documents(plan_ranges([path])[0])
     assert isinstance(next(documents), Document)
     CHANGES[change](path)
-    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or truncated)" % path):
+    with pytest.raises(UserError, match="^%s: (has changed while|was removed while|damaged or truncated)"
+                       % path):
         list(documents)
 
 
@@ -246,9 +253,8 @@ def test_a_file_that_has_changed_since_it_was_planned(tmp_path, change):
     with pytest.raises(UserError) as error:
         list(read_documents(file_range))
     sizes = len(CONTENT), os.path.getsize(path)
-    assert str(error.value) == ("%s: has changed while being read: it had %d bytes and has %d now; run the command again "
-                                "when it is complete"
-                                % ((path,) + sizes))
+    assert str(error.value) == ("%s: has changed while being read: it had %d bytes and has %d now; run the "
+                                "command again when it is complete" % ((path,) + sizes))
 
 
 def test_no_document_where_one_should_be(tmp_path):
@@ -264,8 +270,8 @@ def test_plan_ranges(tmp_path):
     for name, size in sizes.items():
         (tmp_path / name).write_bytes(b"x" * size)
     a, b, c = (str(tmp_path / name) for name in "abc")
-    assert plan_ranges([a, b, c], 4) == [FileRange(0, a, 0, 4, 10), FileRange(0, a, 4, 8, 10), FileRange(0, a, 8, 10, 10),
-                                          FileRange(2, c, 0, 4, 4)]
+    assert plan_ranges([a, b, c], 4) == [FileRange(0, a, 0, 4, 10), FileRange(0, a, 4, 8, 10),
+                                         FileRange(0, a, 8, 10, 10), FileRange(2, c, 0, 4, 4)]
     assert plan_ranges([a, c]) == [FileRange(0, a, 0, 10, 10), FileRange(1, c, 0, 4, 4)]
 
 
@@ -283,7 +289,8 @@ def test_line_number(tmp_path, offset, number):
 
 
 @pytest.mark.parametrize("content, begins", [
-    (b'{"text": "a"}\n', True), (b'{"text": "\xe4\xbd\xa0"}', True), (b"", False), ("你好。\n".encode("utf-8"), False), (b"[1]\n", False),
+    (b'{"text": "a"}\n', True), (b'{"text": "\xe4\xbd\xa0"}', True), (b"", False),
+    ("你好。\n".encode("utf-8"), False), (b"[1]\n", False),
     (b"{a}\n", False), (b"{\xff}\n", False), (b'{"a":' * 100000, False), (b'\n{"text": "a"}\n', False)])
 def test_begins_with_json(tmp_path, content, begins):
     (tmp_path / "x.gz").write_bytes(gzip.compress(content))
@@ -298,7 +305,8 @@ def test_read_documents_at(tmp_path):
     (tmp_path / "x.jsonl").write_bytes(b'{"t": "a. b!c"}\n{"t": "d"}\n')
     path = str(tmp_path / "x.jsonl")
     found = list(read_documents(FileRange(2, path, 0, 99), TextFormat("jsonl", "t")))
-    assert list(read_documents_at(path, 2, [document.offset for document in found], TextFormat("jsonl", "t"))) == found
+    assert list(read_documents_at(path, 2, [document.offset for document in found],
+                                  TextFormat("jsonl", "t"))) == found
 
 
 def test_a_file_is_opened_once_for_many_documents(tmp_path, monkeypatch):
@@ -315,4 +323,5 @@ def test_a_document_of_json_may_be_longer_than_a_line_of_text(tmp_path):
     for name, content in (("x.txt", b"%s\n"), ("x.jsonl", b'{"text": "%s"}\n')):
         (tmp_path / name).write_bytes(content % (b"a" * (2 << 20)))
     assert read_in_ranges(str(tmp_path / "x.txt"), None) == [(0, "line longer than 1048576 bytes")]
-    assert read_in_ranges(str(tmp_path / "x.jsonl"), 1 << 20, TextFormat("jsonl")) == [(0, ("a" * (2 << 20),))]
+    assert read_in_ranges(str(tmp_path / "x.jsonl"), 1 << 20,
+                          TextFormat("jsonl")) == [(0, ("a" * (2 << 20),))]

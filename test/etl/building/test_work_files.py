@@ -5,15 +5,19 @@ import pytest
 from etl.building.work_files import read_own, read_own_list, remove_work, require_own, work_folders
 from etl.common.files import temporary_path, write_json, write_text
 
-OURS = ("chunks/000000.json", "chunks/1234567.json", "histograms/000000.json", "dead_letters/000000.jsonl", "candidates/000000.json",
-        "runs/000000-0000.run", "shards/tf_examples-00000-of-00001.tfrecord", "shards/tf_examples-00000-of-00001.tfrecord.json",
-        "shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "workers.log", "random_documents-train.json")
-OTHERS = ("notes.txt", "chunks/000000.json~", "chunks/.nfs0001", "runs/000000-0000.run.tmp-1", "shards/eval/x.tfrecord", "more/x",
-          "shards/eval/more/tf_examples-00000-of-00001.tfrecord", "random_documents-test.json", "runs/chunks/000000.json")
+OURS = ("chunks/000000.json", "chunks/1234567.json", "histograms/000000.json", "dead_letters/000000.jsonl",
+        "candidates/000000.json", "runs/000000-0000.run", "shards/tf_examples-00000-of-00001.tfrecord",
+        "shards/tf_examples-00000-of-00001.tfrecord.json",
+        "shards/eval/tf_examples-00000-of-00001.tfrecord.extents", "workers.log",
+        "random_documents-train.json")
+OTHERS = ("notes.txt", "chunks/000000.json~", "chunks/.nfs0001", "runs/000000-0000.run.tmp-1",
+          "shards/eval/x.tfrecord", "more/x", "shards/eval/more/tf_examples-00000-of-00001.tfrecord",
+          "random_documents-test.json", "runs/chunks/000000.json")
 
 
 def files_below(folder):
-    return sorted(os.path.relpath(os.path.join(parent, name), folder) for parent, _, names in os.walk(folder) for name in names)
+    return sorted(os.path.relpath(os.path.join(parent, name), folder) for parent, _, names in os.walk(folder)
+                  for name in names)
 
 
 def write_all(folder, names):
@@ -73,7 +77,8 @@ def test_a_fifo_is_refused(tmp_path):
 
 
 def test_work_folders(tmp_path):
-    for name in ("0123456789abcdef", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef.bak", "lost+found"):
+    for name in ("0123456789abcdef", "0123456789abcde", "0123456789ABCDEF", "0123456789abcdef.bak",
+                 "lost+found"):
         (tmp_path / name).mkdir()
     (tmp_path / "0000000000000000").touch()
     os.symlink(str(tmp_path / "lost+found"), str(tmp_path / "1111111111111111"))
@@ -86,13 +91,14 @@ def test_read_own(tmp_path):
     assert read_own(path, {"a": [(int, str)]}) == {"a": ((1, "b"),)}
     with pytest.raises(OSError) as error:
         read_own(path, {"a": [(str, str)]})
-    assert str(error.value) == (path + ": a[0][0] must be a string, got 1: damaged, or not written by a build; remove it, and the same "
-                                "command creates it again")
+    assert str(error.value) == (path + ": a[0][0] must be a string, got 1: damaged, or not written by a "
+                                "build; remove it, and the same command creates it again")
 
 
 def test_read_own_list(tmp_path):
     path = str(tmp_path / "x.json")
     write_json(path, [["a", 1], ["b", 2]])
     assert read_own_list(path, [(str, int)]) == (("a", 1), ("b", 2))
-    with pytest.raises(OSError, match=r"x.json: \[0\]\[0\] must be an integer of at least 0, got 'a': damaged"):
+    with pytest.raises(OSError,
+                       match=r"x.json: \[0\]\[0\] must be an integer of at least 0, got 'a': damaged"):
         read_own_list(path, [(int, int)])

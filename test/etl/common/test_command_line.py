@@ -53,8 +53,8 @@ def test_defaults_are_the_dataclass():
 
 
 def test_every_kind_of_flag():
-    assert parsed("--input_file", "a", "b", "--input_file=c", "--ids", "3", "--limit", "7", "--rate", "1e-3", "--title", "你好",
-                  "--width", "80", "--verbose", "true", "--order", "down") == ShowConfig(
+    assert parsed("--input_file", "a", "b", "--input_file=c", "--ids", "3", "--limit", "7", "--rate", "1e-3",
+                  "--title", "你好", "--width", "80", "--verbose", "true", "--order", "down") == ShowConfig(
                       ("a", "b", "c"), (3,), 7, 0.001, "你好", 80, True, "down")
 
 
@@ -68,7 +68,8 @@ def test_boolean(argv, value):
 @pytest.mark.parametrize("argv, message", [
     (["--limits", "3"], "unrecognized arguments: --limits 3, did you mean --limit?"),
     (["--lim", "3"], "unrecognized arguments: --lim 3, did you mean --limit?"),
-    (["--input-file=a", "--tilte", "b"], "unrecognized arguments: --input-file=a --tilte b, did you mean --input_file or --title?"),
+    (["--input-file=a", "--tilte", "b"],
+     "unrecognized arguments: --input-file=a --tilte b, did you mean --input_file or --title?"),
     (["--colour", "red"], "unrecognized arguments: --colour red"),
     (["--limit", "3.5"], "argument --limit: wants an integer, got '3.5'"),
     (["--ids", "1", "x"], "argument --ids: wants an integer, got 'x'"),
@@ -81,7 +82,8 @@ def test_boolean(argv, value):
     (["--input_file", "a", ""], "--input_file is empty"),
     (["--title", "a\0b"], "--title holds a NUL character, which no name can have: 'a\\x00b'"),
     (["--input_file", "a", "\0"], "--input_file holds a NUL character, which no name can have: '\\x00'"),
-    (["--input_file", "语\ud800"], "--input_file holds half a surrogate pair, which is no character: '\\u8bed\\ud800'"),
+    (["--input_file", "语\ud800"],
+     "--input_file holds half a surrogate pair, which is no character: '\\u8bed\\ud800'"),
     (["--title", "\udd00"], "--title holds half a surrogate pair, which is no character: '\\udd00'"),
     (["--verbose", "maybe"], "argument --verbose: wants true or false, got 'maybe'"),
     (["--order", "left"], "argument --order: invalid choice: 'left' (choose from 'up', 'down')"),
@@ -164,7 +166,8 @@ def test_our_own_mistakes_are_not_hidden():
 
 def test_describe_can_be_pasted_back():
     config = ShowConfig(("my file", "b"), (1, 2), 7, 0.25, "你 好", None, True)
-    words = "--input_file 'my file' b --ids 1 2 --limit 7 --rate 0.25 --title '你 好' --verbose true --order up"
+    words = ("--input_file 'my file' b --ids 1 2 --limit 7 --rate 0.25 --title '你 好' --verbose true "
+             "--order up")
     assert describe(config) == words
     import shlex
     assert parsed(*shlex.split(words)) == config
@@ -175,8 +178,8 @@ def test_a_folder_that_the_c_locale_hides(monkeypatch, capsys):
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 0
     monkeypatch.setattr(sys, "path", ["/a", "/\udce6\udc96\udcb0"])
     assert run("etl.show", "Shows.", ShowConfig, lambda config: None, []) == 1
-    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot handle "
-                                       "it: set LC_ALL=C.UTF-8\n")
+    assert capsys.readouterr().err == ("etl.show: error: LC_ALL: /新 is not ASCII, and in the C locale "
+                                       "Python 3.7 and TensorFlow cannot handle it: set LC_ALL=C.UTF-8\n")
 
 
 @dataclass(frozen=True)

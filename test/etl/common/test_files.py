@@ -32,7 +32,8 @@ def test_atomic_write_makes_folders_and_leaves_one_file(tmp_path):
     assert (tmp_path / "x" / "y.bin").read_bytes() == b"abc"
 
 
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("x")])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(),
+                                   ValueError("x")])
 def test_failed_write_keeps_what_was_there(tmp_path, error):
     path = tmp_path / "y.bin"
     path.write_bytes(b"old")
@@ -62,8 +63,9 @@ def test_temporary_names_are_new_short_and_known(path):
 
 
 @pytest.mark.parametrize("name", [
-    "notes.tmp", "notes.tmp-12", "checkpoint.tmp0123", "x.chinese-albert-tmp-", "x.chinese-albert-tmp-%032X" % (10 << 100),
-    "x.chinese-albert-tmp-%032x.txt" % 0, "x.chinese-albert-tmp-%031x" % 0, "x.chinese-albert-tmp-%032x\n" % 0])
+    "notes.tmp", "notes.tmp-12", "checkpoint.tmp0123", "x.chinese-albert-tmp-",
+    "x.chinese-albert-tmp-%032X" % (10 << 100), "x.chinese-albert-tmp-%032x.txt" % 0,
+    "x.chinese-albert-tmp-%031x" % 0, "x.chinese-albert-tmp-%032x\n" % 0])
 def test_names_of_others_are_not_temporary(name):
     assert not is_temporary(name)
 
@@ -124,7 +126,8 @@ def test_names_that_are_not_utf8_come_back(tmp_path):
 
 def test_deeply_nested_json(tmp_path):
     (tmp_path / "x.json").write_text("[" * 100000)
-    with pytest.raises(UserError, match="x.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"):
+    with pytest.raises(UserError,
+                       match="x.json: not JSON in UTF-8: lists and objects are nested more than 64 deep"):
         read_json(str(tmp_path / "x.json"))
 
 
@@ -205,8 +208,8 @@ def test_places_that_can_be_made(folder):
     (["su*"], "--input_file: su* matches no file"),
     ([], "--input_file: names no file"),
     ([","], "--input_file: names no file"),
-    (["gs://bucket/*"], "--input_file: gs://bucket/*: only paths of a local or shared file system are read; mount or copy it"),
-])
+    (["gs://bucket/*"],
+     "--input_file: gs://bucket/*: only paths of a local or shared file system are read; mount or copy it"),])
 def test_expand_says_what_is_missing(folder, patterns, message):
     with pytest.raises(UserError) as error:
         expand(patterns, "input_file")
@@ -222,7 +225,8 @@ def test_free_range_keeps_what_lies_around(tmp_path):
     content = path.read_bytes()
     assert len(content) == 3 << 20 and content.count(b"a") >= 2 << 20
     assert content[:1 << 20] == content[2 << 20:] == b"a" * (1 << 20)
-    assert after.st_blocks in (before.st_blocks, before.st_blocks - (1 << 20) // 512)    # where the file system can
+    assert after.st_blocks in (before.st_blocks,
+                               before.st_blocks - (1 << 20) // 512)    # where the file system can
 
 
 def test_free_range_leaves_a_file_with_a_second_name_alone(tmp_path):
@@ -233,13 +237,14 @@ def test_free_range_leaves_a_file_with_a_second_name_alone(tmp_path):
     assert path.read_bytes() == b"a" * (1 << 20)
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path), lambda path: os.symlink("none", path)],
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path),
+                                  lambda path: os.symlink("none", path)],
                          ids=["fifo", "device", "link to nothing"])
 def test_what_is_no_file_is_not_opened(tmp_path, make):
     path = str(tmp_path / "x")
     make(path)
-    for attempt in (lambda: open_regular(path), lambda: open_regular(path, os.O_RDWR), lambda: lock(path, "held").__enter__(),
-                    lambda: free_range(path, 0, 1)):
+    for attempt in (lambda: open_regular(path), lambda: open_regular(path, os.O_RDWR),
+                    lambda: lock(path, "held").__enter__(), lambda: free_range(path, 0, 1)):
         with pytest.raises(OSError, match="x: must be a regular file, not a link"):
             attempt()
     assert os.listdir(str(tmp_path)) == ["x"]
@@ -266,9 +271,12 @@ def test_sync_folder(tmp_path):
 
 
 @pytest.mark.parametrize("data, message", [
-    ("天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 converts it"),
-    ("天\n".encode("utf-16"), "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"),
-    ("天".encode("utf-8") + "天\n".encode("gb18030"), "invalid continuation byte at byte 0xcc"),    # one damaged place
+    ("天\n".encode("gb18030"),
+     "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 converts it"),
+    ("天\n".encode("utf-16"),
+     "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"),
+    ("天".encode("utf-8") + "天\n".encode("gb18030"),
+     "invalid continuation byte at byte 0xcc"),    # one damaged place
     (b"\xff\n", "invalid start byte at byte 0xff"),
 ])
 def test_what_bytes_may_be_that_are_no_utf8(data, message):
@@ -286,5 +294,6 @@ def test_files_of_other_hosts_may_come_late(tmp_path):
 
 def test_a_file_that_does_not_come(tmp_path):
     path = str(tmp_path / "never")
-    with pytest.raises(OSError, match="^%s: a worker has written it, but it is not visible here: it must be on a file system" % re.escape(path)):
+    with pytest.raises(OSError, match="^%s: a worker has written it, but it is not visible here: it must be "
+                       "on a file system" % re.escape(path)):
         await_files([path], seconds=0.1)

@@ -7,7 +7,8 @@ from etl.common import json_text
 
 
 @pytest.mark.parametrize("text, depth", [
-    ("", 0), ("3", 0), ('"[["', 0), ("[]", 1), ("[[], []]", 2), ('{"a": [{"b": 1}]}', 3), ('["\\"[", "\\\\", ["\\\\\\"["]]', 2),
+    ("", 0), ("3", 0), ('"[["', 0), ("[]", 1), ("[[], []]", 2), ('{"a": [{"b": 1}]}', 3),
+    ('["\\"[", "\\\\", ["\\\\\\"["]]', 2),
     ('[{"a": "[[\\"["}]', 2), ("]]]][", 0), ("[[[", 3), ('["[[', 1), ("[" * 150000, 150000)])
 def test_depth(text, depth):
     assert json_text.depth(text.encode()) == depth
@@ -20,9 +21,11 @@ def test_depth_of_any_json_is_that_of_its_value():
 
     def made(rng, deep):
         if not deep or rng.random() < .3:
-            return rng.choice([1, None, "".join(rng.choice('[]{}"\\,:字\n') for _ in range(rng.randrange(9)))])
+            return rng.choice([1, None, "".join(rng.choice('[]{}"\\,:字\n')
+                                                for _ in range(rng.randrange(9)))])
         values = [made(rng, deep - 1) for _ in range(rng.randrange(4))]
-        return values if rng.random() < .5 else {'"\\[%d' % number: value for number, value in enumerate(values)}
+        return values if rng.random() < .5 else {'"\\[%d' % number: value
+                                                 for number, value in enumerate(values)}
     for seed in range(300):
         rng = random.Random(seed)
         value = made(rng, 6)
@@ -35,7 +38,8 @@ def nested(levels, opening="[", closing="]"):
 
 def test_what_is_nested_too_deep_is_refused_before_a_parser_sees_it():
     assert json_text.loads(nested(json_text.MAX_DEPTH)) == json.loads(nested(json_text.MAX_DEPTH))
-    for text in (nested(json_text.MAX_DEPTH + 1), "[" * 150000, '{"a":' * 65, '["' + "x" * 9 + '", ' + nested(64)):
+    for text in (nested(json_text.MAX_DEPTH + 1), "[" * 150000, '{"a":' * 65,
+                 '["' + "x" * 9 + '", ' + nested(64)):
         for given in (text, text.encode()):
             with pytest.raises(ValueError, match="lists and objects are nested more than 64 deep"):
                 json_text.loads(given)
@@ -52,8 +56,10 @@ def test_many_brackets_are_not_deep():
 def test_values_lists_and_objects_are_counted_outside_strings():
     for text in ('[1, 2, {"a": 3}]', '["[[,,,,", "{{\\",\\\\", []]', '[[], {}]'):
         json_text.require_few(text.encode(), 4, 3)
-    for text, message in (("[1, 2, 3, 4, 5]", "more than 4 values"), ("[[], [], {}]", "more than 3 lists and objects"),
-                          ('["a", "\\\\", "", "", ""]', "more than 4 values"), ("[" + '"' * 100, "more than 4 values")):
+    for text, message in (("[1, 2, 3, 4, 5]", "more than 4 values"),
+                          ("[[], [], {}]", "more than 3 lists and objects"),
+                          ('["a", "\\\\", "", "", ""]', "more than 4 values"),
+                          ("[" + '"' * 100, "more than 4 values")):
         with pytest.raises(ValueError, match=message):
             json_text.require_few(text.encode(), 4, 3)
 

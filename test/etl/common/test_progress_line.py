@@ -8,7 +8,8 @@ from etl.common.progress_line import clock, progress_line
 
 
 @pytest.mark.parametrize("seconds, shown", [
-    (0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (65, "1:05"), (3599.7, "1:00:00"), (3725, "1:02:05"), (360000, "100:00:00")])
+    (0, "0:00"), (59.4, "0:59"), (59.6, "1:00"), (65, "1:05"), (3599.7, "1:00:00"), (3725, "1:02:05"),
+    (360000, "100:00:00")])
 def test_clock(seconds, shown):
     assert clock(seconds) == shown
 

@@ -7,15 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.common.command_line import UserError
-from etl.records.examples import (Feature, deserialize_example, frame, pretraining_features, read_frames, rewritten,
-                                  serialize_examples)
+from etl.records.examples import (Feature, deserialize_example, frame, pretraining_features, read_frames,
+                                  rewritten, serialize_examples)
 
-VALUES = {"b": np.array([0, 1, -1, 1 << 40, -(1 << 63), (1 << 63) - 1]), "a": np.array([0.5, -2.0], np.float32),
+VALUES = {"b": np.array([0, 1, -1, 1 << 40, -(1 << 63), (1 << 63) - 1]),
+          "a": np.array([0.5, -2.0], np.float32),
           "空": np.array([], np.int64)}
 ARRAYS = st.one_of(
     st.lists(st.integers(-(1 << 63), (1 << 63) - 1), max_size=6).map(lambda items: np.array(items, np.int64)),
     st.lists(st.integers(0, 40000), max_size=6).map(lambda items: np.array(items, np.int32)),
-    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=6).map(lambda items: np.array(items, np.float32)))
+    st.lists(st.floats(width=32, allow_nan=False), min_size=1, max_size=6).map(
+        lambda items: np.array(items, np.float32)))
 
 
 def serialized(values):
@@ -29,9 +31,10 @@ def frames_of(data, path="x.tfrecord"):
 
 def test_features_of_a_pretraining_record():
     features = pretraining_features(128, 20)
-    assert features == (Feature("input_ids", "int64", 128), Feature("input_mask", "int64", 128), Feature("segment_ids", "int64", 128),
-                        Feature("masked_lm_positions", "int64", 20), Feature("masked_lm_ids", "int64", 20),
-                        Feature("masked_lm_weights", "float32", 20), Feature("next_sentence_labels", "int64", 1))
+    assert features == (Feature("input_ids", "int64", 128), Feature("input_mask", "int64", 128),
+                        Feature("segment_ids", "int64", 128), Feature("masked_lm_positions", "int64", 20),
+                        Feature("masked_lm_ids", "int64", 20), Feature("masked_lm_weights", "float32", 20),
+                        Feature("next_sentence_labels", "int64", 1))
     assert pretraining_features(128, 20, True) == features + (Feature("token_boundary", "int64", 128),)
 
 
@@ -45,7 +48,8 @@ def test_tensorflow_reads_what_we_write(tmp_path):
     assert list(parsed["a"].float_list.value) == [0.5, -2.0]
     assert list(parsed["空"].int64_list.value) == []
 
-    records = serialize_examples({"ids": np.array([[2, 300], [2, 9]], np.int32), "weights": np.array([[1], [0]], np.float32)})
+    records = serialize_examples({"ids": np.array([[2, 300], [2, 9]], np.int32),
+                                  "weights": np.array([[1], [0]], np.float32)})
     (tmp_path / "x.tfrecord").write_bytes(b"".join(map(frame, records)))
     with tf.Graph().as_default(), tf.Session() as session:
         dataset = tf.data.TFRecordDataset(str(tmp_path / "x.tfrecord"))
@@ -86,12 +90,13 @@ def example_of(*features, more=b""):
 @pytest.mark.parametrize("record, values", [
     (example_of(field(3, b"\x08\x07\x08\x81\x02")), [7, 257]),                                # not packed
     (example_of(field(3, field(1, b"\x07") + b"\x08\x08" + field(1, b"\x09"))), [7, 8, 9]),     # both
-    (example_of(field(3, field(1, b"\x07")) + field(3, field(1, b"\x08"))), [7, 8]),             # in two lists
-    (example_of(field(2, field(1, b"1234")) + field(3, field(1, b"\x08"))), [8]),                # of two kinds
+    (example_of(field(3, field(1, b"\x07")) + field(3, field(1, b"\x08"))), [7, 8]),  # in two lists
+    (example_of(field(2, field(1, b"1234")) + field(3, field(1, b"\x08"))), [8]),  # of two kinds
     (example_of(field(3, field(1, b"\x08")) + field(1, field(1, b"bytes"))), []),
     (example_of(field(3, field(1, b"\x07")), field(3, field(1, b"\x08"))), [8]),                # a name twice
-    (example_of(field(3, field(1, b"\x07")) + b"\x38\x01" + field(9, b"?"), more=b"\x3d1234\x391234567\x08"), [7]),    # unknown fields
-    (example_of(field(3, field(1, b"\xff" * 9 + b"\x7f"))), [-1]),                              # 70 bits, of which 64 count
+    (example_of(field(3, field(1, b"\x07")) + b"\x38\x01" + field(9, b"?"), more=b"\x3d1234\x391234567\x08"),
+     [7]),    # unknown fields
+    (example_of(field(3, field(1, b"\xff" * 9 + b"\x7f"))), [-1]),  # 70 bits, of which 64 count
     (example_of(field(2, b"\x0d\x00\x00\x80\x3f" + field(1, b"\x00\x00\x00\x40"))), [1.0, 2.0]),
     (example_of(b""), []),
 ])
@@ -116,10 +121,12 @@ def test_any_bytes_are_refused_or_read_as_tensorflow_s_messages_read_them():
     num_read = 0
     for seed in range(3000):
         rng = np.random.RandomState(seed)
-        damaged = bytearray(example_of(field(3, field(1, b"\x07\x81\x02")), field(2, b"\x0d1234" + field(1, b"12345678"))) + field(9, b"?"))
+        damaged = bytearray(example_of(field(3, field(1, b"\x07\x81\x02")), field(
+            2, b"\x0d1234" + field(1, b"12345678"))) + field(9, b"?"))
         for _ in range(rng.randint(1, 4)):
             place = rng.randint(len(damaged))
-            damaged[place:place + rng.randint(2)] = rng.choice([bytes([rng.randint(256)]), b"", b"\x0a\x01\x07", b"\x08\x07"])
+            damaged[place:place + rng.randint(2)] = rng.choice([bytes([rng.randint(256)]), b"",
+                                                                b"\x0a\x01\x07", b"\x08\x07"])
         try:
             safe = rewritten(bytes(damaged), {"x", ""})
         except ValueError:
@@ -127,20 +134,23 @@ def test_any_bytes_are_refused_or_read_as_tensorflow_s_messages_read_them():
         wanted, found = tf.train.Example(), tf.train.Example.FromString(safe)
         try:
             wanted.MergeFromString(bytes(damaged))
-        except DecodeError:                    # for the sake of a list that another one replaces, which nobody reads here
+        except DecodeError:  # for the sake of a list that another one replaces, which nobody reads here
             continue
         num_read += 1
         for name in ("x", ""):
             read = [feature.features.feature[name] for feature in (wanted, found)]
             for kind in ("int64_list", "float_list"):
-                assert len({getattr(feature, kind).SerializeToString() for feature in read}) == 1, bytes(damaged)
+                assert len({getattr(feature, kind).SerializeToString()
+                            for feature in read}) == 1, bytes(damaged)
     assert num_read > 200
 
 
 @pytest.mark.parametrize("record", [
-    b"\xff", b"\x0a\x05abc", serialized(VALUES)[:-1], b"\x0b\x00", b"\x0a\x05\x0a\x03\x0a\x01\xff", b"\x00\x01", b"\x3d123", b"\x39\x00",
+    b"\xff", b"\x0a\x05abc", serialized(VALUES)[:-1], b"\x0b\x00", b"\x0a\x05\x0a\x03\x0a\x01\xff",
+    b"\x00\x01", b"\x3d123", b"\x39\x00",
     example_of(field(3, field(1, b"\x80"))), example_of(field(3, field(1, b"\x80") + field(1, b"\x01"))),
-    example_of(field(2, field(1, b"123"))), example_of(field(2, field(1, b"12") + field(1, b"34"))), b"\x0c", b"\x0b\x0c",
+    example_of(field(2, field(1, b"123"))), example_of(field(2, field(1, b"12") + field(1, b"34"))), b"\x0c",
+    b"\x0b\x0c",
     b"\x0a\x17\x0a\x15\x0a\x01x\x12\x10\x1a\x0e\x0a\x0c" + b"\xff" * 11 + b"\x01",    # a number of 78 bits
 ])
 def test_what_is_no_example(record):
@@ -176,9 +186,12 @@ WHOLE = frame(b"first") + frame(b"second")
     (WHOLE[:len(frame(b"first")) + 12], "x.tfrecord: truncated in record 1: 0 of 10 bytes"),
     (WHOLE[:len(frame(b"first")) + 5], "x.tfrecord: truncated in the header of record 1"),
     (WHOLE[:3], "x.tfrecord: truncated in the header of record 0"),
-    (b"plain text, no records at all", "x.tfrecord: record 0: the length does not match its checksum: no TFRecord, or damaged"),
-    (WHOLE.replace(b"second", b"sEcond"), "x.tfrecord: record 1 does not match its checksum: the file is damaged"),
-    (WHOLE.replace(b"first", b"First"), "x.tfrecord: record 0 does not match its checksum: the file is damaged"),
+    (b"plain text, no records at all",
+     "x.tfrecord: record 0: the length does not match its checksum: no TFRecord, or damaged"),
+    (WHOLE.replace(b"second", b"sEcond"),
+     "x.tfrecord: record 1 does not match its checksum: the file is damaged"),
+    (WHOLE.replace(b"first", b"First"),
+     "x.tfrecord: record 0 does not match its checksum: the file is damaged"),
 ])
 def test_damage_names_file_and_record(data, message):
     with pytest.raises(UserError) as error:

@@ -9,9 +9,11 @@ from etl.records.manifest import Manifest, Shard
 from etl.text.tokenization import TokenizerConfig
 
 BUILT = Manifest(
-    train=(Shard("tf_examples-00000-of-00001.tfrecord", 2, 90, "ab"),), eval=(), max_seq_length=8, max_predictions_per_seq=2,
-    tokenizer=TokenizerConfig("vocab.txt", False), vocab_size=21, vocab_sha256="cd", features=(("input_ids", "int64", 8), ("masked_lm_ids", "int64", 2)),
-    flags={"random_seed": 1}, inputs=({"path": "a.txt", "bytes": 3},), versions={"python": "3.7.16"}, counters={"documents": 1})
+    train=(Shard("tf_examples-00000-of-00001.tfrecord", 2, 90, "ab"),), eval=(), max_seq_length=8,
+    max_predictions_per_seq=2, tokenizer=TokenizerConfig("vocab.txt", False), vocab_size=21,
+    vocab_sha256="cd", features=(("input_ids", "int64", 8), ("masked_lm_ids", "int64", 2)),
+    flags={"random_seed": 1}, inputs=({"path": "a.txt", "bytes": 3},), versions={"python": "3.7.16"},
+    counters={"documents": 1})
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def test_round_trip_puts_the_folder_before_the_vocabulary(folder):
     read = manifest.read(folder)
     assert read.tokenizer == TokenizerConfig(os.path.join(folder, "vocab.txt"), False)
     assert read.train == BUILT.train and read.features == BUILT.features and read.inputs == BUILT.inputs
-    assert (read.eval, read.max_seq_length, read.max_predictions_per_seq, read.vocab_size, read.vocab_sha256, read.flags,
+    assert (read.eval, read.max_seq_length, read.max_predictions_per_seq, read.vocab_size, read.vocab_sha256,
+            read.flags,
             read.versions, read.counters) == ((), 8, 2, 21, "cd", BUILT.flags, BUILT.versions, BUILT.counters)
 
 
@@ -51,11 +54,14 @@ def test_later_fields_are_not_minded(folder):
     ({"train": [{"path": "\ud800", "records": 1, "bytes": 1, "sha256": ""}]},
      "the name of a file holds half a surrogate pair, which is no character: '\\ud800'"),
     ({"tokenizer": {"vocab_file": "x"}}, "missing field tokenizer.do_lower_case, tokenizer.spm_model_file"),
-    ({"tokenizer": {"vocab_file": 3, "do_lower_case": True, "spm_model_file": None}}, "tokenizer.vocab_file must be a string, got 3"),
+    ({"tokenizer": {"vocab_file": 3, "do_lower_case": True, "spm_model_file": None}},
+     "tokenizer.vocab_file must be a string, got 3"),
     ({"train": [{"path": "a"}]}, "missing field train[0].records, train[0].bytes, train[0].sha256"),
     ({"train": 3}, "train must be a list, got 3"),
-    ({"train": [{"path": 3, "records": 1, "bytes": 1, "sha256": ""}]}, "train[0].path must be a string, got 3"),
-    ({"eval": [{"path": "a", "records": 1, "bytes": "x", "sha256": ""}]}, "eval[0].bytes must be an integer of at least 0, got 'x'"),
+    ({"train": [{"path": 3, "records": 1, "bytes": 1, "sha256": ""}]},
+     "train[0].path must be a string, got 3"),
+    ({"eval": [{"path": "a", "records": 1, "bytes": "x", "sha256": ""}]},
+     "eval[0].bytes must be an integer of at least 0, got 'x'"),
     ({"max_seq_length": "512"}, "max_seq_length must be an integer of at least 0, got '512'"),
     ({"max_predictions_per_seq": True}, "max_predictions_per_seq must be an integer of at least 0, got True"),
     ({"vocab_size": -1}, "vocab_size must be an integer of at least 0, got -1"),
@@ -66,8 +72,8 @@ def test_later_fields_are_not_minded(folder):
     ({"features": ["input_ids"]}, "features[0] must be a list, got 'input_ids'"),
     ({"features": [["input_ids", "int64", "8"]]}, "features[0][2] must be an integer of at least 0, got '8'"),
     ({"max_seq_length": 9}, "features must hold input_ids of length 9, which is max_seq_length, got 8"),
-    ({"features": [["input_ids", "int64", 8]]}, "features must hold masked_lm_ids of length 2, which is max_predictions_per_seq, got None"),
-])
+    ({"features": [["input_ids", "int64", 8]]},
+     "features must hold masked_lm_ids of length 2, which is max_predictions_per_seq, got None"),])
 def test_bad_manifest_names_the_file(folder, changes, message):
     change(folder, **changes)
     with pytest.raises(UserError) as error:
@@ -76,7 +82,8 @@ def test_bad_manifest_names_the_file(folder, changes, message):
 
 
 def test_no_manifest(tmp_path):
-    with pytest.raises(UserError, match="manifest.json: no such file; python -m etl.build_pretrain writes it"):
+    with pytest.raises(UserError,
+                       match="manifest.json: no such file; python -m etl.build_pretrain writes it"):
         manifest.read(str(tmp_path))
 
 

@@ -68,7 +68,8 @@ def test_points_alone_between_gaps_are_dots_on_long_curves_too():
 
 
 def test_log_scale_leaves_out_what_has_no_logarithm():
-    chart = line_chart({"norm": [(0, 1.0), (1, 10.0), (2, 0.0), (3, -1.0), (4, 100.0)]}, "step", "norm", log_y=True)
+    chart = line_chart({"norm": [(0, 1.0), (1, 10.0), (2, 0.0), (3, -1.0), (4, 100.0)]}, "step", "norm",
+                       log_y=True)
     assert curves(chart) == [[["0.0 1000.0", "250.0 500.0"]]]
     assert texts(chart, "p", "note") == ["Not drawn: 2 of norm (NaN, infinite or not positive)"]
     assert [label for label in texts(chart, "text", "y") if label in ("1", "10", "100")] == ["1", "10", "100"]
@@ -147,10 +148,12 @@ def test_histogram_joins_many_numbers_by_powers_of_two():
     chart = histogram({length: 1 for length in range(1, 513)}, "tokens", "samples")
     titles = texts(chart, "title")
     assert len(titles) == 65
-    assert titles[0] == "tokens 0–7: 7" and titles[1] == "tokens 8–15: 8" and titles[-1] == "tokens 512–519: 1"
+    assert (titles[0] == "tokens 0–7: 7" and titles[1] == "tokens 8–15: 8"
+            and titles[-1] == "tokens 512–519: 1")
 
 
-@pytest.mark.parametrize("counts, wanted", [({}, ["no values"]), ({3: 0}, ["0", "1", "3"]), ({0: 1}, ["0", "1", "0"])])
+@pytest.mark.parametrize("counts, wanted",
+                         [({}, ["no values"]), ({3: 0}, ["0", "1", "3"]), ({0: 1}, ["0", "1", "0"])])
 def test_histogram_of_little(counts, wanted):
     assert texts(histogram(counts, "tokens", "samples"), "text") == wanted
 
@@ -164,7 +167,8 @@ def test_bar_chart_shows_words_and_counts():
 
 
 def test_bar_chart_groups_series_with_their_spread():
-    chart = bar_chart(["batch 1", "batch 8"], {"ours": [(1.0, 2.0, 4.0), (5.0, 6.0, 8.0)], "theirs": [3.0, None]}, "ms")
+    chart = bar_chart(["batch 1", "batch 8"],
+                      {"ours": [(1.0, 2.0, 4.0), (5.0, 6.0, 8.0)], "theirs": [3.0, None]}, "ms")
     assert texts(chart, "p") == ["msours theirs "]
     assert [head.get("rowspan") for head in marks(chart, "th")] == ["2", "2"]
     assert texts(chart, "td", "num") == ["2", "3", "6", ""]
@@ -206,14 +210,16 @@ def test_confusion_matrix_shades_by_share_of_the_row():
 
 
 @pytest.mark.parametrize("text, markup", [
-    ("<b> & \"c\"", "&lt;b&gt; &amp; &quot;c&quot;"), ("你好\n", "你好\n"), ("a\x00b\ud800c", "a\ufffdb\ufffdc"), (7, "7")])
+    ("<b> & \"c\"", "&lt;b&gt; &amp; &quot;c&quot;"), ("你好\n", "你好\n"),
+    ("a\x00b\ud800c", "a\ufffdb\ufffdc"), (7, "7")])
 def test_escaped(text, markup):
     assert escaped(text) == markup
 
 
 def test_every_name_is_escaped():
     evil = "<script>&\"'"
-    charts = [line_chart({evil: [(0, 1.0), (1, NAN)], "b": []}, evil, evil, reference=(1.0, evil), caption=evil),
+    charts = [line_chart({evil: [(0, 1.0), (1, NAN)], "b": []}, evil, evil, reference=(1.0, evil),
+                         caption=evil),
               histogram({1: 1}, evil, evil, evil), bar_chart([evil], {evil: [1.0], "b": [1.0]}, evil, evil),
               confusion_matrix([evil], [[1]], evil)]
     for chart in charts:

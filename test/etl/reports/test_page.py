@@ -38,8 +38,9 @@ def everything():
         Section("Summary", ["A & B.", facts([("steps", 100)])]),
         Section("Curves", [beside(line_chart({"train": [(0, 1.0), (1, 2.0)]}, "step", "loss"),
                                   histogram({1: 2}, "x", "y"))]),
-        Section("Rest", [bar_chart(["的"], {"n": [1]}, "count"), confusion_matrix(["a"], [[1]]), table(["h"], [[1]]),
-                         samples([("record 0", [Token("北", "[MASK]"), Token("京", "广"), Token("很", "很")])])]),
+        Section("Rest",
+                [bar_chart(["的"], {"n": [1]}, "count"), confusion_matrix(["a"], [[1]]), table(["h"], [[1]]),
+                 samples([("record 0", [Token("北", "[MASK]"), Token("京", "广"), Token("很", "很")])])]),
     ], "seed <2>")
 
 
@@ -78,7 +79,8 @@ def test_style_sheet_knows_every_colour_in_light_and_dark():
 
 def test_only_html_stands_as_it_is():
     document = page("T", [Section("S", [Html("<em>a</em>"), "<em>b</em>", Html("<em>") + "c</em>"])])
-    assert "<em>a</em>" in document and "<p>&lt;em&gt;b&lt;/em&gt;</p>" in document and "&lt;em&gt;c" in document
+    assert ("<em>a</em>" in document and "<p>&lt;em&gt;b&lt;/em&gt;</p>" in document
+            and "&lt;em&gt;c" in document)
 
 
 def test_facts():
@@ -108,7 +110,8 @@ def test_table_with_a_short_row():
 
 
 def test_samples_mark_what_is_predicted():
-    tokens = [Token("[CLS]"), Token("北", "[MASK]"), Token("京", "广", starts_word=False), Token("很", "很"), Token("<大>")]
+    tokens = [Token("[CLS]"), Token("北", "[MASK]"), Token("京", "广", starts_word=False), Token("很", "很"),
+              Token("<大>")]
     markup = samples([("record <0>", tokens)], "Samples.")
     text = ElementTree.fromstring(markup).find("p[@class='sample']")
     assert "".join(text.itertext()) == "[CLS] 北京广 很 <大>"

@@ -4,7 +4,8 @@ from etl.samples.draws import rng_for, uniforms
 
 
 def test_rng_depends_on_all_its_parts_and_their_places():
-    draws = {parts: rng_for(1, *parts).random() for parts in [(), ("a",), ("a", 0), ("a", 1), (0, "a"), (b"a", 0)]}
+    draws = {parts: rng_for(1, *parts).random()
+             for parts in [(), ("a",), ("a", 0), ("a", 1), (0, "a"), (b"a", 0)]}
     assert len(set(draws.values())) == len(draws)
     assert rng_for(1, "a", 0).random() == draws["a", 0]
     assert rng_for(2, "a", 0).random() != draws["a", 0]

@@ -8,7 +8,8 @@ from etl.text.documents import Document
 from etl.text.words import load_segmenter
 
 INSTANCES = Instances(
-    input_ids=np.zeros((2, 8), np.int32), word_starts=np.zeros((2, 8), bool), lengths=np.array([6, 8], np.int32),
+    input_ids=np.zeros((2, 8), np.int32), word_starts=np.zeros((2, 8), bool),
+    lengths=np.array([6, 8], np.int32),
     first_lengths=np.array([3, 4], np.int32), masked_lm_positions=np.array([[1, 0], [1, 5]], np.int32),
     masked_lm_ids=np.zeros((2, 2), np.int32), masked_lm_kinds=np.zeros((2, 2), np.int8),
     num_predictions=np.array([1, 2], np.int32), labels=np.array([1, 0], np.int32))
@@ -25,7 +26,8 @@ def test_samples():
     histograms = Histograms()
     histograms.add_samples(INSTANCES)
     assert {name: dict(histograms.counts[name]) for name in NAMES[:4]} == {
-        "lengths": {6: 1, 8: 1}, "masked_percents": {17: 1, 25: 1}, "masked_positions": {1: 2, 5: 1}, "labels": {0: 1, 1: 1}}
+        "lengths": {6: 1, 8: 1}, "masked_percents": {17: 1, 25: 1}, "masked_positions": {1: 2, 5: 1},
+        "labels": {0: 1, 1: 1}}
 
 
 def test_documents(tokenizer):

@@ -14,14 +14,16 @@ from etl.text.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
 from etl.text.words import load_segmenter
 
 CONFIG = InstanceConfig(max_seq_length=24, max_predictions_per_seq=5)
-POEM = Document(("我爱北京天安门。", "中华人民共和国成立了。", "他去图书馆看书。", "今天天气很好。", "我们playings去爬山。"), 0, 0)
-CONFIGS = st.builds(InstanceConfig, max_seq_length=st.integers(8, 40), max_predictions_per_seq=st.integers(1, 8),
-                    masked_lm_prob=st.sampled_from([0.01, 0.15, 0.9]), short_seq_prob=st.sampled_from([0.0, 0.5, 1.0]),
-                    masking=st.sampled_from(["whole_word", "ngram", "token"]),
-                    do_permutation=st.booleans(),
-                    sentence_objective=st.sampled_from(["order", "none"]), random_seed=st.integers(0, 9))
-SENTENCES = st.lists(st.text(st.sampled_from("我爱北京天安门中华人民共和国成立了。ab play\0"), min_size=1, max_size=30),
-                     min_size=1, max_size=5)
+POEM = Document(("我爱北京天安门。", "中华人民共和国成立了。", "他去图书馆看书。", "今天天气很好。",
+                 "我们playings去爬山。"), 0, 0)
+CONFIGS = st.builds(
+    InstanceConfig, max_seq_length=st.integers(8, 40), max_predictions_per_seq=st.integers(1, 8),
+    masked_lm_prob=st.sampled_from([0.01, 0.15, 0.9]), short_seq_prob=st.sampled_from([0.0, 0.5, 1.0]),
+    masking=st.sampled_from(["whole_word", "ngram", "token"]),
+    do_permutation=st.booleans(),
+    sentence_objective=st.sampled_from(["order", "none"]), random_seed=st.integers(0, 9))
+SENTENCES = st.lists(st.text(st.sampled_from("我爱北京天安门中华人民共和国成立了。ab play\0"), min_size=1,
+                             max_size=30), min_size=1, max_size=5)
 
 
 def tokenized(document, tokenizer):
@@ -41,19 +43,24 @@ class Instance(NamedTuple):
 
 def instances_from_document(document, identity, copy, config, vocabulary, draw_segment=None):
     """The samples of one copy of a document."""
-    pairs = list(segment_pairs(document, 1, config, rng_for(config.random_seed, identity, copy), draw_segment))
+    pairs = list(segment_pairs(document, 1, config, rng_for(config.random_seed, identity, copy),
+                               draw_segment))
     if not pairs:
         return []
-    seeds = rng_for(config.random_seed, identity, copy, "mask").integers(1 << 62, size=len(pairs), dtype=np.uint64)
+    seeds = rng_for(config.random_seed, identity, copy, "mask").integers(1 << 62, size=len(pairs),
+                                                                         dtype=np.uint64)
     found = mask_pairs(pairs, seeds, config, vocabulary)
     assert not found.input_ids[np.arange(config.max_seq_length) >= found.lengths[:, None]].any()
-    assert not found.masked_lm_ids[np.arange(config.max_predictions_per_seq) >= found.num_predictions[:, None]].any()
-    return [Instance(ids[:length], starts[:length], first_length, positions[:count], labels[:count], kinds[:count], label)
+    assert not found.masked_lm_ids[np.arange(
+        config.max_predictions_per_seq) >= found.num_predictions[:, None]].any()
+    return [Instance(ids[:length], starts[:length], first_length, positions[:count], labels[:count],
+                     kinds[:count], label)
             for ids, starts, length, first_length, positions, labels, kinds, count, label in zip(*found)]
 
 
 def instances(document, tokenizer, config=CONFIG, copy=0, identity=("poem",)):
-    return instances_from_document(tokenized(document, tokenizer), identity, copy, config, tokenizer.vocabulary)
+    return instances_from_document(tokenized(document, tokenizer), identity, copy, config,
+                                   tokenizer.vocabulary)
 
 
 def original(instance):
@@ -75,17 +82,20 @@ def same(one, other):
 
 def test_tokenize_document(tokenizer):
     document = tokenized(Document(("我爱北京。", "\0", "playings", "好ab"), 0, 0), tokenizer)
-    assert [tokenizer.vocabulary.tokens[index] for index in document.ids] == "我 爱 北 京 。 play ##ing ##s 好 ab".split(" ")
+    assert [tokenizer.vocabulary.tokens[index]
+            for index in document.ids] == "我 爱 北 京 。 play ##ing ##s 好 ab".split(" ")
     assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 1, 0, 0, 1, 1]
-    assert document.sentence_starts.tolist() == [0, 5, 8]               # the sentence of control characters is no sentence
-    assert (document.ids.dtype, document.word_starts.dtype, document.sentence_starts.dtype) == (np.int32, bool, np.int32)
+    assert document.sentence_starts.tolist() == [0, 5, 8]  # the sentence of control characters is no sentence
+    assert (document.ids.dtype, document.word_starts.dtype,
+            document.sentence_starts.dtype) == (np.int32, bool, np.int32)
 
 
 def test_a_word_never_begins_inside_a_word_of_the_tokenizer(vocabulary):
     pieces = ["caf", "##e", "na", "##i", "##ve"]
     tokenizer = WordPieceTokenizer(Vocabulary(vocabulary.tokens + pieces, "test"), do_lower_case=True)
     document = tokenized(Document(("我爱café naïve北京",), 0, 0), tokenizer)
-    assert [tokenizer.vocabulary.tokens[index] for index in document.ids] == "我 爱 caf ##e na ##i ##ve 北 京".split(" ")
+    assert [tokenizer.vocabulary.tokens[index]
+            for index in document.ids] == "我 爱 caf ##e na ##i ##ve 北 京".split(" ")
     assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 0, 0, 1, 0]
 
 
@@ -115,7 +125,8 @@ def test_samples_hold_every_token_once_in_order(tokenizer, sentences, config):
     if document.word_starts.sum() < (2 if config.sentence_objective == "order" else 1):
         assert samples == []
         return
-    assert [token for sample in samples for segment in segments(sample) for token in segment] == document.ids.tolist()
+    assert [token for sample in samples for segment in segments(sample)
+            for token in segment] == document.ids.tolist()
 
 
 @settings(max_examples=150)
@@ -130,7 +141,8 @@ def test_every_sample_is_well_formed(tokenizer, sentences, config):
         assert sample.word_starts[[0, 1, sample.first_length - 1, -1]].all()
         assert len(sample.masked_lm_positions) == len(sample.masked_lm_ids) == len(sample.masked_lm_kinds)
         assert len(sample.masked_lm_ids) <= config.max_predictions_per_seq
-        assert not set(sample.masked_lm_ids) & {vocabulary.pad, vocabulary.cls, vocabulary.sep, vocabulary.mask}
+        assert not set(sample.masked_lm_ids) & {vocabulary.pad, vocabulary.cls, vocabulary.sep,
+                                                vocabulary.mask}
         assert sample.label in (0, 1)
 
 
@@ -154,7 +166,8 @@ def test_same_seed_same_samples(tokenizer):
     assert all(map(same, first, again))
 
 
-@pytest.mark.parametrize("changed", [{"copy": 1}, {"identity": ("other",)}, {"config": dataclasses.replace(CONFIG, random_seed=1)}])
+@pytest.mark.parametrize("changed", [{"copy": 1}, {"identity": ("other",)},
+                                     {"config": dataclasses.replace(CONFIG, random_seed=1)}])
 def test_copy_document_and_seed_change_the_samples(tokenizer, changed):
     assert not all(map(same, instances(POEM, tokenizer), instances(POEM, tokenizer, **changed)))
 
@@ -172,7 +185,8 @@ def test_share_of_short_copies(tokenizer, short_seq_prob):
     config = dataclasses.replace(CONFIG, max_seq_length=64, short_seq_prob=short_seq_prob)
     cut = np.mean([len(list(instances_from_document(document, (), copy, config, tokenizer.vocabulary))) > 1
                    for copy in range(600)])
-    targets = np.arange(2, config.budget + 1)                # at full length the poem is one sample, so it is when the target
+    # at full length the poem is one sample, so it is when the target
+    targets = np.arange(2, config.budget + 1)
     share = np.mean(targets <= document.sentence_starts[-1])   # lies in its last sentence
     assert abs(cut - short_seq_prob * share) < 0.06
 
@@ -185,8 +199,10 @@ def test_a_document_of_one_sentence_is_split_inside(tokenizer):
 
 def test_one_word_gives_no_pair_but_one_segment(tokenizer):
     assert instances(Document(("天安门",), 0, 0), tokenizer) == []
-    sample, = instances(Document(("天安门",), 0, 0), tokenizer, dataclasses.replace(CONFIG, sentence_objective="none"))
-    assert original(sample).tolist() == [tokenizer.vocabulary.cls] + tokenizer.encode("天安门").ids.tolist() + [tokenizer.vocabulary.sep]
+    sample, = instances(Document(("天安门",), 0, 0), tokenizer,
+                        dataclasses.replace(CONFIG, sentence_objective="none"))
+    assert original(sample).tolist() == [
+        tokenizer.vocabulary.cls] + tokenizer.encode("天安门").ids.tolist() + [tokenizer.vocabulary.sep]
     assert sample.first_length == 5
 
 
@@ -208,7 +224,8 @@ def test_permuted_tokens_come_on_top_and_keep_their_tokens(tokenizer):
     for copy in range(50):
         for sample in instances(POEM, tokenizer, config, copy):
             permuted = sample.masked_lm_kinds == PERMUTED
-            standing, labels = sample.input_ids[sample.masked_lm_positions[permuted]], sample.masked_lm_ids[permuted]
+            standing, labels = (sample.input_ids[sample.masked_lm_positions[permuted]],
+                                sample.masked_lm_ids[permuted])
             assert sorted(standing) == sorted(labels)
             assert 0 < permuted.sum() <= max(1, round(0.15 * len(sample.input_ids)), (~permuted).sum())
             moved += (standing != labels).sum()
@@ -223,9 +240,10 @@ def test_no_room_for_permuted_tokens(tokenizer):
 
 def test_labels_of_the_albert_zh_heads():
     tokens = list(SPECIAL_TOKENS) + ["天", "安", "门", "##天", "##门", "play", "##ing"]
-    config = dataclasses.replace(CONFIG, sentence_objective="none", masked_lm_prob=0.9, max_predictions_per_seq=24,
-                                 masked_lm_labels="albert_zh")
-    sample, = instances(Document(("天安门playing",), 0, 0), WordPieceTokenizer(Vocabulary(tokens, "test"), True), config)
+    config = dataclasses.replace(CONFIG, sentence_objective="none", masked_lm_prob=0.9,
+                                 max_predictions_per_seq=24, masked_lm_labels="albert_zh")
+    sample, = instances(Document(("天安门playing",), 0, 0),
+                        WordPieceTokenizer(Vocabulary(tokens, "test"), True), config)
     assert [tokens[index] for index in sample.masked_lm_ids] == ["天", "安", "##门", "play", "##ing"]
 
 
@@ -238,7 +256,8 @@ def test_half_of_the_second_segments_are_random(tokenizer):
     config = dataclasses.replace(CONFIG, sentence_objective="next")
     document = tokenized(POEM, tokenizer)
     samples = [sample for copy in range(400)
-               for sample in instances_from_document(document, (), copy, config, tokenizer.vocabulary, draw_other)]
+               for sample in instances_from_document(document, (), copy, config, tokenizer.vocabulary,
+                                                     draw_other)]
     assert abs(np.mean([sample.label for sample in samples]) - 0.5) < 0.05
     assert max(len(sample.input_ids) for sample in samples) <= 24
     for sample in samples:
@@ -281,8 +300,10 @@ def test_a_sample_does_not_depend_on_its_neighbours(tokenizer):
 
 @pytest.mark.parametrize("changes, message", [
     ({"max_seq_length": 7}, "max_seq_length must be at least 8, got 7"),
-    ({"max_predictions_per_seq": 0}, "max_predictions_per_seq must be in 1..max_seq_length, which is 24, got 0"),
-    ({"max_predictions_per_seq": 25}, "max_predictions_per_seq must be in 1..max_seq_length, which is 24, got 25"),
+    ({"max_predictions_per_seq": 0},
+     "max_predictions_per_seq must be in 1..max_seq_length, which is 24, got 0"),
+    ({"max_predictions_per_seq": 25},
+     "max_predictions_per_seq must be in 1..max_seq_length, which is 24, got 25"),
     ({"masked_lm_prob": 0.0}, "masked_lm_prob must be in (0, 1), got 0.0"),
     ({"masked_lm_prob": 1.0}, "masked_lm_prob must be in (0, 1), got 1.0"),
     ({"short_seq_prob": -0.1}, "short_seq_prob must be in [0, 1], got -0.1"),
@@ -303,7 +324,8 @@ def test_budget_leaves_room_for_the_special_tokens():
     assert dataclasses.replace(CONFIG, sentence_objective="none").budget == 22
 
 
-@pytest.mark.parametrize("length, prob, given, wanted", [(128, 0.15, None, 19), (512, 0.15, None, 77), (8, 0.01, None, 1), (128, 0.15, 5, 5)])
+@pytest.mark.parametrize("length, prob, given, wanted", [(128, 0.15, None, 19), (512, 0.15, None, 77),
+                                                         (8, 0.01, None, 1), (128, 0.15, 5, 5)])
 def test_predictions_follow_from_the_length(length, prob, given, wanted):
     config = InstanceConfig(max_seq_length=length, masked_lm_prob=prob, max_predictions_per_seq=given)
     assert config.num_slots == wanted

@@ -30,32 +30,36 @@ SEGMENTS = st.lists(st.lists(st.integers(1, 5), min_size=1, max_size=8), min_siz
 
 
 @pytest.mark.parametrize("num_tokens, prob, most, number", [
-    (100, 0.15, 20, 15), (200, 0.15, 20, 20), (3, 0.15, 20, 1), (0, 0.15, 20, 1), (10, 0.25, 20, 2), (10, 0.26, 20, 3)])
+    (100, 0.15, 20, 15), (200, 0.15, 20, 20), (3, 0.15, 20, 1), (0, 0.15, 20, 1), (10, 0.25, 20, 2),
+    (10, 0.26, 20, 3)])
 def test_num_to_predict(num_tokens, prob, most, number):
     assert num_to_predict(np.array([num_tokens]), prob, most).tolist() == [number]
 
 
 @pytest.mark.parametrize("starts, is_text, begins, lengths, segment_ends", [
     ([[0, 1, 0, 1, 1]], [[0, 1, 1, 1, 0]], [1, 3], [2, 1], [2, 2]), ([[0, 1]], [[0, 1]], [1], [1], [1]),
-    ([[0, 0, 1, 0]], [[0, 1, 1, 0]], [1, 2], [1, 1], [2, 2]),                                   # a segment begins a word
-    ([[0, 1, 1, 0, 1, 0, 0]], [[0, 1, 1, 0, 1, 1, 0]], [1, 2, 4], [1, 1, 2], [2, 2, 3]),        # as does the next
+    ([[0, 0, 1, 0]], [[0, 1, 1, 0]], [1, 2], [1, 1], [2, 2]),  # a segment begins a word
+    ([[0, 1, 1, 0, 1, 0, 0]], [[0, 1, 1, 0, 1, 1, 0]], [1, 2, 4], [1, 1, 2], [2, 2, 3]),  # as does the next
     ([[0, 1, 1], [0, 1, 0]], [[0, 1, 1], [0, 1, 1]], [1, 2, 4], [1, 1, 2], [2, 2, 3])])
 def test_find_words(starts, is_text, begins, lengths, segment_ends):
     words = find_words(np.array(starts, dtype=bool), np.array(is_text, dtype=bool))
-    assert (words.begins.tolist(), words.lengths.tolist(), words.segment_ends.tolist()) == (begins, lengths, segment_ends)
+    assert (words.begins.tolist(), words.lengths.tolist(),
+            words.segment_ends.tolist()) == (begins, lengths, segment_ends)
     assert words.samples.tolist() == [begin // len(starts[0]) for begin in begins]
 
 
 @pytest.mark.parametrize("limit, positions", [
     (0, []), (1, [7]), (2, [1, 7]), (3, [5, 6, 7]), (4, [1, 5, 6, 7]), (9, list(range(1, 8)))])
 def test_words_are_drawn_in_order_and_never_cut(limit, positions):
-    words = words_from([[1, 3, 2, 1]])         # drawn last to first; the word of 3 tokens needs the room of three
+    words = words_from([[1, 3, 2, 1]])  # drawn last to first; the word of 3 tokens needs the room of three
     assert chosen(words, limit, [0.9, 0.8, 0.7, 0.1]) == positions
 
 
-@pytest.mark.parametrize("run, limit, positions", [(1, 3, [1]), (2, 3, [1, 2]), (3, 3, [1, 2, 3]), (3, 2, [1, 2])])
+@pytest.mark.parametrize("run, limit, positions",
+                         [(1, 3, [1]), (2, 3, [1, 2]), (3, 3, [1, 2, 3]), (3, 2, [1, 2])])
 def test_first_run_of_words(run, limit, positions):
-    assert chosen(words_from([[1, 1, 1, 40]]), limit, [0.1, 0.9, 0.8, 0.7], [run, 1, 1, 1])[:len(positions)] == positions
+    assert chosen(words_from([[1, 1, 1, 40]]), limit, [0.1, 0.9, 0.8, 0.7],
+                  [run, 1, 1, 1])[:len(positions)] == positions
 
 
 def test_a_run_ends_with_its_segment():
@@ -72,7 +76,8 @@ def test_taken_words_are_not_chosen_again():
     assert chosen(words_from([[1, 2, 1, 1]]), 9, [0.1, 0.2, 0.3, 0.4], [3] * 4, taken) == [1, 4, 5]
 
 
-@given(st.lists(SEGMENTS, min_size=1, max_size=3), st.integers(1, 30), st.integers(1, 4), st.integers(0, 1 << 30))
+@given(st.lists(SEGMENTS, min_size=1, max_size=3), st.integers(1, 30), st.integers(1, 4),
+       st.integers(0, 1 << 30))
 def test_whole_words_within_the_limits(samples, limit, ngram, seed):
     words = words_from(*samples, max_seq_length=130)
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -83,8 +88,8 @@ def test_whole_words_within_the_limits(samples, limit, ngram, seed):
     assert (tokens <= limits).all()
     assert words.tokens_of(is_chosen).sum(axis=1).tolist() == tokens.tolist()
     left = limits - tokens
-    assert (words.lengths > left[words.samples])[~is_chosen].all()              # what was left out would not have fitted
-    for number, sample in enumerate(samples):                                   # and nothing depends on the neighbours
+    assert (words.lengths > left[words.samples])[~is_chosen].all()  # what was left out would not have fitted
+    for number, sample in enumerate(samples):                       # and nothing depends on the neighbours
         own = words.samples == number
         alone = choose_words(words_from(sample, max_seq_length=130), limits[[number]], draws[own], runs[own])
         assert alone.tolist() == is_chosen[own].tolist()
@@ -94,10 +99,12 @@ def test_whole_words_within_the_limits(samples, limit, ngram, seed):
 def test_single_words_equal_runs_of_one(samples, limit, seed):
     words = words_from(*samples, max_seq_length=130)
     rng = np.random.Generator(np.random.PCG64(seed))
-    draws, is_taken, ones = rng.random(len(words.begins)), rng.random(len(words.begins)) < 0.2, np.ones(len(words.begins), int)
+    draws, is_taken, ones = (rng.random(len(words.begins)), rng.random(len(words.begins)) < 0.2,
+                             np.ones(len(words.begins), int))
     limits = np.arange(limit, limit + len(samples))
     for taken in (None, is_taken):
-        assert choose_words(words, limits, draws, None, taken).tolist() == choose_words(words, limits, draws, ones, taken).tolist()
+        assert choose_words(words, limits, draws, None,
+                            taken).tolist() == choose_words(words, limits, draws, ones, taken).tolist()
 
 
 def test_no_word_fits():
@@ -157,6 +164,7 @@ def test_choose_permutation():
 
 def test_apply_mask_leaves_its_input():
     ids = np.array([[1, 2], [3, 4]], np.int32)
-    assert apply_mask(ids, np.array([[True, False], [False, True]]), np.array([9, 8], np.int32)).tolist() == [[9, 2], [3, 8]]
+    assert apply_mask(ids, np.array([[True, False],
+                                     [False, True]]), np.array([9, 8], np.int32)).tolist() == [[9, 2], [3, 8]]
     assert apply_mask(ids, np.zeros((2, 2), bool), np.zeros(0, np.int32)).tolist() == [[1, 2], [3, 4]]
     assert ids.tolist() == [[1, 2], [3, 4]]

@@ -54,7 +54,8 @@ def test_cuts_are_word_starts_and_boundaries_are_the_sentence_starts_inside(pack
     document = packing[0]
     for chunk in pack(*packing):
         assert document.word_starts[chunk.begin]
-        inside = document.sentence_starts[(document.sentence_starts > chunk.begin) & (document.sentence_starts < chunk.end)]
+        inside = document.sentence_starts[(document.sentence_starts > chunk.begin) & (
+            document.sentence_starts < chunk.end)]
         assert list(chunk.boundaries) == inside.tolist()
 
 
@@ -77,14 +78,16 @@ def test_a_sentence_within_the_budget_is_cut_only_to_save_a_lone_word(packing):
     ([[1]], 8, 8, [(0, 1, ())]),
     ([[2, 2]], 8, 8, [(0, 4, ())]),
     ([[4, 4]], 8, 8, [(0, 8, ())]),                                       # exactly full
-    ([[1, 1], [1, 1], [1, 1]], 4, 8, [(0, 4, (2,)), (4, 6, ())]),          # ends with the sentence that reaches the target
-    ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], 8, 8, [(0, 6, (3,)), (6, 9, ())]),  # ends before the one that does not fit
-    ([[3] * 6], 8, 8, [(0, 6, ()), (6, 12, ()), (12, 18, ())]),            # cut at a word, not inside
-    ([[1, 1], [1] * 12], 8, 8, [(0, 8, (2,)), (8, 14, ())]),               # a giant sentence fills the chunk, goes on
-    ([[1] * 4, [1] * 4, [1]], 8, 8, [(0, 4, ()), (4, 9, (8,))]),           # a lone last word gets a sentence
-    ([[1] * 8, [1]], 8, 8, [(0, 7, ()), (7, 9, (8,))]),                    # or a word
-    ([[1, 1, 1], [1]], 3, 8, [(0, 4, (3,))]),                              # or joins what has room
-    ([[4], [1] * 5, [1]], 8, 8, [(0, 8, (4,)), (8, 10, (9,))]),            # a lone first word is saved by a cut
+    # ends with the sentence that reaches the target
+    ([[1, 1], [1, 1], [1, 1]], 4, 8, [(0, 4, (2,)), (4, 6, ())]),
+    ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], 8, 8,
+     [(0, 6, (3,)), (6, 9, ())]),  # ends before the one that does not fit
+    ([[3] * 6], 8, 8, [(0, 6, ()), (6, 12, ()), (12, 18, ())]),    # cut at a word, not inside
+    ([[1, 1], [1] * 12], 8, 8, [(0, 8, (2,)), (8, 14, ())]),       # a giant sentence fills the chunk, goes on
+    ([[1] * 4, [1] * 4, [1]], 8, 8, [(0, 4, ()), (4, 9, (8,))]),   # a lone last word gets a sentence
+    ([[1] * 8, [1]], 8, 8, [(0, 7, ()), (7, 9, (8,))]),            # or a word
+    ([[1, 1, 1], [1]], 3, 8, [(0, 4, (3,))]),                      # or joins what has room
+    ([[4], [1] * 5, [1]], 8, 8, [(0, 8, (4,)), (8, 10, (9,))]),    # a lone first word is saved by a cut
 ])
 def test_pack(sentences, target, budget, chunks):
     assert pack(document_of(*sentences), target, budget) == [Chunk(*chunk) for chunk in chunks]
@@ -110,7 +113,7 @@ def test_no_words_to_break():
 
 @pytest.mark.parametrize("boundaries, draw, split", [
     ((4, 6), 0.0, 4), ((4, 6), 0.49, 4), ((4, 6), 0.5, 6), ((4, 6), 0.999, 6),
-    ((), 0.0, 3), ((), 0.999, 7),                                          # words of the chunk begin at 2, 3, 5, 7
+    ((), 0.0, 3), ((), 0.999, 7),  # words of the chunk begin at 2, 3, 5, 7
 ])
 def test_choose_split(boundaries, draw, split):
     starts = document_of([2, 1, 2, 2, 2]).word_starts
@@ -125,7 +128,8 @@ def test_split_and_swap():
     document = document_of([1, 2], [3])
     kept = split_and_swap(document, Chunk(0, 6, (3,)), 3, is_swapped=False)
     assert (kept.a_ids.tolist(), kept.b_ids.tolist(), kept.label) == ([0, 1, 2], [3, 4, 5], 0)
-    assert (kept.a_word_starts.tolist(), kept.b_word_starts.tolist()) == ([True, True, False], [True, False, False])
+    assert (kept.a_word_starts.tolist(), kept.b_word_starts.tolist()) == ([True, True, False],
+                                                                          [True, False, False])
     swapped = split_and_swap(document, Chunk(0, 6, (3,)), 3, is_swapped=True)
     assert (swapped.a_ids.tolist(), swapped.b_ids.tolist(), swapped.label) == ([3, 4, 5], [0, 1, 2], 1)
 

@@ -10,7 +10,8 @@ TEXT = st.text(st.sampled_from("你好。！？…；”」』!? \t\r\u3000\ufef
 
 
 @pytest.mark.parametrize("line, cleaned", [
-    ("　你好。\r\n", "你好。"), ("\ufeff你好", "你好"), ("\u200b \ufeff　", ""), ("", ""), ("你　好", "你　好"), ("\0", "\0")])
+    ("　你好。\r\n", "你好。"), ("\ufeff你好", "你好"), ("\u200b \ufeff　", ""), ("", ""),
+    ("你　好", "你　好"), ("\0", "\0")])
 def test_clean_line(line, cleaned):
     assert clean_line(line) == cleaned
 
@@ -21,7 +22,8 @@ def test_cleaning_twice_is_cleaning_once(text):
 
 
 def stripped_turn_by_turn(line):
-    """What `clean_line` says in one go: strip both kinds of blanks in turn until nothing changes, in quadratic time."""
+    """What `clean_line` says in one go: strip both kinds of blanks in turn until nothing changes, in
+    quadratic time."""
     previous = None
     while previous != line:
         previous, line = line, line.strip().strip("\ufeff\u200b")
@@ -38,12 +40,14 @@ def test_blanks_are_all_that_strip_takes():
     assert set(BLANKS) == taken | {"\ufeff", "\u200b"} and len(BLANKS) == len(set(BLANKS))
 
 
-@pytest.mark.parametrize("line", ["", "\n", "\r\n", " \t\n", "\u3000\u3000\r\n", "\ufeff", "\u200b\n", "\u2028\n", "\xa0\x85"])
+@pytest.mark.parametrize("line", ["", "\n", "\r\n", " \t\n", "\u3000\u3000\r\n", "\ufeff", "\u200b\n",
+                                  "\u2028\n", "\xa0\x85"])
 def test_blank(line):
     assert is_blank(line.encode("utf-8"))
 
 
-@pytest.mark.parametrize("line", [b"a\n", "你\n".encode("utf-8"), "　你".encode("utf-8"), b"\xff\n", b"\xe3\x80\n", b"\0\n"])
+@pytest.mark.parametrize("line", [b"a\n", "你\n".encode("utf-8"), "　你".encode("utf-8"), b"\xff\n",
+                                  b"\xe3\x80\n", b"\0\n"])
 def test_not_blank(line):
     assert not is_blank(line)
 
@@ -54,7 +58,8 @@ def test_blank_is_what_cleaning_leaves_nothing_of(text):
 
 
 def test_document_from_lines():
-    assert document_from_lines(["你好。\n", "　\n", " 再见。\r\n"], 1, 7) == Document(("你好。", "再见。"), 1, 7)
+    assert document_from_lines(["你好。\n", "　\n", " 再见。\r\n"], 1,
+                               7) == Document(("你好。", "再见。"), 1, 7)
     assert document_from_lines(["　\n"], 0, 0) is None
     assert document_from_lines([], 0, 0) is None
 

@@ -11,11 +11,13 @@ from etl.text.tokenization import (CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, Tok
                                    WordPieceTokenizer, is_dropped, is_han, is_punctuation, load_tokenizer,
                                    load_vocabulary, may_begin_word_by_blanks, split_words)
 
-ENTRIES = list(SPECIAL_TOKENS) + ["北", "京", "abc", "un", "##aff", "##able", "a", "##b", "##c", ",", "，", "cafe", "1", "##2", "##3", "豈"]
+ENTRIES = list(SPECIAL_TOKENS) + ["北", "京", "abc", "un", "##aff", "##able", "a", "##b", "##c", ",", "，",
+                                  "cafe", "1", "##2", "##3", "豈"]
 HAN = "北京㐀豈𠀀𫝀丽"
 SCRIPTS = ("abcABC unaffable Unaffable cafe café CAFÉ Ａ123" + HAN + "，。！,.!?'\"-_$^`~+<|、「」…—·¡¿"
-           "ßẞİıſΣσςΑΟΔΟΣЁйЙäÅﬁŁøœ" + "가각힣ᄀ" + "ひガが\u3099" + "हिन्दी" + "ไทย" + "עִבְ" + "العَ" + "\u0301\u0327\u0323a\u0323\u0301"
-           + "\t\n\r \xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000" + "\0\ufffd\x07\x0b\x0c\x1c\x85\u200b\u200d\ufeff\xad\u180e"
+           "ßẞİıſΣσςΑΟΔΟΣЁйЙäÅﬁŁøœ" + "가각힣ᄀ" + "ひガが\u3099" + "हिन्दी" + "ไทย" + "עִבְ" + "العَ"
+           + "\u0301\u0327\u0323a\u0323\u0301" + "\t\n\r \xa0\u1680\u2003\u2028\u2029\u202f\u205f\u3000"
+           + "\0\ufffd\x07\x0b\x0c\x1c\x85\u200b\u200d\ufeff\xad\u180e"
            + "😀👩\u200d🚀\ud800\ue000\u037e\u1fef\u0345ͅ")
 TEXT = st.text(st.one_of(st.sampled_from(SCRIPTS), st.characters(blacklist_categories=["Cn"])), max_size=25)
 
@@ -35,14 +37,16 @@ def reference_words(text, do_lower_case):
     words = []
     for word in cleaned.split():
         if do_lower_case:
-            word = "".join(char for char in unicodedata.normalize("NFD", word.lower()) if unicodedata.category(char) != "Mn")
+            word = "".join(char for char in unicodedata.normalize("NFD", word.lower())
+                           if unicodedata.category(char) != "Mn")
         words += "".join(" %s " % char if reference_is_punctuation(char) else char for char in word).split()
     return words
 
 
 def reference_is_han(code):
-    return (0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x2A6DF or 0x2A700 <= code <= 0x2B73F
-            or 0x2B740 <= code <= 0x2B81F or 0x2B820 <= code <= 0x2CEAF or 0xF900 <= code <= 0xFAFF or 0x2F800 <= code <= 0x2FA1F)
+    return (0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x2A6DF
+            or 0x2A700 <= code <= 0x2B73F or 0x2B740 <= code <= 0x2B81F or 0x2B820 <= code <= 0x2CEAF
+            or 0xF900 <= code <= 0xFAFF or 0x2F800 <= code <= 0x2FA1F)
 
 
 def reference_is_punctuation(char):
@@ -66,7 +70,8 @@ def reference_pieces(word, vocabulary):
 
 
 def reference_tokens(text, vocabulary, do_lower_case):
-    return [piece for word in reference_words(text, do_lower_case) for piece in reference_pieces(word, vocabulary)]
+    return [piece for word in reference_words(text, do_lower_case)
+            for piece in reference_pieces(word, vocabulary)]
 
 
 def tokenizer_of(entries=ENTRIES, do_lower_case=True):
@@ -103,7 +108,8 @@ def test_offsets_ascend_and_point_into_the_text(shipped, text):
     for index, offset in zip(encoding.ids, offsets):
         token = shipped.tokens[index]
         if index != shipped.unk:
-            base = unicodedata.normalize("NFD", text.lower() if len(text.lower()) == len(text) else text[offset].lower())
+            base = unicodedata.normalize("NFD", text.lower() if len(text.lower()) == len(text)
+                                         else text[offset].lower())
             first = token[2:3] if token.startswith("##") and len(token) > 2 else token[0]
             assert first in base or first in unicodedata.normalize("NFD", text[offset].lower())
 
@@ -144,7 +150,8 @@ def test_a_word_may_have_200_characters():
 
 
 def test_case_is_kept_on_demand():
-    assert tokenizer_of(ENTRIES + ["Abc", "é"], do_lower_case=False).tokenize("Abc abc é") == ["Abc", "abc", "é"]
+    assert tokenizer_of(ENTRIES + ["Abc", "é"],
+                        do_lower_case=False).tokenize("Abc abc é") == ["Abc", "abc", "é"]
 
 
 def test_the_memo_is_bounded(monkeypatch):
@@ -169,8 +176,10 @@ def test_character_classes():
 
 
 def test_special_ids_and_replaceable_ids():
-    vocabulary = Vocabulary([PAD, "[unused1]", "a", UNK, CLS, SEP, MASK, "<S>", "<T>", "北", "", "##b", "[", "[unused99]"], "test")
-    assert (vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep, vocabulary.mask) == (0, 3, 4, 5, 6)
+    vocabulary = Vocabulary([PAD, "[unused1]", "a", UNK, CLS, SEP, MASK, "<S>", "<T>", "北", "", "##b", "[",
+                             "[unused99]"], "test")
+    assert (vocabulary.pad, vocabulary.unk, vocabulary.cls, vocabulary.sep,
+            vocabulary.mask) == (0, 3, 4, 5, 6)
     assert [vocabulary.tokens[index] for index in vocabulary.replaceable_ids] == ["a", "北", "##b", "["]
     assert vocabulary.replaceable_ids.dtype == np.int32
     assert len(vocabulary) == 14
@@ -186,7 +195,8 @@ def test_shipped_vocabulary_has_the_ids_of_the_released_checkpoints(shipped):
 
 
 @pytest.mark.parametrize("tokens, message", [
-    (["a"], "v: a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [PAD] [UNK] [CLS] [SEP] [MASK]"),
+    (["a"],
+     "v: a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [PAD] [UNK] [CLS] [SEP] [MASK]"),
     ([PAD, UNK, CLS, SEP], "v: a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: [MASK]"),
     ([UNK, PAD, CLS, SEP, MASK],
      "v: [PAD] must be the first entry (id 0), since records are padded with 0; got id 1"),
@@ -198,7 +208,8 @@ def test_bad_vocabulary(tokens, message):
 
 
 @pytest.mark.parametrize("content", [
-    "\n".join(SPECIAL_TOKENS) + "\na\u2028b\n \u3000c\n", "\r\n".join(SPECIAL_TOKENS) + "\r\na\u2028b\r\n \u3000c"])
+    "\n".join(SPECIAL_TOKENS) + "\na\u2028b\n \u3000c\n",
+    "\r\n".join(SPECIAL_TOKENS) + "\r\na\u2028b\r\n \u3000c"])
 def test_only_newlines_end_an_entry(tmp_path, content):
     (tmp_path / "v.txt").write_bytes(content.encode("utf-8"))
     assert load_vocabulary(str(tmp_path / "v.txt")).tokens == list(SPECIAL_TOKENS) + ["a\u2028b", " \u3000c"]
@@ -236,8 +247,8 @@ def test_missing_and_broken_sentencepiece_model(tmp_path):
 
 @pytest.mark.parametrize("pieces, begin", [
     ("▁don ' t", [1, 0, 0]), ("▁na ï ve", [1, 0, 0]), ("▁pre - training", [1, 0, 0]), ("▁a ▁b c", [1, 1, 0]),
-    ("▁他 去 图书馆 。", [1, 1, 1, 1]), ("▁他 去 ▁don ' t", [1, 1, 1, 0, 0]), ("▁ 他 去 ▁ ab", [1, 1, 1, 1, 0]),
-    ("▁don ' t ▁他 去", [1, 0, 0, 1, 1]), ("a b ▁c", [0, 0, 1]), ("", [])])
+    ("▁他 去 图书馆 。", [1, 1, 1, 1]), ("▁他 去 ▁don ' t", [1, 1, 1, 0, 0]),
+    ("▁ 他 去 ▁ ab", [1, 1, 1, 1, 0]), ("▁don ' t ▁他 去", [1, 0, 0, 1, 1]), ("a b ▁c", [0, 0, 1]), ("", [])])
 def test_without_han_blanks_part_words(pieces, begin):
     pieces = pieces.split(" ") if pieces else []
     found = may_begin_word_by_blanks(np.array([piece.startswith("▁") for piece in pieces], bool),

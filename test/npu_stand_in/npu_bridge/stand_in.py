@@ -1,11 +1,12 @@
 """What is common to the stand-in: which generation it plays, what it was given, words between local ranks.
 
-The stand-in is a small npu_bridge of our own for tests. It runs on the CPU over tf.estimator and raises what the real package
-raises. It is not the real package: names, arguments and checks follow it, kernels and compilation do not exist.
+The stand-in is a small npu_bridge of our own for tests. It runs on the CPU over tf.estimator and raises what
+the real package raises. It is not the real package: names, arguments and checks follow it, kernels and
+compilation do not exist.
 
-Environment: NPU_STAND_IN_GENERATION (H: February 2021, M: December 2023), NPU_STAND_IN_RECORD (a file that gets a JSON line
-for each event), NPU_STAND_IN_OVERFLOWS (updates that overflow, from 1: "3,7"), NPU_STAND_IN_EXCHANGE (a folder that local
-ranks share).
+Environment: NPU_STAND_IN_GENERATION (H: February 2021, M: December 2023), NPU_STAND_IN_RECORD (a file that
+gets a JSON line for each event), NPU_STAND_IN_OVERFLOWS (updates that overflow, from 1: "3,7"),
+NPU_STAND_IN_EXCHANGE (a folder that local ranks share).
 """
 import io
 import json
@@ -17,7 +18,7 @@ import numpy as np
 RECORDED = []                                  # (event, value)
 TIMEOUT_SECONDS = 60
 
-_exchanges = [0]                               # done by this process; the ranks do the same ones in the same order
+_exchanges = [0]  # done by this process; the ranks do the same ones in the same order
 
 
 def generation():

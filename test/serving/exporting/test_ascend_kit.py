@@ -23,8 +23,9 @@ print(found.shape, abs(found - np.fromfile("probabilities.bin", "<f4").reshape(3
 @pytest.fixture(scope="module")
 def kit(finetuned, tmp_path_factory):
     output_dir = tmp_path_factory.mktemp("ascend")
-    assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(output_dir), "--version", "2", "--format",
-                        "ascend", "--batch_sizes", "1", "3", "--lengths", "16", "--soc_version", "Ascend310"]) == 0
+    assert export.main(
+        ["--checkpoint_dir", finetuned, "--output_dir", str(output_dir), "--version", "2", "--format",
+         "ascend", "--batch_sizes", "1", "3", "--lengths", "16", "--soc_version", "Ascend310"]) == 0
     return str(output_dir / "2")
 
 
@@ -81,7 +82,8 @@ def test_a_full_disk_names_the_folder_and_nothing_stays(finetuned, tmp_path, cap
         with open("/dev/full", "wb", buffering=0) as full:
             full.write(b"x")
     monkeypatch.setattr(ascend_kit, "freeze", no_space)
-    assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--format", "ascend"]) == 1
+    assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--format",
+                        "ascend"]) == 1
     assert "--output_dir: %s: No space left on device" % tmp_path in capsys.readouterr().err
     assert os.listdir(str(tmp_path)) == []
 
@@ -89,5 +91,6 @@ def test_a_full_disk_names_the_folder_and_nothing_stays(finetuned, tmp_path, cap
 def test_length_that_the_model_has_not(finetuned, tmp_path, capsys):
     assert export.main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--format", "ascend",
                         "--lengths", "16", "49"]) == 1
-    assert "--lengths: must be at most 48, the model's max_position_embeddings, got 49" in capsys.readouterr().err
+    assert ("--lengths: must be at most 48, the model's max_position_embeddings, got 49"
+            in capsys.readouterr().err)
     assert os.listdir(str(tmp_path)) == []

@@ -13,28 +13,31 @@ from etl.text.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
 from serving.exporting.graph_tokenization import GraphTokenizer
 from serving.exporting.parity import TRICKY_TEXTS
 
-LETTERS = ("abcdeiosxyzß0123456789" + "ABCÀÉé" + "αβοςσδυΣΑ" + "наст" + "\u1100\u1161\u11a8\u1112\u11ab" + "हनद\u093f"
-           + "\u302e\u302f")
+LETTERS = ("abcdeiosxyzß0123456789" + "ABCÀÉé" + "αβοςσδυΣΑ" + "наст" + "\u1100\u1161\u11a8\u1112\u11ab"
+           + "हनद\u093f" + "\u302e\u302f")
 HAN = "北京普通话引号字书你好吗中國\u8c48\U00020000"
 PUNCTUATION = "!#$%,.[]^_`~。，“”《》…—？！"
-PIECES = ["ab", "abc", "bc", "ing", "the", "##ab", "##abc", "##ing", "##bcd", "##" + "x" * 30, "x" * 7, "σς", "##ος",
+PIECES = ["ab", "abc", "bc", "ing", "the", "##ab", "##abc", "##ing", "##bcd", "##" + "x" * 30, "x" * 7, "σς",
+          "##ος",
           "naive", "cafe"]
-QUIRKS = ["", "a b", "\u2028", "c\u2028", "a.", "##a中", "##", "#", "##中", "ab", "[unused1]", "²", "Ａ", "ａ", "１", "👍",
-          "Å", "각"]
+QUIRKS = ["", "a b", "\u2028", "c\u2028", "a.", "##a中", "##", "#", "##中", "ab", "[unused1]", "²", "Ａ",
+          "ａ", "１", "👍", "Å", "각"]
 
 MARKS = "\u0301\u0323\u0345\u20dd\u302e\u302f\u093f\u0903"
 IGNORABLE = "'’·\u00ad\u200b\u200d\ufeff:^`\u02b0"
 DROPPED = "\x00\x01\x1c\x7f\x85\ufffd\u202e\U000e0001"
 BLANKS = " \t\n\r\u00a0\u1680\u2003\u2028\u3000"
 SPECIAL_CASES = "ΣΣΣσςİıǅﬁẞßÅΆΐ각힣한ＡＢａ１≮\u037e\u0387\u1fef豈\uf900\U0002f800\U0001d15e\U0001d160𝐀👍🏽"
-CHARACTERS = st.one_of(st.sampled_from("abcxΑΣ中"), st.sampled_from(LETTERS + HAN + PUNCTUATION + SPECIAL_CASES),
+CHARACTERS = st.one_of(st.sampled_from("abcxΑΣ中"),
+                       st.sampled_from(LETTERS + HAN + PUNCTUATION + SPECIAL_CASES),
                        st.sampled_from(MARKS + IGNORABLE + DROPPED + BLANKS),
                        st.characters(blacklist_categories=["Cs"]))
 TEXTS = st.text(CHARACTERS, max_size=15)
 CHUNKS_OF_BYTES = st.one_of(st.binary(max_size=4), TEXTS.map(lambda text: text.encode("utf-8")),
                             st.sampled_from([b"\xe5\x8c\x97", b"\xe5\x8c", b"\xf0\x9f\x91", b"\xed\xa0\x80",
                                              b"\xc0\x80", b"\xf4\x90\x80\x80"]))
-ASSIGNED = [char for char in map(chr, range(0x110000)) if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
+ASSIGNED = [char for char in map(chr, range(0x110000))
+            if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
 UNASSIGNED = [char for char in map(chr, range(0, 0x110000, 61)) if unicodedata.category(char) in ("Cn", "Co")]
 
 RAW_TEXTS = st.lists(CHUNKS_OF_BYTES, max_size=3).map(b"".join)
@@ -42,13 +45,15 @@ RAW_TEXTS = st.lists(CHUNKS_OF_BYTES, max_size=3).map(b"".join)
 
 def small_vocabulary():
     singles = list(LETTERS + HAN + PUNCTUATION)
-    return Vocabulary(list(SPECIAL_TOKENS) + singles + ["##" + char for char in singles] + PIECES + QUIRKS, "test")
+    return Vocabulary(list(SPECIAL_TOKENS) + singles + ["##" + char for char in singles] + PIECES + QUIRKS,
+                      "test")
 
 
 def full_vocabulary():
     """Every character there is, also inside a word if it can be, so that no mistake hides behind an [UNK]."""
     chars = [char for char in ASSIGNED if unicodedata.combining(char) not in (9, 216, 226)]
-    return Vocabulary(list(SPECIAL_TOKENS) + chars + ["##" + char for char in chars if not is_han(char)], "test")
+    return Vocabulary(list(SPECIAL_TOKENS) + chars + ["##" + char for char in chars if not is_han(char)],
+                      "test")
 
 
 class Compared:
@@ -65,7 +70,8 @@ class Compared:
 
     def in_graph(self, texts):
         found = self.session.run(self.found, {self.given: texts})
-        return [found.values[begin:end].tolist() for begin, end in zip(found.row_splits, found.row_splits[1:])]
+        return [found.values[begin:end].tolist()
+                for begin, end in zip(found.row_splits, found.row_splits[1:])]
 
     def in_python(self, texts):
         return [self.tokenizer.encode(as_str(text)).ids.tolist() for text in texts]
@@ -91,7 +97,8 @@ def compared(request):
 
 def test_chinese_and_latin(compared):
     tokens = compared.tokenizer.vocabulary.tokens
-    assert [tokens[index] for index in compared.in_graph(["北京abcing！"])[0]] == ["北", "京", "abc", "##ing", "！"]
+    assert [tokens[index] for index in compared.in_graph(["北京abcing！"])[0]] == [
+        "北", "京", "abc", "##ing", "！"]
 
 
 def test_tricky_texts(compared):
@@ -117,8 +124,8 @@ def test_final_sigma(compared, texts):
 
 
 @settings(max_examples=60, deadline=None)
-@given(pieces=st.lists(st.sampled_from(["a", "ab", "abc", "x" * 7, "각", "e\u0301", "\u00ad"]), min_size=1, max_size=9),
-       length=st.integers(60, 420))
+@given(pieces=st.lists(st.sampled_from(["a", "ab", "abc", "x" * 7, "각", "e\u0301",
+                                        "\u00ad"]), min_size=1, max_size=9), length=st.integers(60, 420))
 def test_long_words(compared, pieces, length):
     compared.check([("".join(pieces) * length)[:length], "".join(pieces)])
 
@@ -139,9 +146,10 @@ def test_odd_batches(compared):
 
 
 @pytest.mark.parametrize("unit, count", [("x" * 10**6, 1), ("각" * 10**6, 1), ("Σ" * 10**6, 1), ("字", 10**6),
-                                         ("abc" * 66 + " ", 5000)], ids=["one word", "Hangul", "Σ", "Han", "words"])
+                                         ("abc" * 66 + " ", 5000)],
+                         ids=["one word", "Hangul", "Σ", "Han", "words"])
 def test_million_characters(compared, unit, count):
-    found, = compared.in_graph([unit * count])               # a fraction of a second; hours, were it quadratic
+    found, = compared.in_graph([unit * count])  # a fraction of a second; hours, were it quadratic
     wanted = compared.in_python([unit])[0] if count > 1 else [compared.tokenizer.vocabulary.unk]
     assert found == wanted * count
 
@@ -155,7 +163,8 @@ def test_graph_is_lean_and_stock(compared):
 def test_vocabulary_without_inner_pieces():
     vocabulary = Vocabulary(list(SPECIAL_TOKENS) + ["a", "ab", "中"], "test")
     compared = Compared(vocabulary, True)
-    assert compared.in_graph(["a ab aba 中ab"]) == [[5, 6, vocabulary.unk, 7, 6]] == compared.in_python(["a ab aba 中ab"])
+    assert compared.in_graph(["a ab aba 中ab"]) == [[5, 6, vocabulary.unk, 7,
+                                                     6]] == compared.in_python(["a ab aba 中ab"])
 
 
 def test_marks_that_unicode_may_reorder_are_refused():
@@ -178,7 +187,8 @@ def packing(request, compared):
 
 
 @settings(max_examples=25, deadline=None)
-@given(pairs=st.lists(st.tuples(RAW_TEXTS, st.just(b"") | st.just(b"\xff") | RAW_TEXTS), min_size=1, max_size=4))
+@given(pairs=st.lists(st.tuples(RAW_TEXTS, st.just(b"") | st.just(b"\xff") | RAW_TEXTS), min_size=1,
+                      max_size=4))
 def test_packs_as_python_does(packing, pairs):
     tokenizer, max_seq_length, pack = packing
     wanted = [pack_pair(tokenizer, as_str(a), as_str(b), max_seq_length) for a, b in pairs]

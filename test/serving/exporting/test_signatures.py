@@ -40,7 +40,8 @@ def wanted_ids(model, questions):
     rows = max(len(pair.input_ids) for pair in packed)
     return {"input_ids": [pair.input_ids.tolist() + [0] * (rows - len(pair.input_ids)) for pair in packed],
             "input_mask": [[1] * len(pair.input_ids) + [0] * (rows - len(pair.input_ids)) for pair in packed],
-            "segment_ids": [pair.segment_ids.tolist() + [0] * (rows - len(pair.segment_ids)) for pair in packed]}
+            "segment_ids": [pair.segment_ids.tolist() + [0] * (rows - len(pair.segment_ids))
+                            for pair in packed]}
 
 
 def test_text_ids_and_examples_give_what_the_trained_model_gives(saved, model, finetuned):
@@ -53,7 +54,8 @@ def test_text_ids_and_examples_give_what_the_trained_model_gives(saved, model, f
         found = saved.run(inputs, signature)
         np.testing.assert_allclose(found["probabilities"], wanted, rtol=0, atol=1e-5)
         assert found["logits"].shape == (5, 3)
-        assert [label.decode("utf-8") for label in found["label"]] == [LABELS[index] for index in wanted.argmax(axis=1)]
+        assert [label.decode("utf-8") for label in found["label"]] == [
+            LABELS[index] for index in wanted.argmax(axis=1)]
     classified = saved.run({"inputs": examples}, "classify")
     np.testing.assert_allclose(classified["scores"], wanted, rtol=0, atol=1e-5)
     assert classified["classes"].tolist() == [[label.encode("utf-8") for label in LABELS]] * 5
@@ -74,13 +76,15 @@ def test_embed_does_not_depend_on_the_batch(saved):
 
 
 def test_no_row_at_all(saved):
-    for inputs, signature in ((texts([("", "")]), "serving_default"), ({"inputs": [example("x")]}, "classify"),
+    for inputs, signature in ((texts([("", "")]), "serving_default"),
+                              ({"inputs": [example("x")]}, "classify"),
                               (texts([("", "")]), "embed"), (texts([("", "")]), "encode")):
         one = saved.run(inputs, signature)
         none = saved.run({name: value[:0] for name, value in inputs.items()}, signature)
         assert {name: (0,) + value.shape[1:] for name, value in one.items()} == {
             name: value.shape for name, value in none.items()}
-    assert saved.run({name: np.zeros([0, 5]) for name in signatures.IDS}, "predict_ids")["label"].shape == (0,)
+    assert saved.run({name: np.zeros([0, 5]) for name in signatures.IDS},
+                     "predict_ids")["label"].shape == (0,)
 
 
 def test_any_bytes_have_an_answer(saved):
@@ -88,12 +92,13 @@ def test_any_bytes_have_an_answer(saved):
     found = saved.run({"text_a": bad, "text_b": bad[::-1]})
     assert np.isfinite(found["probabilities"]).all()
     without = saved.run({"text_a": ["", "a"], "text_b": [""] * 2})["probabilities"]
-    np.testing.assert_allclose(saved.run({"text_a": [b"\xff\xfe", b"\xf0\x9f\x91a"], "text_b": [""] * 2})["probabilities"],
-                               without, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(saved.run({"text_a": [b"\xff\xfe", b"\xf0\x9f\x91a"],
+                                          "text_b": [""] * 2})["probabilities"], without, rtol=0, atol=1e-6)
 
 
 def test_rows_of_nothing_but_padding_disturb_no_other(saved):
-    ids = {"input_ids": [[2, 5, 3], [0, 0, 0]], "input_mask": [[1, 1, 1], [0, 0, 0]], "segment_ids": [[0] * 3] * 2}
+    ids = {"input_ids": [[2, 5, 3], [0, 0, 0]], "input_mask": [[1, 1, 1], [0, 0, 0]],
+           "segment_ids": [[0] * 3] * 2}
     alone = saved.run({name: rows[:1] for name, rows in ids.items()}, "predict_ids")["probabilities"]
     found = saved.run(ids, "predict_ids")["probabilities"]
     np.testing.assert_allclose(found[:1], alone, rtol=0, atol=1e-6)
@@ -104,9 +109,11 @@ def test_rows_of_nothing_but_padding_disturb_no_other(saved):
     ({"text_a": ["x"], "text_b": []}, "serving_default", "as many elements"),
     ({"inputs": [b"\x01"]}, "classify", "Could not parse example"),
     ({"inputs": [b""]}, "classify", "text_a"),
-    ({"input_ids": [[99999]], "input_mask": [[1]], "segment_ids": [[0]]}, "predict_ids", "not in \\[0, 35\\)"),
+    ({"input_ids": [[99999]], "input_mask": [[1]], "segment_ids": [[0]]}, "predict_ids",
+     "not in \\[0, 35\\)"),
     ({"input_ids": [[5]], "input_mask": [[1]], "segment_ids": [[2]]}, "predict_ids", "not in \\[0, 2\\)"),
-    ({name: [[1] * 49] for name in signatures.IDS}, "predict_ids", "exceeds max_position_embeddings, which is 48"),
+    ({name: [[1] * 49] for name in signatures.IDS}, "predict_ids",
+     "exceeds max_position_embeddings, which is 48"),
 ])
 def test_what_cannot_be_answered_is_an_error_of_the_request(saved, inputs, signature, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):

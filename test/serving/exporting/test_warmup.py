@@ -16,7 +16,8 @@ def test_every_request_replays(version):
     for log in logs_of(version):
         if log.HasField("classify_log"):
             request = log.classify_log.request
-            inputs = {"inputs": [example.SerializeToString() for example in request.input.example_list.examples]}
+            inputs = {"inputs": [example.SerializeToString()
+                                 for example in request.input.example_list.examples]}
         else:
             request = log.predict_log.request
             inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}

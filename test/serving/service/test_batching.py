@@ -46,7 +46,8 @@ async def answers_of(tasks):
 def test_what_comes_while_the_model_is_busy_runs_together():
     async def ask():
         model, batcher = Model(), Batcher(4, 100, 1, Monitor())
-        tasks = await submit_all(batcher, [work(model, *values) for values in ([1], [2], [3, 4], [5, 6], [7])])
+        tasks = await submit_all(batcher, [work(model, *values)
+                                           for values in ([1], [2], [3, 4], [5, 6], [7])])
         model.may_go_on.set()
         assert await answers_of(tasks) == [[2], [4], [6, 8], [10, 12], [14]]
         assert model.batches == [[1], [2, 3, 4, 7], [5, 6]]
@@ -56,7 +57,8 @@ def test_what_comes_while_the_model_is_busy_runs_together():
 def test_other_keys_run_apart():
     async def ask():
         model, batcher = Model(), Batcher(4, 100, 1, Monitor())
-        tasks = await submit_all(batcher, [work(model, value, key=key) for value, key in enumerate("xaba", 1)])
+        tasks = await submit_all(batcher, [work(model, value, key=key)
+                                           for value, key in enumerate("xaba", 1)])
         model.may_go_on.set()
         await answers_of(tasks)
         assert model.batches == [[1], [2, 4], [3]]
@@ -134,7 +136,8 @@ def test_a_batch_leaves_their_share_to_the_other_threads():
         assert sorted(model.batches) == [[1], [2]]
         model.may_go_on.set()
         await answers_of(tasks)
-        assert sorted(model.batches[2:]) == [[3, 4, 5], [6, 7], [8]]   # three of six, two of the three left, and the last
+        # three of six, two of the three left, and the last
+        assert sorted(model.batches[2:]) == [[3, 4, 5], [6, 7], [8]]
     run(ask())
 
 

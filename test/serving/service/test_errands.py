@@ -18,7 +18,8 @@ def test_what_a_call_gives_or_raises():
             await Errand(lambda: fail(KeyError("x"))).result(60)
         with pytest.raises(RuntimeError, match="SystemExit"):      # it would end the server
             await Errand(lambda: fail(SystemExit(2))).result(60)
-        with pytest.raises(RuntimeError, match="StopIteration"):   # it would end a coroutine as if all were well
+        # it would end a coroutine as if all were well
+        with pytest.raises(RuntimeError, match="StopIteration"):
             await Errand(lambda: next(iter(()))).result(60)
     run(ask())
 

@@ -7,14 +7,16 @@ from serving.service.errors import RequestError
 
 
 @pytest.mark.parametrize("code, status", [
-    ("INVALID_ARGUMENT", 400), ("NOT_FOUND", 404), ("UNAVAILABLE", 503), ("DEADLINE_EXCEEDED", 504), ("UNIMPLEMENTED", 501),
+    ("INVALID_ARGUMENT", 400), ("NOT_FOUND", 404), ("UNAVAILABLE", 503), ("DEADLINE_EXCEEDED", 504),
+    ("UNIMPLEMENTED", 501),
     ("RESOURCE_EXHAUSTED", 413), ("CANCELLED", 499), ("INTERNAL", 500), ("UNKNOWN", 500)])
 def test_http_status(code, status):
     assert RequestError(grpc.StatusCode[code], "x").http_status == status
 
 
 def test_the_graphs_words_without_its_operations():
-    found = errors.from_tensorflow(tf.errors.InvalidArgumentError(None, None, "indices[0] = 99\n\t [[node x]]"))
+    found = errors.from_tensorflow(
+        tf.errors.InvalidArgumentError(None, None, "indices[0] = 99\n\t [[node x]]"))
     assert (found.code, str(found)) == (grpc.StatusCode.INVALID_ARGUMENT, "indices[0] = 99")
 
 

@@ -79,15 +79,18 @@ def call(stream, size, flags=END_STREAM):
 @pytest.mark.parametrize("piece", [1, 2, 7, 10, 1000])
 def test_what_a_client_sends_goes_on_however_it_is_cut(piece):
     frames = client_frames(b"!!")
-    sent = GREETING + frame(HEADERS, END_HEADERS, 1, HEAD) + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
+    sent = GREETING + frame(HEADERS, END_HEADERS, 1,
+                            HEAD) + frame(DATA, END_STREAM, 1, b"x" * 30) + frame(RST_STREAM, 0, 1, b"1234")
     passed = b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece))
-    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, HEAD), frame(HEADERS, END_HEADERS, 1, HEAD + b"!!"))
+    assert passed == sent.replace(frame(HEADERS, END_HEADERS, 1, HEAD),
+                                  frame(HEADERS, END_HEADERS, 1, HEAD + b"!!"))
     assert frames._on_block == [(1, 35, False)]
     assert frames._on_frame == [(SETTINGS, 0, 0, 0), (DATA, END_STREAM, 1, 30), (RST_STREAM, 0, 1, 4)]
 
 
 @pytest.mark.parametrize("sent", [
-    frame(HEADERS, END_STREAM, 3, HEAD[:2]) + frame(CONTINUATION, 0, 3, HEAD[2:3]) + frame(CONTINUATION, END_HEADERS, 3, HEAD[3:]),
+    frame(HEADERS, END_STREAM, 3, HEAD[:2]) + frame(CONTINUATION, 0, 3, HEAD[2:3])
+    + frame(CONTINUATION, END_HEADERS, 3, HEAD[3:]),
     frame(HEADERS, END_STREAM | END_HEADERS | PADDED | PRIORITY, 3, b"\x02" + b"12345" + HEAD + b"\0\0"),
 ])
 def test_a_header_block_goes_on_in_one_frame(sent):
@@ -115,12 +118,14 @@ def test_what_is_no_http2_of_a_client(sent):
 @pytest.mark.parametrize("piece", [1, 8, 9, 11, 1000])
 def test_what_the_server_sends_goes_on_up_to_a_whole_header(piece):
     frames = ServerFrames(Seen())
-    sent = frame(SETTINGS, 0, 0, b"123456") + frame(HEADERS, END_HEADERS, 1, b"x") + frame(DATA, END_STREAM, 1, b"x" * 20)
+    sent = frame(SETTINGS, 0, 0, b"123456") + frame(HEADERS, END_HEADERS, 1,
+                                                    b"x") + frame(DATA, END_STREAM, 1, b"x" * 20)
     assert b"".join(frames.feed(sent[at:at + piece]) for at in range(0, len(sent), piece)) == sent
     assert frames._on_frame == [(SETTINGS, 0, 0), (HEADERS, END_HEADERS, 1), (DATA, END_STREAM, 1)]
     assert frames.at_boundary
     assert frames.feed(frame(DATA, 0, 1, b"xy")[:4]) == b"" and frames.at_boundary
-    assert frames.feed(frame(DATA, 0, 1, b"xy")[4:10]) == frame(DATA, 0, 1, b"xy")[:10] and not frames.at_boundary
+    assert frames.feed(
+        frame(DATA, 0, 1, b"xy")[4:10]) == frame(DATA, 0, 1, b"xy")[:10] and not frames.at_boundary
 
 
 def test_a_literal_header():
@@ -137,7 +142,7 @@ def test_bytes_are_held_until_they_are_answered():
         assert (relay.held, connection.num_waiting, connection.was_answered) == (700, 1, False)
         connection.server_sent(frame(HEADERS, END_HEADERS | END_STREAM, 1, b""))
         assert (relay.held, connection.num_waiting, connection.was_answered) == (400, 0, True)
-        connection.client_sent(frame(DATA, 0, 1, b"x" * 500))          # of a call that is over: gRPC throws it away
+        connection.client_sent(frame(DATA, 0, 1, b"x" * 500))  # of a call that is over: gRPC throws it away
         assert relay.held == 400
         connection.client_sent(frame(RST_STREAM, 0, 3, b"1234"))
         assert relay.held == 0
@@ -181,7 +186,8 @@ def test_beyond_the_connections_the_one_that_is_missed_least_ends():
         waiting.client_sent(call(1, 1))
         idle.client_sent(call(1, 1, 0))                                # half-sent is idle, too
         connections = [connected(relay) for _ in range(2)]
-        assert [each._client.is_closed for each in (answered, idle, waiting, *connections)] == [False, True, False, True, False]
+        assert [each._client.is_closed for each in (answered, idle, waiting,
+                                                    *connections)] == [False, True, False, True, False]
         connections[1].client_sent(call(1, 1))
         answered.client_sent(call(3, 1))
         late = connected(relay)
@@ -214,7 +220,7 @@ def test_unread_answers_are_held_and_requests_grow():
         assert connection.is_waiting and relay.held == 300 + 70
         connection.server_sent(frame(DATA, END_STREAM, 1, b"x"))
         assert (relay.held, connection.num_waiting, connection._unread) == (300, 1, {})
-        relay.answered(named(connection, 1), 70)                       # of calls and connections that are over
+        relay.answered(named(connection, 1), 70)  # of calls and connections that are over
         relay.answered("99.1", 70)
         relay.answered("", 70)
         assert relay.held == 300
@@ -265,7 +271,7 @@ def test_answers_that_are_not_read_in_time_end_the_connection(monkeypatch):
         relay.answered(named(connection, 3), 1)
         connection.server_sent(frame(HEADERS, END_STREAM, 1, b""))
         clock.now += grpc_relay.READ_SECONDS - 1
-        connection.server_sent(frame(HEADERS, END_HEADERS, 3, b"") + frame(DATA, 0, 3, b"x"))     # byte by byte
+        connection.server_sent(frame(HEADERS, END_HEADERS, 3, b"") + frame(DATA, 0, 3, b"x"))  # byte by byte
         relay.answered(named(connection, 5), 1)
         connection._end_if_unread()
         assert not connection._client.is_closed and connection._is_timed
@@ -350,7 +356,8 @@ def test_at_the_end_a_client_is_told_between_two_frames():
         connection.server_sent(frame(DATA, 0, 1, b"xyz")[:10])
         connection.say_goodbye()
         connection.server_sent(b"yz" + frame(SETTINGS, 0, 0, b""))
-        assert connection._client.written == frame(DATA, 0, 1, b"xyz") + frame(SETTINGS, 0, 0, b"") + goaway(2 ** 31 - 1, 0)
+        assert connection._client.written == frame(DATA, 0, 1, b"xyz") + frame(SETTINGS, 0, 0,
+                                                                               b"") + goaway(2 ** 31 - 1, 0)
     run(session())
 
 

@@ -13,9 +13,9 @@ import tensorflow.compat.v1 as tf
 from grpc._cython.cygrpc import ExecuteBatchError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from served import make_inference, run
-from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2, inference_pb2,
-                                     model_management_pb2, model_service_pb2_grpc, predict_pb2, prediction_service_pb2_grpc,
-                                     regression_pb2)
+from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2,
+                                     inference_pb2, model_management_pb2, model_service_pb2_grpc, predict_pb2,
+                                     prediction_service_pb2_grpc, regression_pb2)
 
 from serving.service.process import bind
 from serving.service.errors import RequestError
@@ -26,12 +26,14 @@ from serving.service.monitoring import Monitor
 
 @pytest.fixture
 def with_channel(saved_model, version):
-    """Runs a coroutine function of a channel to a server and the server's monitor, and of the server if it wants that."""
+    """Runs a coroutine function of a channel to a server and the server's monitor, and of the server if it
+    wants that."""
     def serve(ask, wants_server=False):
         async def session():
             monitor = Monitor()
             inference = await make_inference(saved_model, os.path.dirname(version), monitor)
-            server = GrpcServer(inference, monitor, bind("127.0.0.1", 0, "port"), GrpcLimits(100000, 8, 30), RelayLimits(4, 1 << 20))
+            server = GrpcServer(inference, monitor, bind("127.0.0.1", 0, "port"), GrpcLimits(100000, 8, 30),
+                                RelayLimits(4, 1 << 20))
             await server.start()
             async with grpc.aio.insecure_channel("127.0.0.1:%d" % server.port) as channel:
                 await ask(channel, monitor, *[server] * wants_server)
@@ -45,8 +47,8 @@ def with_stubs(with_channel):
     """Runs a coroutine function of the official stubs, and the server's monitor, against a server."""
     def serve(ask):
         with_channel(lambda channel, monitor: ask(
-            prediction_service_pb2_grpc.PredictionServiceStub(channel), model_service_pb2_grpc.ModelServiceStub(channel),
-            health_pb2_grpc.HealthStub(channel), monitor))
+            prediction_service_pb2_grpc.PredictionServiceStub(channel),
+            model_service_pb2_grpc.ModelServiceStub(channel), health_pb2_grpc.HealthStub(channel), monitor))
     return serve
 
 
@@ -94,28 +96,33 @@ def test_metadata_and_status(with_stubs, saved_model):
         status_request.model_spec.name = "albert"
         (status,) = (await model.GetModelStatus(status_request)).model_version_status
         assert (status.version, status.state) == (7, get_model_status_pb2.ModelVersionStatus.AVAILABLE)
-        assert (await health.Check(health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
+        assert (await health.Check(
+            health_pb2.HealthCheckRequest())).status == health_pb2.HealthCheckResponse.SERVING
     with_stubs(ask)
 
 
 @pytest.mark.parametrize("method, request_, code, message", [
     ("Predict", predict_request("x"), "INVALID_ARGUMENT", 'signature name: "x" not found'),
     ("Predict", predict_request(text_a=["x"]), "INVALID_ARGUMENT", "input size does not match signature"),
-    ("Predict", predict_request("examples", examples=[b"\xff"]), "INVALID_ARGUMENT", "Could not parse example"),
+    ("Predict", predict_request("examples", examples=[b"\xff"]), "INVALID_ARGUMENT",
+     "Could not parse example"),
     ("Predict", predict_request(text_a=["x" * 200000], text_b=[""]), "RESOURCE_EXHAUSTED", "larger than max"),
-    ("Predict", predict_request("predict_ids", **{name: [[1] * 513] for name in ("input_ids", "input_mask", "segment_ids")}),
+    ("Predict", predict_request("predict_ids",
+                                **{name: [[1] * 513] for name in ("input_ids", "input_mask", "segment_ids")}),
      "INVALID_ARGUMENT", "token ids, got 513"),
     ("Predict", predict_request("北" * 30000), "INVALID_ARGUMENT", "not found in signature def"),
-    ("Predict", predict_pb2.PredictRequest(model_spec=predict_request().model_spec, output_filter=["x"]), "INVALID_ARGUMENT",
-     "output tensor alias not found in signature: x"),
-    ("Predict", predict_pb2.PredictRequest(output_filter=["x"] * 20000), "INVALID_ARGUMENT", "at most 1000 fields"),
+    ("Predict", predict_pb2.PredictRequest(model_spec=predict_request().model_spec, output_filter=["x"]),
+     "INVALID_ARGUMENT", "output tensor alias not found in signature: x"),
+    ("Predict", predict_pb2.PredictRequest(output_filter=["x"] * 20000), "INVALID_ARGUMENT",
+     "at most 1000 fields"),
     ("Predict", predict_pb2.PredictRequest(), "NOT_FOUND", "Servable not found for request: Latest()"),
     ("Classify", classification_pb2.ClassificationRequest(model_spec=predict_request("classify").model_spec),
      "INVALID_ARGUMENT", "Input is empty."),
     ("GetModelMetadata", get_model_metadata_pb2.GetModelMetadataRequest(), "INVALID_ARGUMENT",
      "Metadata field must be signature_def, got none"),
     ("Regress", regression_pb2.RegressionRequest(), "UNIMPLEMENTED", "Not implemented by this server"),
-    ("MultiInference", inference_pb2.MultiInferenceRequest(), "UNIMPLEMENTED", "Not implemented by this server"),
+    ("MultiInference", inference_pb2.MultiInferenceRequest(), "UNIMPLEMENTED",
+     "Not implemented by this server"),
 ])
 def test_errors(with_stubs, method, request_, code, message):
     async def ask(prediction, model, health, monitor):
@@ -142,7 +149,8 @@ def test_models_are_chosen_by_flags(with_stubs):
 
 def test_request_ids_come_back(with_stubs):
     async def ask(prediction, model, health, monitor):
-        call = prediction.Predict(predict_request(text_a=["x"], text_b=[""]), metadata=(("x-request-id", "r1"),))
+        call = prediction.Predict(predict_request(text_a=["x"], text_b=[""]),
+                                  metadata=(("x-request-id", "r1"),))
         assert ("x-request-id", "r1") in list(await call.initial_metadata())
         await call
     with_stubs(ask)
@@ -151,7 +159,8 @@ def test_request_ids_come_back(with_stubs):
 def test_a_deadline_that_has_passed_is_told_and_counted(with_stubs):
     async def ask(prediction, model, health, monitor):
         with pytest.raises(grpc.RpcError) as failed:
-            await prediction.Predict(predict_request(text_a=["x" * 1000] * 8, text_b=[""] * 8), timeout=0.0001)
+            await prediction.Predict(predict_request(text_a=["x" * 1000] * 8, text_b=[""] * 8),
+                                     timeout=0.0001)
         assert failed.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     with_stubs(ask)
 
@@ -185,7 +194,8 @@ def test_what_is_inflated(compress):
 
 
 @pytest.mark.parametrize("method", ["Regress", "MultiInference", "Classify"])
-@pytest.mark.parametrize("body", [b"\x12\x04\x0a\x02\x0a\x05", b"\x12\x0f\x0a\x0d\x0a\x0b\x0a\x09\x0a\x07\x0a\x01\xff\x12\x02\x0a\x00"])
+@pytest.mark.parametrize("body", [b"\x12\x04\x0a\x02\x0a\x05",
+                                  b"\x12\x0f\x0a\x0d\x0a\x0b\x0a\x09\x0a\x07\x0a\x01\xff\x12\x02\x0a\x00"])
 def test_what_is_no_example_is_the_callers_mistake_whatever_is_asked(with_channel, method, body, capfd):
     async def ask(channel, monitor):
         with pytest.raises(grpc.RpcError) as failed:
@@ -229,7 +239,8 @@ def test_calls_that_are_over_are_cancelled_ones(error, is_over_at_once):
         counted, relay = [], Relayed()
         monitor = types.SimpleNamespace(count=lambda *facts, client: counted.append((facts[2], client)))
         with pytest.raises(asyncio.CancelledError):
-            await answered(Doors(monitor, relay, None, None, None), "Predict", Over(error if is_over_at_once else None), answer)
+            await answered(Doors(monitor, relay, None, None, None), "Predict",
+                           Over(error if is_over_at_once else None), answer)
         assert counted == [("CANCELLED", "ipv4:1.2.3.4:5")] and relay.noted == [("7.1", 0)]
     run(session())
 
@@ -268,13 +279,15 @@ def test_only_calls_that_are_over_are_left_out_of_the_log(with_channel, caplog):
                 logging.getLogger("grpc._cython.cygrpc").error("Unexpected", exc_info=sys.exc_info())
         logging.getLogger("grpc._cython.cygrpc").error("other")
     with_channel(ask)
-    assert [record.exc_info and type(record.exc_info[1]) for record in caplog.records if "cygrpc" in record.name] == [ValueError, None]
+    assert [record.exc_info and type(record.exc_info[1])
+            for record in caplog.records if "cygrpc" in record.name] == [ValueError, None]
 
 
 @pytest.mark.parametrize("body", [b"\xff", b"\x0a\x05", b"\x0a\x03\x0a\x01\xff", b"\x0b"])
 @pytest.mark.parametrize("path", [
     "/tensorflow.serving.PredictionService/Predict", "/tensorflow.serving.PredictionService/Classify",
-    "/tensorflow.serving.PredictionService/GetModelMetadata", "/tensorflow.serving.ModelService/GetModelStatus",
+    "/tensorflow.serving.PredictionService/GetModelMetadata",
+    "/tensorflow.serving.ModelService/GetModelStatus",
     "/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch"])
 def test_malformed_requests_are_told_and_leave_no_trace(with_channel, path, body, caplog, capfd):
     async def ask(channel, monitor):
@@ -285,7 +298,8 @@ def test_malformed_requests_are_told_and_leave_no_trace(with_channel, path, body
                 await channel.unary_unary(path)(body)
         assert failed.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     with_channel(ask)
-    assert [record for record in caplog.records if record.name != "serving"] == [] and "protobuf" not in capfd.readouterr().err
+    assert [record for record in caplog.records
+            if record.name != "serving"] == [] and "protobuf" not in capfd.readouterr().err
 
 
 def test_methods_that_are_none(with_channel, caplog):
@@ -353,7 +367,8 @@ def test_no_call_that_came_is_lost_at_the_end(with_channel):
         while len(answered) < 50:
             await asyncio.sleep(0)
         await server.stop(10)
-        assert all("connect" in details.lower() for details in await asyncio.gather(*calls))     # none of them had come
+        assert all("connect" in details.lower()
+                   for details in await asyncio.gather(*calls))     # none of them had come
     with_channel(ask, wants_server=True)
 
 

@@ -33,10 +33,11 @@ def test_entries_last_from_block_to_block_until_newer_ones_push_them_out():
 
 
 @pytest.mark.parametrize("block", [
-    KEPT + b"\xbe" * 11000, b"\x82" * 15000, b"\x40\x01a\x01b" + b"\xbe" * 15000, b"\0\0\0" * 1100,     # few bytes, many headers
+    # few bytes, many headers
+    KEPT + b"\xbe" * 11000, b"\x82" * 15000, b"\x40\x01a\x01b" + b"\xbe" * 15000, b"\0\0\0" * 1100,
     b"\xbe", b"\x7e\x01x", KEPT + b"\xbf",     # entries that are not there
-    b"\0", b"\0\x01", b"\0\x01a", b"\0\x01a\x05bc", b"\x40\x7f\xff\xff\xff\xff\xff\x0f", b"\xff", b"\xff\x80", b"\0\xff\xff",
-])
+    b"\0", b"\0\x01", b"\0\x01a", b"\0\x01a\x05bc", b"\x40\x7f\xff\xff\xff\xff\xff\x0f", b"\xff", b"\xff\x80",
+    b"\0\xff\xff",])
 def test_blocks_that_become_too_much_or_are_malformed(block):
     with pytest.raises(ValueError):
         HeaderTable().measure(block)

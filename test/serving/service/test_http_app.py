@@ -22,7 +22,8 @@ def with_client(saved_model, version):
         async def session():
             monitor = Monitor()
             inference = await make_inference(saved_model, os.path.dirname(version), monitor)
-            app = HttpApp(inference, monitor, HttpLimits(**{"max_body_bytes": 10000, "timeout_seconds": 30, **limits}))
+            app = HttpApp(inference, monitor,
+                          HttpLimits(**{"max_body_bytes": 10000, "timeout_seconds": 30, **limits}))
             async with httpx.AsyncClient(app=app, base_url="http://server") as client:
                 await ask(client, app)
         run(session())
@@ -67,12 +68,16 @@ def test_status_and_metadata(with_client):
     ("POST", PREDICT, b"{", 400, "JSON Parse error"),
     ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400, "JSON Parse error"),
     ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
-    ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400, 'Serving signature name: "x" not found'),
+    ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400,
+     'Serving signature name: "x" not found'),
     ("POST", PREDICT, b'{"inputs": {"text_a": ["x"], "text_b": []}}', 400, "the same number of rows"),
-    ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400, "Could not parse example"),
-    ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}', 400, "Was: tensorflow/serving/predict"),
-    ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404, "Servable not found for request: Latest(other)"),
-    ("POST", "/v1/models/albert/versions/8:predict", b'{"inputs": 1}', 404, "for request: Specific(albert, 8)"),
+    ("POST", PREDICT, b'{"signature_name": "examples", "inputs": [{"b64": "/w=="}]}', 400,
+     "Could not parse example"), ("POST", "/v1/models/albert:classify", b'{"examples": [{"text_a": "x"}]}',
+                                  400, "Was: tensorflow/serving/predict"),
+    ("POST", "/v1/models/other:predict", b'{"inputs": 1}', 404,
+     "Servable not found for request: Latest(other)"),
+    ("POST", "/v1/models/albert/versions/8:predict", b'{"inputs": 1}', 404,
+     "for request: Specific(albert, 8)"),
     ("GET", "/v1/models/albert/versions/8", None, 404, "Could not find version 8 of model albert"),
     ("GET", "/v1/models/albert/versions/99999999999999999999", None, 400, "Failed to convert version"),
     ("GET", "/v1/models/..%2f..%2fetc", None, 400, "Malformed request: GET /v1/models/../../etc"),
@@ -106,8 +111,10 @@ def test_a_failure_of_our_own_is_told_in_json(with_client, monkeypatch, caplog):
 def test_a_body_in_an_encoding(with_client):
     async def ask(client, app):
         answer = await client.post(PREDICT, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
-        assert (answer.status_code, answer.json()) == (415, {"error": "The content-encoding must be identity, got gzip"})
-        assert (await client.post(PREDICT, json=TEXTS, headers={"content-encoding": "identity"})).status_code == 200
+        assert (answer.status_code,
+                answer.json()) == (415, {"error": "The content-encoding must be identity, got gzip"})
+        assert (await client.post(PREDICT, json=TEXTS,
+                                  headers={"content-encoding": "identity"})).status_code == 200
     with_client(ask)
 
 
@@ -148,8 +155,8 @@ def test_a_client_that_goes_is_noticed(with_client, monkeypatch):
 
         async def send(message):
             pass
-        await app({"type": "http", "method": "POST", "path": PREDICT, "headers": [], "query_string": b"", "client": None},
-                  receive, send)
+        await app({"type": "http", "method": "POST", "path": PREDICT, "headers": [], "query_string": b"",
+                   "client": None}, receive, send)
         assert cancelled.is_set()
         metrics = (await client.get("/monitoring/prometheus/metrics")).text
         assert 'serving_request_seconds_count{api="rest",code="499",method="predict"} 1.0' in metrics
@@ -177,7 +184,8 @@ def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client
         assert app.is_overloaded() and app.refuse_if_full(*asked) == (503, headers, full)
         assert app.refuse_if_full("POST", "/v1/models/albert/metadata", None, None) is None
         assert app.refuse_if_full("GET", PREDICT, None, None) is None
-        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON", headers={"x-request-id": "mine"})
+        answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON",
+                                   headers={"x-request-id": "mine"})
         assert (answer.status_code, answer.content) == (503, full)
         assert answer.headers.raw == [*headers, (b"content-length", b"%d" % len(full))]
         metrics = (await client.get("/monitoring/prometheus/metrics")).text
@@ -204,7 +212,8 @@ def test_what_pages_may_ask(with_client, headers, status):
         assert answer.status_code == status
         assert answer.headers["content-security-policy"] == "frame-ancestors 'none'"
         if status == 403:
-            assert answer.json() == {"error": "Host evil.example is not allowed; --allowed_hosts can allow it"}
+            assert answer.json() == {
+                "error": "Host evil.example is not allowed; --allowed_hosts can allow it"}
     with_client(ask)
 
 

@@ -19,7 +19,8 @@ async def app(scope, receive, send):
     while scope["path"] == "/whole" and message.get("more_body"):
         message = await receive()
     body = bytes(LARGE) if scope["path"] == "/large" else b"ok"
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.start", "status": 200,
+                "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
 
 
@@ -32,7 +33,8 @@ def with_connection(monkeypatch):
     def serve(ask, max_kept=1 << 20, max_open=10):
         async def session():
             serve.connections = connections = Connections(app, Inflight(max_kept), max_open)
-            server = await asyncio.get_event_loop().create_server(lambda: HttpConnection(connections), "127.0.0.1", 0)
+            server = await asyncio.get_event_loop().create_server(lambda: HttpConnection(connections),
+                                                                  "127.0.0.1", 0)
             serve.address = server.sockets[0].getsockname()
             reader, writer = await asyncio.open_connection(*serve.address)
             await ask(reader, writer)
@@ -154,7 +156,8 @@ def test_an_answer_that_is_not_read(with_connection, monkeypatch):
 def test_a_request_that_would_rather_speak_another_protocol(with_connection):
     async def ask(reader, writer):
         for body in (b"one", b"two"):
-            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nContent-Length: 3\r\nUpgr")
+            writer.write(b"POST / HTTP/1.1\r\nhost: x\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+                         b"Content-Length: 3\r\nUpgr")
             await asyncio.sleep(0.01)
             writer.write(b"ade: h2c\r\nHTTP2-Settings: AAEA\r\n\r\n" + body)
             assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
@@ -164,7 +167,8 @@ def test_a_request_that_would_rather_speak_another_protocol(with_connection):
 
 def test_the_body_of_a_request_for_another_protocol_is_no_request(with_connection):
     async def ask(reader, writer):
-        writer.write(REQUEST + REQUEST.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n" % len(REQUEST)))
+        writer.write(REQUEST + REQUEST.replace(b"\r\n\r\n", b"\r\nUpgrade: h2c\r\nContent-Length: %d\r\n\r\n"
+                                               % len(REQUEST)))
         await asyncio.sleep(0.01)
         writer.write(REQUEST + REQUEST.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
         assert (await reader.read()).count(b"HTTP/1.1 200") == 3
@@ -255,7 +259,8 @@ def test_no_more_is_read_while_requests_wait(patiently):
     (b"GET / HTTP/1.1\nhost: x\n\n", 400),
     (REQUEST + b"GET / HTTP/1.1\r\n" + b"x: %s\r\n" % (b"y" * 70000), 431),
     (POST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"\r\n2\r\n{}XX0\r\n\r\n", 400),
-    (POST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"\r\n0\r\n" + b"x: y\r\n" * 20000, 400),
+    (POST.replace(b"Content-Length: 2", b"Transfer-Encoding: chunked") + b"\r\n0\r\n" + b"x: y\r\n" * 20000,
+     400),
 ], ids=["blank lines", "line feeds", "a head behind a request", "a chunk's end", "trailers"])
 def test_what_is_refused_is_so_in_words(patiently, sent, status):
     async def ask(reader, writer):
@@ -310,8 +315,9 @@ def test_where_none_is_idle_a_request_is_refused(patiently):
 HALF_SENT = b"POST /whole HTTP/1.1\r\nhost: x\r\nContent-Length: 100000\r\n\r\n"
 
 
-@pytest.mark.parametrize("slow", [b"GET / HTTP/1.1\r\nx: y", HALF_SENT, HALF_SENT + b"{",
-                                  HALF_SENT.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked") + b"1"],
+@pytest.mark.parametrize("slow", [
+    b"GET / HTTP/1.1\r\nx: y", HALF_SENT, HALF_SENT + b"{",
+    HALF_SENT.replace(b"Content-Length: 100000", b"Transfer-Encoding: chunked") + b"1"],
                          ids=["head", "no body yet", "body", "chunk's size"])
 def test_where_none_is_idle_the_slowest_request_that_is_half_sent_gives_way(patiently, slow):
     async def ask(reader, writer):
@@ -331,8 +337,10 @@ def test_where_none_is_idle_the_slowest_request_that_is_half_sent_gives_way(pati
     patiently(ask, max_open=2)
 
 
-@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", HALF_SENT.replace(b"/whole", b"/") + b"{", REQUEST.replace(b"/ ", b"/large ")],
-                         ids=["told to go", "answered before the body has come", "an answer that is not read"])
+@pytest.mark.parametrize("sent", [b"no request\r\n\r\n", HALF_SENT.replace(b"/whole", b"/") + b"{",
+                                  REQUEST.replace(b"/ ", b"/large ")],
+                         ids=["told to go", "answered before the body has come",
+                              "an answer that is not read"])
 def test_who_has_an_answer_and_does_not_go_gives_way(patiently, sent):
     async def ask(reader, writer):
         writer.transport.pause_reading()

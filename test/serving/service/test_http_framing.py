@@ -13,15 +13,16 @@ def head(*fields, line=b"POST /a?b HTTP/1.1", host=b"host: x"):
 def test_a_head():
     found = read_head(head(b"Content-Length:  2\t", b"X-Y: \xe4 b", b"Expect: 100-Continue"))
     assert found[:3] == (b"POST", b"/a?b", b"1.1")
-    assert found.fields == [(b"host", b"x"), (b"content-length", b"2"), (b"x-y", b"\xe4 b"), (b"expect", b"100-Continue")]
+    assert found.fields == [(b"host", b"x"), (b"content-length", b"2"), (b"x-y", b"\xe4 b"),
+                            (b"expect", b"100-Continue")]
     assert (found.length, found.expects_continue, found.is_last) == (2, True, False)
 
 
 @pytest.mark.parametrize("fields, line, length, is_last", [
     ([], b"GET / HTTP/1.1", 0, False),
     ([b"Transfer-Encoding: Chunked"], b"POST / HTTP/1.1", None, False),
-    ([b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"content-length: 7"], b"POST / HTTP/1.1", 7, False),
-    ([b"Connection: te, Close"], b"GET / HTTP/1.1", 0, True),
+    ([b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"content-length: 7"], b"POST / HTTP/1.1", 7,
+     False), ([b"Connection: te, Close"], b"GET / HTTP/1.1", 0, True),
     ([b"Connection: te", b"Connection: close"], b"GET / HTTP/1.1", 0, True),
     ([b"content-length: 1"], b"POST / HTTP/1.0", 1, True),
 ])
@@ -35,22 +36,26 @@ def test_old_clients_name_no_host():
 
 
 @pytest.mark.parametrize("bad", [
-    head(line=b"GET / HTTP/1.2"), head(line=b"GET / HTTP/2.0"), head(line=b"GET /"), head(line=b"get / HTTP/1.1"),
-    head(line=b"GET  / HTTP/1.1"), head(line=b"GET /\tx HTTP/1.1"), head(line=b"GET / HTTP/1.1 "), head(line=b" GET / HTTP/1.1"),
-    head(line=b"GET http://x/ HTTP/1.1"), head(line=b"CONNECT x:1 HTTP/1.1"), head(line=b"OPTIONS * HTTP/1.1"),
-    head(line=b"GET /a#b HTTP/1.1"), head(line=b"GET /\x00 HTTP/1.1"), head(line=b"GET /\xe4 HTTP/1.1"), head(line=b"PRI * HTTP/2.0"),
+    head(line=b"GET / HTTP/1.2"), head(line=b"GET / HTTP/2.0"), head(line=b"GET /"),
+    head(line=b"get / HTTP/1.1"), head(line=b"GET  / HTTP/1.1"), head(line=b"GET /\tx HTTP/1.1"),
+    head(line=b"GET / HTTP/1.1 "), head(line=b" GET / HTTP/1.1"), head(line=b"GET http://x/ HTTP/1.1"),
+    head(line=b"CONNECT x:1 HTTP/1.1"), head(line=b"OPTIONS * HTTP/1.1"), head(line=b"GET /a#b HTTP/1.1"),
+    head(line=b"GET /\x00 HTTP/1.1"), head(line=b"GET /\xe4 HTTP/1.1"), head(line=b"PRI * HTTP/2.0"),
     head(host=b""), head(host=None), head(b"Host: y"), head(b"hOST: x"), head(b"Host : x", host=None),
     head(b"content-length: 2", b"content-length: 2"), head(b"content-length: 2", b"Content-Length: 3"),
-    head(b"content-length: 2, 2"), head(b"content-length: +2"), head(b"content-length: -1"), head(b"content-length: 0x2"),
-    head(b"content-length: 2_0"), head(b"content-length:"), head(b"content-length: " + b"9" * 16), head(b"content-length: 1 2"),
-    head(b"content-length: \xb2"), head(b"content-length : 2"), head(b"\x0bcontent-length: 2"), head(b"content-length\x00: 2"),
-    head(b"content-length: 2", b"transfer-encoding: chunked"), head(b"transfer-encoding: chunked", b"content-length: 2"),
-    head(b"transfer-encoding: xchunked"), head(b"transfer-encoding: chunked, chunked"), head(b"transfer-encoding: gzip, chunked"),
+    head(b"content-length: 2, 2"), head(b"content-length: +2"), head(b"content-length: -1"),
+    head(b"content-length: 0x2"), head(b"content-length: 2_0"), head(b"content-length:"),
+    head(b"content-length: " + b"9" * 16), head(b"content-length: 1 2"), head(b"content-length: \xb2"),
+    head(b"content-length : 2"), head(b"\x0bcontent-length: 2"), head(b"content-length\x00: 2"),
+    head(b"content-length: 2", b"transfer-encoding: chunked"),
+    head(b"transfer-encoding: chunked", b"content-length: 2"), head(b"transfer-encoding: xchunked"),
+    head(b"transfer-encoding: chunked, chunked"), head(b"transfer-encoding: gzip, chunked"),
     head(b"transfer-encoding: chunked", b"transfer-encoding: identity"), head(b"transfer-encoding: identity"),
-    head(b"transfer-encoding: chunked;a=b"), head(b"transfer-encoding:\x0bchunked"), head(b"transfer-encoding:"),
-    head(b'transfer-encoding: "chunked"'), head(b"transfer-encoding: chunked,"), head(b"transfer-encoding :chunked"),
-    head(b"transfer-encoding: chunked", line=b"POST / HTTP/1.0"),
-    head(b"x: a\x00"), head(b"x: a\nb: c"), head(b"x: a\rb: c"), head(b"x: a", b" b"), head(b"x: a", b"\tb"), head(b"x"), head(b": a"),
+    head(b"transfer-encoding: chunked;a=b"), head(b"transfer-encoding:\x0bchunked"),
+    head(b"transfer-encoding:"), head(b'transfer-encoding: "chunked"'), head(b"transfer-encoding: chunked,"),
+    head(b"transfer-encoding :chunked"), head(b"transfer-encoding: chunked", line=b"POST / HTTP/1.0"),
+    head(b"x: a\x00"), head(b"x: a\nb: c"), head(b"x: a\rb: c"), head(b"x: a", b" b"), head(b"x: a", b"\tb"),
+    head(b"x"), head(b": a"),
     head(b""), head(b"x y: a"), head(b"x: a\x7f"), head(b"\xe4: a"), head(*[b"x: y"] * 128), b"", b"\n",
 ], ids=lambda bad: repr(bad[:50]))
 def test_what_is_refused(bad):
@@ -64,10 +69,12 @@ VALUES = st.text("ab \t,;=~", max_size=8)
 
 @given(st.lists(st.tuples(TOKENS, VALUES), max_size=5), st.integers(0, 99))
 def test_what_h11_writes_is_read_as_it_was_meant(fields, length):
-    wanted = [("host", "x"), *((name, value.strip(" \t")) for name, value in fields), ("content-length", str(length))]
+    wanted = [("host", "x"), *((name, value.strip(" \t")) for name, value in fields),
+              ("content-length", str(length))]
     written = h11.Connection(h11.CLIENT).send(h11.Request(method="POST", target="/", headers=wanted))
     found = read_head(written[:-4])
-    assert [(name.decode(), value.decode()) for name, value in found.fields] == [(name.lower(), value) for name, value in wanted]
+    assert [(name.decode(), value.decode()) for name, value in found.fields] == [
+        (name.lower(), value) for name, value in wanted]
     assert found.length == length
 
 
@@ -93,7 +100,8 @@ def test_chunks():
 @given(st.lists(st.binary(min_size=1, max_size=20), max_size=5), st.data())
 def test_chunks_that_h11_writes(parts, draws):
     client = h11.Connection(h11.CLIENT)
-    client.send(h11.Request(method="POST", target="/", headers=[("host", "x"), ("transfer-encoding", "chunked")]))
+    client.send(h11.Request(method="POST", target="/",
+                            headers=[("host", "x"), ("transfer-encoding", "chunked")]))
     written = b"".join(client.send(h11.Data(part)) for part in parts) + client.send(h11.EndOfMessage())
     cuts = sorted(draws.draw(st.lists(st.integers(0, len(written)), max_size=3)))
     pieces = [written[start:end] for start, end in zip([0, *cuts], [*cuts, len(written)]) if start < end]
@@ -101,9 +109,11 @@ def test_chunks_that_h11_writes(parts, draws):
 
 
 @pytest.mark.parametrize("bad", [
-    b"2\r\n{}XX0\r\n\r\n", b"2\r\n{}\n0\r\n\r\n", b"2\r\n{}\r\r0", b"2\n{}\r\n", b"2\r\n{}0\r\n\r\n", b"1\r\n{}\r\n", b"3\r\n{}\r\n0\r\n\r\n",
-    b"\r\n", b"x\r\n", b"0x2\r\n", b"+2\r\n", b"-2\r\n", b" 2\r\n", b"2 \r\n", b"2_0\r\n", b"2\x00\r\n", b"2;a\x00\r\n", b"2;a\nb\r\n",
-    b"2;a\rb\r\n", b"1" * 9 + b"\r\n", b"0" * 9 + b"\r\n", b"\xb2\r\n", b";a\r\n", b"2;" + b"a" * 5000, b"0\r\n y\r\n", b"0\r\nx\r\n", b"0\r\nx: \n",
+    b"2\r\n{}XX0\r\n\r\n", b"2\r\n{}\n0\r\n\r\n", b"2\r\n{}\r\r0", b"2\n{}\r\n", b"2\r\n{}0\r\n\r\n",
+    b"1\r\n{}\r\n", b"3\r\n{}\r\n0\r\n\r\n", b"\r\n", b"x\r\n", b"0x2\r\n", b"+2\r\n", b"-2\r\n", b" 2\r\n",
+    b"2 \r\n", b"2_0\r\n", b"2\x00\r\n", b"2;a\x00\r\n", b"2;a\nb\r\n",
+    b"2;a\rb\r\n", b"1" * 9 + b"\r\n", b"0" * 9 + b"\r\n", b"\xb2\r\n", b";a\r\n", b"2;" + b"a" * 5000,
+    b"0\r\n y\r\n", b"0\r\nx\r\n", b"0\r\nx: \n",
     b"0\r\nx: " + b"y" * 5000, b"0\r\n" + b"x: y\r\n" * (MAX_HEAD_BYTES // 6 + 1),
     b"1;" + b"a" * 4000 + b"\r\n" + (b"x\r\n1;" + b"a" * 4000 + b"\r\n") * 20,
 ], ids=lambda bad: repr(bad[:20]))
@@ -123,4 +133,5 @@ def test_a_long_chunked_body_of_small_chunks():
 
 
 def test_a_path_in_chinese_is_read_as_a_url_has_it():
-    assert read_head(head(line="GET /v1/models/模?x=京 HTTP/1.1".encode())).target == b"/v1/models/%E6%A8%A1?x=%E4%BA%AC"
+    assert read_head(
+        head(line="GET /v1/models/模?x=京 HTTP/1.1".encode())).target == b"/v1/models/%E6%A8%A1?x=%E4%BA%AC"

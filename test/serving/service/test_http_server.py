@@ -20,7 +20,8 @@ def with_server(monkeypatch):
 
             async def app(scope, receive, send):
                 await letting.wait()
-                await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+                await send({"type": "http.response.start", "status": 200,
+                            "headers": [(b"content-length", b"2")]})
                 await send({"type": "http.response.body", "body": b"ok"})
             app.is_overloaded = lambda: False
             listening = bind("127.0.0.1", 0, "rest_api_port")
@@ -43,7 +44,8 @@ def test_answers_are_dated_and_not_to_be_sniffed(with_server):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(REQUEST)
         head = await head_of(reader)
-        assert b"\r\ndate: " in head and b"\r\nx-content-type-options: nosniff\r\n" in head and b"connection" not in head
+        assert (b"\r\ndate: " in head and b"\r\nx-content-type-options: nosniff\r\n" in head
+                and b"connection" not in head)
         writer.write(b"no request\r\n\r\n")
         assert b"\r\nx-content-type-options: nosniff\r\n" in await reader.readuntil(b"\r\n\r\n")
         await server.stop(60)

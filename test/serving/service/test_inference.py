@@ -29,7 +29,8 @@ def signatures(saved_model):
 def test_inputs_that_fit(signatures):
     pairs = {"text_a": texts(b"x" * 6, b""), "text_b": texts(b"", b"")}
     assert check_arrays(signatures["serving_default"], pairs, LIMITS) == 2
-    assert check_arrays(signatures["predict_ids"], {name: ids([2, 3]) for name in ("input_ids", "input_mask", "segment_ids")},
+    assert check_arrays(signatures["predict_ids"], {name: ids([2, 3])
+                                                    for name in ("input_ids", "input_mask", "segment_ids")},
                         LIMITS) == 1
     assert check_arrays(signatures["classify"], {"inputs": texts()}, LIMITS) == 0
 
@@ -37,9 +38,11 @@ def test_inputs_that_fit(signatures):
 @pytest.mark.parametrize("inputs, message", [
     ({}, "input size does not match signature: got none, wanted text_a, text_b"),
     ({"text_a": texts(b"x"), "text_b": ids([1])}, "input text_b: its type must be string, got int32"),
-    ({"text_a": texts(b"x"), "text_b": texts([b"x"])}, r"input text_b: its shape must be \(\?,\), got \[1, 1\]"),
+    ({"text_a": texts(b"x"), "text_b": texts([b"x"])},
+     r"input text_b: its shape must be \(\?,\), got \[1, 1\]"),
     ({"text_a": texts(b"x"), "text_b": np.array(b"x", dtype=object)}, r"shape must be \(\?,\), got \[\]"),
-    ({"text_a": texts(b"x"), "text_b": texts(b"x" * 7)}, "input text_b: a text must have at most 6 bytes, got 7"),
+    ({"text_a": texts(b"x"), "text_b": texts(b"x" * 7)},
+     "input text_b: a text must have at most 6 bytes, got 7"),
     ({"text_a": texts(b"x"), "text_b": texts(b"", b"")}, "the same number of rows, got text_a: 1, text_b: 2"),
     ({"text_a": texts(*[b"x"] * 2), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
     ({"text_a": texts(*[b""] * 3), "text_b": texts(*[b""] * 3)}, "at most 2 rows, got 3"),
@@ -62,7 +65,8 @@ def test_signatures_by_name_and_method(saved_model, version):
         assert inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify"), CLASSIFY_METHOD)
         with pytest.raises(RequestError, match='Serving signature name: "x" not found in signature def'):
             inference.find(model_pb2.ModelSpec(name="albert", signature_name="x"))
-        with pytest.raises(RequestError, match="to be tensorflow/serving/classify. Was: tensorflow/serving/predict"):
+        with pytest.raises(RequestError,
+                           match="to be tensorflow/serving/classify. Was: tensorflow/serving/predict"):
             inference.find(model_pb2.ModelSpec(name="albert"), CLASSIFY_METHOD)
     run(find())
 
@@ -75,6 +79,7 @@ def test_predict_and_classify_agree(saved_model, version):
         example = tf.train.Example()
         example.features.feature["text_a"].bytes_list.value.append("北京".encode())
         classified = await inference.classify(
-            inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify")), [example.SerializeToString()])
+            inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify")),
+            [example.SerializeToString()])
         np.testing.assert_allclose(classified["scores"], found["probabilities"], rtol=1e-5)
     run(ask())

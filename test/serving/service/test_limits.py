@@ -25,7 +25,8 @@ def ids(*shape, **others):
 def test_rows():
     assert limits.check_inputs(signature(tf.int32, None, None), ids(8, 512), LIMITS) == 8
     assert limits.check_inputs(signature(tf.int32, None, None), ids(0, 0), LIMITS) == 0
-    assert limits.check_inputs(signature(tf.string, None, names=["x"]), {"x": Described(STRING, [3])}, LIMITS) == 3
+    assert limits.check_inputs(signature(tf.string, None, names=["x"]), {"x": Described(STRING, [3])},
+                               LIMITS) == 3
 
 
 @pytest.mark.parametrize("inputs, message", [
@@ -38,9 +39,10 @@ def test_rows():
     (ids(1, 1, input_mask=Described(STRING, (1, 1))), "input input_mask: its type must be int32, got string"),
     (ids(1, 1, input_mask=Described(0, (1, 1))), "its type must be int32, got "),
     (ids(1, 1, input_mask=Described(10 ** 6, (1, 1))), "its type must be int32, got type 1000000"),
-    (ids(1, 1, input_mask=Described(INT32, (1,) * 255)), r"its shape must be \(\?, \?\), got \[1, 1, 1, 1, 1, 1, 1, 1, …\]"),
-    (ids(-1, 1), "must have at most"),
-    (ids(1, 10, input_mask=Described(INT32, (1, 9))), r"the same length, got input_ids: \[1, 10\], input_mask: \[1, 9\]"),
+    (ids(1, 1, input_mask=Described(INT32, (1,) * 255)),
+     r"its shape must be \(\?, \?\), got \[1, 1, 1, 1, 1, 1, 1, 1, …\]"), (ids(-1, 1), "must have at most"),
+    (ids(1, 10, input_mask=Described(INT32, (1, 9))),
+     r"the same length, got input_ids: \[1, 10\], input_mask: \[1, 9\]"),
     (ids(2, 1, input_mask=Described(INT32, (1, 1))), "the same number of rows"),
 ])
 def test_what_asks_for_too_much_or_something_else(inputs, message):
@@ -57,7 +59,7 @@ def test_what_a_signature_leaves_open_is_bounded():
 
 @pytest.mark.parametrize("message, data", [
     (classification_pb2.ClassificationRequest, b"\x12\x83\x80\x06\x0a\xff\xff\x05" + b"\x0a\x00" * 50000),
-    (classification_pb2.ClassificationRequest, b"\x7a\x00" * 50000),             # fields that it does not know
+    (classification_pb2.ClassificationRequest, b"\x7a\x00" * 50000),  # fields that it does not know
     (predict_pb2.PredictRequest, b"\x1a\x01x" * 50000),
     (predict_pb2.PredictRequest, b"\x12\x00" * 50000),
     (predict_pb2.PredictRequest, b"\x7b\x7c" * 50000),                          # groups
@@ -68,7 +70,8 @@ def test_messages_of_too_many_fields(message, data):
 
 
 def nested(depth, data):
-    """A PredictRequest with `data` as a TensorProto inside so many others, half of them VariantTensorDataProtos."""
+    """A PredictRequest with `data` as a TensorProto inside so many others, half of them
+    VariantTensorDataProtos."""
     for _ in range(depth):
         data = field(FIELDS_OF_TENSOR["variant_val"].number << 3 | 2, field(3 << 3 | 2, data))
     return field(2 << 3 | 2, field(1 << 3 | 2, b"x") + field(2 << 3 | 2, data))
@@ -102,23 +105,27 @@ def test_tags_of_more_bits_than_the_parser_reads(beyond):
 
 
 @pytest.mark.parametrize("data", [
-    predict_pb2.PredictRequest(output_filter=["x"] * 1000).SerializeToString() + b"\x22" + b"\xff\xff\x03" + b"x" * 65535,
-    b"x" * 10,                                 # ASCII: no text in it is anything but UTF-8
+    predict_pb2.PredictRequest(output_filter=["x"] * 1000).SerializeToString() + b"\x22" + b"\xff\xff\x03"
+    + b"x" * 65535, b"x" * 10,                                 # ASCII: no text in it is anything but UTF-8
 ])
 def test_others_are_left_to_the_parser(data):
     limits.check_message(data, predict_pb2.PredictRequest.DESCRIPTOR, LIMITS._replace(max_fields=50000))
 
 
-@pytest.mark.parametrize("data", [             # the parser would read on, and write a line about the text behind
-    b"\x12\x1a\x0a\x18\x0a\x0c\x0a\x13\x0a\x11\x0a\x06text_a\x0a\x08" + b"\x80" * 8,     # a length beyond its message
+@pytest.mark.parametrize("data", [  # the parser would read on, and write a line about the text behind
+    # a length beyond its message
+    b"\x12\x1a\x0a\x18\x0a\x0c\x0a\x13\x0a\x11\x0a\x06text_a\x0a\x08" + b"\x80" * 8,
     b"\x0a\x02\x0a\x80\x01x\x1a\x01\xff",     # a number that ends in the next field
     b"\x0a\x03\x0d\x80\x80\x00\x00", b"\x0a\x01\x09\x80",     # numbers of fixed size beyond their message
     b"\xff" * 50000, b"\x00" * 40000, b"\x12" + b"\xff" * 9 + b"\x01" + b"x" * 50000,
-    b"\x0b\x80\x01\x01", b"\x0a\x01\x14\x80", b"\x0e\x80", b"\x80\x80\x80\x80\x80\x01\x00",    # groups, types and tags that are none
+    # groups, types and tags that are none
+    b"\x0b\x80\x01\x01", b"\x0a\x01\x14\x80", b"\x0e\x80", b"\x80\x80\x80\x80\x80\x01\x00",
 ])
 def test_what_is_malformed_and_no_ascii_never_reaches_the_parser(data):
-    with pytest.raises(RequestError, match="Could not parse %d bytes as tensorflow.serving.ClassificationRequest" % len(data)):
-        limits.check_message(data, classification_pb2.ClassificationRequest.DESCRIPTOR, LIMITS._replace(max_fields=50000))
+    with pytest.raises(RequestError, match="Could not parse %d bytes as "
+                       "tensorflow.serving.ClassificationRequest" % len(data)):
+        limits.check_message(data, classification_pb2.ClassificationRequest.DESCRIPTOR,
+                             LIMITS._replace(max_fields=50000))
 
 
 def test_messages_within_messages_beyond_those_that_are_looked_at():

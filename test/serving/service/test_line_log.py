@@ -66,8 +66,8 @@ def test_logging_goes_through_it():
 
 @pytest.mark.parametrize("descriptor", [1, 2])
 def test_a_library_that_writes_past_everything_does_not_wait_either(descriptor):
-    process = start("os.write(%d, b'x' * (1 << 20)); os.write(output, b'done')" % descriptor, stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE)
+    process = start("os.write(%d, b'x' * (1 << 20)); os.write(output, b'done')" % descriptor,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
         assert process.wait(60) == 0           # nobody has read until now
         assert process.stdout.read() == b"done"
@@ -78,7 +78,8 @@ def test_a_library_that_writes_past_everything_does_not_wait_either(descriptor):
 
 
 def test_last_words_are_read_when_the_process_has_aborted():
-    process = start("os.write(2, b'first\\n'); os.write(1, b'last words'); os.abort()", stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = start("os.write(2, b'first\\n'); os.write(1, b'last words'); os.abort()",
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.communicate(timeout=60) == (b"", b"first\nlast words")
     assert process.returncode < 0
 

@@ -76,7 +76,8 @@ def test_texts_without_values(shape):
     request = predict_pb2.PredictRequest()
     request.inputs["x"].dtype = tf.string.as_datatype_enum
     request.inputs["x"].tensor_shape.CopyFrom(tf.TensorShape(shape).as_proto())
-    with pytest.raises(RequestError, match="input x: its shape has %d elements, got no string_val" % np.prod(shape, dtype=int)):
+    with pytest.raises(RequestError, match="input x: its shape has %d elements, got no string_val"
+                       % np.prod(shape, dtype=int)):
         messages.predict_inputs(request)
 
 
@@ -87,7 +88,8 @@ def test_what_a_tensor_leaves_out_is_as_tensorflow_has_it():
     request.inputs["texts"].CopyFrom(tf.make_tensor_proto(["x"], shape=[3]))
     request.inputs["none"].CopyFrom(tf.make_tensor_proto([], tf.string))
     found = messages.predict_inputs(request)
-    assert found["zeros"].tolist() == [0, 0] and found["texts"].tolist() == [b"x"] * 3 and found["none"].tolist() == []
+    assert (found["zeros"].tolist() == [0, 0] and found["texts"].tolist() == [b"x"] * 3
+            and found["none"].tolist() == [])
 
 
 def test_types_and_shapes_of_tensors_that_are_not_built():
@@ -121,7 +123,8 @@ def test_predict_response_with_all_outputs_or_those_wanted():
     assert tf.make_ndarray(found.outputs["probabilities"]).tolist() == [[0.25, 0.75]]
     assert sorted(found.outputs) == ["label", "probabilities"]
     assert sorted(messages.predict_response(SPEC, outputs, ["label"]).outputs) == ["label"]
-    with pytest.raises(RequestError, match="alias not found in signature: x Outputs expected to be in the set {label,prob"):
+    with pytest.raises(RequestError,
+                       match="alias not found in signature: x Outputs expected to be in the set {label,prob"):
         messages.predict_response(SPEC, outputs, ["x"])
 
 
@@ -142,6 +145,7 @@ def test_no_examples():
 
 
 def test_classify_response():
-    outputs = {"classes": np.array([["相同".encode(), b"no"]], dtype=object), "scores": np.array([[0.25, 0.75]], np.float32)}
+    outputs = {"classes": np.array([["相同".encode(), b"no"]], dtype=object),
+               "scores": np.array([[0.25, 0.75]], np.float32)}
     (found,) = messages.classify_response(SPEC, outputs).result.classifications
     assert [(item.label, item.score) for item in found.classes] == [("相同", 0.25), ("no", 0.75)]

@@ -25,7 +25,8 @@ def test_access_log_is_a_json_object_a_line(capfdbinary):
     (line,) = capfdbinary.readouterr().out.splitlines()
     found = json.loads(line.decode())
     assert found.pop("time") > 1e9
-    assert found == {"request_id": "r1", "api": "grpc", "method": "Predict", "code": "OK", "seconds": 0.012346,
+    assert found == {"request_id": "r1", "api": "grpc", "method": "Predict", "code": "OK",
+                     "seconds": 0.012346,
                      "client": "ipv4:127.0.0.1:5"}
 
 
@@ -59,11 +60,15 @@ def test_no_caller_can_make_a_metric_of_its_own(saved_model, version):
         app = HttpApp(inference, monitor, HttpLimits(10000, 30))
         async with httpx.AsyncClient(app=app, base_url="http://server") as client:
             for number in range(20):
-                for method, path in (("GET", "/p%d"), ("M%d", "/healthz"), ("POST", "/v1/models/m%d:predict"), ("GET", "/v1/models/m%d"),
-                                     ("POST", "/v1/models/albert/versions/%d:classify"), ("PUT", "/v1/models/albert:m%d")):
-                    await client.request(method.replace("%d", str(number)), path.replace("%d", str(number)), json={"s%d" % number: 1},
-                                         headers={"x-request-id": "r%d" % number})
+                for method, path in (("GET", "/p%d"), ("M%d", "/healthz"), ("POST", "/v1/models/m%d:predict"),
+                                     ("GET", "/v1/models/m%d"),
+                                     ("POST", "/v1/models/albert/versions/%d:classify"),
+                                     ("PUT", "/v1/models/albert:m%d")):
+                    await client.request(method.replace("%d", str(number)), path.replace("%d", str(number)),
+                                         json={"s%d" % number: 1}, headers={"x-request-id": "r%d" % number})
     run(ask())
-    series = set(re.findall(r'serving_request_seconds_count{api="(.*)",code="(.*)",method="(.*)"}', monitor.expose().decode()))
-    assert {method for _, _, method in series} == {"unknown", "get_health", "predict", "classify", "get_status"}
+    series = set(re.findall(r'serving_request_seconds_count{api="(.*)",code="(.*)",method="(.*)"}',
+                            monitor.expose().decode()))
+    assert {method for _, _, method in series} == {"unknown", "get_health", "predict", "classify",
+                                                   "get_status"}
     assert {(api, code) for api, code, _ in series} <= {("rest", "404"), ("rest", "400")}

@@ -11,7 +11,8 @@ def test_every_reference_is_there():
 
 def test_paths():
     assert sorted(openapi.describe("albert")["paths"]) == [
-        "/healthz", "/monitoring/prometheus/metrics", "/readyz", "/v1/models/albert", "/v1/models/albert/metadata",
+        "/healthz", "/monitoring/prometheus/metrics", "/readyz", "/v1/models/albert",
+        "/v1/models/albert/metadata",
         "/v1/models/albert/versions/{version}", "/v1/models/albert/versions/{version}/metadata",
         "/v1/models/albert/versions/{version}:classify", "/v1/models/albert/versions/{version}:predict",
         "/v1/models/albert:classify", "/v1/models/albert:predict"]

@@ -21,7 +21,8 @@ def lists(arrays):
 @pytest.mark.parametrize("request_, wanted, found", [
     ({"instances": [{"text_a": "北", "text_b": ""}, {"text_a": {"b64": "/w=="}, "text_b": "京"}]}, PAIR,
      {"text_a": ["北".encode(), b"\xff"], "text_b": [b"", "京".encode()]}),
-    ({"inputs": {"text_a": ["北"], "text_b": [{"b64": ""}], "other": 1}}, PAIR, {"text_a": ["北".encode()], "text_b": [b""]}),
+    ({"inputs": {"text_a": ["北"], "text_b": [{"b64": ""}], "other": 1}}, PAIR,
+     {"text_a": ["北".encode()], "text_b": [b""]}),
     ({"instances": ["北", {"b64": "eA=="}]}, {"text": TEXT}, {"text": ["北".encode(), b"x"]}),
     ({"inputs": ["北"]}, {"text": TEXT}, {"text": ["北".encode()]}),
     ({"instances": [[1, 2], [3, 4]]}, {"ids": IDS}, {"ids": [[1, 2], [3, 4]]}),
@@ -36,16 +37,19 @@ def test_predict_inputs(request_, wanted, found):
     ({"inputs": 1, "instances": 1}, PAIR, "only one of 'inputs' or 'instances'"),
     ({"instances": []}, PAIR, "a list with an element, got Array"),
     ({"instances": {}}, PAIR, "a list with an element, got Object"),
-    ({"instances": ["x"]}, PAIR, "expecting list of objects as multiple input tensors required: text_a, text_b"),
+    ({"instances": ["x"]}, PAIR,
+     "expecting list of objects as multiple input tensors required: text_a, text_b"),
     ({"instances": [{"text_a": "x", "text_b": ""}, "x"]}, PAIR, "all objects or all plain values"),
-    ({"instances": [{"text_a": "x"}]}, PAIR, "element: 0 of 'instances' list: its keys are text_a, keys must be equal to: "),
+    ({"instances": [{"text_a": "x"}]}, PAIR,
+     "element: 0 of 'instances' list: its keys are text_a, keys must be equal to: "),
     ({"inputs": ["x"]}, PAIR, "expecting an object as multiple input tensors required: text_a, text_b"),
     ({"inputs": {"text_a": ["x"]}}, PAIR, "Missing named input: text_b in 'inputs' object."),
     ({"inputs": [1]}, {"text": TEXT}, "input text: JSON Value: Number is not of expected type: string"),
     ({"inputs": [None]}, {"text": TEXT}, "JSON Value: Null is not of expected type: string"),
     ({"inputs": [{"b64": "?"}]}, {"text": TEXT}, "input text: Unable to base64 decode"),
     ({"inputs": [{"b64": "北"}]}, {"text": TEXT}, "Unable to base64 decode"),
-    ({"inputs": [{"b64": "eA==", "x": 1}]}, {"text": TEXT}, "JSON Value: Object is not of expected type: string"),
+    ({"inputs": [{"b64": "eA==", "x": 1}]}, {"text": TEXT},
+     "JSON Value: Object is not of expected type: string"),
     ({"inputs": [[1], [2, 3]]}, {"ids": IDS}, r"its lists must all have the shape \[2, 1\] of the first"),
     ({"inputs": [[1], 2]}, {"ids": IDS}, "must all have the shape"),
     ({"inputs": {"b64": "eA=="}}, {"text": TEXT}, r"input text: its shape must be \(\?,\), got \[\]"),
@@ -63,25 +67,31 @@ def test_what_does_not_fit(request_, wanted, message):
         rest.predict_inputs(request_, wanted, LIMITS)
 
 
-@pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000, b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
+@pytest.mark.parametrize("body", [b"[" * 150000, b'{"a":' * 150000, b'{"a":[' * 75000,
+                                  b'{"instances": ' + b"[" * 65 + b"]" * 65 + b"}"])
 def test_what_is_nested_too_deep_never_reaches_the_parser(body, monkeypatch):
     monkeypatch.setattr(rest.orjson, "loads", None)            # which would end this process
-    with pytest.raises(RequestError, match="JSON Parse error: (lists and objects are nested more than 64 deep|has more than)"):
+    with pytest.raises(RequestError, match="JSON Parse error: (lists and objects are nested more than 64 "
+                       "deep|has more than)"):
         rest.parse(body, LIMITS)
 
 
-@pytest.mark.parametrize("unit", [b"1.5,", b"null,", b"[],", b"{},", b'{"a":{}},', b"[{}],", b'"",', b'"a""b"', b'"\\"",'])
+@pytest.mark.parametrize("unit", [b"1.5,", b"null,", b"[],", b"{},", b'{"a":{}},', b"[{}],", b'"",',
+                                  b'"a""b"', b'"\\"",'])
 def test_what_is_too_wide_never_reaches_the_parser(unit, monkeypatch):
     monkeypatch.setattr(rest.orjson, "loads", None)
-    with pytest.raises(RequestError, match="JSON Parse error: has more than [0-9]+ (values|lists and objects)"):
+    with pytest.raises(RequestError,
+                       match="JSON Parse error: has more than [0-9]+ (values|lists and objects)"):
         rest.parse(b'{"instances": ["a"], "x": [' + unit * 100000 + b"null]}", LIMITS)
 
 
 def test_a_request_may_be_as_large_as_its_limits():
     ids = [[7] * 512] * 8
     row = {"input_ids": ids[0], "input_mask": ids[0], "segment_ids": ids[0]}
-    for asked in ({"inputs": dict(row, input_ids=ids, input_mask=ids, segment_ids=ids)}, {"instances": [row] * 8},
-                  {"examples": [{str(number): {"b64": ""} for number in range(125)}] * 8}, {"instances": ['[{,\\"' * 100000] * 8}):
+    for asked in ({"inputs": dict(row, input_ids=ids, input_mask=ids, segment_ids=ids)},
+                  {"instances": [row] * 8},
+                  {"examples": [{str(number): {"b64": ""} for number in range(125)}] * 8},
+                  {"instances": ['[{,\\"' * 100000] * 8}):
         assert rest.parse(json.dumps(asked).encode(), LIMITS) == asked
 
 
@@ -90,8 +100,9 @@ def test_brackets_in_texts_are_no_depth():
 
 
 @pytest.mark.parametrize("body, message", [
-    *((body, "JSON Parse error") for body in (b"", b"{", b'{"x": "\xff"}', b'{"x": NaN}', b'{"x": "\\ud800"}', b"[" * 100000,
-                                              b'{"x": ' + b"1" * 1000000 + b"}")), (b"[]", "must be an object, got Array"),
+    *((body, "JSON Parse error")
+      for body in (b"", b"{", b'{"x": "\xff"}', b'{"x": NaN}', b'{"x": "\\ud800"}', b"[" * 100000,
+                   b'{"x": ' + b"1" * 1000000 + b"}")), (b"[]", "must be an object, got Array"),
     (b"3", "must be an object, got Number")])
 def test_bodies_that_are_no_request(body, message):
     with pytest.raises(RequestError, match=message):
@@ -102,7 +113,8 @@ def test_labels_that_are_no_text():
     outputs = {"label": np.array([b"\xff"], dtype=object)}
     assert json.loads(rest.predict_response(False, outputs)) == {"predictions": [{"b64": "/w=="}]}
     outputs = {"classes": [[b"\xff", "好".encode()]], "scores": [[0.5, 0.25]]}
-    assert json.loads(rest.classify_response(outputs)) == {"results": [[[{"b64": "/w=="}, 0.5], ["好", 0.25]]]}
+    assert json.loads(
+        rest.classify_response(outputs)) == {"results": [[[{"b64": "/w=="}, 0.5], ["好", 0.25]]]}
 
 
 def test_signature_name():
@@ -112,7 +124,8 @@ def test_signature_name():
         rest.signature_name({"signature_name": None})
 
 
-OUTPUTS = {"label": np.array([b"1", "否".encode()], dtype=object), "probabilities": np.array([[.2, .8], [.5, .5]], np.float32)}
+OUTPUTS = {"label": np.array([b"1", "否".encode()], dtype=object),
+           "probabilities": np.array([[.2, .8], [.5, .5]], np.float32)}
 
 
 @pytest.mark.parametrize("request_, outputs, body", [
@@ -128,14 +141,16 @@ def test_predict_response(request_, outputs, body):
 
 
 def test_classify():
-    (serialized,) = rest.classify_examples({"examples": [{"text_a": "北", "n": [1, True], "f": 0.5, "b": {"b64": "/w=="}}],
-                                            "context": {"text_b": ["好"], "n": 7}}, LIMITS)
+    (serialized,) = rest.classify_examples(
+        {"examples": [{"text_a": "北", "n": [1, True], "f": 0.5, "b": {"b64": "/w=="}}],
+         "context": {"text_b": ["好"], "n": 7}}, LIMITS)
     features = tf.train.Example.FromString(serialized).features.feature
     assert features["text_a"].bytes_list.value == ["北".encode()]
     assert features["text_b"].bytes_list.value == ["好".encode()]
     assert (features["n"].int64_list.value, features["f"].float_list.value) == ([1, 1], [0.5])
     assert features["b"].bytes_list.value == [b"\xff"]
-    outputs = {"classes": np.array([["是".encode(), b"0"]], dtype=object), "scores": np.array([[.2, .8]], np.float32)}
+    outputs = {"classes": np.array([["是".encode(), b"0"]], dtype=object),
+               "scores": np.array([[.2, .8]], np.float32)}
     assert json.loads(rest.classify_response(outputs).decode()) == {"results": [[["是", .2], ["0", .8]]]}
 
 
@@ -147,7 +162,8 @@ def test_classify():
     ({"examples": [{}] * 9}, "at most 8 rows, got 9"),
     ({"examples": [{"x": [1] * 1000}]}, "at most 1000 fields, features and values"),
     ({"examples": [{}] * 8, "context": {str(number): 1 for number in range(200)}}, "at most 1000 fields"),
-    ({"examples": [{}], "context": {"x": "x" * 1000}}, "context: an example must have at most 1000 bytes, got 10"),
+    ({"examples": [{}], "context": {"x": "x" * 1000}},
+     "context: an example must have at most 1000 bytes, got 10"),
     ({"examples": [{"x": None}]}, "Feature: x has an element with unexpected JSON type: Null"),
     ({"examples": [{"x": ["a", 1]}]}, "unexpected JSON type: Number, String"),
     ({"examples": [{"x": 2 ** 63}]}, "unexpected JSON type: Number"),

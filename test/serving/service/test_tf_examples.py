@@ -26,20 +26,23 @@ def test_examples_as_tensorflow_writes_them():
 
 
 def varied_example(rng):
-    """Serialized, and written as no library does: names twice, fields nobody knows, kinds one after the other, groups."""
+    """Serialized, and written as no library does: names twice, fields nobody knows, kinds one after the
+    other, groups."""
     def field(number, payload):
         return bytes([number << 3 | 2, len(payload)]) + payload
 
     def unknown():
-        return rng.choice([b"", b"", b"", b"", b"\x38\x07", b"\x7a\x02xy", b"\x7b\x08\x01\x7c", b"\x3d1234", b"\x7a\x7f"])
+        return rng.choice([b"", b"", b"", b"", b"\x38\x07", b"\x7a\x02xy", b"\x7b\x08\x01\x7c", b"\x3d1234",
+                           b"\x7a\x7f"])
 
     def feature():
-        kinds = {1: field(1, rng.choice([b"", b"abc", "北京".encode()])), 2: rng.choice([field(1, b"1234"), b"\x0d1234"]),
+        kinds = {1: field(1, rng.choice([b"", b"abc", "北京".encode()])),
+                 2: rng.choice([field(1, b"1234"), b"\x0d1234"]),
                  3: rng.choice([field(1, b"\x07\x08"), b"\x08\x07"])}
         chosen = [rng.choice([1, 1, 1, 2, 3]) for _ in range(rng.choice([0, 1, 1, 1, 2]))]
         return unknown() + b"".join(field(kind, kinds[kind] + unknown()) for kind in chosen)
-    entries = [field(1, field(1, rng.choice([b"text_a", b"text_a", b"text_b", b"n"])) + unknown() + field(2, feature()) + unknown())
-               for _ in range(rng.choice([1, 2, 3]))]
+    entries = [field(1, field(1, rng.choice([b"text_a", b"text_a", b"text_b", b"n"])) + unknown()
+                     + field(2, feature()) + unknown()) for _ in range(rng.choice([1, 2, 3]))]
     serialized = bytearray(field(1, b"".join(entries)[:127]) + unknown())
     for _ in range(rng.choice([0, 0, 1, 3])):
         serialized[rng.randrange(len(serialized))] = rng.randrange(256)
@@ -47,7 +50,8 @@ def varied_example(rng):
 
 
 def test_what_is_safe_holds_what_was_read_and_nothing_else():
-    """Held against a message into which each value is put by hand: TensorFlow's own parser could end the tests."""
+    """Held against a message into which each value is put by hand: TensorFlow's own parser could end
+    the tests."""
     num_read = 0
     for seed in range(2000):
         serialized = varied_example(random.Random(seed))

@@ -21,7 +21,8 @@ LONG = 60.0                                    # more than anything takes
 
 
 class Model:
-    """Says what it was loaded from. A folder with a file named `bad` cannot be loaded; `hangs` takes until `release`."""
+    """Says what it was loaded from. A folder with a file named `bad` cannot be loaded; `hangs` takes
+    until `release`."""
 
     release = threading.Event()
     made = []
@@ -215,9 +216,11 @@ def test_the_first_is_the_newest_that_can_be_loaded(base_path, versions):
 def test_nothing_to_serve_is_a_user_error(base_path, versions):
     add(base_path, 7, "bad")
     add(base_path, 6, "bad")
-    with pytest.raises(UserError, match="--model_base_path: .*: version 6: 6: not a whole model; version 7: 7: not"):
+    with pytest.raises(UserError,
+                       match="--model_base_path: .*: version 6: 6: not a whole model; version 7: 7: not"):
         run(versions.load_first())
-    with pytest.raises(UserError, match="missing: no exported model here: run python -m serving.export first"):
+    with pytest.raises(UserError,
+                       match="missing: no exported model here: run python -m serving.export first"):
         run(Versions(str(base_path / "missing"), "albert", Model, Monitor(), LONG).load_first())
     (base_path / "saved_model.pb").write_bytes(b"")
     for number in (6, 7):
@@ -332,7 +335,8 @@ def test_a_folder_that_cannot_be_looked_at(base_path, versions, release, monkeyp
     run(look())
 
 
-def test_a_version_that_does_not_close_or_drain_stops_no_other_version(base_path, hasty, release, monkeypatch, caplog):
+def test_a_version_that_does_not_close_or_drain_stops_no_other_version(base_path, hasty, release, monkeypatch,
+                                                                       caplog):
     async def look():
         await hasty.load_first()
         monkeypatch.setattr(hasty.find(spec()).model, "close", release.wait, raising=False)
@@ -361,7 +365,8 @@ def test_what_is_no_file_is_refused_before_it_is_opened(base_path, versions):
     assert versions.find(spec()).number == 7
     said = [status.status.error_message for status in versions.status(spec()).model_version_status]
     assert said == ["%s: must be a file, got a FIFO" % (base_path / "10" / "variables" / "variables.index"),
-                    "%s: must be a file, got a device" % (base_path / "9" / "assets.extra" / "model_card.json"),
+                    "%s: must be a file, got a device"
+                    % (base_path / "9" / "assets.extra" / "model_card.json"),
                     "%s: must be a file, got a FIFO" % (base_path / "8" / "saved_model.pb"), ""]
     assert len(Model.made) == 1
 
@@ -377,8 +382,9 @@ def test_too_many_files(base_path, monkeypatch):
 
 
 @pytest.mark.parametrize("path, most", [
-    ("assets.extra/vocab.txt", 64 << 20), ("assets.extra/model_card.json", 64 << 20), ("assets/x", 64 << 20), ("variables/variables.index", 64 << 20),
-    ("assets.extra/tf_serving_warmup_requests", 64 << 20), ("saved_model.pb", 1 << 30), ("saved_model.pbtxt", 1 << 30)])
+    ("assets.extra/vocab.txt", 64 << 20), ("assets.extra/model_card.json", 64 << 20), ("assets/x", 64 << 20),
+    ("variables/variables.index", 64 << 20), ("assets.extra/tf_serving_warmup_requests", 64 << 20),
+    ("saved_model.pb", 1 << 30), ("saved_model.pbtxt", 1 << 30)])
 def test_files_that_are_too_large_to_read(base_path, path, most):
     whole = base_path / "7" / path
     whole.parent.mkdir(exist_ok=True, parents=True)

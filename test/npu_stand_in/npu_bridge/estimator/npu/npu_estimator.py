@@ -9,7 +9,8 @@ from npu_bridge.estimator.npu.npu_config import NPURunConfig
 
 class NPUEstimatorSpec(tf.estimator.EstimatorSpec):
     def __new__(cls, *args, host_call=None, **kwargs):
-        if host_call is not None and not (callable(host_call[0]) and isinstance(host_call[1], (list, tuple, dict))):
+        if host_call is not None and not (callable(host_call[0])
+                                          and isinstance(host_call[1], (list, tuple, dict))):
             raise ValueError("host_call must be a function and its tensors")
         spec = super().__new__(cls, *args, **kwargs)
         spec._host_call = host_call
@@ -17,7 +18,8 @@ class NPUEstimatorSpec(tf.estimator.EstimatorSpec):
 
 
 class NPUEstimator(tf.estimator.Estimator):
-    def __init__(self, model_fn=None, model_dir=None, config=None, params=None, job_start_file="", warm_start_from=None):
+    def __init__(self, model_fn=None, model_dir=None, config=None, params=None, job_start_file="",
+                 warm_start_from=None):
         if not isinstance(config, NPURunConfig):
             raise ValueError("`config` must be provided with type `NPUConfigs`")
         if model_dir and config.model_dir and model_dir != config.model_dir:
@@ -30,7 +32,8 @@ class NPUEstimator(tf.estimator.Estimator):
         ours.parameter_map["use_off_line"].b = True
         ours.parameter_map["precision_mode"].s = (config.arguments["precision_mode"]
                                                   or config.arguments.get("precision_mode_v2") or "").encode()
-        super().__init__(model_fn=_augmented(model_fn, model_dir or config.model_dir, config), model_dir=model_dir,
+        super().__init__(model_fn=_augmented(model_fn, model_dir or config.model_dir, config),
+                         model_dir=model_dir,
                          config=config, params=params or {}, warm_start_from=warm_start_from)
 
 
@@ -38,7 +41,8 @@ def _augmented(model_fn, model_dir, config):
     def augmented(features, labels, mode, params):
         offered = {"labels": labels, "mode": mode, "params": params, "config": config}
         wanted = function_utils.fn_args(model_fn)
-        spec = model_fn(features=features, **{name: value for name, value in offered.items() if name in wanted})
+        spec = model_fn(features=features,
+                        **{name: value for name, value in offered.items() if name in wanted})
         if not isinstance(spec, tf.estimator.EstimatorSpec):
             raise RuntimeError("estimator_spec must have type EstimatorSpec, got %s" % type(spec))
         hooks = [npu_hook.SessionRecordHook(mode)]
@@ -52,7 +56,8 @@ def _augmented(model_fn, model_dir, config):
 def _train_spec(spec, hooks, model_dir, config):
     loop = config.iterations_per_loop
     if loop != 1 and any(op.type == "OneShotIterator" for op in tf.get_default_graph().get_operations()):
-        raise SystemError("the native side would abort: a one-shot iterator, and iterations_per_loop is %d" % loop)
+        raise SystemError("the native side would abort: a one-shot iterator, and iterations_per_loop is %d"
+                          % loop)
     if stand_in.rank_size() > 1:
         hooks.append(npu_hook.NPUBroadcastGlobalVariablesHook(0, stand_in.rank_id()))
     if config.save_checkpoints_steps or config.save_checkpoints_secs:

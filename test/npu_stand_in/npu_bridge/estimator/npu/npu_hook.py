@@ -13,8 +13,10 @@ class NPUBroadcastGlobalVariablesHook(tf.train.SessionRunHook):
 
     def begin(self):
         self._variables = tf.global_variables()
-        self._values = [tf.placeholder(variable.dtype.base_dtype, variable.shape) for variable in self._variables]
-        self._assign = tf.group(*[tf.assign(variable, value) for variable, value in zip(self._variables, self._values)])
+        self._values = [tf.placeholder(variable.dtype.base_dtype, variable.shape)
+                        for variable in self._variables]
+        self._assign = tf.group(*[tf.assign(variable, value)
+                                  for variable, value in zip(self._variables, self._values)])
 
     def after_create_session(self, session, coord):
         values = hccl_ops.broadcast_values(session.run(self._variables), self._root_rank)
@@ -26,7 +28,8 @@ class NPUCheckpointSaverHook(tf.train.CheckpointSaverHook):
 
 
 class SetIterationsVarHook(tf.train.SessionRunHook):
-    """Makes each call of the session run the training op so many times; what is fetched is of the last time."""
+    """Makes each call of the session run the training op so many times; what is fetched is of the
+    last time."""
 
     def __init__(self, iterations_per_loop, train_op, loss):
         self._more, self._train_op, self._loss = iterations_per_loop - 1, train_op, loss

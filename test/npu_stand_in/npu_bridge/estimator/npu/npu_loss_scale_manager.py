@@ -21,7 +21,8 @@ class FixedLossScaleManager:
 class ExponentialUpdateLossScaleManager:
     """Keeps the factor and its counts in variables, which checkpoints hold."""
 
-    def __init__(self, init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf=2, incr_ratio=2, decr_ratio=0.8):
+    def __init__(self, init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf=2, incr_ratio=2,
+                 decr_ratio=0.8):
         self._incr_every, self._decr_every = incr_every_n_steps, decr_every_n_nan_or_inf
         self._incr_ratio, self._decr_ratio = incr_ratio, decr_ratio
         self._scale = _variable("loss_scale", float(init_loss_scale))
@@ -34,14 +35,16 @@ class ExponentialUpdateLossScaleManager:
     def update_loss_scale(self, finite_grads):
         def grow():
             is_due = self._good + 1 >= self._incr_every
-            return [tf.where(is_due, self._scale * self._incr_ratio, self._scale), tf.where(is_due, 0, self._good + 1), 0]
+            return [tf.where(is_due, self._scale * self._incr_ratio, self._scale),
+                    tf.where(is_due, 0, self._good + 1), 0]
 
         def shrink():
             is_due = self._bad + 1 >= self._decr_every
             return [tf.where(is_due, tf.maximum(1.0, self._scale * self._decr_ratio), self._scale), 0,
                     tf.where(is_due, 0, self._bad + 1)]
         values = tf.cond(finite_grads, grow, shrink)
-        return tf.group(*[variable.assign(value) for variable, value in zip((self._scale, self._good, self._bad), values)])
+        return tf.group(*[variable.assign(value)
+                          for variable, value in zip((self._scale, self._good, self._bad), values)])
 
 
 def _variable(name, value):
