@@ -1,8 +1,8 @@
 """A relay between the network and gRPC's own server, which bounds the resources that clients may hold.
 
-    client ──TCP──► ClientEnd ─► ClientFrames ─► Connection ─► ServerEnd ──Unix socket──► gRPC's server
-                                                     │
-                                                   Relay: all connections, and the bytes they hold
+    client ──TCP──► End ─► ClientFrames ─► Connection ─► End ──Unix socket──► gRPC's server
+                                               │
+                                             Relay: all connections, and the bytes they hold
 
 gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet.
 So this event loop accepts the connections and passes each on over a Unix socket that no other process can
@@ -151,7 +151,7 @@ class Relay:
                 await asyncio.sleep(0.05)
                 continue
             try:
-                await loop.connect_accepted_socket(lambda: ClientEnd(Connection(self)), accepted)
+                await loop.connect_accepted_socket(lambda: Connection(self).client_end(), accepted)
             except OSError:
                 accepted.close()
             await asyncio.sleep(0)
@@ -208,6 +208,12 @@ class Connection:
         self._credit, self._credit_time = float(BURST), self.last_used
         self._timer: Any = None
         self._is_over = False
+
+    def client_end(self) -> "End":
+        return End(self.client_came, self.client_sent, self.client_full, self.client_reads, self.lost)
+
+    def server_end(self) -> "End":
+        return End(self.server_came, self.server_sent, self.server_full, self.server_reads, self.lost)
 
     def client_came(self, transport: Any) -> None:
         self._client = transport
@@ -354,7 +360,7 @@ class Connection:
 
     async def _connect(self, first: bytes) -> None:
         try:
-            await self._loop.create_unix_connection(lambda: ServerEnd(self), self._relay.path)
+            await self._loop.create_unix_connection(self.server_end, self._relay.path)
         except OSError:
             self.abort()
             return
@@ -448,22 +454,14 @@ class Connection:
             self._goodbye = b""
 
 
-class ClientEnd(asyncio.Protocol):
-    def __init__(self, connection: Connection) -> None:
-        self.connection_made, self.data_received = (connection.client_came,
-                                                    connection.client_sent)      # type: ignore
-        self.pause_writing, self.resume_writing = (connection.client_full,
-                                                   connection.client_reads)      # type: ignore
-        self.connection_lost = lambda error: connection.lost()         # type: ignore
+class End(asyncio.Protocol):
+    """One end of a connection: the event loop's calls go on to the connection's own."""
 
-
-class ServerEnd(asyncio.Protocol):
-    def __init__(self, connection: Connection) -> None:
-        self.connection_made, self.data_received = (connection.server_came,
-                                                    connection.server_sent)      # type: ignore
-        self.pause_writing, self.resume_writing = (connection.server_full,
-                                                   connection.server_reads)      # type: ignore
-        self.connection_lost = lambda error: connection.lost()         # type: ignore
+    def __init__(self, came: Callable[[Any], None], sent: Callable[[bytes], None], full: Callable[[], None],
+                 reads: Callable[[], None], lost: Callable[[], None]) -> None:
+        self.connection_made, self.data_received = came, sent  # type: ignore[assignment, method-assign]
+        self.pause_writing, self.resume_writing = full, reads  # type: ignore[method-assign]
+        self.connection_lost = lambda error: lost()  # type: ignore[method-assign]
 
 
 class ClientFrames:
