@@ -183,7 +183,7 @@ def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     """Evaluates a checkpoint on all dev examples, and adds its numbers to the curves."""
     results, outputs = evaluate_part(setting, kind, estimator, DEV, checkpoint)
     result_files.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
-                               dict(results, loss=results["eval_loss"]))
+                                    dict(results, loss=results["eval_loss"]))
     print("Step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
     return Evaluation(results, kind.sections(setting.task, setting.parts[DEV], outputs))
 

@@ -37,10 +37,10 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
       Whether it is the best so far.
     """
     folder = require_own(output_dir)
-    before = _value_of_best(folder, metric)
-    if before is not None:
-        gain = (float(results[metric]) - before) * (-1 if is_better_lower(metric) else 1)
-        again = gain == 0 and results["global_step"] == step_of_best(output_dir, metric)
+    before = _results_by(folder, metric)
+    if before:
+        gain = (float(results[metric]) - before[metric]) * (-1 if is_better_lower(metric) else 1)
+        again = gain == 0 and results["global_step"] == int(before["global_step"])
         if not (gain > 0 or again):            # nor when the number is none
             return False
     try:
@@ -152,25 +152,25 @@ def choose(folder: str, flag_name: str) -> str:
 
 def step_of_best(output_dir: str, metric: str) -> Optional[int]:
     """The step of the checkpoint in `best/`; None when there is none that was judged by `metric`."""
-    folder = os.path.join(output_dir, FOLDER)
-    if _value_of_best(folder, metric) is None:
-        return None
-    return int(_results_of_best(folder)["global_step"])
+    before = _results_by(os.path.join(output_dir, FOLDER), metric)
+    return int(before["global_step"]) if before else None
 
 
 def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> Optional[resume.Position]:
     """How far the training had come at the checkpoint in `best/`; None when there is none that was judged
     by `metric`."""
-    if step_of_best(output_dir, metric) is None:
+    folder = os.path.join(output_dir, FOLDER)
+    if not _results_by(folder, metric):
         return None
-    return resume.position(os.path.join(output_dir, FOLDER), accumulation_steps, check_data=False)
+    return resume.position(folder, accumulation_steps, check_data=False)
 
 
-def _value_of_best(folder: str, metric: str) -> Optional[float]:
-    """The number that the checkpoint in `folder` reached; None when there is none, or it was
-    never counted."""
-    value = _results_of_best(folder).get(metric)
-    return None if value is None or math.isnan(value) else value
+def _results_by(folder: str, metric: str) -> Mapping[str, Any]:
+    """The evaluation of the checkpoint in `folder`; empty when there is none, or `metric` was never counted
+    or is no number there."""
+    results = _results_of_best(folder)
+    value = results.get(metric)
+    return {} if value is None or math.isnan(value) else results
 
 
 def _results_of_best(folder: str) -> Mapping[str, Any]:
