@@ -20,7 +20,6 @@ import random
 import resource
 import select
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -37,7 +36,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 
 import server_load
-from target import FOLDER, Outcome, Server, export_model
+from target import FOLDER, Outcome, Server, end, export_model
 
 QUESTIONS = os.path.join(ROOT, "estimator", "sample", "dev.tsv")
 REOPENED = 100                                 # a second: a server may close what is idle
@@ -119,22 +118,16 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
         for version, state in versions.states().items():
             outcome.tell("the newest good version serves", state == "AVAILABLE",
                          "version %d is %s" % (version, state))
-        end(outcome, server)
+        tell_end(outcome, server)
         telling.join(70)                       # as long as the load's longest request
     finally:
         generator.kill()
     tell_losses(outcome, told)
 
 
-def end(outcome: Outcome, server: Server) -> None:
-    start = time.monotonic()
-    server.process.send_signal(signal.SIGTERM)
-    try:
-        server.process.wait(60)
-    except subprocess.TimeoutExpired:
-        pass
-    outcome.tell("SIGTERM under load", server.process.returncode == 0, "status %s after %.1f s" % (
-        server.process.returncode, time.monotonic() - start))
+def tell_end(outcome: Outcome, server: Server) -> None:
+    seconds, status = end(server.process, 60)
+    outcome.tell("SIGTERM under load", status == 0, "status %s after %.1f s" % (status, seconds))
     with open(server.log_path, "rb") as stream:
         outcome.tell("no traceback in the log", b"Traceback" not in stream.read(), server.log_path)
 

@@ -5,7 +5,6 @@ no room.
 """
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -79,22 +78,11 @@ def lost_lines(port):
     return float(found.group(1)) if found else -1.0
 
 
-def end(process):
-    """Seconds until SIGTERM ended the process, and its exit status."""
-    process.send_signal(signal.SIGTERM)
-    begun = time.monotonic()
-    try:
-        status = process.wait(END_SECONDS)
-    except subprocess.TimeoutExpired:
-        status = "none"
-    return time.monotonic() - begun, status
-
-
 def attack(outcome, name, process, port, wants_lost):
     try:
         answered = ask_many(port, LONG_PATH, REQUESTS if wants_lost else 500)
         health, lost = ask(port, "/healthz")[0], lost_lines(port)
-        seconds, status = end(process)
+        seconds, status = target.end(process, END_SECONDS)
         held = answered == (REQUESTS if wants_lost
                             else 500) and health == 200 and status == 0 and (lost > 0) == wants_lost
         outcome.tell(name, held, "%d answered, /healthz %s, %d lines lost, SIGTERM: status %s after %.1f s"
@@ -158,7 +146,7 @@ def main() -> int:
     with open(path, "rb") as log:
         port = port_of(log.readline())
     ask_many(port, "/healthz", 3000)
-    seconds, status = end(process)
+    seconds, status = target.end(process, END_SECONDS)
     with open(path, "rb") as log:
         lines = log.read().splitlines()
     times = [float(found) for found in re.findall(rb'"time":([0-9.]+)', b"\n".join(lines))]

@@ -20,7 +20,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from target import Outcome, Server
+from target import Outcome, Server, end
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
@@ -326,13 +326,7 @@ def attack_unread(outcome):
             time.sleep(20 if calls > 1 else 3)
             held, detail = answers(server)
             more = server.megabytes(peak=True) - before
-            start = time.monotonic()
-            server.process.send_signal(signal.SIGTERM)
-            try:
-                server.process.wait(40)
-            except subprocess.TimeoutExpired:
-                pass
-            seconds = time.monotonic() - start
+            seconds, _ = end(server.process, 40)
             outcome.tell("unread: " + name, held and more < 600 and seconds < 12,
                          "%+.0f MB at most; %s; ended in %.1f s" % (more, detail, seconds))
             for sock in sockets:
@@ -356,19 +350,8 @@ def attack_bombs(outcome):
                             ("15,000 of the static table", b"\x82" * 15000),
                             ("an entry of two bytes, 15,000 times", b"\x40\x01a\x01b" + b"\xbe" * 15000),
                             ("names and values without bytes", b"\0\0\0" * 5000)):
-            before, ending, sent = server.megabytes(), time.monotonic() + 5, [0]
-            threads = [threading.Thread(
-                target=flood, args=(server, lambda stream: headers(stream, extra=extra), ending, sent))
-                       for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            time.sleep(3)
-            held, detail = answers(server)
-            for thread in threads:
-                thread.join()
-            more = server.megabytes(peak=True) - before
-            outcome.tell("headers: " + name, held and more < 100,
-                         "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
+            tell_flood(outcome, "headers: " + name, server, lambda stream: headers(stream, extra=extra),
+                       seconds=5, asked_after=3, max_megabytes=100)
 
 
 def send_compressed(server, encoding, data):
@@ -465,17 +448,21 @@ def attack_floods(outcome):
             "large headers": lambda stream: headers(stream, extra=literal("x", "x" * 15000)),
             "calls without end": lambda stream: headers(stream)}
         for name, make in floods.items():
-            before, ending, sent = server.megabytes(), time.monotonic() + 3, [0]
-            threads = [threading.Thread(target=flood, args=(server, make, ending, sent)) for _ in range(4)]
-            for thread in threads:
-                thread.start()
-            time.sleep(2)
-            held, detail = answers(server)
-            for thread in threads:
-                thread.join()
-            more = server.megabytes(peak=True) - before
-            outcome.tell("flood of " + name, held and more < 300,
-                         "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
+            tell_flood(outcome, "flood of " + name, server, make, seconds=3, asked_after=2, max_megabytes=300)
+
+
+def tell_flood(outcome, name, server, make, seconds, asked_after, max_megabytes):
+    """Four threads send frames for so many seconds; meanwhile another client asks."""
+    before, ending, sent = server.megabytes(), time.monotonic() + seconds, [0]
+    threads = [threading.Thread(target=flood, args=(server, make, ending, sent)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(asked_after)
+    held, detail = answers(server)
+    for thread in threads:
+        thread.join()
+    more = server.megabytes(peak=True) - before
+    outcome.tell(name, held and more < max_megabytes, "%d sent, %+.0f MB; %s" % (sent[0], more, detail))
 
 
 def flood(server, make, ending, sent):

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import json
 import resource
-import signal
 import socket
 import struct
 import threading
@@ -399,10 +398,7 @@ def ends(outcome, count, num_clients=50):
             pipelines = [Pipeline(server.rest_port) for _ in range(2)]
             kept = [socket.create_connection(("127.0.0.1", server.rest_port)) for _ in range(20)]
             time.sleep(0.5 + 0.05 * number)
-            server.process.send_signal(signal.SIGTERM)
-            start = time.monotonic()
-            server.process.wait(60)
-            slow = max(slow, time.monotonic() - start)
+            slow = max(slow, target.end(server.process, 60)[0])
             for client in clients:
                 client.stopping = True
                 client.join(60)

@@ -1,9 +1,12 @@
 """A server to attack, over a tiny model made for it, and how one says what became of it."""
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import urllib.request
+from typing import Optional, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 FOLDER = os.path.join(ROOT, "output", "check_attack")
@@ -79,6 +82,18 @@ class Server:
         with open("/proc/%d/status" % self.process.pid) as stream:
             return int(
                 re.search(r"%s:\s+(\d+)" % ("VmHWM" if peak else "VmRSS"), stream.read()).group(1)) / 1024
+
+
+def end(process: "subprocess.Popen[bytes]", seconds: float) -> Tuple[float, Optional[int]]:
+    """Seconds until SIGTERM ended the process, and its exit status; None when it lives on after
+    `seconds`."""
+    begun = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    try:
+        status = process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        status = None
+    return time.monotonic() - begun, status
 
 
 class Outcome:

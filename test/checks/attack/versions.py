@@ -17,7 +17,7 @@ import time
 import urllib.request
 from typing import Any, Callable, Iterator, Optional
 
-from target import FOLDER, ROOT, Outcome, Server, export_model
+from target import FOLDER, ROOT, Outcome, Server, end, export_model
 
 SECONDS = 60                                   # for whatever should happen soon
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
@@ -119,12 +119,8 @@ def catches_sigterm(pid: int) -> bool:
 
 
 def tell_end(outcome: Outcome, name: str, process: "subprocess.Popen[bytes]") -> None:
-    start = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(SECONDS)
-    outcome.tell(name, process.returncode == 0,
-                 "status %s after %.1f s" % (process.returncode, time.monotonic() - start))
+    seconds, status = end(process, SECONDS)
+    outcome.tell(name, status == 0, "status %s after %.1f s" % (status, seconds))
 
 
 def make_fifo(good: str, folder: str) -> None:
