@@ -151,7 +151,7 @@ def main() -> int:
         lines = log.read().splitlines()
     times = [float(found) for found in re.findall(rb'"time":([0-9.]+)', b"\n".join(lines))]
     outcome.tell("a log that is read is whole and in order",
-                 len(times) == 3000 and times == sorted(times) and lines[-1].startswith(b"Ending")
+                 len(times) == 3000 and times == sorted(times) and lines[-1].startswith(b"Shutting down")
                  and status == 0, "%d of 3000 lines, status %s after %.1f s" % (len(times), status, seconds))
     os.remove(path)
     return outcome.status()
