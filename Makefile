@@ -2,7 +2,6 @@
 
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # In the C locale neither Python 3.7 and pip can fill an environment in a folder whose name is not ASCII, nor TensorFlow load.
 ifneq ($(shell locale charmap 2>/dev/null),UTF-8)
 export LC_ALL := C.UTF-8
@@ -24,18 +23,8 @@ quickstart: venv  #: set up, then the whole road on the shipped sample: text →
 	$(PYTHON) -m serving.export
 	printf '%b\n' '手机没信号怎么办\t手机搜不到网络怎么处理' '手机没信号怎么办\t手机屏幕碎了去哪里修' | $(PYTHON) -m serving.predict
 
-# The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
-# other pins or in another folder, is made anew, and one that is complete costs nothing.
 venv:  #: set up only: .venv with the pins of constraints.txt
-	@wanted="$$(cat constraints.txt setup.py requirements.txt | cksum) $$PWD"; \
-	if [ "$$(cat .venv/complete 2>/dev/null)" != "$$wanted" ]; then \
-	    $(find_python); \
-	    echo "Setting up .venv with $$python"; \
-	    rm -rf .venv && "$$python" -m venv .venv && \
-	    $(PYTHON) $(PIP_INSTALL) -r requirements.txt && \
-	    $(PYTHON) $(PIP_INSTALL) --no-deps --no-build-isolation -e . && \
-	    $(PYTHON) -m pip check && echo "$$wanted" > .venv/complete; \
-	fi
+	@requirements/environment.sh .venv
 
 test: venv  #: set up, then the tests
 	$(PYTHON) -m pytest -n auto --dist worksteal --durations=10
@@ -45,7 +34,7 @@ doctor:  #: what this machine and its .venv have, and what will therefore be use
 	@python=$$(command -v python3 || command -v python) && "$$python" test/checks/doctor.py
 
 python:  #: which Python 3.7 the environment would be made with
-	@$(find_python); echo "$$python"
+	@requirements/environment.sh python
 
 lint: .venv-lint/complete  #: ruff, and mypy over the four packages; an environment of its own
 	.venv-lint/bin/ruff check .
@@ -54,7 +43,7 @@ lint: .venv-lint/complete  #: ruff, and mypy over the four packages; an environm
 # Without those tests that forbid a process to write: measuring does. What TensorFlow's threads and other processes run
 # is not seen: batches from rows, ranks, workers.
 coverage: venv  #: the tests again; which lines of the four packages none of them ran
-	@$(PYTHON) -c 'import pytest_cov' 2>/dev/null || $(PYTHON) $(PIP_INSTALL) -c constraints.txt -r requirements/coverage.txt
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check -c constraints.txt -r requirements/coverage.txt
 	$(PYTHON) -m pytest -n auto -k 'not no_room' $(addprefix --cov=,albert_config etl estimator serving) \
 	    --cov-report=term-missing:skip-covered
 
@@ -106,31 +95,7 @@ bench-onnx: .venv-onnx/complete
 check-flink: .venv-flink/complete
 check-rest: .venv-schemathesis/complete
 
-# Environments beside .venv, .venv-NAME with the pins of requirements/NAME.txt, made by the first of some Pythons that runs.
-# apache-flink-libraries is the package of Flink and of much that nobody needs here.
-CANDIDATES = python3.10 python3.9 python3.8 "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.{10,9,8}.*/bin/python
-.venv-schemathesis/complete: private CANDIDATES = python3
-.venv-lint/complete .venv-flink/complete: private CANDIDATES = $(PYTHON)
-.venv-flink/complete: private NO_DEPS = --no-deps
+# Environments beside .venv, each with pins of its own.
 .venv-lint/complete .venv-flink/complete: | venv
 .venv-%/complete: requirements/%.txt
-	@for python in $(CANDIDATES); do "$$python" -c '' 2>/dev/null && break; done; \
-	rm -rf $(@D); \
-	"$$python" -m venv $(@D) || { echo "$(@D) needs one of: $(subst ",,$(CANDIDATES))" >&2; exit 1; }; \
-	$(@D)/bin/python $(PIP_INSTALL) $(NO_DEPS) -r $< && touch $@
-
-# Finds a Python 3.7 that runs: on PATH, in pyenv, in uv, in conda. Sets the shell variable `python`, or ends with advice.
-define find_python
-python=; \
-for candidate in python3.7 python3 python "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.7.*/bin/python \
-        "$$(uv python find 3.7 2>/dev/null)" "$$(conda run -n py37 which python 2>/dev/null)"; do \
-    if [ "$$("$$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = 3.7 ]; then \
-        python="$$candidate"; break; \
-    fi; \
-done; \
-if [ -z "$$python" ]; then \
-    echo "Python 3.7 is needed (TensorFlow 1.15 runs on nothing newer) and was not found on PATH, in pyenv, uv or conda."; \
-    echo "Get it by one of:  pyenv install 3.7.16   |   uv python install 3.7   |   conda create -n py37 python=3.7"; \
-    exit 1; \
-fi >&2
-endef
+	@requirements/environment.sh $(@D)

@@ -195,14 +195,14 @@ def test_a_value_called_the_default_is_the_default():
 
 
 def literals():
-    """All text that our sources hold, and the Makefile's."""
+    """All text that our sources hold, and the script's that makes environments."""
     for package in PACKAGES:
         for path in glob.glob(os.path.join(ROOT, package, "**", "*.py"), recursive=True):
             with open(path, encoding="utf-8") as stream:
                 for node in ast.walk(ast.parse(stream.read())):
                     if isinstance(node, ast.Str):
                         yield node.s
-    yield read("Makefile")
+    yield read("requirements/environment.sh")
 
 
 @pytest.mark.parametrize("name", ["docs/errors.md", "docs/zh/errors.md"])

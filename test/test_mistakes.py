@@ -425,8 +425,10 @@ def test_another_python(tmp_path):
     for name in ("python3", "python3.7"):      # a newer one, and a shim that runs nothing
         (tmp_path / name).write_text("#!/bin/bash\n[[ $0 == *3.7 ]] || echo 3.11\n")
         (tmp_path / name).chmod(0o755)
-    for name in ("Makefile", "constraints.txt", "setup.py", "requirements.txt"):
-        shutil.copy(os.path.join(ROOT, name), str(tmp_path))
+    (tmp_path / "requirements").mkdir()
+    for name in ("Makefile", "constraints.txt", "setup.py", "requirements.txt",
+                 "requirements/environment.sh"):
+        shutil.copy(os.path.join(ROOT, name), str(tmp_path / name))
     made = subprocess.run([shutil.which("make"), "venv"], cwd=str(tmp_path), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, env=dict.fromkeys(["PATH", "PYENV_ROOT"], str(tmp_path)))
     assert made.returncode == 2 and not (tmp_path / ".venv").exists() and made.stdout == b""

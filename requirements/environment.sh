@@ -1,0 +1,72 @@
+#!/bin/bash
+# Makes the environments that the Makefile names, and makes none anew that is complete:
+#   requirements/environment.sh .venv        Python 3.7 and the pins of constraints.txt
+#   requirements/environment.sh .venv-NAME   the pins of requirements/NAME.txt
+#   requirements/environment.sh python       says which Python .venv would be made with
+set -e
+shopt -s nullglob
+versions="${PYENV_ROOT:-$HOME/.pyenv}/versions"
+
+# Of the Pythons given, the first that runs and, with WANTED, is of that version.
+first_python() {
+    local python
+    for python in "$@"; do
+        case "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" in
+            "${WANTED:-?*}") echo "$python"; return ;;
+        esac
+    done
+    return 1
+}
+
+python_of_venv() {
+    WANTED=3.7 first_python python3.7 python3 python "$versions"/3.7.*/bin/python "$(uv python find 3.7 2>/dev/null)" \
+            "$(conda run -n py37 which python 2>/dev/null)" || {
+        echo "Python 3.7 is needed (TensorFlow 1.15 runs on nothing newer) and was not found on PATH, in pyenv, uv or conda."
+        echo "Get it by one of:  pyenv install 3.7.16   |   uv python install 3.7   |   conda create -n py37 python=3.7"
+        exit 1
+    } >&2
+}
+
+# pip_of FOLDER ARGUMENTS: installs into that environment.
+pip_of() {
+    "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
+}
+
+# The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
+# other pins or in another folder, is made anew.
+make_venv() {
+    local wanted python
+    wanted="$(cat constraints.txt setup.py requirements.txt | cksum) $PWD"
+    [[ "$(cat .venv/complete 2>/dev/null)" == "$wanted" ]] && return
+    python="$(python_of_venv)"
+    echo "Setting up .venv with $python"
+    rm -rf .venv
+    "$python" -m venv .venv
+    pip_of .venv -r requirements.txt
+    pip_of .venv --no-deps --no-build-isolation -e .
+    .venv/bin/python -m pip check
+    echo "$wanted" > .venv/complete
+}
+
+# apache-flink-libraries is the package of Flink and of much that nobody needs here.
+make_other() {
+    local candidates options=()
+    case "$1" in
+        lint) candidates=(.venv/bin/python) ;;
+        flink) candidates=(.venv/bin/python) options=(--no-deps) ;;
+        schemathesis) candidates=(python3) ;;
+        *) candidates=(python3.10 python3.9 python3.8 "$versions"/3.{10,9,8}.*/bin/python) ;;
+    esac
+    local python
+    python="$(first_python "${candidates[@]}")" || { echo ".venv-$1 needs one of: ${candidates[*]}" >&2; exit 1; }
+    rm -rf ".venv-$1"
+    "$python" -m venv ".venv-$1"
+    pip_of ".venv-$1" "${options[@]}" -r "requirements/$1.txt"
+    touch ".venv-$1/complete"
+}
+
+case "$1" in
+    python) python_of_venv ;;
+    .venv) make_venv ;;
+    .venv-*) make_other "${1#.venv-}" ;;
+esac
