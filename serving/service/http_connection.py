@@ -23,6 +23,7 @@ from serving.service.inflight import Inflight, Share
 HEAD_SECONDS = 10               # for a head, and for what still comes after an answer
 IDLE_SECONDS = 75               # between two requests
 READ_SECONDS = 30               # for a client whose buffers are full
+PIPELINED_AT_ONCE = 16          # requests that were sent ahead, in a round of the event loop
 NUM_COMPARED = 32               # of the half-sent requests that began first, the slowest gives way to others
 LINGER_SECONDS = 2              # how long a client may go on sending after its last answer
 GONE_SECONDS = 0.05             # until a closed connection is told apart from a half-closed one
@@ -44,6 +45,7 @@ class Connections:
       half_sent: those with a part of a request, the oldest request first.
       lingering: those that are told to go.
       unread: those whose clients do not read what they asked for.
+      pipelined: those with a request that waits behind one that was answered, in the order of their turns.
       headers: of each answer.
     """
 
@@ -54,6 +56,7 @@ class Connections:
         self.half_sent: Dict["HttpConnection", None] = {}
         self.lingering: Dict["HttpConnection", None] = {}
         self.unread: Dict["HttpConnection", None] = {}
+        self.pipelined: Dict["HttpConnection", None] = {}
         self.tasks: Set["asyncio.Task[None]"] = set()
         self.headers: List[Tuple[bytes, bytes]] = []
         self.is_draining = False
@@ -68,7 +71,7 @@ class Connections:
 
     def mark_busy(self, connection: "HttpConnection") -> None:
         """Its client waits for an answer, or it is closed: it does not make room for others."""
-        for connections in (self.idle, self.half_sent, self.lingering):
+        for connections in (self.idle, self.half_sent, self.lingering, self.pipelined):
             connections.pop(connection, None)
 
     def make_room(self) -> bool:
@@ -89,7 +92,21 @@ class Connections:
             now = asyncio.get_event_loop().time()
             chosen = min(itertools.islice(self.half_sent, NUM_COMPARED),
                          key=lambda each: each.bytes_per_second(now))
-        return chosen or next(iter(self.unread), None)
+        return chosen or next(iter(self.unread), None) or next(iter(self.pipelined), None)
+
+    def await_turn(self, connection: "HttpConnection") -> None:
+        """Has a connection go on with what it sent ahead. A few take their turn in a round of the event loop:
+        whoever does not send ahead must not wait for a thousand who do."""
+        self.mark_busy(connection)
+        if not self.pipelined:
+            asyncio.get_event_loop().call_soon(self._take_turns)
+        self.pipelined[connection] = None      # as the last
+
+    def _take_turns(self) -> None:
+        for connection in list(itertools.islice(self.pipelined, PIPELINED_AT_ONCE)):
+            connection.read_on()
+        if self.pipelined:
+            asyncio.get_event_loop().call_soon(self._take_turns)
 
     def drain(self) -> None:
         """From now on every answer is the last of its connection, unless another request waits behind it."""
@@ -132,9 +149,11 @@ class HttpConnection(asyncio.Protocol):
                      the body still comes                  client does not read
     answered         `_in_body`: refused before all of     HEAD_SECONDS
                      the body came; what comes is dropped
+    awaiting a turn  in `Connections.pipelined`            no time: turns come quickly
     lingering        `_is_closing`: what comes is dropped  LINGER_SECONDS
 
-    While it is answering, a further request waits in `_kept`, and nothing more is read.
+    While it is answering, and until its turn comes, a further request waits in `_kept`, and nothing more
+    is read.
 
     Under overload, a request that has come whole is refused here, without a task: a task, a scope and two
     messages would cost twice as much, when the machine has least to give.
@@ -264,8 +283,8 @@ class HttpConnection(asyncio.Protocol):
         self._linger()
 
     def give_way(self) -> None:
-        """Closes a connection that is idle, half-sent or lingering, or whose client does not read
-        its answer."""
+        """Closes a connection that is idle, half-sent, lingering or waits for its turn, or whose client does
+        not read its answer."""
         if self in self._all.half_sent:
             self._refuse_half_sent(503, NO_ROOM)
         self._is_closing = True
@@ -477,28 +496,32 @@ class HttpConnection(asyncio.Protocol):
 
     def _await_next(self) -> None:
         """Goes on with the next request of this connection, or ends it."""
-        kept, self._flow.is_held = self._kept, False
-        self._forget()
-        if self._is_last or (self._has_eof and not kept):
-            may_have_unread = kept or self._flow.read_paused
+        if self._is_last or (self._has_eof and not self._kept):
+            may_have_unread = self._kept or self._flow.read_paused
             if may_have_unread:
                 self._linger()
             else:
                 self._transport.close()
             return
-        self._become_idle()
-        if kept:
-            self._loop.call_soon(self._read_on, kept)
+        if self._kept:
+            self._all.await_turn(self)
         else:
-            self._flow.resume_reading()
+            self._become_idle()
+            self._resume_reading()
 
     def _become_idle(self) -> None:
         self._all.mark_idle(self)
         self._await(IDLE_SECONDS)
 
-    def _read_on(self, kept: bytes) -> None:
-        self._flow.resume_reading()            # the event loop calls `data_received` later than this does
-        self.data_received(kept)
+    def read_on(self) -> None:
+        """Goes on with the request that waits behind the one that was answered."""
+        self._become_idle()
+        self._resume_reading()                 # the event loop calls `data_received` later than this does
+        self.data_received(b"")
+
+    def _resume_reading(self) -> None:
+        self._flow.is_held = False
+        self._flow.resume_reading()
 
     def _refuse_at_once(self, head: Head) -> bool:
         """Whether a request that came whole was answered here, by what the application says

@@ -11,6 +11,7 @@ from serving.service.inflight import Inflight
 
 IDLE_GRACE_SECONDS = 0.5  # at shutdown, until idle connections are closed: a last request may be on its way
 DATE_SECONDS = 1
+BACKLOG = 4096  # as Linux has it; a connection beyond it is told nothing, and tries again after 1, 3, 7 s
 
 
 class HttpServer:
@@ -31,7 +32,7 @@ class HttpServer:
         """Accepts connections from now on."""
         self._set_date()
         self._server = await asyncio.get_event_loop().create_server(self._connect, sock=self._listening.dup(),
-                                                                    backlog=1024)
+                                                                    backlog=BACKLOG)
 
     async def stop(self, drain_seconds: float) -> None:
         """Stops listening, makes each connection's next answer its last, and waits until all are closed, at

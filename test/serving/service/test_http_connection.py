@@ -412,6 +412,45 @@ def test_a_client_that_goes_is_told_to_the_application(patiently, monkeypatch):
     patiently(ask)
 
 
+def test_requests_that_were_sent_ahead_take_turns(patiently, monkeypatch):
+    """In a round of the event loop so many go on; all are answered in the end."""
+    monkeypatch.setattr(http_connection, "PIPELINED_AT_ONCE", 2)
+    most = []
+    take_turns = Connections._take_turns
+
+    def counted(connections):
+        before = len(connections.pipelined)
+        take_turns(connections)
+        most.append(before - len(connections.pipelined))
+    monkeypatch.setattr(Connections, "_take_turns", counted)
+
+    async def ask(reader, writer):
+        streams = [await asyncio.open_connection(*patiently.address) for _ in range(5)]
+        for _, each in streams:
+            each.write(REQUEST * 3)
+        for each, _ in streams:
+            assert [await answer(each) for _ in range(3)] == [(b"HTTP/1.1 200 OK", b"ok")] * 3
+        for _, each in streams:
+            each.close()
+    patiently(ask)
+    assert max(most) == 2 and sum(most) == 10
+
+
+def test_who_waits_for_a_turn_gives_way(patiently, monkeypatch):
+    monkeypatch.setattr(Connections, "_take_turns", lambda connections: None)
+
+    async def ask(reader, writer):
+        writer.write(REQUEST * 2)
+        await answer(reader)
+        other_reader, other_writer = await asyncio.open_connection(*patiently.address)
+        other_writer.write(REQUEST)
+        assert await answer(other_reader) == (b"HTTP/1.1 200 OK", b"ok")
+        assert await reader.read() == b""
+        other_writer.close()
+    patiently(ask, max_open=1)
+
+
+
 def test_the_last_answers_say_so_and_requests_that_wait_are_answered_first(patiently):
     async def ask(reader, writer):
         writer.write(REQUEST * 3)
