@@ -1,4 +1,4 @@
-"""The floors of docs/design.md, held against the imports."""
+"""The order of files in docs/design.md, checked against the imports."""
 import ast
 import os
 import re
@@ -12,7 +12,7 @@ PACKAGES = ("albert_config", "etl", "estimator", "serving")
 
 
 def sections_of_the_table():
-    """The headings of the design's table, from the ground up, each with its files: ("etl/text",
+    """The headings of the design's table, from top to bottom, each with its files: ("etl/text",
     ["etl/text/words.py", …])."""
     with open(os.path.join(ROOT, "docs", "design.md"), encoding="utf-8") as stream:
         rows = [line.split("|")[1] for line in stream if line.startswith("|")]
@@ -64,7 +64,7 @@ def importers_of(library):
 SECTIONS = sections_of_the_table()
 TABLE = [path for _, files in SECTIONS for path in files]
 EMPTY = {path for path in files_on_disk() if path.endswith("/__init__.py")} - {"albert_config/__init__.py"}
-WINGS = {os.path.dirname(path) for path in EMPTY if path.count("/") == 2}
+SUBPACKAGES = {os.path.dirname(path) for path in EMPTY if path.count("/") == 2}
 
 
 def test_the_table_names_every_file_once():
@@ -79,16 +79,16 @@ def test_the_table_names_no_other_file():
     assert not gone, "docs/design.md names %s, which is not there" % ", ".join(gone)
 
 
-def test_each_wing_stands_once_and_holds_the_files_of_its_folder():
-    """So a file that imports only files listed above it imports only wings above its own."""
+def test_each_subpackage_is_listed_once_with_the_files_of_its_folder():
+    """So a file that imports only files listed above it imports only packages above its own."""
     headings = [folder for folder, _ in SECTIONS if "/" in folder]
-    assert len(headings) == len(set(headings)) and set(headings) == WINGS
-    assert not {os.path.dirname(path) for path in files_on_disk()} - WINGS - set(PACKAGES)
+    assert len(headings) == len(set(headings)) and set(headings) == SUBPACKAGES
+    assert not {os.path.dirname(path) for path in files_on_disk()} - SUBPACKAGES - set(PACKAGES)
 
 
-@pytest.mark.parametrize("wing", sorted(WINGS))
-def test_a_wing_says_what_lives_there(wing):
-    with open(os.path.join(ROOT, wing, "__init__.py"), encoding="utf-8") as stream:
+@pytest.mark.parametrize("subpackage", sorted(SUBPACKAGES))
+def test_a_subpackage_has_a_docstring(subpackage):
+    with open(os.path.join(ROOT, subpackage, "__init__.py"), encoding="utf-8") as stream:
         said = ast.get_docstring(ast.parse(stream.read()))
     assert said and len(said.split("\n")) <= 3
 
@@ -103,7 +103,7 @@ def test_the_record_contract_knows_no_builder():
 
 
 @pytest.mark.parametrize("path", sorted(EMPTY))
-def test_packages_and_wings_import_nothing(path):
+def test_packages_and_subpackages_import_nothing(path):
     assert list(imports_of(path)) == []
 
 
