@@ -19,7 +19,11 @@ def socket_folder() -> Iterator[str]:
     """
     folder, reason = "", ""
     for parent in (tempfile.gettempdir(), "/tmp"):
-        folder = tempfile.mkdtemp(prefix="etl-", dir=parent)       # with mode 0700, whatever the umask
+        try:
+            folder = tempfile.mkdtemp(prefix="etl-", dir=parent)   # with mode 0700, whatever the umask
+        except OSError as error:               # /tmp cannot be written
+            reason = reason or one_line(error)
+            continue
         reason = _why_no_socket(os.path.join(folder, "probe"))
         if not reason:
             break

@@ -14,6 +14,7 @@ from etl.building.sources import (FileRange, Stamp, TextFormat, begins_with_json
                                   stamp)
 from etl.building.work_files import remove_work, work_folders
 from etl.common.command_line import UserError, flag, nested
+from etl.common.cores import usable_cores
 from etl.common.files import copy, expand, fingerprint, lock, remove_temporary, require_folder, sha256_of_file
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
@@ -188,7 +189,7 @@ def _num_workers(cluster: ClusterConfig, text_bytes: int) -> int:
         return 1
     in_one_process = (cluster.direct_running_mode == "in_memory"
                       or not cluster.direct_running_mode and text_bytes <= PARALLEL_BYTES)
-    return cluster.direct_num_workers or (1 if in_one_process else os.cpu_count() or 1)
+    return cluster.direct_num_workers or (1 if in_one_process else usable_cores())
 
 
 def _digest(parts: Tuple[object, ...]) -> str:

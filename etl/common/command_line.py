@@ -29,6 +29,7 @@ from typing import (Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Opti
                     TypeVar)
 
 from albert_config import ConfigError
+from etl.common import cores
 
 Config = TypeVar("Config")
 
@@ -123,6 +124,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
     """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130
     for Ctrl-C."""
     quiet_libraries()
+    cores.tell_libraries()
     # a terminal that cannot show Chinese gets escapes, not a traceback
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -315,6 +317,8 @@ def _flatten(value: object) -> object:
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; an OSError's begins with what went wrong and names the file."""
     if isinstance(error, OSError) and error.strerror:
+        if error.strerror.startswith("No usable temporary directory"):     # whoever looked for one
+            return "TMPDIR: no folder for short-lived files can be written: set TMPDIR to one that can"
         place = ": %s" % error.filename if error.filename else ""
         return error.strerror + place
     return " ".join(str(error).split("\n"))

@@ -19,6 +19,7 @@ import bench_report
 import results
 from bench_report import Outcome
 from etl.common import files
+from etl.common.cores import usable_cores
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -112,7 +113,7 @@ def run_script(command: Command, log) -> int:
 
 def write_report(output: str, found: Sequence[results.Result], outcomes: Sequence[Outcome]) -> None:
     about = "%s, %d cores, Python %s; %s; load %.1f when written" % (
-        platform.machine(), os.cpu_count(), platform.python_version(), time.strftime("%Y-%m-%d %H:%M"),
+        platform.machine(), usable_cores(), platform.python_version(), time.strftime("%Y-%m-%d %H:%M"),
         os.getloadavg()[0])
     files.write_text(os.path.join(output, "report.html"), bench_report.make_page(found, outcomes, about))
     files.write_text(os.path.join(output, "table.md"), bench_report.make_table(found, outcomes, about))

@@ -19,6 +19,10 @@ import sys
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, ROOT)
+
+from etl.common.cores import usable_cores
+
 PYTHON = os.path.join(ROOT, ".venv", "bin", "python")
 SECONDS = 120                                  # that an import may take on a cold disk
 GIGABYTE = 1 << 30
@@ -81,7 +85,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def look_at_machine() -> List[Finding]:
-    cores, features = available_cores(), cpu_features()
+    cores, features = usable_cores(), cpu_features()
     memory, disk = available_memory(), shutil.disk_usage(ROOT).free
     return [
         Finding("machine", "%s, %d cores for this process%s" % (
@@ -185,13 +189,6 @@ def read_pins(path: str) -> Dict[str, str]:
         lines = [line.strip() for line in stream]
     return {name.lower().replace("_", "-"): version
             for name, version in (line.split("==") for line in lines if "==" in line)}
-
-
-def available_cores() -> int:
-    """Cores that this process may use: by its mask and by its control group."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    limit = re.match(r"(\d+) (\d+)", read("/sys/fs/cgroup/cpu.max"))
-    return min(cores, max(1, int(limit.group(1)) // int(limit.group(2)))) if limit else cores
 
 
 def cpu_features() -> List[str]:

@@ -31,6 +31,17 @@ def test_a_temporary_folder_with_too_long_a_path(tmp_path, tmpdir_is):
     assert os.listdir(str(tmp_path / ("x" * 90))) == []
 
 
+def test_no_folder_for_short_lived_files_but_one_with_too_long_a_path(tmp_path, tmpdir_is, monkeypatch):
+    (tmp_path / ("x" * 90)).mkdir()
+    tmpdir_is(tmp_path / ("x" * 90))
+    make = module.tempfile.mkdtemp
+    monkeypatch.setattr(module.tempfile, "mkdtemp", lambda prefix, dir: make(prefix=prefix, dir="/proc/self"
+                                                                             if dir == "/tmp" else dir))
+    with pytest.raises(UserError, match="^TMPDIR: no Unix socket can be made in /.*: AF_UNIX path too long"):
+        with socket_folder():
+            pass
+
+
 def test_no_folder_takes_sockets(tmp_path, tmpdir_is, monkeypatch):
     tmpdir_is(tmp_path)
     monkeypatch.setattr(module, "_why_no_socket", lambda path: "Operation not permitted")

@@ -90,7 +90,7 @@ def test_number_of_shards(config, changes, shards):
 def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
     monkeypatch.setattr(module, "SHARD_BYTES", 10000)
     monkeypatch.setattr(module, "PARALLEL_BYTES", 1000)
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "usable_cores", lambda: 7)
     plan = plan_build(config)
     record_bytes = 1.7 * plan.input_bytes
     assert plan.job.num_shards == (("train", 1 + int(10 * record_bytes / 10000)),
@@ -103,7 +103,7 @@ def test_large_input_gets_more_shards_and_all_cores(config, monkeypatch):
     ({"direct_running_mode": "multi_processing"}, 7),
     ({"direct_running_mode": "multi_processing", "direct_num_workers": 2}, 2)])
 def test_number_of_workers(config, monkeypatch, changes, workers):
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 7)
+    monkeypatch.setattr(module, "usable_cores", lambda: 7)
     assert plan_build(with_flags(config, **changes)).num_workers == workers
 
 

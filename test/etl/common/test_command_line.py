@@ -1,5 +1,6 @@
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -152,6 +153,15 @@ def test_status_of_the_command(returned, status):
 def test_mistakes_and_full_disks_are_one_line_and_status_1(capsys, error, line):
     assert run_with(failing(error)) == 1
     assert capsys.readouterr().err == "etl.show: error: %s\n" % line
+
+
+def test_no_folder_for_short_lived_files(capsys, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/self"])
+    assert run_with(lambda config: tempfile.mkdtemp()) == 1
+    assert capsys.readouterr().err == (
+        "etl.show: error: TMPDIR: no folder for short-lived files can be written: set TMPDIR to one that "
+        "can\n")
 
 
 def test_interrupt(capsys):
