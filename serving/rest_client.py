@@ -1,6 +1,7 @@
 """Asks a server: ours, or TensorFlow Serving itself, by REST's :classify, which says labels, too."""
 import http.client
 import json
+import re
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -10,6 +11,7 @@ from etl.common import json_text
 from etl.common.command_line import UserError
 
 TIMEOUT_SECONDS = 60
+LOOPBACK = re.compile(r"localhost|127\.[0-9.]+|::1")
 MAX_ANSWER_BYTES, MAX_MESSAGE_BYTES = 1 << 26, 1 << 16
 
 
@@ -25,7 +27,7 @@ class RestClient:
         body = json.dumps({"signature_name": "classify", "examples": examples}).encode("utf-8")
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as answer:
+            with _opener(self._url).open(request, timeout=TIMEOUT_SECONDS) as answer:
                 return _scores(json_text.loads(_read(answer)), len(pairs))
         except urllib.error.HTTPError as error:
             raise UserError("--server: %s: %d: %s" % (self._url, error.code, _message(error)))
@@ -34,6 +36,12 @@ class RestClient:
                             % (self._url, getattr(error.reason, "strerror", None) or error.reason))
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise UserError("--server: %s: no answer of TensorFlow Serving's: %s" % (self._url, error))
+
+
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """The environment's proxy is not asked for what is on this host."""
+    is_here = LOOPBACK.fullmatch(urllib.parse.urlsplit(url).hostname or "")
+    return urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if is_here else []))
 
 
 def _read(answer: IO[bytes]) -> bytes:

@@ -210,13 +210,16 @@ def reach(config: ClusterConfig) -> Optional[str]:
     return version
 
 
-def switch_off_fork_handlers() -> None:
-    """For a process that starts others while it serves gRPC; takes effect if gRPC has not been imported yet.
+def prepare_grpc() -> None:
+    """For a process in which Beam uses gRPC, and those that it starts; to be called before gRPC is imported.
 
     gRPC's handler for forks now and then waits for ever in the child (seen with 1.62.3: once in 5,000 forks
     under load), which then never runs its program; its parent waits, too.
+
+    And gRPC sends to `http_proxy` whatever is not in `no_proxy`, 127.0.0.1, too. What a build connects to is
+    this host or a cluster, of which a proxy for the world outside knows nothing. Empty means none.
     """
-    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+    os.environ.update(GRPC_ENABLE_FORK_SUPPORT="0", grpc_proxy="")
 
 
 def _connect(address: str) -> None:

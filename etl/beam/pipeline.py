@@ -22,7 +22,7 @@ import time
 from dataclasses import replace
 from typing import Any, Callable, Optional, Sequence, Tuple
 
-from etl.beam.cluster import RunnerConfig, switch_off_fork_handlers
+from etl.beam.cluster import RunnerConfig, prepare_grpc
 from etl.beam.socket_folder import socket_folder
 from etl.beam.worker_call import error_of_worker
 from etl.common.command_line import one_line
@@ -125,7 +125,7 @@ def answer() -> None:
     its parent."""
     reply = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)                              # what anything prints goes to the log
-    switch_off_fork_handlers()                 # Beam starts workers, or the job server
+    prepare_grpc()                             # Beam starts workers, or the job server
     request = pickle.load(sys.stdin.buffer)
     config: RunnerConfig = request[-1]
     started: "queue.Queue[Any]" = queue.Queue()

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
-from etl.beam.cluster import ADDRESS, read_token, switch_off_fork_handlers
+from etl.beam.cluster import ADDRESS, read_token, prepare_grpc
 from etl.common.command_line import flag, run
 
 
@@ -42,13 +42,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def serve(config: WorkerConfig) -> None:
     """Runs a worker or a pool, until it ends."""
+    prepare_grpc()
     if config.provision_endpoint:
         # --help and mistakes in flags need no Beam, which takes a second
         from etl.beam.worker_process import work
         work(str(config.id), config.provision_endpoint)
         return
     token = read_token(config.token_file, "token_file") if config.token_file else None
-    switch_off_fork_handlers()
     from etl.beam.worker_pool import start_pool
     pool = start_pool(str(config.listen), token)
     stop = threading.Event()

@@ -71,7 +71,7 @@ def start_pool(address: str, token: Optional[str] = None) -> Pool:
     """A pool that listens at HOST:PORT and, where there is a token, starts workers only for clients that
     have it.
 
-    `switch_off_fork_handlers` must have been called before this file was imported.
+    `prepare_grpc` must have been called before this file was imported.
 
     Raises UserError when it cannot listen there, or when others than this host's users reach it and there is
     no token.

@@ -32,7 +32,8 @@ def server():
     listening.server_close()
 
 
-def test_probabilities_by_label(server):
+def test_probabilities_by_label(server, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")             # is not asked for what is on this host
     server.body = b'{"results": [[["no", 0.25], ["yes", 0.75]], [["no", 1.0], ["yes", 0]]]}'
     found = RestClient(server.url + "/", "a b").probabilities([("北", None), ("京", "好")])
     assert found == [{"no": 0.25, "yes": 0.75}, {"no": 1.0, "yes": 0}]

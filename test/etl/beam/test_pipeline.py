@@ -79,7 +79,8 @@ def two_processes(tmp_path):
     return RunnerConfig("DirectRunner", 2, str(tmp_path / "workers.log"))
 
 
-def test_every_element_is_seen_by_processes(tmp_path, two_processes):
+def test_every_element_is_seen_by_processes(tmp_path, two_processes, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")             # a proxy that does not answer
     run_map("Make", os.mkdir, [str(tmp_path / "made") + str(number) for number in range(9)], two_processes)
     assert sorted(set(os.listdir(str(tmp_path))) - {"workers.log"}) == [
         "made%d" % number for number in range(9)]
