@@ -17,7 +17,8 @@ class ExportConfig:
                                "output folder of estimator.finetune; best/ in it, if any, is preferred")
     output_dir: Optional[str] = flag(None,
                                      "folder of all versions (default: output/export, or output/ascend)")
-    version: Optional[int] = flag(None, "name of the new version's folder (default: seconds since 1970)")
+    version: Optional[int] = flag(None, "name of the new version's folder (default: seconds since 1970, but "
+                                  "above the highest there)")
     format: str = flag(SAVED_MODEL, "format to write", (SAVED_MODEL, ASCEND))
     batch_sizes: Tuple[int, ...] = flag((), "ascend: batch sizes of the graphs (default: 1)")
     lengths: Tuple[int, ...] = flag(

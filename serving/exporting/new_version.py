@@ -3,6 +3,7 @@ import itertools
 import os
 import shutil
 import time
+from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -13,7 +14,8 @@ from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.tokenization import load_tokenizer
 from serving.exporting import ascend_kit, model_card, text_model
-from serving.exporting.flags import SAVED_MODEL, SOC_VERSION, ExportConfig
+from serving import version_files
+from serving.exporting.flags import MAX_VERSION, SAVED_MODEL, SOC_VERSION, ExportConfig
 from serving.exporting.reference import SAMPLES
 
 
@@ -27,7 +29,9 @@ def export(config: ExportConfig) -> None:
     checkpoint = best_checkpoint.choose(config.checkpoint_dir, "checkpoint_dir")
     if model_folder.beside(checkpoint):        # best/ has a description of its own
         model = read_model(os.path.dirname(checkpoint))
-    version = str(int(time.time()) if config.version is None else config.version)
+    highest = max(version_files.folders_in(output_dir), default=-1)
+    number = choose_number(config.version, highest, int(time.time()), output_dir)
+    version = str(number)
     destination = os.path.join(output_dir, version)
     if os.path.exists(destination):
         raise UserError("--version: %s exists; give another number" % destination)
@@ -46,7 +50,23 @@ def export(config: ExportConfig) -> None:
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
     print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels),
                                                        model.max_seq_length))
+    if number < highest:
+        print("  a server of this folder goes on with version %d, the highest number" % highest)
     print("Next: " + next_command % {"output_dir": output_dir, "version": version})
+
+
+def choose_number(wanted: Optional[int], highest: int, now: int, output_dir: str) -> int:
+    """The new version's: the wanted one; else the seconds since 1970, `now`, but above the highest number
+    there, which a clock that ran ahead may have given.
+
+    Raises UserError where no number is left.
+    """
+    if wanted is not None:
+        return wanted
+    if highest >= MAX_VERSION:
+        raise UserError("--output_dir: %s: version %d is the highest number that servers read: remove it, or "
+                        "give --version" % (output_dir, highest))
+    return max(now, highest + 1)
 
 
 def read_model(folder: str) -> ModelFolder:

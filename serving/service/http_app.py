@@ -25,6 +25,7 @@ from serving.service.errors import RequestError, invalid, shortened
 from serving.service.inference import CLASSIFY_METHOD, Inference, Target
 from serving.service.messages import Arrays
 from serving.service.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
+from serving.version_files import VERSION_NAME
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 PAGE_PATH = "/"
@@ -288,7 +289,7 @@ def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=request.path_params["name"], signature_name=signature_name)
     version = request.path_params.get("version")
     if version is not None:
-        if not re.fullmatch("[0-9]{1,18}", version):
+        if not VERSION_NAME.fullmatch(version):
             raise invalid("Failed to convert version: %s to numeric." % version)
         spec.version.value = int(version)
     return spec

@@ -18,7 +18,6 @@ import gc
 import hashlib
 import logging
 import os
-import re
 import stat
 from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
 
@@ -29,7 +28,7 @@ from etl.common.command_line import UserError, one_line
 from serving.service.errands import Errand, Overdue
 from serving.service.errors import RequestError, invalid
 from serving.service.monitoring import Monitor
-from serving.version_files import MODEL_FILE, require_size
+from serving.version_files import MODEL_FILE, folders_in, require_size
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("serving")
@@ -278,13 +277,6 @@ def _close_late(number: int, model: Any) -> None:
         LOG.info("version %d was loaded after it had been given up, and was closed", number)
     except Exception as error:
         LOG.error("version %d was loaded after it had been given up; closing it: %s", number, one_line(error))
-
-
-def folders_in(base_path: str) -> Dict[int, str]:
-    """Folders that may hold a version, by number."""
-    names = os.listdir(base_path) if os.path.isdir(base_path) else []
-    names.sort(key=lambda name: (-len(name), name))            # of 7 and 007 the former
-    return {int(name): os.path.join(base_path, name) for name in names if re.fullmatch("[0-9]{1,18}", name)}
 
 
 def fingerprint(folder: str) -> Optional[str]:

@@ -33,8 +33,10 @@ def test_holds_all_that_serving_needs(version):
         "labels.txt", "model_card.json", "tf_serving_warmup_requests", "vocab.txt"]
 
 
-def test_the_same_export_gives_the_same_bytes(finetuned, version, tmp_path):
+def test_the_same_export_gives_the_same_bytes(finetuned, version, tmp_path, capsys):
+    (tmp_path / "8").mkdir()
     assert main(["--checkpoint_dir", finetuned, "--output_dir", str(tmp_path), "--version", "1"]) == 0
+    assert "a server of this folder goes on with version 8, the highest number\n" in capsys.readouterr().out
     for folder, _, names in os.walk(version):
         for name in names:
             path = os.path.join(folder, name)
@@ -92,7 +94,7 @@ def test_best_checkpoint_default_version_and_next_command(checkpoint_dir, tmp_pa
             shutil.move(os.path.join(checkpoint_dir, name), best)
     assert main(["--checkpoint_dir", checkpoint_dir, "--output_dir", output_dir]) == 0
     said, (version,) = capsys.readouterr().out, os.listdir(output_dir)
-    assert int(version) > 1500000000
+    assert int(version) > 1500000000 and "goes on with" not in said
     assert "Exported %s" % best in said
     assert "Next: python -m serving.predict --model_dir %s --text_a" % output_dir in said
 
