@@ -25,6 +25,7 @@ def describe(model_name: str) -> Dict[str, Any]:
     return {"openapi": "3.0.3",
             "info": {"title": model_name, "version": "1",
                      "description": "TensorFlow Serving's REST interface"},
+            "servers": [{"url": "."}],         # beside this document, wherever a proxy shows it
             "paths": paths, "components": {"schemas": SCHEMAS}}
 
 
