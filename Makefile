@@ -81,7 +81,8 @@ check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether t
 check-flink = test/checks/flink.py --flink .venv-flink $(call flags,DATA)  #: the sample builder on a Flink cluster of two task managers, started here, the same bytes: DATA='corpus/*.txt'; Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
 check-page = test/checks/page.py  #: the server's page in headless Chromium; needs chromium and chromedriver
 check-rest = test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis  #: the REST interface under fuzzing; an environment of its own, with Python 3.10 or later
-check-attack = test/checks/attack/run.py $(ONLY)  #: what a stranger may send or leave, at a server, a build, a folder; as root, for a second address (ONLY='rest grpc_port' runs some)
+check-attack = test/checks/all_of.py attack $(ONLY)  #: what a stranger may send or leave, at a server, a build, a folder; as root, for a second address (ONLY='rest grpc_port' runs some)
+check-clients = test/checks/all_of.py clients $(ONLY)  #: the server under clients that people have: nginx before two servers that are restarted in turn (ONLY=nginx runs some)
 check-fuzz = -W ignore test/checks/fuzz.py $(call flags,SEED)  #: 210,000 mutated bodies, tf.Examples and gRPC messages at a server (10 minutes; SEED=7 sends others)
 check-soak = -W ignore test/checks/soak.py $(call flags,SECONDS LIMIT_FILES)  #: a server under load while versions come and go, nobody reads its log, and thousands of connections idle; SIGTERM at the end: no request lost (SECONDS=600 LIMIT_FILES=1024)
 
