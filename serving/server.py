@@ -5,7 +5,8 @@ the model.
   python -m serving.server --model_base_path output/lcqmc_export --model_name lcqmc --host 0.0.0.0
 
 The newest version in --model_base_path serves; one that appears later takes over without a failed request.
-Requests that arrive while the model is busy run as one batch. On SIGTERM and Ctrl-C the server finishes
+Requests that arrive while the model is busy run as one batch. While the server starts, /healthz answers, and
+all else is 503. On SIGTERM and Ctrl-C it goes on for --lame_duck_seconds, in which /readyz says no, finishes
 pending requests, then exits.
 
   curl -d '{"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}' \\
@@ -21,6 +22,7 @@ from typing import Optional, Sequence
 
 from etl.common.command_line import UserError, run
 from serving.service import process
+from serving.service.early_answers import EarlyAnswers
 from serving.service.flags import ServerConfig
 from serving.service.line_log import relayed_errors
 
@@ -34,14 +36,19 @@ def serve(config: ServerConfig) -> None:
     a model."""
     # before the libraries are there, which would keep what they found
     with process.outputs_apart() as output:
-        try:
-            from serving.service import running    # takes two seconds: --help need not wait
-        except ImportError as error:
-            raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
-        running.serve(config, output)
+        rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
+        grpc_socket = process.bind(config.host, config.port, "port")
+        process.listen(rest_socket, "rest_api_port")
+        with EarlyAnswers(rest_socket) as early:
+            try:
+                from serving.service import running    # takes two seconds: neither --help nor a probe waits
+            except ImportError as error:
+                raise UserError("%s is not installed: pip install this project with [serve]" % error.name)
+            running.serve(config, output, rest_socket, grpc_socket, early.end)
 
 
 if __name__ == "__main__":
+    process.end_at_once_on_signals()
     # At once: the libraries' exit handlers would wait for threads that hang, in a load on a dead mount say.
     with relayed_errors():                     # before the libraries are there, too
         status = main()

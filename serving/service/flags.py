@@ -50,7 +50,9 @@ class ServerConfig:
     max_grpc_calls: int = flag(1000,
                                "gRPC calls in flight; one whose request is incomplete gives way to a new one")
     grpc_receive_timeout_in_ms: int = flag(30000, "time limit for receiving the request of a gRPC call")
-    drain_seconds: int = flag(30, "time limit for pending requests at shutdown")
+    lame_duck_seconds: int = flag(0, "at shutdown, how long everything is still accepted and answered, while "
+                                  "/readyz and gRPC's health say no and load balancers go elsewhere")
+    drain_seconds: int = flag(30, "time limit for pending requests at shutdown, after that")
     access_log: bool = flag(True, "write a JSON line for each request to standard output")
 
     def __post_init__(self) -> None:
@@ -59,7 +61,8 @@ class ServerConfig:
                             ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
                             ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
                             ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1),
-                            ("max_body_bytes", 1), ("drain_seconds", 0), ("max_connections", 1),
+                            ("max_body_bytes", 1), ("drain_seconds", 0), ("lame_duck_seconds", 0),
+                            ("max_connections", 1),
                             ("max_inflight_body_bytes", self.max_body_bytes),
                             ("max_ids_length", 1), ("max_message_fields", 1), ("max_grpc_connections", 1),
                             ("max_grpc_bytes", 1), ("max_grpc_calls", 1), ("grpc_receive_timeout_in_ms", 1)):

@@ -151,11 +151,11 @@ class ModelService:
 
 
 class Health:
-    """gRPC's health protocol for the server as a whole, the service "". Once `ending` is set it is
-    NOT_SERVING."""
+    """gRPC's health protocol for the server as a whole, the service "". Once `leaving` is set it is
+    NOT_SERVING; `ending` ends what watches it."""
 
     def __init__(self, limits: GrpcLimits, most: Limits) -> None:
-        self.ending = asyncio.Event()
+        self.leaving, self.ending = asyncio.Event(), asyncio.Event()
         self.relay: Any = None                 # is told of answers
         self._limits, self._most = limits, most
         self._checks, self._watches = (Calls(MAX_HEALTH_CALLS, limits.receive_seconds) for _ in range(2))
@@ -187,9 +187,10 @@ class Health:
                 service = await self._service(self._watches, context)
                 self.relay.answered(_call_of(context, self.relay), 0, ends=False)
                 await context.write(self._response(service))
-                await self.ending.wait()
-                if not service:
+                if not service and not self.leaving.is_set():
+                    await self.leaving.wait()
                     await context.write(self._response(service))
+                await self.ending.wait()
         except errors.RequestError as error:
             _refuse(context, error)
         except CALL_IS_OVER:
@@ -204,7 +205,7 @@ class Health:
     def _response(self, service: str) -> health_pb2.HealthCheckResponse:
         """For any service but "" the status is SERVICE_UNKNOWN."""
         statuses = health_pb2.HealthCheckResponse
-        of_server = statuses.NOT_SERVING if self.ending.is_set() else statuses.SERVING
+        of_server = statuses.NOT_SERVING if self.leaving.is_set() else statuses.SERVING
         return statuses(status=statuses.SERVICE_UNKNOWN if service else of_server)
 
 
@@ -239,8 +240,13 @@ class GrpcServer:
         await self._server.start()
         self._relay.start()
 
+    def say_not_serving(self) -> None:
+        """From now on that is what health says; calls are taken as before."""
+        self._health.leaving.set()
+
     async def stop(self, seconds: float) -> None:
         """Takes no further call, and gives those under way `seconds`."""
+        self.say_not_serving()
         self._health.ending.set()
         await self._relay.drain(seconds)
         self._relay.close()

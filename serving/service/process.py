@@ -4,6 +4,7 @@ import errno
 import gc
 import logging
 import os
+import signal
 import socket
 from typing import Iterator
 
@@ -13,6 +14,7 @@ from serving.service.flags import ServerConfig
 from serving.service.line_log import LineLog, LineLogHandler, output_apart
 
 LOG = logging.getLogger("serving")
+ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GARBAGE_OBJECTS = 20000  # between two looks for unreachable ones; Python's default is 700
 
 
@@ -33,15 +35,39 @@ def outputs_apart() -> Iterator[int]:
         errors.close()
 
 
+def end_at_once_on_signals() -> None:
+    """Has SIGTERM and SIGINT end the process, until an event loop takes them over.
+
+    Python's own SIGINT is an exception, which may come anywhere in a library that is being imported; and of a
+    container's first process the system keeps all signals that it has no handler for.
+    """
+    for number in ENDING_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+
+
 def bind(host: str, port: int, name: str) -> socket.socket:
-    """A listening socket. Raises UserError, naming the flag, when there can be none."""
-    try:
+    """A socket to listen at; until it listens, whoever connects is refused. Raises UserError, naming the
+    flag, when there can be none."""
+    with _named(host, port, name):
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-        listening.listen(1024)
         return listening
+
+
+def listen(bound: socket.socket, name: str) -> None:
+    """Raises UserError, naming the flag, when another process listens there by now."""
+    host, port = bound.getsockname()[:2]
+    with _named(host, port, name):
+        bound.listen(1024)
+
+
+@contextlib.contextmanager
+def _named(host: str, port: int, name: str) -> Iterator[None]:
+    """Turns an error of the system into a UserError that names the flag."""
+    try:
+        yield
     except OSError as error:
         reason = error.strerror or error
         if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:

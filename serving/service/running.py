@@ -1,7 +1,5 @@
 """The whole server: its parts put together, started, and ended when the process is told to."""
 import asyncio
-import os
-import signal
 import socket
 from typing import Any, Callable, Coroutine
 
@@ -9,6 +7,7 @@ import grpc
 import tensorflow.compat.v1 as tf
 import uvloop
 
+from etl.common.cores import usable_cores
 from serving.saved_model import SavedModel
 from serving.service import browsers, process, replay
 from serving.service.batching import Batcher
@@ -24,20 +23,22 @@ from serving.service.monitoring import Monitor
 from serving.service.versions import Versions
 
 
-def serve(config: ServerConfig, output: int) -> None:
+def serve(config: ServerConfig, output: int, rest_socket: socket.socket, grpc_socket: socket.socket,
+          on_ready: Callable[[], None]) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without
     a model.
 
-    `output` is the descriptor of standard output.
+    `output` is the descriptor of standard output. The sockets are bound; `on_ready` is called when both
+    interfaces answer.
     """
     uvloop.install()
-    asyncio.run(serve_until_told(config, output))
+    asyncio.run(serve_until_told(config, output, rest_socket, grpc_socket, on_ready))
 
 
-async def serve_until_told(config: ServerConfig, output: int) -> None:
+async def serve_until_told(config: ServerConfig, output: int, rest_socket: socket.socket,
+                           grpc_socket: socket.socket, on_ready: Callable[[], None]) -> None:
     """Loads a model, starts both interfaces, and shuts them down on a signal, which may come at any time."""
     connections = process.connections_that_fit(config)
-    rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
     ending = set_by_signals()
     monitor = Monitor(config.access_log, output)
     versions = Versions(config.model_base_path, config.model_name, model_loader(config), monitor,
@@ -52,15 +53,19 @@ async def serve_until_told(config: ServerConfig, output: int) -> None:
                        browsers.own_names(config.allowed_hosts, config.host))
     inflight = Inflight(config.max_inflight_body_bytes, monitor.rejections.labels("bytes_in_flight").inc)
     rest_server = HttpServer(rest_app, rest_socket, inflight, connections.rest)
-    grpc_server = make_grpc_server(config, inference, monitor, connections.grpc)
+    grpc_server = make_grpc_server(config, inference, monitor, grpc_socket, connections.grpc)
+    process.listen(grpc_socket, "port")
     await grpc_server.start()
     looking = asyncio.ensure_future(versions.look_every(config.file_system_poll_wait_seconds))
     await rest_server.start()
+    on_ready()
     monitor.output.write(address_line(config, rest_socket, grpc_server.port))
     await ending.wait()
+    rest_app.draining = True
+    grpc_server.say_not_serving()
+    await asyncio.sleep(config.lame_duck_seconds)      # until balancers have noticed
     monitor.output.write(b"Shutting down; finishing pending requests\n")
     looking.cancel()
-    rest_app.draining = True
     await asyncio.gather(grpc_server.stop(config.drain_seconds), rest_server.stop(config.drain_seconds))
     monitor.output.close()
 
@@ -68,7 +73,7 @@ async def serve_until_told(config: ServerConfig, output: int) -> None:
 def set_by_signals() -> asyncio.Event:
     """An event that SIGTERM and SIGINT set."""
     event = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in process.ENDING_SIGNALS:
         asyncio.get_event_loop().add_signal_handler(number, event.set)
     return event
 
@@ -103,17 +108,16 @@ def model_loader(config: ServerConfig) -> Callable[[str], SavedModel]:
 
 def make_batcher(config: ServerConfig, monitor: Monitor) -> Batcher:
     """Without batching, a batch is one row, and several run on each core."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     max_rows, threads = (
         (config.max_batch_size, config.num_batch_threads or cores) if config.enable_batching else
         (1, UNBATCHED_FOR_EACH_CORE * cores))
     return Batcher(max_rows, config.max_enqueued_batches * config.max_batch_size, threads, monitor)
 
 
-def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor,
+def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor, listening: socket.socket,
                      max_connections: int) -> GrpcServer:
-    """Listens, but takes no call before it is started. Raises UserError for a port that is taken."""
-    listening = process.bind(config.host, config.port, "port")
+    """Takes no call before it is started."""
     grpc.aio.init_grpc_aio()  # else it shuts down when Python has already unloaded its modules
     return GrpcServer(
         inference, monitor, listening,

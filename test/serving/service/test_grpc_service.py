@@ -32,7 +32,9 @@ def with_channel(saved_model, version):
         async def session():
             monitor = Monitor()
             inference = await make_inference(saved_model, os.path.dirname(version), monitor)
-            server = GrpcServer(inference, monitor, bind("127.0.0.1", 0, "port"), GrpcLimits(100000, 8, 30),
+            listening = bind("127.0.0.1", 0, "port")
+            listening.listen()
+            server = GrpcServer(inference, monitor, listening, GrpcLimits(100000, 8, 30),
                                 RelayLimits(4, 1 << 20))
             await server.start()
             async with grpc.aio.insecure_channel("127.0.0.1:%d" % server.port) as channel:
@@ -345,9 +347,12 @@ def test_health_is_watched_until_the_end(with_channel):
         watch, unknown = (health.Watch(health_pb2.HealthCheckRequest(service=name)) for name in ("", "x"))
         assert (await unknown.read()).status == health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
-        ending = asyncio.ensure_future(server.stop(10))
+        server.say_not_serving()
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        await ending
+        late = health.Watch(health_pb2.HealthCheckRequest())           # calls are taken as before
+        assert (await late.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        await server.stop(10)
+        assert [await each.read() for each in (watch, unknown, late)] == [grpc.aio.EOF] * 3
     with_channel(ask, wants_server=True)
 
 
