@@ -1,3 +1,4 @@
+import http.client
 import json
 import os
 import re
@@ -145,6 +146,31 @@ def test_ipv6(version):
             grpc.channel_ready_future(channel).result(timeout=200)
     finally:
         assert process.end()[0] == 0
+
+
+def test_a_server_that_starts_says_so_and_can_be_ended(version):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path",
+                                os.path.dirname(version), "--port", "0", "--rest_api_port", str(port)],
+                               cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def status_of(path):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.request("GET", path)
+        return connection.getresponse().status
+
+    def is_refused():
+        try:
+            return status_of("/healthz") != 200
+        except ConnectionRefusedError:
+            return True
+    wait_until(lambda: not is_refused())
+    assert status_of("/readyz") == 503         # libraries alone take two seconds
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=60) == (b"", b"") and process.returncode == 0
+    wait_until(is_refused)
 
 
 def test_the_command_imports_no_library_before_its_outputs_are_apart():

@@ -179,7 +179,7 @@ class Nginx:
             following.join()
 
     def _write(self, servers: List[Server]) -> None:
-        lists = {name: " ".join("server 127.0.0.1:%d;" % getattr(server, name + "_port")
+        lists = {name: " ".join("server 127.0.0.1:%d max_fails=0;" % getattr(server, name + "_port")
                                 for server in servers) for name in ("rest", "grpc")}
         with open(os.path.join(FOLDER, "nginx.conf"), "w") as stream:
             stream.write(CONFIG % dict(lists, retries=self._retries, path=PATH, rest_port=self.rest_port,

@@ -188,7 +188,8 @@ def test_elements_travel_as_json(tmp_path, element, arrives):
 
 # An engine that needs no Java: Beam's own job service, in a process of its own.
 @pytest.fixture
-def engine(tmp_path, job_service):
+def engine(tmp_path, job_service, monkeypatch):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")             # a proxy that does not answer
     return RunnerConfig("PortableRunner", 1, str(tmp_path / "workers.log"),
                         ("--job_endpoint=" + job_service, "--environment_type=LOOPBACK",
                          "--job_server_timeout=200"), str(tmp_path))

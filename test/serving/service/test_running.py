@@ -3,7 +3,9 @@ import asyncio
 import pytest
 
 from etl.common.command_line import UserError
-from serving.service.running import unless_set
+from serving.service import running
+from serving.service.flags import ServerConfig
+from serving.service.running import make_batcher, unless_set
 
 
 def test_what_is_begun_ends_when_the_server_is_told_to():
@@ -18,3 +20,11 @@ def test_what_is_begun_ends_when_the_server_is_told_to():
     async def fail(error):
         raise error
     asyncio.run(asyncio.wait_for(ask(), 60))
+
+
+@pytest.mark.parametrize("flags, max_rows, threads", [
+    ({}, 32, 3), ({"num_batch_threads": 5}, 32, 5), ({"enable_batching": False}, 1, 12)])
+def test_batches_run_at_once_on_each_core_that_may_be_used(monkeypatch, flags, max_rows, threads):
+    monkeypatch.setattr(running, "usable_cores", lambda: 3)
+    monkeypatch.setattr(running, "Batcher", lambda *arguments: arguments)
+    assert make_batcher(ServerConfig(**flags), None) == (max_rows, 256, threads, None)
