@@ -7,6 +7,10 @@ ifneq ($(shell locale charmap 2>/dev/null),UTF-8)
 export LC_ALL := C.UTF-8
 endif
 
+# What tests and checks start on this host is reached without a proxy.
+comma := ,
+export no_proxy := $(if $(no_proxy),$(no_proxy)$(comma))localhost,127.0.0.1,::1
+
 # `$(call flags,DATA VOCAB)` is `--data '…' --vocab_file '…'`, for those of the variables that were given.
 FLAGS := DATA=--data CORPUS=--corpus TASK=--task VOCAB=--vocab_file CHECKPOINT=--init_checkpoint ONLY=--only \
     MINUTES=--minutes MEGABYTES=--megabytes ROUNDS=--rounds SEED=--seed SECONDS=--seconds LIMIT_FILES=--limit_files
