@@ -4,8 +4,8 @@
   python -m serving.export --checkpoint_dir output/lcqmc --output_dir output/lcqmc_export --version 7
   python -m serving.export --format ascend --batch_sizes 1 8 --lengths 64 128
 
-Writes <output_dir>/<version>/, which appears whole or not at all: saved_model.pb, variables/, and in
-assets.extra/ the vocabulary, the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
+Writes <output_dir>/<version>/ atomically: saved_model.pb, variables/, and in assets.extra/ the vocabulary,
+the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
 
   serving_default   text_a, text_b: string [batch]; text_b is empty for a single text
   predict_ids       input_ids, input_mask, segment_ids: int32 [batch, length]
@@ -33,9 +33,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def export(config: ExportConfig) -> None:
-    """Writes and checks a new version. Raises UserError before anything appears when model or flags do
+    """Writes and checks a new version. Raises UserError before anything is visible if model or flags do
     not fit."""
-    from serving.exporting import new_version  # takes two seconds: --help need not wait
+    from serving.exporting import new_version  # takes two seconds, which --help should not
     new_version.export(config)
 
 

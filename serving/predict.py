@@ -61,23 +61,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def predict(config: PredictConfig) -> None:
-    """Answers the question in the flags, or those of standard input, batch by batch."""
+    """Classifies the text or pair in the flags, or those of standard input, batch by batch."""
     ask = prepare(config)
     questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
     for batch in in_batches(questions, config.batch_size):
         for question, probabilities in zip(batch, ask(batch)):
             line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
-            sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale says
+            sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale
         sys.stdout.buffer.flush()
 
 
 def prepare(config: PredictConfig) -> Callable[[Sequence[Question]], List[Dict[str, float]]]:
-    """What gives probabilities by label for each question: the server, or a model that is loaded here."""
+    """A function that gives each question's probabilities by label: a server's client, or a local model."""
     if config.server:
         return RestClient(config.server, config.model_name or "albert").probabilities
     version = find_version(config.model_dir)
-    # takes two seconds: neither --help nor a server's client need wait
+    # takes two seconds, which --help and a server's client should not
     from serving.saved_model import SavedModel
     return SavedModel(version).probabilities
 
@@ -96,8 +96,8 @@ def find_version(model_dir: str) -> str:
 
 
 def read_questions(lines: IO[bytes]) -> Iterator[Question]:
-    """A question for each line. Raises UserError with the line's number for bad UTF-8 or a wrong count
-    of fields."""
+    """A question per line. Raises UserError with the line number for invalid UTF-8 or a wrong number of
+    fields."""
     for number, line in enumerate(lines, 1):
         try:
             fields = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")

@@ -1,4 +1,4 @@
-"""Asks a server: ours, or TensorFlow Serving itself, by REST's :classify, which says labels, too."""
+"""A REST client for our server or TensorFlow Serving itself. It uses :classify, which also returns labels."""
 import http.client
 import json
 import re
@@ -22,7 +22,8 @@ class RestClient:
         self._url = "%s/v1/models/%s:classify" % (server.rstrip("/"), urllib.parse.quote(model_name, safe=""))
 
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
-        """By label, for each text_a and text_b. Raises UserError with what the server or the network says."""
+        """Probabilities by label, for each text_a and text_b. Raises UserError with the server's or network's
+    message."""
         examples = [{"text_a": text_a, "text_b": text_b or ""} for text_a, text_b in pairs]
         body = json.dumps({"signature_name": "classify", "examples": examples}).encode("utf-8")
         request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
@@ -35,7 +36,7 @@ class RestClient:
             raise UserError("--server: %s: %s"
                             % (self._url, getattr(error.reason, "strerror", None) or error.reason))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise UserError("--server: %s: no answer of TensorFlow Serving's: %s" % (self._url, error))
+            raise UserError("--server: %s: not a TensorFlow Serving response: %s" % (self._url, error))
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
@@ -45,7 +46,7 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 
 def _read(answer: IO[bytes]) -> bytes:
-    """The body. Raises ValueError when it is longer than the answer to any batch."""
+    """The body. Raises ValueError when it is longer than the response to any batch."""
     body = answer.read(MAX_ANSWER_BYTES + 1)
     if len(body) > MAX_ANSWER_BYTES:
         raise ValueError("over %d bytes" % MAX_ANSWER_BYTES)
@@ -53,22 +54,22 @@ def _read(answer: IO[bytes]) -> bytes:
 
 
 def _scores(answer: Any, num_texts: int) -> List[Dict[str, float]]:
-    """Scores by label, for each text. Raises ValueError when the answer says anything else."""
+    """Scores by label, for each text. Raises ValueError for any other response."""
     rows = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(rows, list) or len(rows) != num_texts:
-        raise ValueError("'results' is no list of %d, one for each text" % num_texts)
+        raise ValueError("'results' must be a list of %d, one for each text" % num_texts)
     json_text.require_whole_characters(rows)
     try:
         found = [{str(label): float(score) for label, score in row} for row in rows]
     except (TypeError, ValueError, OverflowError):
-        raise ValueError("'results' holds other than pairs of label and score")
+        raise ValueError("'results' must hold pairs of label and score")
     if not all(found):
-        raise ValueError("'results' holds a text without labels")
+        raise ValueError("'results' has a text without labels")
     return found
 
 
 def _message(answer: IO[bytes]) -> str:
-    """What the server says is wrong, as far as it says so as TensorFlow Serving does."""
+    """The server's error message, if the response has TensorFlow Serving's format."""
     try:
         body = answer.read(MAX_MESSAGE_BYTES)
     except (OSError, http.client.HTTPException) as error:

@@ -1,4 +1,4 @@
-"""An exported model, loaded: it needs TensorFlow and none of the code that made it."""
+"""Loads an exported model, which needs TensorFlow and none of the code that made it."""
 import json
 import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -17,13 +17,13 @@ POSITIONS = "max_position_embeddings"          # of the card's config
 class SavedModel:
     """One version of an exported model. Raises UserError when files are missing or damaged.
 
-    `session_config` says how many threads answer; without it, one for each core.
+    `session_config` sets the number of threads; the default is one per core.
 
     Attributes:
       card: the model card, a dict; its labels are by class index.
       labels: those labels.
       signatures: SignatureDefs by name.
-      vocabulary: tokens by id; empty for a vocabulary that is no vocab.txt.
+      vocabulary: tokens by id; empty unless the vocabulary is a vocab.txt.
       example_tensors: names of the tensors that the graph parses tf.Examples from.
     """
 
@@ -37,17 +37,17 @@ class SavedModel:
             with self._session.graph.as_default():
                 loaded = tf.saved_model.loader.load(self._session, [tf.saved_model.tag_constants.SERVING],
                                                     folder)
-        except (tf.errors.OpError, RuntimeError) as error:     # the latter for a graph that is no SavedModel
-            self._session.close()              # a server tries again as long as a copy is under way
-            raise UserError("%s: not a whole model: %s" % (folder, str(error).split("\n")[0]))
+        except (tf.errors.OpError, RuntimeError) as error:     # the latter if it is no SavedModel
+            self._session.close()              # a server retries while a copy is in progress
+            raise UserError("%s: not a complete model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
         self._calls: Dict[str, Callable[[Mapping[str, Any]],
-                                        Dict[str, Any]]] = {}     # by signature, once it was asked
+                                        Dict[str, Any]]] = {}     # by signature, once it was used
         self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
                                 if operation.type == "ParseExample"}
 
     def run(self, inputs: Mapping[str, Any], signature: str = "serving_default") -> Dict[str, Any]:
-        """Arrays by the signature's output names, of arrays by its input names. Raises UserError for an
+        """Maps arrays by the signature's input names to arrays by its output names. Raises UserError for an
         unknown signature."""
         if signature not in self.signatures:
             raise UserError("the model has no signature %s, only %s"
@@ -57,8 +57,8 @@ class SavedModel:
         return self._calls[signature](inputs)
 
     def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
-        """What answers a signature. Names are looked up once here; Session.run does so at each call, for a
-        tenth of tiny's time."""
+        """A callable for a signature. Names are looked up once here; Session.run would do so at each call,
+        which takes a tenth of tiny's time."""
         dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
         options = CallableOptions(feed=[info.name for info in definition.inputs.values()],
                                   fetch=[info.name for info in definition.outputs.values()])
@@ -71,19 +71,19 @@ class SavedModel:
         return call
 
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
-        """By label, for each text_a and text_b."""
+        """Probabilities by label, for each text_a and text_b."""
         found = self.run({"text_a": [text_a for text_a, _ in pairs],
                           "text_b": [text_b or "" for _, text_b in pairs]})
         return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
 
     def close(self) -> None:
-        """Frees the weights; `run` works no longer."""
+        """Frees the weights; afterwards `run` fails."""
         self._session.close()
 
 
 def _read_card(path: str) -> Dict[str, Any]:
-    """Raises UserError where a card has no labels, or holds what cannot be written in UTF-8, as
-    answers are."""
+    """Raises UserError if a card has no labels, or holds text that cannot be encoded in UTF-8, as
+    responses are."""
     card = files.read_json(path)
     labels = card.get("labels") if isinstance(card, dict) else None
     if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
@@ -97,7 +97,7 @@ def _read_card(path: str) -> Dict[str, Any]:
 
 
 def _require_positions(card: Dict[str, Any], path: str) -> None:
-    """Whether what bounds a row's length can be read: each request asks for it."""
+    """Checks the field that limits a row's length, which each request reads."""
     config = card.get("config", {})
     if not isinstance(config, dict):
         raise UserError("%s: config must be an object, got %s" % (path, json.dumps(config)[:40]))

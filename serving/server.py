@@ -34,7 +34,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without
     a model."""
-    # before the libraries are there, which would keep what they found
+    # before the libraries are imported, which keep what they find
     with process.outputs_apart() as output:
         rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
         grpc_socket = process.bind(config.host, config.port, "port")
@@ -49,7 +49,7 @@ def serve(config: ServerConfig) -> None:
 
 if __name__ == "__main__":
     process.end_at_once_on_signals()
-    # At once: the libraries' exit handlers would wait for threads that hang, in a load on a dead mount say.
-    with relayed_errors():                     # before the libraries are there, too
+    # At once: the libraries' exit handlers would wait for hanging threads, such as a load on a dead mount.
+    with relayed_errors():                     # also before the libraries are imported
         status = main()
     os._exit(status)

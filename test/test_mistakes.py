@@ -343,7 +343,7 @@ def test_bad_questions(here, capsys, monkeypatch, text, message):
     ("nowhere", NO_EXPORT),
     ("export/7", "this is one version: name the folder that it lies in"),
     ("half_copied",
-     "version 7: half_copied/7: not a whole model: half_copied/7/variables; No such file or directory"),
+     "version 7: half_copied/7: not a complete model: half_copied/7/variables; No such file or directory"),
 ])
 def test_nothing_to_serve(here, capsys, folder, message):
     assert run("serving.server --port 0 --rest_api_port 0 --model_base_path " + folder) == 1

@@ -1,4 +1,4 @@
-"""A trained model → a graph that takes raw text, and the proof that it answers the same.
+"""A trained model → a graph that takes raw text, checked to give the same outputs.
 
-For `export` alone.
+Used only by `export`.
 """

@@ -1,13 +1,13 @@
-"""What Ascend's compiler, atc, needs to make offline models (.om) of a classifier, and what tells whether
-they are right.
+"""The input of Ascend's compiler, atc, for offline models (.om) of a classifier, with test data to check
+them.
 
   convert.sh                 the atc command of each shape
   b1_l128/model.pb           frozen graph: input_ids, input_mask, segment_ids int32 [1, 128] →
                              probabilities, logits
   b1_l128/input_ids.bin …    sample inputs, raw little-endian values in the order of the graph's inputs
-  b1_l128/probabilities.bin  what plain TensorFlow makes of them, float32; logits.bin likewise
+  b1_l128/probabilities.bin  plain TensorFlow's outputs for them, float32; logits.bin likewise
 
-Graphs hold static shapes and operations of plain TensorFlow alone.
+Graphs have only static shapes and operations of plain TensorFlow.
 """
 import itertools
 import os
@@ -29,11 +29,10 @@ OUTPUTS = ("probabilities", "logits")
 
 def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shapes: Sequence[Tuple[int, int]],
           soc_version: str, samples: Sequence[Example]) -> None:
-    """Writes the kit: each (batch size, length) of `shapes` in a folder of its own, with `samples` in turn
-    as inputs.
+    """Writes a folder for each (batch size, length) of `shapes`, with `samples` in turn as inputs.
 
-    Raises UserError when a frozen graph does not give what the checkpoint does; `folder` is then
-    half-written.
+    Raises UserError when a frozen graph's outputs differ from the checkpoint's; `folder` is then
+    incomplete.
     """
     for batch_size, length in shapes:
         shape_folder = os.path.join(folder, shape_name(batch_size, length))
@@ -48,7 +47,7 @@ def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shap
                                batch)
         for name, array in [*inputs.items(), *outputs.items()]:
             with open(os.path.join(shape_folder, name + ".bin"), "wb") as stream:
-                # ndarray.tofile does not notice a disk that the last few kB fill
+                # ndarray.tofile does not notice when the last few kB fill the disk
                 stream.write(array.tobytes())
     lines = ["# Needs CANN's environment (source set_env.sh). Then, for a model on a device: msame or pyACL; "
              "outputs may",
@@ -73,7 +72,7 @@ def shape_name(batch_size: int, length: int) -> str:
 
 
 def freeze(model: ModelFolder, checkpoint: str, batch_size: int, length: int) -> tf.GraphDef:
-    """The classifier with its weights as constants and static shapes throughout."""
+    """The classifier with its weights as constants and only static shapes."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
         ids = {name: tf.placeholder(tf.int32, [batch_size, length], name) for name in IDS}
         answer = signatures.answer(model, skip_padding=False, **ids)
@@ -84,7 +83,7 @@ def freeze(model: ModelFolder, checkpoint: str, batch_size: int, length: int) ->
 
 
 def run_frozen(graph: tf.GraphDef, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
-    """What a frozen graph makes of inputs, by output name."""
+    """A frozen graph's outputs for some inputs, by name."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.import_graph_def(graph, name="")
         return session.run({name: name + ":0" for name in OUTPUTS},

@@ -7,7 +7,7 @@ from etl.text import pairs
 
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
 SOC_VERSION = "Ascend310P3"
-MAX_VERSION = 10 ** 18 - 1                     # servers hold it in 64 bits
+MAX_VERSION = 10 ** 18 - 1                     # servers store it in 64 bits
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class ExportConfig:
             raise ValueError("version must be at most %d, got %d" % (MAX_VERSION, self.version))
         for name in ("batch_sizes", "lengths", "soc_version"):
             if getattr(self, name) and self.format != ASCEND:
-                raise ValueError("%s is for --format %s alone" % (name, ASCEND))
+                raise ValueError("%s is only for --format %s" % (name, ASCEND))
         for name, least in (("batch_sizes", 1), ("lengths", pairs.MIN_SEQ_LENGTH)):
             for value in getattr(self, name):
                 if value < least:

@@ -1,14 +1,14 @@
-"""Raw text → model input inside the graph, in stock TensorFlow operations alone.
+"""Raw text → model input inside the graph, using only stock TensorFlow operations.
 
-`GraphTokenizer` gives what `etl.text.tokenization.WordPieceTokenizer` gives, for every string: its tables are
-made at export by calling that tokenizer's own functions on every code point. The road of a batch, all texts
-in one flat row:
+`GraphTokenizer` gives the same ids as `etl.text.tokenization.WordPieceTokenizer` for every string: its tables
+are made at export by calling that tokenizer's own functions on every code point. The steps for a batch, with
+all texts in one flat row:
 
     bytes → code points → symbols (normalized characters, as numbers) → words → pieces → ids
 
-A symbol either stands alone (Han, punctuation, white space): its id is one look-up. Or it is part of a word:
-then the longest vocabulary entry from every position is found at once, by walking a trie until no position
-can go on, and each word hops from piece to piece.
+A symbol is either a word by itself (Han, punctuation, white space), whose id is one look-up, or part of a
+word: then the longest vocabulary entry from every position is found at once, by walking a trie until no
+position can continue, and each word is split piece by piece.
 """
 import functools
 import re
@@ -26,9 +26,9 @@ from etl.text.tokenization import (HAN_RANGES, MAX_CHARS_PER_WORD, WHITE_SPACE, 
 NUM_CODE_POINTS = 0x110000
 PAGE_SIZE = 128
 SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2
-# Symbols that are no vocabulary character. NO_SYMBOL fills rows up, and stops a walk through the trie.
+# Symbols that are not vocabulary characters. NO_SYMBOL pads rows, and stops a walk through the trie.
 NO_SYMBOL, SPACE, UNKNOWN, UNKNOWN_ALONE, FIRST_CHARACTER = range(5)
-# What a character is to a Σ beside it: str.lower looks past the transparent ones for a cased one.
+# A character's role next to a Σ: str.lower looks past transparent ones for a cased one.
 OTHER, CASED, TRANSPARENT = range(3)
 NO_PIECE, PIECE, FAILURE = range(3)
 NO_TOKEN = -1
@@ -37,8 +37,8 @@ _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 
 
 class GraphTokenizer:
-    """The graph twin of `tokenizer`. Holds 1 to 2 MB of tables, which become constants of the graph that
-    uses them.
+    """`tokenizer` inside a graph. Holds 1 to 2 MB of tables, which become constants of the graph that uses
+    them.
 
     Raises UserError for a vocabulary with combining marks that Unicode may reorder among each other.
     """
@@ -55,18 +55,18 @@ class GraphTokenizer:
 
     def tokens(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """Token ids of each text, int32 [batch, (n)]. texts: string [batch] in UTF-8; invalid bytes are
-        left out."""
+        dropped."""
         code_points = _decode(texts)
         ids, rows = self._tokenize(code_points)
         return tf.RaggedTensor.from_value_rowids(ids, rows, nrows=code_points.nrows(), validate=False)
 
     def pack_pair(self, text_a: tf.Tensor, text_b: tf.Tensor,
                   max_seq_length: int) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """What `etl.text.pairs.pack_pair` does, for a batch, padded to its longest.
+        """Does what `etl.text.pairs.pack_pair` does, for a batch, padded to its longest row.
 
         Args:
           text_a, text_b: string [batch]; an empty text_b means there is none. InvalidArgumentError at run
-            time when one has more elements than the other.
+            time if their numbers of elements differ.
           max_seq_length: pairs are truncated to it.
 
         Returns:
@@ -75,7 +75,7 @@ class GraphTokenizer:
         pairs.check_length(max_seq_length)
         one_for_each = tf.debugging.assert_equal(
             tf.size(text_a), tf.size(text_b),
-            message="text_a and text_b must have as many elements as each other")
+            message="text_a and text_b must have the same number of elements")
         with tf.control_dependencies([one_for_each]):
             batch = tf.size(text_a)
         code_points = _decode(tf.concat([text_a, text_b], axis=0))
@@ -85,12 +85,12 @@ class GraphTokenizer:
         budget = max_seq_length - 2 - has_b                                 # from here as pairs.truncate_pair
         kept_b = tf.minimum(lengths[batch:], tf.maximum(budget - lengths[:batch], budget // 2))
         kept_a = tf.minimum(lengths[:batch], budget - kept_b)
-        ends_a = kept_a + 2                                                 # behind [CLS] a [SEP]
+        ends_a = kept_a + 2                                                 # after [CLS] a [SEP]
         ends = ends_a + kept_b + has_b
         longest = tf.maximum(tf.reduce_max(ends), 2)                        # 2: for a batch of 0
 
-        # Both texts of a row lie in it one behind the other: a token's place is its text's begin, and its
-        # number there.
+        # A row holds both texts in sequence: a token's position is its text's start plus its index in the
+        # text.
         rows = tf.range(batch) * longest
         begins = tf.concat([rows + 1, rows + ends_a], axis=0)
         places = tf.range(tf.size(ids)) + tf.gather(begins - tf.cumsum(lengths, exclusive=True), texts)
@@ -105,7 +105,7 @@ class GraphTokenizer:
         return tf.reshape(input_ids, [batch, longest]), input_mask, input_mask - in_segment_a
 
     def _tokenize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        """Token ids of all texts, int32 [n], and the text each is from, int64 [n]."""
+        """Token ids of all texts, int32 [n], and the text of each, int64 [n]."""
         with tf.name_scope("tokenize"):
             symbols, texts = self._normalize(code_points)
             alone = tf.gather(self._symbols.stands_alone, symbols)
@@ -124,7 +124,7 @@ class GraphTokenizer:
             return tf.boolean_mask(ids, kept), tf.boolean_mask(texts, kept)
 
     def _normalize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        """Symbols, int32 [n], and the text each is from, int64 [n]. The last symbol of each text is SPACE."""
+        """Symbols, int32 [n], and the text of each, int64 [n]. The last symbol of each text is SPACE."""
         values = code_points.values
         page = tf.gather(self._pages.page_of, values // PAGE_SIZE)
         table = tf.gather(self._pages.rows, page * PAGE_SIZE + values % PAGE_SIZE)
@@ -138,8 +138,8 @@ class GraphTokenizer:
         return tf.gather_nd(symbols, present), tf.gather(code_points.value_rowids(), present[:, 0])
 
     def _longest_matches(self, symbols: tf.Tensor, starts: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
-        """The deepest trie node, int64 [n], that the symbols from each active position on lead to;
-        0 elsewhere."""
+        """The deepest trie node, int64 [n], reached by the symbols from each active position on; 0
+        elsewhere."""
         trie = self._trie
         keys = tf.constant(trie.keys)
 
@@ -162,8 +162,8 @@ class GraphTokenizer:
                              shape_invariants=(any_length, any_length, tf.TensorShape([]), any_length))[-1]
 
     def _hop(self, nodes: tf.Tensor, starts: tf.Tensor, alone: tf.Tensor) -> tf.Tensor:
-        """Goes through all words at once, piece by piece: int32 [n], PIECE where one begins, FAILURE where
-        none can."""
+        """Splits all words at once, piece by piece: int32 [n], PIECE where one begins, FAILURE where none
+        can."""
         lengths = tf.gather(self._trie.lengths, nodes)
 
         def go_on(position: tf.Tensor, outcome: tf.Tensor) -> tf.Tensor:
@@ -187,14 +187,15 @@ def _decode(texts: tf.Tensor) -> tf.RaggedTensor:
     """Code points, int32 [batch, (n)], as bytes.decode("utf-8", "ignore") gives them, each text followed by a
     " ".
 
-    The blank keeps the operation from misreading a text that ends within a character, and closes the
-    last word.
+    The space keeps the operation from misreading a text that ends within a character, and ends the last
+    word.
     """
     return tf.strings.unicode_decode(tf.strings.join([texts, " "]), "UTF-8", errors="ignore")
 
 
 def _final_sigmas(code_points: tf.Tensor, context: tf.Tensor) -> tf.Tensor:
-    """Positions, int64 [k], of each Σ that str.lower makes a ς: after a cased character and before none."""
+    """Positions, int64 [k], of each Σ that str.lower turns into ς: one after, but not before, a cased
+    character."""
     opaque = tf.where(tf.not_equal(context, TRANSPARENT))[:, 0]
     cased = tf.equal(tf.gather(context, opaque), CASED)
     after_cased = tf.concat([[False], cased], axis=0)[:-1]
@@ -210,7 +211,7 @@ class _Symbols(NamedTuple):
 
 
 class _Pages(NamedTuple):
-    """A table by code point whose equal pages are stored once."""
+    """A table indexed by code point that stores equal pages once."""
     page_of: np.ndarray                        # int32 [NUM_CODE_POINTS / PAGE_SIZE]
     rows: np.ndarray                           # int32 [num_pages · PAGE_SIZE, columns]
 
@@ -220,17 +221,16 @@ class _Trie(NamedTuple):
     a prefix."""
     keys: np.ndarray                    # int64 [num_edges + 1], ascending; the last is larger than any key
     ids: np.ndarray                     # int32 [num_nodes]: of the longest entry that is a prefix of the node
-    lengths: np.ndarray                 # int64 [num_nodes]: its characters without ##; 0 where there is none
+    lengths: np.ndarray                 # int64 [num_nodes]: its characters without ##; 0 if there is none
     continuation: int                   # the node of "##", where pieces within a word begin
     num_symbols: int
 
 
 def _require_one_order_of_marks(characters: Sequence[str]) -> None:
-    """NFD sorts combining marks by class, which the graph leaves out.
+    """Raises UserError for marks of several classes: NFD sorts combining marks by class, the graph does not.
 
-    It cannot matter: most marks (Mn) are stripped; of the other 20, those of one class keep their order,
-    and a word with one that the vocabulary lacks is [UNK] in any order. Only two classes in one vocabulary
-    would matter.
+    Otherwise it makes no difference: most marks (Mn) are stripped; of the other 20, those of one class keep
+    their order, and a word with one that the vocabulary lacks is [UNK] in any order.
     """
     marks = [char for char in characters
              if unicodedata.combining(char) and unicodedata.category(char) != "Mn"]
@@ -253,7 +253,7 @@ def _number_symbols(characters: Sequence[str], vocabulary: Vocabulary) -> _Symbo
 
 
 def _code_point_table(symbol_of: np.ndarray, do_lower_case: bool) -> np.ndarray:
-    """int32 [NUM_CODE_POINTS, k + 1]: the symbols of each code point's normal form, then its context for
+    """int32 [NUM_CODE_POINTS, k + 1]: the symbols of each code point's normal form, then its role next to
     a Σ."""
     forms, context = _normal_forms(do_lower_case)
     symbols = np.where(forms == 0, NO_SYMBOL, symbol_of[forms])
@@ -272,7 +272,7 @@ def _paged(table: np.ndarray) -> _Pages:
 
 
 def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
-    """Numbers prefixes by length, then parent, then last symbol: so the edges are sorted as they come."""
+    """Numbers prefixes by length, then parent, then last symbol, so that edges are created in order."""
     num_symbols = int(symbol_of.max()) + 1
     entries = set(vocabulary.ids) | {"##"}
     nodes, keys, longest = {"": 0}, [], [(NO_TOKEN, 0)]        # longest: id and length, by node
@@ -295,8 +295,8 @@ def _build_trie(vocabulary: Vocabulary, symbol_of: np.ndarray) -> _Trie:
 
 @functools.lru_cache(maxsize=None)
 def _assigned() -> List[str]:
-    """The characters that a rule may name. The other 970,000 are unassigned or private: they stay as
-    they are."""
+    """The characters that a rule may affect. The other 970,000 are unassigned or private and stay
+    unchanged."""
     return [char for char in map(chr, range(NUM_CODE_POINTS))
             if unicodedata.category(char) not in ("Cn", "Co", "Cs")]
 
@@ -313,8 +313,8 @@ def _alone_code_points() -> np.ndarray:
 
 @functools.lru_cache(maxsize=None)
 def _normal_forms(do_lower_case: bool) -> Tuple[np.ndarray, np.ndarray]:
-    """What the tokenizer makes of each code point: int32 [NUM_CODE_POINTS, k] code points, 0 for none;
-    its context."""
+    """The tokenizer's normal form of each code point: int32 [NUM_CODE_POINTS, k] code points, 0 for none;
+    its role next to a Σ."""
     chars = _assigned()
     forms = ["".join(word for word, _ in split_words(char, do_lower_case)) for char in chars]
     width = max(map(len, forms))

@@ -1,5 +1,4 @@
-"""What stands beside an exported graph, in assets.extra/: the vocabulary, the labels, and a card that says
-what it is."""
+"""The files beside an exported graph, in assets.extra/: the vocabulary, the labels, and the model card."""
 import os
 import platform
 import re
@@ -30,7 +29,7 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> None:
 
 
 def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
-    """The card. Holds no time and no path, so that the same export gives the same card."""
+    """The card. Contains no time and no path, so that the same export gives the same card."""
     return {
         "task": model.task,
         "labels": list(model.labels),
@@ -51,7 +50,7 @@ def _vocabulary(model: ModelFolder) -> str:
 
 
 def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:
-    """The evaluation beside the checkpoint, unless it is that of another step."""
+    """The evaluation beside the checkpoint, unless it belongs to another step."""
     path = os.path.join(os.path.dirname(checkpoint), result_files.JSON_FILE)
     step = re.search(r"-(\d+)$", checkpoint)
     found = files.read_json(path) if os.path.exists(path) else {}
@@ -59,8 +58,8 @@ def _metrics(checkpoint: str) -> Optional[Dict[str, Any]]:
 
 
 def _git_revision() -> Optional[str]:
-    """The commit of this code, with -dirty where it was changed since; None where it is not in a repository
-    of its own."""
+    """The commit of this code, with -dirty if it has been changed since; None if it is not in its own
+    repository."""
     here = os.path.dirname(os.path.abspath(__file__))
     try:
         for command in (["ls-files", "--error-unmatch", os.path.basename(__file__)],

@@ -1,4 +1,4 @@
-"""A new version of an exported model: checked, then put in its place whole."""
+"""Checks a new version of an exported model, then puts it in place atomically."""
 import itertools
 import os
 import shutil
@@ -20,14 +20,14 @@ from serving.exporting.reference import SAMPLES
 
 
 def export(config: ExportConfig) -> None:
-    """Writes and checks a new version. Raises UserError before anything appears when model or flags do
+    """Writes and checks a new version. Raises UserError before anything is visible if model or flags do
     not fit."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     output_dir = config.output_dir or ("output/export" if config.format == SAVED_MODEL else "output/ascend")
     files.require_folder(output_dir, "output_dir")
     model = read_model(config.checkpoint_dir)
     checkpoint = best_checkpoint.choose(config.checkpoint_dir, "checkpoint_dir")
-    if model_folder.beside(checkpoint):        # best/ has a description of its own
+    if model_folder.beside(checkpoint):        # best/ has its own description
         model = read_model(os.path.dirname(checkpoint))
     highest = max(version_files.folders_in(output_dir), default=-1)
     number = choose_number(config.version, highest, int(time.time()), output_dir)
@@ -40,9 +40,9 @@ def export(config: ExportConfig) -> None:
         next_command = (text_model.write(temporary, model, checkpoint) if config.format == SAVED_MODEL else
                         write_ascend_kit(config, temporary, model, checkpoint))
         os.rename(temporary, destination)
-    except tf.errors.OpError as error:         # a full disk, say
+    except tf.errors.OpError as error:         # such as a full disk
         raise UserError("--output_dir: %s: %s" % (output_dir, error.message.split("\n")[0]))
-    except OSError as error:                   # a full disk, too: then it names no file
+    except OSError as error:                   # also for a full disk, without a file name
         raise error if error.filename else UserError("--output_dir: %s: %s"
                                                      % (output_dir, error.strerror or error))
     finally:
@@ -80,8 +80,8 @@ def read_model(folder: str) -> ModelFolder:
 
 
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
-    """Writes Ascend's kit and returns the next command. Raises UserError for a length that the model
-    has not."""
+    """Writes the input for atc and returns the next command. Raises UserError for a length beyond the
+    model's."""
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
     if max(lengths) > longest:
@@ -91,7 +91,7 @@ def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, chec
     soc_version = config.soc_version or SOC_VERSION
     ascend_kit.write(folder, model, load_tokenizer(model.tokenizer), checkpoint, shapes, soc_version, SAMPLES)
     model_card.write(folder, model, checkpoint)
-    print("Frozen graphs checked against the trained model's answers; what convert.sh will run "
+    print("Frozen graphs checked against the trained model's outputs; commands that convert.sh runs "
           "where CANN is:")
     for command in ascend_kit.atc_commands(shapes, soc_version):
         print("  " + command)

@@ -1,5 +1,5 @@
-"""Holds the tokenizer inside the graph against the Python tokenizer: whatever the text, they must give the
-same ids."""
+"""Compares the tokenizer inside the graph with the Python tokenizer: for every text they must give the same
+ids."""
 from typing import Any, Iterable, List, Sequence, Tuple, Union
 
 import numpy as np
@@ -9,9 +9,9 @@ from etl.text import pairs
 from etl.text.tokenization import WordPieceTokenizer
 from serving.exporting.graph_tokenization import GraphTokenizer
 
-Text = Union[str, bytes]                       # bytes may be no UTF-8
+Text = Union[str, bytes]                       # bytes may be invalid UTF-8
 
-# What can go wrong: lower-casing in context, marks, full-width forms, what is dropped, what looks like our
+# Edge cases: lower-casing in context, marks, full-width forms, dropped characters, text that looks like our
 # own syntax.
 TRICKY_TEXTS: Tuple[Any, ...] = (
     "", " ", "北京ABC", "普通话。ＡＢＣ，ａｂｃ１２３", "Café, naïve ÀÉÎÕÜ", "İstanbul ǅ ﬁ ẞ",
@@ -23,8 +23,8 @@ TRICKY_TEXTS: Tuple[Any, ...] = (
 
 
 class Parity:
-    """A tokenizer and its `twin`, in a graph of its own. Raises UserError for a vocabulary that cannot
-    have one."""
+    """A tokenizer and its `twin` in a separate graph. Raises UserError for a vocabulary that cannot have
+    one."""
 
     def __init__(self, tokenizer: WordPieceTokenizer, max_seq_length: int) -> None:
         self._tokenizer, self._max_seq_length = tokenizer, max_seq_length
@@ -36,7 +36,7 @@ class Parity:
             self._packed = self.twin.pack_pair(self._text_a, self._text_b, max_seq_length)
 
     def differing(self, texts: Iterable[Text]) -> List[Text]:
-        """Those of `texts` that the two make different ids of."""
+        """Those of `texts` for which the two give different ids."""
         texts = list(texts)
         found = self._session.run(self._tokens, {self._text_a: texts})
         rows = np.split(found.values, found.row_splits[1:-1])
@@ -44,7 +44,7 @@ class Parity:
                 if not np.array_equal(row, self._tokenizer.encode(_as_str(text)).ids)]
 
     def differing_pairs(self, given: Sequence[Tuple[Text, Text]]) -> List[Tuple[Text, Text]]:
-        """Those of the pairs that the two pack, cut or number otherwise."""
+        """Those of the pairs that the two pack, truncate or number differently."""
         texts_a, texts_b = zip(*given)
         rows = zip(given, *self._session.run(self._packed, {self._text_a: texts_a, self._text_b: texts_b}))
         return [pair for pair, input_ids, input_mask, segment_ids in rows

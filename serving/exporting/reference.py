@@ -1,5 +1,5 @@
-"""What an exported model must answer: the classifier as it was trained, over ids that the Python
-tokenizer made."""
+"""The expected outputs of an exported model: those of the trained classifier, for ids from the Python
+tokenizer."""
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -13,7 +13,7 @@ from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from serving.exporting.signatures import IDS
 
-TOLERANCE = 1e-4                               # between probabilities that were summed up in another order
+TOLERANCE = 1e-4                               # between probabilities that were summed in another order
 SAMPLES = tuple(Example(text_a, text_b, None) for text_a, text_b in (
     ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201),
     ("字" * 600, "句" * 600)))
@@ -46,5 +46,5 @@ def require_same(found: np.ndarray, wanted: np.ndarray, samples: Sequence[Exampl
     for sample, row, wanted_row in zip(samples, found, wanted):
         if not np.allclose(row, wanted_row, rtol=0, atol=TOLERANCE):
             raise UserError(
-                "the exported model gives %s for the text %r, the trained one %s; nothing was written"
+                "the exported model gives %s for the text %r, the trained model %s; nothing was written"
                 % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))

@@ -1,12 +1,11 @@
-"""The graph that is served: one road from tf.Example to probabilities, which a caller may enter at
-three doors.
+"""The serving graph: one path from tf.Example to probabilities, which a caller may enter at three points.
 
     examples ─► text_a, text_b ─► input_ids, input_mask, segment_ids ─► probabilities, label, logits
    (examples,   (serving_default,      (predict_ids; encode                 └► pooled, mean (embed)
     classify)    encode, embed)         ends here)
 
-A door is a placeholder whose default is what the part before it gives, so that each part stands in the
-graph once.
+An entry point is a placeholder whose default is the output of the previous part, so that each part is in the
+graph only once.
 """
 from typing import Any, Dict, NamedTuple, Optional
 
@@ -26,15 +25,15 @@ Tensors = Dict[str, tf.Tensor]
 
 
 class Answer(NamedTuple):
-    """What a classifier says of a batch."""
+    """A classifier's outputs for a batch."""
     probabilities: tf.Tensor                   # float [batch, num_labels]
     label: tf.Tensor                           # string [batch], in UTF-8
     logits: tf.Tensor                          # float [batch, num_labels]
 
 
 def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, Any]:
-    """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is
-    PREDICT_IDS alone."""
+    """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is only
+    PREDICT_IDS."""
     predict = tf.saved_model.predict_signature_def
     if tokenizer is None:
         ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
@@ -57,14 +56,13 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, 
 
 def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor,
            skip_padding: bool = True) -> Answer:
-    """The classifier over ids, integers [batch, seq_length], as cheap as it gets: the last layer for
-    [CLS] alone.
+    """The classifier over ids, integers [batch, seq_length]; the last layer is computed for [CLS] only.
 
-    `skip_padding` makes shapes depend on the batch; without it all are static where those of the ids are, and
-    the ops those that a device's compiler looks for.
+    `skip_padding` makes shapes depend on the batch; without it all are static if those of the ids are, and
+    the ops are those that a device's compiler recognizes.
     """
     batch, length = dimensions(input_ids)
-    # [CLS] is a token even in a row that is all padding, with which a caller may have filled up its batch.
+    # [CLS] is a token even in a row that is all padding, which a caller may use to fill its batch.
     input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
     encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids,
                                      skip_padding=skip_padding,
@@ -76,7 +74,7 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
 
 def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor,
            segment_ids: tf.Tensor) -> Tensors:
-    """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean of all tokens' in the
+    """Vectors of a text or pair, float [batch, hidden]: the pooler's, and the mean over all tokens of the
     last layer."""
     encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=True,
                                      kernels=host_kernels.SERVING)

@@ -1,5 +1,5 @@
-"""A trained classifier as a SavedModel that takes raw text, or ids where its vocabulary is SentencePiece's;
-checked as it is written."""
+"""A trained classifier as a SavedModel that takes raw text, or ids if its vocabulary is a SentencePiece
+model; checked when it is written."""
 import os
 from typing import Any, Dict, List, Optional
 
@@ -22,10 +22,10 @@ CONTROL_FLOW_NOTES = ("cond_context", "while_context")
 
 
 def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
-    """Writes a SavedModel and its warm-up requests and checks its answers; returns the next command.
+    """Writes a SavedModel and its warm-up requests and checks its outputs; returns the next command.
 
     Raises UserError for a checkpoint or a vocabulary that does not fit, before anything is written, and for
-    answers that differ from those of the trained model.
+    outputs that differ from those of the trained model.
     """
     tokenizer = load_tokenizer(model.tokenizer)
     takes_text = not model.tokenizer.spm_model_file
@@ -43,17 +43,17 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
         logs.append(warmup.classify_log(signatures.CLASSIFY, SAMPLES))
     warmup.write(folder, logs)
     if takes_text:
-        print("In-graph tokenization and answers checked against Python's")
+        print("In-graph tokenization and outputs checked against Python's")
         return ("python -m serving.predict --model_dir %(output_dir)s --text_a 手机没信号怎么办 --text_b "
                 "手机搜不到网络怎么处理")
-    print("Answers checked against the trained model's. A SentencePiece vocabulary cannot run inside the "
-          "graph: the model takes ids alone, by the signature %s" % signatures.PREDICT_IDS)
+    print("Outputs checked against the trained model's. SentencePiece tokenization cannot run inside the "
+          "graph: the model takes only ids, with the signature %s" % signatures.PREDICT_IDS)
     return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
 
 
 def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer]) -> None:
-    """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes
-    ids alone."""
+    """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes only
+    ids."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
         definitions = signatures.build(model, twin)
         saver = checkpoint_files.restore(session, checkpoint, model.config)
@@ -67,14 +67,14 @@ def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional
 
 
 def make_twin(model: ModelFolder, tokenizer: WordPieceTokenizer) -> GraphTokenizer:
-    """The tokenizer inside a graph. Raises UserError when it gives other ids than Python's."""
+    """The tokenizer inside a graph. Raises UserError when its ids differ from Python's."""
     parity = Parity(tokenizer, model.max_seq_length)
     texts: List[Any] = [*TRICKY_TEXTS, *tokenizer.vocabulary.tokens, *(sample.text_a for sample in SAMPLES)]
     sample_pairs = [(sample.text_a, sample.text_b or "") for sample in SAMPLES]
     tricky_pairs = zip(TRICKY_TEXTS, reversed(TRICKY_TEXTS))
     differing = parity.differing(texts) or parity.differing_pairs([*sample_pairs, *tricky_pairs])
     if differing:
-        raise UserError("%s: the graph tokenizes %d of the texts checked otherwise than Python, %r for one; "
+        raise UserError("%s: the graph tokenizes %d of the checked texts differently from Python, e.g. %r; "
                         "nothing was written" % (model.tokenizer.vocab_file, len(differing), differing[0]))
     return parity.twin
 
@@ -86,8 +86,7 @@ def sample_texts() -> Dict[str, List[bytes]]:
 
 
 def order_bytes(path: str) -> None:
-    """Writes a SavedModel's message once more with its maps in order, so that equal graphs have
-    equal bytes."""
+    """Rewrites a SavedModel's message with its maps in order, so that equal graphs have equal bytes."""
     message = saved_model_pb2.SavedModel()
     with open(path, "rb") as stream:
         message.ParseFromString(stream.read())

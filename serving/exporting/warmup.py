@@ -1,6 +1,6 @@
 """Requests that TensorFlow Serving replays when it loads a version, so that no user waits for the first one.
 
-They stand in assets.extra/tf_serving_warmup_requests: a TFRecord file of tensorflow.serving.PredictionLog.
+They are in assets.extra/tf_serving_warmup_requests, a TFRecord file of tensorflow.serving.PredictionLog.
 """
 import os
 from typing import TYPE_CHECKING, Any, Mapping, Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 FILE = os.path.join(EXTRA_FOLDER, "tf_serving_warmup_requests")
-MODEL_NAME = "default"                         # the server's own default; a replay does not look at it
+MODEL_NAME = "default"                         # the server's own default; a replay ignores it
 
 
 def predict_log(signature: str, inputs: Mapping[str, Any]) -> "PredictionLog":
@@ -43,8 +43,8 @@ def classify_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
 
 
 def write(folder: str, logs: Sequence["PredictionLog"]) -> None:
-    """Writes the records of the exported model in `folder`, which holds assets.extra/; the same logs give the
-    same bytes."""
+    """Writes the records of the exported model in `folder`, which has an assets.extra/; the same logs give
+    the same bytes."""
     with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))

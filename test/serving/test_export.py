@@ -130,7 +130,7 @@ def test_model_whose_texts_differ_is_not_written(finetuned, tmp_path, capsys, mo
     monkeypatch.setattr(serving.exporting.graph_tokenization, "MAX_CHARS_PER_WORD", 100)
     output_dir = str(tmp_path / "export")
     message = failure(capsys, "--checkpoint_dir", finetuned, "--output_dir", output_dir)
-    assert "tokenizes 1 of the texts checked otherwise than Python, 'x" in message
+    assert "tokenizes 1 of the checked texts differently from Python, e.g. 'x" in message
     assert not os.path.exists(output_dir)
 
 
@@ -170,7 +170,7 @@ def test_sentencepiece_models_have_an_ascend_kit(sentencepiece_model, tmp_path):
     (["--version", "-1"], "version must be at least 0, got -1"),
     (["--version", "1000000000000000000"],
      "version must be at most 999999999999999999, got 1000000000000000000"),
-    (["--lengths", "64"], "lengths is for --format ascend alone"),
+    (["--lengths", "64"], "lengths is only for --format ascend"),
     (["--format", "ascend", "--batch_sizes", "0"], "batch_sizes must be at least 1, got 0"),
     (["--format", "ascend", "--lengths", "2"], "lengths must be at least 3, got 2"),
 ])

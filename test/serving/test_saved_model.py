@@ -27,7 +27,7 @@ def test_unknown_signature_names_those_there_are(version):
 
 @pytest.mark.parametrize("path, message", [
     ("assets.extra/model_card.json", "model_card.json: no such file"),
-    ("variables/variables.data-00000-of-00001", "not a whole model"),
+    ("variables/variables.data-00000-of-00001", "not a complete model"),
 ])
 def test_missing_file_is_a_user_error(version, tmp_path, path, message):
     folder = shutil.copytree(version, str(tmp_path / "1"))
@@ -60,5 +60,5 @@ def test_damaged_graph_is_a_user_error(version, tmp_path):
     folder = shutil.copytree(version, str(tmp_path / "1"))
     with open(os.path.join(folder, "saved_model.pb"), "wb"):
         pass
-    with pytest.raises(UserError, match="not a whole model"):
+    with pytest.raises(UserError, match="not a complete model"):
         SavedModel(folder)

@@ -32,7 +32,7 @@ class Model:
         if os.path.exists(os.path.join(folder, "hangs")):
             self.release.wait()
         if os.path.exists(os.path.join(folder, "bad")):
-            raise UserError("%s: not a whole model" % os.path.basename(folder))
+            raise UserError("%s: not a complete model" % os.path.basename(folder))
         self.number, self.closed = int(os.path.basename(folder)), False
 
     def close(self):
@@ -164,13 +164,13 @@ def test_a_broken_version_changes_nothing_until_its_files_change(base_path, vers
         assert not await versions.look()           # the same files need no second try
         assert versions.find(spec()).number == 7
         (status,) = versions.status(spec(version=8)).model_version_status
-        assert (status.status.error_code, status.status.error_message) == (2, "8: not a whole model")
+        assert (status.status.error_code, status.status.error_message) == (2, "8: not a complete model")
         assert b"serving_load_failures_total 1.0" in monitor.expose()
         os.remove(str(base_path / "8" / "bad"))
         assert await versions.look()
         assert versions.find(spec()).number == 8
     run(look())
-    assert "version 8 cannot be served: 8: not a whole model" in caplog.text
+    assert "version 8 cannot be served: 8: not a complete model" in caplog.text
 
 
 def test_a_version_that_is_removed_gives_way_to_the_one_before(base_path, versions):
@@ -217,7 +217,7 @@ def test_nothing_to_serve_is_a_user_error(base_path, versions):
     add(base_path, 7, "bad")
     add(base_path, 6, "bad")
     with pytest.raises(UserError,
-                       match="--model_base_path: .*: version 6: 6: not a whole model; version 7: 7: not"):
+                       match="--model_base_path: .*: version 6: 6: not a complete model; version 7: 7: not"):
         run(versions.load_first())
     with pytest.raises(UserError,
                        match="missing: no exported model here: run python -m serving.export first"):
