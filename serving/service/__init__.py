@@ -1,4 +1,4 @@
 """Requests → answers: both interfaces, batching, versions.
 
-For `server`.
+Used by `server`.
 """

@@ -1,8 +1,7 @@
-"""Micro-batching: what is asked while the model is busy runs together as soon as it is free.
+"""Micro-batching: requests that arrive while the model is busy run together as soon as it is free.
 
-Nobody waits for a batch to fill up: with one client every request runs at once and alone. The queue is
-bounded, and a request that no one waits for any longer (its deadline has passed, its client has gone) is
-never run.
+No request waits for a batch to fill up: with one client each runs immediately and alone. The queue is
+bounded, and an abandoned request (its deadline has passed, or its client has disconnected) is never run.
 """
 import asyncio
 import collections
@@ -21,7 +20,7 @@ from serving.service.monitoring import Monitor
 
 
 class Work(NamedTuple):
-    """Inputs and what runs them. Those of equal `key` run together, concatenated along the first axis."""
+    """Inputs and the function that runs them. Work with equal `key` is concatenated along the first axis."""
     key: Hashable
     run: Callable[[Arrays], Arrays]
     inputs: Arrays
@@ -53,8 +52,8 @@ class Batcher:
         self._threads = concurrent.futures.ThreadPoolExecutor(num_batch_threads)
 
     async def submit(self, work: Work) -> Arrays:
-        """What `work` gives. Raises RequestError: UNAVAILABLE when the queue is full, or what the graph says
-        of the inputs."""
+        """The outputs of `work`. Raises RequestError: UNAVAILABLE when the queue is full, or the graph's
+        error for the inputs."""
         self.require_room(work.num_rows)
         waiting = _Waiting(work)
         self._queue[waiting] = None
@@ -70,11 +69,11 @@ class Batcher:
             raise
 
     def has_room(self, num_rows: int) -> bool:
-        """Whether so many rows more may wait."""
+        """Whether so many more rows may wait."""
         return self._queued_rows + num_rows <= self._max_enqueued_rows
 
     def require_room(self, num_rows: int) -> None:
-        """Raises RequestError when so many rows more may not wait."""
+        """Raises RequestError when so many more rows may not wait."""
         if not self.has_room(num_rows):
             self._refused.inc()
             raise RequestError(grpc.StatusCode.UNAVAILABLE,
@@ -86,10 +85,10 @@ class Batcher:
             asyncio.ensure_future(self._run(self._take()))
 
     def _take(self) -> List[_Waiting]:
-        """The first that waits, and all that may run with it.
+        """The first waiting work, and all that may run with it.
 
-        It leaves their share to the other threads: one long batch beside one short would make those in it
-        wait longer, and those behind it, too.
+        It leaves a share for the other threads: one long batch beside a short one would delay the requests
+        in it and those after it.
         """
         first = next(iter(self._queue))
         most = min(self._max_batch_size, -(-self._queued_rows // self._num_batch_threads))
@@ -128,8 +127,8 @@ class Batcher:
 
 
 def run_together(works: List[Work]) -> List[Any]:
-    """The outputs of each, or its exception. Where the batch as a whole fails, each runs by itself: one may
-    be to blame."""
+    """The outputs of each, or its exception. If the batch as a whole fails, each runs by itself: one may be
+    the cause."""
     try:
         if len(works) == 1:
             return [works[0].run(works[0].inputs)]

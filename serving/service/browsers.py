@@ -1,8 +1,8 @@
-"""What a page in somebody's browser may ask of this server: rules on a request's host, origin and type.
+"""Protection from web pages in a user's browser: rules on a request's host, origin and content type.
 
-A browser inside a closed net carries out what any page tells it. It says where the page is from (Origin,
-Sec-Fetch-Site), except when a name of that page's own domain has been made to lead here (DNS rebinding); that
-shows in Host alone.
+A browser inside a private network sends requests for any page. It names the page's origin (Origin,
+Sec-Fetch-Site), except when a name in that page's own domain resolves to this server (DNS rebinding), which
+only Host shows.
 """
 import functools
 import ipaddress
@@ -11,7 +11,7 @@ import socket
 from typing import FrozenSet, Iterable, Mapping, Optional
 
 ANY_HOST = "*"
-# Nobody can register a name below these, and none without a dot.
+# Nobody can register a name under these, or one without a dot.
 PRIVATE_DOMAINS = (".localhost", ".internal", ".cluster.local")
 HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]*))(?::[0-9]*)?")
 NO_SNIFFING = (b"x-content-type-options", b"nosniff")
@@ -26,9 +26,9 @@ def own_names(allowed_hosts: Iterable[str], host: str) -> FrozenSet[str]:
 
 @functools.lru_cache(maxsize=256)
 def is_allowed_host(host: Optional[str], names: FrozenSet[str]) -> bool:
-    """Whether a request may be for `host` ("127.0.0.1:8501"): an address, a private name or one of `names`.
+    """Whether `host` ("127.0.0.1:8501") is allowed: an address, a private name or one of `names`.
 
-    Without any host it is not from a browser.
+    A request without a host is not from a browser.
     """
     if host is None or ANY_HOST in names:
         return True
@@ -49,8 +49,7 @@ def is_address(name: str) -> bool:
 
 
 def is_of_another_page(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a page that this server has not sent makes its reader's browser ask. `headers` has
-    lower-case names."""
+    """Whether a browser sends the request for a page from another origin. `headers` has lower-case names."""
     if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
         return True
     origin = headers.get(b"origin")
@@ -59,6 +58,6 @@ def is_of_another_page(headers: Mapping[bytes, bytes]) -> bool:
 
 
 def is_json(content_type: bytes) -> bool:
-    """Whether a browser asks the server before it sends this type for another page. It does not for forms
-    and text."""
+    """Whether a browser sends a preflight request before content of this type from another origin. It does
+    not for forms and text."""
     return content_type.partition(b";")[0].strip().lower() == b"application/json"

@@ -1,4 +1,4 @@
-"""How many connections each interface may have, so that neither takes the descriptors that the other, or
+"""The number of connections of each interface, so that neither uses up the descriptors that the other, or
 loading a model, needs."""
 import resource
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class MaxConnections(NamedTuple):
 
 
 def raise_limit() -> int:
-    """Raises this process' limit of open descriptors as far as permitted; returns it."""
+    """Raises this process's limit on open descriptors as far as permitted; returns it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = WANTED if hard == resource.RLIM_INFINITY else min(hard, WANTED)
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,7 +1,7 @@
-"""A call in a thread that may be abandoned: nothing can end a thread that hangs in the kernel, on a dead
-mount say.
+"""A call in a thread that may be abandoned: nothing can stop a thread that hangs in the kernel, for example
+on a dead mount.
 
-concurrent.futures would wait for such a thread when the process ends, and have one thread less for other
+concurrent.futures would wait for such a thread when the process exits, and have one thread fewer for other
 calls until then.
 """
 import asyncio
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Overdue(Exception):
-    """A call took longer than it may; its thread goes on."""
+    """A call exceeded its time limit; its thread continues."""
 
 
 class Errand(Generic[Result]):
@@ -38,12 +38,12 @@ class Errand(Generic[Result]):
         messenger.errands.put(self)
 
     def is_alive(self) -> bool:
-        """Whether the call, or discarding its result, goes on."""
+        """Whether the call, or discarding its result, is still running."""
         return not self._has_ended
 
     async def result(self, seconds: float) -> Result:
-        """The call's result, or what it raises. Raises Overdue when it takes longer; then, and when
-        cancelled, it is given up."""
+        """The call's result, or what it raises. Raises Overdue after the time limit; then, and when
+        cancelled, the call is abandoned."""
         try:
             await asyncio.wait({self._answer}, timeout=seconds)
         finally:
@@ -54,16 +54,16 @@ class Errand(Generic[Result]):
         value, error = await self._answer
         if error is None:
             return value
-        # What is no Exception, SystemExit say, must not end the event loop.
+        # A BaseException such as SystemExit must not end the event loop.
         raise error if isinstance(error, Exception) else RuntimeError(repr(error))
 
     def run(self) -> Callable[[], None]:
-        """Makes the call; returns a function that tells its caller. Runs in the thread."""
+        """Makes the call; returns a function that notifies its caller. Runs in the thread."""
         value: Any = None
         error: Optional[BaseException] = None
         try:
             value = self._call()
-        except BaseException as raised:        # whatever it is, somebody waits for it
+        except BaseException as raised:        # whatever it is, the caller waits for it
             error = raised
         with self._lock:
             self._is_over = not self._is_given_up
@@ -80,8 +80,8 @@ class Errand(Generic[Result]):
 
 
 class _Messenger(threading.Thread):
-    """A thread that runs errands one by one. A new thread for each would take new arenas of memory, 10 MB for
-    each model loaded."""
+    """A thread that runs errands one by one. A new thread for each would use new memory arenas, 10 MB per
+    loaded model."""
 
     def __init__(self) -> None:
         super().__init__(name="errand", daemon=True)

@@ -1,5 +1,4 @@
-"""Why a request is not answered: a gRPC status code, whichever interface it came by, and a message for
-the caller."""
+"""Why a request fails: a gRPC status code, for either interface, and a message for the caller."""
 import grpc
 import tensorflow.compat.v1 as tf
 
@@ -12,9 +11,9 @@ _HTTP_STATUSES = {
 
 
 class RequestError(Exception):
-    """`code`, a grpc.StatusCode, and a message, of which the middle is left out when it is long.
+    """`code`, a grpc.StatusCode, and a message, whose middle is left out when it is long.
 
-    A message repeats what was sent, which may be megabytes; gRPC's trailers hold 8 KiB, with nine bytes for a
+    A message quotes the input, which may be megabytes; gRPC's trailers hold 8 KiB, with nine bytes per
     Chinese character.
     """
 
@@ -28,17 +27,17 @@ class RequestError(Exception):
 
 
 def shortened(message: str) -> str:
-    """Its beginning and its end, as text that can be sent."""
+    """The beginning and the end of a message, as text that can be sent."""
     if len(message) > MAX_MESSAGE:
         message = message[:MAX_MESSAGE // 2] + " … " + message[-MAX_MESSAGE // 2:]
     return message.encode("utf-8", "replace").decode("utf-8")
 
 
 def invalid(message: str) -> RequestError:
-    """The caller's mistake."""
+    """An error of the caller."""
     return RequestError(grpc.StatusCode.INVALID_ARGUMENT, message)
 
 
 def from_tensorflow(error: tf.errors.OpError) -> RequestError:
-    """What the graph says of an input, without the names of its operations."""
+    """The graph's error for an input, without the names of its operations."""
     return RequestError(_CODES.get(error.error_code, grpc.StatusCode.INTERNAL), error.message.split("\n")[0])

@@ -4,12 +4,12 @@
                                                │
                                              Relay: all connections, and the bytes they hold
 
-gRPC 1.62 lets Python bound neither its connections nor the bytes of requests that it has not handed over yet.
-So this event loop accepts the connections and passes each on over a Unix socket that no other process can
-reach. Of HTTP/2 it reads the nine bytes before each frame (RFC 9113, 4.1): they say how much of whose request
-comes, and what has been answered. Header blocks are passed on in one piece, with two headers appended: the
-client's address, which gRPC would no longer know, and the number of the call, by which the handlers say when
-they are done: from then on it is the client who is waited for.
+From Python, gRPC 1.62 can limit neither its connections nor the bytes of requests that it has not delivered
+yet. So this event loop accepts the connections and forwards each over a Unix socket that no other process can
+reach. Of HTTP/2 it reads the nine-byte header of each frame (RFC 9113, 4.1), which says how much of whose
+request arrives, and what has been answered. Header blocks are forwarded in one piece, with two headers
+appended: the client's address, which gRPC would no longer know, and the number of the call, with which the
+handlers report that they are done: from then on the client is the one being waited for.
 """
 import asyncio
 import os
@@ -26,29 +26,29 @@ NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
 LAST_STREAM = 2 ** 31 - 1
 FRAME_HEADER_BYTES = 9
 MAX_FRAME_BYTES = 16384                        # what gRPC's server tells its clients
-MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address comes behind them
+MAX_BLOCK_BYTES = MAX_FRAME_BYTES - 256        # of a call's headers; the address follows them
 PREFACE_SECONDS = 10
 READ_SECONDS = 30  # for a client whose buffers are full, or that leaves an answer unread
-UNREAD_SECONDS = 2  # after which a client that leaves an answer unread is missed least
-END_SECONDS = 5  # at shutdown, answers that wait for their clients longer are given up
-CALL_BYTES = 65536  # that a call takes until its answer is read, beside its request or its answer
+UNREAD_SECONDS = 2  # after which a client that leaves an answer unread is evicted first
+END_SECONDS = 5  # at shutdown, answers that wait for their clients longer are abandoned
+CALL_BYTES = 65536  # counted per call until its answer is read, besides its request or answer
 COMING, WHOLE, ANSWERED = range(3)             # states of a call
-GOAWAY_SECONDS = 1  # calls that a client sends before it reads GOAWAY arrive within
-POLL_SECONDS = 0.02                            # between two looks whether all calls are answered
+GOAWAY_SECONDS = 1  # time for calls that a client sends before it reads GOAWAY
+POLL_SECONDS = 0.02                            # between two checks whether all calls are answered
 BURST, FRAMES_A_SECOND = 2000, 1000            # small frames of a connection; further ones wait
-MAX_DEBT = 2 * BURST  # small frames beyond those, in one read: no real client sends so many
+MAX_DEBT = 2 * BURST  # small frames beyond those, in one read: no normal client sends so many
 SMALL_BYTES = 256                              # of data in a small frame
-ANSWER_FRAMES = 8  # small frames that come with a call: acknowledgements, windows, pings
+ANSWER_FRAMES = 8  # small frames that belong to a call: acknowledgements, windows, pings
 
 
 class RelayLimits(NamedTuple):
     max_connections: int
-    max_bytes: int  # of requests that have not been answered, those of all connections together
+    max_bytes: int  # of unanswered requests, of all connections together
 
 
 class Relay:
-    """Accepts connections at `listening` and passes them on to the Unix socket at `path`; belongs to one
-    event loop.
+    """Accepts connections on `listening` and forwards them to the Unix socket at `path`; belongs to one event
+    loop.
 
     Attributes:
       client_header: name of the header that holds a client's address. It is random, so that no client can
@@ -91,8 +91,8 @@ class Relay:
             connection.close()
 
     def add(self, connection: "Connection") -> None:
-        """When there are too many, ends one without pending calls, the least useful; without such a one, the
-        new one."""
+        """When there are too many, closes the least useful one without pending calls or, if there is none,
+        the new one."""
         if len(self._connections) >= self._limits.max_connections:
             idle = [each for each in self._connections if each.leaves_unread or not each.is_waiting]
             if not idle:
@@ -107,7 +107,7 @@ class Relay:
         self._by_number[connection.number] = connection
 
     def drop(self, connection: "Connection", error: int) -> None:
-        """Ends a connection at once and releases the bytes it holds."""
+        """Closes a connection at once and releases the bytes it holds."""
         self.remove(connection)
         connection.close(error)
 
@@ -117,8 +117,8 @@ class Relay:
         connection.release_all()
 
     def hold(self, num_bytes: int) -> None:
-        """Adds bytes that came, or were released if negative. When there are too many, the connection that
-        holds most ends, the newest of those that hold the same.
+        """Adds bytes that arrived, or were released if negative. When there are too many, the connection that
+        holds most is closed, the newest if several hold the same.
         """
         self.held += num_bytes
         while self.held > self._limits.max_bytes:
@@ -126,14 +126,14 @@ class Relay:
             self.drop(greediest, ENHANCE_YOUR_CALM)
 
     def grew(self, call: str, num_bytes: int) -> None:
-        """A call's request takes so many bytes more than came. `call` is what was in its header."""
+        """A call's request takes so many bytes more than arrived. `call` is the value of its header."""
         connection, stream = self._find(call)
         if connection:
             connection.grew(stream, num_bytes)
 
     def answered(self, call: str, num_bytes: int, ends: bool = True) -> None:
-        """A call's handler is done, and its answer of so many bytes waits for the client; without `ends`
-        further ones may follow."""
+        """A call's handler is done, and its answer of so many bytes waits for the client; unless `ends`,
+        more may follow."""
         connection, stream = self._find(call)
         if connection:
             connection.answered(stream, num_bytes, ends)
@@ -147,7 +147,7 @@ class Relay:
         while True:                 # one by one, so that a descriptor is released before the next is taken
             try:
                 accepted, _ = await loop.sock_accept(self._listening)
-            except OSError:         # no descriptor is free, or the client has gone
+            except OSError:         # no descriptor is free, or the client has disconnected
                 await asyncio.sleep(0.05)
                 continue
             try:
@@ -170,7 +170,7 @@ class _Call:
 
 
 class Connection:
-    """A client's connection, and the one to gRPC's server that it is passed on to.
+    """A client's connection, and the one to gRPC's server to which it is forwarded.
 
         waiting for the preface ──► connecting ──► relaying ──say_goodbye──► draining ──► over
           PREFACE_SECONDS            to the Unix    until either side         its calls
@@ -180,11 +180,11 @@ class Connection:
     full), "calm" (the client has sent too many small frames, and must wait). "Over" may follow each state.
 
     Attributes:
-      number: of it among all connections.
-      held: bytes of its requests that have not been answered, and of answers that have not been read.
-      num_waiting: its calls whose requests have come whole and that are not answered.
-      was_answered: whether a call ever was.
-      last_used: when it was accepted, or a call of it was last answered.
+      number: its number among all connections.
+      held: bytes of its unanswered requests and unread answers.
+      num_waiting: its unanswered calls whose requests are complete.
+      was_answered: whether any of its calls was answered.
+      last_used: when it was accepted, or one of its calls was last answered.
     """
 
     def __init__(self, relay: Relay) -> None:
@@ -198,13 +198,13 @@ class Connection:
         self._calls: Dict[int, _Call] = {}     # by stream
         # by stream, the oldest first: since when an answer waits for the client
         self._unread: Dict[int, float] = {}
-        self._is_timed = False                 # whether a look at the oldest is to come
+        self._is_timed = False                 # whether a check of the oldest is scheduled
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
         self._goodbye = b""                    # a GOAWAY that waits for the end of a frame
         self._stalls: Set[str] = set()         # why the client is not read
-        # small frames that may come; when it was added to
+        # small frames allowed; when it was last increased
         self._credit, self._credit_time = float(BURST), self.last_used
         self._timer: Any = None
         self._is_over = False
@@ -246,8 +246,7 @@ class Connection:
             self._flush_goodbye()
 
     def say_goodbye(self) -> None:
-        """Asks the client to open no further call on this connection; ends when those that have come
-        are answered."""
+        """Tells the client to open no more calls on this connection; closes when its calls are answered."""
         if self._server is None:
             self.abort()
             return
@@ -278,12 +277,12 @@ class Connection:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a call of it waits for its answer, or has just got it."""
+        """Whether one of its calls waits for its answer, or has just received it."""
         return bool(self.num_waiting or self._unread)
 
     @property
     def leaves_unread(self) -> bool:
-        """Whether an answer waits for the client for longer than it takes to read one."""
+        """Whether an answer has waited for the client longer than it takes to read one."""
         return bool(self._unread) and self._loop.time() - next(iter(self._unread.values())) > UNREAD_SECONDS
 
     def grew(self, stream: int, num_bytes: int) -> None:
@@ -300,7 +299,7 @@ class Connection:
             self._unread[stream] = self._loop.time()
             if not self._is_timed:
                 self._time(READ_SECONDS)
-        else:                                  # what is watched may stay as it is for days
+        else:                                  # the state may stay the same for days
             self.was_answered = True
         self._hold(stream, num_bytes + CALL_BYTES - call.held, False)
 
@@ -309,8 +308,8 @@ class Connection:
         self._loop.call_later(seconds, self._end_if_unread)
 
     def _end_if_unread(self) -> None:
-        """A window that the client opens byte by byte is no reason to wait longer, so it is the age of the
-        oldest answer that counts."""
+        """Closes a client that does not read: the age of the oldest answer counts, since a window that is
+        opened byte by byte is no reason to wait longer."""
         self._is_timed = False
         if self._unread and not self._is_over:
             left = next(iter(self._unread.values())) + READ_SECONDS - self._loop.time()
@@ -326,7 +325,7 @@ class Connection:
         self._go_on("server")
 
     def close(self, error: int = NO_ERROR) -> None:
-        """Ends both sides, and tells the client why if it is between two frames."""
+        """Closes both sides, and tells the client why if it is between two frames."""
         is_relaying = self._server and self._client and not self._is_over
         if is_relaying and self._from_server.at_boundary:
             self._client.write(goaway(self._last_stream, error))
@@ -339,7 +338,7 @@ class Connection:
             self._client.abort()
 
     def lost(self) -> None:
-        """One side has gone."""
+        """One side has disconnected."""
         if not self._is_over:
             self._loop.call_later(READ_SECONDS, self.abort)
         self._over(self._client and self._client.close)
@@ -412,7 +411,7 @@ class Connection:
         self._relay.hold(num_bytes)
 
     def _release(self, stream: int) -> bool:
-        """Whether it was a call under way."""
+        """Whether it was a pending call."""
         call = self._calls.pop(stream, None)
         if call is None:
             return False
@@ -424,7 +423,7 @@ class Connection:
         return True
 
     def _spend(self) -> None:
-        """Counts a small frame; when there are too many, the next ones wait, or the connection ends."""
+        """Counts a small frame; when there are too many, the next ones wait, or the connection is closed."""
         self._credit -= 1
         if self._credit < -MAX_DEBT and not self._is_over:
             self._relay.drop(self, ENHANCE_YOUR_CALM)
@@ -455,7 +454,7 @@ class Connection:
 
 
 class End(asyncio.Protocol):
-    """One end of a connection: the event loop's calls go on to the connection's own."""
+    """One end of a connection: forwards the event loop's calls to the connection's own."""
 
     def __init__(self, came: Callable[[Any], None], sent: Callable[[bytes], None], full: Callable[[], None],
                  reads: Callable[[], None], lost: Callable[[], None]) -> None:
@@ -465,7 +464,7 @@ class End(asyncio.Protocol):
 
 
 class ClientFrames:
-    """Bytes of a client, in pieces as they come → those to pass on. Raises ValueError for what is not HTTP/2.
+    """Bytes from a client, in pieces → those to forward. Raises ValueError for anything but HTTP/2.
 
         preface ──► header of a frame ──HEADERS, CONTINUATION──► whole frame, kept until its block ends ──► next header
                           │
@@ -531,7 +530,7 @@ class ClientFrames:
         return b"".join([*passed, data[start:position]])
 
     def _headers(self, kind: int, flags: int, stream: int, payload: bytes) -> bytes:
-        """What is passed on for a frame of headers: the whole block in one frame, once its end has come."""
+        """What to forward for a frame of headers: the whole block in one frame, once it is complete."""
         begins_block, is_in_block = kind == HEADERS, self._block is not None
         if begins_block == is_in_block:
             raise ValueError("headers out of turn")
@@ -553,8 +552,8 @@ class ClientFrames:
 
 
 class ServerFrames:
-    """Bytes of gRPC's server → the same, without a frame's header that has come in part. `on_frame` gets
-    type, flags, stream."""
+    """Bytes from gRPC's server → the same, without an incomplete frame header. `on_frame` gets type, flags,
+    stream."""
 
     def __init__(self, on_frame: Callable[[int, int, int], None]) -> None:
         self._on_frame = on_frame
@@ -563,7 +562,7 @@ class ServerFrames:
 
     @property
     def at_boundary(self) -> bool:
-        """Whether what was passed on ends with a frame."""
+        """Whether the forwarded bytes end with a complete frame."""
         return not self._skip
 
     def feed(self, data: bytes) -> bytes:
@@ -613,8 +612,7 @@ def without_padding(flags: int, payload: bytes) -> bytes:
 
 
 def unlinked(path: str) -> str:
-    """Another path to the Unix socket at `path`, for this process alone; `path` and its folder
-    are removed."""
+    """Another path to the Unix socket at `path`, only for this process; `path` and its folder are removed."""
     descriptor = os.open(path, os.O_PATH)
     os.unlink(path)
     os.rmdir(os.path.dirname(path))

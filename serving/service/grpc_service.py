@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over
 one model.
 
-Requests arrive as bytes: this file checks what they would cost, and parses them; gRPC does neither.
+Requests arrive as bytes: this file checks their cost and parses them; gRPC does neither.
 
     called ──► receiving ──whole──► parsed and checked ──► answered: a response, or the status of a RequestError
                    │                                          ▲
@@ -37,25 +37,24 @@ from serving.service.limits import Limits, check_inputs, check_message, not_pars
 from serving.service.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
 
 METADATA_FIELD = "signature_def"            # the only one there is
-MAX_STREAMS = 128                           # of a connection; clients queue further calls themselves
-MAX_HEALTH_CALLS = 100                      # counted apart: other calls must not keep health from answering
-WINDOW_BYTES = 65535                        # of a stream that has not been read yet
-# what gRPC raises where the client has gone, or its deadline passed
+MAX_STREAMS = 128                           # per connection; clients queue further calls themselves
+MAX_HEALTH_CALLS = 100                      # counted separately: other calls must not block health checks
+WINDOW_BYTES = 65535                        # of an unread stream
+# what gRPC raises when the client has disconnected or its deadline has passed
 CALL_IS_OVER = (ExecuteBatchError, grpc.aio.UsageError)
 
 SomeMessage = TypeVar("SomeMessage", bound=Message)
 
 
 class GrpcLimits(NamedTuple):
-    """What calls may take."""
+    """Limits on calls."""
     max_message_bytes: int
     max_calls: int                             # under way at once
     receive_seconds: float                     # until a call's request has come whole
 
 
 class Calls:
-    """Calls under way, at most `max_calls`. The oldest whose request has not come whole gives way to a
-    new one."""
+    """Pending calls, at most `max_calls`. The oldest with an incomplete request gives way to a new one."""
 
     def __init__(self, max_calls: int, receive_seconds: float) -> None:
         self._max_calls, self._seconds = max_calls, receive_seconds
@@ -74,7 +73,7 @@ class Calls:
             self._count -= 1
 
     async def received(self, context: Any) -> bytes:
-        """The request of a call. Raises RequestError when it takes too long, or has given way."""
+        """The request of a call. Raises RequestError when it takes too long, or gives way to another call."""
         loop = asyncio.get_event_loop()
         reading = asyncio.ensure_future(context.read())  # ends with the call: gRPC has no other way to end it
         arrived = loop.create_future()  # is set when the read ends, or else by whoever ends the wait for it
@@ -221,7 +220,7 @@ class GrpcServer:
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
             ("grpc.per_message_decompression", 0),     # which would come before max_receive_message_length
-            ("grpc.http2.bdp_probe", 0)])      # it would let fast clients have windows of any size
+            ("grpc.http2.bdp_probe", 0)])      # it would give fast clients windows of any size
         _be_quiet_about_calls_that_are_over()
         path = os.path.join(tempfile.mkdtemp(), "grpc")
         self._server.add_insecure_port("unix:" + path)
@@ -245,7 +244,7 @@ class GrpcServer:
         self._health.leaving.set()
 
     async def stop(self, seconds: float) -> None:
-        """Takes no further call, and gives those under way `seconds`."""
+        """Accepts no more calls, and gives pending ones `seconds`."""
         self.say_not_serving()
         self._health.ending.set()
         await self._relay.drain(seconds)
@@ -254,7 +253,7 @@ class GrpcServer:
 
 
 class Doors(NamedTuple):
-    """What every call passes, whatever it asks."""
+    """The checks common to all calls."""
     monitor: Monitor
     relay: Relay
     calls: Calls
@@ -292,8 +291,8 @@ async def answered(doors: Doors, method: str, context: Any,
 
 def _handler(descriptor: ServiceDescriptor, service: Union[PredictionService, ModelService],
              doors: Doors) -> grpc.GenericRpcHandler:
-    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED, whatever they
-    are asked."""
+    """Handlers for all methods of the descriptor; those that `service` lacks are UNIMPLEMENTED for any
+    request."""
     def handler(method: MethodDescriptor) -> grpc.RpcMethodHandler:
         implementation: Callable[[Message], Awaitable[Message]] = getattr(service, method.name,
                                                                           _not_implemented)
@@ -321,11 +320,10 @@ async def _not_implemented(_: Message) -> Message:
 
 
 def inflated(data: bytes, most: int) -> bytes:
-    """A message as it was before its client compressed it, by gzip or zlib ("deflate"), or `data` itself
-    where it has not.
+    """A message decompressed from gzip or zlib ("deflate"), or `data` itself if it is not compressed.
 
-    gRPC hands over both alike. They differ: no message begins as gzip's does, with a type of field that is
-    none, and no request of these services with a number, which it would do if zlib's first byte were one's.
+    gRPC does not say which. But they differ: gzip's first byte would be an invalid field type in a message,
+    and zlib's would be a numeric field, with which no request of these services begins.
     Raises RequestError beyond `most` bytes.
     """
     if data[:2] == b"\x1f\x8b":
@@ -348,7 +346,7 @@ def inflated(data: bytes, most: int) -> bytes:
 
 
 def _call_of(context: Any, relay: Relay) -> str:
-    """What the relay calls a call."""
+    """The relay's number for a call."""
     return dict(context.invocation_metadata() or ()).get(relay.call_header, "")
 
 
@@ -362,7 +360,7 @@ def _is_no_call_that_is_over(record: logging.LogRecord) -> bool:
 
 
 def _parsed(data: bytes, kind: Type[SomeMessage], limits: Limits) -> SomeMessage:
-    """Raises RequestError for what is too much, or no such message."""
+    """Raises RequestError for a message that is too large or malformed."""
     check_message(data, kind.DESCRIPTOR, limits)
     try:
         return kind.FromString(data)
@@ -383,13 +381,13 @@ def _refuse(context: Any, error: errors.RequestError) -> None:
 
 
 def _note_failure(read: "asyncio.Future[Any]") -> None:
-    """Of a read that nobody waits for any longer, which asyncio would log otherwise."""
+    """Ignores the exception of an abandoned read, which asyncio would log otherwise."""
     if not read.cancelled():
         read.exception()
 
 
 def _settle(future: "asyncio.Future[None]", error: Optional[Exception] = None) -> None:
-    """Ends the wait for `future`, unless it has ended."""
+    """Ends the wait for `future`, unless it is done."""
     if future.done():
         return
     if error:

@@ -1,31 +1,29 @@
-"""How much a header block of HTTP/2 becomes where it is decoded (RFC 7541): one byte of it may stand for
-four thousand."""
+"""The decoded size of an HTTP/2 header block (RFC 7541): one byte of it may stand for four thousand."""
 import collections
 from typing import Deque, Tuple
 
-MAX_LIST_BYTES = 32768                         # of a block's names and values; gRPC takes 16 KiB
-FIELD_BYTES = 32                               # for each field beside them, as the RFC counts
+MAX_LIST_BYTES = 32768                         # of a block's names and values; gRPC allows 16 KiB
+FIELD_BYTES = 32                               # added per field, as in the RFC
 MAX_ENTRIES = 4096 // FIELD_BYTES              # of the table: gRPC tells its clients of 4,096 bytes
 _STATIC_ENTRIES, _STATIC_SIZE = 61, (27, 28)   # at most: of a name, of name and value
 
 
 class HeaderTable:
-    """The sizes of what the header blocks of one connection have put into their table, which later ones refer
-    to by number.
+    """The sizes of the entries of one connection's header table, to which later blocks refer by number.
 
-    Sizes are upper bounds: text in Huffman's code becomes at most eight fifths of its bytes, and an entry
-    that is no longer in the real table has a number here that the decoder refuses.
+    Sizes are upper bounds: Huffman-coded text decodes to at most eight fifths of its bytes, and the
+    decoder refuses the number of an entry that is here but no longer in the real table.
     """
 
     def __init__(self) -> None:
         self._entries: Deque[Tuple[int, int]] = collections.deque(maxlen=MAX_ENTRIES)     # the newest first
 
     def measure(self, block: bytes) -> int:
-        """What a block becomes, at most. Raises ValueError for a malformed one, and beyond MAX_LIST_BYTES."""
+        """A bound on a block's decoded size. Raises ValueError if malformed or above MAX_LIST_BYTES."""
         total = position = 0
         while position < len(block):
             kind = block[position]
-            if kind & 0xe0 == 0x20:            # another size for the table
+            if kind & 0xe0 == 0x20:            # a new table size
                 _, position = _number(block, position, 5)
                 continue
             is_indexed, is_kept = kind & 0x80, kind & 0xc0 == 0x40
@@ -52,7 +50,7 @@ class HeaderTable:
 
 
 def _number(block: bytes, position: int, bits: int) -> Tuple[int, int]:
-    """A number that begins in the last `bits` of a byte (5.1), and where the next thing stands."""
+    """A number that begins in the last `bits` of a byte (5.1), and the position after it."""
     most = (1 << bits) - 1
     found = block[position] & most
     position += 1
@@ -70,7 +68,7 @@ def _number(block: bytes, position: int, bits: int) -> Tuple[int, int]:
 
 
 def _text(block: bytes, position: int) -> Tuple[int, int]:
-    """How long a name or value becomes, at most (5.2), and where the next thing stands."""
+    """The maximum decoded length of a name or value (5.2), and the position after it."""
     if position >= len(block):
         raise ValueError("headers are cut off")
     is_huffman = block[position] & 0x80

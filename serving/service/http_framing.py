@@ -1,6 +1,6 @@
-"""Where a request begins and ends: HTTP/1's framing (RFC 9112), read strictly and in bounded memory.
+"""HTTP/1 framing (RFC 9112): where a request begins and ends, parsed strictly and in bounded memory.
 
-What is ambiguous is refused, since a proxy in front of the server may have read it the other way.
+Ambiguous input is refused, since a proxy in front of the server may have parsed it differently.
 """
 import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
@@ -19,7 +19,7 @@ FRAMING_FIELDS = frozenset((b"host", b"content-length", b"transfer-encoding", b"
 
 
 class FramingError(Exception):
-    """What came is not a valid request, or exceeds a limit."""
+    """The input is not a valid request, or exceeds a limit."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class Head(NamedTuple):
     fields: List[Tuple[bytes, bytes]]
     length: Optional[int]                      # bytes of the body; None for a chunked one
     expects_continue: bool
-    is_last: bool                              # the client wants the connection closed after the answer
+    is_last: bool                              # the client asks to close the connection after the answer
 
 
 def read_head(head: bytes) -> Head:
@@ -67,8 +67,8 @@ def read_head(head: bytes) -> Head:
 
 
 def _in_ascii(target: bytes) -> bytes:
-    """A Chinese name as a URL must have it, where a client (curl) sends it as it stands: no byte of it can
-    end a word or a line."""
+    """Percent-encodes a Chinese name, which some clients (curl) send as it is: none of its bytes can end a
+    word or a line."""
     if target.isascii():
         return target
     try:
@@ -96,8 +96,7 @@ def _tokens(value: bytes) -> List[bytes]:
 
 
 class ChunkedBody:
-    """Reads a chunked body piece by piece. It keeps an incomplete line, and nothing else; trailers
-    are dropped.
+    """Reads a chunked body piece by piece. It keeps only an incomplete line; trailers are dropped.
 
         size ──> 0──► data, `_left` bytes ──► end of line ──► size
           │
@@ -109,8 +108,8 @@ class ChunkedBody:
     def __init__(self) -> None:
         self._line = b""                       # the beginning of a line
         self._read_line = self._read_size
-        self._left = 0                         # bytes of the chunk's data that have not come
-        self._allowed = MAX_HEAD_BYTES         # bytes that may still come beside data
+        self._left = 0                         # bytes of the chunk's data still to come
+        self._allowed = MAX_HEAD_BYTES         # bytes that may still come besides data
         self.is_complete = False
 
     def feed(self, piece: bytes) -> Tuple[bytes, bytes]:
@@ -139,7 +138,7 @@ class ChunkedBody:
         return b"".join(data), rest
 
     def _require_line(self, part: bytes) -> None:
-        """Raises FramingError when no line may begin so."""
+        """Raises FramingError when no line may begin like this."""
         is_too_long = len(part) >= MAX_LINE_BYTES
         is_bare = b"\n" in part
         is_data = self._read_line == self._read_end and part != b"\r"

@@ -1,5 +1,5 @@
-"""One request, whichever interface it came by: its version and signature, whether its inputs fit, its place
-in a batch."""
+"""One request of either interface: its version and signature, the check of its inputs, its place in a
+batch."""
 import functools
 from typing import Any, List, NamedTuple
 
@@ -20,11 +20,11 @@ CLASSIFY_METHOD = tf.saved_model.signature_constants.CLASSIFY_METHOD_NAME
 
 
 class Target(NamedTuple):
-    """What a request is for; spec says name, version and signature in full."""
+    """What a request is for; spec has the name, version and signature in full."""
     version: ServedVersion
     spec: model_pb2.ModelSpec
     signature: Any                             # SignatureDef
-    limits: Limits                             # what this version can take of what one request may
+    limits: Limits                             # for one request to this version
 
 
 class Inference:
@@ -35,8 +35,8 @@ class Inference:
         self._batcher, self.limits = batcher, limits
 
     def find(self, spec: model_pb2.ModelSpec, method: str = "") -> Target:
-        """The version and signature that `spec` names; `method`, if given, is what the signature must be
-        made for."""
+        """The version and signature that `spec` names; `method`, if given, must be the signature's
+        method_name."""
         version = self.versions.find(spec)
         name = spec.signature_name or DEFAULT_SIGNATURE
         signature = version.model.signatures.get(name)
@@ -53,7 +53,7 @@ class Inference:
         return self._batcher.has_room(1)
 
     def require_room(self) -> None:
-        """Refuses a request of which nothing has been read yet, when it would find the queue full."""
+        """Refuses a request when the queue is full, before any of it has been read."""
         self._batcher.require_room(1)
 
     async def predict(self, target: Target, inputs: Arrays) -> Arrays:
@@ -80,7 +80,7 @@ def limits_of(model: Any, limits: Limits) -> Limits:
 
 
 def check_arrays(signature: Any, inputs: Arrays, limits: Limits) -> int:
-    """Whether `inputs` are what `signature` takes; returns how many rows they have."""
+    """Checks `inputs` against `signature`; returns their number of rows."""
     num_rows = check_inputs(signature, {name: Described(_enum_of(array.dtype), array.shape)
                                         for name, array in inputs.items()}, limits)
     for name, array in inputs.items():
@@ -91,8 +91,8 @@ def check_arrays(signature: Any, inputs: Arrays, limits: Limits) -> int:
 
 
 def is_batchable(signature: Any) -> bool:
-    """Whether rows get the same outputs in any batch: not so where an output is as long as the batch's
-    longest row."""
+    """Whether rows get the same outputs in any batch: not if an output is as long as the batch's longest
+    row."""
     shapes = [info.tensor_shape for info in signature.outputs.values()]
     return all(len(shape.dim) and all(dim.size >= 0 for dim in shape.dim[1:]) for shape in shapes)
 

@@ -12,16 +12,16 @@ class Share:
 
 
 class Inflight:
-    """The budget. When it is exhausted, the incomplete request that began first is ended."""
+    """The budget. When it is exhausted, the oldest incomplete request is ended."""
 
     def __init__(self, max_bytes: int, on_refusal: Callable[[], None] = lambda: None) -> None:
-        """`on_refusal` is called for each request that is ended, or not begun, for lack of bytes."""
+        """`on_refusal` is called for each request that is ended, or not started, for lack of bytes."""
         self.max_bytes, self._on_refusal = max_bytes, on_refusal
         self.num_bytes = 0
         self._shares: Dict[Share, None] = {}   # in the order in which they began
 
     def take(self, share: Share, num_bytes: int) -> bool:
-        """Adds to `share`; False when there is no room, and then all of `share` is given back."""
+        """Adds to `share`; False when there is no room, in which case all of `share` is released."""
         self._shares[share] = None
         share.num_bytes += num_bytes
         self.num_bytes += num_bytes

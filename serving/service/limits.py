@@ -1,5 +1,5 @@
-"""What one request may ask for: counted from names, types, shapes and lengths, before anything is built
-from it.
+"""The cost of one request: computed from names, types, shapes and lengths, before anything is built from
+it.
 
 A few bytes can ask for any amount: one value and a shape make a tensor of that shape, two bytes make
 an example.
@@ -11,19 +11,19 @@ import tensorflow.compat.v1 as tf
 
 from serving.service.errors import RequestError, invalid
 
-MAX_ELEMENTS = 1 << 20                         # of one tensor, whatever its signature leaves open
-SMALL_MESSAGE_BYTES = 32768                    # its fields cannot be many, and are not counted
-MAX_DEPTH = 64                                 # of messages within messages; the parser itself goes to 100
+MAX_ELEMENTS = 1 << 20                         # of one tensor, for any signature
+SMALL_MESSAGE_BYTES = 32768                    # it cannot have many fields, and they are not counted
+MAX_DEPTH = 64                                 # of nested messages; the parser's own limit is 100
 _VARINT, _FIXED64, _BYTES, _START_GROUP, _END_GROUP, _FIXED32 = range(6)
 _MAX_TAG = 2 ** 32 - 1
 
 
 class _Malformed(Exception):
-    """Bytes that are no message, wherever it is."""
+    """Bytes that are not a message."""
 
 
 class Limits(NamedTuple):
-    """What one request may ask for."""
+    """Limits on one request."""
     max_batch_size: int                 # rows
     max_text_bytes: int                 # of each string
     max_ids_length: int                 # token ids of each row
@@ -84,9 +84,8 @@ def check_rows(num_rows: int, limits: Limits) -> None:
 
 
 def check_elements(name: str, shape: Sequence[int]) -> None:
-    """Raises RequestError for an impossible shape, and for one that is too large whatever the
-    signature says."""
-    elements = 1.0                             # a float, since the product of 255 sizes may be a huge integer
+    """Raises RequestError for an invalid shape, and for one that is too large for any signature."""
+    elements = 1.0                             # a float: the product of 255 sizes may be a huge integer
     for size in shape:
         elements *= max(size, 1)
     if min(shape, default=0) < 0 or elements > MAX_ELEMENTS:
@@ -95,7 +94,7 @@ def check_elements(name: str, shape: Sequence[int]) -> None:
 
 
 def check_examples(num_examples: int, context_fields: int, context_bytes: int, limits: Limits) -> None:
-    """Raises RequestError unless so many examples may each get a copy of a context of that size."""
+    """Raises RequestError if a context of that size, copied to so many examples, is too large."""
     check_rows(num_examples, limits)
     if context_bytes > limits.max_text_bytes:
         raise invalid("context: an example must have at most %d bytes, got %d"
@@ -112,9 +111,9 @@ def check_message(data: bytes, descriptor: Any, limits: Limits) -> None:
     """Raises RequestError when a message has too many fields, nested ones included, or text that is
     not UTF-8.
 
-    Reads no further than the first field that is too many. For text that is not UTF-8 the parser would write
-    a line to standard error each time, even where it then finds the message malformed: so no malformed
-    message that may hold such text gets to it.
+    Stops at the first field beyond the limit. For text that is not UTF-8 the parser would write a line to
+    standard error each time, even if it then finds the message malformed: so it never receives a malformed
+    message that may contain such text.
     """
     if len(data) > SMALL_MESSAGE_BYTES or not data.isascii():
         try:
@@ -133,7 +132,7 @@ def some(values: Sequence[Any]) -> str:
 
 
 def type_name(dtype: int) -> str:
-    """The name of a type, by TensorFlow's number for it; any number has one."""
+    """The name of a type, by TensorFlow's number for it, which may be unknown."""
     try:
         return str(tf.as_dtype(dtype).name)
     except (KeyError, TypeError):
@@ -141,8 +140,8 @@ def type_name(dtype: int) -> str:
 
 
 def _check_lengths(signature: Any, inputs: Mapping[str, Described]) -> None:
-    """Raises RequestError unless inputs of equal rank have equal sizes where the signature leaves them open:
-    the graph combines them element by element.
+    """Raises RequestError unless inputs of equal rank have equal sizes in unspecified dimensions: the graph
+    combines them element by element.
     """
     first_by_rank: Dict[int, Tuple[str, Sequence[int]]] = {}
     for name, described in sorted(inputs.items()):
@@ -156,16 +155,16 @@ def _check_lengths(signature: Any, inputs: Mapping[str, Described]) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _kinds_of(descriptor: Any) -> Dict[int, Any]:
-    """By field number: the descriptor of the message that a field holds, or str for text; other fields are
-    left out."""
+    """By field number: the descriptor of a message field, or str for a text field; other fields are left
+    out."""
     texts = {field.number: str for field in descriptor.fields if field.type == field.TYPE_STRING}
     return {**texts, **{field.number: field.message_type
                         for field in descriptor.fields if field.message_type}}
 
 
 def _count_fields(data: bytes, kinds: Dict[int, Any], most: int) -> int:
-    """Fields on the wire, at most one more than `most`. Raises RequestError for text that is not
-    UTF-8, _Malformed."""
+    """The number of fields on the wire, at most one more than `most`. Raises RequestError for text that is
+    not UTF-8, _Malformed."""
     count, position = 0, 0
     # the messages around `position`, the innermost last: end, kinds of fields, open groups
     stack = [(len(data), kinds, 0)]
@@ -216,7 +215,7 @@ def _check_text(text: bytes) -> None:
 
 
 def _varint(data: bytes, position: int, end: int) -> Tuple[int, int]:
-    """A number and the position behind it. Raises _Malformed for one that goes on beyond `end`, or has more
+    """A number and the position after it. Raises _Malformed for one that extends beyond `end`, or has more
     than ten bytes."""
     if position < end and data[position] < 128:
         return data[position], position + 1

@@ -1,9 +1,9 @@
-"""Lines to standard output or standard error, written by a thread of their own: logging never blocks on
-the reader.
+"""Lines to standard output or standard error, written by a separate thread: logging never blocks on the
+reader.
 
-Libraries in C++ write to standard error themselves, some while no other thread of Python's can run, and a
-last time when they abort. So what the process writes there goes through another process, which runs this
-file, reads all the time and outlives a crash.
+C++ libraries write to standard error themselves, some while holding Python's GIL, and a last time when they
+abort. So what the process writes there goes through another process, which runs this file, reads continuously
+and outlives a crash.
 """
 import contextlib
 import logging
@@ -17,16 +17,15 @@ import threading
 import time
 from typing import Callable, Iterator
 
-MAX_WAITING_BYTES = 4 << 20         # of lines that are not written yet; further ones are dropped
-PAUSE_SECONDS = 0.02                # between two writes: a thread that wakes for each line slows down answers
-LINE_BYTES = 64                     # what a line takes beside its own bytes
+MAX_WAITING_BYTES = 4 << 20         # of unwritten lines; further ones are dropped
+PAUSE_SECONDS = 0.02                # between two writes: waking a thread for each line slows down answers
+LINE_BYTES = 64                     # overhead of a line
 CLOSE_SECONDS = 1.0                 # time limit for the last lines
 PIECE_BYTES = 65536
 
 
 class LineLog:
-    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of lines that were
-    not written."""
+    """Writes to `descriptor`, in the order of the calls. `on_lost` gets the number of dropped lines."""
 
     def __init__(self, descriptor: int, on_lost: Callable[[int], None] = lambda count: None) -> None:
         self._descriptor, self._on_lost = descriptor, on_lost
@@ -36,8 +35,7 @@ class LineLog:
         self._has_thread = False               # most commands and tests log nothing
 
     def write(self, line: bytes) -> bool:
-        """Queues a line, which ends in a line feed; drops it when the queue is full. Whether there
-        was room."""
+        """Queues a line, which ends in a line feed; drops it and returns False when the queue is full."""
         with self._lock:
             num_bytes = len(line) + LINE_BYTES
             fits = self._num_put - self._num_done + num_bytes <= MAX_WAITING_BYTES
@@ -53,7 +51,7 @@ class LineLog:
         return fits
 
     def close(self, seconds: float = CLOSE_SECONDS) -> bool:
-        """Waits until all is written, at most so long; returns whether it is. The thread goes on."""
+        """Waits until all is written, at most so long; returns whether it is. The thread continues."""
         end = time.monotonic() + seconds
         while self._num_done < self._num_put and time.monotonic() < end:
             time.sleep(0.001)
@@ -74,7 +72,7 @@ class LineLog:
         try:
             while written < len(data):
                 written += os.write(self._descriptor, data[written:written + 65536])
-        except OSError:  # a full disk, or the log's reader is gone: the server must go on
+        except OSError:  # a full disk, or the log's reader has exited: the server must continue
             self._on_lost(len(lines) - data[:written].count(b"\n"))
         self._num_done += len(data) + LINE_BYTES * len(lines)
 
@@ -132,7 +130,7 @@ def output_apart() -> Iterator[int]:
 
 
 def relay_pieces(source: int, target: int) -> None:
-    """Passes on what `source` gives until its end, reading all the time."""
+    """Passes on `source` until its end, reading continuously."""
     lines, num_lost = LineLog(target), 0
     for piece in iter(lambda: os.read(source, PIECE_BYTES), b""):
         num_lost = 0 if lines.write(_notice(num_lost) + piece) else num_lost + piece.count(b"\n")
@@ -155,6 +153,6 @@ def _may_block(descriptor: int) -> bool:
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, signal.SIG_IGN)  # the end of what it reads is its own
+        signal.signal(number, signal.SIG_IGN)  # it exits when its input ends
     relay_pieces(0, 2)
     os._exit(0)                                # its thread may hang in a write

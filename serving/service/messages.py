@@ -12,7 +12,7 @@ Arrays = Dict[str, np.ndarray]
 
 
 def described_inputs(request: predict_pb2.PredictRequest) -> Dict[str, Described]:
-    """Types and shapes of a request's tensors. Raises RequestError for one whose shape is none."""
+    """Types and shapes of a request's tensors. Raises RequestError for an invalid shape."""
     return {name: _described(name, tensor) for name, tensor in request.inputs.items()}
 
 
@@ -23,8 +23,8 @@ def predict_inputs(request: predict_pb2.PredictRequest) -> Arrays:
 
 def predict_response(spec: Any, outputs: Mapping[str, np.ndarray],
                      wanted: Iterable[str]) -> predict_pb2.PredictResponse:
-    """The outputs named by `wanted`, or all of them when it names none. Raises RequestError for a name that
-    is not there."""
+    """The outputs named by `wanted`, or all of them when it is empty. Raises RequestError for an unknown
+    name."""
     names = output_names(wanted, outputs)
     response = predict_pb2.PredictResponse(model_spec=spec)
     for name in names:
@@ -33,8 +33,8 @@ def predict_response(spec: Any, outputs: Mapping[str, np.ndarray],
 
 
 def output_names(wanted: Iterable[str], outputs: Iterable[str]) -> List[str]:
-    """The names in `wanted`, each once, or all outputs when it has none. Raises RequestError for one that is
-    none of `outputs`."""
+    """The names in `wanted`, each once, or all outputs when it is empty. Raises RequestError for a name that
+    is not in `outputs`."""
     chosen = dict.fromkeys(wanted)
     for name in chosen:
         if name not in outputs:
@@ -44,8 +44,8 @@ def output_names(wanted: Iterable[str], outputs: Iterable[str]) -> List[str]:
 
 
 def check_examples(request: classification_pb2.ClassificationRequest, most: Limits) -> None:
-    """Whether the examples of a request, each with its context, are within the limits; nothing is made
-    of them."""
+    """Checks that the examples of a request, each with its context, are within the limits, without building
+    them."""
     kind = request.input.WhichOneof("kind")
     examples = getattr(request.input, kind).examples if kind else ()
     context = request.input.example_list_with_context.context     # empty for the other kind
@@ -53,8 +53,8 @@ def check_examples(request: classification_pb2.ClassificationRequest, most: Limi
 
 
 def serialized_examples(request: classification_pb2.ClassificationRequest) -> List[bytes]:
-    """The examples of a request, each with the features of the context that it lacks. Raises RequestError
-    for none."""
+    """The examples of a request, each completed with features of the context. Raises RequestError if there
+    are none."""
     kind = request.input.WhichOneof("kind")
     examples = getattr(request.input, kind).examples if kind else ()
     if not examples:
@@ -76,7 +76,7 @@ def merged(context: tf.train.Example, example: tf.train.Example) -> tf.train.Exa
 
 def classify_response(spec: Any,
                       outputs: Mapping[str, np.ndarray]) -> classification_pb2.ClassificationResponse:
-    """One Classifications for each row of classes and scores [batch, labels]."""
+    """One Classifications per row of classes and scores [batch, labels]."""
     response = classification_pb2.ClassificationResponse(model_spec=spec)
     for labels, scores in zip(outputs["classes"], outputs["scores"]):
         classes = response.result.classifications.add().classes
@@ -95,18 +95,18 @@ def _described(name: str, tensor: Any) -> Described:
 
 def _array(name: str, tensor: Any) -> np.ndarray:
     elements = int(np.prod(_described(name, tensor).shape, dtype=int))
-    for field, values in tensor.ListFields():  # those of other types are as many bytes to walk over
+    for field, values in tensor.ListFields():  # values of other types take as long to read
         parts = 2 if "complex" in field.name else 1
         if field.name.endswith("_val") and len(values) > max(elements, 1) * parts:
             raise errors.invalid("input %s: its shape has %d elements, got %d values"
                                  % (name, elements, len(values)))
     if (tensor.dtype == tf.string.as_datatype_enum and elements and not tensor.string_val
         and not tensor.tensor_content):
-        # Numbers without values are zeros, as TensorFlow has them; it makes texts of them that are no bytes.
+        # Numbers without values are zeros in TensorFlow; strings would become objects that are not bytes.
         raise errors.invalid("input %s: its shape has %d elements, got no string_val" % (name, elements))
     try:
         return tf.make_ndarray(tensor)
-    except KeyError:                           # a type that NumPy has not, of resources say
+    except KeyError:                           # a type that NumPy lacks, such as resources
         raise errors.invalid("input %s: Unsupported tensor type: %d" % (name, tensor.dtype))
     except (TypeError, ValueError) as error:
         raise errors.invalid("input %s: %s" % (name, error))

@@ -5,8 +5,8 @@ TEXTS = {"type": "array", "items": {"$ref": "#/components/schemas/Text"}}
 
 
 def describe(model_name: str) -> Dict[str, Any]:
-    """The document, for one model. Inputs of signatures that take ids, not text, are described by
-    /metadata alone."""
+    """The document, for one model. Inputs of signatures that take ids, not text, are described only by
+    /metadata."""
     paths: Dict[str, Any] = {
         "/healthz": _get("The process is alive", _schema({"status": _string()})),
         "/readyz": _get("A version answers", _schema({"status": _string()}), 503),

@@ -1,5 +1,5 @@
-"""The warm-up records of a version that was loaded, asked of it: each as carefully as a request, since others
-wrote the file, too."""
+"""Runs the warm-up records of a loaded version on it, each checked like a request, since the file is
+untrusted, too."""
 import os
 import sys
 from typing import Any, Tuple
@@ -18,16 +18,15 @@ from serving.service.inference import DEFAULT_SIGNATURE, check_arrays
 from serving.service.limits import Limits
 from serving.service.tf_examples import safe_inputs
 
-_NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here may have it compute
+_NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here may also run it
 
 
 def replay(folder: str, model: SavedModel) -> None:
-    """Asks `model` what the records of its `folder`, if it has any, ask. Raises UserError for the first that
-    cannot be answered."""
+    """Runs the records in `folder`, if any, on its `model`. Raises UserError for the first that fails."""
     path = os.path.join(folder, warmup.FILE)
     if not os.path.exists(path):
         return
-    with open(path, "rb") as stream:  # not by TensorFlow, whose reader ends the process at a length of 2^40
+    with open(path, "rb") as stream:  # not by TensorFlow, whose reader crashes at a length of 2^40
         for number, record in enumerate(read_frames(stream, path)):
             try:
                 _ask(model, record)

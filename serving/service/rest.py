@@ -6,7 +6,7 @@
                                                            [[0.2, 0.8]]}}
     {"examples": [{"text_a": "北京"}]}                     → {"results": [[["0", 0.2], ["1", 0.8]]]}
 
-Bytes stand as {"b64": "…"}. All functions raise RequestError for what does not fit.
+Bytes are written as {"b64": "…"}. All functions raise RequestError for invalid input.
 """
 import base64
 import binascii
@@ -27,21 +27,21 @@ from serving.service.messages import Arrays
 INSTANCES, INPUTS, EXAMPLES, CONTEXT, SIGNATURE_NAME = ("instances", "inputs", "examples", "context",
                                                         "signature_name")
 MAX_DIMENSIONS = 32                     # NumPy's
-MAX_ID_INPUTS = 4                       # of a signature, with a token id for each position; ours have three
+MAX_ID_INPUTS = 4                       # of a signature, with a token id per position; ours have three
 FEW_OTHERS = 64                         # the request itself, the signature's name, …
-BYTES_SUFFIX = "_bytes"                 # outputs so named are bytes, others of type string are text
+BYTES_SUFFIX = "_bytes"                 # outputs with such names are bytes, other strings are text
 _INTEGERS = (tf.int32.as_datatype_enum, tf.int64.as_datatype_enum)
 _STRING = tf.string.as_datatype_enum
 
 
 def parse(body: bytes, most: Limits) -> Dict[str, Any]:
-    """The JSON object that a request's body is. What a good one can hold at `most` bounds what is made
-    of it."""
+    """A request's body as a JSON object. The largest valid request within `most` limits the number of its
+    values."""
     numbers = most.max_batch_size * most.max_ids_length * MAX_ID_INPUTS
     others = most.max_fields + most.max_batch_size * (MAX_ID_INPUTS + 1) + FEW_OTHERS
     try:
         json_text.require_few(body, numbers + others, others)
-        json_text.require_depth(body)          # orjson does not: it ends the process
+        json_text.require_depth(body)          # orjson does not: it crashes the process
         found = orjson.loads(body)
     except ValueError as error:
         raise errors.invalid("JSON Parse error: %s" % error)
@@ -51,7 +51,7 @@ def parse(body: bytes, most: Limits) -> Dict[str, Any]:
 
 
 def signature_name(request: Mapping[str, Any]) -> str:
-    """The signature that is asked; "" for the default one."""
+    """The requested signature; "" for the default one."""
     name = request.get(SIGNATURE_NAME, "")
     if not isinstance(name, str):
         raise errors.invalid("'signature_name' key must be a string value, got %s" % _kind(name))
@@ -78,7 +78,7 @@ def is_by_columns(request: Mapping[str, Any]) -> bool:
 
 
 def predict_response(by_columns: bool, outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The body that answers a request. A single output stands without its name."""
+    """The response to a :predict request. A single output is written without its name."""
     columns = {name: _values(name, array) for name, array in outputs.items()}
     (single,) = columns.values() if len(columns) == 1 else (None,)
     if by_columns:
@@ -102,18 +102,18 @@ def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
 
 
 def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """The body that answers a :classify request: label and score of each class, for each example."""
+    """The response to a :classify request: label and score of each class, for each example."""
     return dumps({"results": [[[_text(label), score] for label, score in zip(labels, scores)]
                               for labels, scores in zip(outputs["classes"], outputs["scores"])]})
 
 
 def status_response(statuses: Any) -> bytes:
-    """The body that tells the states of versions: a GetModelStatusResponse."""
+    """The response with the states of versions: a GetModelStatusResponse."""
     return dumps(_message(statuses))
 
 
 def metadata_response(name: str, version: int, signatures: Mapping[str, Any]) -> bytes:
-    """The body that describes a version's signatures, SignatureDefs by name."""
+    """The response that describes a version's signatures, SignatureDefs by name."""
     definitions = get_model_metadata_pb2.SignatureDefMap(signature_def=signatures)
     return dumps({"model_spec": {"name": name, "signature_name": "", "version": str(version)},
                   "metadata": {"signature_def": _message(definitions)}})
@@ -166,7 +166,7 @@ def _columns(columns: Any, wanted: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def _shape(name: str, value: Any) -> List[int]:
-    """Lengths of nested lists, as the first of each has it."""
+    """Lengths of nested lists, taken from the first element of each."""
     shape: List[int] = []
     while isinstance(value, list):
         shape.append(len(value))
@@ -232,7 +232,7 @@ def _example(value: Any) -> tf.train.Example:
 
 
 def _values(name: str, array: np.ndarray) -> Union[np.ndarray, Sequence[Any]]:
-    """What orjson writes an array's rows from."""
+    """An array's rows in a form that orjson can write."""
     if array.dtype != object:
         return array
     if array.ndim > 1:
@@ -243,7 +243,7 @@ def _values(name: str, array: np.ndarray) -> Union[np.ndarray, Sequence[Any]]:
 
 
 def _text(value: bytes) -> Union[str, Dict[str, str]]:
-    """As text; a label of a model that was made elsewhere may be none, and stands as other bytes do."""
+    """As text; a label of a model made elsewhere may not be UTF-8, and is then written like other bytes."""
     try:
         return value.decode("utf-8")
     except UnicodeDecodeError:

@@ -1,8 +1,8 @@
-"""tf.Examples that others wrote → bytes that TensorFlow may be given.
+"""Untrusted tf.Examples → bytes that are safe for TensorFlow.
 
-Its parser (tf.io.parse_example of 1.15) trusts that bytes are as libraries write them, and reads beyond the
-end of what is not: that ends the process. So an example is read by protocol buffers' own parser, and what was
-read is written anew.
+Its parser (tf.io.parse_example of 1.15) trusts that libraries wrote the bytes, and reads beyond the end of
+malformed ones, which crashes the process. So an example is parsed by protocol buffers' own parser and
+serialized again.
 """
 from typing import Any, Container, Dict, Mapping, Type
 

@@ -1,15 +1,15 @@
-"""Which version of a model answers: the newest in its folder that can be loaded.
+"""Which version of a model is in service: the newest in its folder that can be loaded.
 
     LOADING ──► AVAILABLE ──a newer one is AVAILABLE──► UNLOADING ──its last request is answered──► END
        │
        └──cannot be loaded──► END, until its files change
 
-A new version is loaded and warmed up beside the one that serves; then new requests go to it, and the old one
+A new version is loaded and warmed up beside the one in service; then new requests go to it, and the old one
 is closed when its last request has been answered. A version that cannot be loaded changes nothing. When the
-newest is removed, the one before it serves again; when all are removed, the last one goes on serving.
+newest is removed, the previous one serves again; when all are removed, the last one stays in service.
 
-Each access to the folder may hang for ever, on a dead mount say. So all of them are errands, given up when
-they are overdue.
+Each access to the folder may hang for ever, for example on a dead mount. So all of them are errands, which
+are abandoned when they are overdue.
 """
 import asyncio
 import contextlib
@@ -35,12 +35,12 @@ LOG = logging.getLogger("serving")
 LOG.setLevel(logging.INFO)
 State = get_model_status_pb2.ModelVersionStatus.State
 STATES = State.keys()
-LOOK_SECONDS = 10.0                     # for the names in a folder, sizes and times: what takes longer hangs
+LOOK_SECONDS = 10.0                     # to read the names in a folder, sizes and times
 MAX_FILES = 10000                       # of a version, folders included; an exported one has eight
 MAX_HANGING = 32                        # abandoned threads; beyond them no folder is accessed
 MAX_HANGING_LOADS = 3                   # of one version, whose files may change again and again
 KEPT_STATUSES = 32                      # of versions that have ended
-UNSEEN = ""                             # the fingerprint of files that nobody could look at
+UNSEEN = ""                             # the fingerprint of files that could not be read
 KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
          stat.S_IFBLK: "a device"}
 
@@ -75,7 +75,7 @@ class Versions:
     """The versions in `base_path`; belongs to one event loop.
 
     Args:
-      load: makes a model of a version's folder.
+      load: loads the model in a version's folder.
       load_seconds: how long loading a version, its warm-up included, and closing one may take.
     """
 
@@ -111,7 +111,7 @@ class Versions:
                 await self.look()
             except asyncio.CancelledError:
                 raise
-            except Exception as error:  # the folder was removed while it was read, say: it may come back
+            except Exception as error:  # e.g. the folder was removed while it was read: it may come back
                 LOG.error("%s: %s", self._base_path, one_line(error))
 
     async def look(self) -> bool:
@@ -189,7 +189,7 @@ class Versions:
         except Overdue as error:
             self._fail(number, files, "loading %s" % error)
             return
-        except Exception as error:             # whatever is wrong with its files: the old version must go on
+        except Exception as error:             # whatever is wrong: the old version must stay in service
             self._fail(number, files, one_line(error))
             return
         self._broken.pop(number, None)
@@ -201,7 +201,7 @@ class Versions:
             await self._drain(old)
 
     async def _drain(self, old: ServedVersion) -> None:
-        """Closes a version after its last answer. If that takes too long, it goes on in the background."""
+        """Closes a version after its last answer. If that takes too long, it continues in the background."""
         closing = asyncio.ensure_future(self._close(old))
         self._draining.add(closing)            # a task without a reference may be collected
         closing.add_done_callback(self._draining.discard)
@@ -219,7 +219,7 @@ class Versions:
         except Exception as error:      # its memory is lost, but nothing else
             reason = "closing it: %s" % one_line(error)
             LOG.error("version %d: %s", old.number, reason)
-        gc.collect()                    # graphs are full of cycles: else memory grows over the next versions
+        gc.collect()                    # graphs are full of cycles: otherwise memory grows with each version
         if not self._serving or self._serving.number != old.number:    # it may serve again
             self._set_state(old.number, State.END, reason)
 
@@ -242,7 +242,7 @@ class Versions:
             raise
 
     def _num_hanging(self, kind: str = "", number: int = 0) -> int:
-        """How many errands of this kind hang for this version; without a kind, how many hang at all."""
+        """How many errands of this kind hang for this version; without a kind, how many hang in total."""
         self._hanging = [(what, errand) for what, errand in self._hanging if errand.is_alive()]
         return sum(what == (kind, number) for what, _ in self._hanging) if kind else len(self._hanging)
 
