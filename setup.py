@@ -1,5 +1,5 @@
-"""Packaging. Requirements are loose on purpose: Ascend hosts carry their own TensorFlow 1.15; constraints.txt
-holds the verified pins."""
+"""Packaging. Version ranges are loose on purpose: Ascend hosts come with their own TensorFlow 1.15;
+constraints.txt has the tested pins."""
 import os
 
 from setuptools import setup

@@ -1,8 +1,8 @@
 #!/bin/bash
-# Makes the environments that the Makefile names, and makes none anew that is complete:
+# Creates the environments that the Makefile names; complete ones are kept:
 #   requirements/environment.sh .venv        Python 3.7 and the pins of constraints.txt
 #   requirements/environment.sh .venv-NAME   the pins of requirements/NAME.txt
-#   requirements/environment.sh python       says which Python .venv would be made with
+#   requirements/environment.sh python       prints the Python from which .venv would be created
 set -e
 shopt -s nullglob
 versions="${PYENV_ROOT:-$HOME/.pyenv}/versions"
@@ -32,8 +32,8 @@ pip_of() {
     "$1/bin/python" -m pip install --quiet --disable-pip-version-check "${@:2}"
 }
 
-# The stamp is written last and holds what the environment was made from, so a set-up that was interrupted, or made from
-# other pins or in another folder, is made anew.
+# The stamp is written last and records what the environment was created from, so one that was interrupted, or created
+# from other pins or in another folder, is created again.
 make_venv() {
     local wanted python
     wanted="$(cat constraints.txt setup.py requirements.txt | cksum) $PWD"
@@ -48,7 +48,7 @@ make_venv() {
     echo "$wanted" > .venv/complete
 }
 
-# apache-flink-libraries is the package of Flink and of much that nobody needs here.
+# apache-flink-libraries contains Flink and much that is not needed here.
 make_other() {
     local candidates options=()
     case "$1" in

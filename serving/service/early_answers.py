@@ -1,9 +1,9 @@
-"""What REST's port answers while the server starts: that it is alive, and that it is not ready.
+"""Answers on the REST port while the server starts: it is alive, but not ready.
 
-Libraries and models take seconds to load, in which Python may be stuck in one call for longer than a probe
-waits. So this file also runs as a process of its own, with the standard library alone:
+Libraries and models take seconds to load, during which one call may block Python for longer than a probe
+waits. So this file also runs as a separate process, with only the standard library:
 
-    started ──end of its input: the server answers itself, or is no more──► accepts nothing more ──► over
+    started ──end of its input: the server answers itself, or has exited──► accepts no more ──► over
 
 Each connection gets one answer.
 """
@@ -18,8 +18,8 @@ import time
 from typing import Any, Set
 
 HEAD_SECONDS = 10               # for a request's head
-LINGER_SECONDS = 2              # how long a client may go on sending after its answer
-LAST_SECONDS = 0.05             # until what was accepted last is known
+LINGER_SECONDS = 2              # how long a client may continue sending after its answer
+LAST_SECONDS = 0.05             # until the last accepted connections are known
 MAX_CONNECTIONS = 256           # others are closed at once
 MAX_HEAD_BYTES = 65536
 ALIVE = 200, "OK", {"status": "alive"}
@@ -27,7 +27,7 @@ NOT_READY = 503, "Service Unavailable", {"error": "The server is starting"}
 
 
 class EarlyAnswers:
-    """Answers at `listening`, which must listen, until `end` is called or the block ends."""
+    """Answers on `listening`, which must be listening, until `end` is called or the block ends."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._process = subprocess.Popen(
@@ -44,7 +44,7 @@ class EarlyAnswers:
         self._process.communicate()
 
     def end(self) -> None:
-        """Leaves the port to others; who has been accepted still gets an answer."""
+        """Leaves the port to others; accepted connections still get an answer."""
         self._process.stdin.close()            # type: ignore[union-attr]
         threading.Thread(target=self._process.wait, name="early answers", daemon=True).start()
 
@@ -62,7 +62,7 @@ def answer_to(head: bytes) -> bytes:
 
 
 async def answer_until_input_ends(listening: socket.socket, source: int) -> None:
-    """Answers at `listening` until the pipe `source` ends, and then those who have been accepted."""
+    """Answers on `listening` until the pipe `source` ends, and then the connections already accepted."""
     connected: Set["asyncio.Task[Any]"] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -74,7 +74,7 @@ async def answer_until_input_ends(listening: socket.socket, source: int) -> None
         try:
             await answer_one(reader, writer)
         except (OSError, EOFError, asyncio.LimitOverrunError, asyncio.TimeoutError):
-            pass                               # it has gone, or asks nothing
+            pass                               # it has disconnected, or sends no request
         finally:
             connected.discard(task)
             writer.close()
@@ -91,8 +91,8 @@ async def answer_until_input_ends(listening: socket.socket, source: int) -> None
 
 
 async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Reads a request's head, answers, and reads on for a while: a client that still sends to a closed
-    connection loses its answer."""
+    """Reads a request's head, answers, and continues reading for a while: a client that still sends to a
+    closed connection loses its answer."""
     head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), HEAD_SECONDS)
     writer.write(answer_to(head))
     writer.write_eof()

@@ -17,7 +17,7 @@ class ServerConfig:
     host: str = flag("127.0.0.1", "address to listen on; 0.0.0.0 for access from other machines")
     rest_api_timeout_in_ms: int = flag(30000,
                                        "time limit of a REST request, from its head to the end of its answer")
-    file_system_poll_wait_seconds: int = flag(1, "seconds between two looks for new versions")
+    file_system_poll_wait_seconds: int = flag(1, "seconds between two scans for new versions")
     load_timeout_seconds: int = flag(300, "time limit for loading and warming up a version; one that takes "
                                      "longer is not tried again until its files change")
     enable_batching: bool = flag(True, "run requests that arrive while the model is busy as one "

@@ -265,7 +265,7 @@ async def answered(doors: Doors, method: str, context: Any,
                    answer: Callable[[], Awaitable[Message]]) -> Optional[Message]:
     """The response that `answer` gives, counted and logged; its RequestError becomes the call's status.
 
-    The one place where calls of the model's services are refused, under overload, too.
+    This is the only place where calls of the model's services are refused, also under overload.
     """
     start = time.perf_counter()
     metadata = dict(context.invocation_metadata() or ())

@@ -1,5 +1,5 @@
-"""The REST interface of TensorFlow Serving over one model, and beside it the page, metrics and health, as an
-ASGI application.
+"""TensorFlow Serving's REST interface over one model, with the page, metrics and health, as an ASGI
+application.
 
   POST /v1/models/NAME[/versions/V]:predict, :classify     GET /v1/models/NAME[/versions/V][/metadata]
   GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not
@@ -29,8 +29,8 @@ from serving.version_files import VERSION_NAME
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 PAGE_PATH = "/"
-MAX_HOST_CHARS = 300                           # no name is longer
-# The page may load nothing but what it holds and this server's answers.
+MAX_HOST_CHARS = 300                           # longer than any name
+# The page may load nothing but its own content and this server's answers.
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
                 "'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri "
                 "'none'; form-action 'none'"}
@@ -41,13 +41,13 @@ MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
 
 
 class HttpLimits(NamedTuple):
-    """What one request may take."""
+    """Limits on one request."""
     max_body_bytes: int
     timeout_seconds: float                     # from its head to the end of its answer
 
 
 class Refusal(NamedTuple):
-    """A whole answer; its headers lack the length of the body."""
+    """A complete answer; its headers lack the length of the body."""
     status: int
     headers: Headers
     body: bytes
@@ -60,7 +60,7 @@ class Refusal(NamedTuple):
 
 
 class HttpApp:
-    """The ASGI application. Set `draining` and it tells load balancers to go elsewhere.
+    """The ASGI application. Setting `draining` tells load balancers to go elsewhere.
 
     Args:
       names: of hosts, as `browsers.is_allowed_host` takes them.
@@ -76,7 +76,7 @@ class HttpApp:
         gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
                 "/healthz": self.get_health, "/readyz": self.get_readiness,
                 "/monitoring/prometheus/metrics": self.get_metrics}
-        routes = []                            # they are tried in turn: what is asked most comes first
+        routes = []                            # tried in order: the most frequent first
         for path in MODEL_PATHS:
             routes += [Route(path + ":predict", self.predict, methods=["POST"]),
                        Route(path + ":classify", self.classify, methods=["POST"]),
@@ -86,8 +86,8 @@ class HttpApp:
         self._router = Router(routes, redirect_slashes=False)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Answers a request within the time limit, names it, counts it and logs it."""
-        scope["app"] = self                    # makes the router raise what it does not know
+        """Answers a request within the time limit, assigns its id, counts it and logs it."""
+        scope["app"] = self                    # makes the router raise for unknown paths
         start = time.perf_counter()
         asked = dict(scope["headers"])
         given_id = asked.get(REQUEST_ID_HEADER.encode(), b"").decode("latin-1")
@@ -117,7 +117,7 @@ class HttpApp:
                 await _error_response(error)(scope, receive, send_named)
         except asyncio.CancelledError:         # an Exception in Python 3.7
             raise
-        except Exception:                      # our own mistake, or the model's
+        except Exception:                      # our own bug, or the model's
             LOG.exception("request %s failed", request_id)
             if status:
                 raise
@@ -131,15 +131,15 @@ class HttpApp:
                         scope["client"])
 
     def is_overloaded(self) -> bool:
-        """Whether `refuse_if_full` refuses what the model would have to compute."""
+        """Whether `refuse_if_full` refuses requests for the model."""
         return not self._inference.has_room()
 
     def refuse_if_full(self, method: str, path: str, request_id: Optional[str],
                        client: Any) -> Optional[Refusal]:
-        """The answer to a request that would find the queue full, counted and logged; else None.
+        """The answer to a request for which the queue is full, counted and logged; else None.
 
-        This is the one place where REST refuses under overload. It comes before anything else, and may come
-        before there is a task for the request: what is refused must cost little.
+        This is the only place where REST refuses under overload. It runs before anything else, possibly
+        before the request has a task: refusals must be cheap.
         """
         computed = computed_method(method, path)
         if not computed:
@@ -160,7 +160,7 @@ class HttpApp:
         self._monitor.count("rest", method, status, seconds, request_id, path=path, client=address)
 
     def _browser_refusal(self, scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
-        """The answer to what a page may not make its reader's browser ask."""
+        """The answer to a request that browsers must not send for other pages."""
         host = asked[b"host"].decode("latin-1")[:MAX_HOST_CHARS] if b"host" in asked else None
         if not browsers.is_allowed_host(host, self._names):
             return _json(rest.error_response("Host %s is not allowed; --allowed_hosts can allow it" % host),
@@ -177,7 +177,7 @@ class HttpApp:
         except RequestError as error:
             await _error_response(error)(scope, receive, send)
         except HTTPException:
-            # As TensorFlow Serving: 400 for what its interface does not know; 404 elsewhere.
+            # As in TensorFlow Serving: 400 for unknown API paths, 404 elsewhere.
             message = "Malformed request: %s %s" % (scope["method"], scope["path"])
             status = 400 if scope["path"].startswith("/v1/") else 404
             await _json(rest.error_response(message), status)(scope, receive, send)
@@ -192,7 +192,7 @@ class HttpApp:
         return _json(rest.classify_response(
             await _unless_client_goes(request, self._inference.classify(target, examples))))
 
-    # Reading is apart, so that bodies and what they are parsed into are gone before anything is waited for.
+    # Reading is a separate function, so that bodies and parsed objects are freed before any await.
 
     def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
         asked = rest.parse(body, self._inference.limits)
@@ -214,7 +214,7 @@ class HttpApp:
                                             version.model.signatures))
 
     async def get_model(self, request: Request) -> Response:
-        """What the page shows of the model beside its answers, and what it reads token ids with."""
+        """The model's description for the page, and the vocabulary with which it shows token ids."""
         name = self._inference.versions.name
         version = self._inference.versions.find(model_pb2.ModelSpec(name=name))
         return _json(rest.dumps({"name": name, "version": version.number, "card": version.model.card,
@@ -240,8 +240,8 @@ class HttpApp:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
 
     async def _body(self, request: Request) -> bytes:
-        """The whole body. Raises RequestError when it is too large, as soon as that is known, or when the
-        client goes."""
+        """The whole body. Raises RequestError as soon as it is known to be too large, or when the client
+        disconnects."""
         too_large = RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED, "The body must have at most %d bytes"
                                  % self._limits.max_body_bytes)
         if int(request.headers.get("content-length", 0)) > self._limits.max_body_bytes:
@@ -258,13 +258,13 @@ class HttpApp:
 
 
 def computed_method(method: str, path: str) -> Optional[str]:
-    """Which of predict and classify a request asks the model for; None for what needs no model."""
+    """Whether a request is for predict or classify; None for requests that need no model."""
     found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
     return found.group(1) if found else None
 
 
 async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
-    """What `answer` gives; it is cancelled when the client closes the connection, and with the caller."""
+    """The result of `answer`; it is cancelled when the client closes the connection, and with the caller."""
     answering = asyncio.ensure_future(answer)
     leaving = asyncio.ensure_future(request.receive())         # after the body nothing else can come
     try:

@@ -1,5 +1,5 @@
-"""An HTTP connection: it reads one request at a time, and closes when its client sends too slowly, too much
-or nothing, or does not read its answer.
+"""An HTTP connection: reads one request at a time, and closes when its client sends too slowly, too much or
+nothing, or does not read its answer.
 
 `http_framing` says where requests begin and end, `http_app` answers them; between the two is uvicorn's
 request-response cycle.
@@ -20,32 +20,32 @@ from serving.service.http_framing import (BARE_LINE_FEED, END_OF_HEAD, MAX_HEAD_
                                           FramingError, Head, read_head)
 from serving.service.inflight import Inflight, Share
 
-HEAD_SECONDS = 10               # for a head, and for what still comes after an answer
+HEAD_SECONDS = 10               # for a head, and for the rest of a body after its answer
 IDLE_SECONDS = 75               # between two requests
 READ_SECONDS = 30               # for a client whose buffers are full
-PIPELINED_AT_ONCE = 16          # requests that were sent ahead, in a round of the event loop
-NUM_COMPARED = 32               # of the half-sent requests that began first, the slowest gives way to others
-LINGER_SECONDS = 2              # how long a client may go on sending after its last answer
+PIPELINED_AT_ONCE = 16          # pipelined requests per round of the event loop
+NUM_COMPARED = 32               # the slowest of so many oldest half-sent requests gives way to others
+LINGER_SECONDS = 2              # how long a client may continue sending after its last answer
 GONE_SECONDS = 0.05             # until a closed connection is told apart from a half-closed one
-MAX_BLANK_BYTES = 4             # ends of lines before a request
+MAX_BLANK_BYTES = 4             # line ends before a request
 START = b"HTTP/1.1 "            # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
-HEALTH_PATHS = (b"/healthz", b"/readyz")       # whoever asks them would end a process that does not answer
+HEALTH_PATHS = (b"/healthz", b"/readyz")       # monitors would kill a process that does not answer these
 NO_ROOM = "The server has too many connections"
 LOG = logging.getLogger("uvicorn.error")
 
 
 class Connections:
-    """What the connections of one server share: their settings, and which of them may be closed to make room.
+    """The state shared by the connections of one server: settings, and which may be closed to make room.
 
     Attributes:
       open: all of them.
-      idle: those whose clients wait for nothing, the one that has been silent longest first.
+      idle: those whose clients wait for nothing, the longest-idle one first.
       half_sent: those with a part of a request, the oldest request first.
-      lingering: those that are told to go.
-      unread: those whose clients do not read what they asked for.
-      pipelined: those with a request that waits behind one that was answered, in the order of their turns.
+      lingering: those that were asked to close.
+      unread: those whose clients do not read their answers.
+      pipelined: those with a request waiting after an answered one, in the order of their turns.
       headers: of each answer.
     """
 
@@ -75,7 +75,7 @@ class Connections:
             connections.pop(connection, None)
 
     def make_room(self) -> bool:
-        """Whether one more connection has room; it may have closed another one for that."""
+        """Whether there is room for one more connection; may close another one to make room."""
         if len(self.open) <= self.max_open:
             return True
         chosen = self._least_missed()
@@ -87,16 +87,16 @@ class Connections:
         chosen = next(iter(self.lingering),
                       None) or next((each for each in self.idle if not each.has_unread()), None)
         if not chosen and self.half_sent:
-            # By their speed: whoever sends a byte now and then is not silent, but who sends a large body
-            # quickly should end it.
+            # By speed: a client that sends a byte now and then is not silent, but one that sends a large body
+            # quickly should be able to finish.
             now = asyncio.get_event_loop().time()
             chosen = min(itertools.islice(self.half_sent, NUM_COMPARED),
                          key=lambda each: each.bytes_per_second(now))
         return chosen or next(iter(self.unread), None) or next(iter(self.pipelined), None)
 
     def await_turn(self, connection: "HttpConnection") -> None:
-        """Has a connection go on with what it sent ahead. A few take their turn in a round of the event loop:
-        whoever does not send ahead must not wait for a thousand who do."""
+        """Lets a connection continue with its pipelined requests, a few per round of the event loop: other
+        clients must not wait for a thousand that pipeline."""
         self.mark_busy(connection)
         if not self.pipelined:
             asyncio.get_event_loop().call_soon(self._take_turns)
@@ -109,7 +109,7 @@ class Connections:
             asyncio.get_event_loop().call_soon(self._take_turns)
 
     def drain(self) -> None:
-        """From now on every answer is the last of its connection, unless another request waits behind it."""
+        """From now on every answer is the last of its connection, unless another request is waiting there."""
         self.is_draining = True
         for connection in self.open:
             connection.announce_end()
@@ -122,7 +122,7 @@ class Connections:
 
 
 class _Flow(FlowControl):
-    """uvicorn's resumes reading whenever the application wants a body; this one not while a further
+    """uvicorn's resumes reading whenever the application requests a body; this one does not while a further
     request waits."""
 
     is_held = False
@@ -155,8 +155,8 @@ class HttpConnection(asyncio.Protocol):
     While it is answering, and until its turn comes, a further request waits in `_kept`, and nothing more
     is read.
 
-    Under overload, a request that has come whole is refused here, without a task: a task, a scope and two
-    messages would cost twice as much, when the machine has least to give.
+    Under overload, a complete request is refused here, without a task: a task, a scope and two messages
+    would cost twice as much, just when the machine is busiest.
     """
 
     def __init__(self, connections: Connections) -> None:
@@ -166,23 +166,23 @@ class HttpConnection(asyncio.Protocol):
         self._flow: Any = None
         self._server: Optional[Tuple[str, int]] = None
         self._client: Optional[Tuple[str, int]] = None
-        self._kept = b""  # came but is not parsed: a part of a head, or what follows a request
+        self._kept = b""  # arrived but not parsed: a part of a head, or what follows a request
         self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
-        self._answer_share = Share(lambda: self._transport.abort())  # of a large answer, what is not sent yet
+        self._answer_share = Share(lambda: self._transport.abort())  # the unsent part of a large answer
         self._num_scanned = 0                  # bytes of `_kept` in which no head ends
         self._num_blank = 0
-        self._body_left = 0                    # bytes of a body that have not come
+        self._body_left = 0                    # bytes of a body still to come
         self._chunks: Optional[ChunkedBody] = None
         self._in_body = False
-        # when the request that is half-sent began to come, and its bytes so far
+        # when the half-sent request began to arrive, and its bytes so far
         self._begun, self._num_come = 0.0, 0
-        self._cycle: Any = None                # uvicorn's RequestResponseCycle, once something was asked
+        self._cycle: Any = None                # uvicorn's RequestResponseCycle, from the first request on
         self._is_last = False                  # the connection ends with this answer
         self._has_eof = False                  # the client has closed its sending side
-        self._is_closing = False               # what still comes is dropped
-        self._is_surplus = False               # opened when there were too many connections
+        self._is_closing = False               # further input is dropped
+        self._is_surplus = False               # opened beyond the limit
         self._has_started = False              # START was sent ahead of the answer
-        self._timer: Optional[asyncio.TimerHandle] = None  # runs while something is awaited of the client
+        self._timer: Optional[asyncio.TimerHandle] = None  # runs while the server waits for the client
         self._read_timer: Optional[asyncio.TimerHandle] = None     # runs while the client must read
 
     # Called by the event loop.
@@ -194,7 +194,7 @@ class HttpConnection(asyncio.Protocol):
         self._is_surplus = not self._all.make_room()
         max_refusable = self._all.max_open + self._all.max_open // 8 + 8
         if len(self._all.open) > max_refusable:
-            transport.abort()                  # too many even for a refusal in words
+            transport.abort()                  # too many even to send a refusal
             return
         self._all.mark_idle(self)
         self._await(HEAD_SECONDS)
@@ -261,8 +261,8 @@ class HttpConnection(asyncio.Protocol):
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Closes once the request has come whole: a client that still sends to a closed connection loses
-        its answer."""
+        """Closes once the request is complete: a client that still sends to a closed connection loses its
+        answer."""
         self._is_last = True
         if self._is_answering():
             self._transport.close()            # the application failed in the middle of its answer
@@ -270,7 +270,7 @@ class HttpConnection(asyncio.Protocol):
     # Called by the server.
 
     def end(self, status: int, message: str) -> None:
-        """Refuses what has come, and closes. What is already being answered still is; what waits behind it
+        """Refuses the incoming request, and closes. A request being answered still is; one waiting after it
         is not."""
         if self._is_closing:
             return
@@ -296,16 +296,16 @@ class HttpConnection(asyncio.Protocol):
             self._transport.close()
 
     def bytes_per_second(self, now: float) -> float:
-        """Of the request that is half-sent."""
+        """Of the half-sent request."""
         return self._num_come / max(now - self._begun, 1)
 
     def announce_end(self) -> None:
-        """Has the answer that is being made say that it is the last."""
+        """Makes the pending answer announce that it is the last."""
         if self._is_answering() and not self._cycle.response_started and not self._kept:
             self._cycle.default_headers = [*self._cycle.default_headers, CLOSE_HEADER]
 
     def _withdraw_end(self) -> None:
-        """Has the answer not say that it is the last, since a request has come behind it."""
+        """Makes the pending answer not announce that it is the last, since a further request has arrived."""
         if self._all.is_draining and not self._cycle.response_started:
             self._cycle.default_headers = self._all.headers
 
@@ -316,7 +316,7 @@ class HttpConnection(asyncio.Protocol):
             self._all.inflight.give_back(self._body_share)
             if self._cycle.response_started:
                 return
-        elif self._in_body:                    # what comes was answered before
+        elif self._in_body:                    # the request was already answered
             return
         reads_answers = not self._read_timer
         if reads_answers:
@@ -364,7 +364,7 @@ class HttpConnection(asyncio.Protocol):
         head = read_head(data[:end])
         rest = data[end + 4:]
         self._num_blank = self._num_scanned = 0
-        is_whole = len(rest) == head.length    # and nothing behind it
+        is_whole = len(rest) == head.length    # and nothing follows it
         if is_whole and self._app.is_overloaded() and self._refuse_at_once(head):
             return b""
         if self._is_surplus:
@@ -390,7 +390,7 @@ class HttpConnection(asyncio.Protocol):
         self._keep(data)
 
     def _begin(self, head: Head, num_behind: int) -> None:
-        """Has the application answer a request, behind whose head so many bytes have come."""
+        """Passes a request to the application; so many bytes have arrived after its head."""
         self._stop_timer()
         self._is_last = self._is_last or head.is_last
         self._in_body = head.length != 0
@@ -417,7 +417,7 @@ class HttpConnection(asyncio.Protocol):
         task.add_done_callback(self._all.tasks.discard)
 
     def _scope(self, head: Head) -> Dict[str, Any]:
-        """What ASGI tells an application of a request."""
+        """The ASGI scope of a request."""
         path, _, query = head.target.partition(b"?")
         text = path.decode("ascii")
         return {"type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"},
@@ -448,7 +448,7 @@ class HttpConnection(asyncio.Protocol):
         return rest
 
     def _mark_half_sent(self, num_bytes: int) -> None:
-        """So many bytes more have come of a request."""
+        """Counts so many more bytes of a request."""
         if self not in self._all.half_sent:
             self._all.mark_half_sent(self)
             self._begun, self._num_come = self._loop.time(), 0
@@ -495,7 +495,7 @@ class HttpConnection(asyncio.Protocol):
             self._await_next()
 
     def _await_next(self) -> None:
-        """Goes on with the next request of this connection, or ends it."""
+        """Continues with the next request of this connection, or closes it."""
         if self._is_last or (self._has_eof and not self._kept):
             may_have_unread = self._kept or self._flow.read_paused
             if may_have_unread:
@@ -514,7 +514,7 @@ class HttpConnection(asyncio.Protocol):
         self._await(IDLE_SECONDS)
 
     def read_on(self) -> None:
-        """Goes on with the request that waits behind the one that was answered."""
+        """Continues with the request that waits after the answered one."""
         self._become_idle()
         self._resume_reading()                 # the event loop calls `data_received` later than this does
         self.data_received(b"")
@@ -524,10 +524,9 @@ class HttpConnection(asyncio.Protocol):
         self._flow.resume_reading()
 
     def _refuse_at_once(self, head: Head) -> bool:
-        """Whether a request that came whole was answered here, by what the application says
-        under overload."""
+        """Whether a complete request was answered here, with the application's refusal under overload."""
         is_last = self._is_last or head.is_last or self._all.is_draining
-        if is_last or self._read_timer:  # those need the whole way: a header more, or waiting for the client
+        if is_last or self._read_timer:  # those need the full path: another header, or waiting for the client
             return False
         request_id = next(
             (value.decode("latin-1") for name, value in head.fields if name == REQUEST_ID_HEADER), None)
@@ -585,6 +584,6 @@ class HttpConnection(asyncio.Protocol):
 
 
 def _address(transport: Any, name: str) -> Optional[Tuple[str, int]]:
-    """Host and port, without what IPv6 adds."""
+    """Host and port, without IPv6's other fields."""
     found = transport.get_extra_info(name)
     return found[:2] if found else None

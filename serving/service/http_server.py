@@ -11,15 +11,14 @@ from serving.service.inflight import Inflight
 
 IDLE_GRACE_SECONDS = 0.5  # at shutdown, until idle connections are closed: a last request may be on its way
 DATE_SECONDS = 1
-BACKLOG = 4096  # as Linux has it; a connection beyond it is told nothing, and tries again after 1, 3, 7 s
+BACKLOG = 4096  # as in Linux; connections beyond it get no reply, and retry after 1, 3, 7 s
 
 
 class HttpServer:
     """Serves `app` on `listening`.
 
     Args:
-      max_connections: beyond them the one that is idle longest is closed; where none is idle, a request
-        is refused.
+      max_connections: beyond this the longest-idle one is closed; if none is idle, a request is refused.
     """
 
     def __init__(self, app: Any, listening: socket.socket, inflight: Inflight, max_connections: int) -> None:

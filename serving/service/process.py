@@ -15,18 +15,18 @@ from serving.service.line_log import LineLog, LineLogHandler, output_apart
 
 LOG = logging.getLogger("serving")
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-GARBAGE_OBJECTS = 20000  # between two looks for unreachable ones; Python's default is 700
+GARBAGE_OBJECTS = 20000  # between two collections; Python's default is 700
 
 
 @contextlib.contextmanager
 def outputs_apart() -> Iterator[int]:
-    """While the block runs, logging never blocks on its reader, and the libraries' lines reach standard
-    error alone.
+    """While the block runs, logging never blocks on its reader, and the libraries' lines go only to standard
+    error.
 
-    Gives the descriptor of standard output. To be entered before gRPC is imported.
+    Yields the descriptor of standard output. Must be entered before gRPC is imported.
     """
     errors = log_without_waiting()
-    # else its core has lines to say of odd calls, which anybody may send
+    # otherwise its core logs malformed calls, which anyone may send
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         with output_apart() as output:
@@ -36,18 +36,18 @@ def outputs_apart() -> Iterator[int]:
 
 
 def end_at_once_on_signals() -> None:
-    """Has SIGTERM and SIGINT end the process, until an event loop takes them over.
+    """Makes SIGTERM and SIGINT end the process, until an event loop handles them.
 
-    Python's own SIGINT is an exception, which may come anywhere in a library that is being imported; and of a
-    container's first process the system keeps all signals that it has no handler for.
+    Python's own SIGINT is an exception, which may be raised anywhere in a library that is being imported; and
+    process 1 of a container does not receive signals for which it has no handler.
     """
     for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: os._exit(0))
 
 
 def bind(host: str, port: int, name: str) -> socket.socket:
-    """A socket to listen at; until it listens, whoever connects is refused. Raises UserError, naming the
-    flag, when there can be none."""
+    """A socket to listen on; until it listens, connections are refused. Raises UserError, naming the flag,
+    if it cannot be bound."""
     with _named(host, port, name):
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
@@ -57,7 +57,7 @@ def bind(host: str, port: int, name: str) -> socket.socket:
 
 
 def listen(bound: socket.socket, name: str) -> None:
-    """Raises UserError, naming the flag, when another process listens there by now."""
+    """Raises UserError, naming the flag, if another process is listening there by now."""
     host, port = bound.getsockname()[:2]
     with _named(host, port, name):
         bound.listen(1024)
@@ -65,7 +65,7 @@ def listen(bound: socket.socket, name: str) -> None:
 
 @contextlib.contextmanager
 def _named(host: str, port: int, name: str) -> Iterator[None]:
-    """Turns an error of the system into a UserError that names the flag."""
+    """Turns a system error into a UserError that names the flag."""
     try:
         yield
     except OSError as error:
@@ -77,7 +77,7 @@ def _named(host: str, port: int, name: str) -> Iterator[None]:
 
 
 def log_without_waiting() -> LineLog:
-    """Has Python's logging write to standard error without ever blocking on its reader."""
+    """Makes Python's logging write to standard error without ever blocking on its reader."""
     errors, root = LineLog(2), logging.getLogger()
     handler = LineLogHandler(errors)
     handler.setFormatter(root.handlers[0].formatter if root.handlers else None)
@@ -86,7 +86,7 @@ def log_without_waiting() -> LineLog:
 
 
 def connections_that_fit(config: ServerConfig) -> descriptors.MaxConnections:
-    """How many connections each interface may have; warns when that is fewer than the flags say."""
+    """How many connections each interface may have; warns if that is fewer than the flags ask for."""
     limit = descriptors.raise_limit()
     found = descriptors.share(limit, config.max_connections, config.max_grpc_connections)
     if found.rest < config.max_connections:
@@ -97,11 +97,11 @@ def connections_that_fit(config: ServerConfig) -> descriptors.MaxConnections:
 
 
 def look_for_less_garbage() -> None:
-    """Has Python collect garbage less often, and only among objects made from now on.
+    """Makes Python collect garbage less often, and only among objects created from now on.
 
-    The libraries are 170,000 objects: a full collection visits all of them, which stops everything for 70
-    ms, and comes more often the more requests there are. What a request leaves behind is freed by
-    reference counts.
+    The libraries have 170,000 objects: a full collection visits all of them, which stops everything for 70
+    ms, and happens more often the more requests there are. A request's objects are freed by reference
+    counting.
     """
     gc.collect()
     gc.freeze()

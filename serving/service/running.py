@@ -1,4 +1,4 @@
-"""The whole server: its parts put together, started, and ended when the process is told to."""
+"""Assembles the whole server, starts it, and shuts it down on a signal."""
 import asyncio
 import socket
 from typing import Any, Callable, Coroutine
@@ -79,7 +79,7 @@ def set_by_signals() -> asyncio.Event:
 
 
 async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None]) -> bool:
-    """Whether `coroutine` came to its end before `event` was set, which cancels it. Raises what it raises."""
+    """Whether `coroutine` finished before `event` was set, which cancels it. Raises what it raises."""
     working, waiting = asyncio.ensure_future(coroutine), asyncio.ensure_future(event.wait())
     await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -91,7 +91,7 @@ async def unless_set(event: asyncio.Event, coroutine: Coroutine[Any, Any, None])
 
 
 def model_loader(config: ServerConfig) -> Callable[[str], SavedModel]:
-    """What makes a warmed-up model of a version's folder."""
+    """A function that loads and warms up the model in a version's folder."""
     threads = tf.ConfigProto(intra_op_parallelism_threads=config.tensorflow_intra_op_parallelism,
                              inter_op_parallelism_threads=config.tensorflow_inter_op_parallelism)
 
@@ -100,7 +100,7 @@ def model_loader(config: ServerConfig) -> Callable[[str], SavedModel]:
         try:
             replay.replay(folder, model)
         except BaseException:
-            model.close()                      # loading is tried again whenever the files change
+            model.close()                      # loading is retried whenever the files change
             raise
         return model
     return load
@@ -118,7 +118,7 @@ def make_batcher(config: ServerConfig, monitor: Monitor) -> Batcher:
 def make_grpc_server(config: ServerConfig, inference: Inference, monitor: Monitor, listening: socket.socket,
                      max_connections: int) -> GrpcServer:
     """Takes no call before it is started."""
-    grpc.aio.init_grpc_aio()  # else it shuts down when Python has already unloaded its modules
+    grpc.aio.init_grpc_aio()  # otherwise it shuts down after Python has unloaded its modules
     return GrpcServer(
         inference, monitor, listening,
         GrpcLimits(config.max_body_bytes, config.max_grpc_calls, config.grpc_receive_timeout_in_ms / 1000),

@@ -18,7 +18,7 @@ def safe_inputs(inputs: Mapping[str, Any], signature: Any, example_tensors: Cont
     """Inputs of a SignatureDef; what goes to one of `example_tensors` (see SavedModel) as safe examples. They
     may get nothing else.
 
-    Raises RequestError for bytes that are no tf.Example.
+    Raises RequestError for bytes that are not a tf.Example.
     """
     return {name: np.array([safe_example(item) for item in value], dtype=object)
             if name in signature.inputs and signature.inputs[name].name in example_tensors else value
@@ -29,7 +29,7 @@ def safe_example(serialized: bytes) -> bytes:
     """The same features, as TensorFlow itself would write them. Of a name that comes twice, the last
     is taken.
 
-    Raises RequestError for bytes that are no tf.Example.
+    Raises RequestError for bytes that are not a tf.Example.
     """
     found = _ExampleAsRead()
     try:
@@ -40,8 +40,8 @@ def safe_example(serialized: bytes) -> bytes:
         is_whole = False
     if not is_whole:
         raise errors.invalid("Could not parse example input of %d bytes" % len(serialized))
-    # A message that was read keeps what nobody understood of it, and in places where DiscardUnknownFields
-    # does not come.
+    # A parsed message keeps its unknown fields, also in places that DiscardUnknownFields does not
+    # reach.
     safe = tf.train.Example()
     for name, feature in features.items():
         safe.features.feature[name].CopyFrom(feature)

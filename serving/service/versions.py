@@ -271,7 +271,7 @@ class Versions:
 
 
 def _close_late(number: int, model: Any) -> None:
-    """Frees a model whose loading was given up; runs in the errand's thread."""
+    """Frees a model whose loading was abandoned; runs in the errand's thread."""
     try:
         model.close()
         LOG.info("version %d was loaded after it had been given up, and was closed", number)
