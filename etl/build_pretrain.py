@@ -1,8 +1,8 @@
-"""Builds pretraining samples from text: whole-word masking and sentence order, as sharded TFRecords.
+"""Builds pretraining samples with whole-word masking and sentence-order labels, as sharded TFRecords.
 
-Input is UTF-8 text, one sentence a line, a blank line between documents, or JSON lines. The same input, flags
-and seed give the same bytes, whatever the runner and the number of workers. An interrupted build resumes when
-the same command runs again.
+Input is UTF-8 text, one sentence per line with a blank line between documents, or JSON lines. The same input,
+flags and seed give the same bytes with any runner and any number of workers. An interrupted build resumes
+when the same command runs again.
 
   python -m etl.build_pretrain --runner DirectRunner
   python -m etl.build_pretrain --input_file 'corpus/*.txt' --vocab_file vocab.txt --max_seq_length 128
@@ -46,8 +46,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def build(config: BuildConfig) -> None:
-    """Builds, checks, merges, and puts everything in place; raises UserError for input that cannot
-    be used."""
+    """Builds, checks, merges, and moves everything into place; raises UserError for unusable input."""
     if config.verify:
         print(verify(config.output_dir))
         return
@@ -61,13 +60,13 @@ def build(config: BuildConfig) -> None:
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
     longest = max(albert_config.load(name).max_position_embeddings for name in albert_config.shipped_names())
     if config.instances.max_seq_length > longest:
-        print("Note: --max_seq_length is %d, but shipped configs have positions for %d tokens: the model "
+        print("Note: --max_seq_length is %d, but bundled configs have positions for %d tokens: the model "
               "needs another max_position_embeddings" % (config.instances.max_seq_length, longest))
     with work_folder(plan):
         _require_sound_work(plan)
         markers = _build_chunks(config, plan, runner)
         for path, before in plan.stamps.items():
-            require_unchanged(path, before)    # between two ranges, too
+            require_unchanged(path, before)    # also for changes between two ranges
         counters: Counter = sum((Counter(marker.counters) for marker in markers), Counter())
         _check(config, counters, [reason for marker in markers for reason in marker.bad_records])
         drop_other_builds(plan)
@@ -81,7 +80,7 @@ def build(config: BuildConfig) -> None:
 
 
 def _require_sound_work(plan: BuildPlan) -> None:
-    """Raises OSError when the work of an earlier run cannot be resumed: now, not hours later."""
+    """Raises OSError if the work of an earlier run cannot be resumed: now, not hours later."""
     job = plan.job
     require_own(job.work_dir)
     read_markers(job, len(plan.ranges))
@@ -134,7 +133,7 @@ def _merge(plan: BuildPlan, runner: RunnerConfig, extents: Sequence[Extent]) -> 
 
 
 def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> None:
-    """Nothing of the output has appeared yet: this is the place to refuse."""
+    """Refuses unusable input, before anything is written to the output folder."""
     bad, documents = counters["bad_records"], counters["documents"]
     if bad > config.max_bad_fraction * (bad + documents):
         raise UserError("%d of %d documents cannot be used, --max_bad_fraction is %s: %s"
@@ -148,8 +147,7 @@ def _check(config: BuildConfig, counters: Counter, reasons: Sequence[str]) -> No
 
 
 def _chunks_done(plan: BuildPlan, seen: Dict[int, Tuple[int, int]]) -> Tuple[int, str]:
-    """`seen` is (bytes, samples) of each chunk that was found done; so each marker is read once, however many
-    there are."""
+    """`seen` is (bytes, samples) of each chunk that was found done, so that each marker is read only once."""
     for index in set(range(len(plan.ranges))) - set(seen):
         if os.path.exists(marker_path(plan.job.work_dir, index)):
             with contextlib.suppress(OSError):     # reported when the chunks are done

@@ -1,7 +1,7 @@
-"""Makes a vocabulary: the shipped one, or one learnt from your own text.
+"""Creates a vocabulary: the bundled one, or one learned from your own text.
 
-Without --input_file: 21,128 entries from what Python itself carries (the Han repertoires of its codecs, the
-English of its help pages) and the sample text. With --input_file: WordPiece or SentencePiece entries learnt
+Without --input_file: 21,128 entries from data in Python itself (the Han repertoires of its codecs, the
+English of its help pages) and the sample text. With --input_file: WordPiece or SentencePiece entries learned
 from that text. Special tokens have the ids of the released Chinese checkpoints: [PAD] 0, [UNK] 100, [CLS]
 101, [SEP] 102, [MASK] 103.
 
@@ -26,7 +26,7 @@ from etl.text.documents import clean_line
 from etl.text.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, split_words
 
 SHIPPED_SIZE = 21128
-LATIN_PIECES = 4000                            # of the shipped vocabulary
+LATIN_PIECES = 4000                            # of the bundled vocabulary
 SPECIAL = ["[PAD]"] + ["[unused%d]" % i for i in range(1, 100)] + ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "<S>",
                                                                    "<T>"]
 MODELS = ("wordpiece", "sentencepiece")
@@ -37,9 +37,9 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.
 @dataclass(frozen=True)
 class VocabConfig:
     """The flags of this command."""
-    output_file: str = flag("output/vocab.txt", "where the vocabulary goes (for sentencepiece: the model)")
+    output_file: str = flag("output/vocab.txt", "file for the vocabulary (for sentencepiece: the model)")
     input_file: Tuple[str, ...] = flag(
-        (), "text to learn from: names or quoted globs; without it, the shipped vocabulary is written")
+        (), "text to learn from: names or quoted globs; without it, the bundled vocabulary is written")
     vocab_size: int = flag(SHIPPED_SIZE, "number of entries")
     model: str = flag("wordpiece", "kind of vocabulary", MODELS)
     do_lower_case: bool = flag(True, "lower-case and strip accents first")
@@ -60,7 +60,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def build(config: VocabConfig) -> None:
-    """Makes the vocabulary and writes it."""
+    """Creates the vocabulary and writes it."""
     require_file(config.output_file, "output_file")
     if config.model == "sentencepiece":
         _train_sentencepiece(config)
@@ -90,7 +90,7 @@ def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool) 
     """Special tokens, every character seen (most frequent first), then merged pieces; padded with
     [unused] entries.
 
-    Raises UserError when there is no text, or the characters alone pass `vocab_size`.
+    Raises UserError if there is no text, or the characters alone exceed `vocab_size`.
     """
     words = _count_words(lines, do_lower_case)
     if not words:
@@ -102,7 +102,7 @@ def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool) 
     ranked = sorted(characters, key=lambda piece: (-characters[piece], piece))
     room = vocab_size - len(SPECIAL) - len(ranked)
     if room < 0:
-        raise UserError("--vocab_size: the text holds %d different characters; with the special entries that "
+        raise UserError("--vocab_size: the text has %d different characters; with the special entries that "
                         "needs %d, got %d" % (len(ranked), len(ranked) + len(SPECIAL), vocab_size))
     tokens = SPECIAL + ranked + learn_merges(words, room)
     return tokens + ["[unused%d]" % i for i in range(100, 100 + vocab_size - len(tokens))]
@@ -113,11 +113,11 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     algorithm 1).
 
     Args:
-      words: how often each word stands in the text.
-      limit: most pieces to make; pairs seen only once are never joined.
+      words: how often each word occurs in the text.
+      limit: maximum number of pieces; pairs that occur only once are never joined.
 
     Returns:
-      The new pieces, in the order they were made; those that continue a word begin with ##.
+      The new pieces, in the order of creation; those that continue a word begin with ##.
     """
     spelt = [(_characters(word), count) for word, count in sorted(words.items()) if len(word) > 1]
     pairs: Counter = Counter()
@@ -131,7 +131,7 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
     made: Dict[str, None] = {}
     while queue and len(made) < limit:
         count, pair = heapq.heappop(queue)
-        if -count != pairs[pair]:              # a stale entry: the pair has been counted again since
+        if -count != pairs[pair]:              # a stale entry: the pair's count has changed since
             if pairs[pair] > 0:
                 heapq.heappush(queue, (-pairs[pair], pair))
             continue
@@ -145,7 +145,7 @@ def learn_merges(words: Dict[str, int], limit: int) -> List[str]:
 
 
 def shipped_vocabulary() -> List[str]:
-    """The shipped entries: special tokens, symbols and letters, Han characters, English pieces, more Han up
+    """The bundled entries: special tokens, symbols and letters, Han characters, English pieces, more Han up
     to the size."""
     symbols = _normalized(_codec_characters("ascii", "gb2312", "euc_kr")
                           + "“”‘’…—·「」『』〈〉【】〔〕€£¥°℃™№′″")
@@ -189,8 +189,8 @@ def _train_sentencepiece(config: VocabConfig) -> None:
 
 
 def _until_error(lines: Iterable[str], errors: List[Exception]) -> Iterator[str]:
-    """The lines up to an error, which goes to `errors`: SentencePiece's C++ would put its own in
-    its place."""
+    """The lines up to an error, which is added to `errors`: SentencePiece's C++ would replace it with its
+    own."""
     try:
         yield from lines
     except (UserError, OSError) as error:
@@ -211,7 +211,7 @@ def _characters(word: str) -> List[str]:
 
 def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index: int, pairs: Counter,
           places: Dict[Tuple[str, str], Set[int]], queue: List[Tuple[int, Tuple[str, str]]]) -> None:
-    """Joins `pair` wherever it stands in one word, and counts the word's pairs again."""
+    """Joins every occurrence of `pair` in one word, and recounts the word's pairs."""
     pieces, count = word
     for old in zip(pieces, pieces[1:]):
         pairs[old] -= count
@@ -225,8 +225,8 @@ def _join(word: Tuple[List[str], int], pair: Tuple[str, str], piece: str, index:
 
 
 def joined(pieces: Sequence[str], pair: Tuple[str, str], piece: str) -> List[str]:
-    """The pieces of a word with `piece` wherever `pair` stood, from the left. Time is linear: a word may have
-    millions of letters."""
+    """The pieces of a word with each `pair` replaced by `piece`, from the left. Time is linear: a word may
+    have millions of letters."""
     found: List[str] = []
     at = 0
     while at < len(pieces):
@@ -240,7 +240,7 @@ def joined(pieces: Sequence[str], pair: Tuple[str, str], piece: str) -> List[str
 
 
 def _codec_characters(*encodings: str) -> str:
-    """All characters below U+10000 that the codecs know, Han left out, by code point."""
+    """All non-Han characters below U+10000 that the codecs know, by code point."""
     found = []
     for char in map(chr, range(0x20, 0x10000)):
         if is_han(char) or 0xD800 <= ord(char) < 0xE000:
@@ -265,7 +265,7 @@ def _encoded(char: str, encoding: str) -> bytes:
 
 
 def _normalized(text: str) -> List[str]:
-    """The characters that lower-casing and stripping accents leave of a text, each once, by code point."""
+    """The characters of a text after lower-casing and stripping accents, each once, by code point."""
     characters = {char for original in text if not original.isspace()
                   for word, _ in split_words(original, True) for char in word}
     return sorted(characters)

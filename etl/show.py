@@ -1,9 +1,9 @@
-"""Prints samples so that a person can judge them: words, what is masked and how, the labels.
+"""Prints samples in readable form: words, masked tokens and how they are masked, labels.
 
-Words are separated by spaces where the record knows them (--token_boundary builds), else each Han character
-is one. A predicted token is shown as
+Words are separated by spaces if the record has them (--token_boundary builds), otherwise each Han character
+is a word. A predicted token is shown as
   [北]   masked: the model sees [MASK]      [北→广] random: it sees 广      [北=] kept: it sees 北 itself
-Two of them in one word are joined by a point: [北]·[京=].
+Two of them in one word are joined by a dot: [北]·[京=].
 
   python -m etl.show output/pretrain_data/tf_examples-00000-of-00001.tfrecord --limit 3
 """
@@ -42,13 +42,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def show(config: ShowConfig) -> None:
-    """Prints the samples that the flags ask for."""
+    """Prints the samples selected by the flags."""
     for path in expand(config.files, "files"):
         build = _manifest_of(path)
         used = TokenizerConfig(config.vocab_file) if config.vocab_file else build and build.tokenizer
         if not used:
             raise UserError(
-                "%s: no manifest beside it says which vocabulary it was made with; give --vocab_file" % path)
+                "%s: no manifest beside it names its vocabulary; give --vocab_file" % path)
         tokenizer = load_tokenizer(used)
         objective = build.flags.get("sentence_objective") if build else None
         number = None
@@ -57,14 +57,14 @@ def show(config: ShowConfig) -> None:
                 values = deserialize_example(record)
                 text = render(values, tokenizer, objective)
             except (ValueError, KeyError, IndexError) as error:
-                raise UserError("%s: record %d is no pretraining sample: %r" % (path, number, error))
+                raise UserError("%s: record %d is not a pretraining sample: %r" % (path, number, error))
             print("%s: record %d\n%s\n" % (path, number, text))
         if number is None:
             print("%s: no record%s\n" % (path, " after the first %d" % config.skip if config.skip else ""))
 
 
 def render(values: Dict[str, np.ndarray], tokenizer: Tokenizer, objective: Optional[str] = None) -> str:
-    """A record's features as text: a line with the facts, a line for each segment.
+    """A record's features as text: a summary line, and a line for each segment.
 
     Args:
       objective: the sentence objective of the build, which says what the label means; None if unknown.

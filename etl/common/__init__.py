@@ -1,4 +1,4 @@
-"""What every command needs: flags, files that appear whole, progress.
+"""Shared by all commands: flags, atomic files, progress.
 
-It knows nothing of ALBERT; all may come in.
+Knows nothing of ALBERT; anything may import it.
 """

@@ -1,4 +1,4 @@
-"""Flags from a dataclass, and one line instead of a traceback for a user's mistake.
+"""Flags from a dataclass, and one-line errors instead of tracebacks for user mistakes.
 
 A command is a frozen dataclass whose fields are made with `flag`, and a function that takes it:
 
@@ -10,8 +10,8 @@ A command is a frozen dataclass whose fields are made with `flag`, and a functio
     def main(argv=None) -> int:
         return run("etl.show", __doc__, ShowConfig, show, argv)
 
-Settings that several flags make up together can be a config of their own, which is handed on whole. On the
-command line its flags stand at the place of the field:
+Several related flags can form a nested config, which is passed on as a whole. In the command's help its flags
+are listed in place of the field:
 
     input_file: Tuple[str, ...] = flag((), "text")                      # --input_file
     instances: InstanceConfig = nested(InstanceConfig)                  # --max_seq_length, --masking, ...
@@ -35,24 +35,24 @@ Config = TypeVar("Config")
 
 TRUE, FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
-# What happens to a flag when an interrupted run is resumed: it must be as it was, unless the user allows the
-# change; it may change; it names something whose content is compared instead; it must be as it was, whatever
-# the user allows.
+# A flag's rule when an interrupted run is resumed: it must be the same, unless the user allows the change; it
+# may change; it names something whose content is compared instead; it must be the same, whatever the user
+# allows.
 SAME, FREE, SAME_CONTENT, FIXED = "same", "free", "same content", "fixed"
 ANY_DEVICE, NPU_ALONE = "any device", "NPU alone"                # where a flag has an effect
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave us. The message names the place, the value got and the value wanted."""
+    """An error in the user's input. The message names the place, the value got and the value wanted."""
 
 
 def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, required: bool = False,
          positional: bool = False, empty_ok: bool = False, on_resume: str = SAME,
          works_on: str = ANY_DEVICE) -> Any:
-    """A dataclass field that becomes a command-line flag of the same name and default, or the arguments
-    without a flag.
+    """A dataclass field that becomes a command-line flag of the same name and default, or the positional
+    arguments.
 
-    An empty string is an error (a shell variable that is not set, most often) unless `empty_ok`.
+    An empty string is an error (usually an unset shell variable) unless `empty_ok`.
 
     Args:
       on_resume: one of SAME, FREE, SAME_CONTENT, FIXED; ignored in a command that cannot be resumed.
@@ -64,7 +64,7 @@ def flag(default: Any, help_text: str, choices: Optional[Sequence[Any]] = None, 
 
 
 def nested(config_class: Type[Config]) -> Config:
-    """A dataclass field that holds a config of its own; each of its fields is a flag of the command, too."""
+    """A dataclass field that holds a nested config; each of its fields is also a flag of the command."""
     return dataclasses.field(default_factory=config_class, metadata={"nested": config_class})
 
 
@@ -72,7 +72,7 @@ def from_flags(config_class: Type[Config], flags: Mapping[str, Any]) -> Config:
     """Builds a config, and the configs nested in it, from values by flag name; a flag that is left out has
     its default.
 
-    Raises ValueError as the configs do, and TypeError for a name that is no flag.
+    Raises ValueError as the configs do, and TypeError for an unknown name.
     """
     unknown = sorted(set(flags) - {field.name for field in _flag_fields(config_class)})
     if unknown:
@@ -90,15 +90,15 @@ def flags_of(config: Any) -> Dict[str, Any]:
 
 
 def names_of(config: Any, **declared: str) -> List[str]:
-    """Names of the flags of a config that were declared so: `names_of(config, on_resume=FREE)`."""
+    """Names of a config's flags that were declared with these values: `names_of(config, on_resume=FREE)`."""
     return [field.name for field in _flag_fields(config)
             if all(field.metadata[key] == value for key, value in declared.items())]
 
 
 def parse(prog: str, description: str, config_class: Type[Config],
           argv: Optional[Sequence[str]] = None) -> Config:
-    """Builds `config_class` from the command line. An unknown flag or a bad value exits with status 2 and
-    one line."""
+    """Builds `config_class` from the command line. An unknown flag or an invalid value exits with status 2
+    and one line."""
     parser = _Parser(prog="python -m " + prog, description=description, allow_abbrev=False,
                      formatter_class=_HelpFormatter)
     fields = list(_flag_fields(config_class))
@@ -121,8 +121,8 @@ def parse(prog: str, description: str, config_class: Type[Config],
 
 def run(prog: str, description: str, config_class: Type[Config], command: Callable[[Config], Optional[int]],
         argv: Optional[Sequence[str]] = None) -> int:
-    """Parses, runs `command` and returns the exit status: 0, 1 for a user's mistake or a full disk, 130
-    for Ctrl-C."""
+    """Parses, runs `command` and returns the exit status: 0, 1 for a user error or a full disk, 130 for
+    Ctrl-C."""
     quiet_libraries()
     cores.tell_libraries()
     # a terminal that cannot show Chinese gets escapes, not a traceback
@@ -134,7 +134,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
         status = command(config) or 0
         sys.stdout.flush()
         return status
-    except BrokenPipeError:                    # the reader of our output, `head` say, has seen enough
+    except BrokenPipeError:                    # the reader of our output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (UserError, ConfigError, OSError) as error:
@@ -146,7 +146,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
 
 
 def quiet_libraries() -> None:
-    """Keeps TensorFlow's and jieba's chatter off the console; must come before either is imported."""
+    """Silences TensorFlow and jieba on the console; must be called before either is imported."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # of a gather among rows of any number; they fit
     warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
@@ -154,8 +154,8 @@ def quiet_libraries() -> None:
 
 
 def require_paths_that_can_be_read() -> None:
-    """Raises UserError where Python took the name of its own folder for ASCII, and it is none: TensorFlow
-    would not load."""
+    """Raises UserError if Python treats the name of its own folder as ASCII, but it is not: TensorFlow would
+    not load."""
     for path in sys.path:
         if path != os.fsencode(path).decode("utf-8", "replace"):
             raise UserError("LC_ALL: %s is not ASCII, and in the C locale Python 3.7 and TensorFlow cannot "
@@ -217,7 +217,7 @@ class _ListFlag(argparse._AppendAction):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Errors in one line that says where to look next."""
+    """One-line errors with a pointer to --help."""
 
     def parse_flags(self, argv: Optional[Sequence[str]]) -> Dict[str, Any]:
         """The values by flag name; an unknown flag is an error that names the flags most like it."""
@@ -289,8 +289,8 @@ def _boolean(text: str) -> bool:
 
 
 def _fault(value: Any, empty_ok: bool) -> Optional[str]:
-    """What makes a text no value for a flag; most are names of files, and the system would raise something
-    else for each of these."""
+    """Why a text is not a valid flag value; most are file names, for which the system would raise various
+    errors."""
     if not isinstance(value, str):
         return None
     if not value and not empty_ok:
@@ -299,7 +299,7 @@ def _fault(value: Any, empty_ok: bool) -> Optional[str]:
 
 
 def fault_of_name(value: str) -> Optional[str]:
-    """What makes a text no name that a file can have, wherever it comes from; None when it may be one."""
+    """Why a text cannot be a file name; None if it can."""
     if "\0" in value:
         return "holds a NUL character, which no name can have: %r" % value
     # U+DC80 to U+DCFF stand for bytes of a name that are not UTF-8.
@@ -309,7 +309,7 @@ def fault_of_name(value: str) -> Optional[str]:
 
 
 def _flatten(value: object) -> object:
-    if isinstance(value, list):                # of lists, where a flag may stand several times
+    if isinstance(value, list):                # of lists, if a flag is given several times
         return tuple(item for group in value for item in (group if isinstance(group, list) else [group]))
     return value
 
@@ -317,7 +317,7 @@ def _flatten(value: object) -> object:
 def one_line(error: BaseException) -> str:
     """An error's message without line breaks; an OSError's begins with what went wrong and names the file."""
     if isinstance(error, OSError) and error.strerror:
-        if error.strerror.startswith("No usable temporary directory"):     # whoever looked for one
+        if error.strerror.startswith("No usable temporary directory"):     # for any caller
             return "TMPDIR: no folder for short-lived files can be written: set TMPDIR to one that can"
         place = ": %s" % error.filename if error.filename else ""
         return error.strerror + place

@@ -1,30 +1,30 @@
-"""How many cores this process may use: by its mask (`taskset`, a cpuset) and by the time that its control
-groups have (a container's `--cpus`, a pod's limit)."""
+"""How many cores this process may use: by its affinity mask (`taskset`, a cpuset) and by the CPU quota of its
+control groups (a container's `--cpus`, a pod's limit)."""
 import math
 import os
 from typing import Iterator, List
 
-# What libraries read that would else count the machine's cores, or those of the mask.
+# Read by libraries that would otherwise count the machine's cores, or those of the mask.
 THREAD_VARIABLES = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 def usable_cores() -> int:
-    """At least 1. A group with the time of one core and a half may use 2."""
+    """At least 1. A group with a quota of one and a half cores may use 2."""
     masked = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return math.ceil(min(masked, group_quota()))
 
 
 def tell_libraries() -> None:
-    """Has TensorFlow's sessions and NumPy's products run that many threads, unless their own variables say
-    how many. To be called before they are loaded."""
+    """Makes TensorFlow's sessions and NumPy's products use that many threads, unless their own variables are
+    set. Must be called before they are loaded."""
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(usable_cores()))
 
 
 def group_quota(root: str = "/") -> float:
-    """The cores whose time the control groups of this process have, version 1 or 2; infinite without a limit.
+    """The CPU quota of this process's control groups, version 1 or 2, in cores; infinite without a limit.
 
-    A limit may stand at any level above the process. `root` is where proc and sys are looked for.
+    Any level above the process may have a limit. `root` is the folder that contains proc and sys.
     """
     quotas = [math.inf]
     for folder in _group_folders(root):
@@ -38,7 +38,7 @@ def group_quota(root: str = "/") -> float:
 
 
 def _group_folders(root: str) -> Iterator[str]:
-    """Folders of this process's groups that may limit its CPU time, and of those above them."""
+    """Folders of this process's groups that may limit its CPU time, and of their parents."""
     groups = [line.split(":", 2)[1:] for line in _lines(os.path.join(root, "proc/self/cgroup"))]
     for line in _lines(os.path.join(root, "proc/self/mountinfo")):
         mount, _, system = line.partition(" - ")
@@ -49,7 +49,7 @@ def _group_folders(root: str) -> Iterator[str]:
             continue
         for controllers, group in groups:
             if wanted in controllers.split(","):
-                # What a container sees mounted is its own group, of which it may know the path outside.
+                # In a container the mount is its own group, whose path may be given as seen from outside.
                 is_below = (group + "/").startswith(top.rstrip("/") + "/")
                 below = os.path.relpath(group, top) if is_below else "."
                 parts = [part for part in below.split("/") if part not in (".", "..")]
@@ -58,7 +58,7 @@ def _group_folders(root: str) -> Iterator[str]:
 
 
 def _numbers(path: str) -> List[int]:
-    """Those in the file; none where it has another word, or is not there."""
+    """The numbers in the file; none if it has another word, or does not exist."""
     words = " ".join(_lines(path)).split()
     return [int(word) for word in words] if all(word.lstrip("-").isdigit() for word in words) else []
 

@@ -1,5 +1,4 @@
-"""Files that appear whole or not at all, and the names the user gives for them; how bytes that are not UTF-8
-are reported."""
+"""Atomic writes, and the file names that users give; error messages for invalid UTF-8."""
 import codecs
 import contextlib
 import ctypes
@@ -19,11 +18,11 @@ from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
 from etl.common import json_text
 from etl.common.command_line import UserError
 
-# in the name of whatever we write before it gets its own; no other program uses it
+# in the temporary names of our files; no other program uses it
 TEMPORARY_MARK = ".chinese-albert-tmp-"
 
 _TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
-_NAME_CHARS = 40  # of the final name that a temporary one shows; a name has 255 bytes at most
+_NAME_CHARS = 40  # of the final name in a temporary one; a name has at most 255 bytes
 
 
 def temporary_path(path: str) -> str:
@@ -32,19 +31,19 @@ def temporary_path(path: str) -> str:
 
     `out/vocab.txt` → `out/vocab.txt.chinese-albert-tmp-0f5c…`
     """
-    folder, name = os.path.split(path.rstrip(os.sep))     # no normpath: behind a link, .. is elsewhere
+    folder, name = os.path.split(path.rstrip(os.sep))     # no normpath: after a link, .. is elsewhere
     return os.path.join(folder, name[:_NAME_CHARS] + TEMPORARY_MARK + uuid.uuid4().hex)
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file or folder of this name, its path left out, is one of `temporary_path`'s."""
+    """Whether this name of a file or folder, without its path, is one of `temporary_path`'s."""
     return bool(_TEMPORARY_NAME.fullmatch(name))
 
 
 def remove_temporary(folder: str) -> None:
     """Removes what killed writers have left in a folder; only for the holder of the folder's lock.
 
-    Only files and folders of our own names: never what a link points to, never what lies in folders of
+    Only files and folders with our own names: never a link's target, never the content of folders with
     other names.
     """
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -59,7 +58,7 @@ def remove_temporary(folder: str) -> None:
 def atomic_write(path: str) -> Iterator[IO[bytes]]:
     """Opens a temporary file beside `path` for bytes; it gets the final name only when the block succeeds.
 
-    On any error, a full disk included, the temporary file is removed and what stood at `path` before stays.
+    On any error, a full disk included, the temporary file is removed and an existing `path` is kept.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     temporary = temporary_path(path)
@@ -87,7 +86,7 @@ def copy(source: str, path: str) -> None:
 def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
     """Makes a temporary folder beside `path`; it gets the final name only when the block succeeds.
 
-    Raises UserError naming the flag when there is something at `path` already. On any error the temporary
+    Raises UserError naming the flag if `path` already exists. On any error the temporary
     folder is removed.
     """
     if os.path.lexists(path):
@@ -104,8 +103,8 @@ def atomic_folder(path: str, flag_name: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def lock(path: str, refusal: str) -> Iterator[None]:
-    """Holds the lock file `path` while the block runs; the system frees it when the process ends, however
-    it ends.
+    """Holds the lock file `path` while the block runs; the system releases it when the process ends for any
+    reason.
 
     Raises UserError(refusal) when another process holds it.
     """
@@ -116,7 +115,7 @@ def lock(path: str, refusal: str) -> Iterator[None]:
                 fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(refusal)
-            # else its holder has removed it in the meantime, and another process may hold a new one
+            # otherwise its holder has removed it, and another process may hold a new one
             if _is_at(stream, path):
                 yield
                 return
@@ -130,9 +129,9 @@ def _is_at(stream: IO[bytes], path: str) -> bool:
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) -> IO[bytes]:
-    """Opens a file for bytes in whose place someone else may have put something.
+    """Opens an untrusted file for bytes.
 
-    Raises OSError for a link, and for what is no file: a FIFO would never open, a device never end.
+    Raises OSError for a link and for anything but a file: a FIFO would never open, a device never end.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
@@ -149,9 +148,8 @@ def open_regular(path: str, flags: int = os.O_RDONLY, buffering: int = 1 << 16) 
 def free_range(path: str, offset: int, length: int) -> None:
     """Frees the disk blocks of a part of a file; its size stays, and that part reads as zeros.
 
-    Does nothing to a file that has a second name (a copy made of hard links): its other user has not
-    agreed. Nor where the system or the file system cannot (what works is Linux with ext4, xfs, btrfs,
-    tmpfs, NFS 4.2).
+    Does nothing to a file with a second hard link, which may have another user, or if the system or the file
+    system does not support it (Linux with ext4, xfs, btrfs, tmpfs, NFS 4.2 does).
     """
     keep_size, punch_hole = 1, 2
     fallocate = getattr(ctypes.CDLL(None), "fallocate", None)
@@ -163,8 +161,8 @@ def free_range(path: str, offset: int, length: int) -> None:
 
 
 def sync_folder(path: str) -> None:
-    """Returns when the names in a folder are on the disk: what is destroyed after that cannot be needed after
-    a loss of power."""
+    """Returns when the names in a folder are on disk: data destroyed after that is not needed after a power
+    loss."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):     # not every file system can
@@ -174,10 +172,10 @@ def sync_folder(path: str) -> None:
 
 
 def await_files(paths: Iterable[str], seconds: float = 120.0) -> None:
-    """Returns when all are there. Raises OSError for one that does not come.
+    """Returns when all files are visible. Raises OSError for one that does not appear.
 
-    A shared file system (NFS) may show what another host has written only when its cache of names is a
-    minute old.
+    A shared file system (NFS) may show another host's files only when its cache of names expires after a
+    minute.
     """
     deadline = time.time() + seconds
     for path in paths:
@@ -214,9 +212,9 @@ def read_json(path: str) -> Any:
 
 
 def not_utf8(error: UnicodeDecodeError) -> str:
-    """What is wrong with bytes that are not UTF-8, and what they may be instead.
+    """What is wrong with bytes that are not UTF-8, and which encoding they may be.
 
-    Where all is well up to a character in the middle, a byte is damaged, and there is nothing to guess.
+    If everything up to a character in the middle is valid, a byte is damaged, and no encoding is suggested.
     """
     data: bytes = error.object
     said = "not UTF-8: %s at byte 0x%02x" % (error.reason, data[error.start])
@@ -247,7 +245,7 @@ def sha256_of_file(path: str) -> str:
 
 def fingerprint(path: str) -> Dict[str, Any]:
     """Size and SHA-256 of the first and last MiB: cheap for any size; an edit in between that keeps the size
-    does not show."""
+    is not detected."""
     size = os.path.getsize(path)
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
@@ -277,8 +275,8 @@ def require_file(path: str, flag_name: str) -> None:
 def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
     """Paths that the names or globs (several, or separated by commas) match, sorted.
 
-    A name that exists is taken as it stands, commas and brackets included. A file that is named twice,
-    through a link say, counts once, under the first of its names.
+    A name that exists is taken literally, commas and brackets included. A file that is named twice, for
+    example through a link, counts once, under the first of its names.
 
     Raises UserError naming the pattern that matches no file, or a scheme such as gs:// (only local and shared
     file systems are read).
@@ -289,7 +287,7 @@ def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
             for path in _matches(pattern, flag_name):
                 names.setdefault(os.path.realpath(path), os.path.normpath(path))
     if not names:
-        raise UserError("--%s: names no file" % flag_name)
+        raise UserError("--%s: no file given" % flag_name)
     return sorted(names.values())
 
 

@@ -1,5 +1,4 @@
-"""One line of progress while work goes on in other processes: what is done, how fast, how long it
-will take."""
+"""A progress line while other processes work: amount done, rate, time left."""
 import contextlib
 import sys
 import threading
@@ -16,7 +15,7 @@ def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]
 
     Args:
       total: bytes to do.
-      measure: gives (bytes done, remark); called from a thread.
+      measure: returns (bytes done, remark); called from a thread.
     """
     done = threading.Event()
     begin = time.time()

@@ -1,4 +1,4 @@
-"""Axes, charts and the page that holds them, for a report of any stage.
+"""Axes, charts and pages, for the reports of all stages.
 
-Builder and trainer come in.
+Imported by builder and trainer.
 """

@@ -1,9 +1,9 @@
-"""Numbers on paper: round ticks, axes, and numbers as text."""
+"""Axes with round ticks, and numbers as text."""
 import math
 from numbers import Integral
 from typing import List, NamedTuple, Optional, Sequence
 
-TINY, HUGE = 1e-100, 1e100      # what is smaller counts as 0, what is larger has no place on an axis
+TINY, HUGE = 1e-100, 1e100      # smaller values count as 0, larger ones are not drawn
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -17,14 +17,14 @@ class Axis(NamedTuple):
     log: bool
 
     def place(self, value: float) -> float:
-        """Where a value lies: 0 at the low end, 1 at the high end."""
+        """The position of a value: 0 at the low end, 1 at the high end."""
         if self.log:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
 
 def axis_over(values: Sequence[float], log: bool = False, tight: bool = False, whole: bool = False) -> Axis:
-    """An axis that holds all of the values, with some room where they are all the same.
+    """An axis that contains all values, with some room if they are all the same.
 
     Args:
       values: smaller than HUGE in size, above TINY if `log`; may be empty.
@@ -59,8 +59,8 @@ def ticks(low: float, high: float) -> List[float]:
 
 
 def log_ticks(low: float, high: float) -> List[float]:
-    """Ticks for a logarithmic axis that enclose 0 < low < high: 1, 2, 5 times powers of ten, or
-    these alone."""
+    """Ticks for a logarithmic axis that enclose 0 < low < high: 1, 2, 5 times powers of ten, or only
+    powers of ten."""
     if high / low < 3:                         # too narrow for 1, 2, 5; and no multiple below `low` is 0
         return ticks(low, high)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
@@ -85,10 +85,10 @@ def tick_labels(marks: Sequence[float]) -> List[str]:
 
 
 def numbers_as_text(values: Sequence[Optional[float]]) -> List[str]:
-    """The numbers of one column: whole ones in full, else with the decimals that show four figures of
-    the largest.
+    """The numbers of one column: integers in full, others with the decimals that show four digits of the
+    largest.
 
-    Where that would hide the smallest, each number has its own four figures. None becomes "".
+    If that would hide the smallest, each number has four significant digits. None becomes "".
     """
     numbers = [value for value in values if value is not None]
     if all(isinstance(number, Integral) for number in numbers):
@@ -108,7 +108,7 @@ def numbers_as_text(values: Sequence[Optional[float]]) -> List[str]:
 
 
 def number_as_text(value: float) -> str:
-    """One number alone: 12,345 or 0.1235 or 1.2×10⁻⁵."""
+    """A single number: 12,345 or 0.1235 or 1.2×10⁻⁵."""
     return numbers_as_text([value])[0]
 
 

@@ -1,7 +1,7 @@
 """Charts as HTML with inline SVG: curves, histograms, bars, confusion matrices.
 
-Places inside a chart are percentages, so it takes any width while its type and strokes keep their size. The
-style sheet that colours it is the page's (etl/reports/page.py). The same input gives the same bytes.
+Positions inside a chart are percentages, so it fits any width while text and strokes keep their size. Its
+style sheet is the page's (etl/reports/page.py). The same input gives the same bytes.
 """
 import html
 import math
@@ -14,16 +14,16 @@ Point = Tuple[float, float]
 Bar = Union[None, float, Tuple[float, float, float]]
 
 COLOURS = 6            # of the style sheet: .c0 to .c5
-MAX_POINTS = 1000      # of a curve; a screen shows no more
-MAX_DOTTED = 40        # points of a curve that are few enough to be marked one by one
+MAX_POINTS = 1000      # of a curve; a screen cannot show more
+MAX_DOTTED = 40        # points of a curve up to which each is marked
 MAX_BINS = 65          # 64 bars of 8 for lengths below 512, and one for those that are full
-MAX_TIPS = 100         # places of a chart that answer the pointer
+MAX_TIPS = 100         # positions of a chart with a tooltip
 
 _NO_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 class Html(str):
-    """Text that is markup already: every other string gets escaped."""
+    """Text that is already markup: every other string is escaped."""
 
 
 def line_chart(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, log_y: bool = False,
@@ -61,10 +61,9 @@ def line_chart(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str
 
 
 def histogram(counts: Mapping[int, float], x_label: str, y_label: str, caption: str = "") -> Html:
-    """Bars over the whole numbers from the lowest key to the highest; neighbours share a bar where there
-    are many.
+    """Bars over the integers from the lowest key to the highest; neighbours share a bar if there are many.
 
-    A bar holds a power of two of numbers, which is what divides a sequence length.
+    A bar covers a power of two of integers, since those divide sequence lengths.
     """
     width = 1
     while counts and max(counts) // width - min(counts) // width >= MAX_BINS:
@@ -93,7 +92,7 @@ def histogram(counts: Mapping[int, float], x_label: str, y_label: str, caption: 
 
 def bar_chart(labels: Sequence[str], series: Mapping[str, Sequence[Bar]], value_label: str,
               caption: str = "") -> Html:
-    """Horizontal bars from zero with their values in figures; under each label, one bar of each series.
+    """Horizontal bars from zero with their values as numbers; under each label, one bar per series.
 
     Args:
       series: at most six names, each with a bar for each label: a value >= 0, or (low, value, high) such as
@@ -136,8 +135,8 @@ def confusion_matrix(labels: Sequence[str], counts: Sequence[Sequence[int]], cap
 
 
 def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> List[Point]:
-    """At most about `limit` of the points: of each stretch its lowest, its highest and, if it has gaps
-    (NaN), one."""
+    """At most about `limit` of the points: of each section the lowest, the highest and, if it has gaps (NaN),
+    one gap."""
     if len(points) <= limit:
         return list(points)
     size = math.ceil(3 * len(points) / limit)
@@ -154,7 +153,7 @@ def thin(points: Sequence[Point], limit: int = MAX_POINTS) -> List[Point]:
 
 
 def escaped(value: Any) -> str:
-    """Text as markup; control characters and halves of characters, which no page may hold, become U+FFFD."""
+    """Text as markup; control characters and half surrogate pairs, invalid in HTML, become U+FFFD."""
     return html.escape(_NO_TEXT.sub("\ufffd", str(value)))
 
 
@@ -178,8 +177,7 @@ def _percent(share: float) -> str:
 
 def _figure(heading: str, keys: Sequence[Tuple[str, str]], plot: str, along: str, note: str,
             caption: str) -> Html:
-    """What is measured and, for several series, the legend; the plot, what runs along it, a note,
-    the caption."""
+    """Axis title and, for several series, the legend; the plot, the x axis title, a note, the caption."""
     legend = "".join('<span class="key c%d">%s <b>%s</b></span>' % (number, escaped(name), value)
                      for number, (name, value) in enumerate(keys if len(keys) > 1 else ()))
     parts = ['<p class="legend"><span class="axis">%s</span>%s</p>\n' % (escaped(heading), legend), plot]
@@ -204,7 +202,7 @@ def _plot(x_axis: Axis, y_axis: Axis, marks: str, description: str) -> str:
 
 
 def _curve(points: Sequence[Point], x_axis: Axis, y_axis: Axis, number: int) -> str:
-    """A path with gaps; dots where the points are few, and for a point that stands alone between gaps."""
+    """A path with gaps; dots if there are few points, and for a single point between gaps."""
     runs: List[List[Point]] = [[]]
     for x, y in points:
         if math.isnan(y):
@@ -226,8 +224,8 @@ def _reference(name: str, height: float) -> str:
 
 
 def _tips(series: Mapping[str, Sequence[Point]], x_label: str, x_axis: Axis) -> str:
-    """Strips that tile the plot; the one under the pointer shows a hairline and each series' last
-    value there."""
+    """Strips that tile the plot; the one under the pointer shows a hairline and each series' last value
+    there."""
     found: Dict[int, Dict[str, Point]] = {}
     for name, points in series.items():
         for x, y in points:

@@ -126,7 +126,7 @@ def test_characters_come_first_by_frequency():
 @pytest.mark.parametrize("lines, size, message", [
     ([], 200, "--input_file: no text"),
     (["甲乙丙"], 108,
-     "--vocab_size: the text holds 3 different characters; with the special entries that needs 109, got 108"),
+     "--vocab_size: the text has 3 different characters; with the special entries that needs 109, got 108"),
 ])
 def test_nothing_to_learn(lines, size, message):
     with pytest.raises(UserError) as error:

@@ -206,8 +206,8 @@ def test_places_that_can_be_made(folder):
     (["a.txt", "*.tsv"], "--input_file: *.tsv matches no file"),
     (["sub"], "--input_file: sub is a folder, not a file"),
     (["su*"], "--input_file: su* matches no file"),
-    ([], "--input_file: names no file"),
-    ([","], "--input_file: names no file"),
+    ([], "--input_file: no file given"),
+    ([","], "--input_file: no file given"),
     (["gs://bucket/*"],
      "--input_file: gs://bucket/*: only paths of a local or shared file system are read; mount or copy it"),])
 def test_expand_says_what_is_missing(folder, patterns, message):
