@@ -34,14 +34,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print("estimator.checkpoints: error: the first word must be one of %s, got %s (see --help)"
               % (", ".join(CONFIGS), argv[0]), file=sys.stderr)
         return 2
-    with contextlib.suppress(BrokenPipeError):   # `head` has seen enough
+    with contextlib.suppress(BrokenPipeError):   # the reader, such as `head`, has exited
         print(__doc__, file=sys.stdout if asked else sys.stderr, flush=True)
     return 0 if asked else 2
 
 
 def use_tool(config: Any) -> None:
-    """Does what the flags are of. Raises UserError for what does not fit, before a file is written."""
-    from estimator.tools import checkpoint_tools     # TensorFlow takes two seconds: --help need not wait
+    """Runs the tool whose flags these are. Raises UserError for invalid input, before a file is written."""
+    from estimator.tools import checkpoint_tools     # TensorFlow takes two seconds, which --help should not
     checkpoint_tools.use(config)
 
 

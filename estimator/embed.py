@@ -4,11 +4,11 @@
   echo 手机没信号怎么办 | python -m estimator.embed --checkpoint_dir albert_tiny_zh \\
       --albert_config_file tiny --vocab_file vocab.txt
 
-A text is a line. Vectors go to standard output as JSON lines, {"text": …, "vector": […]}, or into a file in
-the order of the texts: .npy, float32 [texts, hidden], or .jsonl. --pooling says what a text's vector is:
+Each line is a text. Vectors go to standard output as JSON lines, {"text": …, "vector": […]}, or to a file in
+the order of the texts: .npy, float32 [texts, hidden], or .jsonl. --pooling selects a text's vector:
 
   pooled   the pooled output, which the heads read
-  mean     the mean over the tokens of --layer, [CLS] and [SEP] too, as the exported signature `embed` has it
+  mean     the mean over the tokens of --layer, including [CLS] and [SEP], as in the signature `embed`
   cls      the vector of [CLS] in --layer
 """
 from typing import Optional, Sequence
@@ -22,8 +22,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def embed(config: EmbedConfig) -> None:
-    """Writes the vector of each text. Raises UserError before anything is written for what does not fit."""
-    from estimator.tools import embedding      # TensorFlow takes two seconds: --help need not wait
+    """Writes the vector of each text. Raises UserError for invalid input, before anything is written."""
+    from estimator.tools import embedding      # TensorFlow takes two seconds, which --help should not
     embedding.embed(config)
 
 

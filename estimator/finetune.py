@@ -1,8 +1,8 @@
 """Trains a classifier or a regression on labelled sentences or pairs, evaluates it and predicts with it.
 
-Starts from a pretrained checkpoint, whose folder says config and vocabulary. Without flags it learns the
-shipped sentence pairs from what python -m estimator.pretrain wrote. --list_tasks says which tasks and files
-it knows.
+Starts from a pretrained checkpoint, whose folder has config and vocabulary. Without flags it trains on the
+sample sentence pairs, starting from the output of python -m estimator.pretrain. --list_tasks lists the tasks
+and their files.
 
   python -m estimator.finetune --do_train=true --do_eval=true
   python -m estimator.finetune --preset afqmc --data_dir afqmc --init_checkpoint albert_tiny_zh \\
@@ -11,9 +11,9 @@ it knows.
       --columns text_a=review label=stars \\
       --labels 1 2 3 4 5 --seeds 1,2,3
 
-After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is the one that is
-evaluated last, that predicts and that python -m serving.export takes. A run that was cut off goes on when the
-command is repeated.
+After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is used for the
+final evaluation, for predictions and by python -m serving.export. An interrupted run resumes when the same
+command runs again.
 """
 from typing import Optional, Sequence
 
@@ -27,11 +27,11 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def finetune(config: FinetuneConfig) -> None:
-    """Lists the tasks, or trains. Raises UserError for what the user can mend, before a file is written."""
+    """Lists the tasks, or trains. Raises UserError for a user error, before a file is written."""
     if config.list_tasks:
         print(tasks.describe_all())
         return
-    from estimator.finetuning import job       # TensorFlow takes two seconds: --help need not wait
+    from estimator.finetuning import job       # TensorFlow takes two seconds, which --help should not
     job.finetune(config)
 
 

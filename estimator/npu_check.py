@@ -1,14 +1,14 @@
-"""Checks, without an NPU, whether a training would run on one: inspects the graph that would be sent there.
+"""Checks, without an NPU, whether a training run suits one: inspects the graph that would be sent there.
 
-Takes the flags of the trainer and builds the graph as the trainer does, but runs nothing and writes nothing.
+Takes the trainer's flags and builds the graph as the trainer does, but runs nothing and writes nothing.
 
   python -m estimator.npu_check --albert_config_file xlarge --train_batch_size 4
   python -m estimator.npu_check finetune --task_name lcqmc --data_dir lcqmc --init_checkpoint none \\
       --report_file report.json
 
-The first word is pretrain, which may be left out, or finetune. Exit status 1 means that something would fail;
-what, where and what to change is said. Where npu_bridge cannot be imported the graph holds plain TensorFlow's
-gelu and dropout under the names of the device's, and no loss scale and no sum over devices.
+The first word is pretrain, which may be omitted, or finetune. Exit status 1 means that something would fail;
+the output says what, where, and what to change. If npu_bridge cannot be imported, the graph has plain
+TensorFlow's gelu and dropout under the device's names, without loss scale and sum over devices.
 """
 import sys
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ MEMORY_GB = 32.0                               # of an Ascend 910
 
 @dataclass(frozen=True)
 class CheckFlags:
-    """What this command has beside the trainer's flags, which stand behind it among the bases."""
+    """This command's own flags; the trainer's come from the next base class."""
     memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes", on_resume=FREE)
     report_file: Optional[str] = flag(None, "JSON file for the report", on_resume=FREE)
 
@@ -33,9 +33,9 @@ class CheckFlags:
         if not self.memory_gb > 0:
             raise ValueError("memory_gb must be above 0, got %g" % self.memory_gb)
         if self.backend == devices.CPU:
-            raise ValueError("backend is cpu, but this command looks at what an NPU would run")
+            raise ValueError("backend is cpu, but this command checks what an NPU would run")
         if not self.do_train:
-            raise ValueError("do_train is false: only a training graph is looked at")
+            raise ValueError("do_train is false, but only training graphs are checked")
 
     def choose_device(self: Any) -> devices.Device:
         return devices.plan_device(self.device_options(), self.iterations_per_loop)
@@ -60,14 +60,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def check_pretraining(config: PretrainCheck) -> int:
-    """Reports on the training graph of `pretrain`; 1 when something would fail. Raises UserError as the
+    """Reports on the training graph of `pretrain`; returns 1 if something would fail. Raises UserError as the
     trainer does."""
-    from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
+    from estimator.pretraining import job      # TensorFlow takes two seconds, which --help should not
     return _report_on(job.make_job(config), True, config)
 
 
 def check_finetuning(config: FinetuneCheck) -> int:
-    """The same of `finetune`."""
+    """The same for `finetune`."""
     from estimator.finetuning import job
     return _report_on(job.make_job(config), False, config)
 

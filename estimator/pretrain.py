@@ -1,7 +1,7 @@
 """Pretrains a model on masked words and sentence order, and evaluates it on held-out records.
 
-Lengths and vocabulary come from the records' manifest. A run that was interrupted goes on when the same
-command runs again, with the very batch that would have come next.
+Lengths and vocabulary come from the records' manifest. An interrupted run resumes when the same command runs
+again, with exactly the batch that would have been next.
 
   python -m estimator.pretrain --train_batch_size 32 --num_train_steps 1000 --num_warmup_steps 100
   python -m estimator.pretrain --input_file 'records/*.tfrecord' --vocab_file vocab.txt \\
@@ -19,9 +19,8 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file
-    is written."""
-    from estimator.pretraining import job      # TensorFlow takes two seconds: --help need not wait
+    """Checks, trains, evaluates. Raises UserError for a user error, before a file is written."""
+    from estimator.pretraining import job      # TensorFlow takes two seconds, which --help should not
     job.pretrain(config)
 
 

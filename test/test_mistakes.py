@@ -197,7 +197,7 @@ MISTAKES = [
     (PRETRAIN + " --input_file 'records/*.tfrecord'", "--input_file names TFRecord files, which do not say "
      "how they were made: give --max_seq_length, --vocab_file, --max_predictions_per_seq; or give the folder "
      "itself, --input_file records: its manifest says it all"),
-    (PRETRAIN + " --input_file built", "--do_eval: built holds no records to evaluate on: build with "
+    (PRETRAIN + " --input_file built", "--do_eval: built has no records to evaluate on: build with "
      "--eval_fraction above 0, name files by --eval_input_file, or give --do_eval false"),
     (RECORDS + " --train_batch_size 21",
      "--train_batch_size is 21, but records holds only 20 training records"),
@@ -306,7 +306,7 @@ WRONG_USAGE = [
     (PRETRAIN + " --num_warmup_steps 50",
      "num_warmup_steps must be in [0, 2], since num_train_steps is 2; got 50"),
     (FINETUNE + " --task_name lcqmc",
-     "data_dir must name the folder of lcqmc; only sentence_pair has data that is shipped"),
+     "data_dir must name the folder of lcqmc; only sentence_pair has sample data"),
     ("serving.predict --text_b 天", "text_b is given without text_a"),
     ("serving.predict --server 127.0.0.1:8501 --text_a 天",
      "server must be as http://127.0.0.1:8501, got 127.0.0.1:8501"),

@@ -1,4 +1,4 @@
-"""What fine-tuning has beyond a training: its flags, one file for each kind, its job.
+"""Fine-tuning: its flags, one file per kind, its job.
 
-For its command, `npu_check` and `embed`.
+Used by its command, `npu_check` and `embed`.
 """

@@ -32,7 +32,7 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Exa
 
 
 def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) -> List[float]:
-    """A weight for each class; [] where all count the same. Balanced: n / (classes · n of the class)."""
+    """A weight per class; [] if all are equal. Balanced: n / (classes · n of the class)."""
     if config.class_weights == (BALANCED,):
         counts = [max(1, list(label_ids).count(number)) for number in range(len(task.labels))]
         return [len(label_ids) / (len(counts) * count) for count in counts]
@@ -54,7 +54,7 @@ def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
 
 
 def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> np.ndarray:
-    """float64 [examples, classes], of a regression [examples, 1]."""
+    """float64 [examples, classes], for a regression [examples, 1]."""
     return predictions.run_model(estimator, part.rows, batch_size, setting.seq_length, checkpoint)
 
 

@@ -1,4 +1,4 @@
-"""Epochs in steps: how many updates they are, in whole loops of a device."""
+"""Epochs → steps: the number of updates, in whole loops of a device."""
 import dataclasses
 import math
 from typing import Optional, Tuple
@@ -8,13 +8,12 @@ from estimator.npu import devices
 from estimator.training.jobs import Schedule
 from etl.common.command_line import UserError
 
-MOST_BEYOND = 0.02                             # the share of steps that may be added to end with a whole loop
+MOST_BEYOND = 0.02                             # the share of steps that may be added to complete a loop
 
 
 def find_schedule(config: FinetuneConfig, device: devices.Device, num_rows: int,
                   finds_loop: bool) -> Tuple[FinetuneConfig, Schedule]:
-    """How long the training is, and the flags with the loop of the device that fits it, where none was
-    asked for."""
+    """The length of the training run, and the flags with a device loop that fits it, if none was given."""
     if config.do_train and finds_loop:
         config = dataclasses.replace(config, iterations_per_loop=fitting_loop(config, device, num_rows))
     steps = count_steps(config, device, num_rows, config.num_train_epochs)
@@ -23,7 +22,7 @@ def find_schedule(config: FinetuneConfig, device: devices.Device, num_rows: int,
 
 
 def fitting_loop(config: FinetuneConfig, device: devices.Device, num_rows: int) -> int:
-    """Batches of a loop where none were asked for: as many as the device likes, but a divisor of the steps
+    """The default number of batches per loop: up to the device's preference, but a divisor of the steps
     between checkpoints, and so few that an epoch, and all epochs, are hardly longer in whole loops.
     """
     k = config.gradient_accumulation_steps
@@ -37,9 +36,9 @@ def fitting_loop(config: FinetuneConfig, device: devices.Device, num_rows: int) 
 
 
 def count_steps(config: FinetuneConfig, device: devices.Device, num_rows: int, epochs: float) -> int:
-    """Steps in so many epochs; on the NPU in whole loops, and so a few more.
+    """Steps in so many epochs; on the NPU in whole loops, thus a few more.
 
-    Raises UserError when the loop that was asked for is too long for that.
+    Raises UserError if the given loop is too long for that.
     """
     if config.do_train:
         config.check_steps(device, "save_checkpoints_steps", "eval_every")
@@ -65,7 +64,7 @@ def in_whole_loops(config: FinetuneConfig, steps: int) -> int:
 
 
 def steps_between_evaluations(config: FinetuneConfig, device: devices.Device, num_rows: int) -> Optional[int]:
-    """--eval_every, else the steps of an epoch, in whole loops; None without evaluation."""
+    """--eval_every, by default the steps of an epoch, in whole loops; None without evaluation."""
     if not config.do_eval:
         return None
     return config.eval_every or in_whole_loops(config, steps_in(config, device, num_rows, 1.0))

@@ -1,4 +1,4 @@
-"""The flags of estimator.finetune, and what follows from them alone: presets, defaults, columns, seeds."""
+"""The flags of estimator.finetune, and what is derived only from them: presets, defaults, columns, seeds."""
 import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -14,7 +14,7 @@ SAMPLE_TASK = "sentence_pair"
 CACHE_FOLDER = "encoded"
 BALANCED = "balanced"
 NO_CHECKPOINT = "none"                         # --init_checkpoint for random values
-# Flags that a preset may set, with their values without one.
+# Flags that a preset may set, with their defaults.
 DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5,
             "num_train_epochs": 3.0}
 
@@ -23,7 +23,7 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 def _preset_flag(name: str, help_text: str, choices: Optional[Sequence[str]] = None,
                  on_resume: str = SAME) -> Any:
-    return flag(None, "%s; without it the preset's, else %s" % (help_text, DEFAULTS[name]), choices,
+    return flag(None, "%s; default: the preset's, or %s" % (help_text, DEFAULTS[name]), choices,
                 on_resume=on_resume)
 
 
@@ -32,56 +32,56 @@ class FinetuneConfig(TrainingFlags):
     """The flags of this command."""
     list_tasks: bool = flag(False, "list the tasks with labels, metrics and files, and exit",
                             on_resume=FREE)
-    preset: Optional[str] = flag(None, "settings that the makers of released weights published for this "
-                                 "task; flags go first", tuple(PRESETS), on_resume=FREE)
+    preset: Optional[str] = flag(None, "settings that the authors of released weights published for this "
+                                 "task; flags override them", tuple(PRESETS), on_resume=FREE)
     task_name: Optional[str] = _preset_flag("task_name", "task", tuple(TASKS), on_resume=SAME_CONTENT)
-    data_dir: Optional[str] = flag(None, "folder of the task's files; without it, for sentence_pair, the "
-                                   "shipped pairs", on_resume=SAME_CONTENT)
-    columns: Tuple[str, ...] = flag((), "where sentence_pair and single_sentence find text_a, text_b and "
-                                    "label: role=name of a column or JSON field, or its number from 1 on in "
-                                    "files without a header", on_resume=SAME_CONTENT)
-    labels: Tuple[str, ...] = flag((), "their labels, by class index; without it 0 1", on_resume=SAME_CONTENT)
+    data_dir: Optional[str] = flag(None, "folder of the task's files; default, for sentence_pair: the "
+                                   "sample pairs", on_resume=SAME_CONTENT)
+    columns: Tuple[str, ...] = flag((), "columns of text_a, text_b and label for sentence_pair and "
+                                    "single_sentence: role=name of a column or JSON field, or its number "
+                                    "from 1 on in files without a header", on_resume=SAME_CONTENT)
+    labels: Tuple[str, ...] = flag((), "their labels, by class index; default: 0 1", on_resume=SAME_CONTENT)
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results",
                            on_resume=FREE)
-    cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; without "
-                                    "it %s/ in --output_dir" % CACHE_FOLDER, on_resume=FREE)
+    cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; "
+                                    "default: %s/ in --output_dir" % CACHE_FOLDER, on_resume=FREE)
     init_checkpoint: str = flag("output/pretrain",
-                                "checkpoint, or folder of one, to start from; none: random values",
+                                "checkpoint, or its folder, to start from; none: random values",
                                 on_resume=SAME_CONTENT)
     albert_config_file: Optional[str] = flag(
-        None, "config by name or file; without it the one beside the checkpoint", on_resume=SAME_CONTENT)
-    vocab_file: Optional[str] = flag(None, "vocabulary; without it the one beside the checkpoint",
+        None, "config by name or file; default: the one beside the checkpoint", on_resume=SAME_CONTENT)
+    vocab_file: Optional[str] = flag(None, "vocabulary; default: the one beside the checkpoint",
                                      on_resume=SAME_CONTENT)
-    spm_model_file: Optional[str] = flag(None, "SentencePiece model in place of a vocabulary",
+    spm_model_file: Optional[str] = flag(None, "SentencePiece model instead of a vocabulary",
                                          on_resume=SAME_CONTENT)
-    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; without it as the checkpoint "
+    do_lower_case: Optional[bool] = flag(None, "lower-case and strip accents; default: as the checkpoint "
                                          "was trained", on_resume=SAME_CONTENT)
     max_seq_length: Optional[int] = _preset_flag("max_seq_length",
-                                                 "tokens of an example; longer ones are cut",
+                                                 "tokens per example; longer ones are truncated",
                                                  on_resume=SAME_CONTENT)
-    doc_stride: Optional[int] = flag(None, "read longer texts through windows that begin so many tokens "
-                                     "apart, and average their predictions; tasks with one text. Without "
-                                     "training, as the model was trained", on_resume=SAME_CONTENT)
-    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length, not to their "
-                                             "longest; without it on the NPU alone, which needs it")
+    doc_stride: Optional[int] = flag(None, "read longer texts through sliding windows that start so many "
+                                     "tokens apart, and average their predictions; tasks with one text. "
+                                     "Without training, as the model was trained", on_resume=SAME_CONTENT)
+    pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length instead of their "
+                                             "longest row; default: only on the NPU, which needs it")
     do_predict: bool = flag(False, "predict the test file", on_resume=FREE)
-    train_batch_size: Optional[int] = _preset_flag("train_batch_size", "examples of a batch")
-    eval_batch_size: int = flag(8, "examples of an evaluation step", on_resume=FREE)
-    predict_batch_size: int = flag(8, "examples of a prediction step", on_resume=FREE)
+    train_batch_size: Optional[int] = _preset_flag("train_batch_size", "examples per batch")
+    eval_batch_size: int = flag(8, "examples per evaluation step", on_resume=FREE)
+    predict_batch_size: int = flag(8, "examples per prediction step", on_resume=FREE)
     learning_rate: Optional[float] = _preset_flag("learning_rate", "highest learning rate")
     num_train_epochs: Optional[float] = _preset_flag("num_train_epochs",
-                                                     "times the training examples are seen")
+                                                     "passes over the training examples")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
     class_weights: Tuple[str, ...] = flag((), "weight of each class in the training loss, by class index; or "
                                           "%s: in inverse proportion to its frequency" % BALANCED)
-    eval_every: Optional[int] = flag(None, "steps between evaluations while training; without it an epoch",
+    eval_every: Optional[int] = flag(None, "steps between evaluations while training; default: an epoch",
                                      on_resume=FREE)
-    best_metric: Optional[str] = flag(None, "which number of the evaluations decides what is kept in best/; "
-                                      "without it the task's", scores.METRICS, on_resume=FREE)
+    best_metric: Optional[str] = flag(None, "evaluation metric that selects the checkpoint kept in best/; "
+                                      "default: the task's", scores.METRICS, on_resume=FREE)
     early_stopping: Optional[int] = flag(
-        None, "stop the training after so many evaluations without improvement", on_resume=FREE)
-    seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in a folder of its "
-                                "own below --output_dir, and give means and deviations", on_resume=FREE)
+        None, "stop training after so many evaluations without improvement", on_resume=FREE)
+    seeds: Optional[str] = flag(None, "train once for each of these seeds, such as 1,2,3, in separate "
+                                "folders under --output_dir, and report means and deviations", on_resume=FREE)
 
     def __post_init__(self) -> None:
         if self.preset:
@@ -89,7 +89,7 @@ class FinetuneConfig(TrainingFlags):
         self._fill_in({name: DEFAULTS[name]
                        for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
         super().__post_init__()
-        if self.do_train:                      # else the model's folder says task and length
+        if self.do_train:                      # otherwise the model's folder has task and length
             self._fill_in(DEFAULTS)
         self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size",
                                 "doc_stride", "eval_every", "early_stopping")
@@ -112,7 +112,7 @@ class FinetuneConfig(TrainingFlags):
             raise ValueError("labels must be at least two, all different, got %s" % ", ".join(self.labels))
         if self.data_dir is None and not self.list_tasks:
             if self.task_name not in (None, SAMPLE_TASK):
-                raise ValueError("data_dir must name the folder of %s; only %s has data that is shipped"
+                raise ValueError("data_dir must name the folder of %s; only %s has sample data"
                                  % (self.task_name, SAMPLE_TASK))
             object.__setattr__(self, "data_dir", _SAMPLE)
 
@@ -122,14 +122,14 @@ class FinetuneConfig(TrainingFlags):
                 object.__setattr__(self, name, value)
 
     def seed_list(self) -> List[int]:
-        """--seeds as numbers. Raises ValueError when they are none."""
+        """--seeds as numbers. Raises ValueError if they are not."""
         try:
             return [int(seed) for seed in self.seeds.split(",")] if self.seeds else []
         except ValueError:
             raise ValueError("seeds must be integers separated by commas, got %s" % self.seeds)
 
     def columns_by_role(self) -> Dict[str, str]:
-        """--columns as {role: name}. Raises ValueError for what does not say the columns of a task."""
+        """--columns as {role: name}. Raises ValueError unless they are the columns of a task."""
         found = dict(item.partition("=")[::2] for item in self.columns)
         wanted = {"text_a", "label"} | ({"text_b"} if self.task_name in (None, "sentence_pair") else set())
         if self.columns and (set(found) != wanted or not all(found.values())):

@@ -1,4 +1,4 @@
-"""Fine-tuning: flags and labelled examples → a `job` for `run`; once, or once for each seed."""
+"""Fine-tuning: flags and labelled examples → a `job` for `run`; once, or once per seed."""
 import dataclasses
 import functools
 import os
@@ -29,10 +29,10 @@ SEEDS_FILE = "seeds_results.txt"
 
 
 def finetune(config: FinetuneConfig) -> Optional[Results]:
-    """One run; with --seeds one for each, then mean and standard deviation of each number.
+    """One run; with --seeds one for each, then mean and standard deviation of each metric.
 
     Returns:
-      The results of the best checkpoint of the only or the last run; None without evaluation, on other ranks
+      The results of the best checkpoint of the only or the last run; None without evaluation, on ranks other
       than the first, or after SIGTERM.
     """
     if not config.seeds:
@@ -44,7 +44,7 @@ def finetune(config: FinetuneConfig) -> Optional[Results]:
         folder = os.path.join(config.output_dir, "seed-%d" % seed)
         results = run.run(make_job(dataclasses.replace(config, seeds=None, random_seed=seed,
                                                        cache_dir=cache_dir, output_dir=folder)))
-        if results is None:                    # another rank's, or stopped by a signal
+        if results is None:                    # on another rank, or stopped by a signal
             return None
         found[seed] = results
     names = [name for name in next(iter(found.values()))
@@ -110,8 +110,7 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
 
 
 def as_trained(config: FinetuneConfig) -> FinetuneConfig:
-    """The same with what the folder of the model says where the flags do not; for evaluation and
-    prediction alone."""
+    """The same flags, completed from the model's folder; for evaluation and prediction only."""
     model = model_folder.read(config.output_dir)
     if model.task not in TASKS:
         raise UserError("--output_dir: %s holds a model of the task %s: only tasks of "
@@ -125,7 +124,7 @@ def as_trained(config: FinetuneConfig) -> FinetuneConfig:
 
 
 def find_task(config: FinetuneConfig) -> Task:
-    """The task that the flags name, with their columns and labels; says what a preset is."""
+    """The task that the flags name, with their columns and labels; prints the source of a preset."""
     if config.preset:
         print("Preset %s. Published by the authors of the weights: %s"
               % (config.preset, PRESETS[config.preset].published))
@@ -135,7 +134,7 @@ def find_task(config: FinetuneConfig) -> Task:
 
 
 def wanted_parts(config: FinetuneConfig, task: Task) -> List[str]:
-    """Names of the parts that the flags want, of those that the task has."""
+    """Names of the parts that the flags ask for, of those that the task has."""
     return [part for part in task.parts
             if (part == TRAIN and config.do_train) or (part.startswith(DEV) and config.do_eval)
             or (part.startswith(TEST) and config.do_predict)]
@@ -150,7 +149,7 @@ def check_device(config: FinetuneConfig, device: devices.Device) -> None:
 
 
 def seq_length_of(config: FinetuneConfig, device: devices.Device, folder: ModelFolder) -> Optional[int]:
-    """What all batches are padded to; None: each to its longest."""
+    """The length to which all batches are padded; None: each to its longest row."""
     pads = config.pad_to_max_length
     return folder.max_seq_length if pads or (pads is None and not device.on_host) else None
 
@@ -167,7 +166,7 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
 
 
 def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
-    """What will stand beside the checkpoints, or does, without training."""
+    """The files to be written beside the checkpoints or, without training, those already there."""
     checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir,
                                                                       model_folder.STATE_FILE)
     return model_folder.describe(config, checkpoint, flags_may_repeat=True,
@@ -175,12 +174,12 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
 
 
 def cache_dir_of(config: FinetuneConfig) -> str:
-    """Where encoded examples are kept."""
+    """The folder of encoded examples."""
     return config.cache_dir or os.path.join(config.output_dir, CACHE_FOLDER)
 
 
 def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
-    """Evaluates a checkpoint on all dev examples, and adds its numbers to the curves."""
+    """Evaluates a checkpoint on all dev examples, and adds its metrics to the curves."""
     results, outputs = evaluate_part(setting, kind, estimator, DEV, checkpoint)
     result_files.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
                                     dict(results, loss=results["eval_loss"]))
@@ -189,7 +188,7 @@ def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
 
 
 def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
-    """Evaluates the best checkpoint on all dev parts, and writes what it predicts."""
+    """Evaluates the best checkpoint on all dev parts, and writes its predictions."""
     results: Results = {}
     sections: Sequence[Any] = ()
     paths = [os.path.join(setting.config.output_dir, result_files.TEXT_FILE)]
@@ -206,7 +205,7 @@ def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
 
 def evaluate_part(setting: Setting, kind: Kind, estimator: Any, name: str,
                   checkpoint: str) -> Tuple[Results, np.ndarray]:
-    """The numbers of a dev part, and the outputs they are of."""
+    """The metrics of a dev part, and the outputs from which they are computed."""
     part, batch_size = setting.parts[name], setting.config.eval_batch_size
     with failures.explained("--eval_batch_size %d" % batch_size):
         outputs = kind.run_model(setting, estimator, part, batch_size, checkpoint)

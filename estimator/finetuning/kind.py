@@ -1,7 +1,8 @@
-"""What a kind of fine-tuning is: all that differs between classes for a text and, say, labels for its tokens.
+"""A kind of fine-tuning: everything that differs between, for example, classes for a text and labels for its
+tokens.
 
 `finetuning` does the rest for every kind: examples → rows → batches → encoder → the kind's head → outputs →
-its numbers.
+its metrics.
 """
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -19,13 +20,13 @@ from etl.reports.page import Section
 
 
 class Setting(NamedTuple):
-    """All that is known of one fine-tuning before it begins.
+    """Everything known about a fine-tuning run before it begins.
 
     Attributes:
-      config: the flags, without gaps.
-      folder: what stands beside its checkpoints.
-      parts: examples and rows by the part's name, of those parts that the flags want.
-      seq_length: what all batches are padded to; None: each to its longest.
+      config: the flags, with all defaults filled in.
+      folder: the files beside its checkpoints.
+      parts: examples and rows by the part's name, for the parts that the flags ask for.
+      seq_length: the length to which all batches are padded; None: each to its longest row.
     """
     config: FinetuneConfig
     task: Task
@@ -39,16 +40,16 @@ class Kind(NamedTuple):
     """Functions; outputs are a model's for the examples of a part, [examples, …].
 
     Attributes:
-      check_flags: of the flags, the task and its examples by part; raises UserError for what does not fit
-        the kind.
-      model_fn: of a setting and the numbers of a training; see `model_fn`.
-      run_model: of a setting, an Estimator, a part, the size of a batch and a checkpoint: outputs.
-      score: of task, part and outputs: numbers by name.
-      results_line: of task and numbers: what one reads of them.
-      write_predictions: of a folder, task, part and outputs: paths of the files.
-      sections: of task, part and outputs: what the report shows below the curves.
+      check_flags: takes the flags, the task and its examples by part; raises UserError for flags that do not
+        fit the kind.
+      model_fn: takes a setting and the numbers of a training run; see `model_fn`.
+      run_model: takes a setting, an Estimator, a part, a batch size and a checkpoint; returns outputs.
+      score: takes task, part and outputs; returns metrics by name.
+      results_line: takes task and metrics; returns them as text.
+      write_predictions: takes a folder, task, part and outputs; returns the paths of the files.
+      sections: takes task, part and outputs; returns the report's sections below the curves.
       charts: of the report.
-      is_exported: of a task: whether serving.export takes such a model.
+      is_exported: takes a task; returns whether serving.export supports such a model.
     """
     check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Example]]], None]
     model_fn: Callable[[Setting, TrainingConfig], ModelFn]

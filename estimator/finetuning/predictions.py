@@ -1,11 +1,10 @@
-"""What a fine-tuned model predicts for all examples of a part: outputs, their scores, and files of
-predictions.
+"""A fine-tuned model's predictions for all examples of a part: outputs, their scores, and prediction files.
 
-  predictions.jsonl        dev: one object for each example, with text, gold label, prediction and
+  predictions.jsonl        dev: one object per example, with text, gold label, prediction and
                            probabilities
-  test_results.tsv         probabilities by class index, a line for each example; a regression's number
+  test_results.tsv         probabilities by class index, one line per example; a regression's value
   test_predictions.jsonl   as predictions.jsonl
-  <task>_predict.json      {"id": …, "label": …} a line, under the name that CLUE wants, where it has the task
+  <task>_predict.json      {"id": …, "label": …} per line, under the name that CLUE requires, for its tasks
 """
 import json
 import os
@@ -23,14 +22,14 @@ PREDICTIONS_FILE = "predictions.jsonl"
 
 
 class Part(NamedTuple):
-    """The examples of one part, as read and as the model takes them."""
+    """The examples of one part, as read and as input for the model."""
     name: str                                  # such as "dev"
     examples: List[Example]
     rows: Rows
 
     @property
     def label_ids(self) -> np.ndarray:
-        """[examples]: class ids, or a regression's numbers."""
+        """[examples]: class ids, or a regression's values."""
         return self.rows.label_ids[self.rows.first_rows]
 
     @property
@@ -40,7 +39,7 @@ class Part(NamedTuple):
 
 def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int],
               checkpoint: str) -> np.ndarray:
-    """The model's outputs, for an example of several windows their mean: float64 [examples, classes].
+    """The model's outputs, averaged over the windows of an example: float64 [examples, classes].
 
     Args:
       estimator: of `classifier_model_fn`.
@@ -57,7 +56,7 @@ def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[
 
 
 def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:
-    """All numbers of a part with labels by name: `eval_accuracy`; of another part than dev,
+    """All metrics of a part with labels by name: `eval_accuracy`; for a part other than dev,
     `eval_mismatched_accuracy`."""
     labels = part.label_ids
     if task.is_regression:
@@ -93,7 +92,7 @@ def predicted_labels(task: Task, outputs: np.ndarray) -> List[Any]:
 
 
 def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) -> List[str]:
-    """Writes what the head of this file says for the part, and returns the paths."""
+    """Writes the part's files (see the top of this file), and returns their paths."""
     prefix = "" if part.name == DEV else part.name + "_"
     path = os.path.join(folder, prefix + PREDICTIONS_FILE)
     lines = [_prediction(task, example, label, row)
@@ -114,8 +113,8 @@ def submission_name(task: Task, part: Part) -> str:
 
 
 def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarray) -> List[Dict[str, Any]]:
-    """`{"id": 0, "label": "1"}` for each example; of several choices one for each question, labelled by the
-    best one."""
+    """`{"id": 0, "label": "1"}` for each example; for multiple choice, one per question, labelled with the
+    best choice."""
     labels = predicted_labels(task, outputs)
     if task.choices > 1:
         labels = [str(best) for best in outputs[:, 1].reshape(-1, task.choices).argmax(axis=1)]
@@ -125,7 +124,7 @@ def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarra
 
 
 def _plain_id(value: object) -> object:
-    """Ids out of columns are numbers, too."""
+    """Ids from columns become numbers, too."""
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
@@ -137,5 +136,5 @@ def _prediction(task: Task, example: Example, label: Any, row: np.ndarray) -> Di
 
 
 def json_lines(values: Sequence[Any]) -> str:
-    """One JSON object a line."""
+    """One JSON object per line."""
     return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)

@@ -1,7 +1,7 @@
 """Settings that the authors of released weights published for a task, and the scores they report.
 
-Both are theirs: with their weights and their data one should come near; with other weights the settings are
-only a start.
+Both are theirs: with their weights and data, results should be close; with other weights the settings are
+only a starting point.
 """
 from typing import Dict, NamedTuple
 

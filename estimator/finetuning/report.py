@@ -1,4 +1,4 @@
-"""Sections of a fine-tuning report beside its curves: confused classes and hardest examples."""
+"""Sections of a fine-tuning report besides its curves: confused classes and hardest examples."""
 from typing import Any, List, Sequence
 
 import numpy as np
@@ -10,23 +10,23 @@ from estimator.training.curves import Chart
 from etl.reports.charts import Html, confusion_matrix
 from etl.reports.page import Section, table
 
-MAX_MATRIX = 30  # classes; of more, only the pairs that are confused most are shown
+MAX_MATRIX = 30  # classes; beyond this, only the most confused pairs are shown
 MAX_PAIRS, HARDEST = 30, 30
 
-CHARTS = (Chart("Loss; cross-entropy in nats, of a regression the squared error", ("loss",), "loss"),
+CHARTS = (Chart("Loss: cross-entropy in nats, for a regression the squared error", ("loss",), "loss"),
           Chart("Accuracy", ("eval_accuracy",), "share", "majority_accuracy"),
           Chart("F1, Matthews correlation, area under the ROC curve",
                 ("eval_f1", "eval_matthews_correlation", "eval_roc_auc"), "value"),
           Chart("Correlation", ("eval_pearson", "eval_spearman"), "value"),
           Chart("Learning rate", ("learning_rate",), "rate"),
           Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Examples a second", ("examples_per_second",), "examples/s"))
+          Chart("Examples per second", ("examples_per_second",), "examples/s"))
 
 
 def sections(task: Task, part: Part, outputs: np.ndarray) -> List[Section]:
     """Sections on a part with labels; `outputs` are those of `predictions.run_model`."""
     hardest = Section("Hardest examples", [
-        "Those whose gold label is least likely, or furthest off. Many of them are wrong labels.",
+        "Examples whose gold label is least likely, or furthest off. Many of them have wrong labels.",
         table(["number", "text", "gold", "predicted", "loss"], _hardest(task, part, outputs))])
     if task.is_regression:
         return [hardest]
@@ -43,11 +43,11 @@ def _confused(labels: Sequence[str], counts: np.ndarray) -> Html:
     order = np.argsort(-wrong, axis=None, kind="stable")[:MAX_PAIRS]
     pairs = [(labels[true], labels[predicted], int(wrong[true, predicted]))
              for true, predicted in zip(*np.unravel_index(order, wrong.shape)) if wrong[true, predicted]]
-    return table(["gold", "predicted", "examples"], pairs, caption="The classes that are confused most.")
+    return table(["gold", "predicted", "examples"], pairs, caption="The most confused classes.")
 
 
 def _hardest(task: Task, part: Part, outputs: np.ndarray) -> List[Sequence[Any]]:
-    """Rows of the table: the example's number from 1 on, its text, both labels, its loss."""
+    """Rows of the table: the example's number, starting at 1, its text, both labels, its loss."""
     labels = part.label_ids
     losses = (labels - outputs[:, 0]) ** 2 if task.is_regression else scores.losses(labels, outputs)
     predicted = predictions.predicted_labels(task, outputs)

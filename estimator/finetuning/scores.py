@@ -12,7 +12,7 @@ METRICS = ("accuracy", "f1", "macro_f1", "matthews_correlation", "roc_auc", "cho
 
 
 def metrics_of(num_labels: int, choices: int = 1) -> Sequence[str]:
-    """The METRICS that a task has; num_labels 0 is a regression."""
+    """The METRICS of a task; num_labels 0 is a regression."""
     if num_labels == 0:
         return ("pearson", "spearman", "loss")
     return (("accuracy", "macro_f1", "matthews_correlation", "loss")
@@ -20,7 +20,7 @@ def metrics_of(num_labels: int, choices: int = 1) -> Sequence[str]:
 
 
 def classification(labels: np.ndarray, probabilities: np.ndarray, choices: int = 1) -> Dict[str, Any]:
-    """The numbers of a classifier by name, those of `metrics_of`."""
+    """A classifier's metrics by name, those of `metrics_of`."""
     num_labels = probabilities.shape[1]
     predictions = probabilities.argmax(axis=1)
     counts = confusion_matrix(labels, predictions, num_labels)
@@ -37,29 +37,29 @@ def classification(labels: np.ndarray, probabilities: np.ndarray, choices: int =
 
 
 def regression(labels: np.ndarray, predictions: np.ndarray) -> Dict[str, Any]:
-    """The numbers of a regression by name; the loss is the mean squared error."""
+    """A regression's metrics by name; the loss is the mean squared error."""
     return {"pearson": pearson(labels, predictions), "spearman": spearman(labels, predictions),
             "loss": float(np.mean((labels - predictions) ** 2))}
 
 
 def accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
-    """Share of equal ones."""
+    """Share of equal labels."""
     return float(np.mean(labels == predictions))
 
 
 def majority_accuracy(labels: np.ndarray) -> float:
-    """Accuracy of naming the most frequent class, always."""
+    """Accuracy of always predicting the most frequent class."""
     return float(np.bincount(labels).max() / len(labels))
 
 
 def confusion_matrix(labels: np.ndarray, predictions: np.ndarray, num_labels: int) -> np.ndarray:
-    """int64 [true class, predicted class]: how often."""
+    """Counts, int64 [true class, predicted class]."""
     return np.bincount(labels * num_labels + predictions,
                        minlength=num_labels ** 2).reshape(num_labels, num_labels)
 
 
 class ClassScores(NamedTuple):
-    """Of one class; each is 0 where it has no meaning."""
+    """Scores of one class; undefined ones are 0."""
     precision: float
     recall: float
     f1: float
@@ -88,8 +88,8 @@ def matthews(counts: np.ndarray) -> float:
 
 
 def roc_auc(labels: np.ndarray, scores: np.ndarray) -> float:
-    """How often one of class 1 has a higher score than one of class 0, ties counting half; 0.5 when a class
-    is absent.
+    """How often an example of class 1 has a higher score than one of class 0, ties counting half; 0.5 if a
+    class is absent.
 
     The Mann-Whitney statistic from ranks (Hanley and McNeil 1982, doi 10.1148/radiology.143.1.7063747).
     """
@@ -138,7 +138,7 @@ def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
 
 
 def mean_and_deviation(values: Sequence[float]) -> str:
-    """`0.7132 ± 0.0041`: mean and sample standard deviation; of one value the value alone."""
+    """`0.7132 ± 0.0041`: mean and sample standard deviation; for one value, only the value."""
     if len(values) == 1:
         return "%.4f" % values[0]
     return "%.4f ± %.4f" % (np.mean(values), np.std(values, ddof=1))

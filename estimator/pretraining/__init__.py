@@ -1,4 +1,4 @@
-"""What pretraining has beyond a training: its flags, and its job.
+"""Pretraining: its flags and its job.
 
-For its command and `npu_check`.
+Used by its command and `npu_check`.
 """

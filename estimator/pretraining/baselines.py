@@ -1,4 +1,4 @@
-"""What models reach that do not read the text; a pretrained model must beat their numbers."""
+"""Baselines that do not read the text; a pretrained model must beat them."""
 import functools
 import math
 from typing import Dict, Tuple
@@ -9,13 +9,13 @@ from estimator.data import records
 from estimator.data.records import PretrainingData
 from etl.common.command_line import UserError
 
-BASELINE_RECORDS = 20000                       # as many are read, at most, to count labels
+BASELINE_RECORDS = 20000                       # maximum number read to count labels
 
 
-@functools.lru_cache(maxsize=1)                # evaluations repeat, the records stay
+@functools.lru_cache(maxsize=1)                # evaluations repeat, with the same records
 def of_data(data: PretrainingData) -> Dict[str, float]:
-    """Masked-LM numbers of models that do not read: all tokens alike, and each as often as in the
-    training labels."""
+    """Masked-LM metrics of models that do not read: uniform, and with the frequencies of the training
+    labels."""
     counts = [records.label_counts(paths, data, BASELINE_RECORDS)
               for paths in (data.train_files, data.eval_files)]
     for paths, found in zip((data.train_files, data.eval_files), counts):
@@ -33,7 +33,7 @@ def unigram(train_counts: np.ndarray, eval_counts: np.ndarray) -> Tuple[float, f
     Args:
       train_counts: int64 [vocab_size], how often each token is a label in training; add-one smoothing
         is applied.
-      eval_counts: int64 [vocab_size], the same of the held-out labels, at least one of them.
+      eval_counts: int64 [vocab_size], the same for the held-out labels, of which there is at least one.
     """
     smoothed = train_counts + 1.0
     log_probs = np.log(smoothed / smoothed.sum())

@@ -1,4 +1,4 @@
-"""The flags of estimator.pretrain, and what follows from them alone."""
+"""The flags of estimator.pretrain, and what is derived only from them."""
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
@@ -13,41 +13,41 @@ BEST_METRICS = ("masked_lm_loss", "masked_lm_accuracy", "perplexity", "sentence_
 
 @dataclass(frozen=True)
 class PretrainConfig(TrainingFlags):
-    """The flags of this command. Rates and sizes are those published for ALBERT, unless the data is too small
-    for them."""
+    """The flags of this command. Rates and sizes are those published for ALBERT, unless there is too little
+    data for them."""
     input_file: Tuple[str, ...] = flag(("output/pretrain_data",),
                                         "folder of etl.build_pretrain, or globs of TFRecord files",
                                        on_resume=SAME_CONTENT)
     eval_input_file: Tuple[str, ...] = flag(
-        (), "globs of TFRecord files held out, where --input_file names files", on_resume=SAME_CONTENT)
+        (), "globs of held-out TFRecord files, if --input_file names files", on_resume=SAME_CONTENT)
     output_dir: str = flag("output/pretrain", "folder for checkpoints, event files and results",
                            on_resume=FREE)
-    albert_config_file: str = flag("tiny", "a shipped config by name, or a config file",
+    albert_config_file: str = flag("tiny", "a bundled config by name, or a config file",
                                    on_resume=SAME_CONTENT)
-    init_checkpoint: Optional[str] = flag(None, "checkpoint, or folder of one, to start from",
+    init_checkpoint: Optional[str] = flag(None, "checkpoint, or its folder, to start from",
                                           on_resume=SAME_CONTENT)
-    vocab_file: Optional[str] = flag(None, "vocabulary of the records, where --input_file names files",
+    vocab_file: Optional[str] = flag(None, "vocabulary of the records, if --input_file names files",
                                      on_resume=SAME_CONTENT)
     do_lower_case: bool = flag(True, "whether their text was lower-cased", on_resume=SAME_CONTENT)
-    max_seq_length: Optional[int] = flag(None, "tokens of a record; without it the manifest's",
+    max_seq_length: Optional[int] = flag(None, "tokens per record; default: the manifest's",
                                          on_resume=SAME_CONTENT)
-    max_predictions_per_seq: Optional[int] = flag(None, "predictions of a record; without it the manifest's",
+    max_predictions_per_seq: Optional[int] = flag(None, "predictions per record; default: the manifest's",
                                                   on_resume=SAME_CONTENT)
     train_batch_size: Optional[int] = flag(
-        None, "records of a batch; without it 4096, or 32 when there are fewer than 409,600 records")
-    eval_batch_size: int = flag(64, "records of an evaluation step", on_resume=FREE)
+        None, "records per batch; default: 4096, or 32 when there are fewer than 409,600 records")
+    eval_batch_size: int = flag(64, "records per evaluation step", on_resume=FREE)
     optimizer: str = flag(LAMB, "update rule", OPTIMIZERS, on_resume=FIXED)
     learning_rate: float = flag(0.00176, "highest learning rate")
-    num_train_steps: Optional[int] = flag(None, "training steps in all; without it 125,000, or 3 epochs when "
+    num_train_steps: Optional[int] = flag(None, "total training steps; default: 125,000, or 3 epochs when "
                                           "there are fewer than 409,600 records")
     num_warmup_steps: Optional[int] = flag(
-        None, "steps in which the learning rate rises; without it one in 40: 3,125 of 125,000")
+        None, "steps in which the learning rate rises; default: 1/40 of the steps: 3,125 of 125,000")
     poly_power: float = flag(1.0, "power of the learning rate's decay")
     eval_every: Optional[int] = flag(
-        None, "steps between evaluations while training; without it one at the end", on_resume=FREE)
-    best_metric: str = flag("masked_lm_loss", "which number of the evaluations decides what is kept in best/",
+        None, "steps between evaluations while training; default: one at the end", on_resume=FREE)
+    best_metric: str = flag("masked_lm_loss", "evaluation metric that selects the checkpoint kept in best/",
                             BEST_METRICS, on_resume=FREE)
-    max_eval_steps: Optional[int] = flag(None, "evaluation steps at most; without it all records held out",
+    max_eval_steps: Optional[int] = flag(None, "maximum evaluation steps; default: all held-out records",
                                          on_resume=FREE)
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What pretraining learns and from what: records with masked words and sentence order → a `job` for `run`."""
+"""The pretraining job: records with masked words and sentence order → a `job` for `run`."""
 import dataclasses
 import functools
 import glob
@@ -24,10 +24,10 @@ from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
 
-# With less data than so many batches, a run of the published size makes no sense.
+# With fewer batches of data than this, a run of the published length makes no sense.
 PUBLISHED_BATCH_SIZE, PUBLISHED_BATCHES = 4096, 100
 SMALL_BATCH_SIZE, SMALL_EPOCHS = 32, 3
-WARMUP_SHARE = 40                              # one step in so many: 3,125 of 125,000
+WARMUP_SHARE = 40                              # 1/40 of the steps: 3,125 of 125,000
 
 CHARTS = (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cross_entropy"),
           Chart("Masked-LM accuracy", ("masked_lm_accuracy",), "share", "unigram_accuracy"),
@@ -35,18 +35,16 @@ CHARTS = (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cr
           Chart("Sentence-order accuracy (chance 0.5)", ("sentence_order_accuracy",), "share"),
           Chart("Learning rate", ("learning_rate",), "rate"),
           Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Records a second", ("examples_per_second",), "records/s"))
+          Chart("Records per second", ("examples_per_second",), "records/s"))
 
 
 def pretrain(config: PretrainConfig) -> None:
-    """Checks, trains, evaluates. Raises UserError for anything the user can mend, before a file
-    is written."""
+    """Checks, trains, evaluates. Raises UserError for a user error, before a file is written."""
     run.run(make_job(config))
 
 
 def make_job(config: PretrainConfig) -> Job:
-    """Looks at the model, the records and the output folder, and holds them against each other.
-    Writes nothing."""
+    """Checks that the model, the records and the output folder fit together. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
     model = albert_config.load(config.albert_config_file)
@@ -78,7 +76,7 @@ def make_job(config: PretrainConfig) -> Job:
 
 def _say_what_is_trained(config: PretrainConfig, device: devices.Device, data: PretrainingData) -> None:
     print("Model %s on %s" % (config.albert_config_file, device))
-    print("{}: {:,} records to train on, {:,} held out, {} tokens each".format(
+    print("{}: {:,} training records, {:,} held out, {} tokens each".format(
         data.source, data.num_train_records, data.num_eval_records, data.max_seq_length))
     if config.do_train:
         print("--train_batch_size %d --num_train_steps %d --num_warmup_steps %d --optimizer %s "
@@ -88,10 +86,10 @@ def _say_what_is_trained(config: PretrainConfig, device: devices.Device, data: P
 
 
 def with_sizes(config: PretrainConfig, num_records: int, num_devices: int = 1) -> PretrainConfig:
-    """Fills in the batch size and the steps that were not given: the published ones, or a few epochs of small
-    data, in whole loops.
+    """Fills in the default batch size and steps: the published ones, or a few epochs of small data, in whole
+    loops.
 
-    Raises UserError when the warm-up that was given is longer than the run.
+    Raises UserError if the given warm-up is longer than the run.
     """
     is_large = num_records >= PUBLISHED_BATCHES * PUBLISHED_BATCH_SIZE
     batch_size = config.train_batch_size or (PUBLISHED_BATCH_SIZE // num_devices if is_large
@@ -108,10 +106,9 @@ def with_sizes(config: PretrainConfig, num_records: int, num_devices: int = 1) -
 
 
 def find_data(config: PretrainConfig) -> PretrainingData:
-    """The records that --input_file names; with --do_train false, files given there are what is evaluated.
+    """The records that --input_file names; with --do_train false, files given there are evaluated.
 
-    Raises UserError where `records` does, and when there is nothing to evaluate on but evaluation is
-    asked for.
+    Raises UserError as `records` does, and if there is nothing to evaluate on but evaluation is requested.
     """
     first = config.input_file[0]
     if len(config.input_file) == 1 and not os.path.exists(first) and not glob.has_magic(first):
@@ -132,13 +129,13 @@ def find_data(config: PretrainConfig) -> PretrainingData:
         raise UserError("--best_metric is %s, but %s was built without a sentence task"
                         % (config.best_metric, data.source))
     if config.do_eval and not data.num_eval_records:
-        raise UserError("--do_eval: %s holds no records to evaluate on: build with --eval_fraction above 0, "
+        raise UserError("--do_eval: %s has no records to evaluate on: build with --eval_fraction above 0, "
                         "name files by --eval_input_file, or give --do_eval false" % data.source)
     return data
 
 
 def describe_model(config: PretrainConfig, model: AlbertConfig, data: PretrainingData) -> ModelFolder:
-    """What will stand beside the checkpoints. Raises UserError when the model and the records do not fit."""
+    """The files beside the checkpoints. Raises UserError if the model and the records do not fit."""
     if data.vocab_size != model.vocab_size:
         raise UserError("vocab_size is %d in %s, but the vocabulary of the records, %s, has %d entries"
                         % (model.vocab_size, config.albert_config_file,
@@ -161,7 +158,7 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
 
 
 def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, checkpoint: str) -> Evaluation:
-    """Evaluates a checkpoint on the records held out, beside what one guesses without reading the text."""
+    """Evaluates a checkpoint on the held-out records, with the baselines that do not read the text."""
     with failures.explained("--eval_batch_size %d" % config.eval_batch_size, data):
         found = estimator.evaluate(input_fn.evaluate_on_records(data, config.eval_batch_size),
                                    steps=config.max_eval_steps, checkpoint_path=checkpoint)
@@ -173,7 +170,7 @@ def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, chec
 
 
 def results_line(results: Mapping[str, Any]) -> str:
-    """All of a result that fits into a few lines, each number beside what it must beat."""
+    """A result in a few lines, each metric with its baselines."""
     lines = ["Step %d, %d records held out:" % (results["global_step"], results["num_examples"]),
              "  masked_lm_loss %.4f (unigram %.4f, uniform %.4f)  masked_lm_accuracy %.4f (unigram %.4f)"
              % tuple(results[name] for name in ("masked_lm_loss", "unigram_cross_entropy",

@@ -1,4 +1,4 @@
-"""What is done with a checkpoint beside training: vectors of texts, means, conversions.
+"""Uses of a checkpoint other than training: vectors of texts, averages, conversions.
 
 Only the commands import from here.
 """

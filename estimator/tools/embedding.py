@@ -20,13 +20,13 @@ from etl.common import files
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError
 
-CHUNK = 4096  # texts whose batches are made of similar lengths, and answered together
+CHUNK = 4096  # texts that are batched by similar lengths
 
 Embed = Callable[[Sequence[str]], np.ndarray]  # texts → float32 [texts, hidden]
 
 
 def embed(config: EmbedConfig) -> None:
-    """Writes the vector of each text. Raises UserError before anything is written for what does not fit."""
+    """Writes the vector of each text. Raises UserError for invalid input, before anything is written."""
     if config.output_file:
         files.require_file(config.output_file, "output_file")
     checkpoint = checkpoint_files.resolve(config.checkpoint_dir, "checkpoint_dir")
@@ -36,7 +36,7 @@ def embed(config: EmbedConfig) -> None:
     if config.output_file is None:
         for texts in in_batches(read_texts(config.input_file), CHUNK):
             sys.stdout.buffer.write(
-                lines_of(texts, to_vectors(texts)).encode("utf-8"))    # whatever the locale says
+                lines_of(texts, to_vectors(texts)).encode("utf-8"))    # whatever the locale
             sys.stdout.buffer.flush()
         return
     count = 0
@@ -52,7 +52,7 @@ def embed(config: EmbedConfig) -> None:
         if config.output_file.endswith(".npy"):
             array = np.concatenate(found or [np.zeros([0, model.config.hidden_size], np.float32)])
             np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
-            stream.write(array)                # np.save does not notice a disk that the last few kB fill
+            stream.write(array)                # np.save does not notice when the last few kB fill the disk
     print("Wrote %d vectors of %d numbers to %s" % (count, model.config.hidden_size, config.output_file))
 
 
@@ -88,7 +88,7 @@ def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
 
 
 def pool(encoded_texts: Encoded, input_mask: tf.Tensor, pooling: str, layer: int) -> tf.Tensor:
-    """A vector for each text, float [batch, hidden].
+    """One vector per text, float [batch, hidden].
 
     Args:
       encoded_texts: a `modeling.Encoded`.
@@ -106,7 +106,7 @@ def pool(encoded_texts: Encoded, input_mask: tf.Tensor, pooling: str, layer: int
 
 
 def read_texts(path: Optional[str]) -> Iterable[str]:
-    """The lines of a file or of standard input. Raises UserError with the line's number for bad UTF-8 or an
+    """The lines of a file or of standard input. Raises UserError with the line number for invalid UTF-8 or an
     empty text."""
     place = path or "standard input"
     with contextlib.ExitStack() as opened:

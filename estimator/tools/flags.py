@@ -16,7 +16,7 @@ class InspectConfig:
 @dataclass(frozen=True)
 class AverageConfig:
     """The flags of `average`."""
-    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, the folder of them",
+    checkpoint: Tuple[str, ...] = flag((), "checkpoints of one model; with --last, their folder",
                                        required=True)
     last: Optional[int] = flag(None, "how many of the folder's newest checkpoints to take")
     output: str = flag("", "prefix of the checkpoint to write", required=True)
@@ -30,9 +30,9 @@ class ToTransformersConfig:
     output_dir: str = flag("", "new folder for config.json, model.safetensors and the vocabulary",
                            required=True)
     albert_config_file: Optional[str] = flag(
-        None, "config by name or file, where none stands beside the checkpoint")
-    vocab_file: Optional[str] = flag(None, "vocabulary, where none stands beside the checkpoint")
-    do_lower_case: Optional[bool] = flag(None, "whether that one is of lower-cased text; without it true")
+        None, "config by name or file, if there is none beside the checkpoint")
+    vocab_file: Optional[str] = flag(None, "vocabulary, if there is none beside the checkpoint")
+    do_lower_case: Optional[bool] = flag(None, "whether that one is for lower-cased text; default: true")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class FromTransformersConfig:
 
 @dataclass(frozen=True)
 class AdoptConfig:
-    """The flags of `adopt`: turns a classifier of the older tools into a folder that evaluation and
+    """The flags of `adopt`, which turns a classifier of the older tools into a folder that evaluation and
     export accept."""
     checkpoint: str = flag("", "checkpoint of a fine-tuned model, or folder of one", required=True)
     output_dir: str = flag("", "new model folder", required=True)
@@ -53,25 +53,25 @@ class AdoptConfig:
     task_name: str = flag("", "task that it was trained for; see estimator.finetune --list_tasks",
                           required=True)
     labels: Tuple[str, ...] = flag(
-        (), "labels in the order of the classifier's outputs, where they are not the task's")
-    max_seq_length: int = flag(128, "tokens of an example, as in its training")
-    do_lower_case: bool = flag(True, "whether its vocabulary is of lower-cased text")
+        (), "labels in the order of the classifier's outputs, if they are not the task's")
+    max_seq_length: int = flag(128, "tokens per example, as in its training")
+    do_lower_case: bool = flag(True, "whether its vocabulary is for lower-cased text")
 
 
 @dataclass(frozen=True)
 class EmbedConfig:
     """The flags of `embed`."""
-    checkpoint_dir: str = flag("output/pretrain", "checkpoint, or folder of one")
+    checkpoint_dir: str = flag("output/pretrain", "checkpoint, or its folder")
     albert_config_file: Optional[str] = flag(
-        None, "config by name or file; without it the one beside the checkpoint")
-    vocab_file: Optional[str] = flag(None, "vocabulary, where none lies beside the checkpoint")
-    spm_model_file: Optional[str] = flag(None, "SentencePiece model, where none lies beside the checkpoint")
-    input_file: Optional[str] = flag(None, "texts, one a line; without it standard input")
-    output_file: Optional[str] = flag(None, "file ending in .npy or .jsonl; without it standard output")
-    pooling: str = flag(MEAN, "what a text's vector is", POOLINGS)
+        None, "config by name or file; default: the one beside the checkpoint")
+    vocab_file: Optional[str] = flag(None, "vocabulary, if there is none beside the checkpoint")
+    spm_model_file: Optional[str] = flag(None, "SentencePiece model, if there is none beside the checkpoint")
+    input_file: Optional[str] = flag(None, "texts, one per line; default: standard input")
+    output_file: Optional[str] = flag(None, "file ending in .npy or .jsonl; default: standard output")
+    pooling: str = flag(MEAN, "how a text's vector is computed", POOLINGS)
     layer: int = flag(-1, "which layer mean and cls read: 0 is the lowest, -1 the highest")
-    max_seq_length: int = flag(128, "tokens of a text; longer ones are cut")
-    batch_size: int = flag(32, "texts of a batch")
+    max_seq_length: int = flag(128, "tokens per text; longer ones are truncated")
+    batch_size: int = flag(32, "texts per batch")
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:

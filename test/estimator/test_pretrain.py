@@ -92,7 +92,7 @@ def test_records_of_older_tools(folder):
     assert (data.num_train_records, data.num_eval_records, data.vocab_size) == (16, 3, 20)
     alone = dataclasses.replace(config, eval_input_file=())
     with pytest.raises(UserError,
-                       match="holds no records to evaluate on: .*--eval_input_file, or give --do_eval"):
+                       match="has no records to evaluate on: .*--eval_input_file, or give --do_eval"):
         job.find_data(alone)
     assert job.find_data(dataclasses.replace(alone, do_train=False)).num_eval_records == 16
     assert job.find_data(dataclasses.replace(alone, do_eval=False)).num_eval_records == 0

@@ -12,7 +12,7 @@ from etl.common import command_line
     (["--task_name", "tnews2"], "invalid choice: 'tnews2'"),
     (["--epochs", "3"], "unrecognized arguments: --epochs"),
     (["--task_name", "lcqmc"],
-     "data_dir must name the folder of lcqmc; only sentence_pair has data that is shipped"),
+     "data_dir must name the folder of lcqmc; only sentence_pair has sample data"),
     (["--task_name", "lcqmc", "--labels", "a", "b"],
      "columns and labels are for sentence_pair and single_sentence; lcqmc has its own"),
     (["--labels", "a", "a"], "labels must be at least two, all different, got a, a"),
