@@ -266,13 +266,13 @@ MISTAKES = [
      "--output_dir: trained holds a different run: training data was of SHA-256 SHA, is now of SHA-256 SHA"
      + OTHER_RUN), (PRETRAIN + " --input_file built --do_eval false --output_dir trained",
                     "--output_dir: trained holds a model whose max_seq_length is 8, not 16" + ANOTHER),
-    (RECORDS + " --output_dir old", "--output_dir: old holds a checkpoint, but no model.json that describes "
+    (RECORDS + " --output_dir old", "--output_dir: old has a checkpoint, but no model.json that describes "
      "it: give another folder, and this one as --init_checkpoint"),
-    (RECORDS + " --output_dir no_step", "--output_dir: no_step/model.ckpt-3: no training wrote it, since it "
+    (RECORDS + " --output_dir no_step", "--output_dir: no_step/model.ckpt-3: not a training run's, since it "
      "has no global_step: give it as --init_checkpoint, and another folder"),
     (RECORDS + " --output_dir records",
      "--output_dir: records holds samples of etl.build_pretrain: give another folder"),
-    (RECORDS + " --do_train false", "--output_dir: new holds no checkpoint: train first"),
+    (RECORDS + " --do_train false", "--output_dir: new has no checkpoint: train first"),
     (PAIRS + " --output_dir tuned --task_name lcqmc",
      "--output_dir: tuned holds a model whose task is sentence_pair, not lcqmc" + ANOTHER),
     (PAIRS + " --do_eval", "new: no such folder: run python -m estimator.finetune first"),

@@ -1,9 +1,9 @@
-"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that
-names npu_bridge.
+"""Where a model runs: on an Ascend device, or on what plain TensorFlow finds. The only file that names
+npu_bridge.
 
 npu_bridge is imported when the NPU is chosen and never before: importing it changes tf.Session for the whole
-process. Its arguments go by name, since their order differs between its releases, and only if the installed
-release has them.
+process. Arguments are passed by name, since their order differs between its releases, and only if the
+installed release has them.
 """
 import hashlib
 import importlib.util
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 AUTO, NPU, CPU = "auto", "npu", "cpu"
 BACKENDS = (AUTO, NPU, CPU)
-NPU_LOOP = 100                                 # steps of a loop unless told otherwise
+NPU_LOOP = 100                                 # default steps of a loop
 INCREASE_LOSS_SCALE_EVERY = 1000               # updates without an overflow
 
 NO_SUMMARIES = 0                    # the progress hook writes them: it counts steps, not calls of the host
@@ -33,7 +33,7 @@ NO_CHECKPOINTS = 0                  # None would mean every 100 steps on the NPU
 # a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
 ALL_CHECKPOINTS = 2 ** 31 - 1
 
-GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # what the device's kernels are called in a graph
+GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # names of the device's kernels in a graph
 
 _PACKAGE = "npu_bridge"
 _DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
@@ -41,13 +41,13 @@ _DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How an Estimator runs, whatever the backend.
+    """How an Estimator runs, on any backend.
 
     Attributes:
       save_checkpoints_steps: steps between checkpoints.
-      keep_checkpoint_max: newest checkpoints that are kept.
-      random_seed: of everything that TensorFlow draws.
-      iterations_per_loop: batches that the NPU runs on its own between two calls of the host.
+      keep_checkpoint_max: number of newest checkpoints to keep.
+      random_seed: of all random numbers in TensorFlow.
+      iterations_per_loop: batches that the NPU runs per call from the host.
     """
     save_checkpoints_steps: int
     keep_checkpoint_max: int
@@ -58,8 +58,8 @@ class RunOptions:
 def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) -> Tuple[str, str]:
     """Decides between "npu" and "cpu", and says why.
 
-    "auto" takes the NPU when npu_bridge can be imported and the environment names a device; else plain
-    TensorFlow, which uses a GPU where it sees one.
+    "auto" uses the NPU if npu_bridge can be imported and the environment names a device; otherwise plain
+    TensorFlow, which uses a GPU if it sees one.
 
     Raises UserError when "npu" is requested but not available; there is no silent fallback.
     """
@@ -76,7 +76,7 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
         return CPU, "%s is installed, but none of %s is set" % (_PACKAGE, ", ".join(_DEVICE_VARIABLES))
     try:
         _bridge()
-    except Exception as error:  # its native libraries, most often; TensorFlow has errors of its own for them
+    except Exception as error:  # usually its native libraries, for which TensorFlow has its own errors
         if requested == NPU:
             raise UserError("--backend npu: %s is installed, but importing it fails: %s" % (_PACKAGE, error))
         return CPU, "%s is installed, but importing it fails: %s" % (_PACKAGE, error)
@@ -107,7 +107,7 @@ class Device(NamedTuple):
         return self.name == NPU and self.options.loss_scale != "none"
 
     def loop(self, requested: Optional[int], accumulation_steps: int = 1) -> int:
-        """Batches of a loop: what was asked for, else NPU_LOOP, in whole updates; 1 on the CPU."""
+        """Batches per loop: as requested, or NPU_LOOP, in whole updates; 1 on the CPU."""
         if requested is not None:
             return requested
         return 1 if self.name == CPU else max(1, NPU_LOOP // accumulation_steps) * accumulation_steps
@@ -123,7 +123,7 @@ class Device(NamedTuple):
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
         bridge = _bridge()
-        # older releases demand what newer ones assume
+        # older releases require what newer ones assume
         os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"
         config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(),
                                      **self.run_arguments(model_dir, options))
@@ -145,10 +145,10 @@ class Device(NamedTuple):
         return arguments
 
     def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
-        """(gelu, dropout) of the device, as `modeling.build_encoder` takes them, for training graphs alone;
-        None for ours.
+        """(gelu, dropout) of the device, for `modeling.build_encoder`, only for training graphs; None for
+        ours.
 
-        A graph that holds them cannot be loaded by stock TensorFlow.
+        A graph that contains them cannot be loaded by stock TensorFlow.
         """
         if self.name == CPU or not self.options.kernels:
             return None
@@ -164,7 +164,7 @@ class Device(NamedTuple):
         return gelu, dropout
 
     def loss_scale_manager(self) -> Any:
-        """What knows the factor on the loss, by `get_loss_scale()`; None without one."""
+        """The object whose `get_loss_scale()` is the factor on the loss; None without one."""
         if not self.scales_loss:
             return None
         bridge, first = _bridge(), self.options.first_loss_scale
@@ -174,9 +174,9 @@ class Device(NamedTuple):
                                                         incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
 
     def wrap(self, optimizer: "tf.train.Optimizer", loss_scale_manager: Any = None) -> "tf.train.Optimizer":
-        """Puts what sums gradients over devices around the rule, and around that what scales the loss.
+        """Wraps the rule with the sum of gradients over devices, and that with loss scaling.
 
-        Both see only gradients that are asked of them: compute_gradients, then apply_gradients.
+        Both only see gradients that pass through them: compute_gradients, then apply_gradients.
         """
         if self.name == CPU:
             return optimizer
@@ -191,11 +191,10 @@ class Device(NamedTuple):
 
 
 class PlannedDevice(Device):
-    """An NPU where there is no npu_bridge: its loops and its steps, but plain TensorFlow's Estimator
-    and optimizers.
+    """An NPU without npu_bridge: its loops and steps, but plain TensorFlow's Estimator and optimizers.
 
-    For looking at a training graph; nothing is trained on it. Where the device's kernels would stand there
-    are plain TensorFlow's under their names; the session holds the entry that an NPUEstimator adds.
+    For inspecting a training graph; nothing is trained on it. Plain TensorFlow's kernels take the place of
+    the device's, under their names; the session has the entry that an NPUEstimator adds.
     """
 
     def make_estimator(self, model_fn: Callable[..., Any], model_dir: str,
@@ -219,10 +218,10 @@ class PlannedDevice(Device):
 
 def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
                 environment: Mapping[str, str] = os.environ) -> Device:
-    """The NPU that a command would get by the options and the environment; a PlannedDevice where npu_bridge
-    is not available.
+    """The NPU that a command would get from the options and the environment; a PlannedDevice if npu_bridge is
+    not available.
 
-    Raises UserError as `choose_device` does; what an installed release lacks, only that release can say.
+    Raises UserError as `choose_device` does; which options a release lacks is known only if it is installed.
     """
     name, reason = choose_backend(AUTO, dict(environment, ASCEND_DEVICE_ID="0"))
     if name == NPU:
@@ -236,7 +235,7 @@ def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
 
 def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Optional[int] = None,
                   environment: Mapping[str, str] = os.environ) -> Device:
-    """The device a command runs on; all that the environment and the options say about it is checked here.
+    """The device a command runs on; checks everything that the environment and the options say about it.
 
     Args:
       requested: one of BACKENDS.
@@ -259,13 +258,13 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
 
 def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optional[int]],
                 accumulation_steps: int = 1) -> None:
-    """Raises UserError when a number of steps, by its flag's name, does not end with a whole loop.
+    """Raises UserError if a step count, by its flag's name, is not a whole number of loops.
 
-    A device that runs N batches on its own runs N in its last loop, too, and saves only between loops.
+    A device that runs N batches per call also runs N in its last loop, and saves only between loops.
     """
     loop = options.iterations_per_loop
     if device.name == CPU and loop != 1:
-        raise UserError("--iterations_per_loop is %d, but loops on the device exist on the NPU alone; on the "
+        raise UserError("--iterations_per_loop is %d, but on-device loops exist only on the NPU; on the "
                         "CPU it must be 1" % loop)
     if loop == 1:
         return
@@ -282,7 +281,7 @@ def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optiona
 
 
 def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
-    """What a RunConfig of either backend takes."""
+    """The arguments of either backend's RunConfig."""
     return {"model_dir": model_dir, "tf_random_seed": options.random_seed, "save_summary_steps": NO_SUMMARIES,
             "save_checkpoints_steps": options.save_checkpoints_steps, "keep_checkpoint_max": ALL_CHECKPOINTS,
             "log_step_count_steps": None}
@@ -293,13 +292,13 @@ def _arguments(function: Callable[..., Any]) -> Tuple[str, ...]:
 
 
 def _nearest(number: int, step: int) -> str:
-    """The multiples of `step` on both sides of `number`, 0 left out: `20 or 25`."""
+    """The multiples of `step` on both sides of `number`, except 0: `20 or 25`."""
     below = number // step * step
     return " or ".join(str(value) for value in (below, math.ceil(number / step) * step) if value > 0)
 
 
 def _sessions() -> ModuleType:
-    from estimator.npu import sessions         # TensorFlow takes two seconds: flags need not wait
+    from estimator.npu import sessions         # TensorFlow takes two seconds, which flags should not
     return sessions
 
 

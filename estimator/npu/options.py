@@ -1,6 +1,6 @@
 """Options of an NPU: precision, loss scale, the platform's own options; checked before the device sees them.
 
-A wrong value is often not caught by the device's Python: its native side ends the process.
+An invalid value is often not caught by the device's Python: its native code kills the process.
 """
 import json
 import os
@@ -21,7 +21,7 @@ PRECISION_MODES = OLD_PRECISION_MODES + ("cube_fp16in_fp32out", "allow_mix_preci
                                          "allow_mix_precision_bf16", "allow_fp32_to_bf16")
 MIXED_PRECISION_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
                          "mixed_float16", "mixed_bfloat16")
-# of whose tensors most take two bytes a value
+# in which most tensors take two bytes per value
 HALF_PRECISION_MODES = MIXED_PRECISION_MODES + ("force_fp16", "fp16")
 
 FIRST_RELEASE = {"modify_mixlist": "r1.5.0", "precision_mode_v2": "r1.13.0"}
@@ -48,7 +48,7 @@ _ALLOWED: Dict[str, Sequence[Any]] = {
     "precision_mode_v2": ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16"),
     "graph_run_mode": (1,), "local_rank_id": tuple(range(8)), "dump_mode": ("input", "output", "all"),
     "dump_debug_mode": ("aicore_overflow", "atomic_overflow", "all")}
-# What the package's Python takes without a look, and its native side does not survive.
+# Values that the package's Python does not check, and that crash its native code.
 _KINDS: Dict[str, type] = dict(
     dict.fromkeys(("enable_data_pre_proc", "enable_reduce_precision", "variable_format_optimize",
                    "mix_compile_mode",
@@ -68,13 +68,13 @@ _NESTED = ("profiling_config", "dump_config")
 
 @dataclass(frozen=True)
 class NpuOptions:
-    """As the flags give them; None: not given.
+    """The options, from flags; None: not given.
 
     Attributes:
       precision_mode: one of PRECISION_MODES.
       modify_mixlist: path of a JSON file, see `check_mixlist`.
       loss_scale: one of LOSS_SCALES.
-      loss_scale_value: the fixed factor, or where the dynamic one begins.
+      loss_scale_value: the fixed factor, or the dynamic one's initial value.
       kernels: whether gelu and dropout are the device's own while training.
       platform: NPURunConfig's arguments by name, from the options file.
     """
@@ -102,7 +102,7 @@ class NpuOptions:
 
     @property
     def is_half_precision(self) -> bool:
-        """Whether most tensors take two bytes a value."""
+        """Whether most tensors take two bytes per value."""
         arguments = self.run_arguments()
         return (arguments.get("precision_mode_v2") or arguments.get("precision_mode")) in HALF_PRECISION_MODES
 
@@ -119,7 +119,7 @@ def read_platform_options(path: Optional[str]) -> Dict[str, Any]:
 
 def check_options(options: NpuOptions, is_known: Callable[[str], bool],
                   nested_arguments: Mapping[str, Sequence[str]], iterations_per_loop: int) -> None:
-    """Raises UserError for what the device would refuse, or not survive.
+    """Raises UserError for options that the device would refuse, or that would crash it.
 
     Args:
       options: all of them.

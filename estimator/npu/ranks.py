@@ -1,4 +1,4 @@
-"""Which of several devices this process uses, from the environment; each device has a process of its own."""
+"""Which of several devices this process uses, from the environment; each device has its own process."""
 import os
 from typing import Mapping, NamedTuple
 
@@ -6,7 +6,7 @@ from etl.common.command_line import UserError
 
 
 class World(NamedTuple):
-    """This process among those that train one model together."""
+    """This process's rank among those that train one model together."""
     rank: int = 0
     size: int = 1
 
@@ -22,9 +22,9 @@ _NEEDED = ("RANK_SIZE", "RANK_ID", "ASCEND_DEVICE_ID", "JOB_ID")
 
 
 def read_world(environment: Mapping[str, str]) -> World:
-    """The place that the environment gives this process; without RANK_TABLE_FILE it is alone.
+    """This process's rank from the environment; without RANK_TABLE_FILE it is the only one.
 
-    Raises UserError that names all variables that are missing, or the one that does not fit.
+    Raises UserError that names all missing variables, or the invalid one.
     """
     for name in ("ASCEND_DEVICE_ID", "DEVICE_ID"):
         if environment.get(name) and _integer(environment, name) < 0:

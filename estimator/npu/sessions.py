@@ -1,4 +1,4 @@
-"""Sessions and Estimators of TensorFlow's own: the host's, and those of a device that is only planned.
+"""TensorFlow's own sessions and Estimators: the host's, and those of a planned device.
 
 `devices` imports this file when an Estimator is made, since its choices and defaults need no TensorFlow.
 """
@@ -42,8 +42,8 @@ def npu_session_config() -> tf.ConfigProto:
     """A new session config, since an NPUEstimator changes the one it is given: it adds its entry, the
     NpuOptimizer.
 
-    Two of TensorFlow's own graph rewrites contradict those of the device and must be off; not every release
-    sees to that.
+    Two of TensorFlow's own graph rewrites conflict with the device's and must be off, which not every release
+    ensures.
     """
     config = tf.ConfigProto(allow_soft_placement=True)
     config.graph_options.rewrite_options.remapping = RewriterConfig.OFF
@@ -52,7 +52,7 @@ def npu_session_config() -> tf.ConfigProto:
 
 
 def optimizer_entries(session_config: tf.ConfigProto) -> List[Dict[str, Any]]:
-    """What each NpuOptimizer in a session's config carries, by name."""
+    """The parameters of each NpuOptimizer in a session's config, by name."""
     entries = [entry for entry in session_config.graph_options.rewrite_options.custom_optimizers
                if entry.name == OPTIMIZER]
     return [{name: value.s.decode() if value.WhichOneof("value") == "s"
@@ -61,11 +61,11 @@ def optimizer_entries(session_config: tf.ConfigProto) -> List[Dict[str, Any]]:
 
 
 def session_complaints(session_config: tf.ConfigProto) -> List[str]:
-    """What is wrong with a session's config for an NPU; an empty list where nothing is."""
+    """The faults of a session's config for an NPU; an empty list if there are none."""
     rewrites, entries = session_config.graph_options.rewrite_options, optimizer_entries(session_config)
     complaints = []
     if len(entries) != 1:
-        complaints.append("the session must hold one %s, but it holds %d" % (OPTIMIZER, len(entries)))
+        complaints.append("the session must have one %s, but it has %d" % (OPTIMIZER, len(entries)))
     if not all(entry.get(ON_THE_DEVICE) for entry in entries):
         complaints.append("%s must be true in %s" % (ON_THE_DEVICE, OPTIMIZER))
     return complaints + ["%s must be off in the session's rewrites" % name

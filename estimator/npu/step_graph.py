@@ -1,7 +1,7 @@
-"""What one call of the session runs in a training graph, and what can be told of it without running it.
+"""Static analysis of the part of a training graph that one call of the session runs.
 
-Faults that would end a device's loop or leave it, memory by purpose, floating-point operations of the matrix
-products. All follow from the ops and their static shapes.
+Faults that would break or leave a device's loop, memory by purpose, floating-point operations of the matrix
+products. All are derived from the ops and their static shapes.
 """
 import re
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
@@ -22,8 +22,8 @@ class Fault(NamedTuple):
 # Kinds of op that cannot run in a loop on the device: what they are, the types, what to do instead.
 _OFF_THE_DEVICE = (
     ("calls back into Python", r"(Eager)?PyFunc(Stateless)?",
-     "compute it in input_fn, or of TensorFlow's own ops"),
-    ("one-shot iterator, which ends the process in a loop", r"OneShotIterator",
+     "compute it in input_fn, or with TensorFlow's own ops"),
+    ("one-shot iterator, which crashes the process in a loop", r"OneShotIterator",
      "let input_fn return a Dataset: the Estimator makes an initializable iterator of it"),
     ("hash table in the step", r".*HashTable.*|Lookup.*|InitializeTable.*",
      "look up in input_fn, which runs on the host"),
@@ -33,16 +33,16 @@ _OFF_THE_DEVICE = (
      "do it between the loops, in a hook, or in input_fn"),
 )
 _STRINGS = "works on strings in the step", "turn text into ids in input_fn, which runs on the host"
-_DYNAMIC = ("has a shape that only the run knows",
-            "give input_fn's batches static shapes (drop_remainder) and the op sizes that the config knows")
+_DYNAMIC = ("has a dynamic shape",
+            "give input_fn's batches static shapes (drop_remainder) and the op sizes from the config")
 _VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims",
-          "StopGradient")       # of a tensor that lies there anyway
-_STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # there anyway, too
+          "StopGradient")       # of a tensor that is stored anyway
+_STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # also stored anyway
 _PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
 
 
 def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
-    """All ops that run when `fetches`, tensors or ops of one graph, are asked for; in the graph's order."""
+    """All ops that run when `fetches`, tensors or ops of one graph, are evaluated; in the graph's order."""
     todo = [fetch if isinstance(fetch, tf.Operation) else fetch.op for fetch in fetches]
     graph, found = todo[0].graph, set()
     while todo:
@@ -54,7 +54,7 @@ def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
 
 
 def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
-    """What in these ops, or in functions they call, breaks a loop on the device or leaves it."""
+    """The faults in these ops, or in functions they call, that break or leave a loop on the device."""
     nodes = list(_nodes(ops))
     found = [(what, [name for name, node in nodes if re.fullmatch(types, node.op)], change)
              for what, types, change in _OFF_THE_DEVICE]
@@ -67,7 +67,7 @@ def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
 
 
 def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
-    """Names of the ops that are the device's own gelu and dropout, gradients left out, by devices.GELU_OP and
+    """Names of the device's own gelu and dropout ops, without gradients, by devices.GELU_OP and
     devices.DROPOUT_OP."""
     return {kernel: [op.name for op in ops if re.fullmatch(kernel + r"(_\d+)?", op.name.split("/")[-1])]
             for kernel in (devices.GELU_OP, devices.DROPOUT_OP)}
@@ -76,16 +76,16 @@ def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
 def kernel_faults(ops: Sequence[tf.Operation], wanted: Mapping[str, int]) -> List[Fault]:
     """The device's kernels that a training graph lacks; `wanted` says how many there must be at least."""
     return [Fault("%s: %d in the training graph, wanted %d" % (kernel, len(names), wanted[kernel]),
-                  tuple(names), "take gelu and dropout from Device.training_kernels everywhere")
+                  tuple(names), "use gelu and dropout from Device.training_kernels everywhere")
             for kernel, names in kernels_of(ops).items() if len(names) < wanted[kernel]]
 
 
 def export_faults(graph: tf.Graph) -> List[Fault]:
-    """Ops of a graph to be exported that stock TensorFlow cannot load."""
+    """Ops of an export graph that stock TensorFlow cannot load."""
     ops = graph.get_operations()
     names = [name for names in kernels_of(ops).values() for name in names]
     names += [op.name for op in ops if not hasattr(tf.raw_ops, op.type)]
-    return [Fault("only a device can load it, but it is in the graph to be exported", tuple(names),
+    return [Fault("only a device can load it, but it is in the export graph", tuple(names),
                   "take the device's kernels for training graphs alone")] if names else []
 
 

@@ -1,4 +1,4 @@
-"""One training, whatever the model learns: parts, evaluations, resume, reports.
+"""One training run, for any job: parts, evaluations, resume, reports.
 
-For the two trainers.
+Used by the two trainers.
 """

@@ -1,6 +1,6 @@
-"""The best checkpoint so far, by one metric, in a model folder of its own: `best/`.
+"""The best checkpoint so far, by one metric, in a separate model folder: `best/`.
 
-It stays when the newest ones replace each other, and is what one would fine-tune or export.
+It is kept when newer ones replace each other, and is the one to fine-tune or export.
 """
 import contextlib
 import math
@@ -19,19 +19,19 @@ FOLDER = "best"
 
 def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, results: Mapping[str, Any],
                  metric: str) -> bool:
-    """Copies a checkpoint to `best/` when it is better than the one there; the list, which says which one
-    counts, is replaced last.
+    """Copies a checkpoint to `best/` if it is better than the one there; the list, which determines the
+    checkpoint in effect, is replaced last.
 
-    Wherever that is cut off, `best/` holds the one before or the new one, whole. Of equal ones the first
-    stays, or a number that does not move would pass for progress. The same step is copied again, since
-    copying it may have been cut off.
+    Wherever that is interrupted, `best/` has the previous or the new one, complete. Of equal ones the first
+    is kept, otherwise a constant metric would look like progress. The same step is copied again, since the
+    first copy may have been interrupted.
 
     Args:
-      output_dir: the training's folder, whose lock is held.
-      checkpoint: prefix of the checkpoint that was evaluated.
-      description: what stands beside it.
-      results: its evaluation; global_step among them.
-      metric: the number that decides; names that end in "loss" and perplexity are better when lower.
+      output_dir: the training run's folder, whose lock is held.
+      checkpoint: prefix of the evaluated checkpoint.
+      description: the files beside it.
+      results: its evaluation, with global_step.
+      metric: the deciding metric; names that end in "loss" and perplexity are better when lower.
 
     Returns:
       Whether it is the best so far.
@@ -41,23 +41,23 @@ def keep_if_best(output_dir: str, checkpoint: str, description: ModelFolder, res
     if before:
         gain = (float(results[metric]) - before[metric]) * (-1 if is_better_lower(metric) else 1)
         again = gain == 0 and results["global_step"] == int(before["global_step"])
-        if not (gain > 0 or again):            # nor when the number is none
+        if not (gain > 0 or again):            # nor if it is NaN
             return False
     try:
         _copy(checkpoint, folder, description, results)
-    finally:  # a full disk: the one before still counts, and half a copy is in the way
+    finally:  # e.g. a full disk: the previous one still counts, and the partial copy must go
         with contextlib.suppress(OSError, UserError):
             tidy(output_dir)
     return True
 
 
 def _copy(checkpoint: str, folder: str, description: ModelFolder, results: Mapping[str, Any]) -> None:
-    """Copies a checkpoint into `folder`, described and sealed, and at last puts it on the list there."""
+    """Copies a checkpoint into `folder`, with description and seal, and finally adds it to the list there."""
     source, name = os.path.split(checkpoint)
     parts = {file: os.path.join(source, file) for file in checkpoint_list.files_of(source, name)}
     is_described, listed = model_folder.is_described(folder, description), checkpoint_list.names(folder)
     if listed and not (is_described and _is_free(folder, name, parts)):
-        # what it names is overwritten: it no longer counts
+        # its checkpoint is overwritten: it no longer counts
         os.remove(os.path.join(folder, model_folder.STATE_FILE))
         listed = []
     if not is_described:
@@ -68,7 +68,7 @@ def _copy(checkpoint: str, folder: str, description: ModelFolder, results: Mappi
         files.copy(path, os.path.join(folder, file))
     result_files.write_results(folder, results)     # `tidy` takes them back if this ends here
     model_folder.write_state(folder, [other for other in listed if other != name]
-                             + [name])      # from here on this one counts
+                             + [name])      # from now on this one counts
 
 
 def _is_free(folder: str, name: str, parts: Mapping[str, str]) -> bool:
@@ -79,17 +79,17 @@ def _is_free(folder: str, name: str, parts: Mapping[str, str]) -> bool:
 
 
 def tidy(output_dir: str) -> None:
-    """Brings `best/` to what its list says: removes the checkpoints of before and half copies, writes the
-    results that belong to it.
+    """Makes `best/` match its list: removes earlier checkpoints and partial copies, writes the results that
+    belong to it.
 
-    For who holds the lock of `output_dir`. Files of others stay.
+    Only for the holder of the lock of `output_dir`. Other files are kept.
     """
     folder = require_own(output_dir)
     if not os.path.isdir(folder):
         return
     files.remove_temporary(folder)
     listed = checkpoint_list.names(folder)
-    if not listed:                             # lost, perhaps: then nothing can be told from what counts
+    if not listed:                             # perhaps lost: then the checkpoint in effect is unknown
         return
     for name in sorted(set(listed).union(seals.sealed_in(folder)) - set(listed[-1:])):
         checkpoint_list.remove(folder, name)
@@ -102,8 +102,8 @@ def tidy(output_dir: str) -> None:
 
 
 def require_own(output_dir: str) -> str:
-    """The path of `best/`. Raises UserError when that is something else than a folder: what is written there
-    would lie elsewhere."""
+    """The path of `best/`. Raises UserError if it is not a folder: otherwise files would be written
+    elsewhere."""
     folder = os.path.join(output_dir, FOLDER)
     if os.path.islink(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
         raise UserError("--output_dir: %s is %s, not a folder: the best checkpoint is kept there: rename it"
@@ -117,11 +117,10 @@ def is_better_lower(metric: str) -> bool:
 
 
 def find(output_dir: str, check_data: bool = True) -> Optional[str]:
-    """The prefix of the checkpoint in `best/`; None when there is none, or its copying was cut off, so that
+    """The prefix of the checkpoint in `best/`; None if there is none, or its copying was interrupted, so that
     no list names it.
 
-    Raises UserError when it is damaged; that its data is, is seen only with `check_data`, which reads all
-    of it.
+    Raises UserError if it is damaged; damaged data is detected only with `check_data`, which reads all of it.
     """
     folder = os.path.join(output_dir, FOLDER)
     if not model_folder.has_checkpoint(folder):
@@ -133,11 +132,10 @@ def find(output_dir: str, check_data: bool = True) -> Optional[str]:
 
 
 def choose(folder: str, flag_name: str) -> str:
-    """The checkpoint that a command takes which wants the best one: that in `best/`, else the newest
-    in `folder`.
+    """The checkpoint for commands that use the best one: that in `best/`, or the newest in `folder`.
 
-    A line says so where there is a `best/` that was not finished. Raises UserError when the one in `best/` is
-    damaged, or there is none at all.
+    Prints a line if `best/` was not finished. Raises UserError if the one in `best/` is damaged, or if there
+    is none at all.
     """
     found = find(folder, check_data=False)
     if found:
@@ -157,8 +155,8 @@ def step_of_best(output_dir: str, metric: str) -> Optional[int]:
 
 
 def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> Optional[resume.Position]:
-    """How far the training had come at the checkpoint in `best/`; None when there is none that was judged
-    by `metric`."""
+    """The progress of the training run at the checkpoint in `best/`; None if there is none that was judged by
+    `metric`."""
     folder = os.path.join(output_dir, FOLDER)
     if not _results_by(folder, metric):
         return None
@@ -166,16 +164,16 @@ def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> O
 
 
 def _results_by(folder: str, metric: str) -> Mapping[str, Any]:
-    """The evaluation of the checkpoint in `folder`; empty when there is none, or `metric` was never counted
-    or is no number there."""
+    """The evaluation of the checkpoint in `folder`; empty if there is none, or `metric` is missing or not a
+    number."""
     results = _results_of_best(folder)
     value = results.get(metric)
     return {} if value is None or math.isnan(value) else results
 
 
 def _results_of_best(folder: str) -> Mapping[str, Any]:
-    """The evaluation of the checkpoint in `folder`: by its seal, else, as older versions left it, by the file
-    of its step."""
+    """The evaluation of the checkpoint in `folder`: from its seal or, for older versions, from the file of
+    its step."""
     listed = checkpoint_list.names(folder)
     if not listed:
         return {}

@@ -1,4 +1,4 @@
-"""Event files → the report of a training with its curves: `training_report.html` beside the checkpoints."""
+"""Event files → a training report with curves: `training_report.html` beside the checkpoints."""
 import glob
 import os
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -18,23 +18,23 @@ Curves = Dict[str, List[Tuple[int, float]]]    # (step, value) by name, steps as
 class Chart(NamedTuple):
     """Curves of one kind."""
     title: str
-    names: Tuple[str, ...]                     # of curves; those that are not there are left out
+    names: Tuple[str, ...]                     # of curves; missing ones are left out
     y_label: str
-    reference: Optional[str] = None            # a number of the evaluation's results to draw as a line
+    reference: Optional[str] = None            # an evaluation metric to draw as a line
     log_y: bool = False
 
 
 def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections: Sequence[Section] = (),
                  evaluated: str = "newest") -> str:
-    """Writes the page from what lies in `output_dir`: event files, run_config.json and eval_results.json.
-    Returns its path.
+    """Writes the page from files in `output_dir`: event files, run_config.json and eval_results.json. Returns
+    its path.
 
     Args:
-      output_dir: the training's folder.
+      output_dir: the training run's folder.
       title: of the page.
-      charts: those of them are drawn whose curves there are.
-      sections: more, to stand below the curves.
-      evaluated: which checkpoint the results are of.
+      charts: drawn if their curves exist.
+      sections: further sections, below the curves.
+      evaluated: the checkpoint to which the results belong.
     """
     train, held_out = read_curves(output_dir), read_curves(os.path.join(output_dir, "eval"))
     results = _read_if_there(os.path.join(output_dir, "eval_results.json"))
@@ -52,8 +52,8 @@ def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections:
 
 
 def read_curves(folder: str) -> Curves:
-    """The points of all event files in `folder`; of a step that was run twice, after a crash, the later
-    one counts."""
+    """The points of all event files in `folder`; if a step was run twice, after a crash, the later one
+    counts."""
     found: Dict[str, Dict[int, float]] = {}
     for path in sorted(glob.glob(os.path.join(glob.escape(folder), "events.out.tfevents.*")),
                        key=os.path.getmtime):
@@ -62,7 +62,7 @@ def read_curves(folder: str) -> Curves:
                 for value in event.summary.value:
                     if value.HasField("simple_value"):
                         found.setdefault(value.tag, {})[event.step] = value.simple_value
-        except tf.errors.DataLossError:        # a run that was killed leaves its last event cut off
+        except tf.errors.DataLossError:        # a killed run leaves its last event truncated
             continue
     return {name: sorted(points.items()) for name, points in found.items()}
 

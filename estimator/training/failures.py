@@ -1,5 +1,5 @@
-"""Turns errors of TensorFlow that the user can fix into one line, and checks that a step's numbers
-are finite."""
+"""Turns TensorFlow errors that the user can fix into one-line errors, and checks that a step's values are
+finite."""
 import contextlib
 import re
 from typing import Iterator, Mapping, Optional
@@ -13,7 +13,7 @@ from etl.common.command_line import UserError
 
 NOT_FINITE = "numbers that are not finite"
 
-# What TensorFlow's messages hold when a file cannot grow: it has no class of errors for that.
+# Parts of TensorFlow's messages when a file cannot grow: it has no error class for that.
 NO_ROOM = {"No space left on device": "no space left on the disk of --output_dir",
            "Disk quota exceeded": "the quota of the disk of --output_dir is used up",
            "File too large": "a file in --output_dir is larger than its disk or `ulimit -f` allows"}
@@ -22,11 +22,11 @@ _WHAT_TO_DO = "lower --learning_rate or lengthen the warm-up"
 
 
 def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Operation:
-    """An op that fails, saying all of `numbers`, when one of them is NaN or infinite; `explained` makes it
-    one line.
+    """An op that fails, listing all of `numbers`, if one of them is NaN or infinite; `explained` turns that
+    into one line.
 
     Args:
-      step: integer scalar, updates done so far.
+      step: integer scalar, updates so far.
       numbers: float scalars by name.
     """
     said = [NOT_FINITE, "step", step]
@@ -39,22 +39,21 @@ def require_finite(step: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Oper
 @contextlib.contextmanager
 def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, output_dir: Optional[str] = None
               ) -> Iterator[None]:
-    """Turns a damaged record of `data`, numbers that are not finite and exhausted memory or disks
-    into UserErrors.
+    """Turns a damaged record of `data`, non-finite numbers and exhausted memory or disks into UserErrors.
 
-    Any other error passes: it is ours.
+    Any other error is passed on: it is a bug.
 
     Args:
-      batch_size_flag: the flag, with its value, that a smaller memory wants lower.
-      data: the records that are read meanwhile.
-      output_dir: where checkpoints are kept, to go back to.
+      batch_size_flag: the flag, with its value, to lower if memory is exhausted.
+      data: the records being read.
+      output_dir: the folder of checkpoints to return to.
     """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.NotFoundError) as error:
         if NOT_FINITE in error.message:
             raise UserError(_not_finite(error.message) + _go_back(output_dir))
-        if data is not None:                   # TensorFlow says neither file nor record: look for it
+        if data is not None:                   # TensorFlow names neither file nor record: find it
             records.check_all(data.train_files + data.eval_files, data.features, data.vocab_size)
         raise
     except (tf.errors.ResourceExhaustedError, tf.errors.OutOfRangeError) as error:
@@ -70,8 +69,7 @@ def explained(batch_size_flag: str, data: Optional[PretrainingData] = None, outp
 
 
 def _go_back(output_dir: Optional[str]) -> str:
-    """The weights of the newest checkpoint may be finite and lost all the same: says from where one may
-    go on."""
+    """Names the checkpoints from which to continue: the newest may be finite but useless all the same."""
     kept = checkpoint_files.kept_in(output_dir) if output_dir else []
     if not kept:
         return ""

@@ -1,4 +1,4 @@
-"""A training job: all in which pretraining and each kind of fine-tuning differ. `run` does the rest."""
+"""A training job: everything in which pretraining and kinds of fine-tuning differ. `run` does the rest."""
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from estimator.data.input_fn import InputFn
@@ -16,44 +16,44 @@ Results = Dict[str, Any]
 
 
 class Schedule(NamedTuple):
-    """How long a training is; steps are updates."""
+    """The length of a training run; steps are updates."""
     num_train_steps: int
     num_warmup_steps: int
-    eval_every: Optional[int] = None           # steps between evaluations; None: at the end alone
+    eval_every: Optional[int] = None           # steps between evaluations; None: only at the end
     poly_power: float = 1.0                    # of the learning rate's decay
 
 
 class Evaluation(NamedTuple):
-    """What an evaluation found, and what the report shows of it below the curves."""
-    results: Results                           # numbers by name; global_step among them
+    """The results of an evaluation, and the report's sections about it."""
+    results: Results                           # metrics by name, with global_step
     sections: Sequence[Section] = ()
 
 
 class Job(NamedTuple):
-    """One training, with what comes before and after it.
+    """One training run, with the steps before and after it.
 
     Attributes:
       command: such as "estimator.pretrain".
       title: of the report.
-      flags: the command's, without gaps.
+      flags: the command's, with all defaults filled in.
       device: where it runs.
-      folder: what stands beside the checkpoints.
+      folder: the files beside the checkpoints.
       facts: see `resume.check_training`.
-      start: where the output folder stands.
+      start: the progress of the output folder.
       init_checkpoint: prefix; None for random values.
-      schedule: how long it is.
-      model_fn: makes the model_fn of the numbers of a training.
-      batches: from the number of batches taken to those that come next.
-      evaluate: the Estimator at the checkpoint of a prefix; says what it found.
-      best_metric: the number that decides which checkpoint is the best.
+      schedule: its length.
+      model_fn: creates the model_fn from the numbers of a training run.
+      batches: maps the number of batches taken to the following ones.
+      evaluate: evaluates the Estimator at the checkpoint of a prefix.
+      best_metric: the metric that selects the best checkpoint.
       charts: of the report.
-      before_training: writes what the run keeps beside its checkpoints.
-      conclude: as `evaluate`, of the best checkpoint at the end, with files of predictions; None: what counts
-        is the newest.
-      predict: writes the predictions for data without labels; None: none are wanted.
-      next_command: what one would do with the model.
-      patience: evaluations without a better one after which the training ends.
-      data: the records that are read, to name the one that is damaged; None where none are.
+      before_training: writes the files that the run keeps beside its checkpoints.
+      conclude: like `evaluate`, for the best checkpoint at the end, with prediction files; None: the newest
+        counts.
+      predict: writes the predictions for data without labels; None: none are requested.
+      next_command: the command to run next.
+      patience: evaluations without improvement after which training stops.
+      data: the records being read, to name a damaged one; None if there are none.
     """
     command: str
     title: str
@@ -78,11 +78,11 @@ class Job(NamedTuple):
 
     @property
     def num_batches(self) -> int:
-        """Of the whole training, whatever becomes of their updates."""
+        """Batches of the whole training run, also those whose updates overflow."""
         return self.schedule.num_train_steps * self.flags.gradient_accumulation_steps
 
     def training_config(self) -> TrainingConfig:
-        """What the graph of the training is told."""
+        """The settings of the training graph."""
         return training_config(self.flags, self.device, self.schedule,
                                self.start.batches // self.flags.gradient_accumulation_steps,
                                None if self.start.step else self.init_checkpoint)
@@ -90,7 +90,7 @@ class Job(NamedTuple):
 
 def training_config(flags: TrainingFlags, device: devices.Device, schedule: Schedule, start_step: int = 0,
                     init_checkpoint: Optional[str] = None) -> TrainingConfig:
-    """The numbers of a training as the flags have them."""
+    """The numbers of a training run, from the flags."""
     rate, accumulation = flags.learning_rate, flags.gradient_accumulation_steps
     if flags.scale_lr_by_batch:
         records = flags.train_batch_size * device.world.size * accumulation

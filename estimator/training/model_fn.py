@@ -1,4 +1,4 @@
-"""What an Estimator runs: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
+"""The Estimator's model_fn: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
 
@@ -30,14 +30,14 @@ class TrainingConfig:
       poly_power: of the learning rate's decay.
       lr_schedule: a name in choices.LR_SCHEDULES.
       layer_decay: see optimizers.layer_wise_scale.
-      accumulation_steps: batches behind an update.
+      accumulation_steps: batches per update.
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
-      log_steps: steps between lines of progress.
-      start_step: where the command begins.
-      iterations_per_loop: batches behind each call of the host.
-      keep_checkpoint_max: newest checkpoints that are kept.
+      log_steps: steps between progress lines.
+      start_step: the step at which the command begins.
+      iterations_per_loop: batches per call from the host.
+      keep_checkpoint_max: number of newest checkpoints to keep.
       device: where it runs.
-      peak_flops: operations a second that a device can do; None: the share that is reached is not told.
+      peak_flops: peak operations per second of a device; None: the utilization is not shown.
     """
     optimizer: str
     learning_rate: float
@@ -59,16 +59,16 @@ class TrainingConfig:
 
 def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
                          has_sentence_order: bool = True) -> ModelFn:
-    """Masked LM and sentence order over the batches of `input_fn`; without the latter its head is not built.
+    """Masked LM and, if wanted, sentence order over the batches of `input_fn`.
 
-    The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which says
-    where event files go.
+    The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which has
+    the folder of event files.
     """
     def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
                  ) -> tf.estimator.EstimatorSpec:
         is_real = features.get("is_real_example")
         order_labels = features["next_sentence_labels"][:, 0]
-        batch = _trimmed(features) if training.device.on_host else features  # a device wants static shapes
+        batch = _trimmed(features) if training.device.on_host else features  # a device needs static shapes
         ids, weights = batch["masked_lm_ids"], batch["masked_lm_weights"]
 
         kernels, dropout = _kernels(training, mode)
@@ -101,16 +101,16 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
 
 def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_labels: int,
                         class_weights: Sequence[float] = ()) -> ModelFn:
-    """One of `num_labels` classes, or with 0 a number, over the batches of `input_fn`.
+    """A classifier with `num_labels` classes, or with 0 a regression, over the batches of `input_fn`.
 
-    The function takes features, whose batch is of static size, and a mode, TRAIN or PREDICT, which gives
-    probabilities, float [batch, num_labels], in a regression the number, [batch, 1]; and is_real_example,
+    The function takes features, with a static batch size, and a mode, TRAIN or PREDICT, which returns
+    probabilities, float [batch, num_labels], for a regression the value, [batch, 1]; and is_real_example,
     int32 [batch].
 
     Args:
       model, training: as above.
       num_labels: 0, or at least 2.
-      class_weights: how much an example of each class counts in training; (): all the same.
+      class_weights: weight of each class in training; (): all equal.
     """
     def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
                  ) -> tf.estimator.EstimatorSpec:
@@ -121,7 +121,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
         encoded = modeling.build_encoder(
             model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout,
             kernels=kernels,
-            skip_padding=features["input_ids"].shape[1].value is None,     # else all shapes are to be static
+            skip_padding=features["input_ids"].shape[1].value is None,     # otherwise shapes must be static
             output_positions=tf.zeros_like(features["input_ids"][:, :1]))
         found = _classifier(model, encoded, num_labels, labels, weights, dropout)
 
@@ -141,14 +141,15 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
 
 def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
                           has_sentence_order: bool = True, optimizer: Optional[str] = None) -> str:
-    """Says what a training that starts from `checkpoint` will load, or raises UserError when it does not fit.
+    """Reports what a training run that starts from `checkpoint` will load, or raises UserError if it does not
+    fit.
 
     Args:
       checkpoint: prefix.
       model: the model's config.
-      num_labels: of the classifier to be trained, 0 for a regression; None for pretraining.
+      num_labels: of the classifier to train, 0 for a regression; None for pretraining.
       has_sentence_order: as in `pretraining_model_fn`.
-      optimizer: the one whose moments are taken over where the file has them; None: none are.
+      optimizer: the one whose moments are loaded if the file has them; None: none are.
     """
     with tf.Graph().as_default():
         heads.declare_variables(model, num_labels, has_sentence_order)
@@ -162,8 +163,8 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
 
 
 def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
-    """A batch of records without the columns that are padding in all of them: [batch, up to the longest], or
-    a few more where attention is faster with a length like that."""
+    """A batch of records without the columns that are padding in all of them: [batch, longest], or a few
+    columns more if attention is faster with that length."""
     def columns(counted: tf.Tensor) -> tf.Tensor:
         return tf.maximum(tf.reduce_max(tf.cast(tf.where(counted > 0)[:, 1], tf.int32)) + 1, 1)
     length, predictions = columns(features["input_mask"]), columns(features["masked_lm_weights"])
@@ -183,8 +184,8 @@ def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
 
 
 def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dropout]]:
-    """(kernels, dropout): the backend's own in training graphs alone, so that every other graph is
-    stock TensorFlow."""
+    """(kernels, dropout): the backend's own only in training graphs, so that every other graph is stock
+    TensorFlow."""
     if mode != tf.estimator.ModeKeys.TRAIN:
         return STOCK, None
     own = training.device.training_kernels(training.random_seed)
@@ -200,17 +201,16 @@ def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dro
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor],
                 loss: tf.Tensor, losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor],
                 event_dir: Optional[str], new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
-    """Initial values, the update, what goes into the event files and onto the console.
+    """Initial values, the update, and the output to event files and console.
 
     Args:
       model, training, features: as in the functions above.
       loss: scalar, to be minimized.
-      losses: the parts of `loss` by name, to be shown beside it as means.
-      shown: further scalars for the curves, looked at every `log_steps`.
+      losses: the components of `loss` by name, to be shown with it as means.
+      shown: further scalars for the curves, read every `log_steps`.
       event_dir: for the curves; None: no event file.
-      new_prefixes: as in `checkpoint_files.plan_loading`. A head that is new has no moments either, and the
-        others' moments are of another task: without such prefixes, and only then, the file's moments are
-        taken over.
+      new_prefixes: as in `checkpoint_files.plan_loading`. A new head has no moments, and the others' moments
+        belong to another task: only without such prefixes are the file's moments loaded.
     """
     step = tf.train.get_or_create_global_step()
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
@@ -232,7 +232,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()
-    else:                                      # a loss scale's wrapper updates now and then, out of reach
+    else:                                      # a loss scale's wrapper skips some updates, invisibly
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
     progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features)
                             if device.on_host else {}, event_dir if device.world.is_first else None)
@@ -243,8 +243,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
 
 
 def _pace(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor]) -> Pace:
-    """Sizes of a step on all devices. Records have as many predictions for each token as a full one has
-    room for."""
+    """Sizes of a step on all devices, with as many predictions per token as in a full record."""
     world, (batch_size, seq_length) = training.device.world, features["input_ids"].shape.as_list()
     slots = features["masked_lm_ids"].shape[1].value / seq_length if "masked_lm_ids" in features else 0.0
 

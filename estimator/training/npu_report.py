@@ -13,26 +13,25 @@ from etl.common import files
 from etl.common.command_line import UserError
 
 GIGA, TERA = 1e9, 1e12
-TFLOPS = 256.0  # an Ascend 910's float16 rate, as published, unless it is given
+TFLOPS = 256.0  # the published float16 rate of an Ascend 910, the default
 PLACES_SHOWN = 5
 MEMORY_OF_THE_UPDATE = ("parameters", "gradients", "optimizer", "accumulation")
 
-NOT_PLANNED = (                                # what is not looked at where there is no npu_bridge
-    "npu_bridge's own loss scale and sum over devices, which the graph does not hold",
-    "npu_bridge's own gelu and dropout: plain TensorFlow's stand in their places, under their names",
-    "what else the installed NPUEstimator adds to the session")
+NOT_PLANNED = (                                # not checked without npu_bridge
+    "npu_bridge's own loss scale and sum over devices, which are not in the graph",
+    "npu_bridge's own gelu and dropout: plain TensorFlow's take their place, under their names",
+    "anything else that the installed NPUEstimator adds to the session")
 ONLY_A_DEVICE_CAN_TELL = (
     "whether its compiler has every op in these types and shapes",
-    "what its compiler fuses and needs besides, that is the peak of its memory",
+    "what its compiler fuses and needs in addition, that is its peak memory",
     "float16: accuracy, overflows, the right loss scale",
     "what its own gelu and dropout compute",
-    "the time of a step and of the collective operations between devices")
+    "the times of a step and of collective operations between devices")
 
 
 def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool) -> Dict[str, int]:
-    """How many of the device's kernels a training graph holds, with --npu_kernels: one gelu for each
-    layer and for the masked LM's transform; one dropout for the embeddings, three for each layer, one for
-    a classifier."""
+    """How many of the device's kernels a training graph has with --npu_kernels: one gelu per layer and one
+    for the masked LM's transform; one dropout for the embeddings, three per layer, one for a classifier."""
     if not npu_kernels:
         return {devices.GELU_OP: 0, devices.DROPOUT_OP: 0}
     layers = model.num_hidden_layers * (model.inner_group_num or 1)
@@ -42,8 +41,8 @@ def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool) 
 
 
 def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str]) -> int:
-    """Builds the graphs of a job, says the report and writes it as JSON, if wanted; 1 when something
-    would fail."""
+    """Builds the graphs of a job, prints the report and, if requested, writes it as JSON; returns 1 if
+    something would fail."""
     report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm),
                          memory_gb)
     print("\n".join(lines_of(report)))
@@ -54,7 +53,7 @@ def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Opti
 
 
 def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[str, Any]:
-    """All that is found, as JSON has it; bytes, operations and seconds; `wanted`: see `kernels_wanted`."""
+    """All findings, as JSON values; bytes, operations and seconds; `wanted`: see `kernels_wanted`."""
     estimator = run.make_estimator(job)
     flags, device = job.flags, job.device
     peak = flags.device_peak_tflops or TFLOPS
@@ -100,8 +99,7 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
 
 def loops_of(num_train_steps: int, save_checkpoints_steps: int, iterations_per_loop: int,
              accumulation_steps: int) -> Dict[str, int]:
-    """What becomes of a training in loops; the trainer has refused numbers that do not end with a
-    whole one."""
+    """The loops of a training run; the trainer has refused step counts that are not whole loops."""
     batches = num_train_steps * accumulation_steps
     return {"num_train_steps": num_train_steps, "batches_of_a_step": accumulation_steps, "batches": batches,
             "batches_of_a_loop": iterations_per_loop, "loops": batches // iterations_per_loop,
@@ -109,12 +107,12 @@ def loops_of(num_train_steps: int, save_checkpoints_steps: int, iterations_per_l
 
 
 def memory_faults(needed: int, limit: float) -> List[Any]:
-    """A fault when the update alone, in bytes, does not fit."""
+    """A fault if the update alone, in bytes, does not fit."""
     if needed <= limit:
         return []
     return [step_graph.Fault("parameters, gradients, optimizer and accumulation need %.3g GB of %.3g"
                              % (needed / GIGA, limit / GIGA), (),
-                  "take a smaller model, or --gradient_accumulation_steps 1, which keeps no sums")]
+                  "use a smaller model, or --gradient_accumulation_steps 1, which keeps no sums")]
 
 
 def lines_of(report: Mapping[str, Any]) -> List[str]:
@@ -125,7 +123,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     kept = half if report["activations_are_half_precision"] else memory["activations"]
     lines = [
         "", "Graph of one batch: {:,} ops, {:,} parameters".format(report["ops"], report["parameters"]),
-        "  told to the device: " + ", ".join("%s %s" % pair
+        "  passed to the device: " + ", ".join("%s %s" % pair
                                              for pair in sorted(report["run_arguments"].items())),
         "Loops: {batches:,} batches ({num_train_steps:,} steps of {batches_of_a_step}) in "
         "{loops:,} loops of {batches_of_a_loop}; a checkpoint every "
@@ -136,7 +134,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
         "  activations that the backward pass reads: %.2f GB in float32, %.2f in float16; fused ops keep less"
         % (memory["activations"] / GIGA, half / GIGA)]
     if report["memory_of_the_update_bytes"] + kept > report["memory_limit_bytes"]:
-        lines.append("  that may not fit: a smaller --train_batch_size with --gradient_accumulation_steps "
+        lines.append("  this may not fit: a smaller --train_batch_size with --gradient_accumulation_steps "
                      "keeps less")
     lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s "
                  "at least %.3g s, at most %.0f records/s"
@@ -149,7 +147,7 @@ report["records_of_a_batch"] / seconds))
                                                       % (name, count, report["kernels_wanted"][name])
                                                       for name, count in report["kernels"].items()))
     lines += ["Not checked: " + text for text in report["not_checked"]]
-    lines += ["Only a device can tell: " + text for text in report["only_a_device_can_tell"]]
+    lines += ["Only a device can show: " + text for text in report["only_a_device_can_tell"]]
     for fault in report["faults"]:
         places = list(fault["places"][:PLACES_SHOWN])
         more = len(fault["places"]) - len(places)
@@ -165,12 +163,12 @@ def _call_model_fn(estimator: Any, features: Mapping[str, Any], mode: str) -> tf
 
 
 def _require_static(features: Mapping[str, Any]) -> None:
-    """Raises UserError for batches of which nothing could be counted: the model cannot be built for a device
-    of them."""
+    """Raises UserError for batches that cannot be analysed: the model cannot be built from them for a
+    device."""
     dynamic = ["%s %s" % (name, value.shape)
                for name, value in sorted(features.items()) if not value.shape.is_fully_defined()]
     if dynamic:
-        raise UserError("input_fn's batches have shapes that only the run knows, which a device cannot take: "
+        raise UserError("input_fn's batches have dynamic shapes, which a device cannot use: "
                         "%s: make them static (drop_remainder)" % ", ".join(dynamic))
 
 

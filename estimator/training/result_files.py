@@ -1,4 +1,4 @@
-"""The files that hold the results of evaluations: text, JSON and points of curves."""
+"""The files with evaluation results: text, JSON and points of curves."""
 import os
 from typing import Any, Dict, Mapping
 
@@ -11,7 +11,7 @@ TEXT_FILE, JSON_FILE = "eval_results.txt", "eval_results.json"
 
 
 def write_results(folder: str, results: Mapping[str, Any]) -> None:
-    """Writes `name = value` lines, sorted, and the same as JSON; numbers of NumPy become plain ones."""
+    """Writes `name = value` lines, sorted, and the same as JSON; NumPy numbers become plain ones."""
     found = plain(results)
     files.write_text(os.path.join(folder, TEXT_FILE),
                      "".join("%s = %s\n" % (name, found[name]) for name in sorted(found)))
@@ -19,13 +19,13 @@ def write_results(folder: str, results: Mapping[str, Any]) -> None:
 
 
 def plain(results: Mapping[str, Any]) -> Dict[str, Any]:
-    """The same, sorted, with Python's own numbers instead of NumPy's."""
+    """The same, sorted, with Python numbers instead of NumPy's."""
     return {name: value.item() if isinstance(value, np.generic) else value
             for name, value in sorted(results.items())}
 
 
 def write_curve_points(folder: str, step: int, results: Mapping[str, Any]) -> None:
-    """Writes the numbers of an evaluation into an event file, as points at `step`."""
+    """Writes the metrics of an evaluation to an event file, as points at `step`."""
     with tf.Graph().as_default(), tf.summary.FileWriter(folder) as writer:
         writer.add_summary(tf.Summary(value=[tf.Summary.Value(tag=name, simple_value=float(value))
                                              for name, value in results.items()]), step)

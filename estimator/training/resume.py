@@ -21,9 +21,9 @@ RUN_FILE = "run_config.json"
 
 
 def check_model(folder: str, description: ModelFolder) -> None:
-    """Raises UserError when what is in `folder` would suffer: the samples of a build, whose vocabulary a
-    model's would replace; checkpoints that nothing describes, or of another model; then it names the field
-    and both values. Also for a folder whose name TensorFlow would take for a pattern.
+    """Raises UserError if `folder` has content that must not be overwritten: the samples of a build, whose
+    vocabulary a model's would replace; checkpoints without a description, or of another model, naming the
+    field and both values. Also for a folder whose name TensorFlow would treat as a pattern.
     """
     checkpoint_list.require_no_pattern(folder, "output_dir")
     if not model_folder.has_checkpoint(folder):
@@ -32,7 +32,7 @@ def check_model(folder: str, description: ModelFolder) -> None:
                             % folder)
         return
     if not os.path.exists(os.path.join(folder, model_folder.DESCRIPTION_FILE)):
-        raise UserError("--output_dir: %s holds a checkpoint, but no %s that describes it: give another "
+        raise UserError("--output_dir: %s has a checkpoint, but no %s that describes it: give another "
                         "folder, and this one as --init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
     for name, value in before.items():
@@ -41,25 +41,24 @@ def check_model(folder: str, description: ModelFolder) -> None:
 
 def check_training(folder: str, flags: Any, facts: Mapping[str, str],
                    allow_changes: bool = False) -> List[str]:
-    """Checks that the checkpoints in `folder`, if it has any, are of the training that is to resume there.
+    """Checks that the checkpoints in `folder`, if any, belong to the training run that is to resume there.
 
     Args:
       folder: the output folder, which may be missing.
       flags: the command's config; each field says how it behaves on resume. Content is compared in
         `check_model` or by facts.
-      facts: what the training started from and what it reads; must be what `write_run` wrote.
-      allow_changes: whether it may go on although flags or facts have changed; those that are FIXED
-        never may.
+      facts: what the run started from and what it reads; must equal what `write_run` wrote.
+      allow_changes: whether it may continue although flags or facts have changed; FIXED ones never may.
 
     Returns:
-      The changes that were allowed: `train_batch_size was 8, is now 16`.
+      The allowed changes: `train_batch_size was 8, is now 16`.
 
     Raises UserError that lists all changes; also when the folder's list names a checkpoint elsewhere.
     """
     checkpoint_list.check(folder)
     path = os.path.join(folder, RUN_FILE)
     if not model_folder.has_checkpoint(folder) or not os.path.exists(path):
-        return []  # nothing to go on from, or nothing is known about how it was made
+        return []  # nothing to resume, or no record of how it was made
     run = _read_run(path)
     before = dict(run["flags"], **run["facts"])
     now = dict(json.loads(json.dumps(dataclasses.asdict(flags))), **facts)      # tuples become lists as there
@@ -76,36 +75,35 @@ def check_training(folder: str, flags: Any, facts: Mapping[str, str],
 
 
 def flag_of_run(folder: str, name: str) -> Any:
-    """A flag's value in the training that was last at work in `folder`; None where nothing is known
-    of one."""
+    """A flag's value in the last training run in `folder`; None if it is unknown."""
     path = os.path.join(folder, RUN_FILE)
     return _read_run(path)["flags"].get(name) if os.path.exists(path) else None
 
 
 class Position(NamedTuple):
-    """How far a training has come.
+    """The progress of a training run.
 
     Attributes:
-      step: updates, as global_step counts them.
-      batches: taken, whatever became of their updates; the place in the data, in the schedule of evaluations
-        and in the run.
+      step: updates, as counted by global_step.
+      batches: batches taken, also those whose updates overflowed; the position in the data, in the schedule
+        of evaluations and in the run.
     """
     step: int = 0
     batches: int = 0
 
 
 def position(folder: str, accumulation_steps: int = 1, check_data: bool = True) -> Position:
-    """That of the latest checkpoint in `folder`. One that an older release wrote does not count batches:
-    there they are `accumulation_steps` for each update.
+    """The progress of the latest checkpoint in `folder`. One from an older release does not count batches:
+    there they are `accumulation_steps` per update.
 
-    Raises UserError when that one is not of a training, or, with `check_data`, when a value in it is damaged.
+    Raises UserError if it is not from a training run or, with `check_data`, if a value in it is damaged.
     """
     if not model_folder.has_checkpoint(folder):
         return Position()
     prefix = checkpoint_files.resolve(folder, "output_dir")
     shapes = checkpoint_files.read_shapes(prefix)
     if "global_step" not in shapes:
-        raise UserError("--output_dir: %s: no training wrote it, since it has no global_step: give it as "
+        raise UserError("--output_dir: %s: not a training run's, since it has no global_step: give it as "
                         "--init_checkpoint, and another folder" % prefix)
     if check_data:
         checkpoint_files.check_data(prefix, shapes)
@@ -125,7 +123,7 @@ def write_run(folder: str, command: str, flags: Any, backend: str, facts: Mappin
 
 
 def file_fact(path: str) -> str:
-    """A file's name and what tells its content from another's, wherever it lies: `train.tsv
+    """A file's name and a fingerprint of its content, independent of its folder: `train.tsv
     (0123456789ab)`."""
     return "%s (%s)" % (os.path.basename(path), files.sha256_of_file(path)[:12])
 
@@ -141,7 +139,7 @@ def files_fact(paths: Sequence[str]) -> str:
 
 
 def checkpoint_fact(prefix: Optional[str]) -> str:
-    """As `file_fact`, for a checkpoint: its index holds the checksums of all values."""
+    """Like `file_fact`, for a checkpoint: its index has the checksums of all values."""
     return file_fact(prefix + ".index") if prefix else "none"
 
 
@@ -153,7 +151,7 @@ def _read_run(path: str) -> Dict[str, Any]:
 
 
 def _model_facts(description: ModelFolder) -> Dict[str, Any]:
-    """All that makes a model, by name."""
+    """Everything that defines a model, by name."""
     tokenizer = description.tokenizer
     vocabulary = files.sha256_of_file(tokenizer.vocabulary_file)
     return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,

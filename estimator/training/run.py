@@ -1,7 +1,7 @@
-"""What a training command does, in order: find the start, train in parts, evaluate the best
-checkpoint, report.
+"""The steps of a training command, in order: find the start, train in parts, evaluate the best checkpoint,
+report.
 
-What is trained, and on which data, is a `Job`; pretraining and every kind of fine-tuning make one.
+What is trained, and on which data, is a `Job`, created by pretraining and each kind of fine-tuning.
 """
 import os
 from typing import Any, Callable, Dict, Optional, Tuple
@@ -21,17 +21,17 @@ from etl.common.command_line import UserError
 def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder, training_data: str,
                init_checkpoint: Optional[str], check_init_checkpoint: Callable[[str], str]
                ) -> Tuple[Dict[str, str], Position]:
-    """Compares a command with its output folder, and says where it goes on. Writes nothing.
+    """Compares a command with its output folder, and finds where to resume. Writes nothing.
 
     Args:
       flags, device, folder, init_checkpoint: see `jobs.Job`.
-      training_data: what tells the data from others.
-      check_init_checkpoint: says what a training that begins would load from it, or raises UserError.
+      training_data: a fingerprint of the data.
+      check_init_checkpoint: reports what a new run would load from it, or raises UserError.
 
     Returns:
       The facts and the start of `jobs.Job`.
 
-    Raises UserError when the folder holds another model or another training, or nothing to evaluate.
+    Raises UserError if the folder has another model or another training run, or nothing to evaluate.
     """
     resume.check_model(flags.output_dir, folder)
     facts = {"training data": "of SHA-256 " + training_data,
@@ -43,7 +43,7 @@ def find_start(flags: TrainingFlags, device: devices.Device, folder: ModelFolder
     start = resume.position(flags.output_dir, flags.gradient_accumulation_steps)
     best_checkpoint.find(flags.output_dir)     # refuses a damaged one before anything is written
     if not (flags.do_train or model_folder.has_checkpoint(flags.output_dir)):
-        raise UserError("--output_dir: %s holds no checkpoint: train first" % flags.output_dir)
+        raise UserError("--output_dir: %s has no checkpoint: train first" % flags.output_dir)
     if init_checkpoint and not start.step:
         print(check_init_checkpoint(init_checkpoint))
     return facts, start
@@ -58,10 +58,10 @@ def make_estimator(job: Job) -> tf.estimator.Estimator:
 
 
 def run(job: Job) -> Optional[Results]:
-    """Trains, evaluates, reports and predicts, as the flags say.
+    """Trains, evaluates, reports and predicts, according to the flags.
 
     Returns:
-      The results of the best checkpoint, where the job concludes with that one; None on other ranks than the
+      The results of the best checkpoint, if the job concludes with that one; None on ranks other than the
       first, and after SIGTERM.
     """
     flags, estimator = job.flags, make_estimator(job)
@@ -93,7 +93,7 @@ def _best(job: Job) -> Optional[str]:
 
 
 def _conclude(job: Job, estimator: Any) -> Results:
-    """Evaluates the best checkpoint, whose numbers and report are those that stay."""
+    """Evaluates the best checkpoint, whose metrics and report are the final ones."""
     found = job.conclude(estimator, _best(job))
     result_files.write_results(job.flags.output_dir, found.results)
     trainer.write_report(job, found.sections, "best")

@@ -1,5 +1,5 @@
-"""The log of a training: a line every few steps with progress, losses, speed and time left; and points
-of curves."""
+"""The log of a training run: a line every few steps with progress, losses, speed and time left; and points of
+curves."""
 import functools
 import time
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tuple
@@ -10,35 +10,35 @@ from estimator.optimization import optimizers
 from etl.common.progress_line import clock
 
 
-CALLS_THAT_PREPARE = 2  # the session: one for what is fetched with a line, one for the other calls
+CALLS_THAT_PREPARE = 2  # the session: one with a line's fetches, one without
 
 
 class Pace(NamedTuple):
-    """What a training step is, in numbers."""
-    num_train_steps: int                    # updates in all
+    """The sizes and intervals of training steps."""
+    num_train_steps: int                    # total updates
     log_steps: int                          # updates between lines
     batch_size: int                         # records of a batch
-    batch_tokens: float                     # tokens of a batch, padding included; unless they are measured
-    accumulation_steps: int = 1             # batches behind an update
+    batch_tokens: float                     # tokens per batch, padding included, unless measured
+    accumulation_steps: int = 1             # batches per update
     batches_per_call: int = 1               # more than 1 in an offloaded loop
-    start_step: int = 0                     # updates where the command began; it may train in several parts
+    start_step: int = 0                     # updates at the command's start; it may train in several parts
     flops_of: Callable[[float], float] = lambda tokens: 0.0    # operations of a batch of so many tokens
-    peak_flops: Optional[float] = None         # operations a second that the devices can do
+    peak_flops: Optional[float] = None         # peak operations per second of the devices
 
 
 def host_measures(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
-    """What a step on the host tells of its batch, for `ProgressHook`: how long it waited for it, float64 in
-    seconds, and its tokens without padding."""
+    """Measurements of a step on the host, for `ProgressHook`: the time it waited for its batch, float64 in
+    seconds, and the batch's tokens without padding."""
     begin = tf.timestamp()
     with tf.control_dependencies([begin, next(iter(features.values()))]):
         return {"seconds_waiting": tf.timestamp() - begin, "tokens": tf.reduce_sum(features["input_mask"])}
 
 
 class ProgressHook(tf.train.SessionRunHook):
-    """Writes a line after a command's first step, whenever `log_steps` are done, and after the last, and
-    points of the curves.
+    """Writes a line after a command's first step, every `log_steps`, and after the last, and points of the
+    curves.
 
-    The losses in a line are means over the steps since the line before. The pace leaves out the calls that
+    The losses in a line are means over the steps since the previous line. The rates exclude the calls that
     prepare a session; a call that is a loop takes so long that the second one counts.
     """
 
@@ -48,11 +48,11 @@ class ProgressHook(tf.train.SessionRunHook):
         """
         Args:
           losses: scalars by name; their means are shown.
-          shown: scalars by name, looked at only when a line is due, for the curves; "learning_rate" is in the
-            line, too.
+          shown: scalars by name, read only when a line is due, for the curves; "learning_rate" is also in the
+            line.
           pace: sizes and intervals.
-          measures: see `host_measures`; without them the time spent waiting is not told.
-          event_dir: where the curves go; None: nowhere.
+          measures: see `host_measures`; without them the time spent waiting is not shown.
+          event_dir: folder of the curves; None: no curves.
           write: takes each line.
         """
         self._losses, self._shown = dict(losses), dict(shown)
@@ -61,7 +61,7 @@ class ProgressHook(tf.train.SessionRunHook):
         self._event_dir = event_dir
         self._write = write
         self._before = self._batches = 0       # batches taken before this session, and in it
-        self._sums: Dict[str, float] = {}      # since the line before, as are the two below
+        self._sums: Dict[str, float] = {}      # since the previous line, like the two below
         self._calls = 0
         self._measured: Dict[str, float] = {}  # sums since the pace begins
         self._timed: Optional[Tuple[int, float]] = None  # batches and time where the pace begins
@@ -71,7 +71,7 @@ class ProgressHook(tf.train.SessionRunHook):
 
     def after_create_session(self, session: tf.Session, coord: Any) -> None:
         step, self._before = map(int, session.run([tf.train.get_global_step(), self._batches_taken]))
-        if self._event_dir and step:           # what a run that was cut off wrote after this step is void
+        if self._event_dir and step:           # what an interrupted run wrote after this step is invalid
             self._writer().add_session_log(tf.SessionLog(status=tf.SessionLog.START), step)
 
     def before_run(self, run_context: Any) -> tf.train.SessionRunArgs:
@@ -98,15 +98,14 @@ class ProgressHook(tf.train.SessionRunHook):
             self._writer().flush()
 
     def _is_due(self, batches_before: int, batches: int) -> bool:
-        """Whether a line comes between so many batches and so many."""
+        """Whether a line is due between these two numbers of batches."""
         first, before, after = map(self._updates_after, (0, batches_before, batches))
         begins = first == self._pace.start_step == before < after
         ends = before < self._pace.num_train_steps <= after
         return begins or before // self._pace.log_steps != after // self._pace.log_steps or ends
 
     def _updates_after(self, batches: int) -> int:
-        """Updates of the whole training after so many batches of this session, those that
-        overflowed included."""
+        """Updates of the whole run after so many batches of this session, including those that overflowed."""
         return (self._before + batches) // self._pace.accumulation_steps
 
     def _tell(self, step: int, shown: Dict[str, float]) -> None:

@@ -1,7 +1,7 @@
 """Streaming metrics of pretraining, computed in the graph batch by batch.
 
-A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` wants it. Padding weighs
-nothing, so each number is a mean over all real examples, whatever the batch size.
+A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` requires. Padding has weight
+0, so each metric is a mean over all real examples, for any batch size.
 """
 from typing import Dict, Tuple
 
@@ -27,7 +27,7 @@ def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Ten
 
 
 def count(is_real: tf.Tensor) -> Tuple[tf.Tensor, tf.Operation]:
-    """How many examples were seen: int32."""
+    """The number of examples seen: int32."""
     seen = tf.get_variable("num_examples", [], tf.int32, tf.zeros_initializer(), trainable=False,
                            collections=[tf.GraphKeys.LOCAL_VARIABLES, tf.GraphKeys.METRIC_VARIABLES])
     return seen.read_value(), tf.assign_add(seen, tf.reduce_sum(is_real))

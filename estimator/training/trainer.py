@@ -1,9 +1,9 @@
 """Trains a job from its start to the last batch, with evaluations in between.
 
-The training goes in parts, each from one evaluation to the next. A part begins with the batch and the dropout
-that would have come next anyway, so that parts, like an interruption, change nothing. What parts, evaluations
-and the end are counted in is batches taken: an update that overflows takes its batches, too, but does not
-advance global_step.
+Training runs in parts, each from one evaluation to the next. A part begins with the batch and the dropout
+that would have been next anyway, so that parts, like interruptions, change nothing. Parts, evaluations and
+the end are counted in batches taken: an update that overflows also takes its batches, but does not advance
+global_step.
 """
 import contextlib
 import os
@@ -29,16 +29,16 @@ from etl.reports.page import Section
 LOCK_FILE = ".lock"
 PATIENCE_SECONDS = 3600                        # of the other ranks while rank 0 saves and evaluates
 
-# What TensorFlow leaves of a file that it was writing: a list, a graph, the parts of a checkpoint,
-# their folder.
+# Leftovers of files that TensorFlow was writing: a list, a graph, the parts of a checkpoint, their
+# folder.
 _HALF_WRITTEN_FILE = re.compile(r"(checkpoint|graph\.pbtxt|model\.ckpt-\d+\.meta)\.tmp[0-9a-f]{32}"
                                 r"|model\.ckpt-\d+\.(index|data-\d{5}-of-\d{5})\.tempstate\d+")
 _HALF_WRITTEN_FOLDER = re.compile(r"model\.ckpt-\d+_temp_[0-9a-f]{32}")
 
 
 def locked(output_dir: str) -> ContextManager[None]:
-    """Keeps a second training out of the folder while the block runs. Raises UserError when there is
-    one already."""
+    """Keeps a second training run out of the folder while the block runs. Raises UserError if there is one
+    already."""
     return files.lock(os.path.join(output_dir, LOCK_FILE),
                       "--output_dir: another training is running in %s" % output_dir)
 
@@ -48,8 +48,7 @@ def train(job: Job, estimator: Any) -> bool:
     last one.
 
     Returns:
-      Whether it came to the end: False after SIGTERM, when the newest checkpoint is of the step that
-        was reached.
+      Whether it finished: False after SIGTERM, when the newest checkpoint is that of the last step.
     """
     output_dir, is_first = job.flags.output_dir, job.device.world.is_first
     steps, last = job.schedule.num_train_steps, job.num_batches
@@ -65,7 +64,7 @@ def train(job: Job, estimator: Any) -> bool:
             output_dir, is_first), checkpoint_files.only_the_hook_removes(), failures.explained(
                     "--train_batch_size %d" % job.flags.train_batch_size, job.data, output_dir):
         if (_is_evaluated_at(job, taken) and is_first
-            and not evaluate(job, estimator)):     # it was cut off before that, perhaps
+            and not evaluate(job, estimator)):     # perhaps it was interrupted before that
             stop.set()
         while taken < last and not (stop.is_set() or _out_of_patience(job, taken)):
             end = _end_of_part(job, taken)
@@ -95,7 +94,7 @@ def evaluate(job: Job, estimator: Any) -> bool:
     """Evaluates the newest checkpoint, keeps it if it is the best, and writes the report.
 
     Returns:
-      Whether it came to the end: False after SIGTERM, when nothing is written.
+      Whether it finished: False after SIGTERM, when nothing is written.
     """
     output_dir = job.flags.output_dir
     best_checkpoint.require_own(output_dir)
@@ -115,16 +114,15 @@ def evaluate(job: Job, estimator: Any) -> bool:
 
 
 def write_report(job: Job, sections: Sequence[Section] = (), evaluated: str = "newest") -> None:
-    """Writes the page of the training as far as it has come; `evaluated`: which checkpoint the results
-    are of."""
+    """Writes the report of the training so far; `evaluated`: the checkpoint to which the results belong."""
     curves.write_report(job.flags.output_dir, job.title, job.charts, sections, evaluated)
 
 
 def _prepare_folder(job: Job) -> None:
-    """Makes the output folder one of this training, or sees that it still is what it was when the job
-    was made."""
+    """Makes the output folder one of this training run, or checks that it is unchanged since the job was
+    created."""
     output_dir = job.flags.output_dir
-    if not job.device.world.is_first:          # rank 0 sees to that, below
+    if not job.device.world.is_first:          # rank 0 does that, below
         _wait("prepare %s" % output_dir, lambda: checkpoint_list.stays_here(output_dir) and (
             not job.start.step or checkpoint_files.counts_batches(output_dir)))
         return
@@ -162,14 +160,14 @@ def _is_evaluated_at(job: Job, batches: int) -> bool:
 
 
 def _end_of_part(job: Job, batches: int) -> int:
-    """Where the part ends that begins after so many batches."""
+    """The end of the part that begins after so many batches."""
     every = _batches_between_evaluations(job)
     return min(job.num_batches, (batches // every + 1) * every) if every else job.num_batches
 
 
 def _out_of_patience(job: Job, batches: int) -> bool:
-    """Whether the best evaluation is `patience` ones ago; from the files alone, so that a resumed run knows
-    it, too."""
+    """Whether the best evaluation was `patience` evaluations ago; from files only, so that a resumed run
+    knows it, too."""
     every = _batches_between_evaluations(job)
     if not (job.patience and every):
         return False
@@ -179,11 +177,10 @@ def _out_of_patience(job: Job, batches: int) -> bool:
 
 
 def remove_half_written(output_dir: str) -> None:
-    """Removes what a process that was killed, or a full disk, left of a file it was writing; needs the
-    folder's lock.
+    """Removes partially written files that a killed process or a full disk left; needs the folder's lock.
 
-    Nothing but files and folders of the very names that we and TensorFlow give; a link of such a name stays,
-    as all else does.
+    Only files and folders with exactly the names that we and TensorFlow give; a link with such a name is
+    kept, like everything else.
     """
     files.remove_temporary(output_dir)
     for entry in list(os.scandir(output_dir)):
@@ -220,11 +217,11 @@ def _wait(what: str, is_done: Callable[[], bool]) -> None:
 
 
 class _PartHook(tf.train.SessionRunHook):
-    """Ends a part of a training after so many batches, or after the update during which the event was set.
+    """Ends a part of a training run after so many batches, or after the update during which the event is set.
 
-    The Estimator's own saver saves at the end, but not where the last updates overflowed, since global_step
-    is that of a checkpoint that is there: then this hook saves that one again, with the batches taken and the
-    new loss scale.
+    The Estimator's own saver saves at the end, but not if the last updates overflowed, since global_step is
+    that of an existing checkpoint: then this hook saves that one again, with the batches taken and the new
+    loss scale.
 
     Attributes:
       step: global_step at the end.
@@ -262,8 +259,8 @@ class _PartHook(tf.train.SessionRunHook):
 def _sigterm(is_first: bool) -> Iterator[threading.Event]:
     """An event that SIGTERM sets, instead of ending the process, while the block runs.
 
-    Other ranks than the first only ignore the signal: without them the first could not end the step that it
-    is to save.
+    Ranks other than the first only ignore the signal: without them the first could not finish the step that
+    it is to save.
     """
     stop = threading.Event()
     with _on_sigterm(lambda number, frame: stop.set() if is_first else None):
@@ -271,7 +268,7 @@ def _sigterm(is_first: bool) -> Iterator[threading.Event]:
 
 
 class _Stopped(Exception):
-    """SIGTERM came, and nothing is worth finishing first."""
+    """SIGTERM arrived, and there is nothing to finish first."""
 
 
 def _stop_at_once(number: int, frame: Any) -> None:
@@ -280,7 +277,7 @@ def _stop_at_once(number: int, frame: Any) -> None:
 
 @contextlib.contextmanager
 def _on_sigterm(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    # only there may a program listen to signals
+    # only there can a program handle signals
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -106,10 +106,10 @@ def test_records_of_older_tools(folder):
     (["--albert_config_file", "tiny"],
      "vocab_size is 21128 in tiny, but the vocabulary .*vocab.txt, has 20 entries"),
     (["--init_checkpoint", "nowhere"], "--init_checkpoint: nowhere: no checkpoint there"),
-    (["--iterations_per_loop", 2], "loops on the device exist on the NPU alone"),
+    (["--iterations_per_loop", 2], "on-device loops exist only on the NPU"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
     (["--vocab_file", "vocab.txt"], "--vocab_file is for records without a manifest"),
-    (["--do_train", "false"], "out holds no checkpoint: train first"),
+    (["--do_train", "false"], "out has no checkpoint: train first"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(folder, capsys, flags, message):
     given = flags_of(folder,

@@ -44,7 +44,7 @@ def test_steps_must_fill_loops():
     with pytest.raises(UserError, match="--save_checkpoints_steps must .* got 3, try 5"):
         devices.check_steps(device, OPTIONS, {"save_checkpoints_steps": 3})
     with pytest.raises(UserError,
-                       match="--iterations_per_loop is 5, but loops on the device exist on the NPU alone"):
+                       match="--iterations_per_loop is 5, but on-device loops exist only on the NPU"):
         devices.check_steps(Device(), OPTIONS, {"num_train_steps": 20})
 
 
@@ -115,7 +115,7 @@ def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
     monkeypatch.setattr(devices, "_bridge", lambda: bridge)
     monkeypatch.setenv("RANK_SIZE", "1")
     with pytest.raises(UserError,
-                       match="the installed npu_bridge creates an invalid session: .* but it holds 0"):
+                       match="the installed npu_bridge creates an invalid session: .* but it has 0"):
         Device("npu").make_estimator(None, "folder", OPTIONS)
 
 
@@ -150,8 +150,8 @@ def allow_remapping(config):
 
 @pytest.mark.parametrize("change, complaints", [
     (add_entry, []),
-    (plain, ["the session must hold one NpuOptimizer, but it holds 0"]),
-    (add_two, ["the session must hold one NpuOptimizer, but it holds 2"]),
+    (plain, ["the session must have one NpuOptimizer, but it has 0"]),
+    (add_two, ["the session must have one NpuOptimizer, but it has 2"]),
     (lambda config: add_entry(config, False), ["use_off_line must be true in NpuOptimizer"]),
     (allow_remapping, ["remapping must be off in the session's rewrites"])])
 def test_a_session_config_is_looked_at(change, complaints):

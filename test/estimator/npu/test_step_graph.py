@@ -63,12 +63,12 @@ def plant_dynamic_shape():
 
 @pytest.mark.parametrize("plant, what, place", [
     (plant_python, "calls back into Python", "planted"),
-    (plant_one_shot_iterator, "one-shot iterator, which ends the process in a loop", "OneShotIterator"),
+    (plant_one_shot_iterator, "one-shot iterator, which crashes the process in a loop", "OneShotIterator"),
     (plant_table, "hash table in the step", "hash_table"),
     (lambda: tf.string_to_number(tf.strings.join(["1", "2"], name="planted")), "works on strings in the step",
      "planted"), (lambda: tf.identity(batch()[tf.argmax(batch()[0]):], name="planted"),
-                  "has a shape that only the run knows", "planted"),
-    (plant_dynamic_shape, "has a shape that only the run knows", "boolean_mask/GatherV2"),
+                  "has a dynamic shape", "planted"),
+    (plant_dynamic_shape, "has a dynamic shape", "boolean_mask/GatherV2"),
     (lambda: tf.placeholder(tf.float32, [2], name="planted"),
      "reads from or writes to the host inside the loop", "planted"),
     (lambda: tf.timestamp(name="planted"), "reads from or writes to the host inside the loop", "planted"),
@@ -90,7 +90,7 @@ def test_a_fault_in_a_function_that_the_step_calls_is_found():
 
 def test_every_fault_says_what_to_change():
     fault, = step_graph.faults_of(step_graph.step_ops([plant_python()]))
-    assert fault.change == "compute it in input_fn, or of TensorFlow's own ops"
+    assert fault.change == "compute it in input_fn, or with TensorFlow's own ops"
 
 
 def test_the_devices_kernels_are_counted_by_their_names_without_their_gradients():

@@ -62,7 +62,7 @@ def test_a_checkpoint_that_no_training_wrote(folder):
         tf.get_variable("weights", initializer=np.ones(10, np.float32))
         session.run(tf.global_variables_initializer())
         tf.train.Saver().save(session, folder + "/averaged")
-    with pytest.raises(UserError, match="averaged: no training wrote it, since it has no global_step: give "
+    with pytest.raises(UserError, match="averaged: not a training run's, since it has no global_step: give "
                        "it as --init_checkpoint"):
         resume.position(folder)
 
@@ -115,7 +115,7 @@ def test_another_optimizer_is_refused(folder):
 
 def test_checkpoints_of_unknown_origin_are_refused(folder, description, tmp_path):
     (tmp_path / "out" / "model.json").unlink()
-    with pytest.raises(UserError, match="holds a checkpoint, but no model.json that describes it"):
+    with pytest.raises(UserError, match="has a checkpoint, but no model.json that describes it"):
         resume.check_model(folder, description)
 
 

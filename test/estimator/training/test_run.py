@@ -147,7 +147,7 @@ def test_other_ranks_write_nothing(folder, events):
 
 
 def test_evaluation_needs_a_checkpoint(folder, events):
-    with pytest.raises(UserError, match="--output_dir: .*out holds no checkpoint: train first"):
+    with pytest.raises(UserError, match="--output_dir: .*out has no checkpoint: train first"):
         make_job(folder, events, do_eval=True)
 
 
