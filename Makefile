@@ -79,6 +79,7 @@ bench-serving = test/benchmark/serving_speed.py $(call flags,DATA)  #: an export
 bench-onnx = test/benchmark/onnx_speed.py $(call flags,DATA)  #: an exported model compared with onnxruntime: DATA=questions.tsv; separate environment, 200 MB
 bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server under load: throughput with and without batching, a soak test, overload: DATA=questions.tsv (15 minutes)
 check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies
+check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'

@@ -102,7 +102,7 @@ def test_after_the_driver_was_killed_its_workers_go_and_the_same_command_complet
     assert hashes(tmp_path, "out") == undisturbed
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("end, status, line",
                          [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, -signal.SIGTERM, None)])
 def test_an_interrupted_build_says_one_line_leaves_no_worker_and_goes_on(tmp_path, undisturbed, workers, end,
@@ -139,7 +139,7 @@ def test_a_build_on_an_engine_that_ends_takes_its_job_back_and_another_runner_go
     assert hashes(tmp_path, "out") == undisturbed
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_no_room_is_one_line_and_keeps_the_work(tmp_path, undisturbed, workers):
     def limit_files():                         # as a full disk, for files of over 20 kB
         resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))

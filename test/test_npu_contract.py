@@ -103,7 +103,8 @@ def plain(folder):
     return losses_by_step(folder / "plain"), json.loads((folder / "plain" / "eval_results.json").read_text())
 
 
-@pytest.mark.parametrize("generation, loop", [("H", 5), ("M", 5), ("M", 1)])
+@pytest.mark.parametrize("generation, loop", [
+    pytest.param("H", 5, marks=pytest.mark.slow), ("M", 5), pytest.param("M", 1, marks=pytest.mark.slow)])
 def test_pretraining_gives_the_losses_of_plain_tensorflow_and_goes_on_from_a_checkpoint(
         folder, plain, generation, loop):
     name = "loops_%s_%d" % (generation, loop)
@@ -163,7 +164,8 @@ def test_what_a_checkpoint_holds_is_what_plain_tensorflow_reads(folder, plain):
 
 
 @pytest.mark.parametrize("generation, most, kept",
-                         [("H", 1, [20]), ("M", 0, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20])])
+                         [("H", 1, [20]), pytest.param("M", 0, [0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20],
+                                                       marks=pytest.mark.slow)])
 def test_as_many_checkpoints_stay_as_wanted(folder, plain, generation, most, kept):
     """Not the five of NPUEstimator's own saver."""
     pretrain(folder, generation, "kept_%d" % most, backend="npu", iterations_per_loop=1,
@@ -216,7 +218,8 @@ def test_an_update_that_overflows_is_skipped_and_counted(folder, generation, los
     assert os.path.exists(str(folder / ("overflows_" + generation) / "model.ckpt-18.index"))
 
 
-@pytest.mark.parametrize("overflows", ["3,4", "10", "20"])
+@pytest.mark.parametrize("overflows", [
+    "3,4", pytest.param("10", marks=pytest.mark.slow), pytest.param("20", marks=pytest.mark.slow)])
 def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
     """Whether evaluations part the run, whether an overflow is the last of a part, or of the run: the same
     batches, in turn."""
@@ -243,7 +246,8 @@ def test_loops_count_batches_where_gradients_are_accumulated(folder):
 
 
 @pytest.mark.parametrize("generation, more", [
-    ("H", {}), ("M", dict(loss_scale="dynamic", iterations_per_loop=2, eval_every=10))])
+    ("H", {}), pytest.param("M", dict(loss_scale="dynamic", iterations_per_loop=2, eval_every=10),
+                            marks=pytest.mark.slow)])
 def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more):
     name = "ranks_" + generation
     (folder / ("exchange_" + generation)).mkdir()
