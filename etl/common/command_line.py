@@ -23,6 +23,7 @@ import logging
 import math
 import os
 import shlex
+import signal
 import sys
 import warnings
 from typing import (Any, Callable, Dict, Iterator, List, Mapping, NoReturn, Optional, Sequence, Tuple, Type,
@@ -125,6 +126,7 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
     Ctrl-C."""
     quiet_libraries()
     cores.tell_libraries()
+    heed_sigterm()
     # a terminal that cannot show Chinese gets escapes, not a traceback
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -143,6 +145,13 @@ def run(prog: str, description: str, config_class: Type[Config], command: Callab
     except KeyboardInterrupt:
         print("%s: interrupted" % prog, file=sys.stderr)
         return 130
+
+
+def heed_sigterm() -> None:
+    """Makes SIGTERM end a container's first process, as it does any other: the system ignores signals for
+    process 1 unless they have handlers."""
+    if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def quiet_libraries() -> None:

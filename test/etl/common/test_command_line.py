@@ -1,4 +1,5 @@
 import os
+import signal
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -162,6 +163,29 @@ def test_no_folder_for_short_lived_files(capsys, monkeypatch):
     assert capsys.readouterr().err == (
         "etl.show: error: TMPDIR: no folder for short-lived files can be written: set TMPDIR to one that "
         "can\n")
+
+
+@pytest.fixture
+def sigterm():
+    """Sends it to this process; its handler is as before in the end."""
+    before, process = signal.getsignal(signal.SIGTERM), os.getpid()
+    yield lambda config: os.kill(process, signal.SIGTERM)
+    signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_ends_a_containers_first_process(monkeypatch, sigterm):
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    with pytest.raises(SystemExit) as ended:
+        run_with(sigterm)
+    assert ended.value.code == 143
+
+
+def test_a_handler_for_sigterm_stays(monkeypatch, sigterm):
+    seen = []
+    signal.signal(signal.SIGTERM, lambda *_: seen.append(1))
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert run_with(sigterm) == 0 and seen == [1]
 
 
 def test_interrupt(capsys):
