@@ -13,4 +13,5 @@ EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["python", "-c", \
     "import http.client as http; asked = http.HTTPConnection('127.0.0.1', 8501, timeout=2); \
      asked.request('GET', '/healthz'); raise SystemExit(asked.getresponse().status != 200)"]
-ENTRYPOINT ["python", "-m", "serving.server", "--host", "0.0.0.0", "--model_base_path", "/models"]
+# The first milliseconds of Python's have no handler for SIGTERM yet; a signal that is blocked waits for it.
+ENTRYPOINT ["env", "--block-signal=TERM", "python", "-m", "serving.server", "--host", "0.0.0.0", "--model_base_path", "/models"]

@@ -18,6 +18,15 @@ pending requests, then exits.
   /openapi.json                         the description of the REST interface
 """
 import os
+import signal
+
+if __name__ == "__main__":
+    # Until an event loop handles them, and before any other import: for a container's first process the
+    # system drops signals without handlers, and Python's own SIGINT is an exception, raised in any library.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))        # see the Dockerfile
+
 from typing import Optional, Sequence
 
 from etl.common.command_line import UserError, run
@@ -48,7 +57,6 @@ def serve(config: ServerConfig) -> None:
 
 
 if __name__ == "__main__":
-    process.end_at_once_on_signals()
     # At once: the libraries' exit handlers would wait for hanging threads, such as a load on a dead mount.
     with relayed_errors():                     # also before the libraries are imported
         status = main()

@@ -35,16 +35,6 @@ def outputs_apart() -> Iterator[int]:
         errors.close()
 
 
-def end_at_once_on_signals() -> None:
-    """Makes SIGTERM and SIGINT end the process, until an event loop handles them.
-
-    Python's own SIGINT is an exception, which may be raised anywhere in a library that is being imported; and
-    process 1 of a container does not receive signals for which it has no handler.
-    """
-    for number in ENDING_SIGNALS:
-        signal.signal(number, lambda *_: os._exit(0))
-
-
 def bind(host: str, port: int, name: str) -> socket.socket:
     """A socket to listen on; until it listens, connections are refused. Raises UserError, naming the flag,
     if it cannot be bound."""
