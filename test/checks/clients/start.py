@@ -41,9 +41,9 @@ class FirstProcess:
     def __enter__(self) -> "FirstProcess":
         self.begun = time.monotonic()
         self._unshare = subprocess.Popen(
-            ["unshare", "--pid", "--fork", "--kill-child", *self._wrapper, sys.executable, "-m", "serving.server",
-             "--model_base_path", os.path.join(TARGET_FOLDER, "export"), "--port", str(self.grpc_port),
-             "--rest_api_port", str(self.rest_port), "--access_log", "false"],
+            ["unshare", "--pid", "--fork", "--kill-child", *self._wrapper, sys.executable, "-m",
+             "serving.server", "--model_base_path", os.path.join(TARGET_FOLDER, "export"), "--port",
+             str(self.grpc_port), "--rest_api_port", str(self.rest_port), "--access_log", "false"],
             cwd=ROOT, stdout=subprocess.DEVNULL)
         return self
 
