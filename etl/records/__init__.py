@@ -1,4 +1,4 @@
-"""What lies on disk between builder and trainer, read and written.
+"""The files on disk between builder and trainer, reading and writing.
 
-Knows no builder; both sides come in.
+Knows no builder; imported by both sides.
 """

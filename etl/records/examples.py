@@ -1,8 +1,7 @@
-"""The record contract, both ways: arrays by name ↔ serialized tf.train.Example in TFRecord framing,
-without TensorFlow.
+"""The record format: arrays by name ↔ serialized tf.train.Example in TFRecord framing, without TensorFlow.
 
 TensorFlow's own serialization orders features at random and costs each worker 157 MB, so workers write the
-bytes themselves: features sorted by name, int64 lists packed. Tests hold them against TensorFlow's parser.
+bytes themselves: features sorted by name, int64 lists packed. Tests check them with TensorFlow's parser.
 """
 import functools
 import mmap
@@ -21,7 +20,7 @@ INT64, FLOAT = "int64", "float32"
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 _HEADER_BYTES = _LENGTH.size + _CRC.size
-_MAX_RECORD_BYTES = 1 << 28  # far above any sample; what a file claims is not believed beyond it
+_MAX_RECORD_BYTES = 1 << 28  # far above any sample; larger claims by a file are refused
 _READ_BYTES = 1 << 20
 
 
@@ -34,9 +33,9 @@ class Feature(NamedTuple):
 
 def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
                          with_token_boundary: bool = False) -> Tuple[Feature, ...]:
-    """The features of a pretraining record, in the names of BERT's data.
+    """The features of a pretraining record, with the names of BERT's data.
 
-    next_sentence_labels holds the sentence-order label (1 = swapped) under BERT's on-disk name.
+    next_sentence_labels is the sentence-order label (1 = swapped) under BERT's on-disk name.
     token_boundary (1 = first piece of a word, [CLS] or [SEP]) is in Google's format only.
     """
     features = [
@@ -54,10 +53,10 @@ def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
 
 
 def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
-    """Serializes a tf.train.Example for each row: bool and integer arrays become Int64List, float
-    arrays FloatList.
+    """Serializes a tf.train.Example per row: bool and integer arrays become Int64List, float arrays
+    FloatList.
 
-    Equal values, equal bytes.
+    Equal values give equal bytes.
 
     Args:
       values: {name: [examples, length]}.
@@ -72,11 +71,10 @@ def serialize_examples(values: Dict[str, np.ndarray]) -> List[bytes]:
 
 
 def deserialize_example(record: bytes) -> Dict[str, np.ndarray]:
-    """Reads what `serialize_examples`, TensorFlow or any other writer wrote: {name: int64 or float32 array};
-    no value for bytes.
+    """Reads Examples from `serialize_examples`, TensorFlow or any other writer: {name: int64 or float32
+    array}; no value for bytes.
 
-    Takes whatever protocol buffers do, as they do, but for groups. Raises ValueError for bytes that are
-    no Example.
+    Accepts whatever protocol buffers do, except groups. Raises ValueError for bytes that are not an Example.
     """
     return {name: _numbers(*_packed(feature)) for name, feature in _features_in(record).items()}
 
@@ -88,7 +86,7 @@ def rewritten(record: bytes, names: Container[str]) -> bytes:
     """
     parts = []
     for name, feature in _features_in(record).items():
-        # of others, too: what check_record refuses must not pass here, nor the other way
+        # others, too: this must refuse exactly what check_record refuses
         kind, payload = _packed(feature)
         if name in names:
             parts += [_entry_header(name, kind, len(payload)), payload]
@@ -96,15 +94,14 @@ def rewritten(record: bytes, names: Container[str]) -> bytes:
 
 
 def frame(record: bytes) -> bytes:
-    """A record as it stands in a TFRecord file: length, masked CRC of the length, bytes, masked CRC of
-    the bytes."""
+    """A record in a TFRecord file: length, masked CRC of the length, bytes, masked CRC of the bytes."""
     length = _LENGTH.pack(len(record))
     return length + _CRC.pack(_masked_crc(length)) + record + _CRC.pack(_masked_crc(record))
 
 
 def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
-    """The records of a TFRecord stream, checked. Raises UserError, naming file and record, when cut off
-    or damaged."""
+    """The records of a TFRecord stream, checked. Raises UserError, naming file and record, if truncated or
+    damaged."""
     number = 0
     while True:
         header = stream.read(_HEADER_BYTES)
@@ -130,9 +127,9 @@ def read_frames(stream: IO[bytes], path: str) -> Iterator[bytes]:
 
 
 def require_true_lengths(path: str) -> None:
-    """Raises ValueError when a record of a TFRecord file claims more bytes than the file has.
+    """Raises ValueError if a record of a TFRecord file claims more bytes than the file has.
 
-    TensorFlow's reader makes room for what is claimed, and the process ends when there is none. Only the
+    TensorFlow's reader allocates the claimed size, and crashes if there is not enough memory. Only the
     headers are read.
     """
     size = os.path.getsize(path)
@@ -147,7 +144,7 @@ def require_true_lengths(path: str) -> None:
 
 
 def _read(stream: IO[bytes], size: int) -> bytes:
-    """Up to `size` bytes. Room is made as they come: a length that the file only claims takes no memory."""
+    """Up to `size` bytes, allocated as they are read: a length that is only claimed takes no memory."""
     if size <= _READ_BYTES:
         return stream.read(size)
     pieces: List[bytes] = []
@@ -201,7 +198,7 @@ def _rows(array: np.ndarray) -> List[bytes]:
 
 @functools.lru_cache(1 << 14)
 def _entry_header(name: str, kind: int, length: int) -> bytes:
-    """What stands before a feature's numbers in the map of features, when these take so many bytes."""
+    """The bytes before a feature's numbers in the map of features, for numbers of so many bytes."""
     numbers = _header(1, length)               # FloatList or Int64List { packed value }
     feature = _header(kind, len(numbers) + length) + numbers
     entry = _field(1, name.encode("utf-8")) + _header(2, len(feature) + length) + feature
@@ -237,8 +234,7 @@ _NO_EXAMPLE = "not a serialized tf.train.Example"
 
 
 def _fields(data: bytes) -> Iterator[Tuple[int, int, Any]]:
-    """Number, wire type and content of each field of a message: an integer where it is a varint,
-    else bytes."""
+    """Number, wire type and content of each field of a message: an integer for a varint, otherwise bytes."""
     at, end = 0, len(data)
     while at < end:
         tag, at = (data[at], at + 1) if data[at] < 0x80 else _read_varint(data, at)
@@ -268,8 +264,8 @@ def _messages(data: bytes, number: int) -> List[bytes]:
 
 
 def _features_in(record: bytes) -> Dict[str, bytes]:
-    """The serialized Features of an Example by name; of a name that comes twice the last. Raises ValueError
-    if it is no Example."""
+    """The serialized Features of an Example by name; of a repeated name, the last. Raises ValueError if it is
+    not an Example."""
     found = {}
     try:
         for features in _messages(record, 1):
@@ -287,9 +283,9 @@ def _features_in(record: bytes) -> Dict[str, bytes]:
 
 
 def _packed(feature: bytes) -> Tuple[int, bytes]:
-    """The kind of a Feature's list, and its numbers packed: of several lists the last one's kind counts, as
-    far as none of another kind stands between. A list of bytes has no numbers. Raises ValueError if it is
-    no Feature.
+    """The kind of a Feature's list, and its numbers packed: of several lists, the last one's kind and the
+    lists of that kind directly before it count. A list of bytes has no numbers. Raises ValueError if it is
+    not a Feature.
     """
     last = _INT64_LIST
     lists: List[bytes] = []

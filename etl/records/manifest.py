@@ -1,5 +1,5 @@
-"""What a build wrote, in `manifest.json` beside its shards: written last, so a folder that holds one
-is complete."""
+"""The description of a build, `manifest.json` beside its shards: written last, so a folder that has one is
+complete."""
 import dataclasses
 import os
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ FORMAT = "chinese-albert-pretraining-data/1"
 
 
 class Shard(NamedTuple):
-    """A TFRecord file: its path below the folder, how many records and bytes it holds, and its SHA-256."""
+    """A TFRecord file: its path below the folder, its numbers of records and bytes, and its SHA-256."""
     path: str
     records: int
     bytes: int
     sha256: str
 
 
-# What the file holds: a type, an object with these fields, a list of any length, or a list of just these.
+# The file's structure: a type, an object with these fields, a list of any length, or a list of exactly these.
 _NAME = Optional[str]
 _SHARD = {"path": str, "records": int, "bytes": int, "sha256": str}
 _FIELDS = {
@@ -37,7 +37,7 @@ _KINDS = {str: "a string", int: "an integer of at least 0", bool: "true or false
 
 @dataclass(frozen=True)
 class Manifest:
-    """The facts of one build that later stages need, and the account it gives of itself.
+    """The facts of one build that later stages need, and its statistics.
 
     Attributes:
       train, eval: the shards of each part, in order.
@@ -45,8 +45,7 @@ class Manifest:
       tokenizer: how the text was tokenized; `vocab_file` is the copy that lies beside the manifest.
       vocab_size, vocab_sha256: of the vocabulary.
       features: (name, dtype, length) of each feature.
-      flags, inputs, versions, counters: all settings, the inputs' fingerprints, library versions, what
-        was counted.
+      flags, inputs, versions, counters: all settings, the inputs' fingerprints, library versions, counts.
     """
     train: Tuple[Shard, ...]
     eval: Tuple[Shard, ...]
@@ -70,9 +69,9 @@ def write(folder: str, manifest: Manifest) -> None:
 
 
 def read(folder: str) -> Manifest:
-    """Reads a folder's manifest; the tokenizer's files get the folder put before them.
+    """Reads a folder's manifest; the tokenizer's files are prefixed with the folder.
 
-    Raises UserError, naming file and field, when there is none, or a field is missing, of the wrong type or
+    Raises UserError, naming file and field, if there is none, or a field is missing, has the wrong type or
     contradicts another.
     """
     path = os.path.join(folder, FILE_NAME)
@@ -105,7 +104,7 @@ def read(folder: str) -> Manifest:
 
 
 def checked(value: Any, wanted: Any, field: str) -> Any:
-    """The value without unknown fields, lists as tuples. ValueError names the field that is not as wanted.
+    """The value without unknown fields, lists as tuples. Raises ValueError naming the invalid field.
 
     Args:
       wanted: str, bool, dict, list, or int (of at least 0); {name: wanted}; [wanted] for a list of any

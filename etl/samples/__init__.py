@@ -1,4 +1,4 @@
 """Pure rules: a document → samples and their features.
 
-For the builder alone.
+Used only by the builder.
 """

@@ -1,4 +1,4 @@
-"""Random numbers that depend on the seed and on what they are for, never on the caller or the time."""
+"""Random numbers that depend on the seed and their purpose, never on the caller or the time."""
 import hashlib
 
 import numpy as np
@@ -8,17 +8,17 @@ _GOLDEN, _FIRST, _SECOND = (np.uint64(number)
 
 
 def rng_for(seed: int, *parts: object) -> np.random.Generator:
-    """A generator for one purpose, which `parts` name."""
+    """A generator for one purpose, named by `parts`."""
     digest = hashlib.blake2b(repr((seed,) + parts).encode("utf-8"), digest_size=16).digest()
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
 
 def uniforms(seeds: np.ndarray, counters: np.ndarray) -> np.ndarray:
-    """Numbers for many purposes at once, by SplitMix64 (Steele, Lea, Flood 2014): float64 in [0, 1), shape as
-    they broadcast.
+    """Numbers for many purposes at once, by SplitMix64 (Steele, Lea, Flood 2014): float64 in [0, 1), of the
+    broadcast shape.
 
     Args:
-      seeds: uint64, of what each number is for.
+      seeds: uint64, of each number's purpose.
       counters: int, which of the numbers of that seed.
     """
     numbers = (counters + 1).astype(np.uint64) * _GOLDEN + seeds

@@ -1,4 +1,4 @@
-"""What the report of a build shows, counted while the samples are made: {name: {value: how often}}."""
+"""Statistics for the report of a build, counted while samples are made: {name: {value: count}}."""
 import hashlib
 from collections import Counter
 from typing import Any, Dict, Iterable, Mapping
@@ -13,11 +13,11 @@ NAMES = (
     "lengths", "masked_percents", "masked_positions", "labels",     # of samples
     "word_lengths",                                                 # in tokens, of documents
     "words", "unknown_texts")                                       # of some documents
-TEXT_NAMES = ("words", "unknown_texts")        # whose values are no numbers
+TEXT_NAMES = ("words", "unknown_texts")        # whose values are not numbers
 
 
 class Histograms:
-    """Counts by name, each a Counter; `words` and `unknown_texts` of a share of the documents, by hash of
+    """Counts by name, each a Counter; `words` and `unknown_texts` for a share of the documents, by hash of
     their text."""
 
     def __init__(self, word_share: float = 1.0) -> None:
@@ -59,7 +59,7 @@ class Histograms:
 
 
 def _unknown_texts(document: Document, tokenizer: Any) -> Iterable[str]:
-    """The text where the tokenizer gives [UNK]."""
+    """The text for which the tokenizer gives [UNK]."""
     text = "\n".join(document.sentences)
     ids, offsets = tokenizer.encode_sentences(document.sentences)
     ends = np.append(offsets[1:], len(text))
@@ -68,7 +68,7 @@ def _unknown_texts(document: Document, tokenizer: Any) -> Iterable[str]:
 
 
 def sum_histograms(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dict[str, Counter]:
-    """Adds up what `Histograms.to_json` gave; values that are numbers are int again."""
+    """Adds up outputs of `Histograms.to_json`; numeric values are int again."""
     totals: Dict[str, Counter] = {name: Counter() for name in NAMES}
     for part in parts:
         for name, counts in part.items():

@@ -1,4 +1,4 @@
-"""Documents → samples: two functions that name every decision in its order, and the settings they take."""
+"""Documents → samples: two functions that show every decision in order, and their settings."""
 import functools
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, NamedTuple, Optional, Sequence, Tuple
@@ -19,20 +19,20 @@ PARTS = ("train", "eval")
 MASKINGS = ("whole_word", "ngram", "token")
 SENTENCE_OBJECTIVES = ("order", "next", "none")
 LABELS = ("plain", "albert_zh")
-# By sentence objective: what the labels 0 and 1 say of the second segment.
+# By sentence objective: the meaning of labels 0 and 1 for the second segment.
 LABEL_MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
-# (rng, most tokens) -> (int32 token ids, bool word starts) of another document, or None when there is none.
+# (rng, maximum tokens) -> (int32 token ids, bool word starts) of another document, or None if there is none.
 DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
 
 
 @dataclass(frozen=True)
 class InstanceConfig:
-    """All that decides what samples a document gives. Names and defaults are those of BERT's and
-    ALBERT's tools."""
-    max_seq_length: int = flag(512, "tokens of a sample, [CLS] and [SEP] included")
+    """Everything that determines a document's samples. Names and defaults are those of BERT's and ALBERT's
+    tools."""
+    max_seq_length: int = flag(512, "tokens per sample, [CLS] and [SEP] included")
     max_predictions_per_seq: Optional[int] = flag(
-        None, "maximum number of tokens to predict in a sample; default: masked_lm_prob * max_seq_length, "
+        None, "maximum number of tokens to predict per sample; default: masked_lm_prob * max_seq_length, "
         "twice that with do_permutation")
     masked_lm_prob: float = flag(0.15, "share of tokens to predict")
     short_seq_prob: float = flag(0.1, "chance that a copy of a document gets shorter samples")
@@ -65,8 +65,8 @@ class InstanceConfig:
 
     @property
     def num_slots(self) -> int:
-        """Places for predicted tokens in each sample: `max_predictions_per_seq`, or what the share to
-        predict needs."""
+        """Slots for predicted tokens in each sample: `max_predictions_per_seq`, or what the share to predict
+        needs."""
         if self.max_predictions_per_seq is not None:
             return self.max_predictions_per_seq
         # shuffled tokens are as many as masked ones
@@ -75,12 +75,12 @@ class InstanceConfig:
 
     @property
     def budget(self) -> int:
-        """Tokens of text that fit beside [CLS] and the [SEP]s."""
+        """Tokens of text that fit besides [CLS] and the [SEP]s."""
         return self.max_seq_length - (2 if self.sentence_objective == "none" else 3)
 
     @property
     def longest_word(self) -> int:
-        """Tokens of a word; what is longer counts as several (see `break_giant_words`)."""
+        """Tokens of a word; longer ones count as several (see `break_giant_words`)."""
         return self.budget // 3
 
 
@@ -90,13 +90,13 @@ class Instances(NamedTuple):
     Attributes:
       input_ids: int32 [samples, tokens], masked.
       word_starts: bool [samples, tokens]; [CLS] and [SEP] count as words.
-      lengths: int32 [samples], tokens that are no padding.
+      lengths: int32 [samples], tokens without padding.
       first_lengths: int32 [samples], tokens of `[CLS] a [SEP]`; the rest is the second segment.
-      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and what
-        stood there.
+      masked_lm_positions, masked_lm_ids: int32 [samples, predictions], ascending positions, and the
+        original tokens.
       masked_lm_kinds: int8 [samples, predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
-      num_predictions: int32 [samples], predictions that are no padding.
-      labels: int32 [samples], 1 when the segments are swapped, or the second is random.
+      num_predictions: int32 [samples], predictions without padding.
+      labels: int32 [samples], 1 if the segments are swapped, or the second is random.
     """
     input_ids: np.ndarray
     word_starts: np.ndarray
@@ -110,20 +110,20 @@ class Instances(NamedTuple):
 
 
 def part_of(document: Document, seed: int, eval_fraction: float) -> str:
-    """Which part a document belongs to, by hash of its text: that share of documents is held out."""
+    """The part of a document, by hash of its text: that share of documents is held out."""
     return "eval" if rng_for(seed, document.identity, "eval").random() < eval_fraction else "train"
 
 
 def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmenter) -> TokenizedDocument:
-    """Token ids and word starts of a document. Words are found in the text as it stands, before lower-casing.
+    """Token ids and word starts of a document. Words are found in the original text, before lower-casing.
 
-    They are jieba's, but for cuts inside what the tokenizer knows to be one word: jieba takes each letter
-    with an accent alone.
+    They are jieba's, except for boundaries inside a word of the tokenizer: jieba treats each accented letter
+    as a separate word.
     """
     encoding = tokenizer.encode_sentences(document.sentences)
     begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
     sentence_starts = np.unique(np.searchsorted(encoding.offsets,
-                                                begins))[:-1]    # one of control characters only is none
+                                                begins))[:-1]    # one of only control characters is none
     word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
     word_starts &= tokenizer.may_begin_word(encoding.ids)
     word_starts[sentence_starts] = True
@@ -132,11 +132,11 @@ def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmente
 
 def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,
                   draw_segment: Optional[DrawSegment] = None) -> Iterator[SegmentPair]:
-    """The segments of a document's samples, copy after copy in reading order; none when it is too short
-    for two.
+    """The segments of a document's samples, copy after copy in reading order; none if it is too short for
+    two.
 
     Args:
-      draw_segment: gives text of another document; wanted by the objective "next" alone.
+      draw_segment: returns text of another document; only for the objective "next".
     """
     budget = config.budget
     document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
@@ -165,7 +165,7 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     """Joins the segments of each pair as `[CLS] a [SEP] b [SEP]` and masks them.
 
     Args:
-      seeds: uint64 [pairs], what each sample's random numbers depend on.
+      seeds: uint64 [pairs], the seeds of each sample's random numbers.
     """
     first_lengths = np.array([len(pair.a_ids) + 2 for pair in pairs], np.int32)
     lengths = first_lengths + np.array([len(pair.b_ids) + (len(pair.b_ids) > 0) for pair in pairs], np.int32)
@@ -179,7 +179,7 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
     token_ids[is_sep] = vocabulary.sep
     token_ids[:, 0], word_starts[:, 0] = vocabulary.cls, True
     words = find_words(is_text if config.masking == "token" else word_starts,
-                       is_text)    # "token": each is a word of its own
+                       is_text)    # "token": each is a separate word
     limits = _limits(words, lengths, config)
 
     def draw(purpose: int, places: np.ndarray) -> np.ndarray:
@@ -228,7 +228,7 @@ def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Generator,
                 draw_segment: DrawSegment) -> Iterator[SegmentPair]:
-    """The pair as it is, or each half before a random segment. A third of the draws, at two samples each,
+    """The pair unchanged, or each half before a random segment. A third of the draws, with two samples each,
     makes half of all samples random, and no text is lost."""
     halves = [(pair.a_ids, pair.a_word_starts), (pair.b_ids, pair.b_word_starts)]
     drawn = [draw_segment(rng, budget - len(ids)) for ids, _ in halves] if draw < 1 / 3 else []
@@ -241,7 +241,7 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
 
 
 def _limits(words: Words, num_tokens: np.ndarray, config: InstanceConfig) -> np.ndarray:
-    """Most tokens to mask in each sample; a short sample of long words predicts one of them all the same."""
+    """Maximum tokens to mask in each sample; a short sample of long words still predicts one of them."""
     limits = num_to_predict(num_tokens, config.masked_lm_prob, config.num_slots)
     shortest = np.minimum.reduceat(words.lengths, np.searchsorted(words.samples, np.arange(len(num_tokens))))
     return np.maximum(limits, np.minimum(shortest, config.num_slots))

@@ -1,22 +1,21 @@
-"""Which tokens are predicted, and what stands in their place. Choosing takes random numbers; applying
-does not."""
+"""Which tokens are predicted, and their replacements. Choosing takes random numbers; applying does not."""
 from typing import List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-# What happens to a predicted token: 10 %, 80 %, 10 % of those that are masked; PERMUTED ones come on top.
+# What happens to a predicted token: 10 %, 80 %, 10 % of the masked ones; PERMUTED ones are additional.
 KEPT, MASKED, RANDOM, PERMUTED = 0, 1, 2, 3
 
 
 class Words(NamedTuple):
-    """The words of several samples, in the order of their tokens; special tokens are in none.
+    """The words of several samples, in the order of their tokens; special tokens belong to none.
 
     Attributes:
-      shape: (samples, max_seq_length) of the arrays they are words of.
+      shape: (samples, max_seq_length) of the token arrays.
       begins: int64 [words], where each word begins in the flattened array.
       lengths: int64 [words], tokens of each.
-      samples: int64 [words], the sample that each is in.
-      segment_ends: int64 [words], the index after the last word of the segment that each is in.
+      samples: int64 [words], the sample of each.
+      segment_ends: int64 [words], the index after the last word of each one's segment.
     """
     shape: Tuple[int, int]
     begins: np.ndarray
@@ -39,8 +38,8 @@ def num_to_predict(num_tokens: np.ndarray, masked_lm_prob: float, max_prediction
 
 
 def find_words(word_starts: np.ndarray, is_text: np.ndarray) -> Words:
-    """The words of samples: bool [samples, max_seq_length] both; False in `is_text` parts segments and is in
-    no word."""
+    """The words of samples: both bool [samples, max_seq_length]; False in `is_text` separates segments and is
+    in no word."""
     begins_segment = is_text.copy()
     begins_segment[:, 1:] &= ~is_text[:, :-1]
     places = np.flatnonzero(word_starts | begins_segment | ~is_text)
@@ -57,17 +56,17 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
     """Takes whole words in the order of their draws, in runs inside one segment, until each sample's limit
     is reached.
 
-    A run that would pass the limit or meet a chosen word is shortened from its end, and left out when
-    nothing remains.
+    A run that would exceed the limit or reach a chosen word is shortened from its end, and skipped if nothing
+    remains.
 
     Args:
-      limits: int [samples], most tokens to choose.
+      limits: int [samples], maximum tokens to choose.
       draws: uniform [words].
-      runs: int [words], length of the run that begins with each word; all 1 if left out.
-      is_taken: bool [words], those that are not to be chosen.
+      runs: int [words], length of the run that begins with each word; all 1 by default.
+      is_taken: bool [words], words that must not be chosen.
 
     Returns:
-      bool [words]; none where every word of a sample is longer than its limit.
+      bool [words]; none if every word of a sample is longer than its limit.
     """
     order = np.argsort((words.samples << 46) | (draws * 2.0 ** 46).astype(np.int64),
                        kind="stable")    # sample by sample
@@ -78,8 +77,8 @@ def choose_words(words: Words, limits: np.ndarray, draws: np.ndarray, runs: Opti
 
 
 def _choose_single(words: Words, limits: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Words one by one. In each sample all go at once up to the first that does not fit; that one is out, and
-    so on."""
+    """Words one by one. In each sample all words up to the first that does not fit are taken at once; that
+    one is skipped, and so on."""
     is_chosen = np.zeros(len(words.begins), dtype=bool)
     room = limits.copy()
     while True:
@@ -96,7 +95,7 @@ def _choose_single(words: Words, limits: np.ndarray, order: np.ndarray) -> np.nd
 
 def _choose_runs(words: Words, limits: np.ndarray, order: np.ndarray, runs: np.ndarray,
                  is_taken: Optional[np.ndarray]) -> np.ndarray:
-    """Runs of words one by one, since each may meet another."""
+    """Runs of words one by one, since each may reach another."""
     ends_of_runs = np.minimum(np.arange(len(runs)) + runs, words.segment_ends).tolist()
     closed = [False] * len(runs) if is_taken is None else is_taken.tolist()
     lengths = words.lengths.tolist()
@@ -130,12 +129,12 @@ def choose_replacements(token_ids: np.ndarray, mask_id: int, replaceable_ids: np
     2018, 3.1).
 
     Args:
-      token_ids: int32 [predictions], the tokens to be predicted.
-      replaceable_ids: int32, what a random replacement may be: never special or unused tokens.
+      token_ids: int32 [predictions], the tokens to predict.
+      replaceable_ids: int32, allowed random replacements: never special or unused tokens.
       kind_draws, id_draws: uniform [predictions].
 
     Returns:
-      (int32 [predictions] what stands there instead, int8 [predictions] KEPT, MASKED or RANDOM).
+      (int32 [predictions] replacements, int8 [predictions] KEPT, MASKED or RANDOM).
     """
     kinds = np.where(kind_draws < 0.8, MASKED, np.where(kind_draws < 0.9, KEPT, RANDOM)).astype(np.int8)
     random_ids = replaceable_ids[(id_draws * len(replaceable_ids)).astype(np.int64)]
@@ -147,15 +146,15 @@ def choose_permutation(token_ids: np.ndarray, samples: np.ndarray, draws: np.nda
     same shape.
 
     Args:
-      samples: int [tokens], ascending, the sample that each token is in.
+      samples: int [tokens], ascending, the sample of each token.
       draws: uniform [tokens].
     """
     return token_ids[np.lexsort((draws, samples))]
 
 
 def apply_mask(token_ids: np.ndarray, is_predicted: np.ndarray, replacements: np.ndarray) -> np.ndarray:
-    """A copy of `token_ids` with `replacements`, one for each token that is True in `is_predicted`; int32,
-    same shape."""
+    """A copy of `token_ids` with `replacements`, one per token that is True in `is_predicted`; int32, same
+    shape."""
     masked = token_ids.copy()
     masked[is_predicted] = replacements
     return masked

@@ -1,11 +1,11 @@
-"""Sentences → segment pairs. Everything here is positions in a document's token array; no text is copied
-or lost.
+"""Sentences → segment pairs. Everything here is positions in a document's token array; no text is copied or
+lost.
 
-A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences go in while they fit; a
-sentence longer than the budget is cut at a word boundary and goes on in the next chunk. Every chunk has two
-words at least, so it can be split into two segments, unless the document itself is a single word. Sentences
-stay whole where they can: one cut at the end of a chunk would tell the second segment from the first, and the
-sentence-order task would learn to look for that.
+A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences are added while they
+fit; a sentence longer than the budget is split at a word boundary and continues in the next chunk. Every
+chunk has at least two words, so it can be split into two segments, unless the document is a single word.
+Sentences stay whole if possible: one cut at the end of a chunk would reveal which segment is the second, and
+the sentence-order task would learn that instead.
 """
 from typing import List, NamedTuple, Sequence, Tuple
 

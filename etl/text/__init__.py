@@ -1,4 +1,4 @@
 """Text → documents, tokens and words.
 
-Knows no samples; builder, trainer and server come in.
+Knows no samples; imported by builder, trainer and server.
 """

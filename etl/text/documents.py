@@ -1,13 +1,13 @@
-"""Lines → documents: what is blank, what a sentence is, and what identifies a document."""
+"""Lines → documents: blank lines, sentences, and the identity of a document."""
 import hashlib
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
-# What str.strip takes (no code point beyond U+3000 is one), and what it leaves: the byte order mark, the
+# What str.strip strips (no code point beyond U+3000), and what it does not: the byte order mark, the
 # zero-width space.
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
-# A sentence ends behind 。！？；… (any run of them) and the closing quotes and brackets that follow.
+# A sentence ends after 。！？；… (any run of them) and the closing quotes and brackets that follow.
 _SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[”’」』）)》\"']*|\n|$)")
 
 
@@ -16,7 +16,7 @@ class Document(NamedTuple):
 
     Attributes:
       sentences: non-empty stripped strings, in order.
-      file_index, offset: where it stands: which input file, and the byte of its first line.
+      file_index, offset: its position: the input file, and the byte of its first line.
     """
     sentences: Tuple[str, ...]
     file_index: int
@@ -24,26 +24,25 @@ class Document(NamedTuple):
 
     @property
     def identity(self) -> bytes:
-        """128-bit hash of the text alone: repeated documents share it."""
+        """128-bit hash of only the text: repeated documents share it."""
         return hashlib.blake2b("\n".join(self.sentences).encode("utf-8", "surrogatepass"),
                                digest_size=16).digest()
 
 
 def clean_line(line: str) -> str:
-    """Strips blanks of every kind, ideographic space and byte order mark included. `" 你好。\\r"`
-    → `"你好。"`."""
+    """Strips all whitespace, ideographic space and byte order mark included. `" 你好。\\r"` → `"你好。"`."""
     return line.strip(BLANKS)
 
 
 def is_blank(line: bytes) -> bool:
-    """True for a line of nothing but blanks in UTF-8; such lines part documents."""
+    """True for a line of only whitespace in UTF-8; such lines separate documents."""
     if line[:1] > b" " and line[:1] not in (b"\xc2", b"\xe1", b"\xe2", b"\xe3", b"\xef"):
-        return False                           # no blank character begins with any other byte
+        return False                           # no whitespace character begins with any other byte
     return not clean_line(line.decode("utf-8", "replace"))
 
 
 def document_from_lines(lines: Sequence[str], file_index: int, offset: int) -> Optional[Document]:
-    """One sentence a line. None when nothing is left after cleaning."""
+    """One sentence per line. None if nothing is left after cleaning."""
     sentences = tuple(sentence for sentence in map(clean_line, lines) if sentence)
     return Document(sentences, file_index, offset) if sentences else None
 

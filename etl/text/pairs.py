@@ -1,6 +1,6 @@
 """One or two texts → the model's input: `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`.
 
-`serving.exporting.graph_tokenization` does the same inside the served graph; a test holds the two together.
+`serving.exporting.graph_tokenization` does the same inside the serving graph; a test compares the two.
 """
 from typing import Any, NamedTuple, Optional, Tuple
 
@@ -33,8 +33,8 @@ def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length
 
 
 def truncate_pair(length_a: int, length_b: int, budget: int) -> Tuple[int, int]:
-    """How many tokens of a and of b stay when the longer one (b when equal) loses its last until both
-    fit `budget`.
+    """How many tokens of a and of b are kept when the longer one (b if equal) loses its last until both fit
+    `budget`.
 
     `(9, 2, 8)` → `(6, 2)`; `(9, 9, 8)` → `(4, 4)`; `(9, 9, 7)` → `(4, 3)`.
     """

@@ -2,10 +2,10 @@
 
 WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split
 at white space, lower-case and strip accents, split at punctuation, then match the longest vocabulary entry,
-piece by piece. `普通话ABC` → `普 通 话 abc`. SentencePiece uses a trained model; its pieces say by a leading
-▁ where a word begins.
+piece by piece. `普通话ABC` → `普 通 话 abc`. SentencePiece uses a trained model; a leading ▁ marks the pieces
+that begin a word.
 
-The same functions build the tokenizer inside the served graph, so training and serving cannot drift apart.
+The same functions build the tokenizer inside the serving graph, so training and serving cannot diverge.
 """
 import functools
 import itertools
@@ -26,27 +26,27 @@ MAX_CHARS_PER_WORD = 200                       # a longer word is [UNK], as in B
 
 _BASIC_PLANE = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x10000)]))
 _NEVER_TEXT = re.compile(r"\[unused\d+\]|<unused_?\d+>|<[STst]>|</s>|<pad>|<unk>|\[[A-Z]{3,4}\]")
-_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on remembered units
+_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # limits the memory for memoized units
 
-# Han characters as BERT counts them: each is a word of its own.
+# Han characters as BERT defines them: each is a separate word.
 HAN_RANGES = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
               (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
 _HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
-# White space as BERT splits at it: category Zs, tab, line ends. Other control characters vanish
-# without splitting.
+# White space at which BERT splits: category Zs, tab, line ends. Other control characters are removed without
+# splitting.
 WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
-# What stands between white space and Han characters is normalized as one string: lower-casing looks at
-# its context.
+# Text between white space and Han characters is normalized as one string: lower-casing depends on its
+# context.
 _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
-_IN_WORD, _BLANK = -1, -2  # in a tokenizer's table: characters that are no token by themselves
+_IN_WORD, _BLANK = -1, -2  # in a tokenizer's table: characters that are not tokens by themselves
 
 
 @dataclass(frozen=True)
 class TokenizerConfig:
-    """Which tokenizer, and what it reads. With `spm_model_file`, pieces come from that SentencePiece model.
+    """Which tokenizer, and its files. With `spm_model_file`, pieces come from that SentencePiece model.
 
-    `vocab_file` may be None only with `spm_model_file`: the model holds its own vocabulary.
+    `vocab_file` may be None only with `spm_model_file`: the model has its own vocabulary.
     """
     vocab_file: Optional[str] = None
     do_lower_case: bool = True
@@ -58,8 +58,7 @@ class TokenizerConfig:
 
     @property
     def vocabulary_file(self) -> str:
-        """The file that holds the vocabulary: the SentencePiece model where there is one, else
-        `vocab_file`."""
+        """The file with the vocabulary: the SentencePiece model if there is one, otherwise `vocab_file`."""
         return str(self.spm_model_file or self.vocab_file)
 
 
@@ -77,10 +76,10 @@ class Vocabulary:
       tokens: list of str, by id.
       ids: dict str → id.
       pad, unk, cls, sep, mask: ids of the special tokens.
-      replaceable_ids: int32 array of the ids a random replacement may take: no special and no unused token,
-        no Han character with ##, which no text holds.
-      continued_ids: int32 array by id: for a Han character that has a twin with ##, the twin's id; else the
-        id itself.
+      replaceable_ids: int32 array of the ids allowed as random replacements: no special or unused tokens, no
+        Han characters with ##, which never occur in text.
+      continued_ids: int32 array by id: for a Han character with a ## counterpart, the counterpart's id;
+        otherwise the id itself.
     """
 
     def __init__(self, tokens: List[str], source: str) -> None:
@@ -108,7 +107,7 @@ class Vocabulary:
 
 
 def load_vocabulary(path: str) -> Vocabulary:
-    """Reads one token a line. Only "\\n" ends a line: released vocabularies hold entries with U+2028 in them.
+    """Reads one token per line. Only "\\n" ends a line: released vocabularies have entries with U+2028.
 
     Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing
     special tokens.
@@ -123,7 +122,7 @@ def load_vocabulary(path: str) -> Vocabulary:
             tokens.append(line.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
             raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
-    # first: of a text that was taken for one, this says more than a line that comes twice
+    # first: for a text given by mistake, this says more than a repeated line
     vocabulary = Vocabulary(tokens, path)
     for index, token in enumerate(tokens):
         if vocabulary.ids[token] != index:
@@ -143,7 +142,7 @@ class WordPieceTokenizer:
         self._continues = np.array([token.startswith("##") for token in vocabulary.tokens])
 
     def encode(self, text: str) -> Encoding:
-        """Token ids of a text and where each begins. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
+        """Token ids of a text and their positions. `"北京ABC"` → ids of 北, 京, abc; offsets 0, 1, 2."""
         char_ids = self._char_ids[np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")]
         offsets_alone = np.flatnonzero(char_ids >= 0)
         edges = np.flatnonzero(np.diff(np.concatenate(([0], char_ids == _IN_WORD, [0])))).tolist()
@@ -171,13 +170,13 @@ class WordPieceTokenizer:
         return self.encode("\n".join(sentences))
 
     def _ids_of_characters(self) -> np.ndarray:
-        """By code point, int32: the id of a character that is one token wherever it stands, else _IN_WORD
-        or _BLANK."""
+        """By code point, int32: the id of a character that is one token in any context, otherwise _IN_WORD or
+        _BLANK."""
         ids = self.vocabulary.ids
         table = np.full(sys.maxunicode + 1, _IN_WORD, np.int32)
         for first, last in HAN_RANGES:
             table[first:last + 1] = self.vocabulary.unk
-        # Compatibility forms stand for others once accents are stripped; the rest of Han stands for itself.
+        # Stripping accents maps compatibility forms to other characters; other Han characters are unchanged.
         forms = map(chr, [*range(0xF900, 0xFB00), *range(0x2F800, 0x2FA20)])
         found = {token: index for token, index in ids.items() if len(token) == 1 and is_han(token)}
         found.update({form: self._encode_unit(form)[0][0] for form in forms})
@@ -205,8 +204,8 @@ class WordPieceTokenizer:
         return tuple(ids), tuple(offsets)
 
     def _match_pieces(self, word: str) -> List[Tuple[int, int]]:
-        """(id, position in the word) of the longest matches from the left, or one [UNK] when any part
-        has none."""
+        """(id, position in the word) of the longest matches from the left, or one [UNK] if any part has
+        none."""
         vocabulary_ids = self.vocabulary.ids
         if len(word) > MAX_CHARS_PER_WORD:
             return [(self.vocabulary.unk, 0)]
@@ -227,7 +226,7 @@ class WordPieceTokenizer:
 class SentencePieceTokenizer:
     """Pieces of a SentencePiece model; a word begins where a piece begins with ▁.
 
-    The model must hold [CLS], [SEP] and [MASK], and <pad> and <unk> under those names or as [PAD] and [UNK].
+    The model must have [CLS], [SEP] and [MASK], and <pad> and <unk> under those names or as [PAD] and [UNK].
     """
 
     def __init__(self, model_file: str, do_lower_case: bool) -> None:
@@ -248,10 +247,10 @@ class SentencePieceTokenizer:
         self._holds_han = np.array([any(map(is_han, piece)) for piece in pieces])
 
     def encode(self, text: str) -> Encoding:
-        """Token ids of a text and where each begins; a piece with ▁ begins at the first character after
-        the blank."""
+        """Token ids of a text and their positions; a piece with ▁ begins at the first character after the
+        space."""
         normalized = text.lower() if self.do_lower_case else text
-        # a few letters grow when lower-cased; positions must stay those of the text
+        # a few letters get longer when lower-cased; positions must remain those of the text
         if len(normalized) != len(text):
             normalized = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
         pieces = self._processor.EncodeAsImmutableProto(normalized).pieces
@@ -281,7 +280,7 @@ Tokenizer = Union[WordPieceTokenizer, SentencePieceTokenizer]
 
 
 def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) -> np.ndarray:
-    """Without Han, what stands between blanks is one word: `▁don ' t`. Where there is Han, blanks say
+    """Without Han characters, text between spaces is one word: `▁don ' t`. With Han characters, spaces mean
     nothing: `▁他 去 图书馆`.
 
     Args:
@@ -289,7 +288,7 @@ def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) ->
       holds_han: bool [pieces], True for a piece with a Han character.
 
     Returns:
-      bool [pieces]: True behind a blank, and for all pieces between two blanks when one of them holds Han.
+      bool [pieces]: True after a space, and for all pieces between two spaces if one of them has Han.
     """
     between = np.cumsum(behind_blank)
     return behind_blank | (np.bincount(between, weights=holds_han) > 0)[between]
@@ -297,7 +296,7 @@ def may_begin_word_by_blanks(behind_blank: np.ndarray, holds_han: np.ndarray) ->
 
 @functools.lru_cache(maxsize=1)
 def _punctuation_alone() -> Tuple[str, ...]:
-    """Punctuation that no neighbour changes and that changes none: in lower case, sigma is final
+    """Punctuation that neither affects nor is affected by its neighbours: in lower case, sigma is final
     before it."""
     return tuple(char for char in _BASIC_PLANE
                  if is_punctuation(char) and unicodedata.normalize("NFD", char) == char
@@ -312,8 +311,7 @@ def load_tokenizer(config: TokenizerConfig) -> Tokenizer:
 
 
 def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
-    """Splits a unit without white space into normalized words, each with the positions its characters
-    came from.
+    """Splits a unit without white space into normalized words, each with its characters' original positions.
 
     `"Café，OK"` → `("cafe", [0, 1, 2, 3])`, `("，", [4])`, `("ok", [5, 6])`.
     """
@@ -341,7 +339,7 @@ def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
 
 
 def is_dropped(char: str) -> bool:
-    """True for control and format characters, NUL and U+FFFD, which BERT removes before all else."""
+    """True for control and format characters, NUL and U+FFFD, which BERT removes first."""
     if char in "\t\n\r":
         return False
     return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
@@ -356,6 +354,6 @@ def is_punctuation(char: str) -> bool:
 
 
 def is_han(char: str) -> bool:
-    """True for the characters that BERT sets apart as words of their own."""
+    """True for the characters that BERT treats as separate words."""
     code = ord(char)
     return any(first <= code <= last for first, last in HAN_RANGES)

@@ -16,25 +16,25 @@ SEGMENTERS = ("auto", "jieba", "rjieba")
 
 _ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
 
-_FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # what jieba takes for Han
+_FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # Han, according to jieba
 _HAN, _SIGNS = "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "+#&._%-"
-# jieba looks for words in blocks of Han, letters, digits and signs; any other character is a word by itself.
+# jieba finds words in blocks of Han, letters, digits and signs; any other character is a word by itself.
 # Here: a block of Han; one of letters and digits, which is one word; and, as the group, every other block.
 _BLOCKS = re.compile(
     "[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
-# How it cuts what its dictionary leaves single; the group is left to the HMM.
+# How it splits single characters left by its dictionary; the group goes to the HMM.
 _PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
-_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # bounds the memory a worker spends on what came before
-# rjieba counts entries that the dictionary repeats once, so its scores are jieba's moved by 878117 / 2 ** 44
-# for each word. What is smaller than 256 rounds the same after that, and so do ties between ways: 14 words,
-# whose logarithms are above -18.
+_MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # limits the memory for memoized blocks
+# rjieba counts repeated dictionary entries once, so its scores are jieba's shifted by 878117 / 2 ** 44 for
+# each word. Scores below 256 still round the same, and so do ties between paths: 14 words, whose logarithms
+# are above -18.
 _SURE_WORDS = 14
 
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """Which words there are, and what finds them in a text."""
+    """The words, and the segmenter that finds them in a text."""
     user_dict: Optional[str] = flag(None, "additional words for jieba, in its own format")
     segmenter: str = flag("auto", "word segmenter: both find the same words, rjieba several times as fast. "
                           "auto: rjieba where it is installed and there is no user_dict", SEGMENTERS)
@@ -44,7 +44,7 @@ class Segmenter:
     """Finds words with jieba; `user_dict` is a file in jieba's own format, or None. The reference."""
 
     def __init__(self, user_dict: Optional[str] = None) -> None:
-        import jieba                           # it takes a third of a second; --help needs none
+        import jieba                           # it takes a third of a second, which --help should not
         jieba.setLogLevel(logging.WARNING)
         self.jieba = jieba.Tokenizer()
         self.hmm = jieba.finalseg
@@ -62,12 +62,12 @@ class Segmenter:
 
 
 class FastSegmenter:
-    """Finds the same words several times as fast: where all is Han, rjieba finds the most probable way
+    """Finds the same words several times as fast: in pure Han text, rjieba finds the most probable path
     through the dictionary.
 
-    The rest of jieba is here: the same for blocks that hold ASCII, too, where rjieba differs; and the HMM
-    that joins what the dictionary leaves single, since rjieba's has fewer digits. Raises ImportError where
-    rjieba is not installed.
+    The rest of jieba is implemented here: the same path for blocks with ASCII, where rjieba differs; and the
+    HMM that joins single characters left by the dictionary, since rjieba's has lower precision. Raises
+    ImportError if rjieba is not installed.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class FastSegmenter:
 
     def word_offsets(self, text: str) -> np.ndarray:
         """Positions at which words begin, int32 [words]. `"我爱北京天安门"` → 0, 1, 2, 4."""
-        if "\r\n" in text:  # one word to jieba, the only one outside of blocks that is longer than one
+        if "\r\n" in text:  # one word to jieba, the only longer one outside of blocks
             return self._reference.word_offsets(text)
         codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
         is_alphanumeric = _IS_ALPHANUMERIC[np.minimum(codes, len(_IS_ALPHANUMERIC) - 1)]
@@ -104,9 +104,9 @@ class FastSegmenter:
         return np.flatnonzero(starts).astype(np.int32)
 
     def _han_starts(self, codes: np.ndarray, is_han: np.ndarray) -> np.ndarray:
-        """Where words begin in blocks of nothing but Han, as positions in `codes`."""
+        """Where words begin in blocks of only Han, as positions in `codes`."""
         kept = is_han.copy()
-        kept[1:] |= is_han[:-1]  # what follows a block becomes the blank between it and the next
+        kept[1:] |= is_han[:-1]  # the character after a block becomes the blank before the next one
         places = np.flatnonzero(kept)
         is_han = is_han[places]
         blocks = np.where(is_han, codes[places], ord(" ")).astype("<u4").tobytes().decode("utf-32-le")
@@ -117,7 +117,7 @@ class FastSegmenter:
         return places[starts]
 
     def _joined_in_runs(self, blocks: str, is_han: np.ndarray, begins: np.ndarray) -> List[int]:
-        """Which characters go on with a word, in runs of characters that the dictionary leaves single.
+        """Which characters continue a word, in runs of single characters left by the dictionary.
 
             blocks              我 爱 北 京 _ 杭 研       _ is the blank between blocks
             begins              0  1  2     4  5  6
@@ -137,8 +137,8 @@ class FastSegmenter:
     def _dictionary_begins(self, blocks: str, is_han: np.ndarray) -> np.ndarray:
         """Where the most probable words begin, and the blanks between blocks, int [words and blanks].
 
-        rjieba finds them all. A block of more than _SURE_WORDS words is cut again here, since rjieba's scores
-        are too coarse for it. With _SURE_WORDS = 2:
+        rjieba finds them all. A block of more than _SURE_WORDS words is segmented again here, since rjieba's
+        scores are too coarse for it. With _SURE_WORDS = 2:
 
             rjieba's pieces     我  爱  _  北  京  人  _  好         _ is the blank between blocks
             begins              0   1   2  3   4   5   6  7   8      8 is the end of the text
@@ -164,7 +164,7 @@ class FastSegmenter:
         return np.concatenate(parts + [begins[kept_to:-1]]).astype(np.int64)
 
     def _most_probable_begins(self, block: str) -> List[int]:
-        """Where the words of the most probable way through a block begin. `"北京人"` → 0, 2."""
+        """Where the words of the most probable path through a block begin. `"北京人"` → 0, 2."""
         ends = self._most_probable_ends(block)
         begins, at = [], 0
         while at < len(block):
@@ -173,8 +173,8 @@ class FastSegmenter:
         return begins
 
     def _block_starts(self, block: str) -> List[int]:
-        """Where words begin in a block: the most probable words, what lies between them and is
-        single joined."""
+        """Where words begin in a block: the most probable words, with single characters between them
+        joined."""
         ends = self._most_probable_ends(block)
         starts: List[int] = []
         begin = at = 0                         # from begin to at, all is single
@@ -189,10 +189,10 @@ class FastSegmenter:
         return starts[:-1]
 
     def _most_probable_ends(self, block: str) -> List[int]:
-        """For each position, where the word that begins there ends, on the most probable way from there to
-        the block's end.
+        """For each position, the end of the word that begins there on the most probable path to the block's
+        end.
 
-        Behind the end stands a word of two, which ends all that is single.
+        A word of two after the end terminates a run of single characters.
         """
         counts, log_total, size = self._counts, self._log_total, len(block)
         scores, ends = [0.0] * (size + 1), [size + 2] * (size + 1)
@@ -216,8 +216,7 @@ class FastSegmenter:
         return self._find_joined(characters)
 
     def _find_joined(self, characters: str) -> Tuple[int, ...]:
-        """Which of several characters, each single in the dictionary's view, go on with the word
-        before them."""
+        """Which of several characters, each a single one to the dictionary, continue the word before them."""
         if len(characters) < 2 or self._counts.get(characters):
             return ()
         joined: List[int] = []
@@ -232,8 +231,8 @@ AnySegmenter = Union[Segmenter, FastSegmenter]
 
 
 def _tables_of(hmm: Any) -> Tuple[Any, ...]:
-    """jieba's model: log probabilities of the first state, of changes of state, and of characters in the
-    states B, M, E, S.
+    """jieba's HMM: log probabilities of initial states, of transitions, and of characters in the states B, M,
+    E, S.
 
     Args:
       hmm: jieba.finalseg.
@@ -246,9 +245,9 @@ def _tables_of(hmm: Any) -> Tuple[Any, ...]:
 
 def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]],
           emissions: Dict[str, Tuple[float, ...]], unknown: Tuple[float, ...], han: str) -> List[int]:
-    """Which characters go on with a word: those in state M or E of the most probable states (Viterbi 1967).
+    """Which characters continue a word: those in state M or E of the most probable states (Viterbi 1967).
 
-    Of two ways of equal score jieba takes the one whose state comes later in the alphabet.
+    Of two paths of equal score jieba takes the one whose state comes later in the alphabet.
     """
     b, m, e, s = (first[state] + score for state, score in zip("BMES", emissions.get(han[0], unknown)))
     eb, es, sb, ss = (change[state][to] for state in "ES" for to in "BS")
@@ -273,8 +272,8 @@ def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]],
 
 
 def _check_user_dict(path: str) -> None:
-    """Raises UserError, with file and line, for what is not as the format says: jieba would take all of it as
-    one word."""
+    """Raises UserError, with file and line, for a line in another format: jieba would treat all of it as one
+    word."""
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
@@ -289,9 +288,9 @@ def _check_user_dict(path: str) -> None:
 
 @functools.lru_cache(maxsize=1)
 def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
-    """One segmenter a process: its dictionary takes a second and 150 MB.
+    """One segmenter per process: its dictionary takes a second and 150 MB.
 
-    Raises UserError for a user dictionary that is damaged or comes with rjieba, and for rjieba where it is
+    Raises UserError for a user dictionary that is damaged or combined with rjieba, and for rjieba if it is
     not installed.
     """
     if config.segmenter == "rjieba" and config.user_dict:
@@ -309,8 +308,8 @@ def load_segmenter(config: SegmenterConfig = SegmenterConfig()) -> AnySegmenter:
 def mark_word_starts(token_offsets: np.ndarray, word_offsets: np.ndarray) -> np.ndarray:
     """Which tokens begin a word: bool [tokens].
 
-    A token belongs to the word its first character lies in; the first token of each word begins it. So a word
-    that becomes several tokens stays whole, and a token that spans two words counts with the first.
+    A token belongs to the word of its first character; the first token of each word begins it. So a word that
+    becomes several tokens stays whole, and a token that spans two words belongs to the first.
 
     Args:
       token_offsets: int32 [tokens], ascending, position of each token's first character.
