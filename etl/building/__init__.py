@@ -1,4 +1,4 @@
 """Files → shards: ranges, units of work, merging, publishing.
 
-For the command alone.
+Used only by the command.
 """
