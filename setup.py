@@ -1,6 +1,7 @@
 """Packaging. Version ranges are loose on purpose: Ascend hosts come with their own TensorFlow 1.15;
 constraints.txt has the tested pins."""
 import os
+import re
 
 from setuptools import setup
 
@@ -11,12 +12,15 @@ SERVE = ["starlette>=0.29,<0.30", "uvicorn[standard]>=0.22,<0.23", "grpcio>=1.48
 TEST = ["pytest>=7.4,<8", "hypothesis>=6.79,<7", "pytest-timeout>=2.1", "pytest-xdist>=3.5,<4",
         "httpx>=0.24,<0.25"]
 
-with open(os.path.join(os.path.dirname(os.path.abspath(__file__)), "README.md"), encoding="utf-8") as stream:
+HERE = os.path.dirname(os.path.abspath(__file__))
+with open(os.path.join(HERE, "README.md"), encoding="utf-8") as stream:
     README = stream.read()
+with open(os.path.join(HERE, "albert_config", "__init__.py"), encoding="utf-8") as stream:
+    (VERSION,) = re.findall('^VERSION = "(.*)"', stream.read(), re.MULTILINE)
 
 setup(
     name="chinese-albert",
-    version="0.1.0",
+    version=VERSION,
     description="Chinese ALBERT: sample building, pretraining, fine-tuning and serving on TensorFlow 1.15 "
     "and Ascend", long_description=README,
     long_description_content_type="text/markdown",

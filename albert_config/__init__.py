@@ -17,6 +17,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional
 
+VERSION = "0.1.0"                              # of the whole project
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
 ACTIVATIONS = ("gelu", "relu", "swish", "tanh", "linear")

@@ -5,6 +5,7 @@ the model.
   python -m serving.server --model_base_path output/lcqmc_export --model_name lcqmc --host 0.0.0.0
 
 The newest version in --model_base_path serves; one that appears later takes over without a failed request.
+--model_config_file is for several models, or several versions of one.
 Requests that arrive while the model is busy run as one batch. While the server starts, /healthz answers, and
 all else is 503. On SIGTERM and Ctrl-C it goes on for --lame_duck_seconds, in which /readyz says no, finishes
 pending requests, then exits.
@@ -12,7 +13,7 @@ pending requests, then exits.
   curl -d '{"instances": [{"text_a": "手机没信号怎么办", "text_b": "手机搜不到网络怎么处理"}]}' \\
       http://127.0.0.1:8501/v1/models/albert:predict
 
-  /v1/models/NAME                       state, :predict, :classify, /metadata, as TensorFlow Serving
+  /v1/models/NAME                       state, :predict, :classify, :regress, /metadata, as TensorFlow Serving
   /healthz, /readyz                     liveness and readiness probes
   /monitoring/prometheus/metrics        latencies, batch sizes, queue, rejections, versions, memory
   /openapi.json                         the description of the REST interface
@@ -29,6 +30,7 @@ if __name__ == "__main__":
 
 from typing import Optional, Sequence
 
+from albert_config import VERSION
 from etl.common.command_line import UserError, run
 from serving.service import process
 from serving.service.early_answers import EarlyAnswers
@@ -43,6 +45,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def serve(config: ServerConfig) -> None:
     """Serves until SIGTERM or SIGINT. Raises UserError for a port that is taken and for a folder without
     a model."""
+    if config.version:
+        print("chinese-albert %s, with the interfaces of TensorFlow Serving 1.15" % VERSION)
+        return
     # before the libraries are imported, which keep what they find
     with process.outputs_apart() as output:
         rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")

@@ -1,4 +1,4 @@
 """Files → shards: ranges, units of work, merging, publishing.
 
-Used only by the command.
+For the command alone.
 """

@@ -1,7 +1,8 @@
-"""Micro-batching: requests that arrive while the model is busy run together as soon as it is free.
+"""Micro-batching: requests that arrive while a model is busy run together as soon as it is free.
 
-No request waits for a batch to fill up: with one client each runs immediately and alone. The queue is
+No request waits for a batch to fill up: with one client each runs immediately and alone. A queue is
 bounded, and an abandoned request (its deadline has passed, or its client has disconnected) is never run.
+Each model has a queue of its own; their batches take turns in the same threads.
 """
 import asyncio
 import collections
@@ -34,22 +35,58 @@ class _Waiting:
         self.since = time.perf_counter()
 
 
+class BatchThreads:
+    """`count` threads that batches of any queue run in; belongs to one event loop."""
+
+    def __init__(self, count: int) -> None:
+        self.count = self._num_free = count
+        self._threads = concurrent.futures.ThreadPoolExecutor(count)
+        self._queues: Dict["Batcher", None] = collections.OrderedDict()    # in which work waits, in turn
+
+    def serve(self, queue: "Batcher") -> None:
+        """Runs what waits in `queue` when its turn comes."""
+        self._queues.setdefault(queue, None)
+        while self._num_free and self._queues:
+            first = next(iter(self._queues))
+            del self._queues[first]
+            batch = first.take()
+            if first.has_waiting():
+                self._queues[first] = None     # as the last
+            if batch:                          # else all that waited was abandoned
+                self._num_free -= 1
+                asyncio.ensure_future(self._run(first, batch))
+
+    async def _run(self, queue: "Batcher", batch: List[_Waiting]) -> None:
+        found = await asyncio.get_event_loop().run_in_executor(self._threads, run_together,
+                                                               [waiting.work for waiting in batch])
+        for waiting, result in zip(batch, found):
+            if waiting.answer.done():              # abandoned while it ran
+                continue
+            if isinstance(result, Exception):
+                waiting.answer.set_exception(result)
+            else:
+                waiting.answer.set_result(result)
+        self._num_free += 1
+        self.serve(queue)
+
+
 class Batcher:
-    """Runs work in `num_batch_threads` threads; belongs to the event loop that calls `submit`.
+    """The queue of one model; belongs to the event loop that calls `submit`.
 
     Args:
       max_batch_size: rows of a batch.
       max_enqueued_rows: rows that may wait; more are refused at once.
+      model: its name, for the metrics.
     """
 
-    def __init__(self, max_batch_size: int, max_enqueued_rows: int, num_batch_threads: int,
-                 monitor: Monitor) -> None:
+    def __init__(self, max_batch_size: int, max_enqueued_rows: int, threads: BatchThreads, monitor: Monitor,
+                 model: str = "") -> None:
         self._max_batch_size, self._max_enqueued_rows = max_batch_size, max_enqueued_rows
         self._monitor, self._refused = monitor, monitor.rejections.labels("queue_full")
+        self._rows_gauge = monitor.queue_rows.labels(model)
         self._queue: Dict[_Waiting, None] = collections.OrderedDict()
         self._queued_rows = 0
-        self._num_batch_threads = self._free_threads = num_batch_threads
-        self._threads = concurrent.futures.ThreadPoolExecutor(num_batch_threads)
+        self._threads = threads
 
     async def submit(self, work: Work) -> Arrays:
         """The outputs of `work`. Raises RequestError: UNAVAILABLE when the queue is full, or the graph's
@@ -58,7 +95,7 @@ class Batcher:
         waiting = _Waiting(work)
         self._queue[waiting] = None
         self._count_queued(work.num_rows)
-        self._start_batches()
+        self._threads.serve(self)
         try:
             return await waiting.answer
         except asyncio.CancelledError:
@@ -79,19 +116,19 @@ class Batcher:
             raise RequestError(grpc.StatusCode.UNAVAILABLE,
                                "The batch scheduling queue is full: %d rows are waiting" % self._queued_rows)
 
-    def _start_batches(self) -> None:
-        while self._free_threads and self._queue:
-            self._free_threads -= 1
-            asyncio.ensure_future(self._run(self._take()))
+    def has_waiting(self) -> bool:
+        return bool(self._queue)
 
-    def _take(self) -> List[_Waiting]:
-        """The first waiting work, and all that may run with it.
+    def take(self) -> List[_Waiting]:
+        """The first waiting work, and all that may run with it; none when nothing waits.
 
         It leaves a share for the other threads: one long batch beside a short one would delay the requests
         in it and those after it.
         """
-        first = next(iter(self._queue))
-        most = min(self._max_batch_size, -(-self._queued_rows // self._num_batch_threads))
+        first = next(iter(self._queue), None)
+        if first is None:
+            return []
+        most = min(self._max_batch_size, -(-self._queued_rows // self._threads.count))
         batch: List[_Waiting] = []
         num_rows = 0
         for waiting in list(self._queue):
@@ -101,29 +138,16 @@ class Batcher:
                 batch.append(waiting)
                 num_rows += waiting.work.num_rows
         self._count_queued(-num_rows)
-        return batch
-
-    async def _run(self, batch: List[_Waiting]) -> None:
         now = time.perf_counter()
         for waiting in batch:
             self._monitor.queue_seconds.observe(now - waiting.since)
         self._monitor.batch_requests.observe(len(batch))
-        self._monitor.batch_rows.observe(sum(waiting.work.num_rows for waiting in batch))
-        found = await asyncio.get_event_loop().run_in_executor(self._threads, run_together,
-                                                               [waiting.work for waiting in batch])
-        for waiting, result in zip(batch, found):
-            if waiting.answer.done():              # abandoned while it ran
-                continue
-            if isinstance(result, Exception):
-                waiting.answer.set_exception(result)
-            else:
-                waiting.answer.set_result(result)
-        self._free_threads += 1
-        self._start_batches()
+        self._monitor.batch_rows.observe(num_rows)
+        return batch
 
     def _count_queued(self, num_rows: int) -> None:
         self._queued_rows += num_rows
-        self._monitor.queue_rows.set(self._queued_rows)
+        self._rows_gauge.set(self._queued_rows)
 
 
 def run_together(works: List[Work]) -> List[Any]:

@@ -13,6 +13,7 @@ handlers report that they are done: from then on the client is the one being wai
 """
 import asyncio
 import os
+import re
 import secrets
 import socket
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
@@ -20,6 +21,10 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Set, Tuple
 from serving.service.header_blocks import HeaderTable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HTTP1_REQUEST = re.compile(rb"[A-Z]+ /[^ ]* HTTP/1")
+_HTTP1_BODY = b'{"error": "this port speaks gRPC; REST has a port of its own"}'
+HTTP1_ANSWER = (b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+                b"content-length: %d\r\n\r\n%s" % (len(_HTTP1_BODY), _HTTP1_BODY))
 DATA, HEADERS, RST_STREAM, SETTINGS, GOAWAY, CONTINUATION = 0, 1, 3, 4, 7, 9
 END_STREAM, END_HEADERS, PADDED, PRIORITY = 1, 4, 8, 32
 NO_ERROR, ENHANCE_YOUR_CALM = 0, 11
@@ -229,6 +234,8 @@ class Connection:
         try:
             passed = self._from_client.feed(data)
         except ValueError:                     # not HTTP/2 as gRPC clients speak it
+            if not self._server and HTTP1_REQUEST.match(data):
+                self._client.write(HTTP1_ANSWER)
             self._relay.drop(self, NO_ERROR)
             return
         if passed and not self._is_over:

@@ -1,5 +1,4 @@
-"""TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol, over
-one model.
+"""TensorFlow Serving's gRPC services, PredictionService and ModelService, and gRPC's health protocol.
 
 Requests arrive as bytes: this file checks their cost and parses them; gRPC does neither.
 
@@ -15,8 +14,8 @@ import os
 import socket
 import tempfile
 import time
-import zlib
-from typing import Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional, Type, TypeVar, Union
+from typing import (Any, Awaitable, Callable, Dict, Iterator, NamedTuple, Optional, Tuple, Type, TypeVar,
+                    Union)
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
@@ -28,12 +27,17 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, Cl
 from tensorflow_serving.apis.get_model_metadata_pb2 import (GetModelMetadataRequest, GetModelMetadataResponse,
                                                             SignatureDefMap)
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
+from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
+from tensorflow_serving.apis.regression_pb2 import RegressionRequest, RegressionResponse
 
-from serving.service import errors, messages
+from etl.common.command_line import UserError
+from serving.service import compression, errors, messages, model_configs
 from serving.service.grpc_relay import MAX_FRAME_BYTES, Relay, RelayLimits, unlinked
-from serving.service.inference import CLASSIFY_METHOD, Inference
+from serving.service.inference import CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Inference
 from serving.service.limits import Limits, check_inputs, check_message, not_parsed, some
+from serving.service.models import Models
 from serving.service.monitoring import REQUEST_ID_HEADER, Monitor, request_id_from
 
 METADATA_FIELD = "signature_def"            # the only one there is
@@ -51,6 +55,12 @@ class GrpcLimits(NamedTuple):
     max_message_bytes: int
     max_calls: int                             # under way at once
     receive_seconds: float                     # until a call's request has come whole
+
+
+class GrpcOptions(NamedTuple):
+    """What else is asked of the interface."""
+    channel_arguments: Tuple[Tuple[str, int], ...]     # gRPC's own, by name
+    allows_reload: bool                        # whether clients may choose the models
 
 
 class Calls:
@@ -110,43 +120,65 @@ class Calls:
 
 
 class PredictionService:
-    """Predict, Classify, GetModelMetadata; Regress and MultiInference have no signature here: their requests
-    are only parsed."""
+    """Predict, Classify, Regress, GetModelMetadata; requests of MultiInference are only parsed."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
 
     async def Predict(self, request: PredictRequest) -> PredictResponse:
-        target = self._inference.find(request.model_spec)
+        target = self._inference.find(request.model_spec, PREDICT_METHOD, grpc.StatusCode.FAILED_PRECONDITION)
         wanted = messages.output_names(request.output_filter, target.signature.outputs)
         check_inputs(target.signature, messages.described_inputs(request), target.limits)
         found = await self._inference.predict(target, messages.predict_inputs(request))
         return messages.predict_response(target.spec, found, wanted)
 
     async def Classify(self, request: ClassificationRequest) -> ClassificationResponse:
-        target = self._inference.find(request.model_spec, CLASSIFY_METHOD)
-        messages.check_examples(request, target.limits)
-        found = await self._inference.classify(target, messages.serialized_examples(request))
-        return messages.classify_response(target.spec, found)
+        spec, found = await self._of_examples(request, CLASSIFY_METHOD)
+        return messages.classify_response(spec, found)
+
+    async def Regress(self, request: RegressionRequest) -> RegressionResponse:
+        spec, found = await self._of_examples(request, REGRESS_METHOD)
+        return messages.regress_response(spec, found)
 
     async def GetModelMetadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
-        if list(request.metadata_field) != [METADATA_FIELD]:
+        if set(request.metadata_field) != {METADATA_FIELD}:
             raise errors.invalid("Metadata field must be %s, got %s"
                                  % (METADATA_FIELD, some(request.metadata_field) or "none"))
-        target = self._inference.find(request.model_spec)
-        response = GetModelMetadataResponse(model_spec=target.spec)
-        response.metadata[METADATA_FIELD].Pack(SignatureDefMap(signature_def=target.version.model.signatures))
+        version = self._inference.models.find(request.model_spec).versions.find(request.model_spec)
+        response = GetModelMetadataResponse()
+        response.model_spec.name, response.model_spec.version.value = request.model_spec.name, version.number
+        response.metadata[METADATA_FIELD].Pack(SignatureDefMap(signature_def=version.model.signatures))
         return response
+
+    async def _of_examples(self, request: messages.RequestOfExamples,
+                           method: str) -> Tuple[ModelSpec, messages.Arrays]:
+        target = self._inference.find(request.model_spec, method)
+        messages.check_examples(request, target.limits)
+        return target.spec, await self._inference.of_examples(target, messages.serialized_examples(request))
 
 
 class ModelService:
-    """GetModelStatus; the model is chosen by flags, not by HandleReloadConfigRequest."""
+    """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, inference: Inference) -> None:
-        self._inference = inference
+    def __init__(self, models: Models, allows_reload: bool) -> None:
+        self._models, self._allows_reload = models, allows_reload
 
     async def GetModelStatus(self, request: GetModelStatusRequest) -> GetModelStatusResponse:
-        return self._inference.versions.status(request.model_spec)
+        return self._models.status(request.model_spec)
+
+    async def HandleReloadConfigRequest(self, request: ReloadConfigRequest) -> ReloadConfigResponse:
+        """Answers when the models that it asks for are served; when they cannot be, nothing has changed."""
+        if not self._allows_reload:
+            raise errors.RequestError(grpc.StatusCode.PERMISSION_DENIED, "--allow_reload_config is false")
+        try:
+            configs = model_configs.from_message(request.config)
+        except UserError as error:
+            raise errors.invalid(str(error))
+        try:
+            await self._models.reload(configs)
+        except UserError as error:
+            raise errors.RequestError(grpc.StatusCode.FAILED_PRECONDITION, str(error))
+        return ReloadConfigResponse()
 
 
 class Health:
@@ -212,10 +244,11 @@ class GrpcServer:
     """All services at the socket `listening`, behind a relay."""
 
     def __init__(self, inference: Inference, monitor: Monitor, listening: socket.socket, limits: GrpcLimits,
-                 relay_limits: RelayLimits) -> None:
+                 relay_limits: RelayLimits, options: GrpcOptions) -> None:
         self.port = listening.getsockname()[1]
         self._health = Health(limits, inference.limits)
         self._server = grpc.aio.server(options=[
+            *options.channel_arguments,
             ("grpc.max_receive_message_length", limits.max_message_bytes),
             ("grpc.max_concurrent_streams", MAX_STREAMS),
             ("grpc.http2.max_frame_size", MAX_FRAME_BYTES), ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
@@ -232,7 +265,7 @@ class GrpcServer:
             model_service_pb2.DESCRIPTOR.services_by_name["ModelService"])
         self._server.add_generic_rpc_handlers((
             _handler(predicting, PredictionService(inference), doors),
-            _handler(managing, ModelService(inference), doors),
+            _handler(managing, ModelService(inference.models, options.allows_reload), doors),
             self._health.handler()))
 
     async def start(self) -> None:
@@ -326,23 +359,11 @@ def inflated(data: bytes, most: int) -> bytes:
     and zlib's would be a numeric field, with which no request of these services begins.
     Raises RequestError beyond `most` bytes.
     """
-    if data[:2] == b"\x1f\x8b":
-        window_bits = 16 + zlib.MAX_WBITS
-    elif len(data) >= 2 and data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
-        window_bits = zlib.MAX_WBITS
-    else:
-        return data
-    decompressor = zlib.decompressobj(window_bits)
-    try:
-        found = decompressor.decompress(data, most + 1)
-    except zlib.error:
-        raise errors.invalid("Could not decompress a message of %d bytes" % len(data))
-    if len(found) > most:
-        raise errors.RequestError(grpc.StatusCode.RESOURCE_EXHAUSTED,
-                                  "Decompressed message is larger than max (%d)" % most)
-    if not decompressor.eof or decompressor.unused_data:
-        raise errors.invalid("Could not decompress a message of %d bytes" % len(data))
-    return found
+    if data.startswith(compression.GZIP_START):
+        return compression.inflated(data, compression.GZIP, most)
+    if len(data) >= 2 and data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
+        return compression.inflated(data, compression.ZLIB, most)
+    return data
 
 
 def _call_of(context: Any, relay: Relay) -> str:

@@ -1,7 +1,7 @@
-"""TensorFlow Serving's REST interface over one model, with the page, metrics and health, as an ASGI
-application.
+"""TensorFlow Serving's REST interface, with the page, metrics and health, as an ASGI application.
 
-  POST /v1/models/NAME[/versions/V]:predict, :classify     GET /v1/models/NAME[/versions/V][/metadata]
+  POST /v1/models/NAME[/versions/V | /labels/L]:predict, :classify, :regress
+  GET  /v1/models/NAME[/versions/V | /labels/L][/metadata]
   GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not
                            shutting down
   GET  /monitoring/prometheus/metrics                      GET /openapi.json, /, /model.json (for the page)
@@ -11,20 +11,24 @@ import logging
 import os
 import re
 import time
+import urllib.parse
 from typing import Any, Coroutine, Dict, FrozenSet, List, NamedTuple, Optional, Tuple
 
 import grpc
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route, Router
 from tensorflow_serving.apis import model_pb2
 
-from serving.service import browsers, openapi, rest
+from serving.service import browsers, compression, openapi, rest
 from serving.service.errors import RequestError, invalid, shortened
-from serving.service.inference import CLASSIFY_METHOD, Inference, Target
+from serving.service.inference import (CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_METHOD, Inference,
+                                       Target)
 from serving.service.messages import Arrays
-from serving.service.monitoring import METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
+from serving.service.monitoring import METRICS_PATH, METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
+from serving.service.versions import ServedVersion
 from serving.version_files import VERSION_NAME
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -34,10 +38,20 @@ MAX_HOST_CHARS = 300                           # longer than any name
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
                 "'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri "
                 "'none'; form-action 'none'"}
-COMPUTED_PATH = re.compile("/v1/models/[^/]+(?:/versions/[^/]+)?:(predict|classify)")
+COMPUTED_PATH = re.compile("/v1/models/([^/:]+)(?:/(?:versions|labels)/[^/:]+)?:(predict|classify|regress)")
+GZIP_ENCODINGS = ("gzip", "x-gzip")            # of a body; RFC 9110, 8.4.1.3
 LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
-MODEL_PATHS = ("/v1/models/{name}", "/v1/models/{name}/versions/{version}")
+MODEL_PATHS = ("/v1/models/{name:part}", "/v1/models/{name:part}/versions/{version:part}",
+               "/v1/models/{name:part}/labels/{label:part}")
+
+
+class _Part(StringConvertor):
+    """A part of a path as TensorFlow Serving has it: what stands behind a colon is the method."""
+    regex = "[^/:]+"
+
+
+register_url_convertor("part", _Part())
 
 
 class HttpLimits(NamedTuple):
@@ -64,22 +78,25 @@ class HttpApp:
 
     Args:
       names: of hosts, as `browsers.is_allowed_host` takes them.
+      metrics_path: None for no metrics.
     """
 
     def __init__(self, inference: Inference, monitor: Monitor, limits: HttpLimits,
-                 names: FrozenSet[str] = frozenset()) -> None:
+                 names: FrozenSet[str] = frozenset(), metrics_path: Optional[str] = METRICS_PATH) -> None:
         self.draining = False
+        self._metrics_path = metrics_path
         self._inference, self._monitor, self._limits = inference, monitor, limits
         self._names = names
         with open(PAGE_FILE, "rb") as stream:
             self._page = stream.read()
         gets = {PAGE_PATH: self.get_page, "/model.json": self.get_model, "/openapi.json": self.get_openapi,
                 "/healthz": self.get_health, "/readyz": self.get_readiness,
-                "/monitoring/prometheus/metrics": self.get_metrics}
+                **({metrics_path: self.get_metrics} if metrics_path else {})}
         routes = []                            # tried in order: the most frequent first
         for path in MODEL_PATHS:
             routes += [Route(path + ":predict", self.predict, methods=["POST"]),
                        Route(path + ":classify", self.classify, methods=["POST"]),
+                       Route(path + ":regress", self.regress, methods=["POST"]),
                        Route(path + "/metadata", self.get_metadata, methods=["GET"]),
                        Route(path, self.get_status, methods=["GET"])]
         routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
@@ -131,8 +148,8 @@ class HttpApp:
                         scope["client"])
 
     def is_overloaded(self) -> bool:
-        """Whether `refuse_if_full` refuses requests for the model."""
-        return not self._inference.has_room()
+        """Whether `refuse_if_full` may refuse a request."""
+        return self._inference.models.is_any_queue_full()
 
     def refuse_if_full(self, method: str, path: str, request_id: Optional[str],
                        client: Any) -> Optional[Refusal]:
@@ -141,11 +158,12 @@ class HttpApp:
         This is the only place where REST refuses under overload. It runs before anything else, possibly
         before the request has a task: refusals must be cheap.
         """
-        computed = computed_method(method, path)
-        if not computed:
+        found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
+        if not found:
             return None
+        model, computed = found.groups()
         try:
-            self._inference.require_room()
+            self._inference.require_room(urllib.parse.unquote(model))
         except RequestError as error:
             name = request_id_from(request_id)
             self._count(computed, error.http_status, 0.0, name, path, client)
@@ -179,6 +197,8 @@ class HttpApp:
         except HTTPException:
             # As in TensorFlow Serving: 400 for unknown API paths, 404 elsewhere.
             message = "Malformed request: %s %s" % (scope["method"], scope["path"])
+            if COMPUTED_PATH.fullmatch(scope["path"]):
+                message += "; it takes POST"
             status = 400 if scope["path"].startswith("/v1/") else 404
             await _json(rest.error_response(message), status)(scope, receive, send)
 
@@ -188,36 +208,49 @@ class HttpApp:
         return _json(rest.predict_response(by_columns, found))
 
     async def classify(self, request: Request) -> Response:
-        target, examples = self._read_classify(request, await self._body(request))
-        return _json(rest.classify_response(
-            await _unless_client_goes(request, self._inference.classify(target, examples))))
+        return _json(rest.classify_response(await self._of_examples(request, CLASSIFY_METHOD)))
+
+    async def regress(self, request: Request) -> Response:
+        return _json(rest.regress_response(await self._of_examples(request, REGRESS_METHOD)))
+
+    async def _of_examples(self, request: Request, method: str) -> Arrays:
+        target, examples = self._read_examples(request, await self._body(request), method)
+        return await _unless_client_goes(request, self._inference.of_examples(target, examples))
 
     # Reading is a separate function, so that bodies and parsed objects are freed before any await.
 
     def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
-        asked = rest.parse(body, self._inference.limits)
-        target = self._inference.find(_spec(request, rest.signature_name(asked)))
+        asked = self._parsed(request, body)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)), PREDICT_METHOD)
         return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs,
                                                                       target.limits)
 
-    def _read_classify(self, request: Request, body: bytes) -> Tuple[Target, List[bytes]]:
-        asked = rest.parse(body, self._inference.limits)
-        target = self._inference.find(_spec(request, rest.signature_name(asked)), CLASSIFY_METHOD)
-        return target, rest.classify_examples(asked, target.limits)
+    def _read_examples(self, request: Request, body: bytes, method: str) -> Tuple[Target, List[bytes]]:
+        asked = self._parsed(request, body)
+        target = self._inference.find(_spec(request, rest.signature_name(asked)), method)
+        return target, rest.serialized_examples(asked, target.limits)
+
+    def _parsed(self, request: Request, body: bytes) -> Dict[str, Any]:
+        if _encoding(request.headers.get("content-encoding")) in GZIP_ENCODINGS:
+            body = compression.inflated(body, compression.GZIP, self._limits.max_body_bytes)
+        return rest.parse(body, self._inference.limits)
 
     async def get_status(self, request: Request) -> Response:
-        return _json(rest.status_response(self._inference.versions.status(_spec(request))))
+        return _json(rest.status_response(self._inference.models.status(_spec(request))))
 
     async def get_metadata(self, request: Request) -> Response:
-        version = self._inference.versions.find(_spec(request))
+        version = self._version(_spec(request))
         return _json(rest.metadata_response(request.path_params["name"], version.number,
                                             version.model.signatures))
 
     async def get_model(self, request: Request) -> Response:
-        """The model's description for the page, and the vocabulary with which it shows token ids."""
-        name = self._inference.versions.name
-        version = self._inference.versions.find(model_pb2.ModelSpec(name=name))
-        return _json(rest.dumps({"name": name, "version": version.number, "card": version.model.card,
+        """The description of a model for the page, and the vocabulary with which it shows token ids: of the
+        model with the given name, or else of the first."""
+        names = self._inference.models.names
+        name = request.query_params.get("name", "") or next(iter(names), "")
+        version = self._version(model_pb2.ModelSpec(name=name))
+        return _json(rest.dumps({"name": name, "names": names, "version": version.number,
+                                 "card": version.model.card,
                                  "signatures": sorted(version.model.signatures),
                                  "vocabulary": version.model.vocabulary}))
 
@@ -225,7 +258,7 @@ class HttpApp:
         return Response(self._page, media_type="text/html", headers=PAGE_HEADERS)
 
     async def get_openapi(self, request: Request) -> Response:
-        return _json(rest.dumps(openapi.describe(self._inference.versions.name)))
+        return _json(rest.dumps(openapi.describe(self._inference.models.names, self._metrics_path)))
 
     async def get_health(self, request: Request) -> Response:
         return _json(rest.dumps({"status": "alive"}))
@@ -233,11 +266,15 @@ class HttpApp:
     async def get_readiness(self, request: Request) -> Response:
         if self.draining:
             raise RequestError(grpc.StatusCode.UNAVAILABLE, "The server is shutting down")
-        self._inference.versions.find(model_pb2.ModelSpec(name=self._inference.versions.name))
+        if not self._inference.models.is_ready:
+            raise RequestError(grpc.StatusCode.UNAVAILABLE, "A model has no version that serves")
         return _json(rest.dumps({"status": "ready"}))
 
     async def get_metrics(self, request: Request) -> Response:
         return Response(self._monitor.expose(), media_type=METRICS_TYPE)
+
+    def _version(self, spec: model_pb2.ModelSpec) -> ServedVersion:
+        return self._inference.models.find(spec).versions.find(spec)
 
     async def _body(self, request: Request) -> bytes:
         """The whole body. Raises RequestError as soon as it is known to be too large, or when the client
@@ -258,9 +295,9 @@ class HttpApp:
 
 
 def computed_method(method: str, path: str) -> Optional[str]:
-    """Whether a request is for predict or classify; None for requests that need no model."""
+    """Whether a request is for predict, classify or regress; None for requests that need no model."""
     found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
-    return found.group(1) if found else None
+    return found.group(2) if found else None
 
 
 async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
@@ -278,16 +315,22 @@ async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arra
 
 
 def _encoding_refusal(scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
-    encoding = asked.get(b"content-encoding", b"identity").decode("latin-1")
-    if scope["method"] != "POST" or encoding.lower() in ("identity", ""):
+    encoding = asked.get(b"content-encoding", b"").decode("latin-1")
+    if scope["method"] != "POST" or _encoding(encoding) in ("identity", *GZIP_ENCODINGS):
         return None
-    return _json(rest.error_response("The content-encoding must be identity, got %s" % shortened(encoding)),
-                 415)
+    return _json(rest.error_response("The content-encoding must be gzip or identity, got %s"
+                                     % shortened(encoding)), 415)
+
+
+def _encoding(given: Optional[str]) -> str:
+    return (given or "identity").strip().lower()
 
 
 def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=request.path_params["name"], signature_name=signature_name)
     version = request.path_params.get("version")
+    if "label" in request.path_params:
+        spec.version_label = request.path_params["label"]
     if version is not None:
         if not VERSION_NAME.fullmatch(version):
             raise invalid("Failed to convert version: %s to numeric." % version)

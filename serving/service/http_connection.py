@@ -17,7 +17,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serving.service.http_framing import (BARE_LINE_FEED, END_OF_HEAD, MAX_HEAD_BYTES, ChunkedBody,
-                                          FramingError, Head, read_head)
+                                          FramingError, Head, may_begin_request, no_request, read_head)
 from serving.service.inflight import Inflight, Share
 
 HEAD_SECONDS = 10               # for a head, and for the rest of a body after its answer
@@ -376,6 +376,8 @@ class HttpConnection(asyncio.Protocol):
         return rest
 
     def _await_rest_of_head(self, data: bytes) -> None:
+        if not may_begin_request(data):
+            raise no_request(data)
         if len(data) > MAX_HEAD_BYTES:
             raise FramingError(431, "a head must have at most %d bytes" % MAX_HEAD_BYTES)
         if BARE_LINE_FEED.search(data, max(0, self._num_scanned - 1)):

@@ -42,7 +42,7 @@ def read_head(head: bytes) -> Head:
     lines = head.split(b"\r\n", MAX_FIELDS + 1)
     line = REQUEST_LINE.fullmatch(lines[0])
     if not line:
-        raise FramingError(400, "the request line must be METHOD /path HTTP/1.1")
+        raise no_request(lines[0])
     if len(lines) > MAX_FIELDS + 1:
         raise FramingError(431, "a head must have at most %d fields" % MAX_FIELDS)
     fields: List[Tuple[bytes, bytes]] = []
@@ -64,6 +64,20 @@ def read_head(head: bytes) -> Head:
     is_last = version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b""))
     return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing),
                 expects_continue, is_last)
+
+
+def may_begin_request(data: bytes) -> bool:
+    """Whether a head may begin so: with a method, or with the first half of a line's end."""
+    return data in (b"", b"\r") or data[:1].isupper()
+
+
+def no_request(data: bytes) -> FramingError:
+    """Says what came in place of a request, as far as its first bytes tell."""
+    if data.startswith(b"\x16\x03"):           # a record of a handshake (RFC 8446, 5.1)
+        return FramingError(400, "this port speaks HTTP without TLS, and got TLS")
+    if data.startswith(b"PRI * HTTP/2"):       # RFC 9113, 3.4
+        return FramingError(400, "this port speaks HTTP/1.1, and got HTTP/2; gRPC has a port of its own")
+    return FramingError(400, "the request line must be METHOD /path HTTP/1.1")
 
 
 def _in_ascii(target: bytes) -> bytes:

@@ -1,14 +1,28 @@
 """TensorFlow Serving's gRPC messages ↔ arrays by name."""
-from typing import Any, Dict, Iterable, List, Mapping
+from typing import Any, Dict, Iterable, List, Mapping, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow_serving.apis import classification_pb2, predict_pb2
+from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
 
 from serving.service import errors, limits
 from serving.service.limits import Described, Limits
 
 Arrays = Dict[str, np.ndarray]
+RequestOfExamples = Union[classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest]
+
+# The field of a TensorProto that holds the values of a type, and as what they stand there.
+_FIELDS = {
+    tf.float32: ("float_val", np.float32), tf.float64: ("double_val", np.float64),
+    tf.half: ("half_val", np.uint16), tf.bfloat16: ("half_val", np.uint16),            # their bits
+    tf.int32: ("int_val", np.int32), tf.int16: ("int_val", np.int16), tf.int8: ("int_val", np.int8),
+    tf.uint16: ("int_val", np.uint16), tf.uint8: ("int_val", np.uint8),
+    tf.qint32: ("int_val", np.int32), tf.qint16: ("int_val", np.int16), tf.qint8: ("int_val", np.int8),
+    tf.quint16: ("int_val", np.uint16), tf.quint8: ("int_val", np.uint8),
+    tf.int64: ("int64_val", np.int64), tf.uint32: ("uint32_val", np.uint32),
+    tf.uint64: ("uint64_val", np.uint64), tf.bool: ("bool_val", np.bool_),
+    tf.complex64: ("scomplex_val", np.float32), tf.complex128: ("dcomplex_val", np.float64),  # in pairs
+    tf.string: ("string_val", object)}
 
 
 def described_inputs(request: predict_pb2.PredictRequest) -> Dict[str, Described]:
@@ -28,22 +42,25 @@ def predict_response(spec: Any, outputs: Mapping[str, np.ndarray],
     names = output_names(wanted, outputs)
     response = predict_pb2.PredictResponse(model_spec=spec)
     for name in names:
-        response.outputs[name].CopyFrom(tf.make_tensor_proto(outputs[name]))
+        _fill(response.outputs[name], outputs[name])
     return response
 
 
 def output_names(wanted: Iterable[str], outputs: Iterable[str]) -> List[str]:
-    """The names in `wanted`, each once, or all outputs when it is empty. Raises RequestError for a name that
-    is not in `outputs`."""
-    chosen = dict.fromkeys(wanted)
-    for name in chosen:
+    """The names in `wanted`, or all outputs when it is empty. Raises RequestError for a name that is not in
+    `outputs`, or occurs twice."""
+    chosen: Dict[str, None] = {}
+    for name in wanted:
         if name not in outputs:
             raise errors.invalid("output tensor alias not found in signature: %s Outputs expected to be in "
                                  "the set {%s}." % (name[:200], ",".join(sorted(outputs))))
+        if name in chosen:
+            raise errors.invalid("duplicate output tensor alias: %s" % name)
+        chosen[name] = None
     return list(chosen or outputs)
 
 
-def check_examples(request: classification_pb2.ClassificationRequest, most: Limits) -> None:
+def check_examples(request: RequestOfExamples, most: Limits) -> None:
     """Checks that the examples of a request, each with its context, are within the limits, without building
     them."""
     kind = request.input.WhichOneof("kind")
@@ -52,7 +69,7 @@ def check_examples(request: classification_pb2.ClassificationRequest, most: Limi
     limits.check_examples(len(examples), len(context.features.feature), context.ByteSize(), most)
 
 
-def serialized_examples(request: classification_pb2.ClassificationRequest) -> List[bytes]:
+def serialized_examples(request: RequestOfExamples) -> List[bytes]:
     """The examples of a request, each completed with features of the context. Raises RequestError if there
     are none."""
     kind = request.input.WhichOneof("kind")
@@ -83,6 +100,26 @@ def classify_response(spec: Any,
         for label, score in zip(labels, scores):
             classes.add(label=label.decode("utf-8"), score=score)
     return response
+
+
+def regress_response(spec: Any, outputs: Mapping[str, np.ndarray]) -> regression_pb2.RegressionResponse:
+    """One Regression for each row of outputs, floats [batch] or [batch, 1]."""
+    response = regression_pb2.RegressionResponse(model_spec=spec)
+    for value in outputs["outputs"].ravel().tolist():
+        response.result.regressions.add(value=value)
+    return response
+
+
+def _fill(tensor: Any, array: np.ndarray) -> None:
+    """Fills a TensorProto as TensorFlow Serving does, whose clients read the field of the type:
+    tf.make_tensor_proto puts more than one number into tensor_content."""
+    dtype = tf.as_dtype(array.dtype)
+    field, kind = _FIELDS[dtype]
+    tensor.dtype = dtype.as_datatype_enum
+    for size in array.shape:
+        tensor.tensor_shape.dim.add(size=size)
+    values = np.ascontiguousarray(array).ravel()
+    getattr(tensor, field).extend((values if kind is object else values.view(kind)).tolist())
 
 
 def _described(name: str, tensor: Any) -> Described:

@@ -10,6 +10,7 @@ import prometheus_client as prometheus
 
 from serving.service.line_log import LineLog
 
+METRICS_PATH = "/monitoring/prometheus/metrics"    # where TensorFlow Serving has them, too
 METRICS_TYPE = prometheus.CONTENT_TYPE_LATEST
 REQUEST_ID_HEADER = "x-request-id"
 SECONDS = (.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30)
@@ -38,11 +39,12 @@ class Monitor:
                                                registry=registry)
         self.batch_requests = prometheus.Histogram("serving_batch_requests", "Requests of a batch",
                                                    buckets=SIZES, registry=registry)
-        self.queue_rows = prometheus.Gauge("serving_queue_rows", "Rows that are waiting", registry=registry)
+        self.queue_rows = prometheus.Gauge("serving_queue_rows", "Rows that are waiting", ["model"],
+                                           registry=registry)
         self.rejections = prometheus.Counter("serving_rejections", "Requests that were not run, by reason",
                                              ["reason"], registry=registry)
         self.versions = prometheus.Gauge("serving_model_versions", "1 for the state of a version",
-                                         ["version", "state"], registry=registry)
+                                         ["model", "version", "state"], registry=registry)
         self._lost_log_lines = prometheus.Counter("serving_lost_log_lines",
                                                   "Lines of the access log that were not written",
                                                   registry=registry)

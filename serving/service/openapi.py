@@ -1,20 +1,21 @@
 """The REST interface as an OpenAPI 3.0 document."""
-from typing import Any, Dict
+from typing import Any, Dict, Optional, Sequence
 
 TEXTS = {"type": "array", "items": {"$ref": "#/components/schemas/Text"}}
 
 
-def describe(model_name: str) -> Dict[str, Any]:
-    """The document, for one model. Inputs of signatures that take ids, not text, are described only by
+def describe(model_names: Sequence[str], metrics_path: Optional[str]) -> Dict[str, Any]:
+    """The document, for these models. Inputs of signatures that take ids, not text, are described only by
     /metadata."""
     paths: Dict[str, Any] = {
         "/healthz": _get("The process is alive", _schema({"status": _string()})),
         "/readyz": _get("A version answers", _schema({"status": _string()}), 503),
-        "/monitoring/prometheus/metrics": {"get": {"summary": "Metrics", "responses": {"200": {
-            "description": "Prometheus' text format", "content": {"text/plain": {"schema": _string()}}}}}},
     }
-    for path, parameters in (("/v1/models/%s" % model_name, []),
-                             ("/v1/models/%s/versions/{version}" % model_name, [VERSION])):
+    if metrics_path:
+        paths[metrics_path] = {"get": {"summary": "Metrics", "responses": {"200": {
+            "description": "Prometheus' text format", "content": {"text/plain": {"schema": _string()}}}}}}
+    for path, parameters in [(path + suffix, parameters) for path in map("/v1/models/%s".__mod__, model_names)
+                             for suffix, parameters in (("", []), ("/versions/{version}", [VERSION]))]:
         paths[path] = _get("State of the versions", _ref("Status"), 400, 404)
         paths[path + "/metadata"] = _get("Signatures", _ref("Metadata"), 400, 404)
         paths[path + ":predict"] = _post("Probabilities and label", "PredictRequest", "PredictResponse")
@@ -23,7 +24,7 @@ def describe(model_name: str) -> Dict[str, Any]:
         for suffix in ("", "/metadata", ":predict", ":classify"):
             paths[path + suffix]["parameters"] = parameters
     return {"openapi": "3.0.3",
-            "info": {"title": model_name, "version": "1",
+            "info": {"title": ", ".join(model_names), "version": "1",
                      "description": "TensorFlow Serving's REST interface"},
             "servers": [{"url": "."}],         # beside this document, wherever a proxy shows it
             "paths": paths, "components": {"schemas": SCHEMAS}}

@@ -1,5 +1,6 @@
 """Runs the warm-up records of a loaded version on it, each checked like a request, since the file is
 untrusted, too."""
+import itertools
 import os
 import sys
 from typing import Any, Tuple
@@ -14,10 +15,13 @@ from etl.records.examples import read_frames
 from serving.exporting import warmup
 from serving.saved_model import SavedModel
 from serving.service import errors, messages
-from serving.service.inference import DEFAULT_SIGNATURE, check_arrays
+from serving.service.inference import (CLASSIFY_METHOD, DEFAULT_SIGNATURE, EXAMPLES_INPUT, PREDICT_METHOD,
+                                       REGRESS_METHOD, check_arrays, signature_for)
 from serving.service.limits import Limits
 from serving.service.tf_examples import safe_inputs
 
+MAX_RECORDS = 1000                             # TensorFlow Serving's
+METHODS = {"predict_log": PREDICT_METHOD, "classify_log": CLASSIFY_METHOD, "regress_log": REGRESS_METHOD}
 _NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here may also run it
 
 
@@ -26,6 +30,10 @@ def replay(folder: str, model: SavedModel) -> None:
     path = os.path.join(folder, warmup.FILE)
     if not os.path.exists(path):
         return
+    with open(path, "rb") as stream:
+        records = itertools.islice(read_frames(stream, path), MAX_RECORDS + 1)
+        if sum(1 for _ in records) > MAX_RECORDS:
+            raise UserError("%s: has more than %d records" % (path, MAX_RECORDS))
     with open(path, "rb") as stream:  # not by TensorFlow, whose reader crashes at a length of 2^40
         for number, record in enumerate(read_frames(stream, path)):
             try:
@@ -35,27 +43,23 @@ def replay(folder: str, model: SavedModel) -> None:
 
 
 def _ask(model: SavedModel, record: bytes) -> None:
-    name, inputs = _request_in(record)
-    signature = model.signatures.get(name)
-    if signature is None:
-        raise errors.invalid("the model has no signature %s, only %s"
-                             % (name, ", ".join(sorted(model.signatures))))
+    name, method, inputs = _request_in(record)
+    signature = signature_for(model, name, method)
     check_arrays(signature, inputs, _NO_LIMITS)
     model.run(safe_inputs(inputs, signature, model.example_tensors), name)
 
 
-def _request_in(record: bytes) -> Tuple[str, Any]:
-    """Signature and inputs of a serialized PredictionLog; a request that names no signature means the
-    default one."""
+def _request_in(record: bytes) -> Tuple[str, str, Any]:
+    """Signature, method and inputs of a serialized PredictionLog; a request that names no signature means
+    the default one."""
     try:
         log = PredictionLog.FromString(record)
     except DecodeError:
         raise errors.invalid("no tensorflow.serving.PredictionLog")
     kind = log.WhichOneof("log_type")
-    if kind not in ("predict_log", "classify_log"):
-        raise errors.invalid("wanted a predict_log or classify_log, got %s" % (kind or "none"))
+    if kind not in METHODS:
+        raise errors.invalid("wanted a %s, got %s" % (" or ".join(METHODS), kind or "none"))
     request = getattr(log, kind).request
     inputs = (messages.predict_inputs(request) if kind == "predict_log" else
-              {tf.saved_model.signature_constants.CLASSIFY_INPUTS: np.array(
-                  messages.serialized_examples(request), dtype=object)})
-    return request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs
+              {EXAMPLES_INPUT: np.array(messages.serialized_examples(request), dtype=object)})
+    return request.model_spec.signature_name or DEFAULT_SIGNATURE, METHODS[kind], inputs

@@ -10,6 +10,7 @@ Bytes are written as {"b64": "…"}. All functions raise RequestError for invali
 """
 import base64
 import binascii
+import codecs
 from typing import Any, Dict, List, Mapping, Sequence, Union
 
 import grpc
@@ -19,8 +20,9 @@ import tensorflow.compat.v1 as tf
 from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
-from etl.common import json_text
+from etl.common import files, json_text
 from serving.service import errors, limits, messages
+from serving.service.compression import GZIP_START
 from serving.service.limits import Described, Limits
 from serving.service.messages import Arrays
 
@@ -39,12 +41,14 @@ def parse(body: bytes, most: Limits) -> Dict[str, Any]:
     values."""
     numbers = most.max_batch_size * most.max_ids_length * MAX_ID_INPUTS
     others = most.max_fields + most.max_batch_size * (MAX_ID_INPUTS + 1) + FEW_OTHERS
+    if body.startswith(codecs.BOM_UTF8):
+        body = body[len(codecs.BOM_UTF8):]
     try:
         json_text.require_few(body, numbers + others, others)
         json_text.require_depth(body)          # orjson does not: it crashes the process
         found = orjson.loads(body)
     except ValueError as error:
-        raise errors.invalid("JSON Parse error: %s" % error)
+        raise errors.invalid("JSON Parse error: %s" % (_not_in_utf8(body) or error))
     if not isinstance(found, dict):
         raise errors.invalid("JSON Value: a request must be an object, got %s" % _kind(found))
     return found
@@ -87,12 +91,12 @@ def predict_response(by_columns: bool, outputs: Mapping[str, np.ndarray]) -> byt
     return dumps({"predictions": rows})
 
 
-def classify_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
-    """Serialized tf.Examples of a :classify request."""
-    examples = request.get(EXAMPLES)
-    if not isinstance(examples, list) or not examples:
-        raise errors.invalid("When method is classify, key 'examples' is expected and must be a list with "
-                             "an element")
+def serialized_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]:
+    """Serialized tf.Examples of a :classify or :regress request."""
+    if EXAMPLES not in request:
+        raise errors.invalid("When method is classify or regress, key 'examples' is expected")
+    examples = request[EXAMPLES]
+    _require_elements(EXAMPLES, examples)
     context = request.get(CONTEXT, {})
     limits.check_rows(len(examples), most)
     limits.check_fields(len(examples) * _fields_of(context) + sum(map(_fields_of, examples)), most)
@@ -105,6 +109,11 @@ def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
     """The response to a :classify request: label and score of each class, for each example."""
     return dumps({"results": [[[_text(label), score] for label, score in zip(labels, scores)]
                               for labels, scores in zip(outputs["classes"], outputs["scores"])]})
+
+
+def regress_response(outputs: Mapping[str, np.ndarray]) -> bytes:
+    """The body that answers a :regress request: a number for each example."""
+    return dumps({"results": outputs["outputs"].ravel()})
 
 
 def status_response(statuses: Any) -> bytes:
@@ -127,6 +136,26 @@ def dumps(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def _not_in_utf8(body: bytes) -> str:
+    """What else than JSON in UTF-8 a body is; "" when that cannot be told."""
+    if not body:
+        return "the body is empty"
+    if body.startswith(GZIP_START):
+        return "the body is compressed by gzip, which its Content-Encoding must say"
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return "the body is " + files.not_utf8(error)
+    return "the body is not UTF-8, but UTF-16 or UTF-32" if b"\0" in body[:4] else ""
+
+
+def _require_elements(key: str, values: Any) -> None:
+    if not isinstance(values, list):
+        raise errors.invalid("Expecting '%s' value to be a list, got %s" % (key, _kind(values)))
+    if not values:
+        raise errors.invalid("'%s' must have at least one element, got an empty list" % key)
+
+
 def _fields_of(example: Any) -> int:
     """Features and values of an example in JSON, whatever it is."""
     contents = example.values() if isinstance(example, dict) else ()
@@ -134,8 +163,7 @@ def _fields_of(example: Any) -> int:
 
 
 def _columns_of_rows(rows: Any, wanted: Mapping[str, Any], most: Limits) -> Dict[str, List[Any]]:
-    if not isinstance(rows, list) or not rows:
-        raise errors.invalid("Expecting 'instances' to be a list with an element, got %s" % _kind(rows))
+    _require_elements(INSTANCES, rows)
     limits.check_rows(len(rows), most)
     named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
     if any(named) != all(named):
@@ -205,8 +233,11 @@ def _bytes(name: str, value: Any) -> bytes:
     if not _is_base64(value):
         raise errors.invalid("input %s: JSON Value: %s is not of expected type: string"
                              % (name, _kind(value)))
+    encoded = "".join(value["b64"].split())    # some break lines after 76 characters, or leave out padding
+    if not encoded.endswith("="):
+        encoded += "=" * (-len(encoded) % 4)
     try:
-        return base64.b64decode(value["b64"], validate=True)
+        return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
         raise errors.invalid("input %s: Unable to base64 decode" % name)
 

@@ -1,12 +1,13 @@
-"""Which version of a model is in service: the newest in its folder that can be loaded.
+"""Which versions of a model are in service: of those in its folder that can be loaded, the newest that its
+policy wants. By default that is one.
 
-    LOADING ──► AVAILABLE ──a newer one is AVAILABLE──► UNLOADING ──its last request is answered──► END
+    LOADING ──► AVAILABLE ──newer ones are AVAILABLE──► UNLOADING ──its last request is answered──► END
        │
        └──cannot be loaded──► END, until its files change
 
-A new version is loaded and warmed up beside the one in service; then new requests go to it, and the old one
+A new version is loaded and warmed up beside those in service; then new requests go to it, and the old one
 is closed when its last request has been answered. A version that cannot be loaded changes nothing. When the
-newest is removed, the previous one serves again; when all are removed, the last one stays in service.
+newest is removed, the previous one serves again; when all are removed, the last ones stay in service.
 
 Each access to the folder may hang for ever, for example on a dead mount. So all of them are errands, which
 are abandoned when they are overdue.
@@ -19,14 +20,17 @@ import hashlib
 import logging
 import os
 import stat
-from typing import Any, Callable, Dict, Iterator, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple, TypeVar
 
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 
 from etl.common.command_line import UserError, one_line
 from serving.service.errands import Errand, Overdue
+from serving.service import model_memory
 from serving.service.errors import RequestError, invalid
+from serving.service.model_configs import ModelConfig
+from serving.service.model_memory import ModelMemory
 from serving.service.monitoring import Monitor
 from serving.version_files import MODEL_FILE, folders_in, require_size
 
@@ -46,10 +50,10 @@ KINDS = {stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a dev
 
 
 class ServedVersion:
-    """A loaded model, its number, and the count of its pending requests."""
+    """A loaded model, its number, the bytes it takes, and the count of its pending requests."""
 
-    def __init__(self, number: int, model: Any) -> None:
-        self.number, self.model = number, model
+    def __init__(self, number: int, model: Any, num_bytes: int) -> None:
+        self.number, self.model, self.num_bytes = number, model, num_bytes
         self._requests = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -72,19 +76,22 @@ class ServedVersion:
 
 
 class Versions:
-    """The versions in `base_path`; belongs to one event loop.
+    """The versions of one model; belongs to one event loop.
 
     Args:
       load: loads the model in a version's folder.
       load_seconds: how long loading a version, its warm-up included, and closing one may take.
     """
 
-    def __init__(self, base_path: str, name: str, load: Callable[[str], Any], monitor: Monitor,
-                 load_seconds: float) -> None:
-        self.name = name
-        self._base_path, self._load, self._monitor, self._load_seconds = (base_path, load, monitor,
-                                                                          load_seconds)
-        self._serving: Optional[ServedVersion] = None
+    def __init__(self, config: ModelConfig, load: Callable[[str], Any], monitor: Monitor,
+                 load_seconds: float, memory: ModelMemory) -> None:
+        self.name, self.base_path = config.name, config.base_path
+        self._config = config
+        self._former: Optional[ModelConfig] = None     # while it is not certain that `_config` stays
+        self._load, self._monitor, self._load_seconds, self._memory = load, monitor, load_seconds, memory
+        self._serving: Dict[int, ServedVersion] = {}
+        self._has_retired = False
+        self._lock: Optional[asyncio.Lock] = None
         self._statuses: Dict[int,
                              get_model_status_pb2.ModelVersionStatus] = {}    # ordered by their last change
         self._broken: Dict[int, str] = {}      # the files' fingerprint when loading failed
@@ -92,77 +99,159 @@ class Versions:
         self._draining: Set["asyncio.Future[None]"] = set()
 
     async def load_first(self) -> None:
-        """Raises UserError when no version in the folder can be loaded."""
-        while self._serving is None:
-            if not await self.look():
-                reasons = ["version %d: %s" % (number, status.status.error_message)
-                           for number, status in sorted(self._statuses.items())]
-                if not reasons:
-                    reasons = ["this is one version: name the folder that it lies in"
-                               if await self._is_one_version() else
-                               "no exported model here: run python -m serving.export first"]
-                raise UserError("--model_base_path: %s: %s" % (self._base_path, "; ".join(reasons)))
+        """Loads all versions that should serve. Raises UserError when none of them can be loaded, and for a
+        label of one that is not."""
+        while await self.look():
+            pass
+        config = self._config
+        if not config.policy.candidates(self._serving):
+            raise UserError("%s: %s: %s" % (config.origin, self.base_path,
+                                            "; ".join(self._failures() or [await self._what_is_missing()])))
+        for number in sorted((config.policy.numbers or frozenset()).difference(self._statuses)):
+            LOG.warning("model %s: there is no version %d", self.name, number)
+        for label, number in sorted(config.labels.items()):
+            if number not in self._serving:
+                raise UserError("%s: label %s: version %d does not serve" % (config.origin, label, number))
+
+    async def try_config(self, config: ModelConfig) -> None:
+        """Loads what another config of the same folder wants, beside what serves. Raises as `load_first`.
+
+        Requests are answered as before until `settle` is called, which must be.
+        """
+        self._former, self._config = self._config, config
+        await self.load_first()
+
+    def settle(self, is_accepted: bool) -> None:
+        """Stays with the config that was tried, or goes back to the former. The next look lets go what it
+        does not want."""
+        if self._former and not is_accepted:
+            self._config = self._former
+        self._former = None
+
+    async def retire(self) -> None:
+        """Lets all versions go: the model is not served any longer."""
+        self._has_retired = True
+        for number in list(self._statuses):
+            self._forget(number)
+        async with self._one_at_a_time():      # what is being loaded is closed, too
+            for number in sorted(self._serving):
+                await self._drain(self._serving.pop(number))
 
     async def look_every(self, seconds: float) -> None:
         """Looks for other versions until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
-            try:
-                await self.look()
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # e.g. the folder was removed while it was read: it may come back
-                LOG.error("%s: %s", self._base_path, one_line(error))
+            await self.look_and_log()
+
+    async def look_and_log(self) -> None:
+        """Looks; errors are only logged."""
+        try:
+            await self.look()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:      # e.g. the folder was removed while it was read: it may come back
+            LOG.error("%s: %s", self.base_path, one_line(error))
 
     async def look(self) -> bool:
-        """Loads the version that should serve, unless it does already; returns whether it tried to.
+        """Loads a version that should serve and does not yet; returns whether it tried to. Lets those go
+        that should not serve.
 
         Raises UserError, or OSError, when the folder itself cannot be read.
         """
-        if self._num_hanging("list") or self._num_hanging() >= MAX_HANGING:
+        async with self._one_at_a_time():
+            return await self._look()
+
+    def _one_at_a_time(self) -> asyncio.Lock:
+        if self._lock is None:                 # Python 3.7 binds it to an event loop
+            self._lock = asyncio.Lock()
+        return self._lock
+
+    async def _look(self) -> bool:
+        if self._has_retired or self._num_hanging("list") or self._num_hanging() >= MAX_HANGING:
             return False
         try:
             folders = await self._run(("list", 0), LOOK_SECONDS,
-                                      functools.partial(folders_in, self._base_path))
+                                      functools.partial(folders_in, self.base_path))
         except Overdue as error:
-            raise UserError("--model_base_path: %s: looking into it %s" % (self._base_path, error))
+            raise UserError("%s: %s: looking into it %s" % (self._config.origin, self.base_path, error))
         self._broken = {number: files for number, files in self._broken.items() if number in folders}
-        for number in sorted(folders, reverse=True):
-            if self._serving and number == self._serving.number:
+        has_tried = await self._load_one(folders)
+        if not self._former:
+            await self._let_go(folders)
+        return has_tried
+
+    async def _load_one(self, folders: Dict[int, str]) -> bool:
+        """Loads the newest version that should serve and does not; whether there was one to try."""
+        num_serving, policy = 0, self._config.policy
+        for number in policy.candidates(folders):
+            if num_serving == policy.most:
                 return False
+            if number in self._serving:
+                num_serving += 1
+                continue
             files = await self._look_at(number, folders[number])
             has_failed_before = files == self._broken.get(number)
             hangs_too_often = self._num_hanging("load", number) >= MAX_HANGING_LOADS
-            if files is not None and not has_failed_before and not hangs_too_often:
-                await self._load_version(number, folders[number], files)
+            if files is None or has_failed_before or hangs_too_often:
+                continue
+            if await self._load_version(number, folders[number], files):
                 return True
         return False
 
+    async def _let_go(self, folders: Iterable[int]) -> None:
+        """Closes the versions that should not serve any longer, unless none would be left."""
+        policy = self._config.policy
+        kept = [number for number in policy.candidates(folders) if number in self._serving][:policy.most]
+        gone = sorted(set(self._serving).difference(kept)) if kept else []
+        versions = [self._serving.pop(number) for number in gone]
+        for version in versions:
+            self._set_state(version.number, State.UNLOADING)
+            LOG.info("model %s: version %d drains", self.name, version.number)
+        for version in versions:
+            await self._drain(version)
+
     def find(self, spec: model_pb2.ModelSpec) -> ServedVersion:
         """The version that a request asks for. Raises RequestError when it does not serve."""
-        if spec.version_label:
-            raise invalid("Unrecognized servable version label: %s" % spec.version_label)
-        names_version = spec.HasField("version")
-        serving = self._serving if spec.name == self.name else None
-        if serving and (not names_version or spec.version.value == serving.number):
-            return serving
-        wanted = "Specific(%s, %d)" % (spec.name,
-                                       spec.version.value) if names_version else "Latest(%s)" % spec.name
-        raise RequestError(grpc.StatusCode.NOT_FOUND, "Servable not found for request: " + wanted)
+        wanted = self._number_in(spec)
+        found = self._serving.get(max(self._serving, default=0) if wanted is None else wanted)
+        if found is None:
+            raise not_found(spec.name, wanted)
+        return found
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
         """The states of all versions, or of the one asked for. Raises RequestError when there is none."""
-        statuses = self._statuses if spec.name == self.name else {}
-        if not spec.HasField("version"):
-            chosen = [statuses[number] for number in sorted(statuses, reverse=True)]
-            missing = "any versions"
-        else:
-            chosen = [statuses[spec.version.value]] if spec.version.value in statuses else []
-            missing = "version %d" % spec.version.value
+        wanted = self._number_in(spec)
+        chosen = [self._statuses[number] for number in sorted(self._statuses, reverse=True)
+                  if wanted in (None, number)]
         if not chosen:
-            raise RequestError(grpc.StatusCode.NOT_FOUND,
-                               "Could not find %s of model %s" % (missing, spec.name))
+            raise no_status(spec.name, wanted)
         return get_model_status_pb2.GetModelStatusResponse(model_version_status=chosen)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a version answers."""
+        return bool(self._serving)
+
+    def _number_in(self, spec: model_pb2.ModelSpec) -> Optional[int]:
+        """The version that a request names, by its number or a label. Raises RequestError for a label that
+        is none."""
+        if not spec.version_label:
+            return int(spec.version.value) if spec.HasField("version") else None
+        labels = (self._former or self._config).labels
+        if spec.version_label not in labels:
+            raise invalid("Unrecognized servable version label: %s" % spec.version_label)
+        return labels[spec.version_label]
+
+    def _failures(self) -> List[str]:
+        return ["version %d: %s" % (number, status.status.error_message)
+                for number, status in sorted(self._statuses.items()) if status.status.error_message]
+
+    async def _what_is_missing(self) -> str:
+        numbers = self._config.policy.numbers
+        if numbers is not None:
+            return "holds none of the versions %s" % ", ".join(map(str, sorted(numbers)))
+        return ("this is one version: name the folder that it lies in" if await self._is_one_version() else
+                "no exported model here: run python -m serving.export first")
 
     async def _look_at(self, number: int, folder: str) -> Optional[str]:
         """The fingerprint of a version's files; None when there are none or they cannot be read."""
@@ -178,27 +267,47 @@ class Versions:
                 self._fail(number, message, message)
         return None
 
-    async def _load_version(self, number: int, folder: str, files: str) -> None:
+    async def _load_version(self, number: int, folder: str, files: str) -> bool:
+        """Whether it was tried: not where there is no memory for it, which may change at any time."""
+        try:
+            num_bytes = await self._run(("look", number), LOOK_SECONDS,
+                                        functools.partial(model_memory.estimate, folder))
+            self._memory.reserve(num_bytes)
+        except (OSError, Overdue, UserError) as error:
+            if one_line(error) != self._error_of(number):      # else it has been reported
+                self._fail(number, UNSEEN, one_line(error))
+            return False
+        try:
+            version = await self._loaded(number, folder, files, num_bytes)
+        except BaseException:                  # the server is shutting down
+            self._memory.release(num_bytes)
+            raise
+        if version is None:
+            self._memory.release(num_bytes)
+            return True
+        self._broken.pop(number, None)
+        self._serving[number] = version
+        self._set_state(number, State.AVAILABLE)
+        LOG.info("model %s: version %d serves, and takes about %s", self.name, number,
+                 model_memory.in_megabytes(num_bytes))
+        return True
+
+    async def _loaded(self, number: int, folder: str, files: str, num_bytes: int) -> Optional[ServedVersion]:
+        """The version; None where it cannot be loaded, which is reported."""
         self._set_state(number, State.LOADING)
         try:
             model = await self._run(("load", number), self._load_seconds,
                                     functools.partial(self._load, folder),
                                     functools.partial(_close_late, number))
-        except asyncio.CancelledError:         # the server is shutting down
+        except asyncio.CancelledError:
             raise
         except Overdue as error:
             self._fail(number, files, "loading %s" % error)
-            return
         except Exception as error:             # whatever is wrong: the old version must stay in service
             self._fail(number, files, one_line(error))
-            return
-        self._broken.pop(number, None)
-        old, self._serving = self._serving, ServedVersion(number, model)
-        self._set_state(number, State.AVAILABLE)
-        LOG.info("version %d serves%s", number, ", version %d drains" % old.number if old else "")
-        if old:
-            self._set_state(old.number, State.UNLOADING)
-            await self._drain(old)
+        else:
+            return ServedVersion(number, model, num_bytes)
+        return None
 
     async def _drain(self, old: ServedVersion) -> None:
         """Closes a version after its last answer. If that takes too long, it continues in the background."""
@@ -207,7 +316,8 @@ class Versions:
         closing.add_done_callback(self._draining.discard)
         await asyncio.wait({closing}, timeout=self._load_seconds)
         if not closing.done():
-            LOG.warning("version %d still has pending requests after %g s", old.number, self._load_seconds)
+            LOG.warning("model %s: version %d still has pending requests after %g s", self.name, old.number,
+                        self._load_seconds)
 
     async def _close(self, old: ServedVersion) -> None:
         await old.idle()
@@ -218,15 +328,17 @@ class Versions:
             raise
         except Exception as error:      # its memory is lost, but nothing else
             reason = "closing it: %s" % one_line(error)
-            LOG.error("version %d: %s", old.number, reason)
+            LOG.error("model %s: version %d: %s", self.name, old.number, reason)
+        else:
+            self._memory.release(old.num_bytes)
         gc.collect()                    # graphs are full of cycles: otherwise memory grows with each version
-        if not self._serving or self._serving.number != old.number:    # it may serve again
+        if old.number not in self._serving:    # it may serve again
             self._set_state(old.number, State.END, reason)
 
     async def _is_one_version(self) -> bool:
         with contextlib.suppress(Overdue):
             return await self._run(("list", 0), LOOK_SECONDS, functools.partial(
-                os.path.exists, os.path.join(self._base_path, MODEL_FILE)))
+                os.path.exists, os.path.join(self.base_path, MODEL_FILE)))
         return False
 
     async def _run(self, what: Tuple[str, int], seconds: float, call: Callable[[], Result],
@@ -250,16 +362,22 @@ class Versions:
         self._broken[number] = files
         self._monitor.load_failures.inc()
         self._set_state(number, State.END, reason)
-        LOG.error("version %d cannot be served: %s", number, reason)
+        LOG.error("model %s: version %d cannot be served: %s", self.name, number, reason)
+
+    def _error_of(self, number: int) -> str:
+        """What was said of a version that cannot be served."""
+        return str(self._statuses[number].status.error_message) if number in self._statuses else ""
 
     def _set_state(self, number: int, state: int, error: str = "") -> None:
         status = get_model_status_pb2.ModelVersionStatus(version=number, state=state)
         status.status.error_code = grpc.StatusCode.UNKNOWN.value[0] if error else 0
         status.status.error_message = error
         self._statuses.pop(number, None)
+        if self._has_retired:                  # another may have the model's name now
+            return
         self._statuses[number] = status
         for name in STATES:
-            self._monitor.versions.labels(number, name).set(name == State.Name(state))
+            self._monitor.versions.labels(self.name, number, name).set(name == State.Name(state))
         ended = [other for other, status in self._statuses.items() if status.state == State.END]
         for other in ended[:-KEPT_STATUSES]:
             self._forget(other)
@@ -267,7 +385,19 @@ class Versions:
     def _forget(self, number: int) -> None:
         del self._statuses[number]
         for name in STATES:
-            self._monitor.versions.remove(number, name)
+            self._monitor.versions.remove(self.name, number, name)
+
+
+def not_found(name: str, number: Optional[int]) -> RequestError:
+    """No version serves that a request may mean."""
+    wanted = "Latest(%s)" % name if number is None else "Specific(%s, %d)" % (name, number)
+    return RequestError(grpc.StatusCode.NOT_FOUND, "Servable not found for request: " + wanted)
+
+
+def no_status(name: str, number: Optional[int]) -> RequestError:
+    """There is no version whose state a request may want to know."""
+    missing = "any versions" if number is None else "version %d" % number
+    return RequestError(grpc.StatusCode.NOT_FOUND, "Could not find %s of model %s" % (missing, name))
 
 
 def _close_late(number: int, model: Any) -> None:

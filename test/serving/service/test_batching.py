@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from served import run
 
-from serving.service.batching import Batcher, Work, run_together
+from serving.service.batching import Batcher, BatchThreads, Work, run_together
 from serving.service.errors import RequestError
 from serving.service.monitoring import Monitor
 
@@ -45,7 +45,7 @@ async def answers_of(tasks):
 
 def test_what_comes_while_the_model_is_busy_runs_together():
     async def ask():
-        model, batcher = Model(), Batcher(4, 100, 1, Monitor())
+        model, batcher = Model(), Batcher(4, 100, BatchThreads(1), Monitor())
         tasks = await submit_all(batcher, [work(model, *values)
                                            for values in ([1], [2], [3, 4], [5, 6], [7])])
         model.may_go_on.set()
@@ -54,9 +54,22 @@ def test_what_comes_while_the_model_is_busy_runs_together():
     run(ask())
 
 
+def test_queues_take_turns_and_fill_up_apart():
+    async def ask():
+        threads, model = BatchThreads(1), Model()
+        first, second = (Batcher(2, 4, threads, Monitor()) for _ in range(2))
+        tasks = await submit_all(first, [work(model, value) for value in (1, 2, 3, 4, 5)])
+        assert not first.has_room(1) and second.has_room(4)
+        tasks += await submit_all(second, [work(model, value) for value in (11, 12, 13)])
+        model.may_go_on.set()
+        await answers_of(tasks)
+        assert model.batches == [[1], [2, 3], [11, 12], [4, 5], [13]]
+    run(ask())
+
+
 def test_other_keys_run_apart():
     async def ask():
-        model, batcher = Model(), Batcher(4, 100, 1, Monitor())
+        model, batcher = Model(), Batcher(4, 100, BatchThreads(1), Monitor())
         tasks = await submit_all(batcher, [work(model, value, key=key)
                                            for value, key in enumerate("xaba", 1)])
         model.may_go_on.set()
@@ -68,7 +81,7 @@ def test_other_keys_run_apart():
 def test_full_queue_refuses_at_once():
     async def ask():
         model, monitor = Model(), Monitor()
-        batcher = Batcher(4, 3, 1, monitor)
+        batcher = Batcher(4, 3, BatchThreads(1), monitor)
         tasks = await submit_all(batcher, [work(model, 1), work(model, 2, 3), work(model, 4)])
         with pytest.raises(RequestError, match="queue is full: 3 rows are waiting") as refused:
             await batcher.submit(work(model, 5))
@@ -83,7 +96,7 @@ def test_full_queue_refuses_at_once():
 def test_abandoned_requests_are_not_run_and_make_room():
     async def ask():
         model, monitor = Model(), Monitor()
-        batcher = Batcher(4, 2, 1, monitor)
+        batcher = Batcher(4, 2, BatchThreads(1), monitor, "albert")
         tasks = await submit_all(batcher, [work(model, 1), work(model, 2), work(model, 3)])
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.shield(tasks[0]), 0.01)
@@ -94,13 +107,13 @@ def test_abandoned_requests_are_not_run_and_make_room():
         assert await answers_of([tasks[0], *tasks[2:]]) == [[2], [6], [8]]
         assert model.batches == [[1], [3, 4]]
         assert b'serving_rejections_total{reason="abandoned"} 1.0' in monitor.expose()
-        assert b"serving_queue_rows 0.0" in monitor.expose()
+        assert b'serving_queue_rows{model="albert"} 0.0' in monitor.expose()
     run(ask())
 
 
 def test_abandoned_while_it_runs():
     async def ask():
-        model, batcher = Model(), Batcher(4, 100, 1, Monitor())
+        model, batcher = Model(), Batcher(4, 100, BatchThreads(1), Monitor())
         (task,) = await submit_all(batcher, [work(model, 1)])
         task.cancel()
         model.may_go_on.set()
@@ -110,7 +123,7 @@ def test_abandoned_while_it_runs():
 
 def test_one_bad_request_harms_no_other():
     async def ask():
-        model, batcher = Model(), Batcher(4, 100, 1, Monitor())
+        model, batcher = Model(), Batcher(4, 100, BatchThreads(1), Monitor())
         tasks = await submit_all(batcher, [work(model, 1), work(model, 2), work(model, -1), work(model, 3)])
         model.may_go_on.set()
         first, second, bad, third = await answers_of(tasks)
@@ -121,7 +134,7 @@ def test_one_bad_request_harms_no_other():
 
 def test_several_threads():
     async def ask():
-        model, batcher = Model(), Batcher(1, 100, 2, Monitor())
+        model, batcher = Model(), Batcher(1, 100, BatchThreads(2), Monitor())
         tasks = await submit_all(batcher, [work(model, 1), work(model, 2), work(model, 3)])
         assert sorted(model.batches) == [[1], [2]]
         model.may_go_on.set()
@@ -131,7 +144,7 @@ def test_several_threads():
 
 def test_a_batch_leaves_their_share_to_the_other_threads():
     async def ask():
-        model, batcher = Model(), Batcher(8, 100, 2, Monitor())
+        model, batcher = Model(), Batcher(8, 100, BatchThreads(2), Monitor())
         tasks = await submit_all(batcher, [work(model, value) for value in range(1, 9)])
         assert sorted(model.batches) == [[1], [2]]
         model.may_go_on.set()

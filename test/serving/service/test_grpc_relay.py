@@ -376,6 +376,17 @@ def test_connections_without_a_greeting_end():
         connection = Connection(relay_of())
         connection.client_came(Transport())
         assert connection._timer.when() - asyncio.get_event_loop().time() <= grpc_relay.PREFACE_SECONDS
-        connection.client_sent(b"GET / HTTP/1.1\r\n\r\n")
+        connection.client_sent(b"\x16\x03\x01")
         assert connection._client.is_closed and connection._client.written == b""
+    run(session())
+
+
+def test_http_1_is_told_that_this_is_none_of_its_ports():
+    async def session():
+        connection = Connection(relay_of())
+        connection.client_came(Transport())
+        connection.client_sent(b"POST /v1/models/albert:predict HTTP/1.1\r\n")
+        head, _, body = connection._client.written.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n") and b"REST has a port of its own" in body
+        assert b"content-length: %d" % len(body) in head and connection._client.is_closed
     run(session())

@@ -1,4 +1,5 @@
 import asyncio
+import gzip
 import json
 import os
 
@@ -66,7 +67,8 @@ def test_status_and_metadata(with_client):
 
 @pytest.mark.parametrize("method, path, body, status, message", [
     ("POST", PREDICT, b"{", 400, "JSON Parse error"),
-    ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400, "JSON Parse error"),
+    ("POST", PREDICT, b'{"inputs": {"text_a": ["\xff"]}}', 400,
+     "JSON Parse error: the body is not UTF-8: invalid start byte at byte 0xff"),
     ("POST", PREDICT, b"{}", 400, "Missing 'inputs' or 'instances' key"),
     ("POST", PREDICT, b'{"signature_name": "x", "instances": [1]}', 400,
      'Serving signature name: "x" not found'),
@@ -81,8 +83,11 @@ def test_status_and_metadata(with_client):
     ("GET", "/v1/models/albert/versions/8", None, 404, "Could not find version 8 of model albert"),
     ("GET", "/v1/models/albert/versions/99999999999999999999", None, 400, "Failed to convert version"),
     ("GET", "/v1/models/..%2f..%2fetc", None, 400, "Malformed request: GET /v1/models/../../etc"),
-    ("GET", PREDICT, None, 404, "Could not find any versions of model albert:predict"),
-    ("POST", "/v1/models/albert:regress", b"{}", 400, "Malformed request: POST /v1/models/albert:regress"),
+    ("GET", PREDICT, None, 400, "Malformed request: GET /v1/models/albert:predict; it takes POST"),
+    ("GET", "/v1/models/albert/versions/7:regress", None, 400, "/versions/7:regress; it takes POST"),
+    ("GET", "/v1/models/albert:ask", None, 400, "Malformed request: GET /v1/models/albert:ask"),
+    ("POST", "/v1/models/albert:regress", b'{"examples": [{"text_a": "x"}]}', 400,
+     "Expected signature method_name to be tensorflow/serving/regress. Was: tensorflow/serving/predict"),
     ("GET", "/v1/models/albert/", None, 400, "Malformed request: GET /v1/models/albert/"),
     ("DELETE", "/v1/models/albert", None, 400, "Malformed request: DELETE /v1/models/albert"),
     ("GET", "/page.html", None, 404, "Malformed request: GET /page.html"),
@@ -108,13 +113,26 @@ def test_a_failure_of_our_own_is_told_in_json(with_client, monkeypatch, caplog):
     assert "request mine failed" in caplog.text and "a secret" in caplog.text
 
 
-def test_a_body_in_an_encoding(with_client):
+BODY = json.dumps(TEXTS).encode()
+
+
+@pytest.mark.parametrize("encoding, body, status, message", [
+    ("identity", BODY, 200, None), ("gzip", gzip.compress(BODY), 200, None),
+    ("X-GZIP ", gzip.compress(BODY), 200, None),
+    ("br", BODY, 415, "The content-encoding must be gzip or identity, got br"),
+    ("gzip, gzip", BODY, 415, "The content-encoding must be gzip or identity, got gzip, gzip"),
+    ("gzip", BODY, 400, "Could not decompress a request of %d bytes" % len(BODY)),
+    ("gzip", gzip.compress(BODY)[:-1], 400, "Could not decompress a request of "),
+    ("gzip", b"", 400, "Could not decompress a request of 0 bytes"),
+    ("gzip", gzip.compress(bytes(10001)), 413, "Decompressed request is larger than max (10000)"),
+    ("identity", gzip.compress(BODY), 400,
+     "the body is compressed by gzip, which its Content-Encoding must say"),
+])
+def test_a_body_in_an_encoding(with_client, encoding, body, status, message):
     async def ask(client, app):
-        answer = await client.post(PREDICT, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
-        assert (answer.status_code,
-                answer.json()) == (415, {"error": "The content-encoding must be identity, got gzip"})
-        assert (await client.post(PREDICT, json=TEXTS,
-                                  headers={"content-encoding": "identity"})).status_code == 200
+        answer = await client.post(PREDICT, content=body, headers={"content-encoding": encoding})
+        assert answer.status_code == status
+        assert message is None or message in answer.json()["error"]
     with_client(ask)
 
 
@@ -177,13 +195,14 @@ def test_what_would_find_the_queue_full_is_refused_before_it_is_read(with_client
     async def ask(client, app):
         asked = ("POST", PREDICT, "mine", ("127.0.0.1", 1))
         assert not app.is_overloaded() and app.refuse_if_full(*asked) is None
-        monkeypatch.setattr(app._inference._batcher, "_max_enqueued_rows", 0)
+        monkeypatch.setattr(app._inference.models.queue_of("albert"), "_max_enqueued_rows", 0)
         full = b'{"error":"The batch scheduling queue is full: 0 rows are waiting"}'
         headers = [(b"content-type", b"application/json"), (b"x-request-id", b"mine"),
                    (b"content-security-policy", b"frame-ancestors 'none'")]
         assert app.is_overloaded() and app.refuse_if_full(*asked) == (503, headers, full)
         assert app.refuse_if_full("POST", "/v1/models/albert/metadata", None, None) is None
         assert app.refuse_if_full("GET", PREDICT, None, None) is None
+        assert app.refuse_if_full("POST", "/v1/models/other:predict", None, None) is None
         answer = await client.post("/v1/models/albert/versions/7:classify", data=b"no JSON",
                                    headers={"x-request-id": "mine"})
         assert (answer.status_code, answer.content) == (503, full)

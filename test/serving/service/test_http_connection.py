@@ -64,6 +64,20 @@ def test_a_head_that_does_not_come(with_connection, sent):
     with_connection(ask)
 
 
+@pytest.mark.parametrize("sent, message", [
+    (bytes.fromhex("16030102000100"), b"HTTP without TLS, and got TLS"),
+    (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"got HTTP/2; gRPC has a port of its own"),
+])
+def test_other_protocols_are_told_so_at_once(with_connection, monkeypatch, sent, message):
+    monkeypatch.setattr(http_connection, "HEAD_SECONDS", 30)
+
+    async def ask(reader, writer):
+        writer.write(sent)
+        said = await reader.read()
+        assert said.startswith(b"HTTP/1.1 400 Bad Request\r\n") and message in said
+    with_connection(ask)
+
+
 def test_a_second_head_that_does_not_come(with_connection):
     async def ask(reader, writer):
         writer.write(REQUEST)

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.service.http_framing import MAX_HEAD_BYTES, ChunkedBody, FramingError, read_head
+from serving.service.http_framing import (MAX_HEAD_BYTES, ChunkedBody, FramingError, may_begin_request,
+                                          no_request, read_head)
 
 
 def head(*fields, line=b"POST /a?b HTTP/1.1", host=b"host: x"):
@@ -29,6 +30,18 @@ def test_a_head():
 def test_framing(fields, line, length, is_last):
     found = read_head(head(*fields, line=line))
     assert (found.length, found.is_last) == (length, is_last)
+
+
+TLS_HELLO = bytes.fromhex("160301020001000001fc0303") + bytes(500)
+
+
+def test_what_begins_no_request_is_told_apart_at_once():
+    assert all(may_begin_request(data) for data in (b"", b"\r", b"G", b"POST /", b"PRI * HTTP/2.0"))
+    assert not any(may_begin_request(data) for data in (TLS_HELLO, b"\x80", b"get", b" G", b"{", b"\x1f\x8b"))
+    for data, message in ((TLS_HELLO, "HTTP without TLS, and got TLS"),
+                          (b"PRI * HTTP/2.0", "got HTTP/2; gRPC has"),
+                          (b"get / HTTP/1.1", "must be METHOD /path HTTP/1.1")):
+        assert message in str(no_request(data))
 
 
 def test_old_clients_name_no_host():

@@ -1,5 +1,6 @@
 import os
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -7,7 +8,7 @@ from served import make_inference, run
 from tensorflow_serving.apis import model_pb2
 
 from serving.service.errors import RequestError
-from serving.service.inference import CLASSIFY_METHOD, check_arrays, is_batchable
+from serving.service.inference import CLASSIFY_METHOD, PREDICT_METHOD, check_arrays, is_batchable
 from serving.service.limits import Limits
 
 LIMITS = Limits(max_batch_size=2, max_text_bytes=6, max_ids_length=4, max_fields=10)
@@ -60,11 +61,17 @@ def test_what_runs_together(signatures):
 def test_signatures_by_name_and_method(saved_model, version):
     async def find():
         inference = await make_inference(saved_model, os.path.dirname(version))
-        target = inference.find(model_pb2.ModelSpec(name="albert"))
+        target = inference.find(model_pb2.ModelSpec(name="albert"), PREDICT_METHOD)
         assert (target.spec.signature_name, target.spec.version.value) == ("serving_default", 7)
         assert inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify"), CLASSIFY_METHOD)
-        with pytest.raises(RequestError, match='Serving signature name: "x" not found in signature def'):
-            inference.find(model_pb2.ModelSpec(name="albert", signature_name="x"))
+        assert inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify"), PREDICT_METHOD)
+        unknown = model_pb2.ModelSpec(name="albert", signature_name="x")
+        for given, code in (((), "INVALID_ARGUMENT"), ((grpc.StatusCode.FAILED_PRECONDITION,),
+                                                       "FAILED_PRECONDITION")):
+            with pytest.raises(RequestError,
+                               match='Serving signature name: "x" not found in signature def, wh') as failed:
+                inference.find(unknown, PREDICT_METHOD, *given)
+            assert failed.value.code.name == code
         with pytest.raises(RequestError,
                            match="to be tensorflow/serving/classify. Was: tensorflow/serving/predict"):
             inference.find(model_pb2.ModelSpec(name="albert"), CLASSIFY_METHOD)
@@ -74,12 +81,12 @@ def test_signatures_by_name_and_method(saved_model, version):
 def test_predict_and_classify_agree(saved_model, version):
     async def ask():
         inference = await make_inference(saved_model, os.path.dirname(version))
-        target = inference.find(model_pb2.ModelSpec(name="albert"))
+        target = inference.find(model_pb2.ModelSpec(name="albert"), PREDICT_METHOD)
         found = await inference.predict(target, {"text_a": texts("北京".encode()), "text_b": texts(b"")})
         example = tf.train.Example()
         example.features.feature["text_a"].bytes_list.value.append("北京".encode())
-        classified = await inference.classify(
-            inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify")),
+        classified = await inference.of_examples(
+            inference.find(model_pb2.ModelSpec(name="albert", signature_name="classify"), CLASSIFY_METHOD),
             [example.SerializeToString()])
         np.testing.assert_allclose(classified["scores"], found["probabilities"], rtol=1e-5)
     run(ask())

@@ -98,9 +98,38 @@ def test_types_and_shapes_of_tensors_that_are_not_built():
     assert messages.described_inputs(request) == {"x": (tf.int32.as_datatype_enum, [1, 3])}
 
 
-def test_outputs_asked_for_twice_are_given_once():
-    assert messages.output_names(["b", "a", "b"], {"a", "b", "c"}) == ["b", "a"]
+def test_outputs_are_given_as_asked_for():
+    assert messages.output_names(["b", "a"], {"a", "b", "c"}) == ["b", "a"]
     assert sorted(messages.output_names([], {"a", "b"})) == ["a", "b"]
+    with pytest.raises(RequestError, match="duplicate output tensor alias: b"):
+        messages.output_names(["b", "a", "b"], {"a", "b", "c"})
+
+
+@pytest.mark.parametrize("array, field, values", [
+    (np.array([[0.25, 0.75], [0.5, -1]], np.float32), "float_val", [0.25, 0.75, 0.5, -1]),
+    (np.array(2.5, np.float32), "float_val", [2.5]), (np.array([1.5, 2.5]), "double_val", [1.5, 2.5]),
+    (np.array([1, 2], np.float16), "half_val", [0x3c00, 0x4000]),
+    (np.array([1, 2], tf.bfloat16.as_numpy_dtype), "half_val", [0x3f80, 0x4000]),
+    (np.array([[1], [-2]], np.int32), "int_val", [1, -2]),
+    (np.array([3, 255], np.uint8), "int_val", [3, 255]),
+    (np.array([3, -4], tf.qint8.as_numpy_dtype), "int_val", [3, -4]),
+    (np.array([2 ** 62, -1]), "int64_val", [2 ** 62, -1]),
+    (np.array([7, 8], np.uint32), "uint32_val", [7, 8]),
+    (np.array([2 ** 63, 8], np.uint64), "uint64_val", [2 ** 63, 8]),
+    (np.array([True, False]), "bool_val", [True, False]),
+    (np.array([1 + 2j, 3], np.complex64), "scomplex_val", [1, 2, 3, 0]),
+    (np.array([1 + 2j, 3], np.complex128), "dcomplex_val", [1, 2, 3, 0]),
+    (np.array([b"1", "北".encode()], dtype=object), "string_val", [b"1", "北".encode()]),
+    (np.zeros([0, 3], np.float32), "float_val", []),
+    (np.array([[1, 2], [3, 4]], np.float32).T, "float_val", [1, 3, 2, 4]),
+], ids=lambda value: value.dtype.name if isinstance(value, np.ndarray) else "")
+def test_values_stand_in_the_field_of_their_type(array, field, values):
+    tensor = messages.predict_response(SPEC, {"x": array}, ()).outputs["x"]
+    assert list(getattr(tensor, field)) == values and not tensor.tensor_content
+    if field in ("uint32_val", "uint64_val"):      # which 1.15's Python does not read
+        return
+    made = tf.make_ndarray(tensor)
+    assert (made.shape, made.dtype) == (array.shape, array.dtype) and made.tolist() == array.tolist()
 
 
 @pytest.mark.parametrize("rows, context, message", [
@@ -142,6 +171,12 @@ def test_examples_with_and_without_context():
 def test_no_examples():
     with pytest.raises(RequestError, match="Input is empty"):
         messages.serialized_examples(classification_pb2.ClassificationRequest())
+
+
+def test_regress_response():
+    for outputs in ([0.25, 1.5], [[0.25], [1.5]]):
+        found = messages.regress_response(SPEC, {"outputs": np.array(outputs, np.float32)})
+        assert [item.value for item in found.result.regressions] == [0.25, 1.5] and found.model_spec == SPEC
 
 
 def test_classify_response():

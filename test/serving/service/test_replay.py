@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from mistakes import message_of
-from served import run
+from served import make_versions, run
 from tensorflow_serving.apis import prediction_log_pb2
 
 from estimator.data.tasks import Example
@@ -14,8 +14,6 @@ from etl.records.examples import frame
 from serving.exporting import warmup
 from serving.service import replay
 from serving.service.errors import RequestError
-from serving.service.monitoring import Monitor
-from serving.service.versions import Versions
 
 NO_EXAMPLES = {  # bytes that end TensorFlow's parser when it is given them, or could
     "cut off": b"\n\x0c\n\n\n\x06text_a\x12\x40",
@@ -92,6 +90,13 @@ def test_an_example_that_is_written_oddly_is_one_without_a_text(tmp_path, saved_
 def regress_log():
     log = prediction_log_pb2.PredictionLog()
     log.regress_log.request.model_spec.name = "x"
+    log.regress_log.request.input.example_list.examples.add()
+    return log
+
+
+def session_run_log():
+    log = prediction_log_pb2.PredictionLog()
+    log.session_run_log.request.model_spec.name = "x"
     return log
 
 
@@ -103,10 +108,15 @@ def without_values():
 
 @pytest.mark.parametrize("record, message", [
     (b"\xff", "record 0: no tensorflow.serving.PredictionLog"),
-    (b"", "record 0: wanted a predict_log or classify_log, got none"),
-    (regress_log(), "record 0: wanted a predict_log or classify_log, got regress_log"),
+    (b"", "record 0: wanted a predict_log or classify_log or regress_log, got none"),
+    (regress_log(), "record 0: Expected signature method_name to be tensorflow/serving/regress. Was: "
+     "tensorflow/serving/predict"),
+    (session_run_log(), "record 0: wanted a predict_log or classify_log or regress_log, got session_run_log"),
     (warmup.predict_log("nothing", {}),
-     "record 0: the model has no signature nothing, only classify, embed, "),
+     'record 0: Serving signature name: "nothing" not found in signature def, which has classify, embed, '),
+    (warmup.classify_log("", [Example("北", None, None)]),
+     "record 0: Expected signature method_name to be tensorflow/serving/classify. Was: "
+     "tensorflow/serving/predict"),
     (warmup.predict_log("", {"text_a": [b"x"]}),
      "record 0: input size does not match signature: got text_a, wanted text_a, text_b"),
     (warmup.predict_log("", {"text_a": [[b"x"]], "text_b": [b""]}),
@@ -125,6 +135,12 @@ def test_records_that_cannot_be_answered(tmp_path, saved_model, record, message)
                           (RequestError, tf.errors.OpError))     # but a UserError, which names the file
 
 
+def test_more_records_than_tensorflow_serving_takes(tmp_path):
+    folder = version_with(tmp_path, *[b"\xff"] * 1001)
+    assert message_of(replay.replay, folder, None).endswith("tf_serving_warmup_requests: has more than 1000 "
+                                                            "records")
+
+
 def test_a_file_that_is_damaged(tmp_path, saved_model):
     folder = version_with(tmp_path, b"")
     with open(os.path.join(folder, warmup.FILE), "ab") as stream:
@@ -139,7 +155,7 @@ def test_the_version_before_serves_on(tmp_path, saved_model):
         return saved_model
 
     async def states():
-        versions = Versions(str(tmp_path), "albert", load, Monitor(), 60)
+        versions = make_versions(tmp_path, load)
         await versions.load_first()
         return [(status.version, status.State.Name(status.state), status.status.error_message) for status in
                 versions.status(SPEC).model_version_status]

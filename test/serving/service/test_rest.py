@@ -35,8 +35,8 @@ def test_predict_inputs(request_, wanted, found):
 @pytest.mark.parametrize("request_, wanted, message", [
     ({}, PAIR, "Missing 'inputs' or 'instances' key"),
     ({"inputs": 1, "instances": 1}, PAIR, "only one of 'inputs' or 'instances'"),
-    ({"instances": []}, PAIR, "a list with an element, got Array"),
-    ({"instances": {}}, PAIR, "a list with an element, got Object"),
+    ({"instances": []}, PAIR, "'instances' must have at least one element, got an empty list"),
+    ({"instances": {}}, PAIR, "Expecting 'instances' value to be a list, got Object"),
     ({"instances": ["x"]}, PAIR,
      "expecting list of objects as multiple input tensors required: text_a, text_b"),
     ({"instances": [{"text_a": "x", "text_b": ""}, "x"]}, PAIR, "all objects or all plain values"),
@@ -141,7 +141,7 @@ def test_predict_response(request_, outputs, body):
 
 
 def test_classify():
-    (serialized,) = rest.classify_examples(
+    (serialized,) = rest.serialized_examples(
         {"examples": [{"text_a": "北", "n": [1, True], "f": 0.5, "b": {"b64": "/w=="}}],
          "context": {"text_b": ["好"], "n": 7}}, LIMITS)
     features = tf.train.Example.FromString(serialized).features.feature
@@ -155,8 +155,9 @@ def test_classify():
 
 
 @pytest.mark.parametrize("request_, message", [
-    ({}, "When method is classify, key 'examples' is expected"),
-    ({"examples": []}, "When method is classify"),
+    ({}, "When method is classify or regress, key 'examples' is expected"),
+    ({"examples": []}, "'examples' must have at least one element, got an empty list"),
+    ({"examples": "x"}, "Expecting 'examples' value to be a list, got String"),
     ({"examples": ["x"]}, "Example must be JSON object but got JSON String"),
     ({"examples": [{}], "context": 1}, "Example must be JSON object but got JSON Number"),
     ({"examples": [{}] * 9}, "at most 8 rows, got 9"),
@@ -171,7 +172,35 @@ def test_classify():
 ])
 def test_what_is_no_classify_request(request_, message):
     with pytest.raises(RequestError, match=message):
-        rest.classify_examples(request_, LIMITS)
+        rest.serialized_examples(request_, LIMITS)
+
+
+def test_regress_response():
+    outputs = {"outputs": np.array([[0.25], [1.5]], np.float32)}
+    assert rest.regress_response(outputs) == b'{"results":[0.25,1.5]}'
+
+
+@pytest.mark.parametrize("encoded", ["5YyX5Lqs", "5YyX\r\n5Lqs", " 5Yy X5Lqs\n", "eA==", "eA", "eA=\n="])
+def test_bytes_in_base64(encoded):
+    (found,) = rest.predict_inputs({"inputs": [{"b64": encoded}]}, {"text": TEXT}, LIMITS)["text"]
+    assert found in ("北京".encode(), b"x")
+
+
+@pytest.mark.parametrize("body, message", [
+    (b"", "the body is empty"), ("[]".encode("utf-8-sig"), "a request must be an object, got Array"),
+    ('{"北": 1}'.encode("gbk"), "the body is not UTF-8: invalid start byte at byte 0xb1; is it GB18030?"),
+    ('{"北": 1}'.encode("utf-16"), "the body is not UTF-8: invalid start byte at byte 0xff; is it UTF-16?"),
+    ('{"b": 1}'.encode("utf-16-be"), "the body is not UTF-8, but UTF-16 or UTF-32"),
+    (b'\x1f\x8b{', "the body is compressed by gzip"), (b'{"a": "\\ud800"}', "surrogate"),
+])
+def test_what_is_no_json_in_utf8(body, message):
+    with pytest.raises(RequestError) as refused:
+        rest.parse(body, LIMITS)
+    assert message in str(refused.value)
+
+
+def test_a_byte_order_mark_is_none_of_the_text():
+    assert rest.parse('{"北": 1}'.encode("utf-8-sig"), LIMITS) == {"北": 1}
 
 
 def test_error():

@@ -5,7 +5,7 @@ import pytest
 from etl.common.command_line import UserError
 from serving.service import running
 from serving.service.flags import ServerConfig
-from serving.service.running import make_batcher, unless_set
+from serving.service.running import queue_maker, unless_set
 
 
 def test_what_is_begun_ends_when_the_server_is_told_to():
@@ -27,4 +27,6 @@ def test_what_is_begun_ends_when_the_server_is_told_to():
 def test_batches_run_at_once_on_each_core_that_may_be_used(monkeypatch, flags, max_rows, threads):
     monkeypatch.setattr(running, "usable_cores", lambda: 3)
     monkeypatch.setattr(running, "Batcher", lambda *arguments: arguments)
-    assert make_batcher(ServerConfig(**flags), None) == (max_rows, 256, threads, None)
+    make_queue = queue_maker(ServerConfig(**flags), None)
+    (*found, first, _, name), (*_, second, _, _) = make_queue("albert"), make_queue("lcqmc")
+    assert (found, first.count, name) == ([max_rows, 256], threads, "albert") and second is first

@@ -6,12 +6,14 @@ import threading
 
 import grpc
 import pytest
-from served import run
+from served import make_versions, run
 from tensorflow_serving.apis import model_pb2
 
 from etl.common.command_line import UserError
 from serving.service import versions as versions_module
 from serving.service.errors import RequestError
+from serving.service.model_configs import ModelConfig, VersionPolicy
+from serving.service.model_memory import ModelMemory
 from serving.service.monitoring import Monitor
 from serving.service.versions import (KEPT_STATUSES, MAX_HANGING, MAX_HANGING_LOADS, Versions, fingerprint,
                                       folders_in)
@@ -62,13 +64,13 @@ def monitor():
 
 @pytest.fixture
 def versions(base_path, monitor):
-    return Versions(str(base_path), "albert", Model, monitor, LONG)
+    return make_versions(base_path, Model, monitor, LONG)
 
 
 @pytest.fixture
 def hasty(base_path, monitor):
     """Gives up at once what does not end by itself."""
-    return Versions(str(base_path), "albert", Model, monitor, 0.5)
+    return make_versions(base_path, Model, monitor, 0.5)
 
 
 def add(base_path, number, name="saved_model.pb"):
@@ -117,7 +119,6 @@ def test_the_newest_serves(base_path, versions):
 
 
 @pytest.mark.parametrize("asked, code, message", [
-    (spec("other"), "NOT_FOUND", r"Servable not found for request: Latest\(other\)"),
     (spec(version=8), "NOT_FOUND", r"Servable not found for request: Specific\(albert, 8\)"),
     (spec(version_label="stable"), "INVALID_ARGUMENT", "Unrecognized servable version label: stable"),
 ])
@@ -129,8 +130,8 @@ def test_what_is_not_there(versions, asked, code, message):
 
 
 @pytest.mark.parametrize("asked, message", [
-    (spec("other"), "Could not find any versions of model other"),
-    (spec(version=8), "Could not find version 8 of model albert")])
+    (spec(version=8), "Could not find version 8 of model albert"),
+    (spec(version_label="stable"), "Unrecognized servable version label: stable")])
 def test_no_state(versions, asked, message):
     run(versions.load_first())
     with pytest.raises(RequestError, match=message):
@@ -151,8 +152,9 @@ def test_a_new_version_takes_over_and_the_old_one_answers_what_it_was_asked(base
         await looking
         assert old.model.closed
         assert states(versions) == [(8, "AVAILABLE"), (7, "END")]
-        assert b'serving_model_versions{state="AVAILABLE",version="8"} 1.0' in monitor.expose()
-        assert b'serving_model_versions{state="AVAILABLE",version="7"} 0.0' in monitor.expose()
+        for number, is_available in ((8, 1), (7, 0)):
+            assert (b'serving_model_versions{model="albert",state="AVAILABLE",version="%d"} %d.0'
+                    % (number, is_available)) in monitor.expose()
     run(switch())
 
 
@@ -170,7 +172,7 @@ def test_a_broken_version_changes_nothing_until_its_files_change(base_path, vers
         assert await versions.look()
         assert versions.find(spec()).number == 8
     run(look())
-    assert "version 8 cannot be served: 8: not a complete model" in caplog.text
+    assert "model albert: version 8 cannot be served: 8: not a complete model" in caplog.text
 
 
 def test_a_version_that_is_removed_gives_way_to_the_one_before(base_path, versions):
@@ -221,12 +223,133 @@ def test_nothing_to_serve_is_a_user_error(base_path, versions):
         run(versions.load_first())
     with pytest.raises(UserError,
                        match="missing: no exported model here: run python -m serving.export first"):
-        run(Versions(str(base_path / "missing"), "albert", Model, Monitor(), LONG).load_first())
+        run(make_versions(base_path / "missing", Model).load_first())
     (base_path / "saved_model.pb").write_bytes(b"")
     for number in (6, 7):
         shutil.rmtree(str(base_path / str(number)))
     with pytest.raises(UserError, match="this is one version: name the folder that it lies in"):
-        run(Versions(str(base_path), "albert", Model, Monitor(), LONG).load_first())
+        run(make_versions(base_path, Model).load_first())
+
+
+@pytest.mark.parametrize("policy, served", [
+    (VersionPolicy(), [9]), (VersionPolicy(2), [9, 7]), (VersionPolicy(9), [9, 7, 6]),
+    (VersionPolicy(2, frozenset([6, 7])), [7, 6]), (VersionPolicy(2, frozenset([6, 5])), [6]),
+    (VersionPolicy(1, frozenset([8])), None),
+])
+def test_a_policy_says_which_versions_serve(base_path, policy, served, caplog):
+    for number, name in ((6, "x"), (8, "bad"), (9, "x")):
+        add(base_path, number, name)
+    versions = make_versions(ModelConfig("albert", str(base_path), policy), Model)
+    if served is None:
+        with pytest.raises(UserError, match="--model_base_path: .*: version 8: 8: not a complete model"):
+            run(versions.load_first())
+        return
+    run(versions.load_first())
+    assert [number for number, state in states(versions) if state == "AVAILABLE"] == served
+    assert versions.find(spec()).number == served[0]
+    for number in range(5, 10):
+        if number in served:
+            assert versions.find(spec(version=number)).number == number
+        else:
+            with pytest.raises(RequestError):
+                versions.find(spec(version=number))
+    assert ("there is no version 5" in caplog.text) == (policy.numbers == {6, 5})
+
+
+def test_versions_that_are_wanted_and_not_there(base_path):
+    config = ModelConfig("albert", str(base_path), VersionPolicy(2, frozenset([3, 1])), origin="model albert")
+    with pytest.raises(UserError, match="^model albert: .*: holds none of the versions 1, 3$"):
+        run(make_versions(config, Model).load_first())
+
+
+def test_of_several_versions_the_oldest_goes_when_a_newer_one_serves(base_path):
+    async def look():
+        for number in (6, 8):
+            add(base_path, number)
+        versions = make_versions(ModelConfig("albert", str(base_path), VersionPolicy(2)), Model)
+        await versions.load_first()
+        assert states(versions) == [(8, "AVAILABLE"), (7, "AVAILABLE")]
+        add(base_path, 9, "bad")
+        assert await versions.look() and not await versions.look()
+        assert states(versions) == [(9, "END"), (8, "AVAILABLE"), (7, "AVAILABLE")]
+        add(base_path, 10)
+        assert await versions.look()
+        assert states(versions) == [(10, "AVAILABLE"), (9, "END"), (8, "AVAILABLE"), (7, "END")]
+    run(look())
+
+
+def test_all_versions_serve_as_long_as_they_are_there(base_path):
+    async def look():
+        add(base_path, 8)
+        versions = make_versions(ModelConfig("albert", str(base_path), VersionPolicy(1000)), Model)
+        await versions.load_first()
+        shutil.rmtree(str(base_path / "7"))
+        assert not await versions.look()
+        assert states(versions) == [(8, "AVAILABLE"), (7, "END")]
+    run(look())
+
+
+def test_labels(base_path):
+    add(base_path, 8)
+    config = ModelConfig("albert", str(base_path), VersionPolicy(2), {"stable": 7, "canary": 8},
+                         "model albert")
+    versions = make_versions(config, Model)
+    run(versions.load_first())
+    assert versions.find(spec(version_label="stable")).number == 7
+    assert [status.version for status in
+            versions.status(spec(version_label="canary")).model_version_status] == [8]
+    with pytest.raises(UserError, match="^model albert: label old: version 6 does not serve$"):
+        run(make_versions(config._replace(labels={"old": 6}), Model).load_first())
+
+
+@pytest.mark.parametrize("is_accepted", [True, False])
+def test_another_config_is_tried_beside_what_serves(base_path, is_accepted):
+    async def look():
+        add(base_path, 8)
+        first = ModelConfig("albert", str(base_path), labels={"stable": 8})
+        versions = make_versions(first, Model)
+        await versions.load_first()
+        await versions.try_config(first._replace(policy=VersionPolicy(1, frozenset([7])),
+                                                 labels={"stable": 7}))
+        assert states(versions) == [(8, "AVAILABLE"), (7, "AVAILABLE")]
+        assert versions.find(spec(version_label="stable")).number == 8     # as before
+        versions.settle(is_accepted)
+        await versions.look()
+        stays, goes = (7, 8) if is_accepted else (8, 7)
+        assert versions.find(spec()).number == versions.find(spec(version_label="stable")).number == stays
+        assert dict(states(versions)) == {stays: "AVAILABLE", goes: "END"}
+    run(look())
+
+
+def test_a_model_that_retires(base_path, versions, monitor):
+    async def look():
+        await versions.load_first()
+        old = versions.find(spec())
+        await versions.retire()
+        assert old.model.closed and not versions.is_ready and not await versions.look()
+        assert b"serving_model_versions{" not in monitor.expose()
+    run(look())
+
+
+def test_what_memory_does_not_hold_is_loaded_when_there_is_some(base_path, monitor, caplog):
+    async def look():
+        (base_path / "7" / "saved_model.pb").write_bytes(bytes(35000))     # a megabyte for both, not quite
+        (base_path / "8").mkdir()
+        (base_path / "8" / "saved_model.pb").write_bytes(bytes(35000))
+        memory = ModelMemory(1)
+        config = ModelConfig("albert", str(base_path), VersionPolicy(2))
+        versions = Versions(config, Model, monitor, LONG, memory)
+        await versions.load_first()
+        assert not await versions.look()
+        assert states(versions) == [(8, "AVAILABLE"), (7, "END")]
+        shutil.rmtree(str(base_path / "8"))
+        add(base_path, 7, "x")
+        memory.release(memory.num_bytes)
+        await versions.look()
+        assert versions.find(spec()).number == 7
+    run(look())
+    assert caplog.text.count("version 7 cannot be served: takes about 1 MB, and loaded versions take 1 MB of "
+                             "--max_models_memory_mb 1") == 1
 
 
 def test_a_load_that_hangs_stops_no_other_version(base_path, hasty, monitor, caplog):
@@ -349,7 +472,7 @@ def test_a_version_that_does_not_close_or_drain_stops_no_other_version(base_path
             await asyncio.sleep(0.01)
         assert states(hasty) == [(10, "AVAILABLE"), (9, "END"), (8, "END"), (7, "END")]
     run(look())
-    assert "version 7: closing it: took longer than 0.5 s" in caplog.text
+    assert "model albert: version 7: closing it: took longer than 0.5 s" in caplog.text
     assert "version 8 still has pending requests after 0.5 s" in caplog.text
 
 

@@ -1,0 +1,152 @@
+"""The models that a server answers for, each with its versions and a queue of its own.
+
+    configs ──load──► each has a version that answers ──► they are served, and no others
+                              │
+                              └──one has none──► all is as before
+"""
+import asyncio
+import functools
+from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
+
+from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+
+from etl.common.command_line import UserError, one_line
+from serving.service import trusted_folders
+from serving.service.batching import Batcher
+from serving.service.errands import Errand, Overdue
+from serving.service.errors import invalid
+from serving.service.model_configs import ModelConfig
+from serving.service.versions import LOOK_SECONDS, Versions, no_status, not_found
+
+
+class Model(NamedTuple):
+    """A model that is served; `looking`, for other versions, goes on until it is cancelled."""
+    versions: Versions
+    queue: Batcher
+    looking: Optional["asyncio.Future[None]"]
+
+
+class Models:
+    """All models by name; belongs to one event loop.
+
+    Args:
+      make_versions: of a model, which has loaded none yet.
+      make_queue: for a model of that name.
+      poll_seconds: between two looks for other versions; 0 for no further look.
+    """
+
+    def __init__(self, make_versions: Callable[[ModelConfig], Versions], make_queue: Callable[[str], Batcher],
+                 poll_seconds: float) -> None:
+        self._make_versions, self._make_queue, self._poll_seconds = make_versions, make_queue, poll_seconds
+        self._models: Dict[str, Model] = {}
+        self._first_folders: List[str] = []
+        self._loading = asyncio.Lock()
+        # a task without a reference may be collected
+        self._in_background: Set["asyncio.Future[None]"] = set()
+
+    @property
+    def names(self) -> List[str]:
+        """In the order in which they were asked for."""
+        return list(self._models)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether each of them has a version that answers."""
+        return all(model.versions.is_ready for model in self._models.values())
+
+    async def load(self, configs: Sequence[ModelConfig]) -> None:
+        """Serves these models, and no others, as soon as each has loaded what its config wants.
+
+        Raises UserError when a model has no version that can be loaded, or a label is for one that is not:
+        then all is as it was before.
+        """
+        self._first_folders = self._first_folders or [config.base_path for config in configs]
+        await self._load(configs)
+
+    async def reload(self, configs: Sequence[ModelConfig]) -> None:
+        """The same, as a client asks for; when it is cancelled, it goes on. Raises UserError also for a
+        folder that a client may not name."""
+        for config in configs:
+            check = Errand(functools.partial(trusted_folders.require, config.base_path, self._first_folders))
+            try:
+                await check.result(LOOK_SECONDS)
+            except (OSError, Overdue, UserError) as error:
+                raise UserError("%s: %s" % (config.origin, one_line(error)))
+        await asyncio.shield(self._start(self._load(configs)))
+
+    def stop_looking(self) -> None:
+        """For other versions."""
+        for model in self._models.values():
+            if model.looking:
+                model.looking.cancel()
+
+    def find(self, spec: model_pb2.ModelSpec) -> Model:
+        """The model that a request asks for. Raises RequestError when there is none."""
+        found = self._models.get(_required_name(spec))
+        if found is None:
+            raise not_found(spec.name, spec.version.value if spec.HasField("version") else None)
+        return found
+
+    def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
+        """The states of a model's versions, or of the one asked for. Raises RequestError when there is
+        none."""
+        found = self._models.get(_required_name(spec))
+        if found is None:
+            raise no_status(spec.name, spec.version.value if spec.HasField("version") else None)
+        return found.versions.status(spec)
+
+    def queue_of(self, name: str) -> Optional[Batcher]:
+        return self._models[name].queue if name in self._models else None
+
+    def is_any_queue_full(self) -> bool:
+        return any(not model.queue.has_room(1) for model in self._models.values())
+
+    async def _load(self, configs: Sequence[ModelConfig]) -> None:
+        async with self._loading:
+            chosen = [self._known(config) or self._make_versions(config) for config in configs]
+            known = {model.versions for model in self._models.values()}
+            results = await asyncio.gather(*[
+                versions.try_config(config) if versions in known else versions.load_first()
+                for versions, config in zip(chosen, configs)], return_exceptions=True)
+            faults = [result for result in results if isinstance(result, BaseException)]
+            for versions in known.intersection(chosen):
+                versions.settle(not faults)
+                self._start(versions.look_and_log())
+            if faults:
+                for versions in set(chosen) - known:
+                    self._start(versions.retire())
+                raise faults[0]
+            self._replace({versions.name: versions for versions in chosen})
+
+    def _known(self, config: ModelConfig) -> Optional[Versions]:
+        """The versions of a model that is served from the same folder."""
+        model = self._models.get(config.name)
+        return model.versions if model and model.versions.base_path == config.base_path else None
+
+    def _replace(self, wanted: Dict[str, Versions]) -> None:
+        before, self._models = self._models, {}
+        for name, versions in wanted.items():
+            is_known = name in before and before[name].versions is versions
+            self._models[name] = before.pop(name) if is_known else self._model(versions)
+        for model in before.values():
+            if model.looking:
+                model.looking.cancel()
+            self._start(model.versions.retire())
+
+    def _model(self, versions: Versions) -> Model:
+        looking: Optional["asyncio.Future[None]"] = None
+        if self._poll_seconds:
+            looking = asyncio.ensure_future(versions.look_every(self._poll_seconds))
+        return Model(versions, self._make_queue(versions.name), looking)
+
+    def _start(self, coroutine: Awaitable[None]) -> "asyncio.Future[None]":
+        task = asyncio.ensure_future(coroutine)
+        self._in_background.add(task)
+        task.add_done_callback(self._in_background.discard)
+        return task
+
+
+def _required_name(spec: model_pb2.ModelSpec) -> str:
+    if not spec.name:
+        raise invalid("Missing ModelSpec, or it has no name")
+    return str(spec.name)
