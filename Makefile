@@ -76,6 +76,7 @@ bench-etl = test/benchmark/etl_speed.py $(call flags,DATA VOCAB MEGABYTES ROUNDS
 bench-finetune = test/benchmark/finetune_speed.py $(call flags,DATA TASK CHECKPOINT)  #: rows padded to the longest of their batch compared with all to 128, speed and accuracy: DATA=path/to/afqmc TASK=afqmc (CHECKPOINT=albert_tiny_zh)
 bench-etl-memory = test/benchmark/etl_memory.py $(call flags,DATA)  #: peak memory of the sample builder at 30, 100 and 300 MB of text: DATA='corpus/*.txt' (an hour)
 bench-serving = test/benchmark/serving_speed.py $(call flags,DATA)  #: an exported model compared with the plain graph padded to 128, tiny and base: DATA=questions.tsv
+bench-model-memory = test/benchmark/model_memory.py  #: what a process grows by with each loaded version, beside the server's estimate: mini, tiny, base
 bench-onnx = test/benchmark/onnx_speed.py $(call flags,DATA)  #: an exported model compared with onnxruntime: DATA=questions.tsv; separate environment, 200 MB
 bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server under load: throughput with and without batching, a soak test, overload: DATA=questions.tsv (15 minutes)
 check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies
@@ -87,7 +88,7 @@ check-flink = test/checks/flink.py --flink .venv-flink $(call flags,DATA)  #: th
 check-page = test/checks/page.py  #: the server's page in headless Chromium; needs chromium and chromedriver
 check-rest = test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis  #: fuzz the REST API; separate environment, with Python 3.10 or later
 check-attack = test/checks/all_of.py attack $(ONLY)  #: malicious requests and files for a server, a build, a folder; as root, for a second address (ONLY='rest grpc_port' for a part)
-check-clients = test/checks/all_of.py clients $(ONLY)  #: the server with common clients: nginx in front of two servers that are restarted in turn (ONLY=nginx for a part)
+check-clients = test/checks/all_of.py clients $(ONLY)  #: the server with common clients: Python, Node, Go, curl; two models under load while all about them changes; nginx in front of two servers that are restarted in turn (ONLY='other_languages several_models' for a part)
 check-fuzz = -W ignore test/checks/fuzz.py $(call flags,SEED)  #: 210,000 mutated bodies, tf.Examples and gRPC messages sent to a server (10 minutes; SEED=7 for others)
 check-soak = -W ignore test/checks/soak.py $(call flags,SECONDS LIMIT_FILES)  #: a server under load while versions come and go, its log is not read, and thousands of connections idle; SIGTERM at the end: no request is lost (SECONDS=600 LIMIT_FILES=1024)
 
@@ -100,6 +101,7 @@ bench: $(if $(or $(findstring onnx_speed,$(ONLY)),$(if $(ONLY),,all)),.venv-onnx
 bench-onnx: .venv-onnx/complete
 check-flink: .venv-flink/complete
 check-rest: .venv-schemathesis/complete
+check-clients: .venv-clients/complete
 
 # Environments beside .venv, each with its own pins.
 .venv-lint/complete .venv-flink/complete: | venv
