@@ -12,7 +12,7 @@ first_python() {
     local python
     for python in "$@"; do
         case "$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" in
-            "${WANTED:-?*}") echo "$python"; return ;;
+            ${WANTED:-?*}) echo "$python"; return ;;
         esac
     done
     return 1
