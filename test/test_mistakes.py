@@ -186,17 +186,17 @@ MISTAKES = [
      "twice.txt: lines 6 and 21 hold the same entry: 天"),
     # Records
     (PRETRAIN + " --input_file corpus.txt", "--input_file: corpus.txt: record 0: the length does not match "
-     "its checksum: no TFRecord, or damaged; python -m etl.build_pretrain makes records of text"),
+     "its checksum: no TFRecord, or damaged; python -m etl.build_pretrain makes records from text"),
     (PRETRAIN + " --input_file nowhere",
      "--input_file: nowhere: no such file or folder: run python -m etl.build_pretrain first"),
     (PRETRAIN + " --input_file 'nowhere/*.tfrecord'", "--input_file: nowhere/*.tfrecord matches no file"),
     (PRETRAIN + " --input_file trained",
      "trained/manifest.json: no such file; python -m etl.build_pretrain writes it when a build is complete"),
     (PRETRAIN + " --input_file unfinished", "--input_file: unfinished holds an unfinished build: run the "
-     "same python -m etl.build_pretrain again, it goes on where it stopped"),
+     "same python -m etl.build_pretrain again to resume it"),
     (PRETRAIN + " --input_file 'records/*.tfrecord'", "--input_file names TFRecord files, which do not say "
      "how they were made: give --max_seq_length, --vocab_file, --max_predictions_per_seq; or give the folder "
-     "itself, --input_file records: its manifest says it all"),
+     "itself, --input_file records: its manifest has these"),
     (PRETRAIN + " --input_file built", "--do_eval: built has no records to evaluate on: build with "
      "--eval_fraction above 0, name files by --eval_input_file, or give --do_eval false"),
     (RECORDS + " --train_batch_size 21",

@@ -1,4 +1,4 @@
 """Files → rows and batches, of records and of labelled text.
 
-Trainer and commands come in; the server takes `Example`.
+Imported by trainer and commands; the server uses `Example`.
 """

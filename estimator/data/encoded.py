@@ -1,8 +1,8 @@
 """Examples → rows of token ids, encoded once: no padding, so that a batch is as long as its longest row.
 
-A row is an example or, with a stride, one of the windows that a long text is read through. Rows are kept in a
-file whose name is a hash of all they depend on, the examples themselves included: rows of other data, another
-vocabulary or another length have another name.
+A row is an example or, with a stride, one of the sliding windows over a long text. Rows are cached in a file
+whose name is a hash of everything they depend on, the examples themselves included: other data, another
+vocabulary or another length gives another name.
 """
 import hashlib
 import io
@@ -19,18 +19,18 @@ from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 
-FORMAT_VERSION = 1                             # to be raised when the same input gives other rows
+FORMAT_VERSION = 1                             # to be increased when the same input gives different rows
 
 Batch = Dict[str, np.ndarray]
 
 
 class Rows(NamedTuple):
-    """Model inputs of all lengths, one behind the other."""
+    """Model inputs of all lengths, concatenated."""
     input_ids: np.ndarray        # int32 [tokens of all rows]
     segment_ids: np.ndarray      # int32, likewise
     starts: np.ndarray           # int64 [rows + 1]: where each row begins, and the end of the last
-    example_numbers: np.ndarray  # int32 [rows]: the example that each row is of, ascending
-    label_ids: np.ndarray        # [rows]: int32 class ids; float32 in a regression; 0 where there is no label
+    example_numbers: np.ndarray  # int32 [rows]: the example of each row, ascending
+    label_ids: np.ndarray        # [rows]: int32 class ids; float32 in a regression; 0 without a label
 
     @property
     def lengths(self) -> np.ndarray:
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
         return np.flatnonzero(np.diff(self.example_numbers, prepend=-1))
 
     def batch(self, chosen: np.ndarray, seq_length: Optional[int] = None) -> Batch:
-        """The chosen rows, padded with 0 to `seq_length`, without it to the longest of them.
+        """The chosen rows, padded with 0 to `seq_length`, by default to the longest of them.
 
         Returns:
           input_ids, input_mask, segment_ids: int32 [chosen, length]; label_ids: [chosen].
@@ -60,20 +60,20 @@ class Encoding(NamedTuple):
     """How examples become rows."""
     tokenizer: TokenizerConfig
     max_seq_length: int
-    doc_stride: Optional[int] = None    # tokens between the beginnings of windows; None: a long text is cut
+    doc_stride: Optional[int] = None    # tokens between the starts of windows; None: long texts are truncated
     labels: Sequence[str] = ()          # by class index; () in a regression
 
 
 def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
-    """The rows of `examples`: read from `cache_dir` if they are there, else made; writes nothing.
+    """The rows of `examples`: read from `cache_dir` if present, otherwise encoded; writes nothing.
 
-    Raises UserError for a file there that cannot be read.
+    Raises UserError for an unreadable file there.
     """
     path = cache_path(examples, encoding, cache_dir)
     if os.path.exists(path):
         try:
             with open(path, "rb") as stream, zipfile.ZipFile(stream):
-                pass  # of a file cut off, np.load would leave half an object, which complains
+                pass  # np.load would leave a partial object for a truncated file, which raises later
             with np.load(path) as arrays:
                 return Rows(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
@@ -82,22 +82,22 @@ def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir
 
 
 def save(rows: Rows, path: str) -> None:
-    """Writes rows where `load_or_make_rows` looks for them; a file that is there is right already."""
+    """Writes rows where `load_or_make_rows` looks for them; an existing file is already correct."""
     if not os.path.exists(path):
-        archive = io.BytesIO()  # on a full disk, np.savez itself would leave half an object, which complains
+        archive = io.BytesIO()  # on a full disk, np.savez would leave a partial object, which raises later
         np.savez(archive, **rows._asdict())
         with files.atomic_write(path) as stream:
             stream.write(archive.getbuffer())
 
 
 def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> str:
-    """Where the rows of these very examples are kept."""
+    """The path of the rows of exactly these examples."""
     return os.path.join(cache_dir, "%s.npz" % key(examples, encoding))
 
 
 def key(examples: Sequence[Example], encoding: Encoding) -> str:
-    """A hash of all that the rows of these examples depend on, the vocabulary included: 32
-    hexadecimal digits."""
+    """A hash of everything that the rows of these examples depend on, the vocabulary included: 32 hexadecimal
+    digits."""
     tokenizer = encoding.tokenizer
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
@@ -134,7 +134,7 @@ def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:
 
 
 def windows_of(ids: np.ndarray, size: int, stride: int) -> List[np.ndarray]:
-    """Stretches of `size` ids that begin `stride` apart, up to the one that reaches the end.
+    """Windows of `size` ids that start `stride` apart, up to the one that reaches the end.
 
     `([1, 2, 3, 4, 5], 3, 2)` → `[1, 2, 3], [3, 4, 5]`.
     """

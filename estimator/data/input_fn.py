@@ -1,11 +1,11 @@
-"""Records and rows → batches, of static shape but for rows that are padded to the longest of their batch.
+"""Records and rows → batches, of static shape except for rows that are padded to the longest of their batch.
 
-A batch is a dict of features, all int32 but masked_lm_weights and a regression's labels, which are float32.
-Batches to evaluate or predict hold is_real_example, too: the last one is filled up with zero rows, which it
-marks with 0.
+A batch is a dict of features, all int32 except masked_lm_weights and a regression's labels, which are
+float32. Batches for evaluation or prediction also have is_real_example: the last one is filled with zero
+rows, marked with 0.
 
-The order of training is a function of the seed and the batch's number alone: a run that was cut off goes on
-with the very batch that would have come next.
+The order of training is a function of only the seed and the batch's number: an interrupted run resumes with
+exactly the batch that would have been next.
 """
 import os
 from typing import Callable, Dict, Iterator, Optional, Sequence
@@ -24,7 +24,7 @@ InputFn = Callable[[], tf.data.Dataset]
 
 FILES_READ_AT_ONCE = 16                        # a group: its files are read in turn, its records shuffled
 SHUFFLE_BUFFER = 8192                          # records; the builder's shards are in random order already
-PARSERS = 2                                    # batches that are parsed at once
+PARSERS = 2                                    # batches that are parsed in parallel
 BATCHES_AHEAD = 2
 
 # AutoGraph reads a function's source file when the graph is built: a file edited during a long training would
@@ -34,8 +34,8 @@ _graph_code = tf.autograph.experimental.do_not_convert
 
 def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_done: int = 0,
                      world: World = ALONE) -> InputFn:
-    """Batches of `data`, without end, after the first `batches_done`; a batch may hold the end of one epoch
-    and the beginning of the next.
+    """Endless batches of `data` after the first `batches_done`; a batch may span the end of one epoch and the
+    beginning of the next.
 
     Records are dealt out to the ranks in turn: n ranks with batch b see, step by step, what one sees with
     batch n · b.
@@ -73,20 +73,19 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
 
 def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
                   seq_length: Optional[int] = None, world: World = ALONE) -> InputFn:
-    """Batches without end, after the first `batches_done`; each epoch in an order of its own. Dealt out as
-    records are.
+    """Endless batches after the first `batches_done`; each epoch in its own order. Dealt out like records.
 
-    Rows of a batch are chosen whatever their length: batches of similar length would often be of one class.
+    Rows of a batch are chosen regardless of length: batches of similar length would often be of one class.
 
     Args:
       rows: of a classifier.
       batch_size: rows of a batch, on each device.
       seed: of the order.
-      batches_done: where it goes on.
-      seq_length: what all rows are padded to. None: to the longest of their batch.
+      batches_done: where to resume.
+      seq_length: the length to which all rows are padded. None: the longest of their batch.
       world: the devices.
 
-    Raises UserError when the rows do not fill one batch.
+    Raises UserError if the rows do not fill one batch.
     """
     num_rows = len(rows.lengths)
     if num_rows < batch_size * world.size:
@@ -100,7 +99,7 @@ def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
 
 
 def evaluation_order(rows: Rows, seq_length: Optional[int]) -> np.ndarray:
-    """The order in which `evaluate_on_rows` takes rows: as they are when all are padded to one length, else
+    """The order in which `evaluate_on_rows` takes rows: unchanged if all are padded to one length, otherwise
     by length."""
     return np.arange(len(rows.lengths)) if seq_length else np.argsort(rows.lengths, kind="stable")
 
@@ -121,8 +120,8 @@ def evaluate_on_rows(rows: Rows, batch_size: int, seq_length: Optional[int] = No
 
 def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, epoch: tf.Tensor,
                       skip: tf.Tensor) -> tf.data.Dataset:
-    """One epoch of serialized records, but for the first `skip`: files in a random order, in groups that are
-    read at once and shuffled within a buffer. Groups that lie before the place are not read at all.
+    """One epoch of serialized records, without the first `skip`: files in a random order, in groups that are
+    read at once and shuffled within a buffer. Groups before the resume point are not read at all.
     """
     seed = seed & 0x7FFFFFFF                   # seeds of TensorFlow are positive
     order = tf.argsort(tf.random.stateless_uniform([len(paths)], tf.stack([np.int64(seed), epoch])))
@@ -133,7 +132,7 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
 
     @_graph_code
     def group_records(group: tf.Tensor, files: tf.Tensor) -> tf.data.Dataset:
-        tf.set_random_seed(seed)  # of this group's own function, so the graph around it has no say
+        tf.set_random_seed(seed)  # of this group's own function, independent of the surrounding graph
         # Not Dataset.interleave(num_parallel_calls=...): TensorFlow 1.15's crashes the process after a
         # damaged record.
         records = tf.data.Dataset.from_tensor_slices(files).map(_readable).apply(
@@ -150,7 +149,7 @@ def _shuffled_records(paths: Sequence[str], counts: Sequence[int], seed: int, ep
 
 @_graph_code
 def _readable(path: tf.Tensor) -> tf.Tensor:
-    """The same path, of a file that TensorFlow's reader can be given."""
+    """The same path, of a file that is safe for TensorFlow's reader."""
     def check(name: bytes) -> bytes:
         require_true_lengths(os.fsdecode(name))
         return name
@@ -161,7 +160,7 @@ def _readable(path: tf.Tensor) -> tf.Tensor:
 
 def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
     """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a
-    gather beyond a row's end would read another row's without a word; so is a mask of nothing.
+    gather beyond a row's end would silently read another row; so is an empty mask.
     """
     spec = {feature.name: tf.FixedLenFeature([feature.length],
                                              tf.float32 if feature.dtype == FLOAT else tf.int64)
@@ -191,8 +190,8 @@ def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
 
 
 def _filler(batch_size: int) -> Callable[[Features], Features]:
-    """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape
-    becomes static."""
+    """Fills a short batch with zero rows and adds is_real_example, int32 [batch_size]; the shape becomes
+    static."""
     @_graph_code
     def fill(features: Features) -> Features:
         num_real = tf.shape(features["input_ids"])[0]
@@ -207,7 +206,7 @@ def _filler(batch_size: int) -> Callable[[Features], Features]:
 
 def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size: int,
                   seq_length: Optional[int], **more: type) -> tf.data.Dataset:
-    """A dataset of what `batches` yields; `more` are types of further features that are one number a row."""
+    """A dataset of what `batches` yields; `more` are types of further features with one number per row."""
     types = {name: tf.int32 for name in ("input_ids", "input_mask", "segment_ids")}
     shapes = {name: tf.TensorShape([batch_size, seq_length]) for name in types}
     for name, dtype in dict(more, label_ids=rows.label_ids.dtype).items():
@@ -216,7 +215,7 @@ def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size
 
 
 def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: int) -> Iterator[np.ndarray]:
-    """Row numbers of each batch; they depend on the seed and the batch's number alone."""
+    """Row numbers of each batch; they depend only on the seed and the batch's number."""
     epoch, begin = divmod(batches_done * batch_size, num_examples)
     rows = _epoch_order(num_examples, seed, epoch)[begin:]
     while True:

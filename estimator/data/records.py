@@ -1,8 +1,8 @@
-"""Which files hold pretraining records, and what is in them. Knows no TensorFlow.
+"""Finds and checks files of pretraining records. Knows no TensorFlow.
 
-Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest says everything, and
-TFRecord files of older tools, which say nothing: their lengths and vocabulary come by flag and are held
-against the records.
+Two kinds of input: the folder that `etl.build_pretrain` writes, whose manifest describes everything, and
+TFRecord files of older tools without a description: their lengths and vocabulary are given by flags and
+checked against the records.
 """
 import itertools
 import math
@@ -18,7 +18,7 @@ from etl.records import examples, manifest
 from etl.records.examples import Feature
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 
-NEVER_ALL_ZERO = ("input_mask", "masked_lm_weights")   # features that say which of the others' values count
+NEVER_ALL_ZERO = ("input_mask", "masked_lm_weights")   # features that mark which of the others' values count
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class PretrainingData:
       train_counts, eval_counts: records in each of these files.
       max_seq_length, max_predictions_per_seq: lengths of the features of every record.
       tokenizer, vocab_size: what the ids mean.
-      has_sentence_order: whether next_sentence_labels means anything; a build of single segments labels all
+      has_sentence_order: whether next_sentence_labels is meaningful; a build of single segments labels all
         with 0.
       manifest_sha256: of the build's manifest; None for records of older tools.
     """
@@ -57,21 +57,21 @@ class PretrainingData:
 
     @property
     def features(self) -> Tuple[Feature, ...]:
-        """The features of every record; those of older tools may hold more, which nothing reads."""
+        """The features of every record; those of older tools may have more, which are ignored."""
         return examples.pretraining_features(self.max_seq_length, self.max_predictions_per_seq)
 
 
 def from_build(folder: str, max_seq_length: Optional[int] = None,
                max_predictions_per_seq: Optional[int] = None) -> PretrainingData:
-    """Reads the manifest of a build and checks that its shards are there, whole.
+    """Reads the manifest of a build and checks that its shards are complete.
 
-    Raises UserError for an unfinished build, a folder that is none, a missing shard or one of another size,
-    and for a length that is given and is not the manifest's.
+    Raises UserError for an unfinished build, a folder without a build, a missing shard or one of another
+    size, and for a given length that is not the manifest's.
     """
     path = os.path.join(folder, manifest.FILE_NAME)
     if not os.path.exists(path) and os.path.isdir(os.path.join(folder, ".work")):
         raise UserError("--input_file: %s holds an unfinished build: run the same python -m "
-                        "etl.build_pretrain again, it goes on where it stopped" % folder)
+                        "etl.build_pretrain again to resume it" % folder)
     build = manifest.read(folder)
     for name, given in (("max_seq_length", max_seq_length),
                         ("max_predictions_per_seq", max_predictions_per_seq)):
@@ -101,16 +101,16 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
 def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_length: Optional[int],
                max_predictions_per_seq: Optional[int],
                tokenizer: Optional[TokenizerConfig]) -> PretrainingData:
-    """Takes TFRecord files without a manifest, counts their records and checks the first one of each file.
+    """Reads TFRecord files without a manifest, counts their records and checks the first one of each file.
 
-    Raises UserError when a length or the vocabulary is not given, or a file or its first record is damaged or
-    of other lengths.
+    Raises UserError if a length or the vocabulary is not given, or a file or its first record is damaged or
+    has other lengths.
     """
     missing = [flag for flag, value in (("--max_seq_length", max_seq_length), ("--vocab_file", tokenizer),
                                         ("--max_predictions_per_seq", max_predictions_per_seq))
                if value is None]
     train_files = files.expand(patterns, "input_file")
-    _require_records(train_files[0])  # first: of a text it would help little to say how its records were made
+    _require_records(train_files[0])  # first: for a text file, a message about these flags would not help
     if missing:
         raise UserError("--input_file names TFRecord files, which do not say how they were made: give %s%s"
                         % (", ".join(missing), _hint_at_build(train_files[0])))
@@ -142,8 +142,8 @@ def label_counts(paths: Sequence[str], data: PretrainingData, max_records: int) 
 
 def check_record(record: bytes, features: Sequence[Feature], vocab_size: int,
                  place: str) -> Mapping[str, np.ndarray]:
-    """The values of a record. Raises UserError, beginning with `place`, for the first feature that is
-    missing, of a wrong length or range.
+    """The values of a record. Raises UserError, beginning with `place`, for the first feature that is missing
+    or has a wrong length or range.
     """
     limits = limits_of(features, vocab_size)
     try:
@@ -173,7 +173,7 @@ def check_record(record: bytes, features: Sequence[Feature], vocab_size: int,
 
 
 def limits_of(features: Sequence[Feature], vocab_size: int) -> Dict[str, float]:
-    """What the values of each feature must stay below; none may be negative."""
+    """Exclusive upper bounds of each feature's values; none may be negative."""
     max_seq_length = {feature.name: feature.length for feature in features}["input_ids"]
     limits = {"input_ids": vocab_size, "masked_lm_ids": vocab_size, "masked_lm_positions": max_seq_length,
               "masked_lm_weights": math.inf}
@@ -181,8 +181,7 @@ def limits_of(features: Sequence[Feature], vocab_size: int) -> Dict[str, float]:
 
 
 def check_all(paths: Sequence[str], features: Sequence[Feature], vocab_size: int) -> None:
-    """Reads every record of every file and raises UserError for the first that is damaged or not
-    as wanted."""
+    """Reads every record of every file and raises UserError for the first that is damaged or invalid."""
     for path in paths:
         for place, record in _records(path):
             check_record(record, features, vocab_size, place)
@@ -195,7 +194,7 @@ def _count(path: str, features: Sequence[Feature], vocab_size: int) -> int:
             check_record(record, features, vocab_size, place)
         number += 1
     if number == 0:
-        raise UserError("%s: holds no record" % path)
+        raise UserError("%s: has no records" % path)
     return number
 
 
@@ -203,7 +202,7 @@ def _require_records(path: str) -> None:
     try:
         next(_records(path), None)
     except UserError as error:
-        raise UserError("--input_file: %s; python -m etl.build_pretrain makes records of text" % error)
+        raise UserError("--input_file: %s; python -m etl.build_pretrain makes records from text" % error)
 
 
 def _records(path: str) -> Iterator[Tuple[str, bytes]]:
@@ -216,12 +215,12 @@ def _check_size(path: str, wanted: int) -> None:
     if not os.path.isfile(path):
         raise UserError("%s: no such file, but the manifest lists it" % path)
     if os.path.getsize(path) != wanted:
-        raise UserError("%s: %d bytes, but the manifest says %d: it was cut off or changed"
+        raise UserError("%s: %d bytes, but the manifest says %d: it was truncated or changed"
                         % (path, os.path.getsize(path), wanted))
 
 
 def _hint_at_build(path: str) -> str:
     folder = os.path.dirname(path) or "."
     if os.path.exists(os.path.join(folder, manifest.FILE_NAME)):
-        return "; or give the folder itself, --input_file %s: its manifest says it all" % folder
+        return "; or give the folder itself, --input_file %s: its manifest has these" % folder
     return ""

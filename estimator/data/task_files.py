@@ -1,7 +1,7 @@
-"""Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its
-line's number.
+"""Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its line
+number.
 
-What is wrong with a file is a UserError that names file and line.
+Errors in a file are UserErrors that name file and line.
 """
 import csv
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
@@ -10,14 +10,14 @@ from etl.common import json_text
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
 
-# .txt is as .tsv; both JSON ones hold one object a line
+# .txt is read like .tsv; both JSON ones have one object per line
 SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt")
 
 Row = Dict[str, Any]                           # by column or field; in JSON a value may be of any type
 
 
 class NumberedRow(NamedTuple):
-    """A row, and the number of the line it ends at."""
+    """A row, and the number of the line at which it ends."""
     line: int
     row: Row
 
@@ -27,12 +27,13 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
 
     Args:
       path: ends in one of SUFFIXES.
-      order: of columns, their names where the file has no header; a first line that holds all these names is
-        one. (): there must be one. None: there is none, and columns are called "1", "2" and so on. JSON
+      order: names of the columns if the file has no header; a first line with all these names is a header.
+        (): there must be a header. None: there is none, and columns are called "1", "2" and so on. JSON
         fields have names.
-      may_lack: a name in `order` that may be missing throughout, as labels are in test files.
+      may_lack: a name in `order` that may be missing throughout, like labels in test files.
 
-    Raises UserError for bad UTF-8, lines that are no JSON object, or another number of fields than before.
+    Raises UserError for invalid UTF-8, lines that are not JSON objects, or a different number of fields than
+    before.
     """
     if path.endswith((".json", ".jsonl")):
         for number, line in _lines(path):
@@ -51,7 +52,7 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
 
 
 def _names(order: Optional[Sequence[str]], first: List[str], may_lack: str) -> List[str]:
-    """What the columns are called, from the first line's fields."""
+    """The names of the columns, from the first line's fields."""
     if order is None:
         return [str(number) for number in range(1, len(first) + 1)]
     without = [name for name in order if name != may_lack]
@@ -67,7 +68,7 @@ def _json_object(path: str, number: int, line: str) -> Row:
         raise UserError("%s: line %d: not JSON: %s" % (path, number, error))
     if not isinstance(row, dict):
         raise UserError("%s: line %d: wanted a JSON object, got %s" % (path, number, type(row).__name__))
-    # escapes alone can write half a surrogate pair, which no file of ours can hold
+    # escapes can write half a surrogate pair, which our files cannot contain
     if "\\ud" in line.lower():
         try:
             json_text.require_whole_characters(row)
@@ -82,7 +83,7 @@ def _tab_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
 
 
 def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
-    """Fields may be quoted, and then hold commas and line ends."""
+    """Fields may be quoted, and then contain commas and line ends."""
     reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
     try:
         for fields in reader:
@@ -92,10 +93,10 @@ def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
 
 
 def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
-    """Lines with their numbers, without their ends; only "\\n" ends one, since texts may hold other
-    line separators.
+    """Lines with their numbers, without line ends; only "\\n" ends one, since texts may contain other line
+    separators.
 
-    Raises UserError, naming `place` and line, for bad UTF-8.
+    Raises UserError, naming `place` and line, for invalid UTF-8.
     """
     for number, line in enumerate(stream, 1):
         try:

@@ -1,8 +1,7 @@
-"""Labelled data by task: which files, which columns, which labels, and the metric of the task.
+"""Labelled data by task: its files, columns, labels and metric.
 
-A new task is an entry in TASKS. Its files are described as their distributors ship them; columns that
-have other names are one `columns(...)`, and a row that is more than that is one small function from a row
-to Examples.
+A new task is an entry in TASKS. Its files are described in their distributors' format; other column names
+need one `columns(...)`, and more complex rows one small function from a row to Examples.
 """
 import dataclasses
 import math
@@ -21,22 +20,22 @@ GENERIC = ("sentence_pair", "single_sentence")  # tasks whose columns and labels
 
 
 class Example(NamedTuple):
-    """One example. text_b is None for single sentences, label is None where a test file has none."""
+    """One example. text_b is None for single sentences, label is None if a test file has none."""
     text_a: str
     text_b: Optional[str]
     label: Optional[str]
-    id: Any = None  # as the file has it, for a submission; None: the example's number
+    id: Any = None  # from the file, for a submission; None: the example's number
 
 
 Reader = Callable[[Row], List[Example]]
 
 
 class Layout(NamedTuple):
-    """One shape of data file.
+    """One format of data files.
 
     Attributes:
       files: name by part.
-      read: a row → its examples, most often one; ValueError with the reason when it cannot.
+      read: a row → its examples, usually one; raises ValueError with the reason if it cannot.
       order: see task_files.read_rows.
     """
     files: Mapping[str, str]
@@ -46,18 +45,18 @@ class Layout(NamedTuple):
 
 @dataclass(frozen=True)
 class Task:
-    """What one task is.
+    """The description of one task.
 
     Attributes:
-      name: as --task_name takes it.
+      name: for --task_name.
       labels: by class index; () is a regression, whose labels are numbers.
-      layouts: shapes its files may have; of each part the first that exists is read.
-      metric: what the best checkpoint is chosen by, a name in scores.METRICS.
-      undecided: a label that says its annotators could not agree; such examples are left out, in a test
-        file unlabelled.
-      choices: examples in a row that belong to one question, of which the most likely one is the answer.
-      submission: name of the file of predictions, where it is not `<name>_predict.json`.
-      kind: what is learnt, a name in job.KINDS.
+      layouts: formats its files may have; for each part the first that exists is read.
+      metric: selects the best checkpoint, a name in scores.METRICS.
+      undecided: a label on which annotators could not agree; such examples are skipped, in a test file
+        unlabelled.
+      choices: consecutive examples that belong to one question, of which the most likely one is the answer.
+      submission: name of the prediction file, if it is not `<name>_predict.json`.
+      kind: what is learned, a name in job.KINDS.
     """
     name: str
     labels: Tuple[str, ...]
@@ -74,7 +73,7 @@ class Task:
 
     @property
     def parts(self) -> List[str]:
-        """The parts there are files for, train first."""
+        """The parts with files, train first."""
         return [part for part in PARTS if any(part in layout.files for layout in self.layouts)]
 
 
@@ -106,14 +105,14 @@ def _wsc(row: Row) -> List[Example]:
             raise ValueError("target: %s is %r at %r, which the text does not have there"
                              % (name, found, begin))
         spans.append((begin, begin + len(found), left, right))
-    for begin, end, left, right in sorted(spans, reverse=True):     # from the back, so that places stay
+    for begin, end, left, right in sorted(spans, reverse=True):     # from the end: positions stay valid
         text = text[:begin] + left + text[begin:end] + right + text[end:]
     return [Example(text, None, _label(row), row.get("id"))]
 
 
 def _copa(row: Row) -> List[Example]:
-    """Which of two is the cause, or the effect? Each is an example, in the order of time; the right one's
-    label is 1."""
+    """Which of two is the cause, or the effect? Each is an example, in temporal order; the right one's label
+    is 1."""
     question, right = row.get("question"), _label(row)
     if question not in ("cause", "effect"):
         raise ValueError("wanted cause or effect as question, got %r" % (question,))
@@ -129,20 +128,20 @@ def _copa(row: Row) -> List[Example]:
 
 
 def _multinli_zh(row: Row) -> List[Example]:
-    """XNLI's training pairs, whose words are parted by blanks."""
+    """XNLI's training pairs, whose words are separated by spaces."""
     return [example._replace(text_a=example.text_a.replace(" ", ""),
                              text_b=(example.text_b or "").replace(" ", ""))
             for example in _premise_and_hypothesis(row)]
 
 
 def _premise_and_hypothesis(row: Row) -> List[Example]:
-    """XNLI's as CLUE has it; `contradictory` is the label's name in its training file."""
+    """CLUE's version of XNLI; `contradictory` is the label's name in its training file."""
     example, = columns("premise", "hypo")(row)
     return [example._replace(label="contradiction") if example.label == "contradictory" else example]
 
 
 def _xnli(row: Row) -> List[Example]:
-    """The Chinese ones of XNLI's fifteen languages."""
+    """The Chinese examples among XNLI's fifteen languages."""
     if _text(row, "language") != "zh":
         return []
     return columns("sentence1", "sentence2", "gold_label")(row)
@@ -177,7 +176,7 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
                         Layout(_parts("%s.json"), _premise_and_hypothesis))),
     # CLUE
     Task("afqmc", _NO_YES, _CLUE_PAIRS + _PAIRS),
-    # test.json of tnews and wsc is that of CLUE 1.1, as the names of their submissions say.
+    # test.json of tnews and wsc is CLUE 1.1's, as the names of their submissions show.
     Task("tnews", _TNEWS, (Layout(_parts("%s.json"), columns("sentence")),),
          submission="tnews11_predict.json"),
     Task("iflytek", tuple(map(str, range(119))), (Layout(_parts("%s.json"), columns("sentence")),)),
@@ -204,12 +203,12 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
 
 
 def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) -> Task:
-    """The same task on files whose columns have other names or numbers, with other labels.
+    """The same task on files with other column names or numbers, with other labels.
 
     Args:
       task: one of GENERIC.
-      given: name, or number from 1 on, by text_a, text_b, label; {}: as the task has them.
-      labels: by class index; (): as the task has them.
+      given: name, or number from 1 on, by text_a, text_b, label; {}: the task's own.
+      labels: by class index; (): the task's own.
     """
     task = dataclasses.replace(task, labels=tuple(labels) or task.labels)
     if not given:
@@ -219,11 +218,11 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
 
 
 def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
-    """The examples of one part, without undecided ones, whose number is told; labels may be absent in test
-    parts alone.
+    """The examples of one part, without undecided ones, whose number is printed; labels may be absent only in
+    test parts.
 
-    Raises UserError with file and line for a missing file or column, bad UTF-8, a wrong count of fields, a
-    label the task does not have, an empty text, or a file without examples.
+    Raises UserError with file and line for a missing file or column, invalid UTF-8, a wrong number of fields,
+    an unknown label, an empty text, or a file without examples.
     """
     path, layout = find_file(task, data_dir, part)
     is_test = part.startswith(TEST)
@@ -264,7 +263,7 @@ def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
 
 
 def describe_all() -> str:
-    """A line for each task: name, labels, metric, files of the first layout."""
+    """A line per task: name, labels, metric, files of the first layout."""
     lines = []
     for task in TASKS.values():
         labels = "a number" if task.is_regression else (", ".join(task.labels) if len(task.labels) < 6
@@ -284,7 +283,7 @@ def _text(row: Row, name: str) -> str:
 
 
 def _label(row: Row, name: str = "label") -> Optional[str]:
-    """JSON's numbers and booleans are labels by the way they are written there."""
+    """JSON numbers and booleans become labels as they are written in JSON."""
     label = row.get(name)
     return None if label is None else str(label).lower() if isinstance(label, bool) else str(label)
 

@@ -1,4 +1,4 @@
 """The graph of a model, and its cost.
 
-Knows no files and no device; trainer and server come in.
+Knows no files and no device; imported by trainer and server.
 """

@@ -1,7 +1,7 @@
 """The heads above the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
 
-A head gives its loss per example or per position, too, so that metrics can weigh what is real and leave
-padding out. Losses are float32; a batch with nothing real in it has loss 0 and gradient 0. Names and shapes
+A head also gives its loss per example or per position, so that metrics can exclude padding by weights.
+Losses are float32; a batch of only padding has loss 0 and gradient 0. Names and shapes
 of the variables are those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), section 3.1; BERT
 (arXiv 1810.04805), section 3.1.
 """
@@ -14,16 +14,16 @@ from estimator.model import modeling
 from estimator.model.kernels import STOCK, Dropout, Kernels, activation, dimensions
 from estimator.model.modeling import Encoded
 
-CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, whatever the config's own rates are
+CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any config
 
-# Variables that fine-tuning starts anew, by the beginnings of their names.
+# Variables that fine-tuning initializes, by the beginnings of their names.
 CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/")
 
 
 class MaskedLm(NamedTuple):
     """The masked-LM head's results."""
     loss: tf.Tensor                            # scalar: mean over the predictions, by weight
-    per_position_loss: tf.Tensor               # [batch, num_predictions]; padding has one, too: weigh it
+    per_position_loss: tf.Tensor               # [batch, num_predictions], also for padding: use weights
     predictions: tf.Tensor                     # int32 [batch, num_predictions]: the most likely token
     logits: tf.Tensor                          # [batch, num_predictions, vocab]
 
@@ -45,8 +45,8 @@ class Regressed(NamedTuple):
 
 
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
-    """All places that the heads read, for `modeling.build_encoder`: [batch, 1 + num_predictions], the first
-    token's and the masked."""
+    """All positions that the heads read, for `modeling.build_encoder`: [batch, 1 + num_predictions], the
+    first token's and the masked ones'."""
     return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
 
 
@@ -57,9 +57,9 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Ten
     Args:
       config: the encoder's.
       encoded: the encoder's output.
-      positions: integers [batch, num_predictions], each in [0, seq_length); 0 where it is padding. None: the
-        encoder's output is at `read_positions` alone.
-      ids: integers [batch, num_predictions]: the tokens that stood there.
+      positions: integers [batch, num_predictions], each in [0, seq_length); 0 for padding. None: the
+        encoder's output is only at `read_positions`.
+      ids: integers [batch, num_predictions]: the original tokens.
       weights: float [batch, num_predictions]: 1 for a prediction, 0 for padding.
       kernels: as in `modeling.build_encoder`.
     """
@@ -94,7 +94,7 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
 
 
 def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None) -> Classified:
-    """Tells whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence by
+    """Predicts whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence with
     other labels.
 
     Args:
@@ -109,7 +109,7 @@ def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.T
 
 def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
                weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Classified:
-    """One of `num_labels` classes for each example, read off the pooled output.
+    """One of `num_labels` classes for each example, from the pooled output.
 
     Args:
       config: the encoder's. A pre-LN model's pooled output is normalized first (variables loss/LayerNorm/*),
@@ -117,8 +117,7 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
       encoded: the encoder's output.
       num_labels: at least 2.
       labels: integers [batch], each in [0, num_labels); None when predicting.
-      weights: [batch], how much each example counts: 0 for one that only fills the batch; None means
-        1 throughout.
+      weights: [batch], weight of each example: 0 for one that only fills the batch; None means 1 throughout.
       dropout: as in `modeling.build_encoder`.
     """
     return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
@@ -136,8 +135,8 @@ def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor
 
 def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
                       has_sentence_order: bool = True) -> None:
-    """Makes all variables of a model in the default graph: with a classifier of `num_labels`, a regressor
-    where that is 0, or, where it is None, with the heads of pretraining."""
+    """Creates all variables of a model in the default graph: with a classifier of `num_labels`, a regressor
+    if that is 0, or the pretraining heads if it is None."""
     anything = tf.zeros([1, 1], tf.int32)
     encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:
@@ -164,8 +163,7 @@ def gather_positions(sequence: tf.Tensor, positions: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
-    """Mean of `values` by `weights` of the same shape; 0 where they sum to 0, 1 for each value where they
-    are None."""
+    """Mean of `values` with `weights` of the same shape; 0 if they sum to 0; None means equal weights."""
     if weights is None:
         return tf.reduce_mean(values)
     weights = tf.cast(weights, values.dtype)

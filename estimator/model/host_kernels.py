@@ -1,8 +1,8 @@
 """Kernels for the CPU: the same functions as stock TensorFlow's, in fewer passes over memory.
 
-TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training has gradients written by hand.
-An export must not hold these, since they bear a number that differs from process to process; it has what
-needs none.
+TensorFlow 1.15 derives a gradient op by op, and each op is a pass; so training uses hand-written gradients.
+An export must not contain these, since their names have a number that differs between processes; it uses
+variants without them.
 """
 import functools
 from typing import Any, Callable, Optional, Tuple
@@ -15,8 +15,8 @@ from estimator.model.kernels import Dimension, Kernels, PartDropout, dimensions
 
 Gradient = Callable[..., Any]                  # gradients of the outputs -> those of the inputs
 
-MOST_PARTS = 16                                # of a batch, each with ops of its own
-BLOCKS = 8                                     # of queries; a length of their multiple is best
+MOST_PARTS = 16                                # of a batch, each with its own ops
+BLOCKS = 8                                     # of queries; lengths that are a multiple are best
 MOST_MULTIPLICATIONS = 128 * 128 * 256         # TensorFlow 1.15's constant, in its BatchMatMul for CPUs
 
 
@@ -47,22 +47,21 @@ def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Tuple[tf.Tenso
 
 
 def normalize_forward(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
-    """`normalize` without a gradient of its own."""
+    """`normalize` without a hand-written gradient."""
     return tf.nn.bias_add(_standardize(x)[0] * gamma, beta)
 
 
 @tf.custom_gradient
 def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[Tuple[tf.Tensor, tf.Tensor], Gradient]:
-    """Rows of a table that a head multiplies by, too: the rows' gradients are added into the product's,
-    in place."""
+    """Rows of a table that a head also multiplies by: the rows' gradients are added to the product's in
+    place."""
     def gradient(rows_grad: tf.Tensor, table_grad: tf.Tensor) -> Tuple[tf.Tensor, None]:
         return tf.tensor_scatter_nd_add(table_grad, ids[:, tf.newaxis], rows_grad), None
     return (tf.gather(table, ids), tf.identity(table)), gradient
 
 
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """As `kernels.gather_once`, where the gradient is a gather, too, and not the slow sum that TensorFlow
-    makes of it."""
+    """Like `kernels.gather_once`, but the gradient is also a gather instead of TensorFlow's slow sum."""
     @tf.custom_gradient
     def gather(parts: tf.Tensor) -> Tuple[tf.Tensor, Gradient]:
         def gradient(grad: tf.Tensor) -> tf.Tensor:
@@ -73,8 +72,8 @@ def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Callable[[tf.Tenso
 
 def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor],
            drop: PartDropout) -> tf.Tensor:
-    """As `kernels.attend`, a few sequences at a time, so that a layer's scores need no block of memory which
-    the C library takes from the system anew, and clears page by page, each time."""
+    """Like `kernels.attend`, a few sequences at a time, so that a layer's scores need no large memory block,
+    which the C library would request from the system, cleared page by page, each time."""
     batch = dimensions(query)[0]
     parts = min(batch, MOST_PARTS) if isinstance(batch, int) else 1
     sizes = [len(part) for part in np.array_split(np.arange(batch), parts)] if parts > 1 else 1
@@ -87,11 +86,11 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Opti
 
 def _attend_part(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor],
                  drop: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """`attend`, with queries in blocks, and a gradient of its own.
+    """`attend`, with queries in blocks, and a hand-written gradient.
 
-    What the softmax's gradient sums over all keys, gradient times probability, is for each query the product
-    of what the heads read and its gradient (FlashAttention, arXiv 2205.14135, appendix B.2), a matrix that is
-    smaller by far.
+    The sum over all keys in the softmax's gradient, gradient times probability, equals for each query the
+    product of the attention output and its gradient (FlashAttention, arXiv 2205.14135, appendix B.2), a much
+    smaller matrix.
     """
     shape = dimensions(query)
     blocks = _blocks(shape[2], dimensions(key)[2], query.shape[3].value)
@@ -120,8 +119,8 @@ def _attend_part(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores
 
 
 def _blocks(queries: Dimension, keys: Dimension, size: int) -> Dimension:
-    """How many blocks to split queries into. TensorFlow's batched product gives each thread matrices of its
-    own, which is faster by up to three times, only where one costs at most `MOST_MULTIPLICATIONS`."""
+    """How many blocks to split queries into. TensorFlow's batched product gives each thread separate
+    matrices, which is up to three times faster, only if one takes at most `MOST_MULTIPLICATIONS`."""
     if isinstance(queries, int) and isinstance(keys, int):
         return BLOCKS if queries * keys * size > MOST_MULTIPLICATIONS and queries % BLOCKS == 0 else 1
     pays = tf.logical_and(queries * keys * size > MOST_MULTIPLICATIONS, tf.equal(queries % BLOCKS, 0))
@@ -129,7 +128,7 @@ def _blocks(queries: Dimension, keys: Dimension, size: int) -> Dimension:
 
 
 def _standardize(x: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Rows of mean 0 and variance 1, and what they were multiplied by, [rows, 1]."""
+    """Rows of mean 0 and variance 1, and the factors used, [rows, 1]."""
     centered = x - tf.reduce_mean(x, axis=1, keepdims=True)
     inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centered), axis=1, keepdims=True)
                             + kernels.LAYER_NORM_EPSILON)

@@ -11,7 +11,7 @@ Activation = Callable[[tf.Tensor], tf.Tensor]
 Dropout = Callable[[tf.Tensor, float, str], tf.Tensor]
 # (x, which part of the batch it is) -> x with values dropped
 PartDropout = Callable[[tf.Tensor, str], tf.Tensor]
-Dimension = Union[int, tf.Tensor]  # a static size, or a scalar where only the run knows it
+Dimension = Union[int, tf.Tensor]  # a static size, or a scalar if it is dynamic
 
 LAYER_NORM_EPSILON = 1e-12
 GELU_LINEAR, GELU_CUBIC = 1.5957691216, 0.0713548163      # 2 sqrt(2 / pi), and that times 0.044715
@@ -33,7 +33,7 @@ def swish(x: tf.Tensor) -> tf.Tensor:
 def normalize(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> tf.Tensor:
     """Layer normalization of the last axis (arXiv 1607.06450, section 3).
 
-    Composed of the two ops that graph compilers look for when they fuse a layer normalization.
+    Composed of the two ops that graph compilers recognize for fusing a layer normalization.
     """
     mean, variance = tf.nn.moments(x, [-1], keep_dims=True)
     return tf.nn.batch_normalization(x, mean, variance, beta, gamma, LAYER_NORM_EPSILON)
@@ -47,7 +47,7 @@ def look_up(table: tf.Tensor, ids: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor]:
 def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
     """[rows] -> [rows, width] of a table of few rows.
 
-    By a product: a gather's gradient would add every token into the same two rows, one after the other.
+    As a product: a gather's gradient would add every token into the same two rows, one after the other.
     """
     return tf.matmul(tf.one_hot(ids, table.shape[0].value, dtype=tf.float32), table)
 
@@ -55,8 +55,8 @@ def look_up_few(table: tf.Tensor, ids: tf.Tensor) -> tf.Tensor:
 def gather_once(parts: tf.Tensor, indices: tf.Tensor, spread: Activation) -> tf.Tensor:
     """The rows of `parts` at `indices`: [parts, width] -> indices' shape + [width].
 
-    Each is gathered once, but for those that stand for padding, whose gradient is 0. `spread` is the way
-    back: gradients of what was gathered, one a row, to those of `parts`, in their order.
+    Each is gathered once, except those that stand for padding, whose gradient is 0. `spread` is the inverse:
+    it maps gradients of the gathered rows to those of `parts`, in their order.
     """
     del spread
     return tf.gather(parts, indices)
@@ -74,7 +74,7 @@ def attention_probs(query: tf.Tensor, key: tf.Tensor, mask_scores: Optional[tf.T
 
 def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Optional[tf.Tensor],
            drop: PartDropout) -> tf.Tensor:
-    """What the heads of attention read (arXiv 1706.03762, section 3.2.1): [batch, heads, queries, head_size].
+    """The heads' attention output (arXiv 1706.03762, section 3.2.1): [batch, heads, queries, head_size].
 
     Args:
       query: [batch, heads, queries, head_size], scaled.
@@ -86,7 +86,7 @@ def attend(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, mask_scores: Opti
 
 
 class Kernels(NamedTuple):
-    """What a backend may compute its own way."""
+    """The functions that a backend may replace."""
     gelu: Activation = gelu
     normalize: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor] = normalize
     look_up: Callable[[tf.Tensor, tf.Tensor], Tuple[tf.Tensor, tf.Tensor]] = look_up
@@ -105,8 +105,7 @@ def activation(config: AlbertConfig, kernels: Kernels = STOCK) -> Activation:
 
 
 def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
-    """Dropout that draws from (seed, step, place) alone, so that a resumed run draws what an uninterrupted
-    one would.
+    """Dropout that depends only on (seed, step, place), so that a resumed run equals an uninterrupted one.
 
     Args:
       seed: any integer.
@@ -122,7 +121,7 @@ def stateless_dropout(seed: int, step: Union[int, tf.Tensor]) -> Dropout:
 
 
 def dimensions(x: tf.Tensor) -> List[Dimension]:
-    """The shape of `x`: an int where it is known, else a scalar tensor."""
+    """The shape of `x`: ints if known, otherwise scalar tensors."""
     sizes = x.shape.as_list()
     if None in sizes:
         dynamic = tf.shape(x)

@@ -1,7 +1,7 @@
 """The encoder: token ids in, hidden states out; one function for every family of model.
 
 The families differ in where the embeddings are normalized, in which layers share their weights, in where a
-layer normalizes and in the names of the variables. All four follow from the fields of `AlbertConfig`; names
+layer normalizes and in the names of the variables. All four are determined by `AlbertConfig`; names
 and shapes are those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), sections 3.1 and 3.2;
 BERT (arXiv 1810.04805), section 3; pre-LN (arXiv 2002.04745), section 3. Everything is float32; a device may
 compute the products in less.
@@ -10,7 +10,7 @@ Dimensions, as the shapes below have them:
 
   B  sequences of a batch
   T  positions of a sequence, padding included: seq_length
-  R  rows, one for each position that is computed: B · T, or the tokens alone where padding is skipped
+  R  rows, one per computed position: B · T, or only the tokens if padding is skipped
   D  width of the hidden states: hidden_size = N · H
   N  attention heads: num_attention_heads
   H  width of a head: head_size
@@ -32,7 +32,7 @@ MASKED_SCORE = -10000.0                                  # added to the attentio
 
 
 class Encoded(NamedTuple):
-    """What the heads read."""
+    """The encoder's output."""
     sequence_output: tf.Tensor                 # [B, T, D]: the last layer; or [B, P, D]
     pooled_output: tf.Tensor                   # [B, D]: tanh of a dense layer over the first position
     all_layers: Tuple[tf.Tensor, ...]          # [B, T, D] each; the last is sequence_output
@@ -51,19 +51,19 @@ class _LayerNames(NamedTuple):
 
 
 class _Context(NamedTuple):
-    """What every layer of one encoder needs; its variables stay in the graph."""
+    """The shared inputs of all layers of one encoder."""
     config: AlbertConfig
     batch: Dimension
     length: Dimension
     mask_scores: Optional[tf.Tensor]           # [B, 1, 1, T]; None: no padding
-    packing: Optional["_Packing"]              # None: every position is a row of its own, padding too
+    packing: Optional["_Packing"]              # None: every position is a row, padding too
     dropout: Optional[Dropout]
     kernels: Kernels
     with_attention_probs: bool
 
 
 class _Packing(NamedTuple):
-    """Where the rows of a batch without padding stand in the batch with padding, and the other way round.
+    """The mapping between the rows of a batch without padding and the positions of the padded batch.
 
     A *place* is a position of the padded batch, b · T + t. With B = 2, T = 3 and padding at one place:
 
@@ -71,23 +71,23 @@ class _Packing(NamedTuple):
       places         0  1  2    3  4  5       `places` of the rows: 0 1 3 4 5
       rows           0  1       2  3  4       R = 5
 
-    A *part* is what one head reads of a row, H numbers. Between rows [R, D] and attention [B, N, T, H] parts
-    change their order only, so both ways are one gather. With N = 2, parts are numbered
+    A *part* is the share of one head in a row, H numbers. Between rows [R, D] and attention [B, N, T, H] only
+    the order of parts changes, so both directions are one gather. With N = 2, parts are numbered
 
       from rows      r · N + n                part_at_place[1] = 4 6 8 (head 0 of c d e)   5 7 9 (head 1)
       in attention   (b · N + n) · T + t      place_of_part[2] = 6 9 (heads 0 and 1 of c)
 
-    Padding takes the parts of the token before it, which attention masks; so the gradient of either gather is
-    the other gather, once what comes from padding is set to 0.
+    Padding uses the parts of the token before it, which attention masks; so the gradient of either gather is
+    the other gather, once the gradients of padding are set to 0.
     """
     places: tf.Tensor                          # int32 [R]: of each row, ascending
     part_at_place: tf.Tensor                   # int32 [B, N, T], each in [0, R · N)
     place_of_part: tf.Tensor                   # int32 [R, N], each in [0, B · N · T)
-    is_token: tf.Tensor                        # float [B, 1, T, 1]: 0 where the place is padding
+    is_token: tf.Tensor                        # float [B, 1, T, 1]: 0 for padding
 
 
 class _Outputs(NamedTuple):
-    """The positions for which a layer is computed where not all are wanted."""
+    """The positions for which a layer is computed if not all are needed."""
     rows: tf.Tensor                            # int32 [B · P]: among the rows of the layer's input
     num_each: Dimension                        # P
 
@@ -112,14 +112,14 @@ def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Option
       dropout: drops values while training, at the config's rates; None, for evaluation, keeps all.
       kernels: the backend's.
       with_attention_probs: whether to return each layer's attention.
-      skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. All
-        else stays the same, to rounding; it pays where rows are much shorter than the longest.
-      output_positions: int32 [B, P], of tokens, where the last layer is wanted, the first of each row 0;
-        nothing but keys and values is computed elsewhere. None means everywhere.
+      skip_padding: computes no dense layer and no normalization of padding, whose vectors are then 0. The
+        rest is the same up to rounding; it pays off if rows are much shorter than the longest.
+      output_positions: int32 [B, P], of tokens, where the last layer is needed, the first of each row 0;
+        only keys and values are computed elsewhere. None means everywhere.
 
     Raises:
-      ValueError: the sequence is longer than max_position_embeddings. A length that only the run knows is
-        checked there: InvalidArgumentError.
+      ValueError: the sequence is longer than max_position_embeddings. A dynamic length is checked at run
+        time: InvalidArgumentError.
     """
     batch, length = dimensions(input_ids)
     if skip_padding and input_mask is None:
@@ -159,8 +159,8 @@ def layer_norm(x: tf.Tensor, scope: str = "LayerNorm", kernels: Kernels = STOCK)
 
 
 def random_variable(name: str, shape: Sequence[int], initializer_range: float) -> tf.Variable:
-    """A kernel or table. Its first values follow from the graph's seed and its own name, whatever else the
-    graph holds: so that devices, batches and heads may differ and begin alike."""
+    """A kernel or table. Its initial values depend only on the graph's seed and its own name, so that graphs
+    with other devices, batches and heads start with the same values."""
     place = "%s/%s" % (tf.get_variable_scope().name, name)
     seed = int.from_bytes(hashlib.sha256(place.encode("utf-8")).digest()[:4], "little") >> 1
     return tf.get_variable(name, shape,
@@ -168,8 +168,8 @@ def random_variable(name: str, shape: Sequence[int], initializer_range: float) -
 
 
 def layer_scope(config: AlbertConfig, layer: int, inner: int = 0) -> str:
-    """Where a layer's variables live below "bert/encoder"; layers that share their weights share
-    the scope."""
+    """The scope of a layer's variables below "bert/encoder"; layers that share their weights share the
+    scope."""
     if config.family == "google":
         group = layer * (config.num_hidden_groups or 1) // config.num_hidden_layers
         return "transformer/group_%d/inner_group_%d" % (group, inner)
@@ -207,10 +207,9 @@ def _embed(context: _Context, input_ids: tf.Tensor, segment_ids: Optional[tf.Ten
 
 def _transform(context: _Context, x: tf.Tensor,
                outputs: Optional[_Outputs]) -> Tuple[List[tf.Tensor], List[tf.Tensor]]:
-    """All layers, one above the other: their outputs [B, T, D] and their attention probabilities.
+    """All layers in sequence: their outputs [B, T, D] and their attention probabilities.
 
-    Between them go rows, [R, D], so that no product has to be reshaped: of all positions, or of the
-    tokens alone.
+    They pass on rows, [R, D], so that products need no reshaping: of all positions, or only of the tokens.
     """
     config = context.config
     inner_layers = config.inner_group_num or 1
@@ -234,8 +233,8 @@ def _transform(context: _Context, x: tf.Tensor,
 
 def _layer(context: _Context, x: tf.Tensor, place: str,
            outputs: Optional[_Outputs]) -> Tuple[tf.Tensor, Optional[tf.Tensor]]:
-    """Attention, then feed-forward, each with a residual; normalized after the residual, in pre-LN before
-    the block."""
+    """Attention, then feed-forward, each with a residual; normalized after the residual, or before the block
+    in pre-LN."""
     config = context.config
     names = _GOOGLE_NAMES if config.family == "google" else _BERT_NAMES
     pre = config.ln_type == "preln"
@@ -286,7 +285,7 @@ def _attend(context: _Context, x: tf.Tensor, scope: str, place: str,
 
 
 def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[R, D] -> [B, N, T, H]; what stands at padding that is skipped means nothing."""
+    """[R, D] -> [B, N, T, H]; values at skipped padding are meaningless."""
     packing = context.packing
     if packing is None:
         return _transpose_heads(context, x, context.length)
@@ -300,7 +299,7 @@ def _split_heads(context: _Context, x: tf.Tensor) -> tf.Tensor:
 
 
 def _join_heads(context: _Context, packing: _Packing, heads: tf.Tensor) -> tf.Tensor:
-    """The opposite of `_split_heads` where padding is skipped: [B, N, T, H] -> [R, N, H]."""
+    """The inverse of `_split_heads` if padding is skipped: [B, N, T, H] -> [R, N, H]."""
     def split_gradients(of_parts: tf.Tensor) -> tf.Tensor:
         """[R · N, H] -> [B, N, T, H], 0 at padding."""
         return tf.gather(of_parts, packing.part_at_place) * packing.is_token
@@ -341,7 +340,7 @@ def _rows(context: _Context, x: tf.Tensor) -> tf.Tensor:
 
 
 def _all_places(context: _Context, x: tf.Tensor) -> tf.Tensor:
-    """[R, width] -> [B, T, width], 0 at padding that was skipped."""
+    """[R, width] -> [B, T, width], 0 at skipped padding."""
     batch, length, width = context.batch, context.length, x.shape[-1].value
     if context.packing is not None:
         x = tf.scatter_nd(context.packing.places[:, tf.newaxis], x, [batch * length, width])
@@ -357,14 +356,14 @@ def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
         return _Outputs(places, num_each)
     tokens_before = tf.searchsorted(context.packing.places, places)  # which number the row of a token
     last_row = tf.shape(context.packing.places)[0] - 1
-    # a sequence of padding alone, which fills a batch, gets another's
+    # a sequence of only padding, which fills a batch, gets another's
     rows = tf.minimum(tokens_before, last_row)
     return _Outputs(rows, num_each)
 
 
 def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,
                   act: Optional[Activation] = None) -> tf.Tensor:
-    """A dense layer, or with num_ffn_groups > 1 as many narrow ones side by side (Google's fast variant).
+    """A dense layer, or with num_ffn_groups > 1 that many narrow parallel ones (Google's fast variant).
 
     The kernel is then [width / groups, units / groups, groups]. The group is the fastest axis of the input
     and the slowest of the output, so that two layers in a row mix the groups.
@@ -400,8 +399,8 @@ def _mask_scores(input_mask: tf.Tensor) -> tf.Tensor:
 
 
 def _check_length(length: Dimension, longest: int) -> Dimension:
-    """Refuses a sequence that has no position embeddings: now where the length is static, else when the
-    graph runs."""
+    """Refuses a sequence that exceeds the position embeddings: now if the length is static, otherwise when
+    the graph runs."""
     if isinstance(length, int):
         if length > longest:
             raise ValueError("sequence length %d exceeds max_position_embeddings, which is %d"

@@ -1,4 +1,4 @@
 """Learning rates and updates, as formulas.
 
-For training and for what reads its checkpoints.
+Used by training and by readers of its checkpoints.
 """

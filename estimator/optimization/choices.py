@@ -1,5 +1,4 @@
-"""Names of the update rules and of the learning rate's schedules; without TensorFlow, since --help
-lists them."""
+"""Names of the update rules and learning rate schedules; without TensorFlow, since --help lists them."""
 ADAMW, LAMB = "adamw", "lamb"
 OPTIMIZERS = (ADAMW, LAMB)
 

@@ -1,7 +1,7 @@
-"""AdamW and LAMB: each rule a formula, and a thin `tf.train.Optimizer` that keeps its slots; and the op of
+"""AdamW and LAMB: each rule as a formula, and a thin `tf.train.Optimizer` that holds its slots; and the op of
 one update.
 
-Slots bear the released checkpoints' names, so that pretraining can go on from them.
+Slots have the released checkpoints' names, so that pretraining can continue from them.
 """
 import re
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
@@ -15,7 +15,7 @@ from estimator.optimization.choices import ADAMW, LAMB, OPTIMIZERS
 GradientsAndVariables = List[Tuple[tf.Tensor, tf.Variable]]
 Check = Callable[[tf.Tensor], tf.Operation]
 
-NO_DECAY = ("LayerNorm", "layer_norm", "bias")  # patterns of the variables that are not decayed
+NO_DECAY = ("LayerNorm", "layer_norm", "bias")  # patterns of variables without weight decay
 BATCHES_TAKEN = "batches_taken"                # the variable that counts them, in checkpoints, too
 SLOT_SUFFIXES = ("/adam_m", "/adam_v", "/lamb_m", "/lamb_v")
 
@@ -24,13 +24,12 @@ class Training(NamedTuple):
     """One step of training."""
     train_op: tf.Operation
     gradient_norm: tf.Tensor  # scalar: global norm before clipping, of the mean gradient so far
-    trust_ratios: Dict[str, tf.Tensor] = {}    # of the newest update, by variable; LAMB's alone
+    trust_ratios: Dict[str, tf.Tensor] = {}    # of the newest update, by variable; only LAMB's
 
 
 def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta_2: float, epsilon: float
                 ) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Adam's direction (arXiv 1412.6980, algorithm 1), without the correction of the moments' bias, as BERT
-    has it.
+    """Adam's direction (arXiv 1412.6980, algorithm 1), without bias correction of the moments, as in BERT.
 
         m ← β₁ m + (1 − β₁) g        v ← β₂ v + (1 − β₂) g²        update = m / (√v + ε)
 
@@ -44,15 +43,14 @@ def adam_update(grad: tf.Tensor, m: tf.Tensor, v: tf.Tensor, beta_1: float, beta
 
 def fused_adam_update(grad: tf.Tensor, m: tf.Variable, v: tf.Variable, start: tf.Tensor, beta_1: float,
                       beta_2: float, epsilon: float) -> tf.Tensor:
-    """start + the update of `adam_update`; m and v are updated in place: TensorFlow's own kernel for Adam, in
-    one pass.
+    """start + the update of `adam_update`; m and v are updated in place: TensorFlow's own Adam kernel, in one
+    pass.
 
-    Made for w ← w − η m / (√v + ε), it is given η = −1 and, for w, memory that holds `start`. With powers of
-    β that are 0 it leaves the moments' bias uncorrected. It takes 1 − β in float32, which is off by 5e-5 of
-    itself where β is 0.999.
+    It computes w ← w − η m / (√v + ε), and is given η = −1 and memory with `start` as w. With powers of β set
+    to 0 it does no bias correction. 1 − β is in float32, with a relative error of 5e-5 for β = 0.999.
     """
     ref = tf.raw_ops.TemporaryVariable(shape=grad.shape, dtype=grad.dtype)
-    name = ref.op.name                         # by which the two ops below find each other
+    name = ref.op.name                         # shared by the two ops below
     added = tf.raw_ops.ApplyAdam(var=tf.assign(ref, start), m=m._ref(), v=v._ref(), beta1_power=0.0,
                                  beta2_power=0.0, lr=-1.0,
                                  beta1=beta_1, beta2=beta_2, epsilon=epsilon, grad=grad)
@@ -60,7 +58,7 @@ def fused_adam_update(grad: tf.Tensor, m: tf.Variable, v: tf.Variable, start: tf
 
 
 def lamb_trust_ratio(param: tf.Tensor, update: tf.Tensor) -> tf.Tensor:
-    """‖w‖ / ‖update‖ for one variable, 1 where either is 0 (arXiv 1904.00962, algorithm 2, with φ(z) = z)."""
+    """‖w‖ / ‖update‖ for one variable, 1 if either is 0 (arXiv 1904.00962, algorithm 2, with φ(z) = z)."""
     param_norm, update_norm = (tf.sqrt(2.0 * tf.nn.l2_loss(x)) for x in (param, update))     # one pass each
     both = tf.logical_and(param_norm > 0, update_norm > 0)
     return tf.where(both, tf.math.divide_no_nan(param_norm, update_norm), tf.ones_like(param_norm))
@@ -80,7 +78,7 @@ class AdamW(tf.train.Optimizer):
           learning_rate: η, a number or a scalar tensor.
           weight_decay: λ.
           beta_1, beta_2, epsilon: as in `adam_update`.
-          no_decay: patterns; a variable whose name one of them matches is not decayed.
+          no_decay: patterns; a variable whose name matches one of them has no weight decay.
           slot_prefix: slots are called <variable>/<slot_prefix>_m and _v.
           scale_of: a factor on the learning rate by the variable's name, such as `layer_wise_scale`.
           fused: whether TensorFlow's kernels for Adam and gradient descent do the arithmetic: fewer passes
@@ -95,15 +93,15 @@ class AdamW(tf.train.Optimizer):
         self._no_decay = tuple(no_decay)
         self._slot_prefix = slot_prefix
         self._scale_of = scale_of
-        self.trust_ratios: Dict[str, tf.Tensor] = {}   # by variable, once the update is built; LAMB's alone
+        self.trust_ratios: Dict[str, tf.Tensor] = {}   # by variable, once the update is built; only LAMB's
 
     def compute_gradients(self, *args: Any, **kwargs: Any) -> List[Tuple[Optional[tf.Tensor], tf.Variable]]:
-        """As the base class does, but dense: the norm of slices that name a row twice would be wrong."""
+        """Like the base class, but dense: the norm of slices with repeated rows would be wrong."""
         return [(tf.convert_to_tensor(grad) if isinstance(grad, tf.IndexedSlices) else grad, variable)
                 for grad, variable in super().compute_gradients(*args, **kwargs)]
 
     def make_slots(self, var_list: Sequence[tf.Variable]) -> None:
-        """Makes the slots that the first `apply_gradients` would make."""
+        """Creates the slots that the first `apply_gradients` would create."""
         self._create_slots(var_list)
 
     def _create_slots(self, var_list: Sequence[tf.Variable]) -> None:
@@ -158,8 +156,7 @@ class Lamb(AdamW):
 def make_optimizer(name: str, config: AlbertConfig, learning_rate: Union[float, tf.Tensor],
                    weight_decay: float = 0.01,
                    layer_decay: float = 1.0, fused: bool = False) -> tf.train.Optimizer:
-    """The optimizer called `name` as the model's family has it: with its slot names and, in LAMB,
-    its exclusions.
+    """The optimizer `name` for the model's family: with its slot names and, for LAMB, its exclusions.
 
     Args:
       name: one of OPTIMIZERS.
@@ -184,7 +181,7 @@ def layer_wise_scale(config: AlbertConfig, decay: float) -> Callable[[str], floa
     """Factor on the learning rate by the variable's name: 1 for the heads, `decay` times less for each
     layer below.
 
-    The embeddings lie lowest; layers that share their weights count once (arXiv 1801.06146, section 3.1).
+    The embeddings are lowest; layers that share their weights count once (arXiv 1801.06146, section 3.1).
     """
     if not 0.0 < decay <= 1.0:
         raise ValueError("layer_decay must be in (0, 1], got %g" % decay)
@@ -210,18 +207,18 @@ def build_train_op(
         wrap: Callable[[tf.train.Optimizer], tf.train.Optimizer] = lambda optimizer: optimizer) -> Training:
     """One step: gradients, their mean over `accumulation_steps` micro-steps, clipping, the update.
 
-    Gradients are asked of the wrapped optimizer and given back to it, so that a wrapper can scale the loss or
-    sum over devices. global_step counts updates; it advances after all that read it, and not when a wrapper
-    skips an update. `batches_taken` counts calls, whatever becomes of the update.
+    Gradients are computed and applied by the wrapped optimizer, so that a wrapper can scale the loss or sum
+    over devices. global_step counts updates; it advances after everything that reads it, and not when a
+    wrapper skips an update. `batches_taken` counts calls, also those whose update is skipped.
 
     Args:
       loss: float32 scalar, a mean over the (micro-)batch.
       optimizer: the rule.
       clip_norm: the largest global norm of the gradient; None for no clipping.
-      accumulation_steps: micro-steps for each update. Equals one step on their batches put together where all
-        micro-batches weigh the same in the loss.
-      check: given the gradient's global norm, an op that must run well before anything is updated.
-      wrap: puts a device's or a precision's optimizer around the rule.
+      accumulation_steps: micro-steps per update. Equals one step on their joined batches if all micro-batches
+        have the same weight in the loss.
+      check: given the gradient's global norm, an op that must succeed before anything is updated.
+      wrap: wraps the rule in a device's or precision's optimizer.
     """
     if accumulation_steps < 1:
         raise ValueError("accumulation_steps must be at least 1, got %d" % accumulation_steps)
@@ -237,10 +234,10 @@ def build_train_op(
 
 
 def batches_taken() -> tf.Tensor:
-    """How many batches this training has taken before: int64 scalar.
+    """The number of batches taken before: int64 scalar.
 
-    Unlike global_step it counts every micro-step, and the batches of updates that a loss scale's
-    wrapper skipped.
+    Unlike global_step it counts every micro-step, and the batches of updates that a loss scale's wrapper
+    skipped.
     """
     return _batches_taken().read_value()
 
@@ -253,7 +250,7 @@ def _batches_taken() -> tf.Variable:
 
 def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_norm: Optional[float],
             norm: tf.Tensor) -> tf.Operation:
-    """Clips by the global norm and applies, once the norm is there."""
+    """Clips by the global norm and applies, once the norm is known."""
     grads = [grad for grad, _ in pairs]
     if clip_norm is not None:
         grads, _ = tf.clip_by_global_norm(grads, clip_norm, use_norm=norm)
@@ -264,10 +261,9 @@ def _update(pairs: GradientsAndVariables, optimizer: tf.train.Optimizer, clip_no
 
 def _accumulate(pairs: GradientsAndVariables, rule: tf.train.Optimizer, optimizer: tf.train.Optimizer,
                 clip_norm: Optional[float], steps: int, check: Optional[Check]) -> Training:
-    """Adds up gradients in local variables; each `steps`-th call updates and starts anew.
+    """Accumulates gradients in local variables; every `steps`-th call updates and resets them.
 
-    A checkpoint is written when global_step has advanced, that is when the sums are empty: they need not
-    be saved.
+    Checkpoints are written when global_step has advanced, when the sums are empty: they need not be saved.
     """
     sums = [_local_variable("sum_of/" + variable.op.name, grad.shape, grad.dtype) for grad, variable in pairs]
     means = [tf.convert_to_tensor(total.assign_add(grad / steps)) for total, (grad, _) in zip(sums, pairs)]
@@ -275,7 +271,7 @@ def _accumulate(pairs: GradientsAndVariables, rule: tf.train.Optimizer, optimize
     with tf.control_dependencies(means + [norm]):
         position = tf.convert_to_tensor(_micro_step().assign_add(1))
 
-    newest: Dict[str, tf.Variable] = {}  # trust ratios: nothing of a branch can be looked at from outside
+    newest: Dict[str, tf.Variable] = {}  # trust ratios: tensors of a branch cannot be read from outside
 
     def update_and_start_anew() -> tf.Operation:
         update = _update([(mean, variable) for mean, (_, variable) in zip(means, pairs)], optimizer,
@@ -305,7 +301,7 @@ def _micro_step() -> tf.Variable:
 
 
 def _local_variable(name: str, shape: Any, dtype: tf.DType) -> tf.Variable:
-    """A variable of zeros that no checkpoint holds."""
+    """A variable of zeros that is not in checkpoints."""
     with tf.variable_scope("gradient_accumulation", reuse=tf.AUTO_REUSE):
         return tf.get_variable(name, shape, dtype, tf.zeros_initializer(), trainable=False, use_resource=True,
                                collections=[tf.GraphKeys.LOCAL_VARIABLES])

@@ -9,7 +9,7 @@ from estimator.optimization.choices import LINEAR_AFTER_WARMUP, LR_SCHEDULES, RE
 
 def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: int, num_warmup_steps: int,
                   power: float = 1.0, schedule: str = LINEAR_AFTER_WARMUP) -> tf.Tensor:
-    """Rises in a line from 0 to `init_lr`, then falls to 0 at `num_train_steps`.
+    """Rises linearly from 0 to `init_lr`, then falls to 0 at `num_train_steps`.
 
     With w and n for the two numbers of steps, and step < w:
       init_lr · step / w
@@ -18,14 +18,14 @@ def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: 
     from step w on, "reference" (BERT's and ALBERT's published code):
       init_lr · (1 − step / n) ^ power
 
-    "reference" decays from step 0 and so jumps down when the warm-up ends; it repeats published runs.
+    "reference" decays from step 0 and so drops when the warm-up ends; it reproduces published runs.
 
     Args:
-      step: updates done so far, an integer scalar.
+      step: updates so far, an integer scalar.
       init_lr: the highest rate.
       num_train_steps: at least 1.
       num_warmup_steps: from 0 to num_train_steps.
-      power: of the polynomial decay; 1 is a line.
+      power: of the polynomial decay; 1 is linear.
       schedule: one of LR_SCHEDULES.
 
     Returns:

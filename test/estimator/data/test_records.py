@@ -100,7 +100,7 @@ def test_files_without_a_manifest_need_flags(tmp_path, build, tokenizer):
 
 def test_files_without_a_record(tmp_path, tokenizer):
     path = write_records(tmp_path / "a.tfrecord", [])
-    with pytest.raises(UserError, match="a.tfrecord: holds no record"):
+    with pytest.raises(UserError, match="a.tfrecord: has no records"):
         records.from_files([path], [], 8, 2, tokenizer)
 
 
