@@ -1,7 +1,7 @@
-"""What an ALBERT is made of: its sizes, its family, and the shipped configs and vocabulary.
+"""ALBERT configurations: sizes, model family, and the shipped configs and vocabulary.
 
-`load("tiny")` gives a shipped config, `load("path/to/config.json")` any other. The family follows from the
-fields alone:
+`load("tiny")` gives a shipped config, `load("path/to/config.json")` any other. The fields determine the
+family:
 
   embedding_size absent                 plain BERT: every layer has its own weights, embeddings are as wide as
                                         the model
@@ -22,8 +22,8 @@ _HERE = os.path.dirname(os.path.abspath(__file__))
 
 ACTIVATIONS = ("gelu", "relu", "swish", "tanh", "linear")
 
-# Fields that released configs carry and no released model reads. They are accepted so that released
-# files load.
+# Fields that released configs have and no released model reads. They are accepted so that released files
+# load.
 UNUSED_FIELDS = frozenset([
     "directionality", "pooler_type", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers",
     "pooler_size_per_head", "net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor",
@@ -32,15 +32,14 @@ UNUSED_FIELDS = frozenset([
 
 
 class ConfigError(ValueError):
-    """A model config or vocabulary that cannot be used; the message names the file, the field and
-    both values."""
+    """An unusable model config or vocabulary; the message names the file, the field and both values."""
 
 
 @dataclass(frozen=True)
 class AlbertConfig:
     """Sizes of one model. Field names are those of the released config files.
 
-    Raises ConfigError when a value is out of range or two values contradict each other.
+    Raises ConfigError if a value is out of range or two values contradict each other.
     """
     vocab_size: int
     hidden_size: int
@@ -105,7 +104,7 @@ class AlbertConfig:
         return self.hidden_size // self.num_attention_heads
 
     def to_dict(self) -> Dict[str, Any]:
-        """The fields as a config file holds them: those that are None are left out."""
+        """The fields as in a config file, without those that are None."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
 
@@ -113,8 +112,8 @@ def load(name_or_path: str) -> AlbertConfig:
     """Reads a shipped config by name (see `shipped_names`) or any config file by path.
 
     Raises:
-      ConfigError: no such file, no JSON object, a field unknown, missing or out of range; names file, field
-        and value.
+      ConfigError: no such file, not a JSON object, a field unknown, missing or out of range; names file,
+        field and value.
     """
     path = os.path.join(_HERE, name_or_path + ".json") if name_or_path in shipped_names() else name_or_path
     if not os.path.isfile(path):
@@ -128,7 +127,7 @@ def load(name_or_path: str) -> AlbertConfig:
         raise ConfigError("%s: not a JSON file in UTF-8: %s" % (path, error))
     try:
         return from_dict(fields)
-    except (ConfigError, RecursionError) as error:    # the latter for a value that can be read, but not shown
+    except (ConfigError, RecursionError) as error:    # the latter for a value that cannot be printed
         raise ConfigError("%s: %s" % (path, error))
 
 
@@ -149,12 +148,12 @@ def from_dict(fields: Mapping[str, Any]) -> AlbertConfig:
 
 
 def shipped_names() -> List[str]:
-    """Names that `load` accepts without a path."""
+    """Names that `load` accepts instead of a path."""
     return sorted(name[:-len(".json")] for name in os.listdir(_HERE) if name.endswith(".json"))
 
 
 def vocab_path() -> str:
-    """The shipped vocabulary: 21,128 entries, one a line, special tokens at the ids of the released
+    """The shipped vocabulary: 21,128 entries, one per line, special tokens at the ids of the released
     checkpoints."""
     return os.path.join(_HERE, "vocab.txt")
 

@@ -1,4 +1,4 @@
 """Checkpoints and the files beside them: read, written, converted.
 
-Trainer, commands and server come in.
+Imported by trainer, commands and server.
 """

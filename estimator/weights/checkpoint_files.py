@@ -1,4 +1,4 @@
-"""Checkpoint files: find, identify, load (completely or not at all) and write them."""
+"""Checkpoint files: finds, identifies, loads (completely or not at all) and writes them."""
 import contextlib
 import os
 import re
@@ -19,13 +19,13 @@ from etl.common.command_line import UserError
 
 Shape = Tuple[int, ...]
 
-# the last three keep a dynamic loss scale
+# the last three hold a dynamic loss scale
 _OF_THE_TRAINING = ("global_step", BATCHES_TAKEN, "loss_scale", "good_steps", "bad_steps")
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
 
 class Identity(NamedTuple):
-    """What the names and shapes of its variables tell about a model. They cannot tell pre-LN from post-LN."""
+    """What variable names and shapes reveal about a model. They cannot distinguish pre-LN from post-LN."""
     family: str                                # as AlbertConfig.family
     vocab_size: int
     embedding_size: int                        # plain BERT: its hidden_size
@@ -34,7 +34,7 @@ class Identity(NamedTuple):
     max_position_embeddings: int
     type_vocab_size: int
     num_ffn_groups: int
-    layer_scopes: Tuple[str, ...]              # of the layers that have weights of their own, sorted
+    layer_scopes: Tuple[str, ...]              # of the layers with their own weights, sorted
 
     def differences(self, wanted: "Identity") -> List[str]:
         """One phrase for each field in which the two differ, such as "hidden_size is 312, wanted 768"."""
@@ -43,15 +43,15 @@ class Identity(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """What will be loaded from where; `load` carries it out."""
+    """What will be loaded from where; executed by `load`."""
     checkpoint: str                            # prefix of the files
     assignment_map: Dict[str, tf.Variable]     # variables of the graph by the names in the file
-    new: Tuple[str, ...]                       # variables of the graph that start anew
-    unused: Tuple[str, ...]  # names in the file that the graph does not want; slots do not count
-    notes: Tuple[str, ...]                     # what the user should know, a line each
+    new: Tuple[str, ...]                       # variables of the graph that are initialized
+    unused: Tuple[str, ...]  # names in the file that the graph does not need, without slots
+    notes: Tuple[str, ...]                     # notes for the user, one line each
 
     def summary(self) -> str:
-        """One line for the log, and one for each note."""
+        """One line for the log, and one per note."""
         loaded = sum(is_weight(name) for name in self.assignment_map)
         line = "loaded %d variables from %s" % (loaded, self.checkpoint)
         for what, names in (("new", self.new), ("unused", self.unused)):
@@ -61,17 +61,16 @@ class Loading(NamedTuple):
 
 
 class TidyHook(tf.train.SessionRunHook):
-    """Keeps as many checkpoints as wanted, and of each, unless told otherwise, nothing but its weights; comes
-    after what saves.
+    """Keeps the requested number of checkpoints, by default only their weights; must run after the saver.
 
-    TensorFlow's own savers do not do it (see `only_the_hook_removes`): they know the checkpoints of one part
-    of a training alone. NPUEstimator's own hook keeps five in its older release, whatever it is told; and it
-    writes the training graph, too: that holds the device's ops, which stock TensorFlow cannot read.
+    TensorFlow's own savers do not do it (see `only_the_hook_removes`): they only know the checkpoints of one
+    part of a training run. NPUEstimator's own hook always keeps five in its older release; and it also writes
+    the training graph, with the device's ops, which stock TensorFlow cannot read.
     """
 
     def __init__(self, folder: str, keep_checkpoint_max: int, keep_graphs: bool = False) -> None:
         self._folder, self._most, self._keep_graphs = folder, keep_checkpoint_max, keep_graphs
-        self._seen: Any = None  # what tells the list that was looked at from one that was written since
+        self._seen: Any = None  # identifies the list last read, to detect a newer one
 
     def begin(self) -> None:
         self._known = checkpoint_list.names(self._folder)
@@ -83,7 +82,7 @@ class TidyHook(tf.train.SessionRunHook):
         self._tidy()
 
     def _tidy(self) -> None:
-        if self._list_now() == self._seen:     # nothing was saved since
+        if self._list_now() == self._seen:     # nothing has been saved since
             return
         self._known = checkpoint_list.keep(self._folder, self._known, self._most)
         for name in [] if self._keep_graphs else ["graph.pbtxt"] + [name + ".meta" for name in self._known]:
@@ -102,10 +101,10 @@ class TidyHook(tf.train.SessionRunHook):
 
 @contextlib.contextmanager
 def only_the_hook_removes() -> Iterator[None]:
-    """While the block runs, TensorFlow's savers remove no checkpoint: `TidyHook` does, and nothing but what
-    is listed.
+    """While the block runs, TensorFlow's savers remove no checkpoint: only `TidyHook` does, and only listed
+    ones.
 
-    They would remove what a list names wherever it lies, and take its path for a pattern.
+    They would remove what a list names in any folder, and treat its path as a pattern.
     """
     before = checkpoint_management.remove_checkpoint
     checkpoint_management.remove_checkpoint = lambda *args, **kwargs: None
@@ -116,16 +115,16 @@ def only_the_hook_removes() -> Iterator[None]:
 
 
 def resolve(path: str, flag_name: str = "init_checkpoint") -> str:
-    """The prefix of the checkpoint that `path` means.
+    """The prefix of the checkpoint that `path` refers to.
 
     Args:
       path: a prefix, one of the files of a checkpoint, or a folder: its latest checkpoint by its `checkpoint`
-        file, else a released name, else the only checkpoint in it.
-      flag_name: where the path comes from, for the message.
+        file, otherwise a released name, otherwise the only checkpoint in it.
+      flag_name: the flag that gave the path, for the message.
 
     Raises:
-      UserError: nothing there, or several without a word which; names what was looked for. Also for a copy
-        that is not whole, and a path that TensorFlow would take for a pattern.
+      UserError: there is none, or several without a list; names what was looked for. Also for an incomplete
+        copy, and a path that TensorFlow would treat as a pattern.
     """
     prefix = _find(path, flag_name)
     checkpoint_list.require_no_pattern(prefix, flag_name)
@@ -160,8 +159,8 @@ def _find(path: str, flag_name: str) -> str:
 
 
 def newest(folder: str, count: int) -> List[str]:
-    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError when there
-    are fewer."""
+    """Prefixes of the `count` newest checkpoints in `folder`, oldest first. Raises UserError if there are
+    fewer."""
     prefixes = kept_in(folder)
     if not 1 <= count <= len(prefixes):
         raise UserError("--last must be from 1 to the number of checkpoints in %s, which is %d; got %d"
@@ -170,18 +169,18 @@ def newest(folder: str, count: int) -> List[str]:
 
 
 def kept_in(folder: str) -> List[str]:
-    """Prefixes of the checkpoints that a training keeps in `folder`, oldest first."""
+    """Prefixes of the checkpoints that a training run keeps in `folder`, oldest first."""
     return [prefix for prefix in _listed_in(folder) if os.path.isfile(prefix + ".index")]
 
 
 def read_shapes(checkpoint: str) -> Dict[str, Shape]:
-    """Shapes of all variables in a checkpoint, by name. Raises UserError when its index cannot be read."""
+    """Shapes of all variables in a checkpoint, by name. Raises UserError if its index cannot be read."""
     reader = open_reader(checkpoint)
     return {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
 
 
 def identify(shapes: Dict[str, Shape]) -> Identity:
-    """What kind of model the variables belong to. Raises UserError when they are no encoder of any family."""
+    """The kind of model the variables belong to. Raises UserError if they are no encoder of any family."""
     def shape_of(ending: str, ranks: Sequence[int] = (2,)) -> Shape:
         for name in sorted(shapes):
             if name.startswith("bert/") and name.endswith(ending):
@@ -206,7 +205,7 @@ def identify(shapes: Dict[str, Shape]) -> Identity:
 
 
 def identity_of(config: AlbertConfig) -> Identity:
-    """What `identify` says of a checkpoint of this model."""
+    """The result of `identify` for a checkpoint of this model."""
     scopes = {modeling.layer_scope(config, layer, inner) for layer in range(config.num_hidden_layers)
               for inner in range(config.inner_group_num or 1)}
     return Identity(config.family, config.vocab_size, config.embedding_size or config.hidden_size,
@@ -216,7 +215,7 @@ def identity_of(config: AlbertConfig) -> Identity:
 
 
 def fitting_configs(identity: Identity) -> List[str]:
-    """Names of the shipped configs whose checkpoints look like this."""
+    """Names of the shipped configs whose checkpoints match."""
     return [name for name in albert_config.shipped_names()
             if identity_of(albert_config.load(name)) == identity]
 
@@ -229,13 +228,13 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
       checkpoint: prefix, from `resolve`.
       config: the model's, whose variables are in the default graph.
       new_prefixes: beginnings of the names that may be missing from the file or have another shape there,
-        since their head is meant to be new (heads.CLASSIFIER_PREFIXES); they are loaded where they fit.
-      with_slots: whether the optimizer's moments are taken over where the file has them, to go on with a
-        training. Call this after the train op is built.
+        since their head may be new (heads.CLASSIFIER_PREFIXES); they are loaded if they fit.
+      with_slots: whether the optimizer's moments are loaded if the file has them, to continue training. Call
+        this after the train op is built.
 
     Raises:
-      UserError: the file cannot be read, or a variable is missing or has another shape; says which, what the
-        checkpoint is instead, and which shipped config fits it.
+      UserError: the file cannot be read, or a variable is missing or has another shape; names it, what the
+        checkpoint is instead, and the shipped configs that fit it.
     """
     shapes = read_shapes(checkpoint)
     require_float32(checkpoint)
@@ -264,14 +263,13 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
 
 
 def load(loading: Loading) -> None:
-    """Makes the variables' initializers read the checkpoint. Raises UserError when its data are damaged."""
+    """Makes the variables' initializers read the checkpoint. Raises UserError if its data is damaged."""
     check_data(loading.checkpoint, loading.assignment_map)
     tf.train.init_from_checkpoint(loading.checkpoint, loading.assignment_map)
 
 
 def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.train.Saver:
-    """Gives the trainable variables of the session's graph, the default one, their values; returns a saver of
-    just those.
+    """Loads the trainable variables of the session's graph, the default one; returns a saver of only those.
 
     Raises UserError as `plan_loading` and `check_data` do.
     """
@@ -283,7 +281,7 @@ def restore(session: tf.Session, checkpoint: str, config: AlbertConfig) -> tf.tr
 
 
 def check_data(checkpoint: str, names: Iterable[str]) -> None:
-    """Reads the variables once, checksums included. Raises UserError for one that is cut off, altered or
+    """Reads the variables once, checksums included. Raises UserError for one that is truncated, altered or
     not finite."""
     reader = open_reader(checkpoint)
     for name in names:
@@ -292,14 +290,14 @@ def check_data(checkpoint: str, names: Iterable[str]) -> None:
         except tf.errors.OpError as error:
             raise UserError("%s: damaged: %s cannot be read: %s" % (checkpoint, name, _first_line(error)))
         if not np.isfinite(value).all():
-            raise UserError("%s: %s holds values that are not finite" % (checkpoint, name))
+            raise UserError("%s: %s has values that are not finite" % (checkpoint, name))
 
 
 def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
-    """Writes variables by name under `prefix`, integers as int64, all else as float32; the files appear when
-    all are whole.
+    """Writes variables by name under `prefix`, integers as int64, everything else as float32; the files
+    appear only when all are complete.
 
-    Raises UserError, naming the flag, when they cannot be written.
+    Raises UserError, naming the flag, if they cannot be written.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
     os.makedirs(folder, exist_ok=True)
@@ -313,20 +311,20 @@ def write(prefix: str, values: Dict[str, np.ndarray], flag_name: str) -> None:
             session.run(save, dict(zip(inputs, values.values())))
         except tf.errors.OpError as error:     # a full disk, most likely
             raise UserError("--%s: %s: %s" % (flag_name, prefix, _first_line(error)))
-        for file in sorted(os.listdir(temporary)):  # the data, then the index that says it is whole
+        for file in sorted(os.listdir(temporary)):  # the data, then the index that completes it
             os.replace(os.path.join(temporary, file), os.path.join(folder, file))
 
 
 def counts_batches(checkpoint: str) -> bool:
-    """Whether a checkpoint, or the newest in a folder, says how many batches its training has taken."""
+    """Whether a checkpoint, or the newest in a folder, records how many batches its run has taken."""
     return BATCHES_TAKEN in read_shapes(resolve(checkpoint))
 
 
 def add_batches_taken(prefix: str, batches: int) -> None:
-    """Writes the number of batches into a checkpoint that has none.
+    """Writes the number of batches to a checkpoint that has none.
 
-    The values that are there stay in their file under a new name, and the new index appears last: at any
-    moment the checkpoint is whole, with the number or without.
+    The existing values stay in their file under a new name, and the new index appears last: at any moment the
+    checkpoint is complete, with or without the number.
     """
     folder, name = os.path.split(os.path.abspath(prefix))
     data = [os.path.join(folder, file) for file in checkpoint_list.files_of(folder, name) if ".data-" in file]
@@ -345,7 +343,7 @@ def add_batches_taken(prefix: str, batches: int) -> None:
 
 
 def describe(checkpoint: str) -> str:
-    """What a checkpoint holds: its model, its size, and each variable with its shape."""
+    """The content of a checkpoint: its model, its size, and each variable with its shape."""
     shapes = read_shapes(checkpoint)
     identity = identify(shapes)
     weights = [name for name in sorted(shapes) if is_weight(name)]
@@ -358,8 +356,8 @@ def describe(checkpoint: str) -> str:
 
 
 def _listed_in(folder: str) -> List[str]:
-    """Prefixes of the checkpoints that the folder's list means, the newest last; they need not be there. None
-    without a list."""
+    """Prefixes of the checkpoints in the folder's list, the newest last; they need not exist. None without a
+    list."""
     return [os.path.join(folder, name) for name in checkpoint_list.names(folder)]
 
 
@@ -380,7 +378,7 @@ def require_float32(checkpoint: str) -> None:
 
 def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,
                  lacking: Dict[str, tf.Variable]) -> None:
-    """Raises UserError for `lacking` variables, or when the checkpoint is of another model."""
+    """Raises UserError for `lacking` variables, or if the checkpoint belongs to another model."""
     try:
         identity = identify(shapes)
     except UserError as error:
@@ -388,7 +386,7 @@ def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig
     complaints = identity.differences(identity_of(config))
     if config.ln_type != "preln" and any(name.startswith("loss/LayerNorm/") for name in shapes):
         complaints.append("it is a pre-LN model, and ln_type in the config is %s" % config.ln_type)
-    most = 3 if complaints else len(lacking)   # of another model nearly every variable is wrong
+    most = 3 if complaints else len(lacking)   # for another model nearly every variable is wrong
     missing = sorted(name for name in lacking if name not in shapes)
     misshapen = ["%s is %s, wanted %s" % (name, list(shapes[name]), lacking[name].shape.as_list())
                  for name in sorted(lacking) if name in shapes]
@@ -407,7 +405,7 @@ def is_weight(name: str) -> bool:
 
 
 def listed(value: Any, most: int = 20) -> str:
-    """The value; of a sequence at most so many items, and how many more there are."""
+    """The value as text; of a sequence at most so many items, and the number of others."""
     if not isinstance(value, (tuple, list)):
         return str(value)
     more = len(value) - most

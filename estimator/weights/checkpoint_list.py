@@ -1,9 +1,9 @@
-"""The list of a folder's checkpoints, TensorFlow's file `checkpoint`: what it means here, and what leaves it.
+"""The list of a folder's checkpoints, TensorFlow's file `checkpoint`: the meaning and removal of its entries.
 
-A list may come from another machine, from before the folder was moved, or from anybody; and TensorFlow reads
-and removes what it names, wherever that lies. So one rule holds for all commands: **an entry means the
-checkpoint of its name beside the list**, whatever its path says. A training makes the list such before
-TensorFlow sees it (`take_over`), and only the checkpoints of that list are ever removed.
+A list may come from another machine, from before the folder was moved, or from anyone; and TensorFlow reads
+and removes what it names, in any folder. So one rule holds for all commands: **an entry refers to the
+checkpoint of its name beside the list**, whatever its path says. A training run rewrites the list accordingly
+before TensorFlow sees it (`take_over`), and only the checkpoints of that list are ever removed.
 """
 import os
 import re
@@ -19,22 +19,22 @@ from etl.common.command_line import UserError
 MOST_BYTES = 1 << 22                           # some ten thousand entries
 
 _ENDING = r"\.(data-\d{5}-of-\d{5}|meta|index)"
-_PATTERN_CHARS = "*?[\\"                       # TensorFlow takes a path with one of these for a pattern
+_PATTERN_CHARS = "*?[\\"                       # TensorFlow treats a path with one of these as a pattern
 _NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\"'*?\[\\]+")
 
 
 class Entry(NamedTuple):
     """One line of a list."""
-    path: str                                  # as it stands there
-    name: str                                  # of the checkpoint beside the list that it means
+    path: str                                  # as written
+    name: str                                  # of the checkpoint beside the list that it refers to
 
 
 def read(folder: str) -> List[Entry]:
-    """The entries of the list in `folder`, the newest last; none where there is no list. What they mean need
-    not be there.
+    """The entries of the list in `folder`, the newest last; none without a list. Their checkpoints need not
+    exist.
 
-    Raises UserError when the list cannot be read, or an entry can mean no checkpoint: it ends in no name, or
-    in a pattern.
+    Raises UserError if the list cannot be read, or an entry cannot refer to a checkpoint: it ends in no name,
+    or in a pattern.
     """
     path = os.path.join(folder, STATE_FILE)
     if not os.path.lexists(path):
@@ -42,7 +42,7 @@ def read(folder: str) -> List[Entry]:
     newest, listed = _parse(path)
     entries: Dict[str, Entry] = {}             # by name, since several paths may mean one; the last counts
     for written in listed + [newest]:
-        name = re.split(r"[/\\]|^[A-Za-z]:", written)[-1]         # a path of Windows, too
+        name = re.split(r"[/\\]|^[A-Za-z]:", written)[-1]         # also a Windows path
         if not _NAME.fullmatch(name) or name in (".", "..") or "\0" in written:
             raise UserError("%s: %s cannot be the name of a checkpoint: remove that line"
                             % (path, _shown(written)))
@@ -52,7 +52,7 @@ def read(folder: str) -> List[Entry]:
 
 
 def names(folder: str) -> List[str]:
-    """The names that the list in `folder` means, the newest last. Raises UserError as `read` does."""
+    """The names in the list in `folder`, the newest last. Raises UserError as `read` does."""
     return [entry.name for entry in read(folder)]
 
 
@@ -61,10 +61,9 @@ def is_there(folder: str, name: str) -> bool:
 
 
 def check(folder: str) -> None:
-    """Raises UserError for an entry that means nothing beside the list but whose path leads to
-    something elsewhere.
+    """Raises UserError for an entry without a checkpoint beside the list, but whose path exists elsewhere.
 
-    A training is not to guess which of the two is wanted. An older entry that leads nowhere is one that was
+    A training run must not guess which of the two is meant. An older entry whose path does not exist was
     removed by hand.
     """
     for entry in read(folder):
@@ -76,24 +75,23 @@ def check(folder: str) -> None:
 
 
 def is_own(folder: str) -> bool:
-    """Whether the list, if there is one, names nothing but checkpoints beside it, and those by their
-    names alone."""
+    """Whether the list, if there is one, names only checkpoints beside it, without paths."""
     return all(entry.path == entry.name and is_there(folder, entry.name) for entry in read(folder))
 
 
 def stays_here(folder: str) -> bool:
-    """Whether no entry's path leads out of the folder: TensorFlow may read the list as it is. NPUEstimator's
-    saver writes whole paths."""
+    """Whether no entry's path leads out of the folder, so that TensorFlow may read the list unchanged.
+    NPUEstimator's saver writes full paths."""
     return all(_leads_here(folder, entry) for entry in read(folder))
 
 
 def take_over(folder: str) -> List[str]:
-    """Writes the list anew, with the names of what is beside it; for who holds the folder's lock.
+    """Rewrites the list with the names of the checkpoints beside it; only for the holder of the folder lock.
 
     Returns:
-      What the user should know: which entries were led back to this folder, which were left out.
+      Notes for the user: which entries' paths were replaced, which were dropped.
 
-    Raises UserError as `read` and `check` do, and when the newest is not there.
+    Raises UserError as `read` and `check` do, and if the newest is missing.
     """
     check(folder)
     entries = read(folder)
@@ -117,16 +115,16 @@ def take_over(folder: str) -> List[str]:
 
 
 def keep(folder: str, known: List[str], most: int) -> List[str]:
-    """Puts the newest of the list in `folder` behind `known`, keeps `most` of them and removes the
-    others' files.
+    """Appends the newest of the list in `folder` to `known`, keeps `most` of them and removes the others'
+    files.
 
     Args:
-      folder: whose list TensorFlow has just written; its saver may know but some of the checkpoints.
-      known: names from before, the newest last: a list that `take_over` wrote, or what this returned.
+      folder: whose list TensorFlow has just written; its saver may know only some of the checkpoints.
+      known: earlier names, the newest last: a list that `take_over` wrote, or this function's result.
       most: 0: all.
 
     Returns:
-      The names that are kept, as the list has them now.
+      The names that are kept, as now in the list.
     """
     listed = names(folder)
     ordered = [name for name in known if name not in listed] + listed
@@ -140,22 +138,22 @@ def keep(folder: str, known: List[str], most: int) -> List[str]:
 
 
 def files_of(folder: str, name: str) -> List[str]:
-    """Names of a checkpoint's files in `folder`, the index last; files of others whose names begin alike are
-    not among them."""
+    """Names of a checkpoint's files in `folder`, the index last; without other files whose names begin
+    alike."""
     found = [file for file in os.listdir(folder) if re.fullmatch(re.escape(name) + _ENDING, file)
              and (os.path.islink(os.path.join(folder, file)) or os.path.isfile(os.path.join(folder, file)))]
     return sorted(found, key=lambda file: (file.endswith(".index"), file))
 
 
 def remove(folder: str, name: str) -> None:
-    """Removes a checkpoint's files from `folder`; of a link the link alone. The index goes last: cut off, it
-    can be done again."""
+    """Removes a checkpoint's files from `folder`; of a link, only the link. The index goes last, so that an
+    interrupted removal can be repeated."""
     for file in files_of(folder, name):
         os.remove(os.path.join(folder, file))
 
 
 def require_no_pattern(path: str, flag_name: str) -> None:
-    """Raises UserError for a path that TensorFlow would take for a pattern: it would find, and remove, what
+    """Raises UserError for a path that TensorFlow would treat as a pattern: it would find, and remove, what
     the pattern matches."""
     if any(char in path for char in _PATTERN_CHARS):
         raise UserError("--%s: %s: TensorFlow takes each of * ? [ \\ in a path for a pattern: "
@@ -184,13 +182,13 @@ def _parse(path: str) -> Tuple[str, List[str]]:
 
 
 def _leads_here(folder: str, entry: Entry) -> bool:
-    """Whether the entry's path, too, is that of the checkpoint beside the list."""
+    """Whether the entry's path is that of the checkpoint beside the list."""
     there = os.path.dirname(os.path.join(folder, entry.path))
     return (entry.path.endswith("/" + entry.name) and os.path.realpath(there) == os.path.realpath(folder)
             or entry.path == entry.name)
 
 
 def _shown(path: str) -> str:
-    """A path for a message: in one line, and no longer than a line."""
+    """A path for a message: at most one line."""
     return (repr(path if len(path) <= 200 else path[:100] + "..." + path[-100:])
             if not path.isprintable() or len(path) > 200 else (path or "''"))

@@ -1,5 +1,5 @@
-"""Makes checkpoints from others: means; the layout of Hugging Face's transformers, both ways; a model folder
-around one that the older tools have fine-tuned."""
+"""Makes checkpoints from others: averages; conversion to and from Hugging Face's transformers; a model folder
+for one fine-tuned with the older tools."""
 import os
 from typing import Dict, List, Sequence
 
@@ -19,8 +19,8 @@ def average(checkpoints: Sequence[str], output: str) -> None:
     """Writes the mean of several checkpoints of one model under the prefix `output`, without slots and
     global_step.
 
-    Raises UserError when they differ in a name or a shape, one is damaged, or there is a checkpoint at
-    `output` already.
+    Raises UserError if they differ in a name or a shape, one is damaged, or there already is a checkpoint at
+    `output`.
     """
     folder, name = os.path.split(os.path.abspath(output))
     if os.path.isdir(output) or os.path.exists(os.path.join(folder, name + ".index")):
@@ -45,9 +45,9 @@ def average(checkpoints: Sequence[str], output: str) -> None:
 
 
 def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) -> str:
-    """Writes a checkpoint in transformers' layout and returns the name of the class that it is for there.
+    """Writes a checkpoint in transformers' format and returns the name of its class there.
 
-    A classifier where the checkpoint has one, else a pretrained model with both heads.
+    A classifier if the checkpoint has one, otherwise a pretrained model with both heads.
 
     Raises UserError, before `output_dir` appears, for a model without a counterpart, a checkpoint that lacks
     a variable or is damaged, and a folder that is there already.
@@ -66,7 +66,7 @@ def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) 
 
 
 def from_transformers(input_dir: str, output_dir: str) -> List[str]:
-    """Writes a model of transformers as a model folder and returns what the user should know, a line each.
+    """Writes a transformers model as a model folder and returns notes for the user, one line each.
 
     Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged
     weights, and a folder that is there already.
@@ -81,8 +81,8 @@ def from_transformers(input_dir: str, output_dir: str) -> List[str]:
 
 
 def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
-    """Writes a classifier or regressor that has no description beside it as a model folder, without the
-    optimizer's moments.
+    """Writes a classifier or regressor without a description as a model folder, without the optimizer's
+    moments.
 
     Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number
     of labels or is damaged, and for a folder that is there already.
@@ -104,7 +104,7 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
 
 
 def _write_model(values: Dict[str, np.ndarray], description: ModelFolder, output_dir: str) -> None:
-    """A new model folder, as a training of no steps would have left it."""
+    """A new model folder, as after a training run of no steps."""
     with files.atomic_folder(output_dir, "output_dir") as folder:
         checkpoint_files.write(os.path.join(folder, CONVERTED_NAME), dict(values, global_step=np.int64(0)),
                                "output_dir")

@@ -1,12 +1,12 @@
 """The files that describe a checkpoint, beside it, so that the next command needs no flags to read it.
 
-A *model folder* holds checkpoints and
+A *model folder* has checkpoints and
 
   albert_config.json     the model's sizes
-  vocab.txt, spm.model   what the tokenizer reads: one of the two
-  model.json             everything else: length, task, labels, what it was trained on
+  vocab.txt, spm.model   the tokenizer's file: one of the two
+  model.json             everything else: length, task, labels, training data
 
-model.json is written last: a folder that has it is whole.
+model.json is written last: a folder that has it is complete.
 """
 import os
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from etl.text.tokenization import TokenizerConfig, load_tokenizer
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
                                                        "model.json")
-SHIPPED_CONFIG = "tiny"                        # of those that albert_config brings, the one to begin with
+SHIPPED_CONFIG = "tiny"                        # the default among those of albert_config
 _TOKENIZER_FLAGS = ("vocab_file", "spm_model_file", "do_lower_case")
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 
@@ -34,12 +34,12 @@ _FIELDS: Dict[str, Any] = {
 
 @dataclass(frozen=True)
 class ModelFolder:
-    """What a model folder says about its checkpoints. A pretrained model has no task and no labels."""
+    """A model folder's description of its checkpoints. A pretrained model has no task and no labels."""
     config: AlbertConfig
     tokenizer: TokenizerConfig
     max_seq_length: int
     task: Optional[str] = None
-    labels: Tuple[str, ...] = ()  # by class index; () where the task has none, as in a regression
+    labels: Tuple[str, ...] = ()  # by class index; () if the task has none, as in a regression
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
 
     def __post_init__(self) -> None:
@@ -53,8 +53,8 @@ class ModelFolder:
 
 def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int,
                **fields: Any) -> ModelFolder:
-    """A ModelFolder of a user's choice. Raises UserError that names the flag, or the vocabulary of another
-    size than the config's."""
+    """A ModelFolder from a user's flags. Raises UserError that names the flag, or the vocabulary whose size
+    differs from the config's."""
     vocab_size = len(load_tokenizer(tokenizer).vocabulary)
     if vocab_size != config.vocab_size:
         raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
@@ -67,19 +67,19 @@ def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length:
 
 def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_checkpoint", *,
              flags_may_repeat: bool = False, **fields: Any) -> ModelFolder:
-    """What a checkpoint is: what stands beside it or, where nothing does, the flags say.
+    """The description of a checkpoint: the one beside it or, without one, that of the flags.
 
     Args:
-      flags: a command's; of albert_config_file, vocab_file, spm_model_file and do_lower_case those that it
+      flags: a command's; those of albert_config_file, vocab_file, spm_model_file and do_lower_case that it
         has. None: not given.
-      checkpoint: its prefix, or any path in its folder. None: there is none, and what the flags leave open is
-        as shipped.
-      flag_name: which flag names the checkpoint.
-      flags_may_repeat: whether flags may stand beside a description: then the vocabulary must be the same,
-        and config and do_lower_case of the flags are preferred.
-      fields: of ModelFolder, such as `task`, that are not those beside the checkpoint.
+      checkpoint: its prefix, or any path in its folder. None: there is none, and the flags' defaults are the
+        shipped files.
+      flag_name: the flag that names the checkpoint.
+      flags_may_repeat: whether flags may be given in addition to a description: then the vocabulary must be
+        the same, and config and do_lower_case of the flags take precedence.
+      fields: of ModelFolder, such as `task`, that override those beside the checkpoint.
 
-    Raises UserError for flags that are missing, too many or do not fit.
+    Raises UserError for flags that are missing, superfluous or do not fit.
     """
     found = beside(checkpoint) if checkpoint else None
     if checkpoint:
@@ -109,7 +109,7 @@ def _check_flags(flags: Any, checkpoint: str, flag_name: str, found: Optional[Mo
 
 
 def _choose_tokenizer(flags: Any, found: Optional[ModelFolder]) -> TokenizerConfig:
-    """The tokenizer of the flags, else of the model; a vocabulary that is not the model's is refused."""
+    """The flags' tokenizer, by default the model's; a vocabulary other than the model's is refused."""
     vocab_file, spm_model_file, do_lower_case = (getattr(flags, name, None) for name in _TOKENIZER_FLAGS)
     given = spm_model_file or vocab_file
     if found:
@@ -127,8 +127,7 @@ def _choose_tokenizer(flags: Any, found: Optional[ModelFolder]) -> TokenizerConf
 
 
 def write(folder: str, description: ModelFolder) -> None:
-    """Writes the description and a copy of the vocabulary into `folder`, which may hold an older
-    description."""
+    """Writes the description and a copy of the vocabulary to `folder`, replacing an older description."""
     tokenizer = description.tokenizer
     source, name = ((tokenizer.spm_model_file, SPM_FILE) if tokenizer.spm_model_file
                     else (tokenizer.vocab_file, VOCAB_FILE))
@@ -141,7 +140,7 @@ def write(folder: str, description: ModelFolder) -> None:
 
 
 def is_described(folder: str, description: ModelFolder) -> bool:
-    """Whether `folder` says of its checkpoints what `write` would write."""
+    """Whether `folder` has the description that `write` would write."""
     try:
         return (_fields_of(read(folder)) == _fields_of(description)
                 and read(folder).config == description.config)
@@ -156,7 +155,7 @@ def files_in(folder: str) -> List[str]:
 
 
 def beside(checkpoint: str) -> Optional[ModelFolder]:
-    """What stands beside a checkpoint; None where nothing does, as with a released one. Raises UserError as
+    """The description beside a checkpoint; None without one, as for released checkpoints. Raises UserError as
     `read` does."""
     folder = os.path.dirname(checkpoint)
     return read(folder) if os.path.lexists(os.path.join(folder, DESCRIPTION_FILE)) else None
@@ -169,7 +168,7 @@ def write_state(folder: str, names: Sequence[str]) -> None:
 
 
 def has_checkpoint(folder: str) -> bool:
-    """Whether `folder` lists a checkpoint; that one need not be there."""
+    """Whether `folder` lists a checkpoint, which need not exist."""
     return os.path.lexists(os.path.join(folder, STATE_FILE))
 
 
@@ -177,7 +176,7 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
     """Reads the description of the model in `folder`; its tokenizer points at the folder's own vocabulary.
 
     Raises UserError, naming file and field, for a folder without a model (`made_by` is the command that makes
-    one), a field missing or wrong, or a vocabulary that is not the one the model was trained with.
+    one), a missing or invalid field, or a vocabulary with which the model was not trained.
     """
     path = os.path.join(folder, DESCRIPTION_FILE)
     if not os.path.isfile(path):
@@ -205,7 +204,7 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
 
 
 def _fields_of(description: ModelFolder) -> Dict[str, Any]:
-    """What model.json says."""
+    """The content of model.json."""
     tokenizer = description.tokenizer
     return {"format_version": FORMAT_VERSION,
             "do_lower_case": tokenizer.do_lower_case,

@@ -1,7 +1,7 @@
 """The file format of Hugging Face's weights: named arrays in one file; reading it runs no code.
 
-Eight bytes, little-endian: the header's length. The header, JSON: by name, dtype, shape and the place of the
-data behind it. The data (https://huggingface.co/docs/safetensors, "Format"). Here all values are float32.
+Eight bytes, little-endian: the header's length. The header, JSON: by name, dtype, shape and the position in
+the data after it. The data (https://huggingface.co/docs/safetensors, "Format"). Here all values are float32.
 """
 import json
 import os
@@ -21,8 +21,8 @@ _ALIGNMENT = 8                                 # of the data's beginning
 
 
 def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes float32 arrays by name; the file appears whole or not at all."""
-    # transformers reads no file that does not say for whom it is
+    """Writes float32 arrays by name, atomically."""
+    # transformers requires this field
     header: Dict[str, Any] = {_METADATA: {"format": "pt"}}
     end = 0
     for name, value in tensors.items():
@@ -37,10 +37,10 @@ def write(path: str, tensors: Mapping[str, np.ndarray]) -> None:
 
 
 def read(path: str) -> Dict[str, np.ndarray]:
-    """All float32 arrays of a file by name. Those of int64 are left out: older files hold positions beside
-    the weights.
+    """All float32 arrays of a file by name. int64 arrays are skipped: older files have positions besides the
+    weights.
 
-    Raises UserError for a file that is missing, cut off or damaged, or that holds weights of another type
+    Raises UserError for a file that is missing, truncated or damaged, or that has weights of a type other
     than float32.
     """
     try:
@@ -60,7 +60,7 @@ def read(path: str) -> Dict[str, np.ndarray]:
     except _WrongType as error:
         raise UserError("%s: wanted float32 values, got %s: save the model in float32" % (path, error))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise UserError("%s: no safetensors file, or a damaged one of %d bytes: %s"
+        raise UserError("%s: not a safetensors file, or a damaged one of %d bytes: %s"
                         % (path, os.path.getsize(path), error))
 
 

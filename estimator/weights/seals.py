@@ -1,7 +1,7 @@
-"""A seal says which files belong to a checkpoint that was copied, so that half a copy, or a mixture of two,
-is seen.
+"""A seal lists the files that belong to a copied checkpoint, so that an incomplete copy, or a mixture of two,
+is detected.
 
-It is written before the files it tells of; the list of checkpoints, written last, is what makes a copy count.
+It is written before these files; a copy counts once it is in the list of checkpoints, which is written last.
 """
 import os
 from typing import Any, Dict, Mapping, Optional, Sequence
@@ -16,9 +16,9 @@ def write(folder: str, name: str, parts: Mapping[str, str], results: Mapping[str
     """Writes the seal of the checkpoint `name` in `folder`.
 
     Args:
-      folder: where the copy lies, or will lie.
+      folder: the folder of the copy.
       name: of the checkpoint.
-      parts: what belongs to it: by the file's name in `folder` the path of what is, or will be, copied there.
+      parts: its files: by the file's name in `folder`, the path of its original.
       results: its evaluation.
     """
     files.write_json(os.path.join(folder, name + ENDING), {
@@ -26,16 +26,15 @@ def write(folder: str, name: str, parts: Mapping[str, str], results: Mapping[str
 
 
 def read_results(folder: str, name: str) -> Optional[Dict[str, Any]]:
-    """The evaluation of the checkpoint `name` in `folder`; None where it bears no seal."""
+    """The evaluation of the checkpoint `name` in `folder`; None if it has no seal."""
     seal = _read(os.path.join(folder, name))
     return seal and seal["results"]
 
 
 def require_whole(prefix: str) -> None:
-    """Raises UserError when a checkpoint bears a seal and one of the files that belong to it is missing or
-    another one.
+    """Raises UserError if a checkpoint has a seal and one of its files is missing or different.
 
-    A file of values is only known by its size here: its checksums are in the checkpoint's index.
+    For a file of values, only the size is checked here: its checksums are in the checkpoint's index.
     """
     seal = _read(prefix)
     for part, wanted in (seal["files"] if seal else {}).items():
@@ -43,17 +42,17 @@ def require_whole(prefix: str) -> None:
         found = _measure(path) if os.path.isfile(path) else None
         if found != wanted:
             raise UserError(
-                "%s: not whole: %s is %s: copy the folder again, or remove it and take another checkpoint" % (
+                "%s: incomplete: %s is %s: copy the folder again, or remove it and use another checkpoint" % (
                     prefix, part, "missing" if found is None else "not the file that was kept with it"))
 
 
 def sealed_in(folder: str) -> Sequence[str]:
-    """Names of the checkpoints in `folder` that bear a seal, whether they are whole or not."""
+    """Names of the checkpoints in `folder` that have a seal, complete or not."""
     return [name[:-len(ENDING)] for name in sorted(os.listdir(folder)) if name.endswith(ENDING)]
 
 
 def remove(folder: str, name: str) -> None:
-    """Removes the seal of the checkpoint `name`, if it bears one."""
+    """Removes the seal of the checkpoint `name`, if it has one."""
     if os.path.lexists(os.path.join(folder, name + ENDING)):
         os.remove(os.path.join(folder, name + ENDING))
 

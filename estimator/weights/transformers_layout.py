@@ -3,13 +3,12 @@
   plain BERT        BertForPreTraining, BertForSequenceClassification
   Google's family   AlbertForPreTraining, AlbertForSequenceClassification
 
-A model that calls itself …ForMaskedLM is taken, too, if its file holds the pooler and the other head;
-bert-base-chinese does.
+A …ForMaskedLM model is also accepted if its file has the pooler and the other head; bert-base-chinese's does.
 
-The same numbers under other names: a dense layer's weight lies transposed, the output matrix of the masked LM
-is the embedding table and is not stored twice. What has no place there is written out, see `written_out`, and
-a model without a projection between embeddings and layers, since both have one width, gets the identity. The
-albert_zh family has no counterpart, see `require_counterpart`.
+The same numbers under other names: a dense layer's weight is transposed, the output matrix of the masked LM
+is the embedding table and is not stored twice. Features that are missing there are expanded, see
+`written_out`, and a model without a projection between embeddings and layers, since both have the same width,
+gets the identity. The albert_zh family has no counterpart, see `require_counterpart`.
 """
 import dataclasses
 import os
@@ -35,7 +34,7 @@ Shape = Tuple[int, ...]
 CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer_config.json"
 VOCAB_FILE, SPM_FILE = "vocab.txt", "spiece.model"
 PRETRAINING, CLASSIFICATION = "ForPreTraining", "ForSequenceClassification"
-MASKED_LM = "ForMaskedLM"                      # what released models say that have both heads
+MASKED_LM = "ForMaskedLM"                      # used by released models that have both heads
 ERF_GELU = "gelu"                              # x Φ(x); ours is the tanh approximation of it
 
 _CLASS = {"bert": "Bert", "google": "Albert"}  # by family
@@ -48,7 +47,7 @@ _SAME_FIELDS = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention
                 "attention_probs_dropout_prob", "initializer_range")
 _ALBERT_FIELDS = ("embedding_size", "num_hidden_groups", "inner_group_num")
 _FIXED = {"position_embedding_type": "absolute", "layer_norm_eps": kernels.LAYER_NORM_EPSILON,
-          "is_decoder": False, "add_cross_attention": False}        # what our encoder knows no other value of
+          "is_decoder": False, "add_cross_attention": False}        # the only values our encoder supports
 
 _LEAVES = {"kernel": "weight", "gamma": "weight", "beta": "bias", "output_weights": "weight",
            "output_bias": "bias"}
@@ -68,7 +67,7 @@ _MAPPING = "albert.encoder.embedding_hidden_mapping_in."
 
 
 def require_counterpart(config: AlbertConfig) -> None:
-    """Raises UserError for a model that no class of transformers computes."""
+    """Raises UserError for a model that no transformers class can represent."""
     if config.family == "albert_zh":
         raise UserError("the albert_zh family (tiny, base, large, xlarge, xxlarge) has no counterpart in "
                         "transformers: it projects the embeddings before it adds segments and positions and "
@@ -77,20 +76,20 @@ def require_counterpart(config: AlbertConfig) -> None:
     layers, groups, inner = (config.num_hidden_layers, config.num_hidden_groups or 1,
                              config.inner_group_num or 1)
     if inner > (layers // groups if layers % groups == 0 else 1):
-        raise UserError("inner_group_num is %d: transformers wants as many layers to a group, but "
+        raise UserError("inner_group_num is %d: transformers needs as many layers per group, but "
                         "num_hidden_layers is %d and num_hidden_groups %d" % (inner, layers, groups))
 
 
 def written_out(config: AlbertConfig, values: Values) -> Tuple[AlbertConfig, Values]:
-    """The same model without what transformers lacks: a group of layers that is not used or used unevenly,
-    and the "fast" variant's narrow feed-forward layers side by side, whose matrices become whole ones with
-    zeros between.
+    """The same model without features that transformers lacks: groups of layers that are unused or used
+    unevenly, and the "fast" variant's parallel narrow feed-forward layers, whose matrices become full ones
+    filled with zeros.
 
     Args:
       values: all variables by name.
     """
     layers, groups = config.num_hidden_layers, config.num_hidden_groups or 1
-    if layers % groups:                        # each layer gets a group of its own
+    if layers % groups:                        # each layer gets its own group
         scopes = ["bert/encoder/%s/" % modeling.layer_scope(config, layer) for layer in range(layers)]
         config = dataclasses.replace(config, num_hidden_groups=layers)
         written = {name: value for name, value in values.items() if "/transformer/group_" not in name}
@@ -104,7 +103,7 @@ def written_out(config: AlbertConfig, values: Values) -> Tuple[AlbertConfig, Val
 
 
 def their_name(config: AlbertConfig, name: str) -> str:
-    """What a variable of ours is called there: `bert/pooler/dense/kernel` → `albert.pooler.weight`."""
+    """The transformers name of one of our variables: `bert/pooler/dense/kernel` → `albert.pooler.weight`."""
     scope, _, leaf = name.rpartition("/")
     if leaf.endswith("_embeddings"):           # a table
         scope, leaf = name, "weight"
@@ -112,7 +111,7 @@ def their_name(config: AlbertConfig, name: str) -> str:
 
 
 def to_theirs(config: AlbertConfig, values: Mapping[str, np.ndarray]) -> Values:
-    """Our variables by name → their weights by name. Both are those of a model that is `written_out`."""
+    """Our variables by name → their weights by name. Both are those of a `written_out` model."""
     weights = {}
     for name, value in values.items():
         weights[their_name(config, name)] = value.T if name.endswith("/kernel") else value
@@ -125,7 +124,7 @@ def to_theirs(config: AlbertConfig, values: Mapping[str, np.ndarray]) -> Values:
 def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Values:
     """Their weights by name → our variables, which have these shapes.
 
-    Raises UserError that lists what is missing, what has no place here and what has another shape.
+    Raises UserError that lists missing and unknown weights and those of the wrong shape.
     """
     weights = _without_ties(config, weights)
     if _has_identity(config):
@@ -149,8 +148,7 @@ def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Map
 
 
 def whole_kernel(kernel: np.ndarray) -> np.ndarray:
-    """The matrix that computes what narrow layers side by side do: [width / G, units / G, G] →
-    [width, units].
+    """The matrix equivalent to parallel narrow layers: [width / G, units / G, G] → [width, units].
 
     Row k · G + g is input k of group g, column g · units / G + j its output j, as in `modeling`.
     """
@@ -166,8 +164,8 @@ def write(folder: str, description: ModelFolder, values: Values) -> str:
     not have.
 
     Args:
-      folder: is there and empty.
-      description: config, tokenizer and, of a classifier, its labels.
+      folder: must be empty.
+      description: config, tokenizer and, for a classifier, its labels.
       values: all variables of the model and its heads, by name.
     """
     config, values = written_out(description.config, values)
@@ -199,10 +197,10 @@ def read_description(folder: str) -> Tuple[ModelFolder, List[str]]:
     """Reads config and vocabulary; a pretrained model has no labels there.
 
     Returns:
-      The description, whose tokenizer reads the vocabulary in `folder`, and what the user should know, a
-      line each.
+      The description, whose tokenizer reads the vocabulary in `folder`, and notes for the user, one line
+      each.
 
-    Raises UserError, naming file and field, for what has no place here.
+    Raises UserError, naming file and field, for unsupported values.
     """
     path = os.path.join(folder, CONFIG_FILE)
     fields = files.read_json(path)
@@ -223,8 +221,8 @@ def read_description(folder: str) -> Tuple[ModelFolder, List[str]]:
 
 
 def read_weights(folder: str, config: AlbertConfig, shapes: Mapping[str, Shape]) -> Values:
-    """Reads the weights as the variables that have these shapes. Raises UserError when they are not these,
-    or damaged."""
+    """Reads the weights as the variables with these shapes. Raises UserError if they are different or
+    damaged."""
     path = os.path.join(folder, WEIGHTS_FILE)
     if not os.path.isfile(path):
         raise UserError('%s: no such file: in transformers, model.save_pretrained(folder, '
@@ -257,10 +255,10 @@ def _has_identity(config: AlbertConfig) -> bool:
 
 
 def _without_ties(config: AlbertConfig, weights: Mapping[str, np.ndarray]) -> Values:
-    """The weights without the masked LM's second copy of the table and of the bias. Raises UserError when
+    """The weights without the masked LM's second copy of the table and of the bias. Raises UserError if
     copies differ.
 
-    Older files call a layer normalization's variables by their names here, gamma and beta.
+    Older files use our names, gamma and beta, for a layer normalization's variables.
     """
     weights = {re.sub(r"LayerNorm\.(gamma|beta)$", lambda match: "LayerNorm." + _LEAVES[str(match.group(1))],
                       name): value for name, value in weights.items()}
@@ -269,7 +267,7 @@ def _without_ties(config: AlbertConfig, weights: Mapping[str, np.ndarray]) -> Va
     for copy, original in ((prefix + "decoder.weight", table), (prefix + "decoder.bias", prefix + "bias")):
         if copy in weights and not np.array_equal(weights.setdefault(original, weights[copy]),
                                                   weights.pop(copy)):
-            raise UserError("%s is not %s; here they are one" % (copy, original))
+            raise UserError("%s is not %s; here they are the same" % (copy, original))
     return weights
 
 
@@ -319,7 +317,7 @@ def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
         raise UserError("id2label must name the labels 0, 1, … of the classes, got %s" % by_number)
     labels = tuple(by_number[str(number)] for number in range(len(by_number)))
     if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(labels):
-        raise UserError("id2label must give each class a name of its own, got %s" % by_number)
+        raise UserError("id2label must give each class a different name, got %s" % by_number)
     try:
         json_text.require_whole_characters(labels)
     except ValueError as error:
@@ -337,7 +335,7 @@ def _tokenizer(folder: str, config: AlbertConfig) -> Tuple[TokenizerConfig, int]
     if not isinstance(do_lower_case, bool):
         raise UserError("%s: do_lower_case must be true or false, got %r" % (path, do_lower_case))
     longest = config.max_position_embeddings
-    max_seq_length = fields.get("model_max_length") or longest           # where nobody knew, it is 10^30
+    max_seq_length = fields.get("model_max_length") or longest           # 10^30 if unknown
     if not isinstance(max_seq_length, (int, float)) or max_seq_length < MIN_SEQ_LENGTH:
         raise UserError("%s: model_max_length must be at least %d, got %r"
                         % (path, MIN_SEQ_LENGTH, max_seq_length))

@@ -173,7 +173,7 @@ def test_what_was_not_finished_is_left_for_the_newest_and_damage_is_refused(keep
             "model.ckpt-1\n" % (tmp_path / "best"))
     (tmp_path / "best" / "checkpoint").write_text(state)
     (tmp_path / "best" / "vocab.txt").write_text("of another model")
-    assert "not whole: vocab.txt is not the file that was kept" in message_of(
+    assert "incomplete: vocab.txt is not the file that was kept" in message_of(
         best_checkpoint.choose, str(tmp_path), "checkpoint_dir")
 
 

@@ -273,7 +273,7 @@ class TestDamage:
             session.run(tf.get_variable("a", initializer=tf.constant([1.0, np.nan])).initializer)
             prefix = tf.train.Saver().save(session, str(tmp_path / "model.ckpt"))
         assert message_of(checkpoint_files.check_data, prefix,
-                          ["a"]) == prefix + ": a holds values that are not finite"
+                          ["a"]) == prefix + ": a has values that are not finite"
 
 
 @pytest.mark.parametrize("name, shape", [("bert/embeddings/word_embeddings", (7,)),
@@ -363,7 +363,7 @@ def test_a_copy_that_is_not_what_was_sealed_is_not_taken(tmp_path):
                 {})
     (tmp_path / "model.ckpt-7.index").write_bytes(b"x")
     for path in (tmp_path, tmp_path / "model.ckpt-7"):
-        assert ("model.ckpt-7: not whole: model.ckpt-7.index is not the file that was kept with it"
+        assert ("model.ckpt-7: incomplete: model.ckpt-7.index is not the file that was kept with it"
                 in message_of(checkpoint_files.resolve, str(path)))
 
 

@@ -43,21 +43,21 @@ def test_integers_are_left_out(tmp_path):
 
 
 @pytest.mark.parametrize("written, message", [
-    (b"", "no safetensors file, or a damaged one of 0 bytes"),
-    (b"no such format at all", "no safetensors file, or a damaged one of 21 bytes"),
-    (content([1]), "no safetensors file"),
+    (b"", "not a safetensors file, or a damaged one of 0 bytes"),
+    (b"no such format at all", "not a safetensors file, or a damaged one of 21 bytes"),
+    (content([1]), "not a safetensors file"),
     (content({"x": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, bytes(7)),
      "data from 0 to 8 lie outside"),
     (content({"x": {"dtype": "F32", "shape": [3], "data_offsets": [0, 8]}}, bytes(8)), "cannot reshape"),
     (content({"x": {"dtype": "F32", "shape": [2 ** 70], "data_offsets": [0, 8]}}, bytes(8)),
-     "no safetensors file"),
+     "not a safetensors file"),
     (struct.pack("<Q", 1 << 63) + b"{}", "its header claims 9223372036854775808 bytes"),
     (content({"x": {"dtype": "F32", "shape": None, "data_offsets": [0, 8]}}, bytes(8)),
      "must be a list of sizes, got None"),
     (content({"x": {"dtype": "F32", "shape": [-1], "data_offsets": [0, 8]}}, bytes(8)),
      "must be a list of sizes, got"),
     (struct.pack("<Q", 150000) + b"[" * 150000, "lists and objects are nested more than 64 deep"),
-    (struct.pack("<Q", 10 ** 6) + b"1" * 10 ** 6, "no safetensors file"),
+    (struct.pack("<Q", 10 ** 6) + b"1" * 10 ** 6, "not a safetensors file"),
     (content({"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)),
      "wanted float32 values, got F16"),
 ])

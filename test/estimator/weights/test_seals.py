@@ -38,7 +38,7 @@ def test_a_part_that_is_missing_or_another_is_named(folder, name, content, said)
     if content is not None:
         (folder / name).write_text(content)
     message = message_of(seals.require_whole, str(folder / "model.ckpt-7"))
-    assert message.startswith("%s: not whole: %s is %s" % (folder / "model.ckpt-7", name, said))
+    assert message.startswith("%s: incomplete: %s is %s" % (folder / "model.ckpt-7", name, said))
 
 
 @pytest.mark.parametrize("content", [

@@ -87,7 +87,7 @@ def test_groups_that_are_used_unevenly_are_written_out_one_for_each_layer():
      "albert_zh family .* has no counterpart in transformers: it projects the embeddings"),
     (tiny_models.CONFIGS["preln"], "albert_zh family"),
     (dataclasses.replace(GOOGLE, num_hidden_groups=2, inner_group_num=2),
-     "inner_group_num is 2: transformers wants as many layers to a group, but num_hidden_layers is 2 and "
+     "inner_group_num is 2: transformers needs as many layers per group, but num_hidden_layers is 2 and "
      "num_hidden_groups 2"),])
 def test_models_without_a_counterpart(config, message):
     with pytest.raises(UserError, match=message):
@@ -185,10 +185,10 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"1": "a"}),
      "id2label must name the labels"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "a"}),
-     "a name of its own"),
+     "a different name"),
     (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": "a", "1": "\ud800"}),
      r"id2label: .ud800 is half a"),
-    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": 3, "1": 4}), "a name of its own"),
+    (dict(architectures=["AlbertForSequenceClassification"], id2label={"0": 3, "1": 4}), "a different name"),
 ])
 def test_a_description_without_a_place_here(folder, changes, message):
     with pytest.raises(UserError, match=message):
