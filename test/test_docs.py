@@ -131,6 +131,19 @@ def test_what_a_document_names_is_there(name):
         target for target in links_of(name) if not exists(name, target) and not theirs.search(target)] == []
 
 
+def anchors_of(name):
+    """What GitHub makes of a document's headings: `## gRPC limits` → grpc-limits."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", read(name), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_link_to_a_heading_leads_to_one(name):
+    links = [(os.path.normpath(os.path.join(os.path.dirname(name), path)) if path else name, anchor)
+             for path, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", read(name))]
+    assert [link for link in links if link[1] not in anchors_of(link[0])] == []
+
+
 def test_every_make_target_that_is_named_exists():
     """Rules, and rows of the table: `make help` lists those that say what they do, which all must."""
     targets = set(re.findall(r"^([a-z][\w-]*)(?: = .*\S|:.*)  #: \S", read("Makefile"), re.M))
