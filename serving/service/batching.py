@@ -2,7 +2,7 @@
 
 No request waits for a batch to fill up: with one client each runs immediately and alone. A queue is
 bounded, and an abandoned request (its deadline has passed, or its client has disconnected) is never run.
-Each model has a queue of its own; their batches take turns in the same threads.
+Each model has its own queue; their batches take turns in the same threads.
 """
 import asyncio
 import collections
@@ -36,15 +36,15 @@ class _Waiting:
 
 
 class BatchThreads:
-    """`count` threads that batches of any queue run in; belongs to one event loop."""
+    """`count` threads that run batches of all queues; belongs to one event loop."""
 
     def __init__(self, count: int) -> None:
         self.count = self._num_free = count
         self._threads = concurrent.futures.ThreadPoolExecutor(count)
-        self._queues: Dict["Batcher", None] = collections.OrderedDict()    # in which work waits, in turn
+        self._queues: Dict["Batcher", None] = collections.OrderedDict()    # with waiting work, in turn
 
     def serve(self, queue: "Batcher") -> None:
-        """Runs what waits in `queue` when its turn comes."""
+        """Runs waiting work of `queue` when its turn comes."""
         self._queues.setdefault(queue, None)
         while self._num_free and self._queues:
             first = next(iter(self._queues))
@@ -52,7 +52,7 @@ class BatchThreads:
             batch = first.take()
             if first.has_waiting():
                 self._queues[first] = None     # as the last
-            if batch:                          # else all that waited was abandoned
+            if batch:                          # otherwise all waiting work was abandoned
                 self._num_free -= 1
                 asyncio.ensure_future(self._run(first, batch))
 

@@ -1,4 +1,4 @@
-"""What a client compressed → what it was before, within a bound."""
+"""Decompresses requests, up to a limit."""
 import zlib
 
 import grpc
@@ -6,14 +6,14 @@ import grpc
 from serving.service.errors import RequestError, invalid
 
 GZIP_START = b"\x1f\x8b"
-GZIP, ZLIB = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS       # as zlib tells them apart
+GZIP, ZLIB = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS       # as in zlib
 
 
 def inflated(data: bytes, window_bits: int, most: int) -> bytes:
-    """What `data`, one stream of GZIP or ZLIB, holds.
+    """The content of `data`, one stream of GZIP or ZLIB.
 
-    Raises RequestError for what is no whole stream, and when more than `most` bytes come of it: no more than
-    those are made.
+    Raises RequestError for an incomplete or invalid stream, and beyond `most` bytes, without decompressing
+    more.
     """
     decompressor = zlib.decompressobj(window_bits)
     try:

@@ -1,4 +1,4 @@
-"""Which models are served: from which folder each, which of its versions, under which labels.
+"""Which models are served: each one's folder, versions and labels.
 
     --model_name, --model_base_path ──┐
     --model_config_file ──────────────┼──► a ModelConfig for each model
@@ -21,7 +21,7 @@ PLATFORM = "tensorflow"
 
 
 class VersionPolicy(NamedTuple):
-    """Which versions serve: the newest `most` of `numbers`, or of all where that is None."""
+    """Which versions serve: the newest `most` of `numbers`, or of all if that is None."""
     most: int = 1
     numbers: Optional[FrozenSet[int]] = None
 
@@ -32,7 +32,7 @@ class VersionPolicy(NamedTuple):
 
 
 class ModelConfig(NamedTuple):
-    """One model. `origin` is where it was asked for, as messages name it."""
+    """One model. `origin` is the source of the config, for messages."""
     name: str
     base_path: str
     policy: VersionPolicy = VersionPolicy()
@@ -41,7 +41,7 @@ class ModelConfig(NamedTuple):
 
 
 def from_flags(config: ServerConfig) -> List[ModelConfig]:
-    """What the flags of the server ask for. Raises UserError for a file that cannot be read."""
+    """The models given by the server's flags. Raises UserError for an unreadable file."""
     if not config.model_config_file:
         return [ModelConfig(config.model_name, config.model_base_path)]
     path = config.model_config_file
@@ -51,8 +51,7 @@ def from_flags(config: ServerConfig) -> List[ModelConfig]:
 
 
 def from_message(config: Any, where: str = "") -> List[ModelConfig]:
-    """The models of a ModelServerConfig. Raises UserError, which begins with `where`, for what we cannot
-    serve."""
+    """The models of a ModelServerConfig. Raises UserError, beginning with `where`, for unsupported ones."""
     kind = config.WhichOneof("config")
     if kind != "model_config_list":
         raise UserError("%swanted a model_config_list, got %s" % (where, kind or "none"))
@@ -77,7 +76,7 @@ def _model(model: Any, origin: str) -> ModelConfig:
         raise UserError("%s: base_path must be an absolute path on this machine, got %r"
                         % (origin, model.base_path))
     if model.HasField("logging_config"):
-        raise UserError("%s: logging_config is not there: requests are not recorded" % origin)
+        raise UserError("%s: logging_config is not supported: requests are not recorded" % origin)
     return ModelConfig(model.name, model.base_path, _policy(model.model_version_policy, origin),
                        dict(model.version_labels), origin)
 

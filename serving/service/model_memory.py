@@ -1,7 +1,7 @@
-"""How much memory a loaded version takes, and how much all of them may.
+"""The memory of a loaded version, and the limit for all of them.
 
-It is estimated from the files before they are loaded: what a process grows by meanwhile belongs to the
-requests that it answers, too.
+It is estimated from the files before they are loaded: the measured growth of the process would include
+requests that it answers meanwhile.
 """
 import glob
 import os
@@ -12,18 +12,18 @@ from etl.common.command_line import UserError
 from serving.version_files import MODEL_FILE
 
 MEGABYTE = 1 << 20
-GRAPH_FACTOR, WEIGHTS_FACTOR = 20, 2           # bytes in memory for one in a file: make bench-model-memory
+GRAPH_FACTOR, WEIGHTS_FACTOR = 20, 2           # bytes in memory per byte in a file: make bench-model-memory
 
 
 class ModelMemory:
-    """What versions that are loaded take, of at most `max_megabytes` (None: any number)."""
+    """The memory of loaded versions, at most `max_megabytes` (None: no limit)."""
 
     def __init__(self, max_megabytes: Optional[int] = None) -> None:
         self._most = sys.maxsize if max_megabytes is None else max_megabytes * MEGABYTE
         self.num_bytes = 0
 
     def reserve(self, num_bytes: int) -> None:
-        """Raises UserError when there are not so many bytes left."""
+        """Raises UserError if there are not so many bytes left."""
         if self.num_bytes + num_bytes > self._most:
             raise UserError("takes about %s, and loaded versions take %s of --max_models_memory_mb %d"
                             % (in_megabytes(num_bytes), in_megabytes(self.num_bytes), self._most // MEGABYTE))
@@ -34,7 +34,7 @@ class ModelMemory:
 
 
 def estimate(folder: str) -> int:
-    """Bytes that the version in `folder` is going to take. Raises OSError."""
+    """Estimated bytes of the version in `folder`. Raises OSError."""
     graph, weights = file_sizes(folder)
     return GRAPH_FACTOR * graph + WEIGHTS_FACTOR * weights
 

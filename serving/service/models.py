@@ -1,8 +1,8 @@
-"""The models that a server answers for, each with its versions and a queue of its own.
+"""The models of a server, each with its versions and its own queue.
 
-    configs ──load──► each has a version that answers ──► they are served, and no others
+    configs ──load──► each has a version in service ──► only these are served
                               │
-                              └──one has none──► all is as before
+                              └──one has none──► nothing changes
 """
 import asyncio
 import functools
@@ -20,7 +20,7 @@ from serving.service.versions import LOOK_SECONDS, Versions, no_status, not_foun
 
 
 class Model(NamedTuple):
-    """A model that is served; `looking`, for other versions, goes on until it is cancelled."""
+    """A served model; `looking`, for other versions, runs until it is cancelled."""
     versions: Versions
     queue: Batcher
     looking: Optional["asyncio.Future[None]"]
@@ -30,9 +30,9 @@ class Models:
     """All models by name; belongs to one event loop.
 
     Args:
-      make_versions: of a model, which has loaded none yet.
-      make_queue: for a model of that name.
-      poll_seconds: between two looks for other versions; 0 for no further look.
+      make_versions: creates the versions of a model, without loading any.
+      make_queue: creates the queue for a model's name.
+      poll_seconds: between two scans for other versions; 0 for only one.
     """
 
     def __init__(self, make_versions: Callable[[ModelConfig], Versions], make_queue: Callable[[str], Batcher],
@@ -46,26 +46,26 @@ class Models:
 
     @property
     def names(self) -> List[str]:
-        """In the order in which they were asked for."""
+        """In the order of their configs."""
         return list(self._models)
 
     @property
     def is_ready(self) -> bool:
-        """Whether each of them has a version that answers."""
+        """Whether each of them has a version in service."""
         return all(model.versions.is_ready for model in self._models.values())
 
     async def load(self, configs: Sequence[ModelConfig]) -> None:
-        """Serves these models, and no others, as soon as each has loaded what its config wants.
+        """Serves only these models, as soon as each has loaded what its config requires.
 
-        Raises UserError when a model has no version that can be loaded, or a label is for one that is not:
-        then all is as it was before.
+        Raises UserError if a model has no loadable version, or a label refers to an unloaded one: then
+        nothing changes.
         """
         self._first_folders = self._first_folders or [config.base_path for config in configs]
         await self._load(configs)
 
     async def reload(self, configs: Sequence[ModelConfig]) -> None:
-        """The same, as a client asks for; when it is cancelled, it goes on. Raises UserError also for a
-        folder that a client may not name."""
+        """The same, requested by a client; it continues when cancelled. Also raises UserError for a folder
+        that a client may not name."""
         for config in configs:
             check = Errand(functools.partial(trusted_folders.require, config.base_path, self._first_folders))
             try:
@@ -81,15 +81,14 @@ class Models:
                 model.looking.cancel()
 
     def find(self, spec: model_pb2.ModelSpec) -> Model:
-        """The model that a request asks for. Raises RequestError when there is none."""
+        """The requested model. Raises RequestError if there is none."""
         found = self._models.get(_required_name(spec))
         if found is None:
             raise not_found(spec.name, spec.version.value if spec.HasField("version") else None)
         return found
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of a model's versions, or of the one asked for. Raises RequestError when there is
-        none."""
+        """The states of a model's versions, or of the requested one. Raises RequestError if there is none."""
         found = self._models.get(_required_name(spec))
         if found is None:
             raise no_status(spec.name, spec.version.value if spec.HasField("version") else None)
@@ -119,7 +118,7 @@ class Models:
             self._replace({versions.name: versions for versions in chosen})
 
     def _known(self, config: ModelConfig) -> Optional[Versions]:
-        """The versions of a model that is served from the same folder."""
+        """The versions of an already served model with the same folder."""
         model = self._models.get(config.name)
         return model.versions if model and model.versions.base_path == config.base_path else None
 

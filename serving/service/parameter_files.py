@@ -1,4 +1,4 @@
-"""TensorFlow Serving's files of parameters, and what they change: batching and monitoring."""
+"""TensorFlow Serving's parameter files: batching and monitoring."""
 import dataclasses
 import logging
 from typing import Any, Optional
@@ -17,8 +17,8 @@ LOG = logging.getLogger("serving")
 
 
 def with_batching_parameters(config: ServerConfig) -> ServerConfig:
-    """The flags, and over them what --batching_parameters_file says. Logs what of it has no effect. Raises
-    UserError for a file that cannot be read, or whose values cannot be."""
+    """The flags, overridden by --batching_parameters_file. Logs parameters that have no effect. Raises
+    UserError for an unreadable file or invalid values."""
     path = config.batching_parameters_file
     if not path:
         return config
@@ -36,8 +36,8 @@ def with_batching_parameters(config: ServerConfig) -> ServerConfig:
 
 
 def metrics_path(path: Optional[str]) -> Optional[str]:
-    """Where the metrics are, as --monitoring_config_file says; None when it turns them off. Raises UserError
-    for a file that cannot be read, or a path that is none."""
+    """The path of the metrics, from --monitoring_config_file; None if it turns them off. Raises UserError for
+    an unreadable file or an invalid path."""
     if not path:
         return METRICS_PATH
     config: Any = text_messages.new("MonitoringConfig")

@@ -9,8 +9,8 @@ from etl.common.command_line import UserError
 
 _PACKAGE = "serving.configs"
 _INT64, _STRING = ".google.protobuf.Int64Value", ".google.protobuf.StringValue"
-# Messages that tensorflow-serving-api does not have, by the names and types of their fields. As text has no
-# numbers of fields, these are ours.
+# Messages that tensorflow-serving-api lacks, by the names and types of their fields. Text has no field
+# numbers, so these are ours.
 _MESSAGES: Dict[str, Sequence[Tuple[str, str, str]]] = {
     "BatchingParameters": [
         ("max_batch_size", "optional", _INT64), ("batch_timeout_micros", "optional", _INT64),
@@ -23,8 +23,7 @@ _MESSAGES: Dict[str, Sequence[Tuple[str, str, str]]] = {
 
 
 def read(path: str, message: Message, flag: str) -> None:
-    """Fills `message` from the text in a file. Raises UserError, which names the flag, file, line and
-    column."""
+    """Fills `message` from the text in a file. Raises UserError naming the flag, file, line and column."""
     try:
         with open(path, "rb") as stream:
             text = stream.read().decode("utf-8-sig")

@@ -1,5 +1,5 @@
-"""Which versions of a model are in service: of those in its folder that can be loaded, the newest that its
-policy wants. By default that is one.
+"""Which versions of a model are in service: of the loadable ones in its folder, the newest that its policy
+selects. By default that is one.
 
     LOADING ──► AVAILABLE ──newer ones are AVAILABLE──► UNLOADING ──its last request is answered──► END
        │
@@ -87,7 +87,7 @@ class Versions:
                  load_seconds: float, memory: ModelMemory) -> None:
         self.name, self.base_path = config.name, config.base_path
         self._config = config
-        self._former: Optional[ModelConfig] = None     # while it is not certain that `_config` stays
+        self._former: Optional[ModelConfig] = None     # while `_config` is not settled
         self._load, self._monitor, self._load_seconds, self._memory = load, monitor, load_seconds, memory
         self._serving: Dict[int, ServedVersion] = {}
         self._has_retired = False
@@ -99,8 +99,8 @@ class Versions:
         self._draining: Set["asyncio.Future[None]"] = set()
 
     async def load_first(self) -> None:
-        """Loads all versions that should serve. Raises UserError when none of them can be loaded, and for a
-        label of one that is not."""
+        """Loads all versions that should serve. Raises UserError if none of them can be loaded, and for a
+        label of an unloaded one."""
         while await self.look():
             pass
         config = self._config
@@ -114,22 +114,23 @@ class Versions:
                 raise UserError("%s: label %s: version %d does not serve" % (config.origin, label, number))
 
     async def try_config(self, config: ModelConfig) -> None:
-        """Loads what another config of the same folder wants, beside what serves. Raises as `load_first`.
+        """Loads the versions for another config of the same folder, beside those in service. Raises as
+        `load_first`.
 
-        Requests are answered as before until `settle` is called, which must be.
+        Requests are answered as before until `settle` is called, which is required.
         """
         self._former, self._config = self._config, config
         await self.load_first()
 
     def settle(self, is_accepted: bool) -> None:
-        """Stays with the config that was tried, or goes back to the former. The next look lets go what it
-        does not want."""
+        """Keeps the config that was tried, or returns to the former. The next scan closes versions that it
+        does not select."""
         if self._former and not is_accepted:
             self._config = self._former
         self._former = None
 
     async def retire(self) -> None:
-        """Lets all versions go: the model is not served any longer."""
+        """Closes all versions: the model is no longer served."""
         self._has_retired = True
         for number in list(self._statuses):
             self._forget(number)
@@ -138,13 +139,13 @@ class Versions:
                 await self._drain(self._serving.pop(number))
 
     async def look_every(self, seconds: float) -> None:
-        """Looks for other versions until it is cancelled."""
+        """Scans for other versions until it is cancelled."""
         while True:
             await asyncio.sleep(seconds)
             await self.look_and_log()
 
     async def look_and_log(self) -> None:
-        """Looks; errors are only logged."""
+        """Scans; errors are only logged."""
         try:
             await self.look()
         except asyncio.CancelledError:
@@ -153,10 +154,10 @@ class Versions:
             LOG.error("%s: %s", self.base_path, one_line(error))
 
     async def look(self) -> bool:
-        """Loads a version that should serve and does not yet; returns whether it tried to. Lets those go
-        that should not serve.
+        """Loads a version that should serve but does not; returns whether it tried to. Closes those that
+        should not serve.
 
-        Raises UserError, or OSError, when the folder itself cannot be read.
+        Raises UserError, or OSError, if the folder itself cannot be read.
         """
         async with self._one_at_a_time():
             return await self._look()
@@ -181,7 +182,7 @@ class Versions:
         return has_tried
 
     async def _load_one(self, folders: Dict[int, str]) -> bool:
-        """Loads the newest version that should serve and does not; whether there was one to try."""
+        """Loads the newest version that should serve but does not; returns whether there was one to try."""
         num_serving, policy = 0, self._config.policy
         for number in policy.candidates(folders):
             if num_serving == policy.most:
@@ -199,7 +200,7 @@ class Versions:
         return False
 
     async def _let_go(self, folders: Iterable[int]) -> None:
-        """Closes the versions that should not serve any longer, unless none would be left."""
+        """Closes the versions that should no longer serve, unless none would be left."""
         policy = self._config.policy
         kept = [number for number in policy.candidates(folders) if number in self._serving][:policy.most]
         gone = sorted(set(self._serving).difference(kept)) if kept else []
@@ -211,7 +212,7 @@ class Versions:
             await self._drain(version)
 
     def find(self, spec: model_pb2.ModelSpec) -> ServedVersion:
-        """The version that a request asks for. Raises RequestError when it does not serve."""
+        """The requested version. Raises RequestError if it is not in service."""
         wanted = self._number_in(spec)
         found = self._serving.get(max(self._serving, default=0) if wanted is None else wanted)
         if found is None:
@@ -219,7 +220,7 @@ class Versions:
         return found
 
     def status(self, spec: model_pb2.ModelSpec) -> get_model_status_pb2.GetModelStatusResponse:
-        """The states of all versions, or of the one asked for. Raises RequestError when there is none."""
+        """The states of all versions, or of the requested one. Raises RequestError if there is none."""
         wanted = self._number_in(spec)
         chosen = [self._statuses[number] for number in sorted(self._statuses, reverse=True)
                   if wanted in (None, number)]
@@ -229,12 +230,11 @@ class Versions:
 
     @property
     def is_ready(self) -> bool:
-        """Whether a version answers."""
+        """Whether a version is in service."""
         return bool(self._serving)
 
     def _number_in(self, spec: model_pb2.ModelSpec) -> Optional[int]:
-        """The version that a request names, by its number or a label. Raises RequestError for a label that
-        is none."""
+        """The version that a request names, by number or label. Raises RequestError for an unknown label."""
         if not spec.version_label:
             return int(spec.version.value) if spec.HasField("version") else None
         labels = (self._former or self._config).labels
@@ -268,7 +268,7 @@ class Versions:
         return None
 
     async def _load_version(self, number: int, folder: str, files: str) -> bool:
-        """Whether it was tried: not where there is no memory for it, which may change at any time."""
+        """Whether it was tried: not if there is no memory for it, which may change at any time."""
         try:
             num_bytes = await self._run(("look", number), LOOK_SECONDS,
                                         functools.partial(model_memory.estimate, folder))
@@ -293,7 +293,7 @@ class Versions:
         return True
 
     async def _loaded(self, number: int, folder: str, files: str, num_bytes: int) -> Optional[ServedVersion]:
-        """The version; None where it cannot be loaded, which is reported."""
+        """The version; None, with a report, if it cannot be loaded."""
         self._set_state(number, State.LOADING)
         try:
             model = await self._run(("load", number), self._load_seconds,
@@ -365,7 +365,7 @@ class Versions:
         LOG.error("model %s: version %d cannot be served: %s", self.name, number, reason)
 
     def _error_of(self, number: int) -> str:
-        """What was said of a version that cannot be served."""
+        """The error of a version that cannot be served."""
         return str(self._statuses[number].status.error_message) if number in self._statuses else ""
 
     def _set_state(self, number: int, state: int, error: str = "") -> None:
@@ -389,13 +389,13 @@ class Versions:
 
 
 def not_found(name: str, number: Optional[int]) -> RequestError:
-    """No version serves that a request may mean."""
+    """No version in service matches a request."""
     wanted = "Latest(%s)" % name if number is None else "Specific(%s, %d)" % (name, number)
     return RequestError(grpc.StatusCode.NOT_FOUND, "Servable not found for request: " + wanted)
 
 
 def no_status(name: str, number: Optional[int]) -> RequestError:
-    """There is no version whose state a request may want to know."""
+    """No version matches a status request."""
     missing = "any versions" if number is None else "version %d" % number
     return RequestError(grpc.StatusCode.NOT_FOUND, "Could not find %s of model %s" % (missing, name))
 

@@ -81,7 +81,7 @@ def test_the_older_name_of_the_platform():
     (TWO.replace("versions: 3 versions: 5", ""),
      "f: model lcqmc: model_version_policy: specific names no versions"),
     (TWO.replace('"tensorflow" }', '"tensorflow" logging_config {} }'),
-     "f: model albert: logging_config is not there: requests are not recorded"),
+     "f: model albert: logging_config is not supported: requests are not recorded"),
 ])
 def test_what_cannot_be_served(text, message):
     assert message_of(of, text) == message
