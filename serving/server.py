@@ -20,6 +20,7 @@ pending requests, then exits.
 """
 import os
 import signal
+import sys
 
 if __name__ == "__main__":
     # Until an event loop handles them, and before any other import: for a container's first process the
@@ -65,4 +66,5 @@ if __name__ == "__main__":
     # At once: the libraries' exit handlers would wait for hanging threads, such as a load on a dead mount.
     with relayed_errors():                     # also before the libraries are imported
         status = main()
+        sys.stderr.flush()                     # os._exit does not
     os._exit(status)

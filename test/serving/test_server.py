@@ -189,7 +189,8 @@ def test_the_version_is_printed(capsys):
 def test_no_model_is_one_line(tmp_path):
     found = subprocess.run([sys.executable, "-m", "serving.server", "--model_base_path", str(tmp_path),
                             "--port", "0", "--rest_api_port", "0"],
-                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                           cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                           env=dict(os.environ, PYTHONUNBUFFERED=""))
     assert found.returncode == 1
     assert found.stderr.decode() == ("serving.server: error: --model_base_path: %s: no exported model here: "
                                      "run python -m serving.export first\n" % tmp_path)
