@@ -56,6 +56,10 @@ dist: venv  #: wheel and source archive → dist/
 	$(PYTHON) setup.py --quiet sdist bdist_wheel
 	@ls dist/*
 
+# TensorFlow's metadata asks for an older NumPy and h5py than have aarch64 wheels; this runs the tests with those that have.
+test-aarch64: venv .venv-aarch64/complete  #: run the tests on this machine with the pins of aarch64; separate environment
+	.venv-aarch64/bin/python -m pytest -n auto --dist worksteal
+
 check-wheel: dist  #: the wheel in a new environment and an empty folder: the whole pipeline on its own sample data
 	$(PYTHON) test/checks/wheel.py dist/*.whl
 
@@ -81,6 +85,7 @@ bench-onnx = test/benchmark/onnx_speed.py $(call flags,DATA)  #: an exported mod
 bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server under load: throughput with and without batching, a soak test, overload: DATA=questions.tsv (15 minutes)
 check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies
 check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
+check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch64 pin: a wheel, or a source that needs no compiler
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
@@ -93,7 +98,7 @@ check-fuzz = -W ignore test/checks/fuzz.py $(call flags,SEED)  #: 210,000 mutate
 check-soak = -W ignore test/checks/soak.py $(call flags,SECONDS LIMIT_FILES)  #: a server under load while versions come and go, its log is not read, and thousands of connections idle; SIGTERM at the end: no request is lost (SECONDS=600 LIMIT_FILES=1024)
 
 ROWS := $(filter bench bench-% check-%,$(.VARIABLES))
-.PHONY: help quickstart venv test doctor python lint coverage dist check-wheel check-transformers clean $(ROWS)
+.PHONY: help quickstart venv test test-aarch64 doctor python lint coverage dist check-wheel check-transformers clean $(ROWS)
 $(ROWS): venv
 	$(PYTHON) $($@)
 
@@ -104,6 +109,7 @@ check-rest: .venv-schemathesis/complete
 check-clients: .venv-clients/complete
 
 # Environments beside .venv, each with its own pins.
-.venv-lint/complete .venv-flink/complete: | venv
+.venv-lint/complete .venv-flink/complete .venv-aarch64/complete: | venv
+.venv-aarch64/complete: constraints.txt
 .venv-%/complete: requirements/%.txt
 	@requirements/environment.sh $(@D)

@@ -34,7 +34,7 @@ setup(
               "etl.building",
               "estimator", "estimator.model", "estimator.optimization", "estimator.weights", "estimator.npu",
               "estimator.data", "estimator.training", "estimator.pretraining", "estimator.finetuning",
-              "estimator.tools",
+              "estimator.tools", "estimator.launching",
               "serving", "serving.exporting", "serving.service"],
     package_data={"albert_config": ["*.json", "vocab.txt"], "etl": ["sample/*.txt"],
                   "estimator": ["sample/*.tsv"], "serving.service": ["page.html"]},

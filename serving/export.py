@@ -19,8 +19,9 @@ padded to its longest text, not to max_seq_length. Texts are tokenized inside th
 training: that is checked before anything is written. A model with a SentencePiece vocabulary has the
 signature predict_ids only.
 
---format ascend writes the input of Ascend's offline compiler, atc, for each batch size and length: a frozen
-graph with static int32 inputs, sample inputs with the expected outputs, and convert.sh with the commands.
+--format ascend writes the input of Ascend's offline compiler, atc: for each batch size and length a frozen
+graph with static int32 inputs, and one with open dimensions for several profiles of them; sample inputs with
+the expected outputs, convert.sh with the commands, and compare_om.py, which compares what a device gives.
 """
 from typing import Optional, Sequence
 

@@ -7,7 +7,7 @@ import pytest
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COMMANDS = ("etl.build_pretrain", "etl.build_vocab", "etl.show", "etl.beam.worker", "estimator.pretrain",
             "estimator.finetune", "estimator.checkpoints", "estimator.embed", "estimator.npu_check",
-            "serving.export", "serving.predict", "serving.server")
+            "estimator.launch", "serving.export", "serving.predict", "serving.server")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -13,53 +13,66 @@ import pytest
 
 import tiny_training
 from estimator.finetune import FinetuneConfig
+from estimator.launching import rank_table
 from estimator.pretraining.flags import PretrainConfig
 from estimator.pretraining.job import with_sizes
+from etl.common import files
 from etl.common.command_line import parse
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PRETRAIN, FINETUNE = "albert_xlarge_zh_ID2348_for_TensorFlow", "albert_xlarge_zh_ID2355_for_TensorFlow"
 LAUNCHERS = ("train_full_1p_pretrain.sh", "train_performance_1p_pretrain.sh", "train_full_1p_finetune.sh",
-             "train_performance_1p_finetune.sh", "train_full_8p_pretrain.sh")
+             "train_performance_1p_finetune.sh", "train_full_8p_pretrain.sh", "train_full_8p_finetune.sh")
 KEYS = ["Network", "RankSize", "BatchSize", "DeviceType", "CaseName", "ActualFPS", "TrainingTime",
         "TrainAccuracy", "ActualLoss", "E2ETrainingTime"]
 ENVIRONMENT = {name: value for name, value in os.environ.items()
                if not name.startswith(("RANK_", "ASCEND", "JOB_ID", "DEVICE_ID", "STOP_SECONDS"))}
 
 # Says what it was given, then does what the environment asks for.
-STAND_IN = """#!/bin/bash
-[[ $1 == -u ]] || exec "{python}" "$@"
-for argument in "$@"; do echo "argument $argument"; out=${{argument#--output_dir=}}; done
-if [[ ${{RANK_ID-0}} == "${{STUBBORN_RANK-}}" ]]; then trap '' TERM; else trap 'echo "told to stop"; exit 143' TERM; fi
-echo "process $$ RANK_ID=${{RANK_ID-none}} RANK_SIZE=$RANK_SIZE RANK_TABLE_FILE=${{RANK_TABLE_FILE-none}} \\
-ASCEND_DEVICE_ID=$ASCEND_DEVICE_ID JOB_ID=$JOB_ID"
-if [[ ${{RANK_ID-0}} == "${{FAILING_RANK-}}" ]]; then echo "HCCL gave up"; exit 7; fi
-if [[ -n ${{WAITING-}} ]]; then sleep 60 & wait; wait; fi
-mkdir -p "$out"; echo '{{"flags": {{"train_batch_size": 4}}}}' > "$out/run_config.json"
-[[ -z ${{SAYS-}} ]] || {{ echo "$SAYS"; exit; }}
-echo "step 1/20  loss 3.0000  masked_lm_loss 2.0000  lr 0.1"
-echo "step 10/20  loss 2.0000  masked_lm_loss 1.5000  lr 0.1  50.0 examples/s  400 tokens/s  0:00 left"
-echo "step 20/20  loss 1.5000  masked_lm_loss 1.0000  lr 0  100.0 examples/s  800 tokens/s  0:00 left"
+STAND_IN = """
+import json, os, signal, sys, time
+rank = os.environ.get("RANK_ID", "0")
+def stop(number, frame):
+    print("told to stop"), sys.exit(143)
+signal.signal(signal.SIGTERM, signal.SIG_IGN if rank == os.environ.get("STUBBORN_RANK") else stop)
+for argument in sys.argv[1:]:
+    print("argument", argument)
+print("process", os.getpid(), *("%s=%s" % (name, os.environ.get(name, "none")) for name in (
+    "RANK_ID", "RANK_SIZE", "RANK_TABLE_FILE", "ASCEND_DEVICE_ID", "JOB_ID")))
+if rank == os.environ.get("FAILING_RANK"):
+    print("HCCL gave up"), sys.exit(7)
+while os.environ.get("WAITING"):
+    time.sleep(0.05)
+out = sys.argv[-1][len("--output_dir="):]
+os.makedirs(out, exist_ok=True)
+with open(os.path.join(out, "run_config.json"), "w") as stream:
+    json.dump({"flags": {"train_batch_size": 4}}, stream)
+print(os.environ.get("SAYS", """ + "'''" + """\\
+step 1/20  loss 3.0000  masked_lm_loss 2.0000  lr 0.1
+step 10/20  loss 2.0000  masked_lm_loss 1.5000  lr 0.1  50.0 examples/s  400 tokens/s  0:00 left
+step 20/20  loss 1.5000  masked_lm_loss 1.0000  lr 0  100.0 examples/s  800 tokens/s  0:00 left""" + "'''" + """))
 """
 
 
-def make_repository(folder, python):
-    """A repository whose .venv/bin/python is the given script."""
+def make_repository(folder):
+    """A repository of links, so that its launchers write into it."""
     root = os.path.dirname(HERE)
     (folder / "test").mkdir(parents=True)
-    for path in glob.glob(os.path.join(HERE, "*.sh")) + [os.path.join(HERE, "train_results.py")]:
+    for path in glob.glob(os.path.join(HERE, "*.sh")) + [os.path.join(HERE, "train_results.py"),
+                                                         os.path.join(HERE, "zoo_launch.py")]:
         shutil.copy(path, str(folder / "test"))
     for package in ("albert_config", "etl", "estimator"):
         (folder / package).symlink_to(os.path.join(root, package))
     (folder / ".venv" / "bin").mkdir(parents=True)
-    (folder / ".venv" / "bin" / "python").write_text(python)
+    (folder / ".venv" / "bin" / "python").write_text('#!/bin/sh\nexec "%s" "$@"\n' % sys.executable)
     (folder / ".venv" / "bin" / "python").chmod(0o755)
     return folder
 
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """A repository where a stand-in trains, beside records, labelled pairs and the name of a checkpoint."""
+    """A repository where a stand-in trains, beside records, labelled pairs, the name of a checkpoint, and a
+    table of eight devices."""
     write_pairs(tmp_path / "pairs")
     (tmp_path / "records").mkdir()
     (tmp_path / "records" / "tf_1.tfrecord").touch()
@@ -67,8 +80,25 @@ def stand_in(tmp_path):
     (tmp_path / "checkpoint" / "albert_model.ckpt.index").touch()
     for name in ("records", "checkpoint"):
         (tmp_path / name / "vocab.txt").touch()
-    (tmp_path / "table.json").write_text("{}")
-    return make_repository(tmp_path / "repository", STAND_IN.format(python=sys.executable))
+    for size in (2, 4, 8):
+        write_table(tmp_path / ("table%d.json" % size), size)
+    repository = make_repository(tmp_path / "repository")
+    estimator = repository / "estimator"
+    originals = [path for path in estimator.resolve().iterdir() if path.name != "__pycache__"]
+    estimator.unlink()
+    estimator.mkdir()
+    for path in originals:
+        if path.name in ("pretrain.py", "finetune.py"):
+            (estimator / path.name).write_text(STAND_IN)
+        else:
+            (estimator / path.name).symlink_to(path)
+    (tmp_path / "bridge" / "npu_bridge").mkdir(parents=True)   # it is there; nothing imports it
+    return repository
+
+
+def write_table(path, size):
+    devices = [(number, "10.1.0.%d" % number) for number in range(size)]
+    files.write_json(str(path), rank_table.to_json(rank_table.make([("10.0.0.1", devices)])))
 
 
 def write_pairs(folder):
@@ -121,7 +151,7 @@ def flags_given(repository, config_class, device=0):
     """What the trainer makes of the flags it was given."""
     arguments = [line[len("argument "):]
                  for line in log_of(repository, device).splitlines() if line.startswith("argument ")]
-    return parse("trainer", "", config_class, arguments[3:])       # after -u -m estimator.pretrain
+    return parse("trainer", "", config_class, arguments)
 
 
 # ---------------------------------------------------------------- real training
@@ -132,7 +162,7 @@ def trained(tmp_path_factory):
     """A repository, and beside it records with and without a manifest, a config, pairs, and a model of full
     pretraining."""
     folder = tmp_path_factory.mktemp("launchers")
-    repository = make_repository(folder / "repository", '#!/bin/sh\nexec "%s" "$@"\n' % sys.executable)
+    repository = make_repository(folder / "repository")
     tiny_training.write_build(folder / "build")
     shutil.copytree(str(folder / "build"), str(folder / "records"))
     (folder / "records" / "manifest.json").unlink()
@@ -166,9 +196,11 @@ def test_performance_of_pretraining_on_bare_records(trained):
         str(trained / "test" / "output" / "3" / "model_pretrain_1p_perf" / "model.ckpt-4.index"))
 
 
-@pytest.mark.parametrize("launcher, kind, device", [
-    ("train_full_1p_finetune.sh", "acc", 4), ("train_performance_1p_finetune.sh", "perf", 5)])
-def test_fine_tuning(trained, tmp_path, launcher, kind, device):
+@pytest.mark.parametrize("launcher, kind, device, more", [
+    ("train_full_1p_finetune.sh", "acc", 4, ("--backend=npu", "--num_train_epochs=2")),
+    ("train_performance_1p_finetune.sh", "perf", 5, ("--backend=cpu",))])
+def test_fine_tuning(trained, tmp_path, launcher, kind, device, more):
+    """On an NPU, the stand-in for it, a loop takes all six steps of a run: there is one line, and no pace."""
     model = trained / "test" / "output" / "0" / "model_pretrain_1p_acc"
     for path in glob.glob(str(model / "model.ckpt-5.*")):
         shutil.copy(path, str(tmp_path / os.path.basename(path).replace("model.ckpt-5", "albert_model.ckpt")))
@@ -176,11 +208,12 @@ def test_fine_tuning(trained, tmp_path, launcher, kind, device):
     status, _, errors = launch(
         trained, launcher, "--data_path=pairs", "--ckpt_path=%s" % tmp_path,
         "--albert_config_file=config.json", "--max_seq_length=8", "--train_batch_size=4", "--log_steps=1",
-        "--backend=cpu", ASCEND_DEVICE_ID=str(device))
+        *more, ASCEND_DEVICE_ID=str(device), PYTHONPATH=os.path.join(HERE, "npu_stand_in"))
     assert (status, errors) == (0, "")
     results = results_of(trained, "%s_bs4_1p_%s" % (FINETUNE, kind), device)
     assert 0 <= float(results["TrainAccuracy"]) <= 1
-    assert "step %d/%d " % ((9, 9) if kind == "acc" else (3, 3)) in log_of(trained, device)
+    assert 0 < float(results["ActualFPS"])
+    assert "step %d/%d " % ((6, 6) if kind == "acc" else (3, 3)) in log_of(trained, device)
 
 
 def test_the_trainers_own_error_is_passed_on(trained):
@@ -197,7 +230,8 @@ def test_two_ranks_train_one_model_and_stop_and_go_on_together(trained, tmp_path
     arguments = ("train_full_8p_pretrain.sh", "--data_path=build", "--albert_config_file=config.json",
                  "--num_train_steps=60",
                  "--iterations_per_loop=1", "--save_checkpoints_steps=10", "--log_steps=5", "--backend=npu")
-    environment = dict(RANK_SIZE="2", RANK_TABLE_FILE="config.json",
+    write_table(trained.parent / "table.json", 2)
+    environment = dict(RANK_SIZE="2", RANK_TABLE_FILE="table.json",
                        PYTHONPATH=os.path.join(HERE, "npu_stand_in"),
                        NPU_STAND_IN_GENERATION="M", NPU_STAND_IN_RECORD=str(tmp_path / "record"),
                        NPU_STAND_IN_EXCHANGE=str(tmp_path / "exchange"))
@@ -246,6 +280,33 @@ def test_settings_of_fine_tuning(stand_in, launcher, rate, epochs):
             config.num_train_epochs) == (rate, epochs) and config.do_train and config.do_eval
     assert (config.data_dir, config.init_checkpoint) == ("pairs", "checkpoint/albert_model.ckpt")
     assert (config.albert_config_file, config.vocab_file) == ("xlarge", "checkpoint/vocab.txt")
+
+
+def test_lcqmc_as_it_is_published_under_the_ports_name(stand_in):
+    for part in ("train", "dev", "test"):
+        (stand_in.parent / "pairs" / (part + ".tsv")).rename(stand_in.parent / "pairs" / (part + ".txt"))
+    status, _, errors = launch(stand_in, "train_full_1p_finetune.sh", "--data_path=pairs",
+                               "--ckpt_path=checkpoint", "--task_name=lcqmc_pair")
+    assert (status, errors) == (0, "")
+    config = flags_given(stand_in, FinetuneConfig)
+    assert (config.task_name, config.data_dir) == ("lcqmc_pair", "pairs")
+
+
+def test_examples_held_out_are_wanted_unless_nothing_is_evaluated(stand_in):
+    (stand_in.parent / "pairs" / "dev.tsv").unlink()
+    arguments = ("train_full_1p_finetune.sh", "--data_path=pairs", "--ckpt_path=checkpoint")
+    status, _, errors = launch(stand_in, *arguments)
+    assert status == 2 and "error: --data_path: pairs: no dev.tsv and no dev.csv and no " in errors
+    status, _, errors = launch(stand_in, *arguments, "--do_eval", "false")
+    assert (status, errors) == (0, "")
+
+
+@pytest.mark.parametrize("flag", [["--do_eval=true"], ["--do_eval"], ["--do_eval", "--num_train_steps=8"]])
+def test_an_evaluation_without_records_held_out_is_refused(stand_in, flag):
+    status, output, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", *flag)
+    assert (status, output) == (2, "") and errors == (
+        "train_full_1p_pretrain.sh: error: --do_eval: no eval/tf*.tfrecord in records to evaluate on: give "
+        "--eval_input_file, or leave the flag out\n")
 
 
 def test_what_lies_beside_records_and_checkpoint_is_taken_and_flags_win(stand_in):
@@ -338,10 +399,17 @@ def test_results_come_with_a_training_go_with_a_failure_and_stay_when_nothing_is
                                                                            "train_0.log"]
 
 
-def test_a_training_without_a_pace_has_no_results(stand_in):
-    status, _, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records",
-                               SAYS="step 1/1  loss 3.0  lr 0")
-    assert status == 1 and errors.count("\n") == 1 and "train_0.log: no pace in it" in errors
+def test_a_training_without_a_line_of_progress_has_no_results(stand_in):
+    status, _, errors = launch(stand_in, "train_full_1p_pretrain.sh", "--data_path=records", SAYS="well")
+    assert status == 1 and errors.count("\n") == 1 and "train_0.log: no line of progress in it" in errors
+
+
+def test_a_training_too_short_for_a_pace_has_that_of_the_whole_launch(stand_in):
+    status, _, errors = launch(stand_in, "train_full_1p_finetune.sh", "--data_path=pairs",
+                               "--ckpt_path=checkpoint", SAYS="step 6/6  loss 3.0  lr 0")
+    assert (status, errors) == (0, "")
+    results = results_of(stand_in, FINETUNE + "_bs4_1p_acc")
+    assert float(results["ActualFPS"]) == 24 / max(1, int(results["E2ETrainingTime"]))
 
 
 @pytest.mark.parametrize("number, status",
@@ -354,7 +422,7 @@ def test_a_signal_asks_the_trainer_to_stop(stand_in, number, status):
     assert process.returncode == status
     assert errors.startswith("train_full_1p_pretrain.sh: error: stopped by a signal; the last line of ")
     assert errors.endswith("train_0.log: told to stop\n")
-    assert_gone(stand_in, [0])
+    assert not running(stand_in)
 
 
 # ---------------------------------------------------------------- several devices
@@ -362,7 +430,14 @@ def test_a_signal_asks_the_trainer_to_stop(stand_in, number, status):
 
 def launch_ranks(stand_in, *arguments, **environment):
     return launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu", *arguments,
-                  **dict(RANK_TABLE_FILE="table.json", **environment))
+                  **ranks_environment(stand_in, **environment))
+
+
+def ranks_environment(stand_in, **environment):
+    """The package of the devices can be found, and a table is there."""
+    environment.setdefault("RANK_SIZE", "8")
+    return dict(dict(RANK_TABLE_FILE="table%s.json" % environment["RANK_SIZE"],
+                     PYTHONPATH=str(stand_in.parent / "bridge")), **environment)
 
 
 def await_logs(repository, devices):
@@ -374,20 +449,21 @@ def await_logs(repository, devices):
         time.sleep(0.05)
 
 
-def assert_gone(repository, devices):
-    """No process is left of the groups that the stand-ins began, but for those that nobody has waited for."""
-    groups = {log_of(repository, device).split("process ")[1].split()[0] for device in devices}
-    for path in glob.glob("/proc/[0-9]*/stat"):
-        with contextlib.suppress(OSError), open(path) as stream:
-            state, _, group = stream.read().rsplit(")", 1)[1].split()[:3]
-            assert state == "Z" or group not in groups
+def running(repository):
+    """The processes that were started for this repository, but for those that nobody has waited for."""
+    found = []
+    for path in glob.glob("/proc/[0-9]*"):
+        with contextlib.suppress(OSError), open(path + "/environ", "rb") as stream:
+            if os.fsencode(str(repository)) in stream.read():
+                found.append(path)
+    return found
 
 
 def test_eight_ranks_have_devices_and_logs_of_their_own_and_one_folder(stand_in):
     status, _, errors = launch_ranks(stand_in)
     assert (status, errors) == (0, "")
     for rank in range(8):
-        assert " RANK_ID=%d RANK_SIZE=8 RANK_TABLE_FILE=%s/table.json ASCEND_DEVICE_ID=%d JOB_ID=10087\n" % (
+        assert " RANK_ID=%d RANK_SIZE=8 RANK_TABLE_FILE=%s/table8.json ASCEND_DEVICE_ID=%d JOB_ID=10087\n" % (
             rank, stand_in.parent, rank) in log_of(stand_in, rank)
         config = flags_given(stand_in, PretrainConfig, rank)
         assert config.output_dir == str(stand_in / "test" / "output" / "0" / "model_pretrain_8p_acc")
@@ -398,7 +474,7 @@ def test_eight_ranks_have_devices_and_logs_of_their_own_and_one_folder(stand_in)
 
 def test_a_rank_that_fails_stops_all_even_one_that_will_not(stand_in):
     begin = time.time()
-    status, _, errors = launch_ranks(stand_in, RANK_SIZE="3", FAILING_RANK="1", STUBBORN_RANK="2",
+    status, _, errors = launch_ranks(stand_in, RANK_SIZE="4", FAILING_RANK="1", STUBBORN_RANK="2",
                                      WAITING="1", STOP_SECONDS="1")
     assert status == 7 and time.time() - begin < 20
     lines = errors.splitlines()
@@ -407,40 +483,55 @@ def test_a_rank_that_fails_stops_all_even_one_that_will_not(stand_in):
     assert lines[-2] == "HCCL gave up"
     assert lines[-1] == ("train_full_8p_pretrain.sh: error: rank 1 on device 1 ended with status 7, and the "
                          "others were stopped")
-    assert_gone(stand_in, range(3))
+    assert not running(stand_in)
     assert not glob.glob(str(stand_in / "test" / "output" / "*" / "*_loss.txt"))
 
 
 def test_a_signal_stops_all_ranks(stand_in):
     process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu",
-                    RANK_SIZE="2", RANK_TABLE_FILE="table.json", WAITING="1")
+                    **ranks_environment(stand_in, RANK_SIZE="2", WAITING="1"))
     await_logs(stand_in, [0, 1])
     process.terminate()
     process.communicate(timeout=200)
     assert process.returncode == 143
-    assert_gone(stand_in, [0, 1])
+    assert not running(stand_in)
     assert log_of(stand_in, 0).endswith("told to stop\n")      # the other may be killed before it says so
+
+
+def test_nothing_is_left_of_a_launcher_that_is_killed(stand_in):
+    process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu",
+                    **ranks_environment(stand_in, RANK_SIZE="2", WAITING="1", STUBBORN_RANK="1"))
+    await_logs(stand_in, [0, 1])
+    process.kill()
+    process.communicate(timeout=200)           # the keeper may still be at work
+    deadline = time.time() + 60
+    while running(stand_in):
+        assert time.time() < deadline
+        time.sleep(0.05)
 
 
 def test_the_others_are_killed_once_the_first_has_saved(stand_in):
     process = start(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", "--backend=npu",
-                    RANK_SIZE="2",
-                    RANK_TABLE_FILE="table.json", WAITING="1", STUBBORN_RANK="1", STOP_SECONDS="100")
+                    **ranks_environment(stand_in, RANK_SIZE="2", WAITING="1", STUBBORN_RANK="1",
+                                        STOP_SECONDS="100"))
     await_logs(stand_in, [0, 1])
     process.terminate()
     process.communicate(timeout=200)
     assert process.returncode == 143 and log_of(stand_in, 0).endswith("told to stop\n")
-    assert_gone(stand_in, [0, 1])
+    assert not running(stand_in)
 
 
 @pytest.mark.parametrize("environment, arguments, message", [
-    ({}, [], "RANK_TABLE_FILE must name the table of the devices"),
+    ({}, [], "RANK_TABLE_FILE must name the table of the devices, since there is no /etc/hccn.conf"),
     ({"RANK_TABLE_FILE": "nowhere"}, [], "RANK_TABLE_FILE: nowhere: no such file"),
-    ({"RANK_TABLE_FILE": "table.json"}, ["--backend", "cpu"],
+    ({"RANK_TABLE_FILE": "table8.json"}, ["--backend", "cpu"],
      "--backend=cpu: the devices exchange gradients through HCCL"),
-    ({"RANK_TABLE_FILE": "table.json"}, ["--backend=auto"], "no Ascend device can be used here"),
-    ({"RANK_TABLE_FILE": "table.json", "RANK_SIZE": "1"}, [],
-     "RANK_SIZE must be from 2 to 8, the devices of this host; got 1"),])
+    ({"RANK_TABLE_FILE": "table8.json"}, ["--backend=auto"], "no Ascend device can be used here"),
+    ({"RANK_TABLE_FILE": "table8.json", "RANK_SIZE": "1"}, [],
+     "RANK_SIZE must be at least 2, the devices of this host; got 1"),
+    ({"RANK_TABLE_FILE": "table8.json", "RANK_SIZE": "3"}, [],
+     "RANK_SIZE must be 1, 2, 4, 8 or a multiple of 8"),
+    ({"STOP_SECONDS": "soon"}, [], "STOP_SECONDS must be a number, got 'soon'")])
 def test_several_devices_are_refused_where_they_cannot_be_had(stand_in, environment, arguments, message):
     status, _, errors = launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", *arguments,
                                **environment)
@@ -496,8 +587,14 @@ def test_one_pace_is_taken_though_it_has_not_settled(tmp_path):
     assert "ActualFPS = 5.00\nTrainingTime = 1600.00\nTrainAccuracy = None\nActualLoss = 8.0000\n" in results
 
 
-def test_no_pace_is_an_error(tmp_path):
-    run = write_results(tmp_path, "".join(LOG.splitlines(True)[:2]))
+def test_without_a_pace_the_whole_launch_counts(tmp_path):
+    log = "Resuming from step 5 of 50\n" + LOG.splitlines(True)[1].replace("step 1/", "step 27/")
+    assert write_results(tmp_path, log).returncode == 0
+    assert "ActualFPS = %.2f\n" % (22 * 4 / 77) in (tmp_path / "net_bs4_1p_acc.log").read_text()
+
+
+def test_a_log_of_no_training_is_an_error(tmp_path):
+    run = write_results(tmp_path, LOG.splitlines(True)[0])
     assert (run.returncode == 1 and run.stderr.count("\n") == 1
             and "train_results: error: %s" % tmp_path in run.stderr)
     assert not glob.glob(str(tmp_path / "*_loss.txt"))

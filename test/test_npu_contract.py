@@ -18,6 +18,8 @@ import tiny_training
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 STAND_IN = os.path.join(ROOT, "test", "npu_stand_in")
 WORDS = tiny_training.WORDS
+BY_CHIEF = dict(CM_CHIEF_IP="10.0.0.1", CM_CHIEF_PORT="60001", CM_CHIEF_DEVICE="0", CM_WORKER_IP="10.0.0.1",
+                CM_WORKER_SIZE="2")            # two devices of one server, without a table
 
 
 class Run:
@@ -193,6 +195,7 @@ def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
     ("M", {}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
     ("M", {}, {"RANK_TABLE_FILE": "table.json"},
      "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
+    ("H", {}, BY_CHIEF, "CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone"),
 ])
 def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(
         folder, generation, changes, environment, message):
@@ -254,8 +257,9 @@ def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more
     (folder / "table.json").write_text("{}")
     flags = pretraining(folder, name, **dict(dict(train_batch_size=4, backend="npu", iterations_per_loop=1),
                                              **more))
-    runs = [Run(folder, "estimator.pretrain", generation, flags, RANK_TABLE_FILE=str(folder / "table.json"),
-                RANK_SIZE="2", RANK_ID=str(rank), ASCEND_DEVICE_ID=str(rank),
+    by_table = dict(RANK_TABLE_FILE=str(folder / "table.json"), RANK_SIZE="2")
+    places = [BY_CHIEF if generation == "M" else dict(by_table, RANK_ID=str(rank)) for rank in (0, 1)]
+    runs = [Run(folder, "estimator.pretrain", generation, flags, **places[rank], ASCEND_DEVICE_ID=str(rank),
                 NPU_STAND_IN_EXCHANGE=str(folder / ("exchange_" + generation)),
                 NPU_STAND_IN_RECORD=str(folder / (name + "-%d" % rank))) for rank in (0, 1)]
     for rank, run in enumerate(runs):

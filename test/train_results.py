@@ -5,7 +5,8 @@ zoo's tooling.
   ${CaseName}.log              `key = value`, and the keys mean
 
     BatchSize        records of a batch of one device
-    ActualFPS        records a second on all devices, once the pace has settled: all records over all the time
+    ActualFPS        records a second on all devices, once the pace has settled: all records over all the
+                     time; of a run too short for a pace, all records over E2ETrainingTime
     TrainingTime     milliseconds for one batch on each device: 1000 * BatchSize * RankSize / ActualFPS. (The
                      port has milliseconds for pretraining, and seconds, rounded to 0.01, for fine-tuning;
                      here they are always milliseconds.)
@@ -29,6 +30,7 @@ from etl.common.command_line import UserError, flag, run
 
 _STEP = re.compile(r"step (\d+)/\d+  loss (\S+)  ")
 _PACE = re.compile(r"  (\S+) examples/s  ")
+_RESUMED = re.compile(r"^Resuming from step (\d+)", re.M)
 _ACCURACY = re.compile(r"\b(?:sentence_order_accuracy|eval_accuracy) (\d\S*)")
 
 
@@ -55,16 +57,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def write_results(config: ResultsConfig) -> None:
-    """Writes both files and prints the results. Raises UserError when the log holds no pace."""
+    """Writes both files and prints the results. Raises UserError when the log holds no line of progress."""
     with open(config.log, encoding="utf-8", errors="replace") as stream:
         text = stream.read()
     lines = progress_lines(text)
-    fps = steady_pace(lines)
-    if not fps:
-        raise UserError("%s: no pace in it: lines of progress give one from the second on, in tenths of a "
-                        "record a second; train more steps or give a smaller --log_steps" % config.log)
+    if not lines:
+        raise UserError("%s: no line of progress in it: did it train?" % config.log)
     batch_size = files.read_json(os.path.join(config.output_dir,
                                               resume.RUN_FILE))["flags"]["train_batch_size"]
+    begun = _RESUMED.search(text)
+    steps = lines[-1].step - (int(begun.group(1)) if begun else 0)
+    fps = steady_pace(lines) or steps * batch_size * config.rank_size / max(1, config.seconds)
     accuracies = _ACCURACY.findall(text)
     case_name = "%s_bs%d_%dp_%s" % (config.network, batch_size, config.rank_size, config.kind)
     results: Dict[str, object] = {

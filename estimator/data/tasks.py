@@ -169,6 +169,7 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("sentence_pair", _NO_YES, _PAIRS),
     Task("single_sentence", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
     Task("lcqmc", _NO_YES, _PAIRS),
+    Task("lcqmc_pair", _NO_YES, _PAIRS),       # as Ascend's port calls it
     Task("bq", _NO_YES, _CLUE_PAIRS + _PAIRS),
     Task("chnsenticorp", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
     Task("xnli", _NLI, (Layout({TRAIN: "multinli.train.zh.tsv"}, _multinli_zh),

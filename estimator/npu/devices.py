@@ -55,6 +55,11 @@ class RunOptions:
     iterations_per_loop: int = 1
 
 
+def is_installed() -> bool:
+    """Whether the package of the devices can be found; it is not imported."""
+    return importlib.util.find_spec(_PACKAGE) is not None
+
+
 def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) -> Tuple[str, str]:
     """Decides between "npu" and "cpu", and says why.
 
@@ -66,7 +71,7 @@ def choose_backend(requested: str, environment: Mapping[str, str] = os.environ) 
     if requested == CPU:
         return CPU, "requested"
     device = next((name for name in _DEVICE_VARIABLES if environment.get(name)), None)
-    if importlib.util.find_spec(_PACKAGE) is None:
+    if not is_installed():
         if requested == NPU:
             raise UserError(
                 "--backend npu: the Python package %s is not installed; it comes with Ascend's CANN"
@@ -123,8 +128,8 @@ class Device(NamedTuple):
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
         bridge = _bridge()
-        # older releases require what newer ones assume
-        os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"
+        if not ranks.has_chief(os.environ):    # older releases require what newer ones assume
+            os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"
         config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(),
                                      **self.run_arguments(model_dir, options))
         estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
@@ -248,6 +253,9 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
         return Device(CPU, reason, options=options)
     device = Device(NPU, reason, ranks.read_world(environment), options)
     bridge = _bridge()
+    if ranks.has_chief(environment) and not _counts_by_chief(bridge):
+        raise UserError("CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone: give "
+                        "RANK_TABLE_FILE, RANK_SIZE and RANK_ID instead")
     known = _arguments(bridge.NPURunConfig)
     nested = {"profiling_config": _arguments(bridge.ProfilingConfig),
               "dump_config": _arguments(bridge.DumpConfig)}
@@ -289,6 +297,13 @@ def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
 
 def _arguments(function: Callable[..., Any]) -> Tuple[str, ...]:
     return tuple(name for name in inspect.signature(function).parameters if name != "self")
+
+
+def _counts_by_chief(bridge: ModuleType) -> bool:
+    """Whether a release knows of devices without RANK_SIZE; one that does not trains each by itself, without
+    a word."""
+    util = getattr(bridge, "util", None)
+    return util is None or hasattr(util, "get_ranksize")
 
 
 def _nearest(number: int, step: int) -> str:

@@ -7,6 +7,8 @@ from etl.text import pairs
 
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
 SOC_VERSION = "Ascend310P3"
+PROFILE_BATCH_SIZES, PROFILE_LENGTHS = (1, 8, 32), (32, 64, 128)
+MAX_PROFILES = 100                             # of atc; its minimum is 2
 MAX_VERSION = 10 ** 18 - 1                     # servers store it in 64 bits
 
 
@@ -23,6 +25,12 @@ class ExportConfig:
     batch_sizes: Tuple[int, ...] = flag((), "ascend: batch sizes of the graphs (default: 1)")
     lengths: Tuple[int, ...] = flag(
         (), "ascend: sequence lengths of the graphs (default: the model's max_seq_length)")
+    profile_batch_sizes: Tuple[int, ...] = flag(
+        (), "ascend: batch sizes that the graph with open dimensions is compiled for (default: %s)"
+        % " ".join(map(str, PROFILE_BATCH_SIZES)))
+    profile_lengths: Tuple[int, ...] = flag(
+        (), "ascend: lengths that it is compiled for (default: %s, as far as the model goes)"
+        % " ".join(map(str, PROFILE_LENGTHS)))
     soc_version: Optional[str] = flag(None, "ascend: the processor that atc compiles for (default: %s)"
                                       % SOC_VERSION)
 
@@ -31,10 +39,11 @@ class ExportConfig:
             raise ValueError("version must be at least 0, got %d" % self.version)
         if self.version is not None and self.version > MAX_VERSION:
             raise ValueError("version must be at most %d, got %d" % (MAX_VERSION, self.version))
-        for name in ("batch_sizes", "lengths", "soc_version"):
+        for name in ("batch_sizes", "lengths", "profile_batch_sizes", "profile_lengths", "soc_version"):
             if getattr(self, name) and self.format != ASCEND:
                 raise ValueError("%s is only for --format %s" % (name, ASCEND))
-        for name, least in (("batch_sizes", 1), ("lengths", pairs.MIN_SEQ_LENGTH)):
+        for name, least in (("batch_sizes", 1), ("lengths", pairs.MIN_SEQ_LENGTH),
+                            ("profile_batch_sizes", 1), ("profile_lengths", pairs.MIN_SEQ_LENGTH)):
             for value in getattr(self, name):
                 if value < least:
                     raise ValueError("%s must be at least %d, got %d" % (name, least, value))

@@ -15,7 +15,8 @@ from etl.common.command_line import UserError
 from etl.text.tokenization import load_tokenizer
 from serving.exporting import ascend_kit, model_card, text_model
 from serving import version_files
-from serving.exporting.flags import MAX_VERSION, SAVED_MODEL, SOC_VERSION, ExportConfig
+from serving.exporting.flags import (MAX_PROFILES, MAX_VERSION, PROFILE_BATCH_SIZES, PROFILE_LENGTHS,
+                                     SAVED_MODEL, SOC_VERSION, ExportConfig)
 from serving.exporting.reference import SAMPLES
 
 
@@ -84,18 +85,28 @@ def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, chec
     model's."""
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
-    if max(lengths) > longest:
-        raise UserError("--lengths: must be at most %d, the model's max_position_embeddings, got %d"
-                        % (longest, max(lengths)))
+    profile_lengths = config.profile_lengths or tuple(
+        length for length in PROFILE_LENGTHS if length <= longest) or (longest,)
+    for name, given in (("lengths", lengths), ("profile_lengths", profile_lengths)):
+        if max(given) > longest:
+            raise UserError("--%s: must be at most %d, the model's max_position_embeddings, got %d"
+                            % (name, longest, max(given)))
     shapes = sorted(set(itertools.product(config.batch_sizes or (1,), lengths)))
+    profiles = sorted(set(itertools.product(config.profile_batch_sizes or PROFILE_BATCH_SIZES,
+                                            profile_lengths)))
+    if not 2 <= len(profiles) <= MAX_PROFILES:
+        raise UserError("--profile_batch_sizes and --profile_lengths: atc wants 2 to %d profiles, they make "
+                        "%d" % (MAX_PROFILES, len(profiles)))
     soc_version = config.soc_version or SOC_VERSION
-    ascend_kit.write(folder, model, load_tokenizer(model.tokenizer), checkpoint, shapes, soc_version, SAMPLES)
+    ascend_kit.write(folder, model, load_tokenizer(model.tokenizer), checkpoint, shapes, profiles,
+                     soc_version, SAMPLES)
     model_card.write(folder, model, checkpoint)
     print("Frozen graphs checked against the trained model's outputs; commands that convert.sh runs "
           "where CANN is:")
-    for command in ascend_kit.atc_commands(shapes, soc_version):
+    for command in ascend_kit.atc_commands(shapes, profiles, soc_version):
         print("  " + command)
-    return "sh %(output_dir)s/%(version)s/convert.sh"
+    return ("sh %(output_dir)s/%(version)s/convert.sh && "
+            "python3 %(output_dir)s/%(version)s/" + ascend_kit.COMPARISON_FILE)
 
 
 def _megabytes(folder: str) -> float:

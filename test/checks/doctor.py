@@ -142,6 +142,9 @@ def pins(python: str) -> Finding:
     if installed is None:
         return Finding("packages", error, "rm -rf .venv; make venv")
     wanted = read_pins(os.path.join(ROOT, "constraints.txt"))
+    if platform.machine() == "aarch64":        # the host brings its own TensorFlow
+        wanted.pop("tensorflow", None)
+        wanted.update(read_pins(os.path.join(ROOT, "requirements", "aarch64.txt")))
     other = ["%s %s instead of %s" % (name, installed[name], version) if name in installed
              else "%s is not installed" % name
              for name, version in wanted.items() if installed.get(name) != version]

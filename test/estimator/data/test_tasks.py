@@ -41,6 +41,7 @@ SHIPPED = [
     ("single_sentence", "dev", "dev.jsonl", json_line(text_a="天", label=1), [Example("天", None, "1")]),
     ("lcqmc", "train", "train.txt", "天\t地\t1\n日\t月\t0\n",
      [Example("天", "地", "1"), Example("日", "月", "0")]),
+    ("lcqmc_pair", "dev", "dev.txt", "天\t地\t1\n", [Example("天", "地", "1")]),
     ("lcqmc", "train", "train.tsv", "text_a\ttext_b\tlabel\n天\t地\t1\n", [Example("天", "地", "1")]),
     ("bq", "dev", "dev.tsv", "天\t地\t1\n", [Example("天", "地", "1")]),
     ("bq", "dev", "dev.json", json_line(gid=3, sentence1="天", sentence2="地", label="1"),

@@ -1,6 +1,7 @@
 """The names that users of npu_bridge import."""
 from npu_bridge import stand_in
 from npu_bridge.estimator import npu_ops, npu_unary_ops
+from npu_bridge.estimator.npu import util
 from npu_bridge.estimator.npu.npu_config import DumpConfig, DynamicInputConfig, NPURunConfig, ProfilingConfig
 from npu_bridge.estimator.npu.npu_estimator import NPUEstimator, NPUEstimatorSpec
 from npu_bridge.estimator.npu.npu_hook import NPUCheckpointSaverHook, NPUOutputTensorHook

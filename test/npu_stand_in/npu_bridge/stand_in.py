@@ -48,13 +48,20 @@ def require_environment():
         raise AttributeError("RANK_SIZE is not set")
     if os.environ.get("RANK_TABLE_FILE") and not os.environ.get("RANK_ID"):
         raise ValueError("RANK_ID is not set, but RANK_TABLE_FILE is")
+    if os.environ.get("CM_WORKER_SIZE") and os.environ.get("RANK_SIZE"):
+        raise ValueError("RANK_SIZE and CM_WORKER_SIZE cannot be set at the same time")
 
 
 def rank_size():
+    if generation() == "M":
+        return int(os.environ.get("RANK_SIZE") or os.environ.get("CM_WORKER_SIZE", "1"))
     return int(os.environ.get("RANK_SIZE", "1"))
 
 
 def rank_id():
+    """Without a table, what collective communication makes of devices that count from the chief's on."""
+    if os.environ.get("CM_WORKER_SIZE"):
+        return int(os.environ["ASCEND_DEVICE_ID"]) - int(os.environ["CM_CHIEF_DEVICE"])
     return int(os.environ.get("RANK_ID", "0"))
 
 
