@@ -1,15 +1,16 @@
 """Examples → rows of token ids, encoded once: no padding, so that a batch is as long as its longest row.
 
-A row is an example or, with a stride, one of the sliding windows over a long text. Rows are cached in a file
-whose name is a hash of everything they depend on, the examples themselves included: other data, another
-vocabulary or another length gives another name.
+A row is an example or one of several: of the windows that a long text is read through, or of the candidates
+for an answer, which stand in a batch together. Rows are kept in a file whose name is a hash of all they
+depend on, the examples themselves included: rows of other data, another vocabulary or another length have
+another name.
 """
 import hashlib
 import io
 import json
 import os
 import zipfile
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
+from etl.text.windows import begins_of_windows
 
 FORMAT_VERSION = 1                             # to be increased when the same input gives different rows
 
@@ -25,12 +27,17 @@ Batch = Dict[str, np.ndarray]
 
 
 class Rows(NamedTuple):
-    """Model inputs of all lengths, concatenated."""
+    """Model inputs of all lengths, concatenated. Batches consist of *units*: rows or, where rows stand
+    together, all rows of an example."""
     input_ids: np.ndarray        # int32 [tokens of all rows]
     segment_ids: np.ndarray      # int32, likewise
     starts: np.ndarray           # int64 [rows + 1]: where each row begins, and the end of the last
-    example_numbers: np.ndarray  # int32 [rows]: the example of each row, ascending
-    label_ids: np.ndarray        # [rows]: int32 class ids; float32 in a regression; 0 without a label
+    example_numbers: np.ndarray  # int32 [rows]: the example that each row is of, ascending
+    # [units] int32 class ids, float32 in a regression, 0 where there is no label; or [units, 2] int32: the
+    # tokens in which an answer begins and ends
+    label_ids: np.ndarray
+    spans: np.ndarray = np.zeros((0, 2), np.int32)     # see windows.Window, of all rows' tokens; or none
+    together: np.ndarray = np.array(False)     # whether an example's rows are one unit
 
     @property
     def lengths(self) -> np.ndarray:
@@ -42,18 +49,46 @@ class Rows(NamedTuple):
         """int64 [examples]: the first row of each."""
         return np.flatnonzero(np.diff(self.example_numbers, prepend=-1))
 
+    @property
+    def rows_of_examples(self) -> np.ndarray:
+        """int64 [examples]: how many each has."""
+        return np.bincount(self.example_numbers)
+
+    @property
+    def unit_lengths(self) -> np.ndarray:
+        """int64 [units]: of each the longest row's."""
+        return np.maximum.reduceat(self.lengths, self.first_rows) if self.together else self.lengths
+
     def batch(self, chosen: np.ndarray, seq_length: Optional[int] = None) -> Batch:
-        """The chosen rows, padded with 0 to `seq_length`, by default to the longest of them.
+        """The chosen units, padded with 0 to `seq_length`, without it to the longest row of them.
 
         Returns:
-          input_ids, input_mask, segment_ids: int32 [chosen, length]; label_ids: [chosen].
+          input_ids, input_mask, segment_ids: int32 [chosen, length]; where rows stand together [chosen, rows,
+          length], with as many rows as the example that has most, of all where there is a `seq_length`, and
+          nothing but 0 in those that others lack. label_ids: [chosen, …].
         """
-        lengths = self.lengths[chosen, np.newaxis]
+        numbers, present = chosen, np.ones(chosen.shape, bool)
+        if self.together:
+            counts = self.rows_of_examples
+            number = np.arange((counts if seq_length else counts[chosen]).max())
+            present = number < counts[chosen, np.newaxis]
+            numbers = np.where(present, self.first_rows[chosen, np.newaxis] + number, 0)
+        lengths = (self.lengths[numbers] * present)[..., np.newaxis]
         columns = np.arange(seq_length or lengths.max())
         mask = (columns < lengths).astype(np.int32)
-        places = np.where(mask, self.starts[chosen, np.newaxis] + columns, 0)
+        places = np.where(mask, self.starts[numbers][..., np.newaxis] + columns, 0)
         return {"input_ids": self.input_ids[places] * mask, "input_mask": mask,
                 "segment_ids": self.segment_ids[places] * mask, "label_ids": self.label_ids[chosen]}
+
+    def features(self, batch_size: int,
+                 seq_length: Optional[int]) -> Dict[str, Tuple[Any, List[Optional[int]]]]:
+        """Type and shape of what `batch` gives, by name; None for sizes that differ from batch to batch."""
+        shape: List[Optional[int]] = [batch_size, seq_length]
+        if self.together:
+            shape.insert(1, int(self.rows_of_examples.max()) if seq_length else None)
+        labels: List[Optional[int]] = [batch_size, *self.label_ids.shape[1:]]
+        return {**{name: (np.int32, shape) for name in ("input_ids", "input_mask", "segment_ids")},
+                "label_ids": (self.label_ids.dtype, labels)}
 
 
 class Encoding(NamedTuple):
@@ -62,10 +97,13 @@ class Encoding(NamedTuple):
     max_seq_length: int
     doc_stride: Optional[int] = None    # tokens between the starts of windows; None: long texts are truncated
     labels: Sequence[str] = ()          # by class index; () in a regression
+    kind: str = "classes"               # of fine-tuning
+    max_query_length: Optional[int] = None     # tokens of a question that stands before windows
 
 
-def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> Rows:
-    """The rows of `examples`: read from `cache_dir` if present, otherwise encoded; writes nothing.
+def load_or_make_rows(examples: Sequence[Any], encoding: Encoding, cache_dir: str,
+                      make: Callable[[Sequence[Any], Encoding], Rows]) -> Rows:
+    """The rows of `examples`: read from `cache_dir` if they are there, else made by `make`; writes nothing.
 
     Raises UserError for an unreadable file there.
     """
@@ -78,7 +116,7 @@ def load_or_make_rows(examples: Sequence[Example], encoding: Encoding, cache_dir
                 return Rows(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError("%s: cannot be read, remove it: %s" % (path, error))
-    return make_rows(examples, encoding)
+    return make(examples, encoding)
 
 
 def save(rows: Rows, path: str) -> None:
@@ -90,25 +128,27 @@ def save(rows: Rows, path: str) -> None:
             stream.write(archive.getbuffer())
 
 
-def cache_path(examples: Sequence[Example], encoding: Encoding, cache_dir: str) -> str:
-    """The path of the rows of exactly these examples."""
+def cache_path(examples: Sequence[Any], encoding: Encoding, cache_dir: str) -> str:
+    """Where the rows of these very examples are kept."""
     return os.path.join(cache_dir, "%s.npz" % key(examples, encoding))
 
 
-def key(examples: Sequence[Example], encoding: Encoding) -> str:
+def key(examples: Sequence[Any], encoding: Encoding) -> str:
     """A hash of everything that the rows of these examples depend on, the vocabulary included: 32 hexadecimal
-    digits."""
+    digits. An example's id, its last field, has no influence."""
     tokenizer = encoding.tokenizer
+    of_kind = [] if encoding.kind == "classes" else [encoding.kind, encoding.max_query_length]
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
-        encoding.max_seq_length, encoding.doc_stride, list(encoding.labels)]).encode("utf-8"))
+        encoding.max_seq_length, encoding.doc_stride, list(encoding.labels), *of_kind]).encode("utf-8"))
     for example in examples:
-        digest.update(json.dumps(example[:3]).encode("utf-8"))
+        digest.update(json.dumps(example[:-1]).encode("utf-8"))
     return digest.hexdigest()[:32]
 
 
 def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:
-    """Tokenizes examples; with a stride a text longer than max_seq_length becomes several rows."""
+    """Tokenizes what is to be classified; with a stride a text longer than max_seq_length becomes several
+    rows."""
     tokenizer = load_tokenizer(encoding.tokenizer)
     index = {label: number for number, label in enumerate(encoding.labels)}
     input_ids: List[np.ndarray] = []
@@ -120,23 +160,21 @@ def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:
             input_ids.append(packed[0].input_ids)
             segment_ids.append(packed[0].segment_ids)
         else:
-            windows = windows_of(tokenizer.encode(example.text_a).ids, encoding.max_seq_length - 2,
-                                 encoding.doc_stride)
-            packed = [np.concatenate([[tokenizer.vocabulary.cls], ids, [tokenizer.vocabulary.sep]])
-                      for ids in windows]
+            ids, size = tokenizer.encode(example.text_a).ids, encoding.max_seq_length - 2
+            packed = [np.concatenate([[tokenizer.vocabulary.cls], ids[begin:begin + size],
+                                      [tokenizer.vocabulary.sep]])
+                      for begin in begins_of_windows(len(ids), size, encoding.doc_stride)]
             input_ids += packed
             segment_ids += [np.zeros_like(ids) for ids in packed]
         example_numbers += [number] * len(packed)
     labels = [index.get(example.label, 0) if index else float(example.label or 0) for example in examples]
+    return join_rows(input_ids, segment_ids, example_numbers,
+                     np.array(labels, np.int32 if index else np.float32)[example_numbers])
+
+
+def join_rows(input_ids: Sequence[np.ndarray], segment_ids: Sequence[np.ndarray],
+              example_numbers: Sequence[int], label_ids: np.ndarray, **more: np.ndarray) -> Rows:
+    """Rows of the ids of each, one behind the other; the rest as in `Rows`."""
     return Rows(np.concatenate(input_ids).astype(np.int32), np.concatenate(segment_ids).astype(np.int32),
                 np.cumsum([0] + [len(ids) for ids in input_ids]), np.array(example_numbers, np.int32),
-                np.array(labels, np.int32 if index else np.float32)[example_numbers])
-
-
-def windows_of(ids: np.ndarray, size: int, stride: int) -> List[np.ndarray]:
-    """Windows of `size` ids that start `stride` apart, up to the one that reaches the end.
-
-    `([1, 2, 3, 4, 5], 3, 2)` → `[1, 2, 3], [3, 4, 5]`.
-    """
-    last = max(0, len(ids) - size)
-    return [ids[begin:begin + size] for begin in range(0, last + stride, stride)]
+                label_ids, **more)

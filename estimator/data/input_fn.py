@@ -78,8 +78,8 @@ def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
     Rows of a batch are chosen regardless of length: batches of similar length would often be of one class.
 
     Args:
-      rows: of a classifier.
-      batch_size: rows of a batch, on each device.
+      rows: of labelled examples.
+      batch_size: units of a batch, on each device.
       seed: of the order.
       batches_done: where to resume.
       seq_length: the length to which all rows are padded. None: the longest of their batch.
@@ -87,31 +87,32 @@ def train_on_rows(rows: Rows, batch_size: int, seed: int, batches_done: int = 0,
 
     Raises UserError if the rows do not fill one batch.
     """
-    num_rows = len(rows.lengths)
-    if num_rows < batch_size * world.size:
+    num_units = len(rows.unit_lengths)
+    if num_units < batch_size * world.size:
         raise UserError("--train_batch_size is %d%s, but there are only %d training examples"
-                        % (batch_size, _on_devices(world), num_rows))
+                        % (batch_size, _on_devices(world), num_units))
 
     def batches() -> Iterator[Batch]:
-        for numbers in _training_rows(num_rows, batch_size * world.size, seed, batches_done):
+        for numbers in _training_rows(num_units, batch_size * world.size, seed, batches_done):
             yield rows.batch(numbers[world.rank::world.size], seq_length)
     return lambda: _from_batches(batches, rows, batch_size, seq_length)
 
 
 def evaluation_order(rows: Rows, seq_length: Optional[int]) -> np.ndarray:
-    """The order in which `evaluate_on_rows` takes rows: unchanged if all are padded to one length, otherwise
+    """The order in which `evaluate_on_rows` takes units: as they are when all are padded to one length, else
     by length."""
-    return np.arange(len(rows.lengths)) if seq_length else np.argsort(rows.lengths, kind="stable")
+    lengths = rows.unit_lengths
+    return np.arange(len(lengths)) if seq_length else np.argsort(lengths, kind="stable")
 
 
 def evaluate_on_rows(rows: Rows, batch_size: int, seq_length: Optional[int] = None) -> InputFn:
-    """Every row once, by `evaluation_order`; `seq_length` as in `train_on_rows`."""
+    """Every unit once, by `evaluation_order`; `seq_length` as in `train_on_rows`."""
     order = evaluation_order(rows, seq_length)
 
     def batches() -> Iterator[Batch]:
         for begin in range(0, len(order), batch_size):
             batch = rows.batch(order[begin:begin + batch_size], seq_length)
-            batch["is_real_example"] = np.ones_like(batch["label_ids"], dtype=np.int32)
+            batch["is_real_example"] = np.ones(len(batch["label_ids"]), np.int32)
             missing = batch_size - len(batch["label_ids"])
             yield {name: np.pad(array, [(0, missing)] + [(0, 0)] * (array.ndim - 1), mode="constant")
                    for name, array in batch.items()}
@@ -206,12 +207,12 @@ def _filler(batch_size: int) -> Callable[[Features], Features]:
 
 def _from_batches(batches: Callable[[], Iterator[Batch]], rows: Rows, batch_size: int,
                   seq_length: Optional[int], **more: type) -> tf.data.Dataset:
-    """A dataset of what `batches` yields; `more` are types of further features with one number per row."""
-    types = {name: tf.int32 for name in ("input_ids", "input_mask", "segment_ids")}
-    shapes = {name: tf.TensorShape([batch_size, seq_length]) for name in types}
-    for name, dtype in dict(more, label_ids=rows.label_ids.dtype).items():
-        types[name], shapes[name] = tf.as_dtype(dtype), tf.TensorShape([batch_size])
-    return tf.data.Dataset.from_generator(batches, types, shapes).prefetch(BATCHES_AHEAD)
+    """A dataset of what `batches` yields; `more` are types of further features that are one number a unit."""
+    found = {**rows.features(batch_size, seq_length), **{name: (dtype, [batch_size])
+                                                         for name, dtype in more.items()}}
+    return tf.data.Dataset.from_generator(
+        batches, {name: tf.as_dtype(dtype) for name, (dtype, _) in found.items()},
+        {name: tf.TensorShape(shape) for name, (_, shape) in found.items()}).prefetch(BATCHES_AHEAD)
 
 
 def _training_rows(num_examples: int, batch_size: int, seed: int, batches_done: int) -> Iterator[np.ndarray]:

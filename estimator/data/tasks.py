@@ -1,7 +1,9 @@
 """Labelled data by task: its files, columns, labels and metric.
 
-A new task is an entry in TASKS. Its files are described in their distributors' format; other column names
-need one `columns(...)`, and more complex rows one small function from a row to Examples.
+A new task is an entry in TASKS. What is learnt is its kind: a class or a number for a text or a pair, the
+answer in a passage, one of several candidates. Its files are described as their distributors ship them;
+columns that have other names are one `columns(...)`, and a row that is more than that is one small function
+from a row to Examples.
 """
 import dataclasses
 import math
@@ -9,6 +11,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+from estimator.data import candidates
 from estimator.data.task_files import SUFFIXES, Row, read_rows
 from etl.common.command_line import UserError
 
@@ -34,12 +37,13 @@ class Layout(NamedTuple):
     """One format of data files.
 
     Attributes:
-      files: name by part.
-      read: a row → its examples, usually one; raises ValueError with the reason if it cannot.
+      files: name by part, or a pattern, such as "[dm]-train.json", of several that belong together.
+      read: of classes a row → its examples, most often one; ValueError with the reason when it cannot. Of
+        choices a candidates.ChoiceReader. None where a kind has one shape alone.
       order: see task_files.read_rows.
     """
     files: Mapping[str, str]
-    read: Reader
+    read: Any
     order: Optional[Tuple[str, ...]] = ()
 
 
@@ -50,13 +54,15 @@ class Task:
     Attributes:
       name: for --task_name.
       labels: by class index; () is a regression, whose labels are numbers.
-      layouts: formats its files may have; for each part the first that exists is read.
-      metric: selects the best checkpoint, a name in scores.METRICS.
-      undecided: a label on which annotators could not agree; such examples are skipped, in a test file
-        unlabelled.
-      choices: consecutive examples that belong to one question, of which the most likely one is the answer.
-      submission: name of the prediction file, if it is not `<name>_predict.json`.
-      kind: what is learned, a name in job.KINDS.
+      layouts: shapes its files may have; of each part the first that exists is read.
+      metric: what the best checkpoint is chosen by, a name in scores.METRICS.
+      undecided: a label that says its annotators could not agree; such examples are left out, in a test
+        file unlabelled.
+      choices: examples in a row that belong to one question, of which the most likely one is the answer.
+      submission: name of the file of predictions, where it is not `<name>_predict.json`.
+      kind: what is learnt, a name in job.KINDS.
+      measure: of spans, how right an answer is, a name in answer_scores.MEASURES.
+      may_be_impossible: of spans, whether a passage may hold no answer.
     """
     name: str
     labels: Tuple[str, ...]
@@ -66,10 +72,12 @@ class Task:
     choices: int = 1
     submission: Optional[str] = None
     kind: str = "classes"
+    measure: str = ""
+    may_be_impossible: bool = False
 
     @property
     def is_regression(self) -> bool:
-        return not self.labels
+        return self.kind == "classes" and not self.labels
 
     @property
     def parts(self) -> List[str]:
@@ -161,6 +169,19 @@ _CLUE_PAIRS = (Layout(_parts("%s.json"), columns("sentence1", "sentence2")),)
 _OCNLI = tuple(Layout({TRAIN: "train.%s.json" % size}, columns("sentence1", "sentence2"))
                for size in ("50k", "30k", "10k"))
 
+
+def _choices(pattern: str, read: candidates.ChoiceReader) -> Layout:
+    return Layout(_parts(pattern), read)
+
+
+def _reading(*names: str) -> Layout:
+    """Files of train, dev and test, of those that there are, in the form of `reading`."""
+    return Layout({part: name + ".json" for part, name in zip((TRAIN, DEV, TEST), names)}, None)
+
+
+_OWN_READING = _reading("train", "dev", "test")
+_COPA_PAIRS = Layout(_parts("%s.json"), _copa)
+_RACE = tuple(_choices(folder + "%s/*/*.txt", candidates.race) for folder in ("", "RACE/"))
 _NO_YES = ("0", "1")
 _NLI = ("contradiction", "entailment", "neutral")
 _TNEWS = tuple(str(number) for number in range(100, 117) if number not in (105, 111))
@@ -185,7 +206,26 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("ocnli", _NLI, _OCNLI + _CLUE_PAIRS, undecided="-", submission="ocnli_50k_predict.json"),
     Task("csl", _NO_YES, (Layout(_parts("%s.json"), _csl),)),
     Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc11_predict.json"),
-    Task("copa", _NO_YES, (Layout(_parts("%s.json"), _copa),), metric="choice_accuracy", choices=2),
+    Task("copa", (), (_choices("%s.json", candidates.copa),), kind="choices"),
+    Task("c3", (), (_choices("[dm]-%s.json", candidates.c3), _choices("%s.json", candidates.c3)),
+         kind="choices", submission="c311_predict.json"),
+    Task("chid", (), (_choices("%s.json", candidates.chid),), kind="choices",
+         submission="chid11_predict.json"),
+    Task("cmrc2018", (), (_reading("cmrc2018_train", "cmrc2018_dev", "cmrc2018_test"),
+                          _reading("cmrc2018_trial"), _OWN_READING),
+         metric="f1", kind="spans", measure="cmrc"),
+    Task("drcd", (), (_reading("DRCD_training", "DRCD_dev", "DRCD_test"), _OWN_READING),
+         metric="f1", kind="spans", measure="cmrc"),
+    # Google's
+    Task("squad_v1", (), (_reading("train-v1.1", "dev-v1.1", "test-v1.1"),), metric="f1", kind="spans",
+         measure="squad_v1"),
+    Task("squad_v2", (), (_reading("train-v2.0", "dev-v2.0", "test-v2.0"),), metric="f1", kind="spans",
+         measure="squad_v2", may_be_impossible=True),
+    Task("race", (), _RACE, kind="choices"),
+    # one's own
+    Task("reading", (), (_OWN_READING,), metric="f1", kind="spans", measure="cmrc", may_be_impossible=True),
+    Task("choices", (), (_choices("%s.json", candidates.own), _choices("%s.jsonl", candidates.own)),
+         kind="choices"),
     # GLUE
     Task("cola", _NO_YES, (Layout({TRAIN: "train.tsv", DEV: "dev.tsv"}, columns("sentence"),
                                   ("source", "label", "star", "sentence")),
@@ -201,6 +241,10 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("sts-b", (), (Layout(_parts("%s.tsv"), columns("sentence1", "sentence2", "score", "index")),),
          metric="pearson"),
 )}
+
+# Models of these tasks that earlier releases fine-tuned go on being evaluated and exported as what they are.
+EARLIER: Dict[Tuple[str, str], Task] = {
+    ("copa", "classes"): Task("copa", _NO_YES, (_COPA_PAIRS,), metric="choice_accuracy", choices=2)}
 
 
 def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) -> Task:
@@ -219,13 +263,13 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
 
 
 def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
-    """The examples of one part, without undecided ones, whose number is printed; labels may be absent only in
-    test parts.
+    """The examples of one part of a task of classes, without undecided ones, whose number is told; labels
+    may be absent in test parts alone.
 
     Raises UserError with file and line for a missing file or column, invalid UTF-8, a wrong number of fields,
     an unknown label, an empty text, or a file without examples.
     """
-    path, layout = find_file(task, data_dir, part)
+    (path,), layout = find_files(task, data_dir, part)
     is_test = part.startswith(TEST)
     examples, num_undecided = [], 0
     for number, row in read_rows(path, layout.order, may_lack="label" if is_test else ""):
@@ -249,26 +293,30 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
     return examples
 
 
-def find_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
-    """The file of one part and its shape. Raises UserError naming all it looked for."""
+def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]:
+    """The files of one part, most often one, and their shape. Raises UserError naming all it looked for."""
     if not os.path.isdir(data_dir):
         reason = (" is a file, not a folder: name the one it lies in" if os.path.exists(data_dir)
                   else ": no such folder")
         raise UserError("--data_dir: %s%s" % (data_dir, reason))
     layouts = [layout for layout in task.layouts if part in layout.files]
+    for layout in layouts:
+        found = candidates.files_that_match(data_dir, layout.files[part])
+        if found:
+            return found, layout
     paths = [os.path.join(data_dir, layout.files[part]) for layout in layouts]
-    for path, layout in zip(paths, layouts):
-        if os.path.isfile(path):
-            return path, layout
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
+
+
+_ANSWERS = {"spans": "a part of the passage", "choices": "one of the candidates"}
 
 
 def describe_all() -> str:
     """A line per task: name, labels, metric, files of the first layout."""
     lines = []
     for task in TASKS.values():
-        labels = "a number" if task.is_regression else (", ".join(task.labels) if len(task.labels) < 6
-                                                        else "%d labels" % len(task.labels))
+        labels = _ANSWERS.get(task.kind) or ("a number" if task.is_regression else ", ".join(task.labels)
+                                             if len(task.labels) < 6 else "%d labels" % len(task.labels))
         files = sorted({name for layout in task.layouts for name in layout.files.values()})
         shown = files if len(files) < 7 else ["train, dev, test with one of %s" % " ".join(SUFFIXES)]
         lines.append("%-16s %-36s %-21s %s" % (task.name, labels, task.metric, ", ".join(shown)))

@@ -3,6 +3,8 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
+from estimator.data import encoded, tasks
+from estimator.data.encoded import Encoding
 from estimator.data.tasks import TRAIN, Example, Task
 from estimator.finetuning import predictions, report, scores
 from estimator.finetuning.predictions import Part
@@ -10,11 +12,16 @@ from estimator.finetuning.flags import BALANCED, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.training import model_fn
 from estimator.training.model_fn import ModelFn, TrainingConfig
+from estimator.training.jobs import Results
+from estimator.weights.model_folder import CLASSES as NAME
+from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
+from etl.reports.page import Section
 
 
 def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Example]]) -> None:
     """Raises UserError for flags that do not fit the task."""
+    config.require_kind(task.kind, task.name)
     pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
     if config.doc_stride and pairs:
         raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
@@ -58,6 +65,42 @@ def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, che
     return predictions.run_model(estimator, part.rows, batch_size, setting.seq_length, checkpoint)
 
 
-CLASSES = Kind(check_flags, make_model_fn, run_model, predictions.score, predictions.results_line,
-               predictions.write_predictions, report.sections, report.CHARTS,
+def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[Example]:
+    return tasks.read_examples(task, config.data_dir, part)
+
+
+def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
+    """What the model's folder says of it."""
+    return {"kind": NAME, "labels": task.labels, "reading": None}
+
+
+def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
+    return Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
+
+
+def score(setting: Setting, part: Part, outputs: np.ndarray) -> Results:
+    return predictions.score(setting.task, part, outputs)
+
+
+def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.ndarray) -> List[str]:
+    return predictions.write_predictions(folder, setting.task, part, outputs)
+
+
+def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Section]:
+    return report.sections(setting.task, part, outputs)
+
+
+CLASSES = Kind(read_examples,
+               check_flags,
+               describe,
+               encoding_of,
+               encoded.make_rows,
+               lambda setting, part: None,
+               make_model_fn,
+               run_model,
+               score,
+               predictions.results_line,
+               write_predictions,
+               sections,
+               report.CHARTS,
                is_exported=lambda task: not task.is_regression)

@@ -1,14 +1,15 @@
 """The flags of estimator.finetune, and what is derived only from them: presets, defaults, columns, seeds."""
+import dataclasses
 import os
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from estimator.data import tasks
 from estimator.data.tasks import TASKS
 from estimator.finetuning import scores
 from estimator.finetuning.presets import PRESETS
 from estimator.training.flags import TrainingFlags
-from etl.common.command_line import FREE, SAME, SAME_CONTENT, flag
+from etl.common.command_line import FREE, SAME, SAME_CONTENT, UserError, flag
 
 SAMPLE_TASK = "sentence_pair"
 CACHE_FOLDER = "encoded"
@@ -17,6 +18,17 @@ NO_CHECKPOINT = "none"                         # --init_checkpoint for random va
 # Flags that a preset may set, with their defaults.
 DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size": 32, "learning_rate": 5e-5,
             "num_train_epochs": 3.0}
+# Of kinds that have others: BERT's for SQuAD, Google's ALBERT's for RACE.
+KIND_DEFAULTS: Dict[str, Dict[str, Any]] = {
+    "classes": {},
+    "spans": {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64, "max_answer_length": 30,
+              "n_best_size": 20},
+    "choices": {"max_seq_length": 512}}
+# Flags that only tasks of some kinds have.
+_OF_SPANS = ("max_query_length", "max_answer_length", "n_best_size", "null_score_diff_threshold",
+             "skip_bad_answers")
+KIND_FLAGS = {"class_weights": ("classes",), "doc_stride": ("classes", "spans"),
+              "exclusive_candidates": ("choices",), **dict.fromkeys(_OF_SPANS, ("spans",))}
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
 
@@ -59,9 +71,35 @@ class FinetuneConfig(TrainingFlags):
     max_seq_length: Optional[int] = _preset_flag("max_seq_length",
                                                  "tokens per example; longer ones are truncated",
                                                  on_resume=SAME_CONTENT)
-    doc_stride: Optional[int] = flag(None, "read longer texts through sliding windows that start so many "
-                                     "tokens apart, and average their predictions; tasks with one text. "
-                                     "Without training, as the model was trained", on_resume=SAME_CONTENT)
+    doc_stride: Optional[int] = flag(
+        None, "read longer texts through windows: tasks with one text through such "
+        "that begin so many tokens apart, averaging their predictions; passages of "
+        "questions through such that have so many tokens in common (default: 128). "
+        "Without training, as the model was trained",
+        on_resume=SAME_CONTENT)
+    max_query_length: Optional[int] = flag(
+        None, "tokens of a question on a passage; longer ones are cut (default: "
+        "64)",
+        on_resume=SAME_CONTENT)
+    max_answer_length: Optional[int] = flag(None,
+                                            "tokens of an answer that is a part of a passage (default: the "
+                                            "preset's, else 30)",
+                                            on_resume=FREE)
+    n_best_size: Optional[int] = flag(
+        None, "answers of a question that nbest_predictions.json holds (default: 20)", on_resume=FREE)
+    null_score_diff_threshold: Optional[float] = flag(
+        None,
+        "give no answer where the score of none is higher than the best answer's by more than this; tasks "
+        "whose passages may hold no answer (default: 0)",
+        on_resume=FREE)
+    skip_bad_answers: bool = flag(False,
+                                  "leave out, and count, answers to be learnt that their passage does not "
+                                  "hold at their offset",
+                                  on_resume=SAME_CONTENT)
+    exclusive_candidates: bool = flag(False,
+                                      "let questions that share their candidates, as the blanks of chid do, "
+                                      "take each of them once at most, the likeliest first",
+                                      on_resume=FREE)
     pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length instead of their "
                                              "longest row; default: only on the NPU, which needs it")
     do_predict: bool = flag(False, "predict the test file", on_resume=FREE)
@@ -86,13 +124,19 @@ class FinetuneConfig(TrainingFlags):
     def __post_init__(self) -> None:
         if self.preset:
             self._fill_in(PRESETS[self.preset]._asdict())
+        if self.do_train and self.task_name:   # else the model's folder says task and length
+            self._fill_in(KIND_DEFAULTS[TASKS[self.task_name].kind])
         self._fill_in({name: DEFAULTS[name]
                        for name in ("train_batch_size", "learning_rate", "num_train_epochs")})
         super().__post_init__()
-        if self.do_train:                      # otherwise the model's folder has task and length
+        if self.do_train:
             self._fill_in(DEFAULTS)
         self.require_at_least_1("max_seq_length", "train_batch_size", "eval_batch_size", "predict_batch_size",
-                                "doc_stride", "eval_every", "early_stopping")
+                                "doc_stride", "eval_every", "early_stopping", "max_query_length",
+                                "max_answer_length", "n_best_size")
+        threshold = self.null_score_diff_threshold
+        if threshold is not None and not abs(threshold) < float("inf"):
+            raise ValueError("null_score_diff_threshold must be a number, got %s" % threshold)
         if not self.num_train_epochs > 0:
             raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
         if not 0 <= self.warmup_proportion <= 1:
@@ -116,10 +160,24 @@ class FinetuneConfig(TrainingFlags):
                                  % (self.task_name, SAMPLE_TASK))
             object.__setattr__(self, "data_dir", _SAMPLE)
 
-    def _fill_in(self, values: Dict[str, Any]) -> None:
+    def _fill_in(self, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
-            if name in DEFAULTS and getattr(self, name) is None:
+            if getattr(self, name, value) is None:
                 object.__setattr__(self, name, value)
+
+    def require_kind(self, kind: str, task_name: str) -> None:
+        """Raises UserError for flags that tasks of this kind do not have."""
+        for name, kinds in KIND_FLAGS.items():
+            value = getattr(self, name)
+            if kind not in kinds and value not in (None, False, ()):
+                having = [task.name for task in TASKS.values() if task.kind in kinds]
+                raise UserError("--%s is for tasks such as %s; %s has no use for it"
+                                % (name, ", ".join(having[:3]), task_name))
+
+    def with_defaults_of(self, kind: str) -> "FinetuneConfig":
+        """The same with the defaults of a kind where neither flags nor the model's folder say more."""
+        return dataclasses.replace(self, **{name: value for name, value in KIND_DEFAULTS[kind].items()
+                                            if getattr(self, name) is None})
 
     def seed_list(self) -> List[int]:
         """--seeds as numbers. Raises ValueError if they are not."""

@@ -11,11 +11,13 @@ from estimator.data import encoded, input_fn, tasks
 from estimator.data.input_fn import InputFn
 from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Task
 from estimator.finetuning import epochs, scores
+from estimator.finetuning.choices import CHOICE_KIND
 from estimator.finetuning.classes import CLASSES
 from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import CACHE_FOLDER, NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.finetuning.presets import PRESETS
+from estimator.finetuning.spans import SPAN_KIND
 from estimator.npu import devices
 from estimator.training import failures, model_fn, result_files, resume, run
 from estimator.training.jobs import Evaluation, Job, Results, Schedule
@@ -24,7 +26,7 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
 
-KINDS = {"classes": CLASSES}                   # by the name in a task
+KINDS = {"classes": CLASSES, "spans": SPAN_KIND, "choices": CHOICE_KIND}        # by the name in a task
 SEEDS_FILE = "seeds_results.txt"
 
 
@@ -66,23 +68,27 @@ def make_job(config: FinetuneConfig) -> Job:
     config = config if config.do_train else as_trained(config)
     task = find_task(config)
     kind = KINDS[task.kind]
-    examples = {part: tasks.read_examples(task, config.data_dir, part) for part in wanted_parts(config, task)}
+    config = config.with_defaults_of(task.kind)
+    examples = {part: kind.read_examples(config, task, part) for part in wanted_parts(config, task)}
     check_device(config, device)
     kind.check_flags(config, task, examples)
     init_checkpoint = find_init_checkpoint(config)
-    folder = describe_model(config, task, init_checkpoint)
+    folder = describe_model(config, task, init_checkpoint, kind)
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    encoding = encoded.Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
+    encoding = kind.encoding(config, folder)
     facts, start = run.find_start(
         config, device, folder, encoded.key(examples.get(TRAIN, []), encoding)[:12], init_checkpoint,
-        functools.partial(model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels)))
+        functools.partial(model_fn.check_init_checkpoint, model=folder.config, num_labels=len(task.labels),
+                          kind=task.kind))
     cache_dir = cache_dir_of(config)
-    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir))
+    parts = {part: Part(part, found, encoded.load_or_make_rows(found, encoding, cache_dir, kind.make_rows))
              for part, found in examples.items()}
-    num_rows = len(parts[TRAIN].rows.lengths) if config.do_train else 0
-    config, schedule = epochs.find_schedule(config, device, num_rows, finds_loop)
+    num_units = len(parts[TRAIN].rows.unit_lengths) if config.do_train else 0
+    config, schedule = epochs.find_schedule(config, device, num_units, finds_loop)
     setting = Setting(config, task, device, folder, parts, seq_length_of(config, device, folder))
+    for part in parts.values():
+        kind.tell_rows(setting, part)
 
     def keep_rows() -> None:
         for part in parts.values():
@@ -117,10 +123,12 @@ def as_trained(config: FinetuneConfig) -> FinetuneConfig:
                         "--list_tasks can be evaluated" % (config.output_dir, model.task))
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
+    known = model.reading._asdict() if model.reading else {
+        "doc_stride": resume.flag_of_run(config.output_dir, "doc_stride")}
     return dataclasses.replace(config, task_name=task_name, labels=labels,
                                max_seq_length=config.max_seq_length or model.max_seq_length,
-                               doc_stride=config.doc_stride
-                               or resume.flag_of_run(config.output_dir, "doc_stride"))
+                               **{name: value if getattr(config, name) is None else getattr(config, name)
+                                  for name, value in known.items()})
 
 
 def find_task(config: FinetuneConfig) -> Task:
@@ -129,6 +137,8 @@ def find_task(config: FinetuneConfig) -> Task:
         print("Preset %s. Published by the authors of the weights: %s"
               % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
+    if not config.do_train:                    # a model stays what it was trained as
+        task = tasks.EARLIER.get((task.name, model_folder.read(config.output_dir).kind), task)
     return tasks.with_columns(task, config.columns_by_role(),
                               config.labels) if task.name in tasks.GENERIC else task
 
@@ -165,12 +175,17 @@ def find_init_checkpoint(config: FinetuneConfig) -> Optional[str]:
     return checkpoint_files.resolve(config.init_checkpoint)
 
 
-def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str]) -> ModelFolder:
+def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional[str],
+                   kind: Kind) -> ModelFolder:
     """The files to be written beside the checkpoints or, without training, those already there."""
     checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir,
                                                                       model_folder.STATE_FILE)
-    return model_folder.describe(config, checkpoint, flags_may_repeat=True,
-                                 max_seq_length=config.max_seq_length, task=task.name, labels=task.labels)
+    return model_folder.describe(config,
+                                 checkpoint,
+                                 flags_may_repeat=True,
+                                 max_seq_length=config.max_seq_length,
+                                 task=task.name,
+                                 **kind.describe(config, task))
 
 
 def cache_dir_of(config: FinetuneConfig) -> str:
@@ -184,7 +199,7 @@ def evaluate(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     result_files.write_curve_points(os.path.join(setting.config.output_dir, "eval"), results["global_step"],
                                     dict(results, loss=results["eval_loss"]))
     print("Step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
-    return Evaluation(results, kind.sections(setting.task, setting.parts[DEV], outputs))
+    return Evaluation(results, kind.sections(setting, setting.parts[DEV], outputs))
 
 
 def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> Evaluation:
@@ -195,9 +210,9 @@ def conclude(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> E
     for name in [part for part in setting.parts if part.startswith(DEV)]:
         found, outputs = evaluate_part(setting, kind, estimator, name, checkpoint)
         results.update(found)
-        paths += kind.write_predictions(setting.config.output_dir, setting.task, setting.parts[name], outputs)
+        paths += kind.write_predictions(setting.config.output_dir, setting, setting.parts[name], outputs)
         if name == DEV:
-            sections = kind.sections(setting.task, setting.parts[DEV], outputs)
+            sections = kind.sections(setting, setting.parts[DEV], outputs)
     print("Best checkpoint, step %d, %s" % (results["global_step"], kind.results_line(setting.task, results)))
     print("Wrote %s" % ", ".join(paths))
     return Evaluation(results, sections)
@@ -210,17 +225,18 @@ def evaluate_part(setting: Setting, kind: Kind, estimator: Any, name: str,
     with failures.explained("--eval_batch_size %d" % batch_size):
         outputs = kind.run_model(setting, estimator, part, batch_size, checkpoint)
     step = int(tf.train.load_variable(checkpoint, "global_step"))
-    return dict(kind.score(setting.task, part, outputs), global_step=step), outputs
+    return dict(kind.score(setting, part, outputs), global_step=step), outputs
 
 
 def predict(setting: Setting, kind: Kind, estimator: Any, checkpoint: str) -> None:
     """Writes the predictions for all test examples, in the file's order."""
-    batch_size, task = setting.config.predict_batch_size, setting.task
+    batch_size = setting.config.predict_batch_size
     for part in [part for name, part in setting.parts.items() if name.startswith(TEST)]:
         with failures.explained("--predict_batch_size %d" % batch_size):
             outputs = kind.run_model(setting, estimator, part, batch_size, checkpoint)
-        paths = kind.write_predictions(setting.config.output_dir, task, part, outputs)
+        paths = kind.write_predictions(setting.config.output_dir, setting, part, outputs)
         if part.has_labels:
-            number = kind.score(task, part._replace(name=DEV), outputs)["eval_" + task.metric]
-            print("Test: %s %.4f of %d examples" % (task.metric, number, len(part.examples)))
+            metric = setting.task.metric
+            number = kind.score(setting, part._replace(name=DEV), outputs)["eval_" + metric]
+            print("Test: %s %.4f of %d examples" % (metric, number, len(part.examples)))
         print("Wrote %s" % ", ".join(paths))

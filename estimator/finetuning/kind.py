@@ -6,9 +6,8 @@ its metrics.
 """
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import numpy as np
-
-from estimator.data.tasks import Example, Task
+from estimator.data.encoded import Encoding, Rows
+from estimator.data.tasks import Task
 from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.npu import devices
@@ -37,26 +36,38 @@ class Setting(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Functions; outputs are a model's for the examples of a part, [examples, …].
+    """Functions. Examples are the kind's own, with `label`, None where it is not known, and `id` last;
+    outputs are a model's for the examples of a part, whatever the kind has for them.
 
     Attributes:
+      read_examples: takes the flags, the task and a part's name; returns its examples.
       check_flags: takes the flags, the task and its examples by part; raises UserError for flags that do not
         fit the kind.
+      describe: takes the flags and the task; returns fields of ModelFolder.
+      encoding: takes the flags and the model's folder; returns how examples become rows.
+      make_rows: takes examples and their encoding.
+      tell_rows: takes a setting and a part; prints what is to be said of its rows.
       model_fn: takes a setting and the numbers of a training run; see `model_fn`.
       run_model: takes a setting, an Estimator, a part, a batch size and a checkpoint; returns outputs.
-      score: takes task, part and outputs; returns metrics by name.
+      score: takes a setting, a part and its outputs; returns metrics by name, eval_loss and the task's metric
+        among them.
       results_line: takes task and metrics; returns them as text.
-      write_predictions: takes a folder, task, part and outputs; returns the paths of the files.
-      sections: takes task, part and outputs; returns the report's sections below the curves.
+      write_predictions: takes a folder, a setting, a part and its outputs; returns the paths of the files.
+      sections: takes a setting, a part and its outputs; returns the report's sections below the curves.
       charts: of the report.
       is_exported: takes a task; returns whether serving.export supports such a model.
     """
-    check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Example]]], None]
+    read_examples: Callable[[FinetuneConfig, Task, str], List[Any]]
+    check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Any]]], None]
+    describe: Callable[[FinetuneConfig, Task], Dict[str, Any]]
+    encoding: Callable[[FinetuneConfig, ModelFolder], Encoding]
+    make_rows: Callable[[Sequence[Any], Encoding], Rows]
+    tell_rows: Callable[[Setting, Part], None]
     model_fn: Callable[[Setting, TrainingConfig], ModelFn]
-    run_model: Callable[[Setting, Any, Part, int, str], np.ndarray]
-    score: Callable[[Task, Part, np.ndarray], Results]
+    run_model: Callable[[Setting, Any, Part, int, str], Any]
+    score: Callable[[Setting, Part, Any], Results]
     results_line: Callable[[Task, Results], str]
-    write_predictions: Callable[[str, Task, Part, np.ndarray], List[str]]
-    sections: Callable[[Task, Part, np.ndarray], Sequence[Section]]
+    write_predictions: Callable[[str, Setting, Part, Any], List[str]]
+    sections: Callable[[Setting, Part, Any], Sequence[Section]]
     charts: Tuple[Chart, ...]
     is_exported: Callable[[Task], bool]

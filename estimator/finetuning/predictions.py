@@ -8,7 +8,7 @@
 """
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ PREDICTIONS_FILE = "predictions.jsonl"
 class Part(NamedTuple):
     """The examples of one part, as read and as input for the model."""
     name: str                                  # such as "dev"
-    examples: List[Example]
+    examples: List[Any]                        # of the task's kind
     rows: Rows
 
     @property
@@ -37,22 +37,34 @@ class Part(NamedTuple):
         return all(example.label is not None for example in self.examples)
 
 
-def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int],
-              checkpoint: str) -> np.ndarray:
-    """The model's outputs, averaged over the windows of an example: float64 [examples, classes].
+def collect(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int],
+            checkpoint: str) -> Iterator[Tuple[np.ndarray, Dict[str, np.ndarray]]]:
+    """Numbers of units, and the model's outputs for them by name, batch by batch; each unit comes once.
 
     Args:
-      estimator: of `classifier_model_fn`.
+      estimator: of `finetuning_model_fn`.
       rows: of all examples.
       batch_size, seq_length: as in `input_fn.evaluate_on_rows`.
       checkpoint: prefix.
     """
-    found = [batch["outputs"][batch["is_real_example"] == 1] for batch in estimator.predict(
-        input_fn.evaluate_on_rows(rows, batch_size, seq_length), checkpoint_path=checkpoint,
-        yield_single_examples=False)]
-    outputs = np.empty([len(rows.lengths), found[0].shape[1]])
-    outputs[input_fn.evaluation_order(rows, seq_length)] = np.concatenate(found)
-    return np.add.reduceat(outputs, rows.first_rows) / np.bincount(rows.example_numbers)[:, np.newaxis]
+    order, done = input_fn.evaluation_order(rows, seq_length), 0
+    for batch in estimator.predict(input_fn.evaluate_on_rows(rows, batch_size, seq_length),
+                                   checkpoint_path=checkpoint, yield_single_examples=False):
+        is_real = batch["is_real_example"] == 1
+        numbers = order[done:done + int(is_real.sum())]
+        done += len(numbers)
+        yield numbers, {name: values[is_real] for name, values in batch.items() if name != "is_real_example"}
+
+
+def run_model(estimator: Any, rows: Rows, batch_size: int, seq_length: Optional[int],
+              checkpoint: str) -> np.ndarray:
+    """The outputs of `classifier_model_fn`, for an example of several windows their mean: float64 [examples,
+    classes]; arguments as in `collect`."""
+    found = list(collect(estimator, rows, batch_size, seq_length, checkpoint))
+    outputs = np.empty([len(rows.lengths), found[0][1]["outputs"].shape[1]])
+    for numbers, batch in found:
+        outputs[numbers] = batch["outputs"]
+    return np.add.reduceat(outputs, rows.first_rows) / rows.rows_of_examples[:, np.newaxis]
 
 
 def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:

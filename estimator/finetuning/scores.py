@@ -8,7 +8,7 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 import numpy as np
 
 METRICS = ("accuracy", "f1", "macro_f1", "matthews_correlation", "roc_auc", "choice_accuracy", "pearson",
-           "spearman", "loss")
+           "spearman", "exact_match", "loss")
 
 
 def metrics_of(num_labels: int, choices: int = 1) -> Sequence[str]:

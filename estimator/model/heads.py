@@ -1,11 +1,12 @@
-"""The heads above the encoder: masked words, sentence order, classes; logits, losses and predictions of each.
+"""The heads above the encoder: masked words, sentence order, classes, spans, choices; logits, losses and
+predictions of each.
 
 A head also gives its loss per example or per position, so that metrics can exclude padding by weights.
 Losses are float32; a batch of only padding has loss 0 and gradient 0. Names and shapes
 of the variables are those of the released checkpoints. Papers: ALBERT (arXiv 1909.11942), section 3.1; BERT
 (arXiv 1810.04805), section 3.1.
 """
-from typing import NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import tensorflow.compat.v1 as tf
 
@@ -16,8 +17,9 @@ from estimator.model.modeling import Encoded
 
 CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any config
 
-# Variables that fine-tuning initializes, by the beginnings of their names.
-CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/")
+# Variables that fine-tuning starts anew, by the beginnings of their names.
+CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/")
+NOWHERE = -10000.0                             # added to the logits of what cannot be chosen
 
 
 class MaskedLm(NamedTuple):
@@ -42,6 +44,17 @@ class Regressed(NamedTuple):
     loss: Optional[tf.Tensor]                  # scalar: mean squared error, by weight
     per_example_loss: Optional[tf.Tensor]      # [batch]
     predictions: tf.Tensor                     # float32 [batch]
+
+
+class Spans(NamedTuple):
+    """Where an answer begins and ends; without labels both losses are None."""
+    loss: Optional[tf.Tensor]                  # scalar: mean over the rows
+    per_example_loss: Optional[tf.Tensor]      # [batch]: mean of begin's and end's
+    start_logits: tf.Tensor                    # float32 [batch, seq_length]; low at padding
+    end_logits: tf.Tensor                      # likewise
+
+
+Head = Callable[[AlbertConfig, Encoded], Any]  # makes the variables of a fine-tuned head
 
 
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
@@ -133,14 +146,74 @@ def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor
     return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
+def spans(config: AlbertConfig, encoded: Encoded, input_mask: Optional[tf.Tensor] = None,
+          labels: Optional[tf.Tensor] = None) -> Spans:
+    """The first and the last token of an answer, read off every position (BERT, section 4.2). A row without
+    an answer has both at [CLS].
+
+    Args:
+      config: the encoder's. A pre-LN model's output is normalized first, as for `classifier`.
+      encoded: the encoder's output, at all positions.
+      input_mask: [batch, seq_length], 1 for a token; None: there is no padding.
+      labels: int32 [batch, 2]: positions of both tokens; None when predicting.
+    """
+    batch, length, _ = dimensions(encoded.sequence_output)
+    x = tf.reshape(encoded.sequence_output, [-1, config.hidden_size])
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        if config.ln_type == "preln":
+            x = modeling.layer_norm(x, "loss/LayerNorm")
+        with tf.variable_scope("cls/squad"):
+            logits = tf.cast(_class_logits(config, x, 2), tf.float32)
+    logits = tf.reshape(logits, [batch, length, 2])
+    if input_mask is not None:
+        logits += (1.0 - tf.cast(input_mask, tf.float32))[:, :, tf.newaxis] * NOWHERE
+    start_logits, end_logits = logits[:, :, 0], logits[:, :, 1]
+    if labels is None:
+        return Spans(None, None, start_logits, end_logits)
+    losses = (_cross_entropy(labels[:, 0], start_logits) + _cross_entropy(labels[:, 1], end_logits)) / 2
+    return Spans(tf.reduce_mean(losses), losses, start_logits, end_logits)
+
+
+def choices(config: AlbertConfig, encoded: Encoded, is_candidate: Optional[tf.Tensor] = None,
+            labels: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Classified:
+    """One of a question's candidates, by one score each: a softmax over their scores.
+
+    Args:
+      config: the encoder's.
+      encoded: the encoder's output for all candidates of all questions, [batch · candidates, …].
+      is_candidate: bool [batch, candidates], False where a question has no more; None: each row is a question
+        of its own.
+      labels: int32 [batch]: the right candidate's number; None when predicting.
+      dropout: as in `modeling.build_encoder`.
+    """
+    scores = tf.cast(_pooled_logits(config, encoded, 1, dropout), tf.float32)
+    if is_candidate is not None:
+        scores = tf.reshape(scores, dimensions(is_candidate)) + (1.0 - tf.cast(is_candidate,
+                                                                             tf.float32)) * NOWHERE
+    return _classified(scores, labels, None)
+
+
+def fine_tuned(kind: str, num_labels: int) -> Head:
+    """The head of a kind of fine-tuning, by its name in a model's description; classes need their number, 0
+    for a regression."""
+    if kind == "spans":
+        return spans
+    if kind == "choices":
+        return choices
+    if num_labels:
+        return lambda config, encoded: classifier(config, encoded, num_labels)
+    return regressor
+
+
 def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
-                      has_sentence_order: bool = True) -> None:
-    """Creates all variables of a model in the default graph: with a classifier of `num_labels`, a regressor
-    if that is 0, or the pretraining heads if it is None."""
+                      has_sentence_order: bool = True, kind: str = "classes") -> None:
+    """Makes all variables of a model in the default graph: with a fine-tuned head, see `fine_tuned`, or,
+    where
+    num_labels is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
     encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:
-        classifier(config, encoded, num_labels) if num_labels else regressor(config, encoded)
+        fine_tuned(kind, num_labels)(config, encoded)
         return
     masked_lm_logits(config, encoded, anything)
     if has_sentence_order:

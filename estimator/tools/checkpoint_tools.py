@@ -1,8 +1,9 @@
 """Describes checkpoints, averages them, converts them to and from transformers, adopts fine-tuned ones."""
 import os
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Optional
 
-from estimator.data.tasks import TASKS
+from estimator.data.tasks import EARLIER, TASKS, Task
+from estimator.finetuning.flags import KIND_DEFAULTS
 from estimator.tools.flags import (AdoptConfig, AverageConfig, FromTransformersConfig, InspectConfig,
                                    ToTransformersConfig)
 from estimator.weights import checkpoint_files, conversions, model_folder
@@ -46,13 +47,25 @@ def from_transformers(config: FromTransformersConfig) -> None:
 def adopt(config: AdoptConfig) -> None:
     if config.task_name not in TASKS:
         raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), config.task_name))
+    checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     task = TASKS[config.task_name]
+    if checkpoint_files.read_shapes(checkpoint).get("output_weights", (0,))[0] == 2:
+        task = EARLIER.get((task.name, model_folder.CLASSES), task)
     description = model_folder.describe(config, None, max_seq_length=config.max_seq_length, task=task.name,
-                                        labels=config.labels or task.labels)
-    conversions.adopt(checkpoint_files.resolve(config.checkpoint, "checkpoint"), description,
-                      config.output_dir)
+                                        labels=config.labels or task.labels, kind=task.kind,
+                                        reading=_reading_of(task))
+    conversions.adopt(checkpoint, description, config.output_dir)
     print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s"
           % (config.output_dir, config.output_dir))
+
+
+def _reading_of(task: Task) -> Optional[model_folder.Reading]:
+    """How a model of the task reads passages, which the older tools did not write down: as is usual."""
+    if task.kind != model_folder.SPANS:
+        return None
+    usual = KIND_DEFAULTS[task.kind]
+    return model_folder.Reading(usual["doc_stride"], usual["max_query_length"], usual["max_answer_length"],
+                                0.0 if task.may_be_impossible else None)
 
 
 _TOOLS: Dict[type, Callable[[Any], None]] = {

@@ -1,12 +1,13 @@
 """The Estimator's model_fn: encoder, heads, loss, then TRAIN / EVAL / PREDICT."""
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator.model import flops, heads, host_kernels, modeling
-from estimator.model.kernels import STOCK, Dropout, Kernels, stateless_dropout
+from estimator.model.kernels import STOCK, Dropout, Kernels, dimensions, stateless_dropout
 from estimator.npu import devices
 from estimator.optimization import optimizers, schedules
 from estimator.training import failures, streaming_metrics
@@ -99,48 +100,80 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
     return model_fn
 
 
+class Found(NamedTuple):
+    """What a fine-tuned head makes of a batch.
+
+    Attributes:
+      loss: scalar.
+      shown: scalars for the curves of a training.
+      outputs: by name, [batch, …] each: what a prediction gives.
+    """
+    loss: tf.Tensor
+    shown: Dict[str, tf.Tensor]
+    outputs: Dict[str, tf.Tensor]
+
+
+# (config, encoder's output, features, dropout) → what the head finds
+HeadFn = Callable[[AlbertConfig, modeling.Encoded, Mapping[str, tf.Tensor], Optional[Dropout]], Found]
+
+
+def finetuning_model_fn(model: AlbertConfig, training: TrainingConfig, head: HeadFn,
+                        reads_all: bool = False) -> ModelFn:
+    """A head above the encoder, over the batches of `input_fn`.
+
+    The function takes features, whose batch is of static size, and a mode, TRAIN or PREDICT, which gives the
+    head's outputs and is_real_example, int32 [batch].
+
+    Args:
+      model, training: as above.
+      head: the kind's. Where rows stand together, the encoder's output is that of all rows of the batch, one
+        behind the other.
+      reads_all: whether it reads every position; else it reads the first of each row alone.
+    """
+    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
+                 ) -> tf.estimator.EstimatorSpec:
+        kernels, dropout = _kernels(training, mode)
+        length = dimensions(features["input_ids"])[-1]
+        ids, mask, segments = (tf.reshape(features[name], [-1, length])
+                               for name in ("input_ids", "input_mask", "segment_ids"))
+        encoded = modeling.build_encoder(
+            model, ids, mask, segments, dropout=dropout, kernels=kernels,
+            skip_padding=not isinstance(length, int),                  # else all shapes are to be static
+            output_positions=None if reads_all else tf.zeros_like(ids[:, :1]))
+        found = head(model, encoded, features, dropout)
+        if mode == tf.estimator.ModeKeys.TRAIN:
+            return _train_spec(model, training, features, found.loss, {}, found.shown,
+                               config and config.model_dir, heads.CLASSIFIER_PREFIXES)
+        return tf.estimator.EstimatorSpec(mode, predictions=dict(
+            found.outputs, is_real_example=features["is_real_example"]))
+    return model_fn
+
+
 def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_labels: int,
                         class_weights: Sequence[float] = ()) -> ModelFn:
-    """A classifier with `num_labels` classes, or with 0 a regression, over the batches of `input_fn`.
-
-    The function takes features, with a static batch size, and a mode, TRAIN or PREDICT, which returns
-    probabilities, float [batch, num_labels], for a regression the value, [batch, 1]; and is_real_example,
-    int32 [batch].
+    """One of `num_labels` classes, or with 0 a number: `outputs` are probabilities, float [batch,
+    num_labels], in a regression the number, [batch, 1].
 
     Args:
       model, training: as above.
       num_labels: 0, or at least 2.
       class_weights: weight of each class in training; (): all equal.
     """
-    def model_fn(features: Mapping[str, tf.Tensor], mode: str, config: Any = None
-                 ) -> tf.estimator.EstimatorSpec:
+    def head(config: AlbertConfig, encoded: modeling.Encoded, features: Mapping[str, tf.Tensor],
+             dropout: Optional[Dropout]) -> Found:
         labels = features["label_ids"]
         weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
-
-        kernels, dropout = _kernels(training, mode)
-        encoded = modeling.build_encoder(
-            model, features["input_ids"], features["input_mask"], features["segment_ids"], dropout=dropout,
-            kernels=kernels,
-            skip_padding=features["input_ids"].shape[1].value is None,     # otherwise shapes must be static
-            output_positions=tf.zeros_like(features["input_ids"][:, :1]))
-        found = _classifier(model, encoded, num_labels, labels, weights, dropout)
-
-        if mode == tf.estimator.ModeKeys.TRAIN:
-            shown = {}
-            if num_labels:
-                shown["eval_accuracy"] = tf.reduce_mean(tf.cast(tf.equal(found.predictions, labels),
-                                                                tf.float32))
-            return _train_spec(model, training, features, found.loss, {}, shown, config and config.model_dir,
-                               heads.CLASSIFIER_PREFIXES)
-        outputs = (found.predictions[:, tf.newaxis] if isinstance(found, heads.Regressed)
-                   else found.probabilities)
-        return tf.estimator.EstimatorSpec(mode, predictions={"outputs": outputs,
-                                                             "is_real_example": features["is_real_example"]})
-    return model_fn
+        found = _classifier(config, encoded, num_labels, labels, weights, dropout)
+        if isinstance(found, heads.Regressed):
+            return Found(found.loss, {}, {"outputs": found.predictions[:, tf.newaxis]})
+        right = tf.cast(tf.equal(found.predictions, labels), tf.float32)
+        return Found(found.loss, {"eval_accuracy": tf.reduce_mean(right)}, {"outputs": found.probabilities})
+    return finetuning_model_fn(model, training, head)
 
 
 def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
-                          has_sentence_order: bool = True, optimizer: Optional[str] = None) -> str:
+                          has_sentence_order: bool = True, optimizer: Optional[str] = None,
+                          kind: str = "classes") -> str:
     """Reports what a training run that starts from `checkpoint` will load, or raises UserError if it does not
     fit.
 
@@ -150,9 +183,10 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
       num_labels: of the classifier to train, 0 for a regression; None for pretraining.
       has_sentence_order: as in `pretraining_model_fn`.
       optimizer: the one whose moments are loaded if the file has them; None: none are.
+      kind: of the fine-tuning, where there is a number of labels.
     """
     with tf.Graph().as_default():
-        heads.declare_variables(model, num_labels, has_sentence_order)
+        heads.declare_variables(model, num_labels, has_sentence_order, kind)
         if optimizer:
             optimizers.make_optimizer(optimizer, model,
                                       learning_rate=0.0).make_slots(tf.trainable_variables())
@@ -244,12 +278,13 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
 
 def _pace(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor]) -> Pace:
     """Sizes of a step on all devices, with as many predictions per token as in a full record."""
-    world, (batch_size, seq_length) = training.device.world, features["input_ids"].shape.as_list()
-    slots = features["masked_lm_ids"].shape[1].value / seq_length if "masked_lm_ids" in features else 0.0
+    world, (batch_size, *sizes) = training.device.world, features["input_ids"].shape.as_list()
+    length = 0 if None in sizes else int(np.prod(sizes))       # where rows stand together, of all of them
+    slots = features["masked_lm_ids"].shape[1].value / length if "masked_lm_ids" in features else 0.0
 
     def flops_of(tokens: float) -> float:
         return flops.training_flops(model, batch_size * world.size, tokens, slots * tokens)
     return Pace(training.num_train_steps, training.log_steps, batch_size * world.size,
-                batch_size * world.size * (seq_length or 0), training.accumulation_steps,
+                batch_size * world.size * length, training.accumulation_steps,
                 training.iterations_per_loop,
                 training.start_step, flops_of, training.peak_flops and training.peak_flops * world.size)

@@ -154,7 +154,8 @@ def _model_facts(description: ModelFolder) -> Dict[str, Any]:
     """Everything that defines a model, by name."""
     tokenizer = description.tokenizer
     vocabulary = files.sha256_of_file(tokenizer.vocabulary_file)
-    return dict(dataclasses.asdict(description.config), task=description.task, labels=description.labels,
+    return dict(dataclasses.asdict(description.config), task=description.task, kind=description.kind,
+                labels=description.labels,
                 max_seq_length=description.max_seq_length, do_lower_case=tokenizer.do_lower_case,
                 vocabulary="of SHA-256 %s" % vocabulary[:12])
 

@@ -81,22 +81,24 @@ def from_transformers(input_dir: str, output_dir: str) -> List[str]:
 
 
 def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
-    """Writes a classifier or regressor without a description as a model folder, without the optimizer's
+    """Writes a fine-tuned model that has no description beside it as a model folder, without the optimizer's
     moments.
 
     Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number
     of labels or is damaged, and for a folder that is there already.
     """
-    found = checkpoint_files.read_shapes(checkpoint).get("output_weights")
-    wanted = max(1, len(description.labels or ()))
+    is_spans = description.kind == model_folder.SPANS
+    name = "cls/squad/output_weights" if is_spans else "output_weights"
+    found = checkpoint_files.read_shapes(checkpoint).get(name)
+    wanted = 2 if is_spans else max(1, len(description.labels))
     if found is None:
-        raise UserError("%s: holds no output_weights, so no classifier: fine-tune from it with "
-                        "--init_checkpoint" % checkpoint)
+        raise UserError("%s: holds no %s, so no %s: fine-tune from it with --init_checkpoint"
+                        % (checkpoint, name, "head that finds answers" if is_spans else "classifier"))
     if found[0] != wanted:
         raise UserError("%s: its classifier has %d outputs, but the task has %d"
                         % (checkpoint, found[0], wanted))
     with tf.Graph().as_default():
-        heads.declare_variables(description.config, len(description.labels or ()))
+        heads.declare_variables(description.config, len(description.labels), kind=description.kind)
         names = list(checkpoint_files.plan_loading(checkpoint, description.config).assignment_map)
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)

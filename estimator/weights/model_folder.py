@@ -3,14 +3,14 @@
 A *model folder* has checkpoints and
 
   albert_config.json     the model's sizes
-  vocab.txt, spm.model   the tokenizer's file: one of the two
-  model.json             everything else: length, task, labels, training data
+  vocab.txt, spm.model   what the tokenizer reads: one of the two
+  model.json             everything else: length, task, labels, what it was trained on, how answers are read
 
 model.json is written last: a folder that has it is complete.
 """
 import os
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
 from albert_config import AlbertConfig
@@ -18,6 +18,7 @@ from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
+from etl.text.windows import check_windows
 
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
@@ -25,11 +26,28 @@ CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vo
 SHIPPED_CONFIG = "tiny"                        # the default among those of albert_config
 _TOKENIZER_FLAGS = ("vocab_file", "spm_model_file", "do_lower_case")
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
+CLASSES, SPANS, CHOICES = KINDS = ("classes", "spans", "choices")  # what a fine-tuned model's head gives
 
 _FIELDS: Dict[str, Any] = {
     "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str,
     "max_seq_length": int,
-           "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
+    "task": (str, type(None)), "labels": (list, type(None)), "data_manifest_sha256": (str, type(None))}
+
+
+class Reading(NamedTuple):
+    """How a model that answers with parts of a passage reads it.
+
+    Attributes:
+      doc_stride: tokens of a passage that its windows have in common.
+      max_query_length: tokens of a question.
+      max_answer_length: tokens of an answer.
+      null_score_diff_threshold: no answer is given when its score is higher than the best answer's by more;
+        None: there is always one.
+    """
+    doc_stride: int
+    max_query_length: int
+    max_answer_length: int
+    null_score_diff_threshold: Optional[float]
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,8 @@ class ModelFolder:
     task: Optional[str] = None
     labels: Tuple[str, ...] = ()  # by class index; () if the task has none, as in a regression
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
+    kind: str = CLASSES                            # of KINDS, where there is a task
+    reading: Optional[Reading] = None              # where the kind is SPANS
 
     def __post_init__(self) -> None:
         if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
@@ -49,6 +69,10 @@ class ModelFolder:
                 % (MIN_SEQ_LENGTH, self.config.max_position_embeddings, self.max_seq_length))
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
+        if (self.kind == SPANS) != (self.reading is not None):
+            raise ValueError("kind is %s, and reading is %s" % (self.kind, self.reading))
+        if self.reading is not None:
+            check_windows(self.max_seq_length, self.reading.doc_stride, self.reading.max_query_length, True)
 
 
 def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int,
@@ -91,7 +115,7 @@ def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_check
     known: Dict[str, Any] = {"max_seq_length": config.max_position_embeddings}
     if found:
         known = {name: getattr(found, name)
-                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256")}
+                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256", "kind", "reading")}
     return from_flags(config, _choose_tokenizer(flags, found), **dict(known, **fields))
 
 
@@ -196,7 +220,9 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
             max_seq_length=fields["max_seq_length"],
             task=fields["task"],
             labels=tuple(fields["labels"] or ()),
-            data_manifest_sha256=fields["data_manifest_sha256"])
+            data_manifest_sha256=fields["data_manifest_sha256"],
+            kind=fields.get("kind", CLASSES),
+            reading=Reading(**fields["reading"]) if "reading" in fields else None)
     except albert_config.ConfigError:
         raise                                      # names its own file and field
     except ValueError as error:
@@ -206,6 +232,8 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
 def _fields_of(description: ModelFolder) -> Dict[str, Any]:
     """The content of model.json."""
     tokenizer = description.tokenizer
+    of_kind = {} if description.kind == CLASSES else {"kind": description.kind}
+    of_reading = {"reading": description.reading._asdict()} if description.reading else {}
     return {"format_version": FORMAT_VERSION,
             "do_lower_case": tokenizer.do_lower_case,
             "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
@@ -213,7 +241,7 @@ def _fields_of(description: ModelFolder) -> Dict[str, Any]:
             "max_seq_length": description.max_seq_length,
             "task": description.task,
             "labels": list(description.labels) or None,
-            "data_manifest_sha256": description.data_manifest_sha256}
+            "data_manifest_sha256": description.data_manifest_sha256, **of_kind, **of_reading}
 
 
 def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
@@ -231,6 +259,10 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
     if fields["vocab_file"] not in (VOCAB_FILE, SPM_FILE):
         raise UserError("%s: vocab_file must be %s or %s, got %r"
                         % (path, VOCAB_FILE, SPM_FILE, fields["vocab_file"]))
+    if fields.get("kind", CLASSES) not in KINDS:
+        raise UserError("%s: kind must be one of %s, got %r" % (path, ", ".join(KINDS), fields["kind"]))
+    if "reading" in fields:
+        _check_reading(path, fields["reading"])
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
     try:
@@ -238,3 +270,13 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
     except ValueError as error:
         raise UserError("%s: labels: %s" % (path, error))
     return fields
+
+
+def _check_reading(path: str, found: Any) -> None:
+    if not isinstance(found, dict) or set(found) != set(Reading._fields):
+        raise UserError("%s: reading must be an object with %s" % (path, ", ".join(Reading._fields)))
+    for name, value in found.items():
+        is_threshold = name == "null_score_diff_threshold"
+        if not (value is None or type(value) in (int, float)) if is_threshold else not (
+                type(value) is int and value >= (0 if name == "doc_stride" else 1)):
+            raise UserError("%s: reading: %s has a wrong value: %r" % (path, name, value))

@@ -16,8 +16,10 @@ class PackedPair(NamedTuple):
     segment_ids: np.ndarray
 
 
-def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length: int) -> PackedPair:
+def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length: int,
+              keeps_end_of_b: bool = False) -> PackedPair:
     """Packs a pair into at most `max_seq_length` tokens; a text_b that is None or "" means there is none.
+    `keeps_end_of_b`: what is cut of text_b is its beginning.
 
     `("你好", "好")` → `[CLS] 你 好 [SEP] 好 [SEP]` with segments `0 0 0 0 1 1`.
     """
@@ -27,7 +29,8 @@ def pack_pair(tokenizer: Any, text_a: str, text_b: Optional[str], max_seq_length
     ids_b = tokenizer.encode(text_b).ids if text_b else ids_a[:0]
     kept_a, kept_b = truncate_pair(len(ids_a), len(ids_b), max_seq_length - (3 if text_b else 2))
     segment_a = [[vocabulary.cls], ids_a[:kept_a], [vocabulary.sep]]
-    segment_b = [ids_b[:kept_b], [vocabulary.sep]] if text_b else []
+    cut_b = len(ids_b) - kept_b if keeps_end_of_b else 0
+    segment_b = [ids_b[cut_b:cut_b + kept_b], [vocabulary.sep]] if text_b else []
     input_ids = np.concatenate(segment_a + segment_b).astype(np.int32)
     return PackedPair(input_ids, (np.arange(len(input_ids)) >= kept_a + 2).astype(np.int32))
 

@@ -1,4 +1,4 @@
-"""Text → token ids, each with the position of its first character.
+"""Text → token ids, each with the characters of the text that it stands for.
 
 WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split
 at white space, lower-case and strip accents, split at punctuation, then match the longest vocabulary entry,
@@ -39,6 +39,7 @@ WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # context.
 _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
+_EncodedUnit = Tuple[Tuple[int, ...], Tuple[int, ...], Tuple[int, ...]]      # ids, offsets and ends
 _IN_WORD, _BLANK = -1, -2  # in a tokenizer's table: characters that are not tokens by themselves
 
 
@@ -63,10 +64,11 @@ class TokenizerConfig:
 
 
 class Encoding(NamedTuple):
-    """Tokens of one text. ids: int32 [n]; offsets: int32 [n], position in the text of each token's
-    first character."""
+    """Tokens of one text, int32 [n] each. Token i stands for text[offsets[i]:ends[i]]; ends are those of kept
+    characters alone, see `windows.pieces_of`."""
     ids: np.ndarray
     offsets: np.ndarray
+    ends: np.ndarray
 
 
 class Vocabulary:
@@ -137,7 +139,8 @@ class WordPieceTokenizer:
     def __init__(self, vocabulary: Vocabulary, do_lower_case: bool) -> None:
         self.vocabulary = vocabulary
         self.do_lower_case = do_lower_case
-        self._memo: Dict[str, Tuple[Tuple[int, ...], Tuple[int, ...]]] = {}
+        self._memo: Dict[str, _EncodedUnit] = {}
+        self.strips_marks = do_lower_case
         self._char_ids = self._ids_of_characters()
         self._continues = np.array([token.startswith("##") for token in vocabulary.tokens])
 
@@ -148,6 +151,7 @@ class WordPieceTokenizer:
         edges = np.flatnonzero(np.diff(np.concatenate(([0], char_ids == _IN_WORD, [0])))).tolist()
         ids: List[int] = []
         offsets: List[int] = []
+        ends: List[int] = []
         memo = self._memo
         for begin, end in zip(edges[::2], edges[1::2]):
             string = text[begin:end]
@@ -160,10 +164,12 @@ class WordPieceTokenizer:
                     memo[string] = found
             ids += found[0]
             offsets += [begin + offset for offset in found[1]]
+            ends += [begin + offset for offset in found[2]]
         all_offsets = np.concatenate((offsets_alone, offsets)).astype(np.int32)
         order = np.argsort(all_offsets, kind="stable")
         return Encoding(np.concatenate((char_ids[offsets_alone], ids)).astype(np.int32)[order],
-                        all_offsets[order])
+                        all_offsets[order],
+                        np.concatenate((offsets_alone + 1, ends)).astype(np.int32)[order])
 
     def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
         """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
@@ -194,21 +200,23 @@ class WordPieceTokenizer:
         """Token strings of a text."""
         return [self.vocabulary.tokens[index] for index in self.encode(text).ids]
 
-    def _encode_unit(self, unit: str) -> Tuple[Tuple[int, ...], Tuple[int, ...]]:
+    def _encode_unit(self, unit: str) -> _EncodedUnit:
         ids: List[int] = []
         offsets: List[int] = []
+        ends: List[int] = []
         for word, positions in split_words(unit, self.do_lower_case):
-            for index, begin in self._match_pieces(word):
+            for index, begin, end in self._match_pieces(word):
                 ids.append(index)
-                offsets.append(positions[begin])
-        return tuple(ids), tuple(offsets)
+                offsets.append(min(positions[begin:end]))
+                ends.append(max(positions[begin:end]) + 1)
+        return tuple(ids), tuple(offsets), tuple(ends)
 
-    def _match_pieces(self, word: str) -> List[Tuple[int, int]]:
-        """(id, position in the word) of the longest matches from the left, or one [UNK] if any part has
-        none."""
+    def _match_pieces(self, word: str) -> List[Tuple[int, int, int]]:
+        """(id, begin and end in the word) of the longest matches from the left, or one [UNK] when any part
+        has none."""
         vocabulary_ids = self.vocabulary.ids
         if len(word) > MAX_CHARS_PER_WORD:
-            return [(self.vocabulary.unk, 0)]
+            return [(self.vocabulary.unk, 0, len(word))]
         pieces = []
         begin = 0
         while begin < len(word):
@@ -217,8 +225,8 @@ class WordPieceTokenizer:
                 if piece in vocabulary_ids:
                     break
             else:
-                return [(self.vocabulary.unk, 0)]
-            pieces.append((vocabulary_ids[piece], begin))
+                return [(self.vocabulary.unk, 0, len(word))]
+            pieces.append((vocabulary_ids[piece], begin, end))
             begin = end
         return pieces
 
@@ -232,6 +240,7 @@ class SentencePieceTokenizer:
     def __init__(self, model_file: str, do_lower_case: bool) -> None:
         import sentencepiece
         self.do_lower_case = do_lower_case
+        self.strips_marks = False
         self._processor = sentencepiece.SentencePieceProcessor()
         # a missing file is an OSError with its name, not the library's own error
         with open(model_file, "rb"):
@@ -257,15 +266,17 @@ class SentencePieceTokenizer:
         ids = np.array([piece.id for piece in pieces], dtype=np.int32)
         offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0)
                    for piece in pieces]
-        return Encoding(ids, np.array(offsets, dtype=np.int32))
+        ends = [max(offset, piece.end) for offset, piece in zip(offsets, pieces)]
+        return Encoding(ids, np.array(offsets, dtype=np.int32), np.array(ends, dtype=np.int32))
 
     def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
         """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
         encodings = [self.encode(sentence) for sentence in sentences]
-        begins = itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]])
+        begins = list(itertools.accumulate([0] + [len(sentence) + 1 for sentence in sentences[:-1]]))
         offsets = [encoding.offsets + begin for encoding, begin in zip(encodings, begins)]
+        ends = [encoding.ends + begin for encoding, begin in zip(encodings, begins)]
         return Encoding(np.concatenate([encoding.ids for encoding in encodings]),
-                        np.concatenate(offsets).astype(np.int32))
+                        np.concatenate(offsets).astype(np.int32), np.concatenate(ends).astype(np.int32))
 
     def may_begin_word(self, ids: np.ndarray) -> np.ndarray:
         """Which pieces of a text may begin a word, bool [pieces]; see `may_begin_word_by_blanks`."""
@@ -322,8 +333,8 @@ def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
         lowered = text.lower()                 # the whole string: the final sigma depends on its neighbours
         positions = [index for index, char in zip(positions, text) for _ in char.lower()]
         text = unicodedata.normalize("NFD", lowered)
-        positions = [index for index, char in zip(positions, lowered)
-                     for _ in unicodedata.normalize("NFD", char)]
+        positions = _in_order_of_marks([(char, index) for index, composed in zip(positions, lowered)
+                                        for char in unicodedata.normalize("NFD", composed)])
     words: List[Tuple[List[str], List[int]]] = []
     open_word = False
     for char, position in zip(text, positions):
@@ -336,6 +347,20 @@ def split_words(unit: str, do_lower_case: bool) -> List[Tuple[str, List[int]]]:
         words[-1][1].append(position)
         open_word = not alone
     return [("".join(chars), origins) for chars, origins in words]
+
+
+def _in_order_of_marks(characters: Sequence[Tuple[str, int]]) -> List[int]:
+    """Positions in the order that NFD gives their characters: marks that follow each other go by their class
+    (Unicode's canonical ordering)."""
+    if not any(unicodedata.combining(char) for char, _ in characters):
+        return [position for _, position in characters]
+    ordered: List[int] = []
+    for is_mark, run in itertools.groupby(characters, key=lambda item: unicodedata.combining(item[0]) > 0):
+        found = list(run)
+        if is_mark:
+            found.sort(key=lambda item: unicodedata.combining(item[0]))
+        ordered += [position for _, position in found]
+    return ordered
 
 
 def is_dropped(char: str) -> bool:

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from etl.common.command_line import UserError
-from etl.text import pairs
+from etl.text import pairs, windows
 from etl.text.tokenization import (HAN_RANGES, MAX_CHARS_PER_WORD, WHITE_SPACE, Vocabulary,
                                    WordPieceTokenizer, is_dropped, is_punctuation, split_words)
 
@@ -29,7 +29,7 @@ SIGMA, FINAL_SIGMA = 0x3A3, 0x3C2
 # Symbols that are not vocabulary characters. NO_SYMBOL pads rows, and stops a walk through the trie.
 NO_SYMBOL, SPACE, UNKNOWN, UNKNOWN_ALONE, FIRST_CHARACTER = range(5)
 # A character's role next to a Σ: str.lower looks past transparent ones for a cased one.
-OTHER, CASED, TRANSPARENT = range(3)
+OTHER, CASED, TRANSPARENT, IS_MARK = range(4)  # the last is added where a character goes with its accent
 NO_PIECE, PIECE, FAILURE = range(3)
 NO_TOKEN = -1
 
@@ -57,17 +57,21 @@ class GraphTokenizer:
         """Token ids of each text, int32 [batch, (n)]. texts: string [batch] in UTF-8; invalid bytes are
         dropped."""
         code_points = _decode(texts)
-        ids, rows = self._tokenize(code_points)
-        return tf.RaggedTensor.from_value_rowids(ids, rows, nrows=code_points.nrows(), validate=False)
+        tokens = self._tokenize(code_points)
+        return tf.RaggedTensor.from_value_rowids(tokens.ids,
+                                                 tokens.texts,
+                                                 nrows=code_points.nrows(),
+                                                 validate=False)
 
-    def pack_pair(self, text_a: tf.Tensor, text_b: tf.Tensor,
-                  max_seq_length: int) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    def pack_pair(self, text_a: tf.Tensor, text_b: tf.Tensor, max_seq_length: int,
+                  keeps_end_of_b: bool = False) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Does what `etl.text.pairs.pack_pair` does, for a batch, padded to its longest row.
 
         Args:
           text_a, text_b: string [batch]; an empty text_b means there is none. InvalidArgumentError at run
             time if their numbers of elements differ.
           max_seq_length: pairs are truncated to it.
+          keeps_end_of_b: as there.
 
         Returns:
           input_ids, input_mask, segment_ids: int32 [batch, longest].
@@ -80,7 +84,7 @@ class GraphTokenizer:
             batch = tf.size(text_a)
         code_points = _decode(tf.concat([text_a, text_b], axis=0))
         has_b = tf.cast(code_points.row_lengths()[batch:] > 1, tf.int32)    # more than the " " of _decode
-        ids, texts = self._tokenize(code_points)
+        ids, texts, _ = self._tokenize(code_points)
         lengths = tf.math.unsorted_segment_sum(tf.ones_like(ids), texts, 2 * batch)
         budget = max_seq_length - 2 - has_b                                 # from here as pairs.truncate_pair
         kept_b = tf.minimum(lengths[batch:], tf.maximum(budget - lengths[:batch], budget // 2))
@@ -93,8 +97,12 @@ class GraphTokenizer:
         # text.
         rows = tf.range(batch) * longest
         begins = tf.concat([rows + 1, rows + ends_a], axis=0)
-        places = tf.range(tf.size(ids)) + tf.gather(begins - tf.cumsum(lengths, exclusive=True), texts)
-        kept = places < tf.gather(begins + tf.concat([kept_a, kept_b], axis=0), texts)
+        numbers = tf.range(tf.size(ids)) - tf.gather(tf.cumsum(lengths, exclusive=True), texts)
+        if keeps_end_of_b:
+            cut = tf.concat([tf.zeros([batch], tf.int32), lengths[batch:] - kept_b], axis=0)
+            numbers -= tf.gather(cut, texts)
+        kept = (numbers >= 0) & (numbers < tf.gather(tf.concat([kept_a, kept_b], axis=0), texts))
+        places = numbers + tf.gather(begins, texts)
         cls, sep = tf.fill([batch], self._vocabulary.cls), tf.fill([2 * batch], self._vocabulary.sep)
         places = tf.concat([tf.boolean_mask(places, kept), rows, rows + ends_a - 1, rows + ends - 1], axis=0)
         input_ids = tf.tensor_scatter_nd_update(
@@ -104,10 +112,59 @@ class GraphTokenizer:
                                     for end in (ends, ends_a))
         return tf.reshape(input_ids, [batch, longest]), input_mask, input_mask - in_segment_a
 
-    def _tokenize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        """Token ids of all texts, int32 [n], and the text of each, int64 [n]."""
+    def windows(self, question: tf.Tensor, text: tf.Tensor, max_seq_length: int, overlap: int,
+                max_query_length: int) -> "GraphWindows":
+        """What `etl.text.windows.pack_windows` does, for a batch, padded to its longest.
+
+        Args:
+          question, text: string [batch]. InvalidArgumentError at run time when one has more elements than the
+            other.
+          max_seq_length, overlap, max_query_length: as there.
+        """
+        windows.check_windows(max_seq_length, overlap, max_query_length, True)
+        one_for_each = tf.debugging.assert_equal(
+            tf.size(question),
+            tf.size(text),
+            message="question and passage must have as many elements as each "
+            "other")
+        with tf.control_dependencies([one_for_each]):
+            batch = tf.size(question)
+        code_points = _decode(tf.concat([question, text], axis=0))
+        tokens = self._tokenize(code_points, with_spans=True)
+        lengths = tf.math.unsorted_segment_sum(tf.ones_like(tokens.ids), tokens.texts, 2 * batch)
+        firsts = tf.cumsum(lengths, exclusive=True)                         # of each text's tokens
+        kept = tf.minimum(lengths[:batch], max_query_length)                # of the question
+        heads = kept + 2                                                    # [CLS] question [SEP]
+        capacity = max_seq_length - heads - 1
+        stride = capacity - overlap
+        beyond = tf.maximum(lengths[batch:] - capacity, 0)
+        counts = 1 + (beyond + stride - 1) // stride                        # as windows.begins_of_windows
+
+        of_text = tf.repeat(tf.range(batch), counts)                        # [windows] from here on
+        begins = (tf.range(tf.size(of_text)) -
+                  tf.gather(tf.cumsum(counts, exclusive=True), of_text)) * tf.gather(stride, of_text)
+        sizes = tf.minimum(tf.gather(capacity, of_text), tf.gather(lengths[batch:], of_text) - begins)
+        heads = tf.gather(heads, of_text)
+        columns = tf.range(tf.maximum(tf.reduce_max(heads + sizes) + 1, 3))  # 3: for a batch of 0
+        heads, ends = heads[:, tf.newaxis], (heads + sizes)[:, tf.newaxis]
+        in_question = (columns > 0) & (columns < heads - 1)
+        in_text = (columns >= heads) & (columns < ends)
+        places = tf.where_v2(in_question, tf.gather(firsts[:batch], of_text)[:, tf.newaxis] + columns - 1,
+                             (tf.gather(firsts[batch:], of_text) + begins)[:, tf.newaxis] + columns - heads)
+        places = tf.where_v2(in_question | in_text, places, tf.size(tokens.ids))
+        ids = tf.gather(tf.concat([tokens.ids, [self._vocabulary.pad]], axis=0), places)
+        ids = tf.where_v2(tf.equal(columns, 0), self._vocabulary.cls, ids)
+        ids = tf.where_v2(tf.equal(columns, heads - 1) | tf.equal(columns, ends), self._vocabulary.sep, ids)
+        mask = tf.cast(columns <= ends, tf.int32)
+        spans = tf.concat([tokens.spans, [[0, 0]]], axis=0)
+        spans = tf.gather(spans, tf.where_v2(in_text, places, tf.size(tokens.ids)))
+        return GraphWindows(ids, mask, mask * tf.cast(columns >= heads, tf.int32), spans, of_text)
+
+    def _tokenize(self, code_points: tf.RaggedTensor, with_spans: bool = False) -> "_Tokens":
+        """The tokens of all texts, one behind the other."""
         with tf.name_scope("tokenize"):
-            symbols, texts = self._normalize(code_points)
+            symbols, sources = self._normalize(code_points)
+            texts = tf.gather(code_points.value_rowids(), sources)
             alone = tf.gather(self._symbols.stands_alone, symbols)
             starts = alone | tf.concat([[True], alone], axis=0)[:-1]
             words = tf.cumsum(tf.cast(starts, tf.int64)) - 1
@@ -121,21 +178,44 @@ class GraphTokenizer:
             unk = tf.where_v2(starts, self._vocabulary.unk, NO_TOKEN)
             ids = tf.where_v2(alone, tf.gather(self._symbols.ids, symbols), tf.where_v2(unknown, unk, pieces))
             kept = ids > NO_TOKEN
-            return tf.boolean_mask(ids, kept), tf.boolean_mask(texts, kept)
+            spans = tf.zeros([0, 2], tf.int32)
+            if with_spans:
+                numbers = tf.range(tf.size(symbols, out_type=tf.int64))
+                of_piece = numbers + tf.gather(self._trie.lengths, nodes) - 1
+                of_word = tf.gather(tf.math.segment_max(numbers, words), words)
+                lasts = tf.where_v2(alone, numbers, tf.where_v2(unknown, of_word, of_piece))
+                spans = self._spans(code_points, tf.boolean_mask(sources, kept),
+                                    tf.gather(sources, tf.boolean_mask(lasts, kept)))
+            return _Tokens(tf.boolean_mask(ids, kept), tf.boolean_mask(texts, kept), spans)
+
+    def _spans(self, code_points: tf.RaggedTensor, firsts: tf.Tensor, lasts: tf.Tensor) -> tf.Tensor:
+        """Begin and end in their text, int32 [n, 2], of tokens that stand for the code points from `firsts`
+        to
+        `lasts`, int64 [n]; marks that are stripped belong to what they follow."""
+        ends = lasts + 1
+        if self._do_lower_case:
+            values = code_points.values
+            page = tf.gather(self._pages.page_of, values // PAGE_SIZE)
+            is_mark = tf.gather(self._pages.rows[:, -1] >= IS_MARK, page * PAGE_SIZE + values % PAGE_SIZE)
+            others = tf.where(~is_mark)[:, 0]                               # the " " of each text is one
+            ends = tf.gather(others, tf.searchsorted(others, ends, out_type=tf.int64))
+        begins_of_texts = tf.gather(code_points.row_starts(), tf.gather(code_points.value_rowids(), firsts))
+        return tf.cast(tf.stack([firsts - begins_of_texts, ends - begins_of_texts], axis=1), tf.int32)
 
     def _normalize(self, code_points: tf.RaggedTensor) -> Tuple[tf.Tensor, tf.Tensor]:
-        """Symbols, int32 [n], and the text of each, int64 [n]. The last symbol of each text is SPACE."""
+        """Symbols, int32 [n], and the code point that each is of, int64 [n]. The last symbol of each text is
+        SPACE."""
         values = code_points.values
         page = tf.gather(self._pages.page_of, values // PAGE_SIZE)
         table = tf.gather(self._pages.rows, page * PAGE_SIZE + values % PAGE_SIZE)
-        symbols, context = table[:, :-1], table[:, -1]
+        symbols, context = table[:, :-1], table[:, -1] % IS_MARK
         if self._do_lower_case:
             sigmas = _final_sigmas(values, context)
             final = tf.fill(tf.shape(sigmas), self._symbols.of_code_point[FINAL_SIGMA])
             symbols = tf.tensor_scatter_nd_update(symbols, tf.stack([sigmas, tf.zeros_like(sigmas)], axis=1),
                                                   final)
         present = tf.where(tf.not_equal(symbols, NO_SYMBOL))
-        return tf.gather_nd(symbols, present), tf.gather(code_points.value_rowids(), present[:, 0])
+        return tf.gather_nd(symbols, present), present[:, 0]
 
     def _longest_matches(self, symbols: tf.Tensor, starts: tf.Tensor, active: tf.Tensor) -> tf.Tensor:
         """The deepest trie node, int64 [n], reached by the symbols from each active position on; 0
@@ -181,6 +261,30 @@ class GraphTokenizer:
         any_length = tf.TensorShape([None])
         return tf.while_loop(go_on, one_piece, loop, back_prop=False,
                              shape_invariants=(any_length, any_length))[-1]
+
+
+class GraphWindows(NamedTuple):
+    """Windows of a batch of texts, padded with 0 to the longest of them.
+
+    Attributes:
+      input_ids, input_mask, segment_ids: int32 [windows, longest].
+      spans: int32 [windows, longest, 2]; see windows.Window.
+      of_text: int32 [windows], ascending: the text of each.
+    """
+    input_ids: tf.Tensor
+    input_mask: tf.Tensor
+    segment_ids: tf.Tensor
+    spans: tf.Tensor
+    of_text: tf.Tensor
+
+
+class _Tokens(NamedTuple):
+    """Tokens of several texts, one behind the other. ids: int32 [n]; texts: int64 [n], the text of each;
+    spans:
+    int32 [n, 2], or [0, 2] where nobody asked."""
+    ids: tf.Tensor
+    texts: tf.Tensor
+    spans: tf.Tensor
 
 
 def _decode(texts: tf.Tensor) -> tf.RaggedTensor:
@@ -325,6 +429,7 @@ def _normal_forms(do_lower_case: bool) -> Tuple[np.ndarray, np.ndarray]:
     table[codes] = np.frombuffer(filled, "<i4").reshape(-1, width)
     context = np.full(NUM_CODE_POINTS, OTHER, np.int32)
     context[codes] = [_context(char) for char in chars]
+    context[windows.is_mark()] += IS_MARK
     return table, context
 
 

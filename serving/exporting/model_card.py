@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from estimator.training import result_files
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights.model_folder import CLASSES, ModelFolder
 from etl.common import files
 from serving.version_files import CARD_FILE, EXTRA_FOLDER
 
@@ -33,6 +33,8 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
     return {
         "task": model.task,
         "labels": list(model.labels),
+        **({} if model.kind == CLASSES else {"kind": model.kind}),
+        **({"reading": model.reading._asdict()} if model.reading else {}),
         "config": model.config.to_dict(),
         "max_seq_length": model.max_seq_length,
         "do_lower_case": model.tokenizer.do_lower_case,

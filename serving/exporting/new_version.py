@@ -49,8 +49,9 @@ def export(config: ExportConfig) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
-    print("  task %s, labels %s, at most %d tokens" % (model.task, ", ".join(model.labels),
-                                                       model.max_seq_length))
+    print("  task %s, %s, at most %d tokens" %
+          (model.task, "labels " + ", ".join(model.labels) if model.labels else model.kind,
+           model.max_seq_length))
     if number < highest:
         print("  a server of this folder goes on with version %d, the highest number" % highest)
     print("Next: " + next_command % {"output_dir": output_dir, "version": version})
@@ -71,9 +72,9 @@ def choose_number(wanted: Optional[int], highest: int, now: int, output_dir: str
 
 
 def read_model(folder: str) -> ModelFolder:
-    """The description of a classifier. Raises UserError for a model without labels."""
+    """The description of a fine-tuned model. Raises UserError for a model of classes without labels."""
     model = model_folder.read(folder, made_by="estimator.finetune")
-    if len(model.labels) < 2:
+    if model.kind == model_folder.CLASSES and len(model.labels) < 2:
         raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m "
                         "estimator.finetune first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE),
                                                       len(model.labels)))
@@ -83,6 +84,9 @@ def read_model(folder: str) -> ModelFolder:
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
     """Writes the input for atc and returns the next command. Raises UserError for a length beyond the
     model's."""
+    if model.kind != model_folder.CLASSES:
+        raise UserError("--format ascend is for classifiers; the model in --checkpoint_dir is of kind %s" %
+                        model.kind)
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
     profile_lengths = config.profile_lengths or tuple(

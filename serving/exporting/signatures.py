@@ -4,6 +4,8 @@
    (examples,   (serving_default,      (predict_ids; encode                 └► pooled, mean (embed)
     classify)    encode, embed)         ends here)
 
+A model that reads has one entry, and a graph of its own (`reading_graph`).
+
 An entry point is a placeholder whose default is the output of the previous part, so that each part is in the
 graph only once.
 """
@@ -13,7 +15,8 @@ import tensorflow.compat.v1 as tf
 
 from estimator.model import heads, host_kernels, modeling
 from estimator.model.kernels import STOCK, dimensions
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights.model_folder import CLASSES, ModelFolder
+from serving.exporting import reading_graph
 from serving.exporting.graph_tokenization import GraphTokenizer
 
 DEFAULT, ENCODE, EMBED = "serving_default", "encode", "embed"         # from text
@@ -35,6 +38,8 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, 
     """Builds the graph and returns its SignatureDefs by name; without a tokenizer there is only
     PREDICT_IDS."""
     predict = tf.saved_model.predict_signature_def
+    if model.kind != CLASSES and tokenizer is not None:
+        return reading_graph.build(model, tokenizer)
     if tokenizer is None:
         ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
         return {PREDICT_IDS: predict(ids, answer(model, **ids)._asdict())}

@@ -7,10 +7,10 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from estimator.weights import checkpoint_files
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights.model_folder import CLASSES, SPANS, ModelFolder
 from etl.common.command_line import UserError
 from etl.text.tokenization import WordPieceTokenizer, load_tokenizer
-from serving.exporting import model_card, reference, signatures, warmup
+from serving.exporting import model_card, reading_model, reference, signatures, warmup
 from serving.exporting.graph_tokenization import GraphTokenizer
 from serving.exporting.parity import TRICKY_TEXTS, Parity
 from serving.exporting.reference import SAMPLES
@@ -28,6 +28,8 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
     outputs that differ from those of the trained model.
     """
     tokenizer = load_tokenizer(model.tokenizer)
+    if model.kind != CLASSES:
+        return write_reader(folder, model, checkpoint, tokenizer)
     takes_text = not model.tokenizer.spm_model_file
     ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
     wanted = reference.probabilities(model, checkpoint, ids)
@@ -49,6 +51,24 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
     print("Outputs checked against the trained model's. SentencePiece tokenization cannot run inside the "
           "graph: the model takes only ids, with the signature %s" % signatures.PREDICT_IDS)
     return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
+
+
+def write_reader(folder: str, model: ModelFolder, checkpoint: str, tokenizer: Any) -> str:
+    """The same of a model that reads passages. Raises UserError for a SentencePiece vocabulary, too."""
+    if not isinstance(tokenizer, WordPieceTokenizer):
+        raise UserError(
+            "task %s: a SentencePiece vocabulary cannot run inside the graph, and answers are found there: "
+            "only models with a vocab.txt are exported" % model.task)
+    write_graph(folder, model, checkpoint, make_twin(model, tokenizer))
+    model_card.write(folder, model, checkpoint)
+    signature = reading_model.signature_of(model)
+    inputs = reading_model.sample_inputs(signature)
+    reading_model.require_same(model, checkpoint, tokenizer, SavedModel(folder).run(inputs, signature))
+    warmup.write(folder, [warmup.predict_log(signature, inputs)])
+    print("In-graph tokenization and answers checked against Python's")
+    candidates = "" if model.kind == SPANS else " --candidates 网络 手机"
+    return ("python -m serving.predict --model_dir %(output_dir)s --question 先看什么？ "
+            "--passage 先看网络，再看手机。" + candidates)
 
 
 def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer]) -> None:

@@ -2,8 +2,6 @@ import gc
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import tiny_training
 from estimator.data import encoded
@@ -49,23 +47,13 @@ def test_a_long_text_is_read_through_windows(tokenizer):
     assert rows.first_rows.tolist() == [0, 2]
 
 
-@settings(deadline=None)
-@given(st.integers(0, 40), st.integers(1, 12), st.data())
-def test_windows_cover_the_text_and_none_is_idle(length, size, data):
-    stride = data.draw(st.integers(1, size))
-    windows = encoded.windows_of(np.arange(length), size, stride)
-    assert sorted(set(np.concatenate(windows))) == list(range(length))
-    assert all(len(window) == size for window in windows[:-1]) and (len(windows[-1]) > 0 or length == 0)
-    assert length <= size or len(windows) == -(-(length - size) // stride) + 1
-
-
 def test_rows_are_kept_under_all_they_depend_on(tokenizer, tmp_path):
     encoding, folder = Encoding(tokenizer, 8, None, ("否", "是")), str(tmp_path / "cache")
     path = encoded.cache_path(PAIR, encoding, folder)
-    rows = encoded.load_or_make_rows(PAIR, encoding, folder)
+    rows = encoded.load_or_make_rows(PAIR, encoding, folder, encoded.make_rows)
     assert not (tmp_path / "cache").exists()
     encoded.save(rows, path)
-    for kept, made in zip(encoded.load_or_make_rows(PAIR, encoding, folder), rows):
+    for kept, made in zip(encoded.load_or_make_rows(PAIR, encoding, folder, encoded.make_rows), rows):
         assert kept.dtype == made.dtype and (kept == made).all()
     (tmp_path / "other.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n",
                                         encoding="utf-8")
@@ -88,6 +76,6 @@ def test_a_damaged_file_is_named(tokenizer, tmp_path, capsys):
         with open(path, "wb") as stream:
             stream.write(content)
         with pytest.raises(UserError, match="npz: cannot be read, remove it: "):
-            encoded.load_or_make_rows(PAIR, encoding, str(tmp_path))
+            encoded.load_or_make_rows(PAIR, encoding, str(tmp_path), encoded.make_rows)
     gc.collect()                               # what is left half-made complains when it goes
     assert capsys.readouterr().err == ""

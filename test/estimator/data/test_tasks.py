@@ -12,8 +12,11 @@ def write(folder, name, content):
     (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
 
 
+EARLIER = {name: task for (name, _), task in tasks.EARLIER.items()}
+
+
 def read(task, folder, part="train"):
-    return tasks.read_examples(TASKS[task], str(folder), part)
+    return tasks.read_examples(EARLIER.get(task, TASKS[task]), str(folder), part)
 
 
 def json_line(**fields):
@@ -109,8 +112,9 @@ def test_undecided_examples_are_counted(tmp_path, capsys):
 
 
 def test_every_task_was_tried():
-    assert {task for task, *_ in SHIPPED} == set(TASKS)
-    assert all(task.metric in scores.metrics_of(len(task.labels), task.choices) for task in TASKS.values())
+    classes = [task for task in TASKS.values() if task.kind == "classes"] + list(EARLIER.values())
+    assert {task for task, *_ in SHIPPED} == {task.name for task in classes}
+    assert all(task.metric in scores.metrics_of(len(task.labels), task.choices) for task in classes)
     assert {task.name: len(task.labels) for task in TASKS.values() if len(task.labels) not in (0, 2, 3)} == {
         "tnews": 15, "iflytek": 119}
 
