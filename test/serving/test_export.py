@@ -150,11 +150,11 @@ def sentencepiece_model(tmp_path_factory):
     return folder
 
 
-def test_sentencepiece_models_take_ids_alone(sentencepiece_model, tmp_path, capsys):
+def test_sentencepiece_models_take_only_ids(sentencepiece_model, tmp_path, capsys):
     assert main(["--checkpoint_dir", sentencepiece_model, "--output_dir", str(tmp_path), "--version",
                  "1"]) == 0
     said = capsys.readouterr().out
-    assert "A SentencePiece vocabulary cannot run inside the graph: the model takes ids alone" in said
+    assert "SentencePiece tokenization cannot run inside the graph: the model takes only ids" in said
     assert "Next: saved_model_cli show --all --dir %s/1\n" % tmp_path in said
     assert "spm.model" in os.listdir(str(tmp_path / "1" / "assets.extra"))
     with pytest.raises(UserError, match="no signature serving_default, only predict_ids"):

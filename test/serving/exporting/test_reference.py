@@ -22,5 +22,5 @@ def test_require_same():
     wanted = np.array([[0.25, 0.75], [0.5, 0.5]])
     reference.require_same(wanted + 5e-5, wanted, SAMPLES)
     with pytest.raises(UserError,
-                       match=r"gives \[0.5, 0.5001\d*\] for the text '吗', the trained one \[0.5, 0.5\]"):
+                       match=r"gives \[0.5, 0.5001\d*\] for the text '吗', the trained model \[0.5, 0.5\]"):
         reference.require_same(wanted + [[0, 0], [0, 1.5e-4]], wanted, SAMPLES)

@@ -106,7 +106,7 @@ def test_rows_of_nothing_but_padding_disturb_no_other(saved):
 
 
 @pytest.mark.parametrize("inputs, signature, message", [
-    ({"text_a": ["x"], "text_b": []}, "serving_default", "as many elements"),
+    ({"text_a": ["x"], "text_b": []}, "serving_default", "the same number of elements"),
     ({"inputs": [b"\x01"]}, "classify", "Could not parse example"),
     ({"inputs": [b""]}, "classify", "text_a"),
     ({"input_ids": [[99999]], "input_mask": [[1]], "segment_ids": [[0]]}, "predict_ids",

@@ -15,7 +15,7 @@ class Model:
 
     def __init__(self, folder):
         if os.path.exists(os.path.join(folder, "bad")):
-            raise UserError("not a whole model")
+            raise UserError("not a complete model")
         self.folder, self.is_closed = folder, False
 
     def close(self):
@@ -127,7 +127,7 @@ def test_another_folder_takes_over_without_a_gap(folders):
 
 
 @pytest.mark.parametrize("wrong, message", [
-    ({"policies": {"a": FIRST, "c": ONE}}, "model c: .*: version 1: not a whole model"),
+    ({"policies": {"a": FIRST, "c": ONE}}, "model c: .*: version 1: not a complete model"),
     ({"policies": {"a": FIRST, "d": ONE}}, "model d: .*d: no exported model here"),
     ({"policies": {"b": ONE, "a": VersionPolicy(1, frozenset([9]))}},
      "model a: .*holds none of the versions 9"),
@@ -164,7 +164,7 @@ def test_a_client_names_only_folders_that_strangers_cannot_write_to(folders):
         os.chmod(str(folders / "b"), 0o777)
         await models.load(configs(folders, a=ONE))
         await models.reload(configs(folders, a=BOTH))      # as at the start
-        with pytest.raises(UserError, match="^model b: .*b: other users can write to .*b, so that only the"):
+        with pytest.raises(UserError, match="^model b: .*b: other users can write to .*b, so it can only be"):
             await models.reload(configs(folders, a=ONE, b=ONE))
         with pytest.raises(UserError, match="^model d: No such file or directory: "):
             await models.reload(configs(folders, d=ONE))
