@@ -83,7 +83,7 @@ class Batcher:
                  model: str = "") -> None:
         self._max_batch_size, self._max_enqueued_rows = max_batch_size, max_enqueued_rows
         self._monitor, self._refused = monitor, monitor.rejections.labels("queue_full")
-        self._rows_gauge = monitor.queue_rows.labels(model)
+        self._model, self._rows_gauge = model, monitor.queue_rows.labels(model)
         self._queue: Dict[_Waiting, None] = collections.OrderedDict()
         self._queued_rows = 0
         self._threads = threads
@@ -115,6 +115,10 @@ class Batcher:
             self._refused.inc()
             raise RequestError(grpc.StatusCode.UNAVAILABLE,
                                "The batch scheduling queue is full: %d rows are waiting" % self._queued_rows)
+
+    def retire(self) -> None:
+        """Removes its metric; what waits still runs."""
+        self._monitor.queue_rows.remove(self._model)
 
     def has_waiting(self) -> bool:
         return bool(self._queue)

@@ -6,7 +6,7 @@ from typing import Dict, Optional, Tuple
 from etl.common.command_line import flag
 
 UNBATCHED_FOR_EACH_CORE = 4                    # as TensorFlow Serving's --rest_api_num_threads
-MODEL_NAME = "[^/:]+"                          # no REST path could name another one
+MODEL_NAME = r"[^/:\x00-\x1f\x7f]+"            # others have no REST path, or would break lines of the log
 # What of gRPC's arguments may be given: how long a connection lives, and how it is found dead. The others are
 # bounds that the server sets itself.
 CHANNEL_ARGUMENTS = tuple("grpc." + name for name in (
@@ -25,8 +25,8 @@ class ServerConfig:
                                             "of those two: a ModelServerConfig as text")
     max_models_memory_mb: Optional[int] = flag(None, "estimated memory of all loaded versions; one that does "
                                                "not fit is not loaded (default: any)")
-    allow_reload_config: bool = flag(True, "let gRPC's clients choose the models anew, from any folder that "
-                                     "can be read here (HandleReloadConfigRequest)")
+    allow_reload_config: bool = flag(True, "let gRPC clients replace the models (HandleReloadConfigRequest), "
+                                     "from folders that other users cannot write to")
     port: int = flag(8500, "port for gRPC; 0 for any free one")
     rest_api_port: int = flag(8501, "port for REST and the page; 0 for any free one")
     host: str = flag("127.0.0.1", "address to listen on; 0.0.0.0 for access from other machines")

@@ -16,7 +16,7 @@ from serving.service.batching import Batcher
 from serving.service.errands import Errand, Overdue
 from serving.service.errors import invalid
 from serving.service.model_configs import ModelConfig
-from serving.service.versions import LOOK_SECONDS, Versions, no_status, not_found
+from serving.service.versions import LOG, LOOK_SECONDS, Versions, no_status, not_found
 
 
 class Model(NamedTuple):
@@ -72,7 +72,7 @@ class Models:
                 await check.result(LOOK_SECONDS)
             except (OSError, Overdue, UserError) as error:
                 raise UserError("%s: %s" % (config.origin, one_line(error)))
-        await asyncio.shield(self._start(self._load(configs)))
+        await asyncio.shield(self._start(self._load_and_log(configs)))
 
     def stop_looking(self) -> None:
         """For other versions."""
@@ -100,6 +100,14 @@ class Models:
     def is_any_queue_full(self) -> bool:
         return any(not model.queue.has_room(1) for model in self._models.values())
 
+    async def _load_and_log(self, configs: Sequence[ModelConfig]) -> None:
+        try:
+            await self._load(configs)
+            LOG.info("models: %s", ", ".join(self.names) or "none")
+        except UserError as error:
+            LOG.error("models stay as they are: %s", one_line(error))
+            raise
+
     async def _load(self, configs: Sequence[ModelConfig]) -> None:
         async with self._loading:
             chosen = [self._known(config) or self._make_versions(config) for config in configs]
@@ -123,14 +131,16 @@ class Models:
         return model.versions if model and model.versions.base_path == config.base_path else None
 
     def _replace(self, wanted: Dict[str, Versions]) -> None:
-        before, self._models = self._models, {}
-        for name, versions in wanted.items():
-            is_known = name in before and before[name].versions is versions
-            self._models[name] = before.pop(name) if is_known else self._model(versions)
-        for model in before.values():
+        before = self._models
+        gone = [model for name, model in before.items() if wanted.get(name) is not model.versions]
+        for model in gone:                     # first: a new one may have the same name
+            model.queue.retire()
             if model.looking:
                 model.looking.cancel()
             self._start(model.versions.retire())
+        self._models = {
+            name: before[name] if name in before and before[name] not in gone else self._model(versions)
+            for name, versions in wanted.items()}
 
     def _model(self, versions: Versions) -> Model:
         looking: Optional["asyncio.Future[None]"] = None
@@ -142,6 +152,7 @@ class Models:
         task = asyncio.ensure_future(coroutine)
         self._in_background.add(task)
         task.add_done_callback(self._in_background.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())   # else asyncio logs it
         return task
 
 

@@ -69,6 +69,8 @@ def test_the_older_name_of_the_platform():
     ("custom_model_config {}", "f: wanted a model_config_list, got custom_model_config"),
     ('model_config_list { config { name: "a/b" } }',
      "f: config 1: name must be a name without / and :, got 'a/b'"),
+    ('model_config_list { config { name: "a\\nERROR b" } }',
+     "f: config 1: name must be a name without / and :, got 'a\\nERROR b'"),
     ("model_config_list { config {} }", "f: config 1: name must be a name without / and :, got ''"),
     (TWO.replace("lcqmc", "albert"), "f: model albert is listed twice"),
     (TWO.replace('"/models/albert"', '"models"'),

@@ -8,6 +8,7 @@ from tensorflow_serving.apis import model_pb2
 from etl.common.command_line import UserError
 from serving.service.errors import RequestError
 from serving.service.model_configs import ModelConfig, VersionPolicy
+from serving.service.monitoring import Monitor
 
 
 class Model:
@@ -95,7 +96,8 @@ def test_no_state(folders, asked, message):
 
 def test_models_come_and_go(folders):
     async def ask():
-        models = make_models(Model)
+        monitor = Monitor()
+        models = make_models(Model, monitor)
         await models.load(configs(folders, a=ONE, b=ONE))
         gone = models.find(spec("a")).versions.find(spec("a")).model
         kept, queue = models.find(spec("b")).versions.find(spec("b")).model, models.queue_of("b")
@@ -106,6 +108,8 @@ def test_models_come_and_go(folders):
         assert folder_of(models, folders, "b", 1) == "b/1"
         while not gone.is_closed:
             await asyncio.sleep(0.001)
+        assert b'serving_queue_rows{model="b"}' in monitor.expose()
+        assert b'serving_queue_rows{model="a"}' not in monitor.expose()
         await models.load([])
         assert models.names == []
         while not kept.is_closed:
@@ -115,12 +119,14 @@ def test_models_come_and_go(folders):
 
 def test_another_folder_takes_over_without_a_gap(folders):
     async def ask():
-        models = make_models(Model)
+        monitor = Monitor()
+        models = make_models(Model, monitor)
         await models.load(configs(folders, a=ONE))
         old = models.find(spec("a")).versions.find(spec("a"))
         with old.in_use():
             await models.load([ModelConfig("a", str(folders / "b"))])
             assert folder_of(models, folders, "a", 2) == "b/2" and not old.model.is_closed
+            assert b'serving_queue_rows{model="a"}' in monitor.expose()
         while not old.model.is_closed:
             await asyncio.sleep(0.001)
     run(ask())
