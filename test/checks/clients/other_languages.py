@@ -177,10 +177,10 @@ def ask_grpcurl(protoset: str, port: int) -> List[Dict[str, Any]]:
                                "tensorflow.serving.PredictionService/Predict"],
                               check=True, stdout=subprocess.PIPE)
         found = json.loads(said.stdout.decode())
-        answers.append({"version": int(found["modelSpec"]["version"]),
+        answers.append({"version": int(found["model_spec"]["version"]),
                         "labels": [base64.b64decode(label).decode()
-                                   for label in found["outputs"]["label"]["stringVal"]],
-                        "probabilities": found["outputs"]["probabilities"]["floatVal"]})
+                                   for label in found["outputs"]["label"]["string_val"]],
+                        "probabilities": found["outputs"]["probabilities"]["float_val"]})
     return answers
 
 

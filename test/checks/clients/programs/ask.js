@@ -14,13 +14,16 @@ function ask({ name, version, label }) {
   const model_spec = { name };
   if (version) model_spec.version = { value: version };
   if (label) model_spec.version_label = label;
-  const inputs = Object.fromEntries(Object.entries(texts).map(([input, values]) => [input, {
-    dtype: "DT_STRING", tensor_shape: { dim: [{ size: values.length }] }, string_val: values.map(text => Buffer.from(text)) }]));
+  // A protoset does not tell proto-loader which fields are maps; on the wire they are lists of entries.
+  const inputs = Object.entries(texts).map(([key, values]) => ({ key, value: {
+    dtype: "DT_STRING", tensor_shape: { dim: [{ size: values.length }] }, string_val: values.map(text => Buffer.from(text)) } }));
   return new Promise((resolve, reject) => client.Predict({ model_spec, inputs }, { deadline: Date.now() + 60000 },
-    (error, found) => error ? reject(error) : resolve({
-      version: found.model_spec.version.value,
-      labels: found.outputs.label.string_val.map(String),
-      probabilities: found.outputs.probabilities.float_val })));
+    (error, found) => {
+      if (error) return reject(error);
+      const outputs = Object.fromEntries(found.outputs.map(({ key, value }) => [key, value]));
+      resolve({ version: found.model_spec.version.value, labels: outputs.label.string_val.map(String),
+                probabilities: outputs.probabilities.float_val });
+    }));
 }
 
 (async () => {
