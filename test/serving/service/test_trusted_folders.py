@@ -24,7 +24,7 @@ def test_what_everybody_can_write_to_may_not(folder, opened, mode):
     path = os.path.normpath(os.path.join(str(folder.parent), opened))
     os.chmod(path, mode)
     said = message_of(trusted_folders.require, str(folder), [str(folder.parent / "other")])
-    assert said.startswith("%s: other users can write to %s, so that" % (folder, path))
+    assert said.startswith("%s: other users can write to %s, so it" % (folder, path))
     trusted_folders.require(str(folder), ["/nowhere", str(folder.parent)])
 
 
