@@ -17,7 +17,7 @@ import functools
 import os
 import time
 from collections import Counter
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import albert_config
 from etl.beam.cluster import reach
@@ -26,7 +26,8 @@ from etl.building import report
 from etl.building.chunks import (REASONS_SHOWN, Marker, build_chunk, marker_path, read_histograms,
                                  read_marker, read_markers)
 from etl.building.plan import BuildConfig, BuildPlan, drop_other_builds, plan_build, work_folder
-from etl.building.publish import DEAD_LETTERS, publish, require_merged, require_places, verify
+from etl.building.publish import (DEAD_LETTERS, publish, require_merged, require_places, require_replaceable,
+                                  verify)
 from etl.building.random_segments import candidates_path, collect_candidates, write_pools
 from etl.building.shards import Extent, read_shard_marker, shard_path, write_extents, write_shard
 from etl.building.sources import require_unchanged
@@ -38,6 +39,7 @@ from etl.records import manifest
 from etl.samples.histograms import sum_histograms
 from etl.samples.instances import PARTS
 
+UNKNOWN_SHARE = 0.1                            # of the tokens: above it, the vocabulary is questioned
 MERGE_IN_PROCESS_BYTES = 256 << 20  # up to this, merging is done before Beam would have been loaded
 
 
@@ -53,11 +55,14 @@ def build(config: BuildConfig) -> None:
     begin = time.time()
     plan = plan_build(config)
     require_places(config, plan)
+    require_replaceable(config, plan)
     runner = _runner(config, plan)
     print("Building samples from %d file%s (%.1f MB) %s"
           % (len(plan.inputs), "s" * (len(plan.inputs) > 1), plan.input_bytes / 1e6,
              "on " + config.cluster.place if runner.options else
              "with %d process%s" % (plan.num_workers, "es" * (plan.num_workers > 1))))
+    for warning in plan.warnings:
+        print("Warning: " + warning)
     longest = max(albert_config.load(name).max_position_embeddings for name in albert_config.shipped_names())
     if config.instances.max_seq_length > longest:
         print("Note: --max_seq_length is %d, but bundled configs have positions for %d tokens: the model "
@@ -74,7 +79,7 @@ def build(config: BuildConfig) -> None:
         histograms = sum_histograms(read_histograms(plan.job.work_dir, index)
                                     for index in range(len(plan.ranges)))
         result = publish(config, plan, counters, histograms)
-    _report(config, result, time.time() - begin)
+    _report(config, result, histograms, time.time() - begin)
     if os.path.isdir(plan.work_parent):
         print("Note: %s was kept: it holds files that no build wrote" % plan.work_parent)
 
@@ -105,7 +110,15 @@ def _build_chunks(config: BuildConfig, plan: BuildPlan, runner: RunnerConfig) ->
                                     job.eval_fraction, job.text_format)
         run_map("CollectRandomSegments", collect, ranges, runner)
         await_files(candidates_path(job.work_dir, index) for index, _ in ranges)
-        write_pools(job.work_dir, [entry["path"] for entry in plan.inputs], job.text_format, len(ranges))
+        paths = [entry["path"] for entry in plan.inputs]
+        sizes = write_pools(job.work_dir, paths, job.text_format, len(ranges))
+        if sizes["train"] < 2:
+            raise UserError("--sentence_objective next: second segments come from other documents, and the "
+                            "training part holds %d; give more text, or --sentence_objective "
+                            "order" % sizes["train"])
+        if sizes["eval"] == 1:
+            print("Warning: one document is held out, so there is none to draw second segments from: the "
+                  "labels of held-out samples are all 0")
     seen: Dict[int, Tuple[int, int]] = {}
     with progress_line("samples", plan.input_bytes, lambda: _chunks_done(plan, seen)):
         run_map("BuildChunks", functools.partial(build_chunk, job), ranges, runner)
@@ -167,7 +180,8 @@ def _shard_paths(plan: BuildPlan) -> List[str]:
             for index in range(count)]
 
 
-def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> None:
+def _report(config: BuildConfig, result: manifest.Manifest, histograms: Mapping[str, Counter],
+            seconds: float) -> None:
     count = Counter(result.counters)
     samples = count["train_samples"] + count["eval_samples"]
     kinds = ["{:.0%} {}".format(count[name + "_predictions"] / count["predictions"], shown) for name, shown in
@@ -192,15 +206,27 @@ def _report(config: BuildConfig, result: manifest.Manifest, seconds: float) -> N
     if config.instances.sentence_objective != "none":
         name = "swapped" if config.instances.sentence_objective == "order" else "random second segment"
         rows.append((name, "{:.1%}".format(count["label_1_samples"] / samples)))
+        rows.append(("cut inside a sentence", "{:.1%} of the samples".format(count["cut_samples"] / samples)))
     if count["dropped_samples"]:
         rows.append(("dropped as repeated", "{:,} samples".format(count["dropped_samples"])))
     if count["bad_records"]:
         rows.append(("unusable documents", os.path.join(config.output_dir, DEAD_LETTERS)))
     for name, value in rows:
         print("  %-26s %s" % (name, value))
-    print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s" % (
+    if count["unknown_tokens"] > UNKNOWN_SHARE * count["tokens"]:
+        print("Warning: {:.0%} of the tokens are [UNK], most often of {}: is {} a vocabulary for this text? "
+              "python -m etl.build_vocab makes one of it".format(
+                  count["unknown_tokens"] / count["tokens"],
+                  " ".join(text for text, _ in histograms["unknown_texts"].most_common(5)),
+                  config.tokenizer_config.vocabulary_file))
+    held_out = sum(shard.records for shard in result.eval)
+    if not held_out and config.eval_fraction:
+        print("Note: of {:,} document{}, none is held out: there is nothing to evaluate on".format(
+            count["documents"], "s" * (count["documents"] > 1)))
+    print("Wrote %s\nLook at %s\nNext: python -m estimator.pretrain --input_file %s%s" % (
         os.path.join(config.output_dir, manifest.FILE_NAME),
-        os.path.join(config.output_dir, report.FILE_NAME), config.output_dir))
+        os.path.join(config.output_dir, report.FILE_NAME), config.output_dir,
+        "" if held_out else " --do_eval false"))
 
 
 if __name__ == "__main__":

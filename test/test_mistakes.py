@@ -169,8 +169,8 @@ MISTAKES = [
     (BUILD + " --input_file gb18030.txt", "gb18030.txt: line 1: " + NOT_GB18030),
     (BUILD + " --input_file utf16.txt", "utf16.txt: line 1: " + NOT_UTF16),
     (BUILD + " --input_file windows.txt", "windows.txt: line 1: " + NOT_UTF16),
-    (BUILD + " --input_file wiki_00", "--input_file: wiki_00 holds JSON lines: give --input_format jsonl, "
-     "and --text_field, the field of the text"),
+    (BUILD + " --input_file wiki_00", "--input_file: wiki_00: line 1 holds JSON: give --input_format jsonl, "
+     "and --text_field, the field of the text: one of title, text"),
     (BUILD + " --input_file blank.txt", "--input_file: no text in blank.txt"),
     (BUILD + " --input_file '*.txt'", "--input_file: vocab.txt is the vocabulary: give text files only"),
     (BUILD + " --input_file corpus.txt --output_dir corpus.txt",
@@ -409,7 +409,7 @@ def test_what_is_no_mistake(here, capsys):
         counters.append((found["tokens"], found["unknown_tokens"]))
         shutil.rmtree("new")
     assert counters == [(88, 16), (88, 16)]
-    assert capsys.readouterr().out.count("\nNote: --max_seq_length is 1024, but shipped configs have "
+    assert capsys.readouterr().out.count("\nNote: --max_seq_length is 1024, but bundled configs have "
                                          "positions for 512 tokens: the model needs another "
                                          "max_position_embeddings\n") == 2
     with open("tuned/eval_results.json", encoding="utf-8") as stream:

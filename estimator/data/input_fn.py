@@ -17,7 +17,7 @@ from estimator.data.encoded import Batch, Rows
 from estimator.data.records import NEVER_ALL_ZERO, PretrainingData, limits_of
 from estimator.npu.ranks import ALONE, World
 from etl.common.command_line import UserError
-from etl.records.examples import FLOAT, require_true_lengths, rewritten
+from etl.records.examples import FLOAT, Feature, require_true_lengths, rewritten
 
 Features = Dict[str, tf.Tensor]
 InputFn = Callable[[], tf.data.Dataset]
@@ -58,7 +58,7 @@ def train_on_records(data: PretrainingData, batch_size: int, seed: int, batches_
         if world.size > 1:
             records = records.shard(world.size, world.rank)
         batches = records.batch(batch_size, drop_remainder=True)
-        return batches.map(_parser(data), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
+        return batches.map(_parser(data, data.features), num_parallel_calls=PARSERS).prefetch(BATCHES_AHEAD)
     return input_fn
 
 
@@ -67,7 +67,7 @@ def evaluate_on_records(data: PretrainingData, batch_size: int) -> InputFn:
     def input_fn() -> tf.data.Dataset:
         files = tf.data.Dataset.from_tensor_slices(list(data.eval_files)).map(_readable)
         batches = tf.data.TFRecordDataset(files).batch(batch_size)
-        return batches.map(_parser(data)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
+        return batches.map(_parser(data, data.eval_features)).map(_filler(batch_size)).prefetch(BATCHES_AHEAD)
     return input_fn
 
 
@@ -159,14 +159,14 @@ def _readable(path: tf.Tensor) -> tf.Tensor:
     return checked
 
 
-def _parser(data: PretrainingData) -> Callable[[tf.Tensor], Features]:
-    """Serialized records → their features, checked: a value out of range is an InvalidArgumentError, since a
-    gather beyond a row's end would silently read another row; so is an empty mask.
+def _parser(data: PretrainingData, wanted: Sequence[Feature]) -> Callable[[tf.Tensor], Features]:
+    """Serialized records → their wanted features, checked: a value out of range is an InvalidArgumentError,
+    since a gather beyond a row's end would silently read another row; so is an empty mask.
     """
     spec = {feature.name: tf.FixedLenFeature([feature.length],
                                              tf.float32 if feature.dtype == FLOAT else tf.int64)
-            for feature in data.features}
-    limits = limits_of(data.features, data.vocab_size)
+            for feature in wanted}
+    limits = limits_of(wanted, data.vocab_size)
     names = frozenset(spec)
 
     def rewrite(records: np.ndarray) -> np.ndarray:

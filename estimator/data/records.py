@@ -33,6 +33,7 @@ class PretrainingData:
       tokenizer, vocab_size: what the ids mean.
       has_sentence_order: whether next_sentence_labels is meaningful; a build of single segments labels all
         with 0.
+      tells_cuts: whether held-out records hold examples.CUT_INSIDE_SENTENCE.
       manifest_sha256: of the build's manifest; None for records of older tools.
     """
     source: str
@@ -45,6 +46,7 @@ class PretrainingData:
     tokenizer: TokenizerConfig
     vocab_size: int
     has_sentence_order: bool = True
+    tells_cuts: bool = False
     manifest_sha256: Optional[str] = None
 
     @property
@@ -59,6 +61,11 @@ class PretrainingData:
     def features(self) -> Tuple[Feature, ...]:
         """The features of every record; those of older tools may have more, which are ignored."""
         return examples.pretraining_features(self.max_seq_length, self.max_predictions_per_seq)
+
+    @property
+    def eval_features(self) -> Tuple[Feature, ...]:
+        """Those of held-out records."""
+        return self.features + ((examples.CUT_INSIDE_SENTENCE,) if self.tells_cuts else ())
 
 
 def from_build(folder: str, max_seq_length: Optional[int] = None,
@@ -78,6 +85,7 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
         if given not in (None, getattr(build, name)):
             raise UserError("--%s is %d, but the records have %d, says %s"
                             % (name, given, getattr(build, name), path))
+    has_sentence_order = build.flags.get("sentence_objective") != "none"
     vocabulary = build.tokenizer.vocabulary_file
     if files.sha256_of_file(vocabulary) != build.vocab_sha256:
         raise UserError("%s: not the vocabulary that the records were made with; its SHA-256 is "
@@ -94,7 +102,8 @@ def from_build(folder: str, max_seq_length: Optional[int] = None,
         max_predictions_per_seq=build.max_predictions_per_seq,
         tokenizer=build.tokenizer,
         vocab_size=build.vocab_size,
-        has_sentence_order=build.flags.get("sentence_objective") != "none",
+        has_sentence_order=has_sentence_order,
+        tells_cuts=has_sentence_order and "cut_samples" in build.counters,
         manifest_sha256=files.sha256_of_file(path))
 
 

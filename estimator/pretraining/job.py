@@ -179,4 +179,7 @@ def results_line(results: Mapping[str, Any]) -> str:
     if "sentence_order_loss" in results:
         lines.append("  sentence_order_loss %.4f (chance 0.6931)  sentence_order_accuracy %.4f (chance 0.5)"
                      % (results["sentence_order_loss"], results["sentence_order_accuracy"]))
+        if results.get("num_uncut_examples"):
+            lines[-1] += ", %.4f of the %d records in which no sentence is cut" % (
+                results["sentence_order_accuracy_uncut"], results["num_uncut_examples"])
     return "\n".join(lines)

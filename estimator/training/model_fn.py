@@ -13,6 +13,7 @@ from estimator.optimization import optimizers, schedules
 from estimator.training import failures, streaming_metrics
 from estimator.training.step_log import Pace, ProgressHook, host_measures
 from estimator.weights import checkpoint_files
+from etl.records.examples import CUT_INSIDE_SENTENCE
 
 ModelFn = Callable[..., tf.estimator.EstimatorSpec]
 
@@ -95,7 +96,8 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
         numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights),
                        num_examples=streaming_metrics.count(is_real))
         if has_sentence_order:
-            numbers.update(streaming_metrics.sentence_order_metrics(order, order_labels, is_real))
+            numbers.update(streaming_metrics.sentence_order_metrics(
+                order, order_labels, is_real, features.get(CUT_INSIDE_SENTENCE.name)))
         return tf.estimator.EstimatorSpec(mode, loss=loss, eval_metric_ops=numbers)
     return model_fn
 

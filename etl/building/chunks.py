@@ -22,7 +22,7 @@ from etl.building.work_files import damaged, read_own
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError
 from etl.common.files import write_json, write_text
-from etl.records.examples import serialize_examples
+from etl.records.examples import CUT_INSIDE_SENTENCE, serialize_examples
 from etl.records.manifest import COUNTS
 from etl.samples.draws import rng_for
 from etl.samples.features import instance_features
@@ -225,7 +225,7 @@ class Tally:
         is_unknown = tokenized.ids == self._worker.vocabulary.unk
         self.counters.update({
             "documents": 1, part + "_documents": 1, "documents_too_short": int(not num_samples),
-            "sentences": len(document.sentences), "words": int(tokenized.word_starts.sum()),
+            "sentences": len(tokenized.sentence_starts), "words": int(tokenized.word_starts.sum()),
             "tokens": len(tokenized.ids),
             "unknown_tokens": int(is_unknown.sum()), part + "_samples": num_samples})
         self.histograms.add_document(document, tokenized, self._worker.tokenizer)
@@ -235,7 +235,8 @@ class Tally:
         kinds = np.bincount(instances.masked_lm_kinds[is_slot], minlength=len(_KIND_NAMES))
         self.counters.update(
             sample_tokens=int(instances.lengths.sum()), predictions=int(is_slot.sum()),
-            label_1_samples=int(instances.labels.sum()), **dict(zip(_KIND_NAMES, kinds.tolist())))
+            label_1_samples=int(instances.labels.sum()), cut_samples=int(instances.is_cut.sum()),
+            **dict(zip(_KIND_NAMES, kinds.tolist())))
         self.histograms.add_samples(instances)
 
 
@@ -274,7 +275,14 @@ def _samples(job: ChunkJob, pairs: Iterable[KeyedPair], tally: Tally) -> Iterato
         parts, keys, found = zip(*batch)
         instances = mask_pairs(found, seeds_of(keys), job.instances, vocabulary)
         tally.add_samples(instances)
-        records = serialize_examples(instance_features(instances, job.instances.token_boundary))
+        values = instance_features(instances, job.instances.token_boundary)
+        records = serialize_examples(values)
+        held_out = [row for row, part in enumerate(parts) if part == "eval"]
+        if held_out:
+            values[CUT_INSIDE_SENTENCE.name] = instances.is_cut[:, None]
+            held_out_records = serialize_examples({name: array[held_out] for name, array in values.items()})
+            for row, record in zip(held_out, held_out_records):
+                records[row] = record
         yield from map(Sample, parts, keys, records)
 
 

@@ -10,15 +10,15 @@ from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 import albert_config
 from etl.beam.cluster import ClusterConfig
 from etl.building.chunks import ChunkJob, versions
-from etl.building.sources import (FileRange, Stamp, TextFormat, begins_with_json, is_compressed, plan_ranges,
-                                  stamp)
+from etl.building.first_look import require_text, warnings_of
+from etl.building.sources import FileRange, Stamp, TextFormat, is_compressed, plan_ranges, stamp
 from etl.building.work_files import remove_work, work_folders
 from etl.common.command_line import UserError, flag, nested
 from etl.common.cores import usable_cores
 from etl.common.files import copy, expand, fingerprint, lock, remove_temporary, require_folder, sha256_of_file
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
-from etl.text.words import SegmenterConfig, load_segmenter
+from etl.text.words import SegmenterConfig, check_user_dict, load_segmenter
 
 SHARD_BYTES = 256 << 20
 RECORD_BYTES_PER_TEXT_BYTE = 1.7            # of one copy; only decides how many shards are made by default
@@ -28,8 +28,8 @@ PARALLEL_BYTES = 8 << 20                    # below this, starting worker proces
 
 WORK_FOLDER, LOCK = ".work", "lock"
 FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
-WORK_FORMAT = 2  # of what lies in a work folder; a build does not resume one of another format
-MODEL_FILE = "model.json"  # says that a folder holds a model, whose vocabulary a build's would replace
+WORK_FORMAT = 3  # of a work folder; a build does not resume one with another format
+MODEL_FILE = "model.json"  # marks the folder of a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
 
@@ -59,6 +59,8 @@ class BuildConfig:
     range_bytes: Optional[int] = flag(
         None, "bytes of input a worker takes at a time; default: 1/64 of the input, between 1 and 64 MiB")
     cluster: ClusterConfig = nested(ClusterConfig)
+    overwrite: bool = flag(False, "replace what another build, with other flags or input, has left in "
+                           "output_dir")
     verify: bool = flag(False, "build nothing: read all of output_dir and check it against its manifest")
 
     def __post_init__(self) -> None:
@@ -93,6 +95,7 @@ class BuildPlan:
       stamps: of each file that is read, before anything of it was.
       vocab_path: the vocabulary, or the SentencePiece model.
       num_workers: processes of the DirectRunner.
+      warnings: what should be said of the input.
     """
     job: ChunkJob
     ranges: Sequence[FileRange]
@@ -102,6 +105,7 @@ class BuildPlan:
     vocab_path: str
     vocab_size: int
     num_workers: int
+    warnings: Sequence[str]
 
     @property
     def work_parent(self) -> str:
@@ -125,12 +129,15 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     vocab_path, user_dict = config.tokenizer_config.vocabulary_file, config.segmenter.user_dict
     others = [vocab_path] + ([user_dict] if user_dict else [])
     stamps = {path: stamp(os.stat(path)) for path in paths + others}
+    warnings = warnings_of(paths, config.text_format)
     inputs = [fingerprint(path) for path in paths]
     text_bytes = sum(entry["bytes"] * (COMPRESSION if is_compressed(entry["path"]) else 1)
                      for entry in inputs)
     vocab_size = _check_vocabulary(config)
     if config.segmenter != SegmenterConfig():
-        load_segmenter(config.segmenter)       # a mistake in it is reported here, not by a worker
+        load_segmenter(config.segmenter)       # errors are reported here, not by a worker
+    if user_dict:
+        warnings += filter(None, [check_user_dict(user_dict)])
     ranges = plan_ranges(paths, config.range_bytes)
     job = ChunkJob(
         "", config.tokenizer_config, config.instances, _num_shards(config, text_bytes), config.eval_fraction,
@@ -145,7 +152,8 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     if config.cluster.runner != "DirectRunner":    # workers elsewhere have other working directories
         job, ranges = _absolute(job), [entry._replace(path=os.path.abspath(entry.path)) for entry in ranges]
     input_bytes = sum(entry["bytes"] for entry in inputs)
-    return BuildPlan(job, ranges, inputs, stamps, input_bytes, vocab_path, vocab_size, num_workers)
+    return BuildPlan(job, ranges, inputs, stamps, input_bytes, vocab_path, vocab_size, num_workers,
+                     warnings)
 
 
 def _check_output(output_dir: str) -> None:
@@ -158,9 +166,7 @@ def _check_input(config: BuildConfig, paths: Sequence[str]) -> None:
     for path in paths:
         if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
             raise UserError("--input_file: %s is the vocabulary: give text files only" % path)
-    if config.text_format.input_format == "text" and begins_with_json(paths[0]):
-        raise UserError("--input_file: %s holds JSON lines: give --input_format jsonl, and --text_field, the "
-                        "field of the text" % paths[0])
+        require_text(path, config.text_format)
 
 
 def _check_vocabulary(config: BuildConfig) -> int:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Iterable, Iterator, List, Mapping
 
 from etl.building import report
 from etl.building.chunks import dead_letters_path, versions
@@ -73,6 +73,46 @@ def require_places(config: BuildConfig, plan: BuildPlan) -> None:
     names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
     for name in names + [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
         require_file(os.path.join(config.output_dir, name), "output_dir")
+
+
+def require_replaceable(config: BuildConfig, plan: BuildPlan) -> None:
+    """Raises UserError when the output folder holds samples that other flags or other input made, unless
+    --overwrite says that they may go. Those of the same command may."""
+    out = config.output_dir
+    if config.overwrite or os.path.isdir(plan.job.work_dir):    # interrupted while it was published, at most
+        return
+    if not os.path.exists(os.path.join(out, manifest.FILE_NAME)):
+        shards = _shards_in(out)
+        if shards:
+            raise UserError("--output_dir: %s holds %s, and no %s says how it was made: give another folder, "
+                            "or --overwrite" % (out, sorted(shards)[0], manifest.FILE_NAME))
+        return
+    found = manifest.read(out)
+    changes = list(_changes(found, config, plan))
+    if changes:
+        raise UserError("--output_dir: %s holds the %d samples of another build (%s): give another folder, "
+                        "or --overwrite" % (out, sum(shard.records for shard in found.train),
+                                         "; ".join(changes[:3])))
+
+
+def _changes(found: manifest.Manifest, config: BuildConfig, plan: BuildPlan) -> Iterator[str]:
+    """What differs between a build that is there and the one that is wanted, as far as it decides the
+    samples."""
+    before, now = dict(flags_of(BuildConfig()), **found.flags), flags_of(config)
+    names = [*flags_of(config.instances), "do_lower_case", "user_dict", "duplicates", "eval_fraction",
+             "num_shards", "input_format"] + ["text_field"] * (config.text_format.input_format == "jsonl")
+    for name in names:
+        values = [list(value) if isinstance(value, tuple) else value for value in (before[name], now[name])]
+        if values[0] != values[1]:
+            yield "--%s was %s, is %s" % (name, *values)
+    if found.vocab_sha256 != sha256_of_file(plan.vocab_path):
+        yield "the vocabulary was another"
+    if _contents(found.inputs) != _contents(plan.inputs):
+        yield "the input was another"
+
+
+def _contents(inputs: Iterable[Mapping[str, Any]]) -> List[Any]:
+    return [(entry.get("bytes"), entry.get("sha256_of_ends")) for entry in inputs]
 
 
 def require_merged(plan: BuildPlan, part: str, index: int, count: int,

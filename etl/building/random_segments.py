@@ -51,8 +51,11 @@ def collect_candidates(work_dir: str, seed: int, eval_fraction: float, text_form
     write_json(path, {part: found.chosen() for part, found in lowest.items()})
 
 
-def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ranges: int) -> None:
-    """Merges the candidates of all ranges and writes the texts of each part's pool."""
+def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ranges: int
+                ) -> Dict[str, int]:
+    """Merges the candidates of all ranges and writes the texts of each part's pool; returns how many each
+    has."""
+    sizes = {}
     for part in PARTS:
         lowest = _Lowest()
         for index in range(num_ranges):
@@ -67,6 +70,8 @@ def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ra
                  for document in read_documents_at(paths[file_index], file_index,
                                                    (offset for _, offset in found), text_format)]
         write_json(pool_path(work_dir, part), texts)
+        sizes[part] = len(texts)
+    return sizes
 
 
 class RandomSegments:
@@ -79,13 +84,14 @@ class RandomSegments:
         self._tokenized: Dict[int, TokenizedDocument] = {}
 
     def draw(self, rng: np.random.Generator, not_from: Tuple[str, ...], limit: int
-             ) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+             ) -> Optional[Tuple[np.ndarray, np.ndarray, bool]]:
         """Text of a random document that does not begin with the sentences `not_from`, from a random
         sentence on.
 
         Returns:
-          (int32 [length] token ids, bool [length] word starts), at most `limit` tokens, ending with a
-          sentence where possible, else with a word; None when the pool holds nothing that fits.
+          (int32 [length] token ids, bool [length] word starts, whether a sentence is cut), at most `limit`
+          tokens, ending with a sentence where possible, else with a word; None when the pool holds nothing
+          that fits.
         """
         index = int(rng.random() * len(self._documents))
         start = rng.random()
@@ -105,19 +111,20 @@ class RandomSegments:
         return self._tokenized[index]
 
 
-def _cut(document: TokenizedDocument, start: float, limit: int) -> Optional[Tuple[np.ndarray, np.ndarray]]:
+def _cut(document: TokenizedDocument, start: float, limit: int
+         ) -> Optional[Tuple[np.ndarray, np.ndarray, bool]]:
     """At most `limit` tokens from a sentence on; None when its first word is longer."""
     sentences = document.sentence_starts
     begin = int(sentences[int(start * len(sentences))])
-    end = begin + limit
+    end, is_cut = begin + limit, False
     if end < len(document.ids):
         ends = [places[(places > begin) & (places <= end)]
                 for places in (sentences, np.flatnonzero(document.word_starts))]
         fitting = ends[0] if len(ends[0]) else ends[1]
         if not len(fitting):
             return None
-        end = int(fitting[-1])
-    return document.ids[begin:end], document.word_starts[begin:end]
+        end, is_cut = int(fitting[-1]), not len(ends[0])
+    return document.ids[begin:end], document.word_starts[begin:end], is_cut
 
 
 class _Lowest:

@@ -70,6 +70,7 @@ def _facts(manifest: Manifest, count: Counter) -> Sequence[Tuple[str, Any]]:
         ("unknown tokens", "{:.2%}".format(count["unknown_tokens"] / count["tokens"])),
         ("tokens to predict", "{:.1%}".format(count["predictions"] / count["sample_tokens"])),
         ("padding", "{:.1%}".format(1 - count["sample_tokens"] / (num_samples * manifest.max_seq_length))),
+        ("cut inside a sentence", "{:.1%} of the samples".format(count["cut_samples"] / num_samples)),
         ("dropped as repeated", "{:,} samples".format(count["dropped_samples"])),
         ("size", "%.*f MB in %d shard%s" % (places, size, len(sizes), "s" * (len(sizes) > 1)))]
 

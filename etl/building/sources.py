@@ -27,6 +27,7 @@ MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of j
 MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
 INPUT_FORMATS = ("text", "jsonl")
 
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bzip2"}
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 
@@ -35,7 +36,8 @@ class TextFormat:
     """How documents stand in a file."""
     input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: "
                              "one document per line", INPUT_FORMATS)
-    text_field: str = flag("text", "name of the field that holds the text in a line of jsonl")
+    text_field: Tuple[str, ...] = flag(("text",), "names of the fields with the text in a line of jsonl, one "
+                                       "or more, in order")
 
 
 class FileRange(NamedTuple):
@@ -175,16 +177,6 @@ def line_number(path: str, offset: int) -> int:
     return lines
 
 
-def begins_with_json(path: str) -> bool:
-    """Whether the first line is a JSON object, which hardly any text begins with."""
-    with open_input(path) as stream, damage_named(path):
-        line = stream.readline(MAX_DOCUMENT_BYTES)
-    try:
-        return line.startswith(b"{") and isinstance(json_text.loads(line), dict)
-    except ValueError:
-        return False
-
-
 def is_compressed(path: str) -> bool:
     """True for a .gz or .bz2 file, which cannot be entered in the middle."""
     return os.path.splitext(path)[1] in _OPENERS
@@ -288,7 +280,8 @@ def _read_text(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRan
     yield from document.close(file_range)
 
 
-def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange, text_field: str
+def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: FileRange,
+                     text_fields: Sequence[str]
                      ) -> Iterator[Union[Document, BadRecord]]:
     for offset, line in lines:
         if file_range.end is not None and offset >= file_range.end:
@@ -296,7 +289,7 @@ def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: F
         if line is not None and is_blank(line):
             continue
         try:
-            sentences = split_sentences(_text_of(line, text_field))
+            sentences = split_sentences(_text_of(line, text_fields))
         except ValueError as error:
             yield BadRecord(file_range.path, offset, str(error))
             continue
@@ -304,8 +297,9 @@ def _read_json_lines(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: F
             yield Document(tuple(sentences), file_range.file_index, offset)
 
 
-def _text_of(line: Optional[bytes], text_field: str) -> str:
-    """The text in a line of JSON. ValueError says what is wrong with it."""
+def _text_of(line: Optional[bytes], text_fields: Sequence[str]) -> str:
+    """The texts in a line of JSON, each on separate lines. Raises ValueError with the reason if it is
+    invalid."""
     if line is None:
         raise ValueError("line longer than %d bytes" % MAX_LINE_BYTES["jsonl"])
     try:
@@ -314,9 +308,20 @@ def _text_of(line: Optional[bytes], text_field: str) -> str:
         raise ValueError(not_utf8(error))
     except ValueError as error:
         raise ValueError("not JSON: %s" % error)
-    text = value.get(text_field) if isinstance(value, dict) else None
-    if not isinstance(text, str):
-        raise ValueError("no JSON object with a text in field %r" % text_field)
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise ValueError("half a surrogate pair in field %r" % text_field)
-    return text
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object with a text in field %s" % _either(text_fields))
+    # one of several may be null; one that is missing, in a line at least, is most often a wrong name
+    texts: List[Any] = ["" if name in value and value[name] is None else value.get(name)
+                        for name in text_fields]
+    wrong = [name for name, text in zip(text_fields, texts) if not isinstance(text, str)]
+    if wrong or not any(isinstance(value[name], str) for name in text_fields):
+        there = [name for name, text in value.items() if isinstance(text, str)]
+        raise ValueError("no text in field %s; fields with one: %.200s" % (
+            _either(wrong or text_fields), ", ".join(there) or "none"))
+    if any("\ud800" <= char <= "\udfff" for text in texts for char in text):
+        raise ValueError("half a surrogate pair in field %s" % _either(text_fields))
+    return "\n".join(texts)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(map(repr, names))

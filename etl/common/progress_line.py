@@ -1,11 +1,14 @@
 """A progress line while other processes work: amount done, rate, time left."""
 import contextlib
+import os
+import select
 import sys
 import threading
 import time
 from typing import Callable, Iterator, Tuple
 
 INTERVAL_SECONDS = 2.0
+TICK_SECONDS = 10.0
 
 
 @contextlib.contextmanager
@@ -41,6 +44,28 @@ def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]
     finally:
         done.set()
         thread.join()
+
+
+@contextlib.contextmanager
+def ticking_line(label: str) -> Iterator[None]:
+    """While the block runs, prints `label: 0:20` to stderr now and then: for work that tells nothing of
+    itself and lets no other thread run. So a process of its own does it, which ends with this one."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(writer)
+            begin = time.time()
+            while not select.select([reader], [], [], TICK_SECONDS)[0]:
+                os.write(2, ("%s: %s\n" % (label, clock(time.time() - begin))).encode("utf-8"))
+        finally:
+            os._exit(0)                        # after Ctrl-C, too: what follows is the other process's
+    os.close(reader)
+    try:
+        yield
+    finally:
+        os.close(writer)
+        os.waitpid(child, 0)
 
 
 def clock(seconds: float) -> str:

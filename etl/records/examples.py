@@ -31,6 +31,10 @@ class Feature(NamedTuple):
     length: int
 
 
+# Of held-out records alone: 1 where a segment begins or ends inside a sentence.
+CUT_INSIDE_SENTENCE = Feature("cut_inside_sentence", INT64, 1)
+
+
 def pretraining_features(max_seq_length: int, max_predictions_per_seq: int,
                          with_token_boundary: bool = False) -> Tuple[Feature, ...]:
     """The features of a pretraining record, with the names of BERT's data.

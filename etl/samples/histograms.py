@@ -61,10 +61,9 @@ class Histograms:
 def _unknown_texts(document: Document, tokenizer: Any) -> Iterable[str]:
     """The text for which the tokenizer gives [UNK]."""
     text = "\n".join(document.sentences)
-    ids, offsets = tokenizer.encode_sentences(document.sentences)
-    ends = np.append(offsets[1:], len(text))
-    for place in np.flatnonzero(ids == tokenizer.vocabulary.unk):
-        yield text[offsets[place]:ends[place]].strip()
+    encoding = tokenizer.encode_sentences(document.sentences)
+    for place in np.flatnonzero(encoding.ids == tokenizer.vocabulary.unk):
+        yield text[encoding.offsets[place]:encoding.ends[place]]
 
 
 def sum_histograms(parts: Iterable[Mapping[str, Mapping[str, int]]]) -> Dict[str, Counter]:

@@ -11,8 +11,8 @@ from etl.samples.masking import (PERMUTED, Words, apply_mask, choose_permutation
                                  choose_runs, choose_words, find_words, num_to_predict)
 from etl.samples.segments import (SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack,
                                   split_and_swap)
-from etl.text.documents import Document
-from etl.text.tokenization import Vocabulary
+from etl.text.documents import Document, find_sentences
+from etl.text.tokenization import Vocabulary, without_dropped
 from etl.text.words import AnySegmenter, mark_word_starts
 
 PARTS = ("train", "eval")
@@ -22,8 +22,9 @@ LABELS = ("plain", "albert_zh")
 # By sentence objective: the meaning of labels 0 and 1 for the second segment.
 LABEL_MEANINGS = {"order": ("in order", "swapped"), "next": ("the next", "random")}
 
-# (rng, maximum tokens) -> (int32 token ids, bool word starts) of another document, or None if there is none.
-DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray]]]
+# (rng, maximum tokens) -> (int32 token ids, bool word starts, whether a sentence is cut) of another document,
+# or None if there is none.
+DrawSegment = Callable[[np.random.Generator, int], Optional[Tuple[np.ndarray, np.ndarray, bool]]]
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Instances(NamedTuple):
       masked_lm_kinds: int8 [samples, predictions], masking.KEPT, MASKED, RANDOM or PERMUTED.
       num_predictions: int32 [samples], predictions without padding.
       labels: int32 [samples], 1 if the segments are swapped, or the second is random.
+      is_cut: bool [samples], whether a segment begins or ends inside a sentence.
     """
     input_ids: np.ndarray
     word_starts: np.ndarray
@@ -107,6 +109,7 @@ class Instances(NamedTuple):
     masked_lm_kinds: np.ndarray
     num_predictions: np.ndarray
     labels: np.ndarray
+    is_cut: np.ndarray
 
 
 def part_of(document: Document, seed: int, eval_fraction: float) -> str:
@@ -115,19 +118,26 @@ def part_of(document: Document, seed: int, eval_fraction: float) -> str:
 
 
 def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmenter) -> TokenizedDocument:
-    """Token ids and word starts of a document. Words are found in the original text, before lower-casing.
+    """Token ids and word starts of a document. Words are found in the original text, before lower-casing, but
+    without characters that give no token.
 
     They are jieba's, except for boundaries inside a word of the tokenizer: jieba treats each accented letter
-    as a separate word.
+    as a separate word. A line with several sentences counts as several.
     """
-    encoding = tokenizer.encode_sentences(document.sentences)
-    begins = np.cumsum([0] + [len(sentence) + 1 for sentence in document.sentences])
-    sentence_starts = np.unique(np.searchsorted(encoding.offsets,
-                                                begins))[:-1]    # one of only control characters is none
-    word_starts = mark_word_starts(encoding.offsets, segmenter.word_offsets("\n".join(document.sentences)))
+    encoding, text = tokenizer.encode_sentences(document.sentences), "\n".join(document.sentences)
+    starts, marks = (np.searchsorted(encoding.offsets, places) for places in find_sentences(text))
+    ends = np.append(starts[1:], len(encoding.ids))
+    has_tokens = starts < ends                 # one of only control characters is none
+    sentence_starts = starts[has_tokens].astype(np.int32)
+    visible, positions = without_dropped(text, tokenizer.strips_marks)
+    word_offsets = segmenter.word_offsets(visible)
+    if positions is not None:
+        word_offsets = positions[word_offsets]
+    word_starts = mark_word_starts(encoding.offsets, word_offsets)
     word_starts &= tokenizer.may_begin_word(encoding.ids)
     word_starts[sentence_starts] = True
-    return TokenizedDocument(encoding.ids, word_starts, sentence_starts.astype(np.int32))
+    return TokenizedDocument(encoding.ids, word_starts, sentence_starts,
+                             np.minimum(marks, ends)[has_tokens].astype(np.int32))
 
 
 def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,
@@ -140,16 +150,16 @@ def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConf
     """
     budget = config.budget
     document = document._replace(word_starts=break_giant_words(document.word_starts, config.longest_word))
-    packed = functools.lru_cache(2)(functools.partial(pack, document,
-                                                      budget=budget))    # most copies have the same target
+    in_pairs = config.sentence_objective != "none"
+    packed = functools.lru_cache(2)(functools.partial(pack, document, budget=budget, in_pairs=in_pairs))
     for _ in range(copies):
         shortened = rng.random() < config.short_seq_prob
         target = 2 + int(rng.random() * (budget - 1)) if shortened else budget
-        for chunk in packed(target):
-            if config.sentence_objective == "none":
+        for chunk in packed(target):           # most copies have the same target
+            if not in_pairs:
                 yield split_and_swap(document, chunk, chunk.end, is_swapped=False)
                 continue
-            split = choose_split(chunk, document.word_starts, rng.random())
+            split = choose_split(document, chunk, rng.random())
             draw = rng.random()
             if not split:
                 continue
@@ -216,7 +226,7 @@ def mask_pairs(pairs: Sequence[SegmentPair], seeds: np.ndarray, config: Instance
         replaced, word_starts, lengths, first_lengths,
         _fill(slots, np.nonzero(is_predicted)[1].astype(np.int32)),
         _fill(slots, labels), _fill(slots, kinds[is_predicted]), num_predictions,
-        np.array([pair.label for pair in pairs], np.int32))
+        np.array([pair.label for pair in pairs], np.int32), np.array([pair.is_cut for pair in pairs]))
 
 
 def _fill(slots: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -236,8 +246,8 @@ def _next_pairs(pair: SegmentPair, draw: float, budget: int, rng: np.random.Gene
     if len(others) < 2:
         yield pair
     else:
-        for half, other in zip(halves, others):
-            yield SegmentPair(*half, *other, label=1)
+        for half, (ids, word_starts, is_cut) in zip(halves, others):
+            yield SegmentPair(*half, ids, word_starts, 1, pair.is_cut or is_cut)
 
 
 def _limits(words: Words, num_tokens: np.ndarray, config: InstanceConfig) -> np.ndarray:

@@ -1,13 +1,17 @@
 """Sentences → segment pairs. Everything here is positions in a document's token array; no text is copied or
 lost.
 
-A document's tokens are packed into chunks of at most `budget` tokens. Whole sentences are added while they
-fit; a sentence longer than the budget is split at a word boundary and continues in the next chunk. Every
-chunk has at least two words, so it can be split into two segments, unless the document is a single word.
-Sentences stay whole if possible: one cut at the end of a chunk would reveal which segment is the second, and
-the sentence-order task would learn that instead.
+A document's tokens are packed into chunks of at most `budget` tokens, and a chunk is split into two segments
+that end alike: both after a final mark (。！？… and closing quotes after it), or both without one. Otherwise
+that mark alone would reveal the order, and the sentence-order task would learn that instead, since headings
+and cut sentences have none. So a chunk has at least two whole sentences wherever the text allows it.
+Elsewhere both its end and its split are inside sentences; and if a document's only final mark is at its very
+end, that mark stays at the end of the sample in either order.
+
+    两句。也是。│很长的一句话，一个样本装┊不下。│下一句。        │ a segment ends, ┊ inside a sentence
 """
-from typing import List, NamedTuple, Sequence, Tuple
+import bisect
+from typing import List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -19,32 +23,37 @@ class TokenizedDocument(NamedTuple):
       ids: int32 [tokens].
       word_starts: bool [tokens], True where a word begins.
       sentence_starts: int32 [sentences], position of each sentence's first token; ascending, the first is 0.
+      mark_starts: int32 [sentences], where the final marks of each sentence begin; its end if it has none.
     """
     ids: np.ndarray
     word_starts: np.ndarray
     sentence_starts: np.ndarray
+    mark_starts: np.ndarray
 
 
 class Chunk(NamedTuple):
-    """Tokens [begin, end) of a document, and the sentence boundaries strictly inside."""
+    """Tokens [begin, end) of a document, and those sentence boundaries inside where a split leaves both
+    segments ending alike."""
     begin: int
     end: int
-    boundaries: Tuple[int, ...]
+    splits: Tuple[int, ...]
 
 
 class SegmentPair(NamedTuple):
-    """Two segments as views of token arrays; `b_ids` is empty when there is one segment only.
+    """Two segments; `b_ids` is empty when there is one segment only.
 
     Attributes:
       a_ids, b_ids: int32 [length of the segment].
       a_word_starts, b_word_starts: bool, same lengths.
       label: 1 when the second segment does not follow the first: swapped (order) or random (next).
+      is_cut: whether a segment begins or ends inside a sentence.
     """
     a_ids: np.ndarray
     a_word_starts: np.ndarray
     b_ids: np.ndarray
     b_word_starts: np.ndarray
     label: int
+    is_cut: bool
 
 
 def break_giant_words(word_starts: np.ndarray, limit: int) -> np.ndarray:
@@ -62,40 +71,27 @@ def break_giant_words(word_starts: np.ndarray, limit: int) -> np.ndarray:
     return broken
 
 
-def pack(document: TokenizedDocument, target: int, budget: int) -> List[Chunk]:
-    """Cuts a document into chunks that cover it without gap or overlap, each of at most `budget` tokens.
+def pack(document: TokenizedDocument, target: int, budget: int, in_pairs: bool = True) -> List[Chunk]:
+    """Cuts a document into chunks that cover it without gap or overlap, each of at most `budget` tokens and,
+    unless all of the document is one word, of two words.
 
-    A chunk ends with the sentence that brings it to `target`, or before the sentence that does not fit any
-    more. Needs words of at most budget / 3 tokens (`break_giant_words`).
+    A chunk ends with the sentence that brings it to `target`, or with the last one that fits. Needs words of
+    at most budget / 3 tokens (`break_giant_words`).
+
+    Args:
+      in_pairs: whether chunks will be split in two. Then a chunk ends where it can be split between sentences
+        into segments that end alike; where no such end fits, the chunk before gives up sentences, and where
+        that does not help either, a sentence is cut.
     """
-    words = np.flatnonzero(document.word_starts)
-    ends = np.append(document.sentence_starts[1:], len(document.ids)).tolist()
-    chunks: List[Chunk] = []
-    begin = end = 0
-    boundaries: List[int] = []
-    for sentence_end in ends:
-        while end < sentence_end:
-            if sentence_end - begin <= budget:
-                cut = sentence_end
-            elif sentence_end - end > budget or not _has_two_words(words, begin, end):
-                cut = _last_word_start(words, begin + budget)
-            else:
-                cut = end
-            if cut > end:
-                if end > begin:
-                    boundaries.append(end)
-                end = cut
-            full = end - begin >= target or end < sentence_end
-            if full and _has_two_words(words, begin, end):
-                chunks.append(Chunk(begin, end, tuple(boundaries)))
-                begin, boundaries = end, []
-    if end > begin:
-        chunks.append(Chunk(begin, end, tuple(boundaries)))
-    return _mend_last(chunks, words, document.sentence_starts, budget)
+    packing = _Packing(document, target, budget, in_pairs)
+    cuts = [0]
+    while cuts[-1] < len(document.ids):
+        packing.advance(cuts)
+    return [Chunk(begin, end, packing.splits(begin, end)) for begin, end in zip(cuts, cuts[1:])]
 
 
-def choose_split(chunk: Chunk, word_starts: np.ndarray, draw: float) -> int:
-    """Where the second segment begins: a sentence boundary, or in a chunk of one sentence a word boundary.
+def choose_split(document: TokenizedDocument, chunk: Chunk, draw: float) -> int:
+    """Where the second segment begins: with a sentence, or where none will do, with a word inside one.
 
     Args:
       draw: uniform in [0, 1).
@@ -103,44 +99,151 @@ def choose_split(chunk: Chunk, word_starts: np.ndarray, draw: float) -> int:
     Returns:
       A position strictly inside the chunk; 0 when the chunk is one word.
     """
-    candidates: Sequence[int] = chunk.boundaries
+    candidates: Sequence[int] = chunk.splits
     if not candidates:
-        candidates = (chunk.begin + 1 + np.flatnonzero(word_starts[chunk.begin + 1:chunk.end])).tolist()
-    return candidates[int(draw * len(candidates))] if candidates else 0
+        candidates = _inside_sentences(document, chunk.begin, chunk.end)
+    if not len(candidates):                    # all its sentences are of one word
+        candidates = chunk.begin + 1 + np.flatnonzero(document.word_starts[chunk.begin + 1:chunk.end])
+    return int(candidates[int(draw * len(candidates))]) if len(candidates) else 0
 
 
 def split_and_swap(document: TokenizedDocument, chunk: Chunk, split: int, is_swapped: bool) -> SegmentPair:
-    """The chunk as two consecutive segments, in reading order or swapped."""
-    first, second = slice(chunk.begin, split), slice(split, chunk.end)
+    """The chunk as two consecutive segments, in reading order or swapped. Where the split leaves only the end
+    with final marks, these end the sample in either order."""
+    marks = chunk.end if split in chunk.splits else _marks_before(document, chunk.end)
+    if not split < marks:                      # no text would be left
+        marks = chunk.end
+    first, second, last = slice(chunk.begin, split), slice(split, marks), slice(marks, chunk.end)
     if is_swapped:
         first, second = second, first
-    return SegmentPair(document.ids[first], document.word_starts[first],
-                       document.ids[second], document.word_starts[second], int(is_swapped))
+    a_ids, a_word_starts = document.ids[first], document.word_starts[first]
+    b_ids, b_word_starts = (np.concatenate((array[second], array[last]))
+                            for array in (document.ids, document.word_starts))
+    is_cut = any(_is_inside_sentence(document, place) for place in (chunk.begin, split, chunk.end))
+    return SegmentPair(a_ids, a_word_starts, b_ids, b_word_starts, int(is_swapped), is_cut)
 
 
-def _has_two_words(words: np.ndarray, begin: int, end: int) -> bool:
-    return np.searchsorted(words, end) - np.searchsorted(words, begin) >= 2
+class _Packing:
+    """The rules of `pack`. Chunks are known by where they begin and end, sentences by their index."""
+
+    def __init__(self, document: TokenizedDocument, target: int, budget: int, in_pairs: bool) -> None:
+        ends = np.append(document.sentence_starts[1:], len(document.ids))
+        self._document, self._target, self._budget, self._in_pairs = document, target, budget, in_pairs
+        self._words = np.flatnonzero(document.word_starts)
+        self._ends: List[int] = ends.tolist()
+        self._words_before: List[int] = np.searchsorted(self._words, ends).tolist()
+        self._is_marked: List[bool] = (document.mark_starts < ends).tolist()
+
+    def advance(self, cuts: List[int]) -> None:
+        """Appends the end of the chunk that begins at the last of `cuts`, which it may move."""
+        begin, size = cuts[-1], self._ends[-1]
+        end = self._end_with_sentence(begin)
+        if end is None and len(cuts) > 1:
+            end = self._regroup(cuts)
+        if end is None and size - begin > self._budget:
+            end = self._last_word_within(begin)
+        if end is None and len(cuts) > 1:
+            self._mend_last(cuts)
+        cuts.append(end or size)
+
+    def splits(self, begin: int, end: int) -> Tuple[int, ...]:
+        """The ends of sentences inside [begin, end) that are like `end`; none when nothing will be split."""
+        if not self._in_pairs:
+            return ()
+        sentences = self._sentences_ending_in(begin, end)
+        last = sentences.stop
+        is_marked = last < len(self._ends) and self._ends[last] == end and self._is_marked[last]
+        return tuple(self._ends[index] for index in sentences if self._is_marked[index] == is_marked)
+
+    def _sentences_ending_in(self, begin: int, end: int) -> range:
+        """The sentences that end strictly inside [begin, end)."""
+        return range(bisect.bisect_right(self._ends, begin), bisect.bisect_left(self._ends, end))
+
+    def _words_in(self, begin: int, end: int) -> int:
+        return int(np.searchsorted(self._words, end) - np.searchsorted(self._words, begin))
+
+    def _end_with_sentence(self, begin: int, beyond: int = 0) -> Optional[int]:
+        """Where a chunk from `begin` on ends with a sentence, beyond that position; None when it cannot."""
+        found, like = None, {True: not self._in_pairs, False: not self._in_pairs}
+        words_before = np.searchsorted(self._words, begin)
+        for index in range(bisect.bisect_right(self._ends, begin), len(self._ends)):
+            end, is_marked = self._ends[index], self._is_marked[index]
+            if end - begin > self._budget:
+                break
+            # a document that ends without a mark is split inside a sentence, however many sentences are left
+            # for that
+            is_good = like[is_marked] or like[True] and index == len(self._ends) - 1
+            if is_good and end > beyond and self._words_before[index] - words_before >= 2:
+                found = end
+                if end - begin >= self._target:
+                    break
+            like[is_marked] = True
+        return found
+
+    def _regroup(self, cuts: List[int]) -> Optional[int]:
+        """Moves the last cut to an earlier sentence, or takes it out, so that the chunk behind can end with a
+        sentence beyond it: there. None, and nothing is done, when that is in vain."""
+        before, begin = cuts[-2:]
+        sentences = reversed(self._sentences_ending_in(before, begin))
+        for at in [self._ends[index] for index in sentences] + [before]:
+            if at == before or self._can_stand(before, at):
+                end = self._end_with_sentence(at, beyond=begin)
+                if end is not None:
+                    cuts[-1:] = [at] if at > before else []
+                    return end
+        return None
+
+    def _can_stand(self, begin: int, end: int) -> bool:
+        return self._words_in(begin, end) >= 2 and bool(self.splits(begin, end) or not self._in_pairs)
+
+    def _last_word_within(self, begin: int) -> int:
+        """The last word that a chunk can end before, inside a sentence where there is one."""
+        limit = begin + self._budget
+        inside = _inside_sentences(self._document, begin, limit + 1)
+        if len(inside) and self._words_in(begin, inside[-1]) >= 2:
+            return int(inside[-1])
+        return int(self._words[np.searchsorted(self._words, limit, side="right") - 1])
+
+    def _mend_last(self, cuts: List[int]) -> None:
+        """Moves the last cut into a sentence when the text behind is one word, or has final marks at its end
+        alone: then it gets the end of another sentence."""
+        before, begin, size = cuts[-2], cuts[-1], self._ends[-1]
+        inside, options = _inside_sentences(self._document, before, begin), []
+        if self._in_pairs and self._is_marked[-1]:
+            marked = [self._ends[index] for index in self._sentences_ending_in(before, begin + 1)
+                      if self._is_marked[index]]
+            options += [inside[inside < end] for end in marked[-1:]]
+        text_end = int(self._document.mark_starts[-1]) if self._in_pairs else size
+        lacks_word = self._words_in(begin, text_end) < 2
+        if lacks_word:
+            starts, words = self._document.sentence_starts, self._words
+            options += [inside, *(places[(places > before) & (places < begin)] for places in (starts, words))]
+        for places in options:
+            fitting = [place for place in places[places >= size - self._budget].tolist()
+                       if self._words_in(before, place) >= 2]
+            if fitting:
+                cuts[-1] = fitting[len(fitting) // 2]
+                return
+        if lacks_word and size - before <= self._budget:
+            cuts.pop()
 
 
-def _last_word_start(words: np.ndarray, at_most: int) -> int:
-    return int(words[np.searchsorted(words, at_most, side="right") - 1])
+def _inside_sentences(document: TokenizedDocument, begin: int, end: int) -> np.ndarray:
+    """The words that begin strictly inside [begin, end) and strictly inside a sentence, but not with its
+    final
+    marks: int [words]."""
+    places = begin + 1 + np.flatnonzero(document.word_starts[begin + 1:end])
+    sentences = np.searchsorted(document.sentence_starts, places, side="right") - 1
+    return places[(places > document.sentence_starts[sentences]) & (places < document.mark_starts[sentences])]
 
 
-def _mend_last(chunks: List[Chunk], words: np.ndarray, sentence_starts: np.ndarray,
-               budget: int) -> List[Chunk]:
-    """Gives a last chunk of one word another from the chunk before it: a sentence where possible, else
-    a word."""
-    if len(chunks) < 2 or _has_two_words(words, chunks[-1].begin, chunks[-1].end):
-        return chunks
-    before, last = chunks[-2:]
-    boundaries = before.boundaries + ((last.begin,) if last.begin in sentence_starts else ())
-    if last.end - before.begin <= budget:
-        return chunks[:-2] + [Chunk(before.begin, last.end, boundaries)]
-    inner = words[(words > before.begin) & (words < last.begin)].tolist()
-    for candidates in (before.boundaries, inner):
-        for cut in reversed(candidates):
-            if last.end - cut <= budget and _has_two_words(words, before.begin, cut):
-                left = tuple(boundary for boundary in boundaries if boundary < cut)
-                right = tuple(boundary for boundary in boundaries if boundary > cut)
-                return chunks[:-2] + [Chunk(before.begin, cut, left), Chunk(cut, last.end, right)]
-    return chunks
+def _is_inside_sentence(document: TokenizedDocument, place: int) -> bool:
+    starts = document.sentence_starts
+    index = int(np.searchsorted(starts, place))
+    return place != (starts[index] if index < len(starts) else len(document.ids))
+
+
+def _marks_before(document: TokenizedDocument, end: int) -> int:
+    """Where the final marks before `end` begin; `end` when there are none."""
+    sentence = int(np.searchsorted(document.sentence_starts, end)) - 1
+    return end if _is_inside_sentence(document, end) else int(document.mark_starts[sentence])

@@ -1,5 +1,6 @@
 """Lines → documents: blank lines, sentences, and the identity of a document."""
 import hashlib
+import itertools
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
@@ -7,8 +8,14 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 # zero-width space.
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
+# Others, which stay in the text but cannot be seen.
+_INVISIBLE = "\u00ad\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufe0e\ufe0f"
+
 # A sentence ends after 。！？；… (any run of them) and the closing quotes and brackets that follow.
-_SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[”’」』）)》\"']*|\n|$)")
+_CLOSING = "”’」』）)》\"'"
+_SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[%s]*|\n|$)" % _CLOSING)
+# The end of whole sentences, but not of headings and cut sentences; `3.` begins a list item.
+_FINAL_MARKS = re.compile("(?:[。！？…!?]+|(?<=[A-Za-z])[.])[%s】〉〕〗]*$" % _CLOSING)
 
 
 class Document(NamedTuple):
@@ -51,3 +58,20 @@ def split_sentences(paragraph: str) -> List[str]:
     """Splits raw text at 。！？；… , closing quotes kept with their sentence. `"他说：“好。”走了。"` →
     2 sentences."""
     return [sentence for sentence in map(clean_line, _SENTENCE.findall(paragraph)) if sentence]
+
+
+def ends_with_final_mark(sentence: str) -> bool:
+    """Whether 。！？… ends it, or what closes behind them. `"他说：“好。”"` → True; `"第一章"` → False."""
+    return bool(_FINAL_MARKS.search(sentence))
+
+
+def find_sentences(text: str) -> Tuple[List[int], List[int]]:
+    """Positions in a text of several lines at which sentences begin, and at which their final marks do: their
+    end, if they have none. `"他说：“好。”走了"` → 0, 7 and 5, 9."""
+    pieces: List[str] = list(filter(None, _SENTENCE.findall(text)))
+    begins = list(itertools.accumulate([0] + list(map(len, pieces))))[:-1]
+    marks = []
+    for begin, piece in zip(begins, pieces):
+        found = _FINAL_MARKS.search(piece.rstrip(BLANKS + _INVISIBLE))
+        marks.append(begin + (found.start() if found else len(piece)))
+    return begins, marks

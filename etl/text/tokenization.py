@@ -3,10 +3,14 @@
 WordPiece follows BERT (Devlin et al. 2018, its released vocabularies): clean, set Han characters apart, split
 at white space, lower-case and strip accents, split at punctuation, then match the longest vocabulary entry,
 piece by piece. `普通话ABC` → `普 通 话 abc`. SentencePiece uses a trained model; a leading ▁ marks the pieces
-that begin a word.
+that begin a word. As in ALBERT's own code (google-research/albert, tokenization.py), `preprocess_text` comes
+first, and pieces such as `2020,` are split afterwards. Under Python 3 that code compares text with bytes and
+so leaves an extra piece ▁ before a number that had none; here there is none.
 
 The same functions build the tokenizer inside the serving graph, so training and serving cannot diverge.
 """
+import codecs
+import contextlib
 import functools
 import itertools
 import re
@@ -32,12 +36,15 @@ _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # limits the memory for memoized u
 HAN_RANGES = ((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2B73F), (0x2B740, 0x2B81F),
               (0x2B820, 0x2CEAF), (0xF900, 0xFAFF), (0x2F800, 0x2FA1F))
 _HAN = "".join("%s-%s" % (chr(first), chr(last)) for first, last in HAN_RANGES)
+# All but the blocks of Han and Hangul, and unassigned ones.
+_WITHOUT_LETTER_BLOCKS = ((0, 0x3400), (0xA000, 0xAC00), (0xD7A4, 0x20000), (0xE0000, 0xE1000))
 # White space at which BERT splits: category Zs, tab, line ends. Other control characters are removed without
 # splitting.
 WHITE_SPACE = "\t\n\r \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 # Text between white space and Han characters is normalized as one string: lower-casing depends on its
 # context.
 _WHITE_SPACE = re.compile("[%s]" % WHITE_SPACE)
+_BLANK_RUN, _QUOTES = re.compile(r"\s+"), re.compile("``|''")
 UNIT_PATTERN = re.compile("[%s]|[^%s%s]+" % (_HAN, _HAN, WHITE_SPACE))
 _EncodedUnit = Tuple[Tuple[int, ...], Tuple[int, ...], Tuple[int, ...]]      # ids, offsets and ends
 _IN_WORD, _BLANK = -1, -2  # in a tokenizer's table: characters that are not tokens by themselves
@@ -111,11 +118,12 @@ class Vocabulary:
 def load_vocabulary(path: str) -> Vocabulary:
     """Reads one token per line. Only "\\n" ends a line: released vocabularies have entries with U+2028.
 
-    Raises UserError, with file and lines, for bytes that are not UTF-8, repeated entries, or missing
-    special tokens.
+    A byte order mark and `\\r\\n` are left out. Raises UserError, with file and lines, for bytes that are not
+    UTF-8, repeated entries, or missing special tokens.
     """
     with open(path, "rb") as stream:
-        lines = stream.read().split(b"\n")
+        content = stream.read()
+    lines = (content[3:] if content.startswith(codecs.BOM_UTF8) else content).split(b"\n")
     if lines and not lines[-1]:
         lines.pop()
     tokens: List[str] = []
@@ -123,14 +131,31 @@ def load_vocabulary(path: str) -> Vocabulary:
         try:
             tokens.append(line.decode("utf-8").rstrip("\r"))
         except UnicodeDecodeError as error:
+            _refuse_sentencepiece(path, content)
             raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
-    # first: for a text given by mistake, this says more than a repeated line
-    vocabulary = Vocabulary(tokens, path)
+    try:
+        # first: for a text given by mistake, this says more than a repeated line
+        vocabulary = Vocabulary(tokens, path)
+    except UserError:
+        _refuse_sentencepiece(path, content)
+        raise
     for index, token in enumerate(tokens):
         if vocabulary.ids[token] != index:
             raise UserError("%s: lines %d and %d hold the same entry: %s"
                             % (path, vocabulary.ids[token] + 1, index + 1, token))
     return vocabulary
+
+
+def _refuse_sentencepiece(path: str, content: bytes) -> None:
+    """Raises UserError for a file of SentencePiece's that was given as a vocabulary."""
+    if re.match(rb"[^\t\n]+\t-?[0-9.]+\r?\n", content):
+        raise UserError("%s: a list of SentencePiece's pieces: give the model that lies beside it by "
+                        "--spm_model_file" % path)
+    if content[:1] == b"\n":                   # the tag of the first piece
+        import sentencepiece
+        with contextlib.suppress(RuntimeError):
+            sentencepiece.SentencePieceProcessor().LoadFromSerializedProto(content)
+            raise UserError("%s: a SentencePiece model: give it by --spm_model_file" % path)
 
 
 class WordPieceTokenizer:
@@ -240,7 +265,7 @@ class SentencePieceTokenizer:
     def __init__(self, model_file: str, do_lower_case: bool) -> None:
         import sentencepiece
         self.do_lower_case = do_lower_case
-        self.strips_marks = False
+        self.strips_marks = True               # see preprocess_text
         self._processor = sentencepiece.SentencePieceProcessor()
         # a missing file is an OSError with its name, not the library's own error
         with open(model_file, "rb"):
@@ -252,22 +277,41 @@ class SentencePieceTokenizer:
         names = {"<pad>": PAD, "<unk>": UNK}
         pieces = [self._processor.IdToPiece(index) for index in range(self._processor.GetPieceSize())]
         self.vocabulary = Vocabulary([names.get(piece, piece) for piece in pieces], model_file)
+        self._ids = dict(zip(pieces, range(len(pieces))))
         self._behind_blank = np.array([piece.startswith("▁") for piece in pieces])
         self._holds_han = np.array([any(map(is_han, piece)) for piece in pieces])
 
     def encode(self, text: str) -> Encoding:
         """Token ids of a text and their positions; a piece with ▁ begins at the first character after the
         space."""
-        normalized = text.lower() if self.do_lower_case else text
-        # a few letters get longer when lower-cased; positions must remain those of the text
-        if len(normalized) != len(text):
-            normalized = "".join(char.lower() if len(char.lower()) == 1 else char for char in text)
-        pieces = self._processor.EncodeAsImmutableProto(normalized).pieces
-        ids = np.array([piece.id for piece in pieces], dtype=np.int32)
-        offsets = [piece.begin + (1 if normalized[piece.begin:piece.begin + 1] == " " else 0)
-                   for piece in pieces]
-        ends = [max(offset, piece.end) for offset, piece in zip(offsets, pieces)]
-        return Encoding(ids, np.array(offsets, dtype=np.int32), np.array(ends, dtype=np.int32))
+        prepared, positions = preprocess_text(text, self.do_lower_case)
+        found: List[Tuple[int, int, int]] = []         # id, begin and end in the prepared text
+        for piece in self._processor.EncodeAsImmutableProto(prepared).pieces:
+            begin = piece.begin + (prepared[piece.begin:piece.begin + 1] == " ")
+            if piece.piece[-1] == "," and piece.piece[-2:-1].isdigit():
+                found += [(index, min(begin + first, piece.end - 1), min(begin + last, piece.end - 1))
+                          for index, first, last in self._encode_number(piece.piece[:-1])]
+                found.append((self._id_of(","), piece.end - 1, piece.end))
+            else:
+                found.append((piece.id, begin, piece.end))
+        if not found:
+            return Encoding(*[np.zeros(0, np.int32)] * 3)
+        ids, begins, ends = np.array(found, np.int32).T
+        offsets = positions[np.minimum(begins, len(positions) - 1)]
+        return Encoding(ids, offsets, np.where(ends > begins, positions[ends - 1] + 1, offsets))
+
+    def _encode_number(self, piece: str) -> List[Tuple[int, int, int]]:
+        """(id, begin, end) of what a piece becomes without its comma; ▁ only where it was before.
+        `"▁2020"` → `▁2020`; `"020"` → `0 20`."""
+        found = [(part.id, part.begin, part.end, part.piece)
+                 for part in self._processor.EncodeAsImmutableProto(piece.replace("▁", "")).pieces]
+        _, begin, end, first = found[0]
+        if first.startswith("▁") and not piece.startswith("▁"):
+            found[:1] = [(self._id_of(first[1:]), begin, end, first[1:])] if len(first) > 1 else []
+        return [part[:3] for part in found]
+
+    def _id_of(self, piece: str) -> int:
+        return self._ids.get(piece, self.vocabulary.unk)
 
     def encode_sentences(self, sentences: Sequence[str]) -> Encoding:
         """Token ids of sentences, one after another; offsets are those in `"\\n".join(sentences)`."""
@@ -363,11 +407,60 @@ def _in_order_of_marks(characters: Sequence[Tuple[str, int]]) -> List[int]:
     return ordered
 
 
+def preprocess_text(text: str, do_lower_case: bool) -> Tuple[str, np.ndarray]:
+    """A text as ALBERT's code prepares it for SentencePiece, and each character's original position, int32
+    [characters].
+
+    White space is collapsed, and removed at both ends; `` and '' become a quotation mark; characters are
+    decomposed (NFKD) without combining marks, then lower-cased. `" ``Café''  ～ "` → `"cafe" ~`.
+    """
+    parts = list(map(_without_accents, text))
+    for match in _BLANK_RUN.finditer(text):
+        is_inside = match.start() > 0 and match.end() < len(text)
+        parts[match.start():match.end()] = [" " if is_inside else ""] + [""] * (len(match.group()) - 1)
+    for match in _QUOTES.finditer(text):
+        parts[match.start():match.end()] = ['"', ""]
+    prepared = "".join(parts)
+    positions = np.repeat(np.arange(len(text), dtype=np.int32), list(map(len, parts)))
+    return prepared.lower() if do_lower_case else prepared, positions    # no letter that remains gets longer
+
+
+@functools.lru_cache(_MEMO_ENTRIES)
+def _without_accents(char: str) -> str:
+    return "".join(part for part in unicodedata.normalize("NFKD", char) if not unicodedata.combining(part))
+
+
 def is_dropped(char: str) -> bool:
     """True for control and format characters, NUL and U+FFFD, which BERT removes first."""
     if char in "\t\n\r":
         return False
     return char in "\0\ufffd" or unicodedata.category(char) in ("Cc", "Cf")
+
+
+def without_dropped(text: str, strips_marks: bool) -> Tuple[str, Optional[np.ndarray]]:
+    """A text without what gives no token (zero-width blanks, soft hyphens, marks inside) and the position of
+    each character that is left, int [characters]; None: nothing was left out.
+
+    `"人\\u200b工"` → `人工`, 0 2.
+    """
+    if text.isascii() and text.isprintable():
+        return text, None
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
+    is_kept = ~_dropped_codes(strips_marks)[codes]
+    if is_kept.all():
+        return text, None
+    return codes[is_kept].tobytes().decode("utf-32-le", "surrogatepass"), np.flatnonzero(is_kept)
+
+
+@functools.lru_cache(2)
+def _dropped_codes(strips_marks: bool) -> np.ndarray:
+    """By code point, bool: True for what `is_dropped`, and for marks where they are stripped."""
+    table = np.zeros(sys.maxunicode + 1, bool)
+    for first, last in _WITHOUT_LETTER_BLOCKS:
+        chars = map(chr, range(first, last))
+        table[first:last] = [is_dropped(char) or strips_marks and unicodedata.category(char) == "Mn"
+                             for char in chars]
+    return table
 
 
 def is_punctuation(char: str) -> bool:

@@ -14,7 +14,7 @@ from etl.common.files import not_utf8
 
 SEGMENTERS = ("auto", "jieba", "rjieba")
 
-_ENTRY = re.compile(r"\S+( [0-9]+)?( [a-z]+)?")
+_ENTRY = re.compile(r"(.+?)( [0-9]+)?( [a-z]+)?")    # of a user dictionary, as jieba reads it
 
 _FIRST_HAN, _LAST_HAN = 0x4E00, 0x9FD5         # Han, according to jieba
 _HAN, _SIGNS = "%s-%s" % (chr(_FIRST_HAN), chr(_LAST_HAN)), "+#&._%-"
@@ -24,6 +24,7 @@ _BLOCKS = re.compile(
     "[{0}]+(?![{0}a-zA-Z0-9{1}])|[a-zA-Z0-9]+(?![{0}a-zA-Z0-9{1}])|([{0}a-zA-Z0-9{1}]+)".format(_HAN, _SIGNS))
 # How it splits single characters left by its dictionary; the group goes to the HMM.
 _PIECES = re.compile("([%s]+)|[a-zA-Z0-9]+(?:\\.[0-9]+)?%%?|[%s]+" % (_HAN, _SIGNS))
+_FINDABLE = re.compile("[{0}a-zA-Z0-9{1}]+".format(_HAN, _SIGNS))
 _IS_ALPHANUMERIC = np.array([chr(code).isalnum() for code in range(128)] + [False])
 _MEMO_ENTRIES, _MEMO_CHARS = 1 << 17, 64      # limits the memory for memoized blocks
 # rjieba counts repeated dictionary entries once, so its scores are jieba's shifted by 878117 / 2 ** 44 for
@@ -49,7 +50,7 @@ class Segmenter:
         self.jieba = jieba.Tokenizer()
         self.hmm = jieba.finalseg
         if user_dict:
-            _check_user_dict(user_dict)
+            check_user_dict(user_dict)
             self.jieba.load_userdict(user_dict)
         self.jieba.initialize()
 
@@ -271,19 +272,31 @@ def _join(first: Dict[str, float], change: Dict[str, Dict[str, float]],
     return joined
 
 
-def _check_user_dict(path: str) -> None:
-    """Raises UserError, with file and line, for a line in another format: jieba would treat all of it as one
-    word."""
+def check_user_dict(path: str) -> Optional[str]:
+    """A warning about the words of a user dictionary that jieba reads but never finds, since it splits text
+    at spaces and punctuation first; None if there are none.
+
+    Raises UserError, with file and line, for invalid UTF-8 and for tabs, which jieba would treat as part of
+    the word.
+    """
+    in_vain = []
     with open(path, "rb") as stream:
         for number, line in enumerate(stream, 1):
             try:
                 text = line.decode("utf-8").strip().lstrip("\ufeff")
             except UnicodeDecodeError as error:
                 raise UserError("%s: line %d: %s" % (path, number, not_utf8(error)))
-            if text and not _ENTRY.fullmatch(text):
+            if "\t" in text:
                 raise UserError("%s: line %d: must be a word, optionally its frequency (digits) and its tag "
-                                "(lower-case letters), separated by single spaces, got %.60r"
-                                % (path, number, text))
+                                "(lower-case letters), separated by single spaces, got "
+                                "%.60r" % (path, number, text))
+            entry = _ENTRY.fullmatch(text)
+            if entry and not _FINDABLE.fullmatch(entry.group(1)):
+                in_vain.append((number, entry.group(1)))
+    if not in_vain:
+        return None
+    return "%s: %d word%s no effect, since jieba splits text at spaces and punctuation: line %d: %.60s" % (
+        path, len(in_vain), " has" if len(in_vain) == 1 else "s have", *in_vain[0])
 
 
 @functools.lru_cache(maxsize=1)

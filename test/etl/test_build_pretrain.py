@@ -198,10 +198,72 @@ def test_shards_of_an_earlier_build_disappear(flags, built, out):
     for name in ("notes.txt", "dead_letters/bad_records.jsonl"):
         os.makedirs(os.path.dirname(os.path.join(out, name)), exist_ok=True)
         open(os.path.join(out, name), "w").close()
-    assert main(flags + ["--num_shards", "1", "--eval_fraction", "0"]) == 0
+    assert main(flags + ["--num_shards", "1", "--eval_fraction", "0", "--overwrite"]) == 0
     assert sorted(files_of(out)) == ["manifest.json", "notes.txt", "report.html",
                                      "tf_examples-00000-of-00001.tfrecord", "vocab.txt"]
     assert sorted(os.listdir(out)) == sorted(files_of(out))            # no empty folders
+
+
+@pytest.mark.parametrize("more, changes", [
+    (["--random_seed", "1"], "--random_seed was 12345, is 1"),
+    (["--num_shards", "1", "--eval_fraction", "0", "--dupe_factor", "1"],
+     "--dupe_factor was 3, is 1; --eval_fraction was 0.3, is 0.0; --num_shards was 2, is 1"),
+    (["--input_file", "{vocab}2"], "the input was another"),
+    (["--vocab_file", "{vocab}2"], "the vocabulary was another"),
+])
+def test_samples_of_another_build_stay(flags, built, out, vocab_file, tmp_path, capsys, more, changes):
+    shutil.copytree(built, out)
+    another = write(tmp_path / "2.txt", open(vocab_file, encoding="utf-8").read() + "中国\n")
+    argv = flags + [flag.replace("{vocab}2", another) for flag in more]
+    assert error_of(capsys, argv) == (
+        "--output_dir: %s holds the %d samples of another build (%s): give another folder, or --overwrite"
+        % (out, manifest.read(built).counters["train_samples"], changes))
+    assert files_of(out) == files_of(built) and not os.path.exists(os.path.join(out, ".work"))
+
+
+def test_the_same_build_again_changes_nothing(flags, built, out):
+    shutil.copytree(built, out)
+    assert main(flags + ["--range_bytes", "99", "--segmenter", "jieba", "--max_bad_fraction", "0.1"]) == 0
+    assert shards_of(out) == shards_of(built)
+
+
+def test_samples_that_no_manifest_explains_stay(flags, built, out, capsys):
+    shutil.copytree(built, out)
+    os.remove(os.path.join(out, "manifest.json"))
+    assert error_of(capsys, flags) == (
+        "--output_dir: %s holds eval/tf_examples-00000-of-00001.tfrecord, and no manifest.json says how it "
+        "was made: give another folder, or --overwrite" % out)
+
+
+def test_next_command_of_a_single_document(tmp_path, vocab_file, out, capsys):
+    path = write(tmp_path / "a.txt", "我爱北京天安门。\n今天天气很好。\n")
+    argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir", out, "--max_seq_length", "24"]
+    assert main(argv) == 0
+    printed = capsys.readouterr().out
+    assert "Note: of 1 document, none is held out: there is nothing to evaluate on\n" in printed
+    assert printed.endswith("Next: python -m estimator.pretrain --input_file %s --do_eval false\n" % out)
+    assert "Warning: %s: no blank line parts documents, so all of it is one. " % path in printed
+    assert error_of(capsys, argv + ["--sentence_objective", "next", "--overwrite"]) == (
+        "--sentence_objective next: second segments come from other documents, and the training part holds "
+        "1; give more text, or --sentence_objective order")
+
+
+def test_a_vocabulary_for_another_text_is_questioned(tmp_path, vocab_file, out, capsys):
+    path = write(tmp_path / "a.txt", "鳞鳞鳍。\n我爱北京。\n\n" * 2)
+    assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", out, "--max_seq_length",
+                 "24", "--eval_fraction", "0"]) == 0
+    assert ("Warning: 33%% of the tokens are [UNK], most often of 鳞 鳍: is %s a vocabulary for this text? "
+            "python -m etl.build_vocab makes one of it\n" % vocab_file) in capsys.readouterr().out
+
+
+def test_samples_cut_inside_a_sentence_are_counted(built):
+    found = manifest.read(built)
+    assert 0 < found.counters["cut_samples"] < found.counters["train_samples"]
+    names = ["cut_inside_sentence" in record for part in (found.eval, found.train) for record in
+             records_of(built, part)]
+    held_out = sum(shard.records for shard in found.eval)
+    assert all(names[:held_out]) and not any(names[held_out:])
+    assert "cut inside a sentence" in open(os.path.join(built, "report.html"), encoding="utf-8").read()
 
 
 def test_a_build_that_fails_leaves_the_work_of_an_interrupted_one(flags, tmp_path, out, capsys, monkeypatch):
@@ -333,7 +395,7 @@ def test_files_of_others_stay_and_fail_nothing(flags, built, out, monkeypatch, c
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
     assert sorted(os.listdir(os.path.join(out, ".work"))) == sorted([name, "0123456789abcdef", "notes.txt",
                                                                      ".DS_Store", "lost+found"])
-    assert main(flags + ["--random_seed", "1"]) == 0
+    assert main(flags + ["--random_seed", "1", "--overwrite"]) == 0
     assert [open(path).read() for path in paths] == ["mine"] * len(paths)
 
 
@@ -444,7 +506,7 @@ def test_repeated_documents_are_dropped_on_demand(tmp_path, vocab_file, build_fl
     for path, duplicates in ((once, "keep"), (twice, "keep"), (twice, "drop")):
         folder = str(tmp_path / "out")
         assert main(["--input_file", path, "--vocab_file", vocab_file, "--output_dir", folder, "--duplicates",
-                     duplicates] + build_flags + ["--eval_fraction", "0"]) == 0
+                     duplicates, "--overwrite"] + build_flags + ["--eval_fraction", "0"]) == 0
         records.append(sum(shard.records for shard in manifest.read(folder).train))
     assert records[0] == records[2] and records[1] == 2 * records[0]
 
@@ -487,7 +549,7 @@ def test_bad_input_is_one_line_and_leaves_what_was_there(built, tmp_path, vocab_
     if earlier:
         shutil.copytree(built, out)
     argv = ["--input_file", path, "--vocab_file", vocab_file, "--output_dir",
-            out] + build_flags + ["--eval_fraction", "0"]
+            out] + build_flags + ["--eval_fraction", "0", "--overwrite"]
     assert error_of(capsys, argv) == message.format(path=path)
     assert files_of(out) == (files_of(built) if earlier else {}) and os.path.exists(out) == earlier
     assert not os.path.exists(os.path.join(out, ".work"))

@@ -126,7 +126,9 @@ def test_characters_come_first_by_frequency():
 @pytest.mark.parametrize("lines, size, message", [
     ([], 200, "--input_file: no text"),
     (["甲乙丙"], 108,
-     "--vocab_size: the text has 3 different characters; with the special entries that needs 109, got 108"),
+     "--vocab_size: the text has 3 different characters; with the special entries that needs 109, got 108; "
+     "the 2 most frequent ones are 66.6667% of the text: --character_coverage 0.666666 leaves out the "
+     "others"),
 ])
 def test_nothing_to_learn(lines, size, message):
     with pytest.raises(UserError) as error:
@@ -146,11 +148,39 @@ def test_read_lines(tmp_path):
 def test_vocabulary_from_text(tmp_path, text_file, capsys):
     path = str(tmp_path / "v.txt")
     assert main(["--input_file", text_file, "--vocab_size", "200", "--output_file", path]) == 0
-    assert (capsys.readouterr().out
-            == "Wrote %s: 200 entries\nNext: python -m etl.build_pretrain --vocab_file %s\n" % (path, path))
+    assert capsys.readouterr().out == (
+        "Note: the text gave 148 entries; the last 52 of 200 are [unused…], which no text has: "
+        "--vocab_size 148 is enough\nWrote %s: 200 entries\n"
+        "Next: python -m etl.build_pretrain --vocab_file %s\n"
+        % (path, path))
     tokenizer = load_tokenizer(TokenizerConfig(path))
     assert len(tokenizer.vocabulary) == 200
     assert tokenizer.tokenize("我爱playing，中华") == ["我", "爱", "playing", "，", "中", "华"]
+
+
+def test_rare_characters_go_on_demand():
+    notes = []
+    tokens = learn_wordpiece(["甲 甲 甲 乙 乙 ab ab ac"], 120, True, character_coverage=0.8, say=notes.append)
+    assert tokens[106:112] == ["a", "甲", "##b", "乙", "ab", "[unused100]"]
+    assert notes == [
+        "characters that have no entry: 1, 9.0909% of the text; --character_coverage 1 keeps them",
+        "the text gave 111 entries; the last 9 of 120 are [unused…], which no text has: --vocab_size 111 is "
+        "enough"]
+
+
+def test_json_lines(tmp_path, capsys):
+    source, path = tmp_path / "a.jsonl", str(tmp_path / "v.txt")
+    line = '{"title": "\\u6807\\u9898", "content": "\\u4eca\\u5929\\u5929"}\n\n'
+    source.write_text("\ufeff" + line * 2, encoding="utf-8")
+    flags = ["--input_file", str(source), "--output_file", path, "--vocab_size", "110"]
+    assert main(flags) == 1
+    assert capsys.readouterr().err == (
+        "etl.build_vocab: error: --input_file: %s: line 1 holds JSON: give --input_format jsonl, and "
+        "--text_field, the field of the text: one of title, content\n" % source)
+    assert main(flags + ["--input_format", "jsonl", "--text_field", "title", "content"]) == 0
+    assert load_vocabulary(path).tokens[106:] == ["天", "今", "标", "题"]
+    assert main(flags + ["--input_format", "jsonl", "--text_field", "body"]) == 1
+    assert "a.jsonl: line 1: no text in field 'body'; fields with one: title" in capsys.readouterr().err
 
 
 def test_case_is_kept_on_demand(tmp_path, text_file):
@@ -188,6 +218,19 @@ def test_next_command_takes_the_model(tmp_path, model_file, capsys):
                  path]) == 0
     assert capsys.readouterr().out.endswith("Next: python -m etl.build_pretrain --spm_model_file %s\n" % path)
     assert open(path, "rb").read() == open(model_file, "rb").read()
+
+
+def test_no_line_is_too_long_for_sentencepiece(tmp_path, capsys):
+    han = [chr(0x4E00 + number) for number in range(100)]
+    source, path = tmp_path / "a.txt", str(tmp_path / "x.model")
+    lines = ["我爱北京。" * 50, "".join(han) * 200 + "。", "好▅的▅" * 9 + "人" * 9]
+    source.write_text("\n".join(lines), encoding="utf-8")
+    assert main(["--input_file", str(source), "--vocab_size", "115", "--model", "sentencepiece",
+                 "--output_file", path, "--character_coverage", "1"]) == 0
+    tokens = "".join(load_tokenizer(TokenizerConfig(spm_model_file=path)).vocabulary.tokens)
+    assert set(han) | set("我爱好的人") <= set(tokens)
+    note = "Note: characters that have no entry: 1, 0.0887% of the text, such as ▅\n"
+    assert note in capsys.readouterr().out
 
 
 def test_sentences_have_the_offsets_of_their_lines(model_file):

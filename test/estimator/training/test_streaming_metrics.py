@@ -42,6 +42,17 @@ def test_class_metrics_leave_padding_out():
     assert found == {"sentence_order_accuracy": pytest.approx(2 / 3), "sentence_order_loss": pytest.approx(3)}
 
 
+def test_samples_without_a_cut_are_told_apart():
+    def make(losses, predictions, labels, is_real, is_cut):
+        order = Classified(None, losses, predictions, None, None)
+        return streaming_metrics.sentence_order_metrics(order, labels, is_real, is_cut)
+    found = streamed(make, [
+        (np.float32([1, 2]), np.int32([1, 0]), np.int32([1, 1]), np.int32([1, 1]), np.int32([[0], [1]])),
+        (np.float32([6, 99]), np.int32([1, 0]), np.int32([0, 0]), np.int32([1, 0]), np.int32([[0], [0]]))])
+    assert found == {"sentence_order_accuracy": pytest.approx(1 / 3), "sentence_order_loss": pytest.approx(3),
+                     "sentence_order_accuracy_uncut": pytest.approx(1 / 2), "num_uncut_examples": 2}
+
+
 def test_count():
     found = streamed(lambda is_real: {"n": streaming_metrics.count(is_real)},
                      [(np.int32([1, 1, 1]),), (np.int32([1, 0, 0]),)])

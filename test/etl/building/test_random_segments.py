@@ -39,9 +39,11 @@ def pool(tmp_path, tokenizer):
 
 
 def drawn(pool, tokenizer, seed, not_from=(), limit=100):
-    ids, starts = pool.draw(rng_for(seed), tuple(not_from), limit)
+    ids, starts, is_cut = pool.draw(rng_for(seed), tuple(not_from), limit)
     assert ids.dtype == np.int32 and starts.dtype == bool and len(ids) == len(starts)
-    return "".join(tokenizer.vocabulary.tokens[index] for index in ids)
+    text = "".join(tokenizer.vocabulary.tokens[index] for index in ids)
+    assert is_cut != text.endswith("。")
+    return text
 
 
 def test_the_pool_holds_each_text_once(tmp_path):

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from etl.building import sources
-from etl.building.sources import (BadRecord, FileRange, TextFormat, begins_with_json, line_number, open_input,
+from etl.building.sources import (BadRecord, FileRange, TextFormat, line_number, open_input,
                                   plan_ranges, read_documents, read_documents_at)
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
@@ -160,14 +160,28 @@ def test_text(tmp_path, content, documents):
      "not JSON: lists and objects are nested more than 64 deep"),
     (b"{", "not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
     (b"[1]", "no JSON object with a text in field 'body'"),
-    (b'{"text": "a"}', "no JSON object with a text in field 'body'"),
-    (b'{"body": null}', "no JSON object with a text in field 'body'"),
+    (b'{"text": "a", "title": "b", "id": 1}', "no text in field 'body'; fields with one: text, title"),
+    (b'{"body": null, "id": 1}', "no text in field 'body'; fields with one: none"),
 ])
 def test_bad_json_lines(tmp_path, line, reason):
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(b'{"body": "a"}\n' + line + b"\n")
-    assert list(read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", "body"))) == [
+    assert list(read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", ("body",)))) == [
         Document(("a",), 0, 0), BadRecord(path, 14, reason)]
+
+
+@pytest.mark.parametrize("line, found", [
+    (b'{"title": "t", "body": "a! b!"}', Document(("t", "a!", "b!"), 0, 0)),
+    (b'{"title": null, "body": "a"}', Document(("a",), 0, 0)),
+    (b'{"title": "", "body": "a"}', Document(("a",), 0, 0)),
+    (b'{"body": "a"}', "no text in field 'title'; fields with one: body"),
+    (b'{"title": null, "body": null}', "no text in field 'title' or 'body'; fields with one: none"),
+])
+def test_several_fields_are_one_document(tmp_path, line, found):
+    path = str(tmp_path / "x.jsonl")
+    (tmp_path / "x.jsonl").write_bytes(line + b"\n")
+    documents = list(read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", ("title", "body"))))
+    assert documents == [found if isinstance(found, Document) else BadRecord(path, 0, found)]
 
 
 @pytest.mark.parametrize("line", [b"[" * 100000, b'{"body": "\\ud800"}'],
@@ -175,7 +189,7 @@ def test_bad_json_lines(tmp_path, line, reason):
 def test_json_that_python_reads_and_nobody_can_use(tmp_path, line):
     path = str(tmp_path / "x.jsonl")
     (tmp_path / "x.jsonl").write_bytes(line + b"\n")
-    found, = read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", "body"))
+    found, = read_documents(FileRange(0, path, 0, 99), TextFormat("jsonl", ("body",)))
     assert isinstance(found, BadRecord)
 
 
@@ -288,15 +302,6 @@ def test_line_number(tmp_path, offset, number):
     assert line_number(str(tmp_path / "x"), offset) == number
 
 
-@pytest.mark.parametrize("content, begins", [
-    (b'{"text": "a"}\n', True), (b'{"text": "\xe4\xbd\xa0"}', True), (b"", False),
-    ("你好。\n".encode("utf-8"), False), (b"[1]\n", False),
-    (b"{a}\n", False), (b"{\xff}\n", False), (b'{"a":' * 100000, False), (b'\n{"text": "a"}\n', False)])
-def test_begins_with_json(tmp_path, content, begins):
-    (tmp_path / "x.gz").write_bytes(gzip.compress(content))
-    assert begins_with_json(str(tmp_path / "x.gz")) == begins
-
-
 def test_read_documents_at(tmp_path):
     path = str(tmp_path / "x.txt")
     (tmp_path / "x.txt").write_bytes("你好。\n\n再见。\n走了。\n\n完".encode("utf-8"))
@@ -304,9 +309,9 @@ def test_read_documents_at(tmp_path):
     assert list(read_documents_at(path, 2, [document.offset for document in found], TEXT)) == found
     (tmp_path / "x.jsonl").write_bytes(b'{"t": "a. b!c"}\n{"t": "d"}\n')
     path = str(tmp_path / "x.jsonl")
-    found = list(read_documents(FileRange(2, path, 0, 99), TextFormat("jsonl", "t")))
+    found = list(read_documents(FileRange(2, path, 0, 99), TextFormat("jsonl", ("t",))))
     assert list(read_documents_at(path, 2, [document.offset for document in found],
-                                  TextFormat("jsonl", "t"))) == found
+                                  TextFormat("jsonl", ("t",)))) == found
 
 
 def test_a_file_is_opened_once_for_many_documents(tmp_path, monkeypatch):

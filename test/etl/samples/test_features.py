@@ -11,7 +11,8 @@ INSTANCES = Instances(
     first_lengths=np.array([4, 5], np.int32), masked_lm_positions=np.array([[2, 4, 0], [1, 2, 6]], np.int32),
     masked_lm_ids=np.array([[10, 11, 0], [9, 300, 20000]], np.int32),
     masked_lm_kinds=np.array([[MASKED, KEPT, 0], [MASKED] * 3], np.int8),
-    num_predictions=np.array([2, 3], np.int32), labels=np.array([1, 0], np.int32))
+    num_predictions=np.array([2, 3], np.int32), labels=np.array([1, 0], np.int32),
+    is_cut=np.array([False, True]))
 
 
 def test_instance_features():

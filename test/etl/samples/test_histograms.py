@@ -12,7 +12,8 @@ INSTANCES = Instances(
     lengths=np.array([6, 8], np.int32),
     first_lengths=np.array([3, 4], np.int32), masked_lm_positions=np.array([[1, 0], [1, 5]], np.int32),
     masked_lm_ids=np.zeros((2, 2), np.int32), masked_lm_kinds=np.zeros((2, 2), np.int8),
-    num_predictions=np.array([1, 2], np.int32), labels=np.array([1, 0], np.int32))
+    num_predictions=np.array([1, 2], np.int32), labels=np.array([1, 0], np.int32),
+    is_cut=np.array([False, True]))
 DOCUMENT = Document(("我爱北京天安门。", "北京“好”"), 0, 0)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +40,7 @@ class Instance(NamedTuple):
     masked_lm_ids: np.ndarray
     masked_lm_kinds: np.ndarray
     label: int
+    is_cut: bool
 
 
 def instances_from_document(document, identity, copy, config, vocabulary, draw_segment=None):
@@ -54,8 +56,9 @@ def instances_from_document(document, identity, copy, config, vocabulary, draw_s
     assert not found.masked_lm_ids[np.arange(
         config.max_predictions_per_seq) >= found.num_predictions[:, None]].any()
     return [Instance(ids[:length], starts[:length], first_length, positions[:count], labels[:count],
-                     kinds[:count], label)
-            for ids, starts, length, first_length, positions, labels, kinds, count, label in zip(*found)]
+                     kinds[:count], label, is_cut)
+            for (ids, starts, length, first_length, positions, labels, kinds, count, label,
+                 is_cut) in zip(*found)]
 
 
 def instances(document, tokenizer, config=CONFIG, copy=0, identity=("poem",)):
@@ -76,18 +79,29 @@ def segments(instance):
     return (second, first) if instance.label else (first, second)
 
 
+def text_of(instance, mark):
+    """The original ids of a sample in reading order; final marks that are the only ones end it in any
+    order."""
+    first, second = segments(instance)
+    num_marks = len(first) - len(list(itertools.dropwhile(mark.__eq__, reversed(first))))
+    if instance.label and num_marks and second[-1] != mark:
+        return first[:-num_marks] + second + first[-num_marks:]
+    return first + second
+
+
 def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other))
 
 
 def test_tokenize_document(tokenizer):
-    document = tokenized(Document(("我爱北京。", "\0", "playings", "好ab"), 0, 0), tokenizer)
+    document = tokenized(Document(("我爱北京。", "\0", "playings", "好ab。好！。"), 0, 0), tokenizer)
     assert [tokenizer.vocabulary.tokens[index]
-            for index in document.ids] == "我 爱 北 京 。 play ##ing ##s 好 ab".split(" ")
-    assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 1, 0, 0, 1, 1]
-    assert document.sentence_starts.tolist() == [0, 5, 8]  # the sentence of control characters is no sentence
-    assert (document.ids.dtype, document.word_starts.dtype,
-            document.sentence_starts.dtype) == (np.int32, bool, np.int32)
+            for index in document.ids] == "我 爱 北 京 。 play ##ing ##s 好 ab 。 好 [UNK] 。".split(" ")
+    assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 1, 0, 0, 1, 1, 1, 1, 1, 1]
+    # the sentence of control characters is no sentence, a line of two is two
+    assert document.sentence_starts.tolist() == [0, 5, 8, 11]
+    assert document.mark_starts.tolist() == [4, 8, 10, 12]
+    assert [array.dtype for array in document] == [np.int32, bool, np.int32, np.int32]
 
 
 def test_a_word_never_begins_inside_a_word_of_the_tokenizer(vocabulary):
@@ -99,9 +113,16 @@ def test_a_word_never_begins_inside_a_word_of_the_tokenizer(vocabulary):
     assert document.word_starts.astype(int).tolist() == [1, 1, 1, 0, 1, 0, 0, 1, 0]
 
 
+@pytest.mark.parametrize("sentence", [
+    "我爱北\u200b京天\xad安\ufeff门。", "我\u2060爱北\ufe0f京\u200d天安门\u200b。\u200c"])
+def test_what_cannot_be_seen_parts_no_words(tokenizer, sentence):
+    plain, given = (tokenized(Document((text,), 0, 0), tokenizer) for text in ("我爱北京天安门。", sentence))
+    assert same(plain, given) and plain.word_starts.sum() == 5
+
+
 def test_nothing_to_tokenize(tokenizer):
     document = tokenized(Document(("\0",), 0, 0), tokenizer)
-    assert [len(array) for array in document] == [0, 0, 0]
+    assert [len(array) for array in document] == [0, 0, 0, 0]
     assert instances(Document(("\0",), 0, 0), tokenizer) == []
 
 
@@ -125,8 +146,8 @@ def test_samples_hold_every_token_once_in_order(tokenizer, sentences, config):
     if document.word_starts.sum() < (2 if config.sentence_objective == "order" else 1):
         assert samples == []
         return
-    assert [token for sample in samples for segment in segments(sample)
-            for token in segment] == document.ids.tolist()
+    mark = tokenizer.vocabulary.ids["。"]
+    assert [token for sample in samples for token in text_of(sample, mark)] == document.ids.tolist()
 
 
 @settings(max_examples=150)
@@ -249,7 +270,7 @@ def test_labels_of_the_albert_zh_heads():
 
 def draw_other(rng, limit):
     length = min(limit, 1 + int(rng.random() * limit))
-    return np.full(length, 7, np.int32), np.ones(length, bool)
+    return np.full(length, 7, np.int32), np.ones(length, bool), False
 
 
 def test_half_of_the_second_segments_are_random(tokenizer):

@@ -7,22 +7,30 @@ from etl.samples.segments import (Chunk, TokenizedDocument, break_giant_words, c
                                   split_and_swap)
 
 
+MARK = "。"
+
+
 def document_of(*sentences):
-    """A document from the lengths of its words, sentence by sentence; the ids are 0, 1, 2 …"""
-    lengths = [length for sentence in sentences for length in sentence]
+    """A document from the lengths of its words, sentence by sentence; MARK is a final mark, a word of its
+    own. The ids are 0, 1, 2 …"""
+    lengths = [1 if word == MARK else word for sentence in sentences for word in sentence]
     starts = np.zeros(sum(lengths), dtype=bool)
     starts[np.cumsum([0] + lengths[:-1])] = True
-    firsts = np.cumsum([0] + [sum(sentence) for sentence in sentences[:-1]])
-    return TokenizedDocument(np.arange(len(starts), dtype=np.int32), starts, firsts.astype(np.int32))
+    sizes = [sum(1 if word == MARK else word for word in sentence) for sentence in sentences]
+    ends = np.cumsum(sizes).astype(np.int32)
+    marks = [sentence.count(MARK) for sentence in sentences]
+    return TokenizedDocument(np.arange(len(starts), dtype=np.int32), starts, ends - sizes, ends - marks)
 
 
 @st.composite
-def packings(draw):
+def packings(draw, fewest_words=1, smallest_budget=5, longest_words=(1, 2, 4, 30)):
     """(document with no giant words, target, budget), as instances.py calls `pack`."""
-    budget = draw(st.integers(5, 24))
+    budget = draw(st.integers(smallest_budget, 24))
     target = draw(st.integers(2, budget))
-    word = st.integers(1, draw(st.sampled_from([1, 2, 4, 30])))
-    document = document_of(*draw(st.lists(st.lists(word, min_size=1, max_size=12), min_size=1, max_size=8)))
+    word = st.integers(1, draw(st.sampled_from(longest_words)))
+    sentence = st.builds(list.__add__, st.lists(word, min_size=fewest_words, max_size=12),
+                         st.sampled_from([[], [MARK], [MARK, MARK]]))
+    document = document_of(*draw(st.lists(sentence, min_size=1, max_size=8)))
     return document._replace(word_starts=break_giant_words(document.word_starts, budget // 3)), target, budget
 
 
@@ -30,71 +38,107 @@ def num_words(document, chunk):
     return int(document.word_starts[chunk.begin:chunk.end].sum())
 
 
+def ends_of(document):
+    return np.append(document.sentence_starts[1:], len(document.ids)).tolist()
+
+
+def is_marked(document, ids):
+    """Whether a segment ends with a final mark."""
+    return len(ids) > 0 and any(begin <= ids[-1] < end
+                                for begin, end in zip(document.mark_starts, ends_of(document)))
+
+
 @settings(max_examples=300)
-@given(packings())
-def test_chunks_cover_the_document_and_keep_to_the_budget(packing):
+@given(packings(), st.booleans())
+def test_chunks_cover_the_document_and_keep_to_the_budget(packing, in_pairs):
     document, target, budget = packing
-    chunks = pack(*packing)
+    chunks = pack(*packing, in_pairs)
     assert [chunk.begin for chunk in chunks] == [0] + [chunk.end for chunk in chunks[:-1]]
     assert chunks[-1].end == len(document.ids)
     assert max(chunk.end - chunk.begin for chunk in chunks) <= budget
 
 
 @settings(max_examples=300)
-@given(packings())
-def test_every_chunk_can_be_split_into_two_segments(packing):
+@given(packings(), st.booleans())
+def test_every_chunk_can_be_split_into_two_segments(packing, in_pairs):
     document = packing[0]
     fewest = min(2, int(document.word_starts.sum()))
-    assert min(num_words(document, chunk) for chunk in pack(*packing)) >= fewest
+    assert min(num_words(document, chunk) for chunk in pack(*packing, in_pairs)) >= fewest
 
 
 @settings(max_examples=300)
 @given(packings())
-def test_cuts_are_word_starts_and_boundaries_are_the_sentence_starts_inside(packing):
+def test_cuts_are_word_starts_and_splits_are_the_sentence_starts_inside_that_are_like_the_end(packing):
     document = packing[0]
+    ends, marks = ends_of(document), document.mark_starts.tolist()
+    kinds = {end: mark < end for end, mark in zip(ends, marks)}
     for chunk in pack(*packing):
         assert document.word_starts[chunk.begin]
-        inside = document.sentence_starts[(document.sentence_starts > chunk.begin) & (
-            document.sentence_starts < chunk.end)]
-        assert list(chunk.boundaries) == inside.tolist()
+        assert list(chunk.splits) == [end for end in ends if chunk.begin < end < chunk.end
+                                      and kinds[end] == kinds.get(chunk.end, False)]
+
+
+@settings(max_examples=500)
+@given(packings(fewest_words=3, smallest_budget=12, longest_words=(1, 2)), st.floats(0, 0.999))
+def test_final_marks_do_not_tell_the_order(packing, draw):
+    document = packing[0]
+    for chunk in pack(*packing):
+        split = choose_split(document, chunk, draw)
+        kept, swapped = (split_and_swap(document, chunk, split, is_swapped) for is_swapped in (False, True))
+        assert [is_marked(document, ids) for ids in (kept.a_ids, kept.b_ids)] == [
+            is_marked(document, ids) for ids in (swapped.a_ids, swapped.b_ids)]
+        assert sorted(np.concatenate((swapped.a_ids, swapped.b_ids))) == list(range(chunk.begin, chunk.end))
+        assert np.concatenate((kept.a_ids, kept.b_ids)).tolist() == list(range(chunk.begin, chunk.end))
 
 
 @settings(max_examples=300)
-@given(packings())
-def test_a_sentence_within_the_budget_is_cut_only_to_save_a_lone_word(packing):
-    document, _, budget = packing
-    firsts, chunks = document.sentence_starts.tolist(), pack(*packing)
-    for before, after in zip(chunks[:-1], chunks[1:]):
-        if after.begin in firsts:
-            continue
-        begin = max(first for first in firsts if first < after.begin)
-        end = min([first for first in firsts if first > after.begin] + [len(document.ids)])
-        saves_first = num_words(document, Chunk(before.begin, begin, ())) == 1
-        saves_last = after is chunks[-1] and num_words(document, after) == 2
-        assert end - begin > budget or saves_first or saves_last
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=12), st.integers(2, 21))
+def test_no_sentence_is_cut_where_three_fit(lengths, target):
+    document = document_of(*([1] * length + [MARK] for length in lengths))
+    for chunk in pack(document, target, 21):
+        assert chunk.splits and chunk.end in ends_of(document)
 
 
 @pytest.mark.parametrize("sentences, target, budget, chunks", [
     ([[1]], 8, 8, [(0, 1, ())]),
     ([[2, 2]], 8, 8, [(0, 4, ())]),
     ([[4, 4]], 8, 8, [(0, 8, ())]),                                       # exactly full
-    # ends with the sentence that reaches the target
-    ([[1, 1], [1, 1], [1, 1]], 4, 8, [(0, 4, (2,)), (4, 6, ())]),
-    ([[1, 1, 1], [1, 1, 1], [1, 1, 1]], 8, 8,
-     [(0, 6, (3,)), (6, 9, ())]),  # ends before the one that does not fit
+    # ends with the sentence that reaches the target, but not with the first
+    ([[1, MARK]] * 4, 3, 8, [(0, 4, (2,)), (4, 8, (6,))]),
+    ([[1, MARK]] * 4, 2, 8, [(0, 4, (2,)), (4, 8, (6,))]),
+    # ends before the one that does not fit
+    ([[1, 1, MARK]] * 4, 8, 8, [(0, 6, (3,)), (6, 12, (9,))]),
+    # before a heading, which begins the next
+    ([[1, 1, MARK], [1, MARK], [1, 1], [1, MARK], [1, MARK]], 8, 8, [(0, 5, (3,)), (5, 11, (9,))]),
+    ([[1, 1], [1, 1, MARK], [1, MARK], [1, 1, 1]], 8, 8, [(0, 7, (5,)), (7, 10, ())]),
     ([[3] * 6], 8, 8, [(0, 6, ()), (6, 12, ()), (12, 18, ())]),    # cut at a word, not inside
-    ([[1, 1], [1] * 12], 8, 8, [(0, 8, (2,)), (8, 14, ())]),       # a giant sentence fills the chunk, goes on
-    ([[1] * 4, [1] * 4, [1]], 8, 8, [(0, 4, ()), (4, 9, (8,))]),   # a lone last word gets a sentence
-    ([[1] * 8, [1]], 8, 8, [(0, 7, ()), (7, 9, (8,))]),            # or a word
-    ([[1, 1, 1], [1]], 3, 8, [(0, 4, (3,))]),                      # or joins what has room
-    ([[4], [1] * 5, [1]], 8, 8, [(0, 8, (4,)), (8, 10, (9,))]),    # a lone first word is saved by a cut
+    # a sentence alone gets the beginning of the next; what is left goes with the one behind
+    ([[1] * 6 + [MARK], [1] * 5 + [MARK], [1, MARK]], 10, 10, [(0, 10, ()), (10, 15, (13,))]),
+    ([[1] * 6 + [MARK], [1, 1, 1, MARK]], 10, 10, [(0, 4, ()), (4, 11, (7,))]),
+    # a last sentence alone gets one of the chunk before, or the end of it
+    ([[1, MARK]] * 3 + [[1] * 4 + [MARK]], 6, 7, [(0, 4, (2,)), (4, 11, (6,))]),
+    ([[1] * 3 + [MARK]] * 3, 8, 8, [(0, 6, ()), (6, 12, (8,))]),
+    # a lone last word gets another
+    ([[1] * 8, [1]], 8, 8, [(0, 7, ()), (7, 9, (8,))]),
 ])
 def test_pack(sentences, target, budget, chunks):
     assert pack(document_of(*sentences), target, budget) == [Chunk(*chunk) for chunk in chunks]
 
 
+@pytest.mark.parametrize("sentences, target, budget, chunks", [
+    ([[1, 1, MARK]] * 2, 2, 8, [(0, 3), (3, 6)]),
+    ([[1, MARK], [1] * 12], 8, 8, [(0, 2), (2, 10), (10, 14)]),
+    ([[1] * 4, [1] * 4, [1]], 8, 8, [(0, 4), (4, 9)]),             # a lone last word gets a sentence
+    ([[1] * 8, [1]], 8, 8, [(0, 5), (5, 9)]),                      # or words
+    ([[1, 1, 1], [1]], 3, 8, [(0, 4)]),                            # or joins what has room
+])
+def test_pack_what_is_not_split(sentences, target, budget, chunks):
+    found = pack(document_of(*sentences), target, budget, in_pairs=False)
+    assert found == [Chunk(*chunk, ()) for chunk in chunks]
+
+
 def test_empty_document_has_no_chunks():
-    empty = TokenizedDocument(np.zeros(0, np.int32), np.zeros(0, bool), np.zeros(0, np.int32))
+    empty = TokenizedDocument(np.zeros(0, np.int32), np.zeros(0, bool), *[np.zeros(0, np.int32)] * 2)
     assert pack(empty, 8, 8) == []
 
 
@@ -111,17 +155,22 @@ def test_no_words_to_break():
     assert break_giant_words(np.zeros(0, bool), 3).tolist() == []
 
 
-@pytest.mark.parametrize("boundaries, draw, split", [
+@pytest.mark.parametrize("splits, draw, split", [
     ((4, 6), 0.0, 4), ((4, 6), 0.49, 4), ((4, 6), 0.5, 6), ((4, 6), 0.999, 6),
-    ((), 0.0, 3), ((), 0.999, 7),  # words of the chunk begin at 2, 3, 5, 7
+    # inside a sentence: words begin at 1, 3, and behind the marks at 8
+    ((), 0.0, 1), ((), 0.34, 3), ((), 0.999, 8),
 ])
-def test_choose_split(boundaries, draw, split):
-    starts = document_of([2, 1, 2, 2, 2]).word_starts
-    assert choose_split(Chunk(2, 9, boundaries), starts, draw) == split
+def test_choose_split(splits, draw, split):
+    document = document_of([1, 2, 2, MARK], [2, 3, MARK, MARK])
+    assert choose_split(document, Chunk(0, 13, splits), draw) == split
+
+
+def test_sentences_of_one_word_are_split_between_them():
+    assert choose_split(document_of([2], [3]), Chunk(0, 5, ()), 0.5) == 2
 
 
 def test_one_word_cannot_be_split():
-    assert choose_split(Chunk(0, 3, ()), document_of([3]).word_starts, 0.5) == 0
+    assert choose_split(document_of([3]), Chunk(0, 3, ()), 0.5) == 0
 
 
 def test_split_and_swap():
@@ -132,6 +181,28 @@ def test_split_and_swap():
                                                                           [True, False, False])
     swapped = split_and_swap(document, Chunk(0, 6, (3,)), 3, is_swapped=True)
     assert (swapped.a_ids.tolist(), swapped.b_ids.tolist(), swapped.label) == ([3, 4, 5], [0, 1, 2], 1)
+
+
+def test_final_marks_that_are_the_only_ones_end_the_sample():
+    document = document_of([2, 1, 3, MARK, MARK])
+    kept, swapped = (split_and_swap(document, Chunk(0, 8, ()), 2, is_swapped) for is_swapped in (False, True))
+    assert (kept.a_ids.tolist(), kept.b_ids.tolist()) == ([0, 1], [2, 3, 4, 5, 6, 7])
+    assert (swapped.a_ids.tolist(), swapped.b_ids.tolist()) == ([2, 3, 4, 5], [0, 1, 6, 7])
+    assert (swapped.a_word_starts.tolist(), swapped.b_word_starts.tolist()) == (
+        [True, True, False, False], [True, False, True, True])
+
+
+def test_a_segment_of_final_marks_alone_keeps_them():
+    swapped = split_and_swap(document_of([2, MARK]), Chunk(0, 3, ()), 2, is_swapped=True)
+    assert (swapped.a_ids.tolist(), swapped.b_ids.tolist()) == ([2], [0, 1])
+
+
+@pytest.mark.parametrize("begin, split, end, is_cut", [
+    (0, 3, 6, False), (3, 6, 8, False), (0, 2, 6, True), (1, 3, 6, True), (0, 3, 7, True)])
+def test_what_is_cut_inside_a_sentence(begin, split, end, is_cut):
+    document = document_of([1, 1, MARK], [1, 1, 1], [1, 1])
+    pair = split_and_swap(document, Chunk(begin, end, (split,)), split, is_swapped=True)
+    assert pair.is_cut == is_cut
 
 
 def test_one_segment_has_an_empty_second():

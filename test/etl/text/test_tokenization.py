@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 import albert_config
 from etl.common.command_line import UserError
-from etl.text.tokenization import (CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, TokenizerConfig, Vocabulary,
-                                   WordPieceTokenizer, is_dropped, is_han, is_punctuation, load_tokenizer,
-                                   load_vocabulary, may_begin_word_by_blanks, split_words)
+from etl.text.tokenization import (CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, SentencePieceTokenizer,
+                                   TokenizerConfig, Vocabulary, WordPieceTokenizer, is_dropped, is_han,
+                                   is_punctuation, load_tokenizer, load_vocabulary, may_begin_word_by_blanks,
+                                   preprocess_text, split_words, without_dropped)
 
 ENTRIES = list(SPECIAL_TOKENS) + ["北", "京", "abc", "un", "##aff", "##able", "a", "##b", "##c", ",", "，",
                                   "cafe", "1", "##2", "##3", "豈"]
@@ -209,7 +210,8 @@ def test_bad_vocabulary(tokens, message):
 
 @pytest.mark.parametrize("content", [
     "\n".join(SPECIAL_TOKENS) + "\na\u2028b\n \u3000c\n",
-    "\r\n".join(SPECIAL_TOKENS) + "\r\na\u2028b\r\n \u3000c"])
+    "\r\n".join(SPECIAL_TOKENS) + "\r\na\u2028b\r\n \u3000c",
+    "\ufeff" + "\r\n".join(SPECIAL_TOKENS) + "\r\na\u2028b\r\n \u3000c\r\n"])
 def test_only_newlines_end_an_entry(tmp_path, content):
     (tmp_path / "v.txt").write_bytes(content.encode("utf-8"))
     assert load_vocabulary(str(tmp_path / "v.txt")).tokens == list(SPECIAL_TOKENS) + ["a\u2028b", " \u3000c"]
@@ -245,6 +247,36 @@ def test_missing_and_broken_sentencepiece_model(tmp_path):
         load_tokenizer(TokenizerConfig(spm_model_file=str(tmp_path / "x.model")))
 
 
+def test_a_vocabulary_is_no_sentencepiece_model_and_none_is_a_vocabulary(spm_model, tmp_path):
+    with pytest.raises(UserError) as error:
+        load_vocabulary(spm_model)
+    assert str(error.value) == spm_model + ": a SentencePiece model: give it by --spm_model_file"
+    (tmp_path / "spm.vocab").write_text("<pad>\t0\n<unk>\t0\n▁\t-2.5\n", encoding="utf-8")
+    with pytest.raises(UserError) as error:
+        load_vocabulary(str(tmp_path / "spm.vocab"))
+    assert str(error.value) == ("%s: a list of SentencePiece's pieces: give the model that lies beside it by "
+                                "--spm_model_file" % (tmp_path / "spm.vocab"))
+
+
+@pytest.mark.parametrize("strips_marks, text, visible, positions", [
+    (True, "人工智能", "人工智能", None),
+    (True, "人\u200b工\xad智\ufeff能\ufe0f。", "人工智能。", [0, 2, 4, 6, 8]),
+    (False, "人\u2060e\u0301\ufe0f", "人e\u0301\ufe0f", [0, 2, 3, 4]),
+    (True, "\u200b", "", []),
+    (True, "a\tb\nc\rd\x00", "a\tb\nc\rd", [0, 1, 2, 3, 4, 5, 6]),
+])
+def test_without_dropped(strips_marks, text, visible, positions):
+    found, places = without_dropped(text, strips_marks)
+    assert found == visible and (places if places is None else places.tolist()) == positions
+
+
+def test_all_that_gives_no_token_is_dropped():
+    text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))
+    visible = "".join(char for char in text if char in "\t\n\r" or char not in "\0\ufffd"
+                      and unicodedata.category(char) not in ("Cc", "Cf", "Mn"))
+    assert without_dropped(text, True)[0] == visible
+
+
 @pytest.mark.parametrize("pieces, begin", [
     ("▁don ' t", [1, 0, 0]), ("▁na ï ve", [1, 0, 0]), ("▁pre - training", [1, 0, 0]), ("▁a ▁b c", [1, 1, 0]),
     ("▁他 去 图书馆 。", [1, 1, 1, 1]), ("▁他 去 ▁don ' t", [1, 1, 1, 0, 0]),
@@ -261,3 +293,48 @@ def test_a_repeated_entry_names_both_lines(tmp_path):
     with pytest.raises(UserError) as error:
         load_vocabulary(str(tmp_path / "v.txt"))
     assert str(error.value) == "%s: lines 6 and 8 hold the same entry: 我" % (tmp_path / "v.txt")
+
+
+@pytest.fixture(scope="module")
+def spm_model(tmp_path_factory):
+    """A model whose pieces are characters, ▁2020, and /12 with their commas, and ▁/."""
+    import sentencepiece
+    path = str(tmp_path_factory.mktemp("spm") / "spm.model")
+    with open(path, "wb") as stream:
+        sentencepiece.SentencePieceTrainer.Train(
+            sentence_iterator=iter(["cafe x ~ \" ' 0 1 2 1/2 . , 我爱北京。"]), model_writer=stream,
+            model_type="char", vocab_size=40, hard_vocab_limit=False, pad_id=0, unk_id=1, bos_id=-1,
+            eos_id=-1, pad_piece="<pad>", unk_piece="<unk>", control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+            user_defined_symbols=["▁2020,", "/12,", "▁/"], minloglevel=2)
+    return path
+
+
+@pytest.mark.parametrize("text, pieces, offsets, ends", [
+    ("café", "▁ c a f e", [0, 0, 1, 2, 3], [0, 1, 2, 3, 4]),                   # one character, or two
+    ("cafe\u0301", "▁ c a f e", [0, 0, 1, 2, 3], [0, 1, 2, 3, 4]),
+    (" ～\t ～ ", "▁ ~ ▁ ~", [1, 1, 4, 4], [1, 2, 4, 5]),                     # white space is collapsed
+    ("``x''", "▁ \" x \"", [0, 0, 2, 3], [0, 1, 3, 4]),
+    ("…", "▁ . . .", [0, 0, 0, 0], [0, 1, 1, 1]),
+    ("我爱", "▁ 我 爱", [0, 0, 1], [0, 1, 2]),
+    ("x 2020, x", "▁ x ▁ 2 0 2 0 , ▁ x", [0, 0, 2, 2, 3, 4, 5, 6, 8, 8], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]),
+    ("1/12,", "▁ 1 / 1 2 ,", [0, 0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]),          # no ▁ where there was none
+    ("", "", [], []), ("\u0301 ", "", [], []),
+])
+def test_sentencepiece_sees_what_alberts_own_code_shows_it(spm_model, text, pieces, offsets, ends):
+    tokenizer = SentencePieceTokenizer(spm_model, do_lower_case=True)
+    assert tokenizer.tokenize(text) == pieces.split()
+    encoding = tokenizer.encode(text)
+    assert (encoding.offsets.tolist(), encoding.ends.tolist()) == (offsets, ends)
+    assert {array.dtype for array in encoding} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("do_lower_case, prepared", [(True, "false σς"), (False, "FALSE ΣΣ")])
+def test_preprocessing_lower_cases_when_asked(do_lower_case, prepared):
+    text, positions = preprocess_text("  FALSE\u3000\u3000ΣΣ", do_lower_case)
+    assert text == prepared and positions.tolist() == [2, 3, 4, 5, 6, 7, 9, 10]
+
+
+def test_no_character_loses_its_position_in_preprocessing():
+    for char in map(chr, [*range(0x3000), *range(0xA000, 0xA100), *range(0xF900, 0x10000)]):
+        text, positions = preprocess_text("a" + char, True)
+        assert len(text) == len(positions)

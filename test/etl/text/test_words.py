@@ -7,7 +7,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from etl.common.command_line import UserError
-from etl.text.words import FastSegmenter, Segmenter, SegmenterConfig, load_segmenter, mark_word_starts
+from etl.text.words import (FastSegmenter, Segmenter, SegmenterConfig, check_user_dict, load_segmenter,
+                            mark_word_starts)
 
 TEXT = st.text(st.sampled_from("我爱北京天安门中华人民共和国研究生命起源，。！ab12. -%\t\u3000\u2028\0😀é"),
                max_size=30)
@@ -135,16 +136,28 @@ def test_user_dictionaries_as_jieba_has_them(tmp_path, content):
 
 @pytest.mark.parametrize("line, message", [
     (b"\xff", "not UTF-8: invalid start byte at byte 0xff"),
-    ("云计算 很多 n".encode("utf-8"), None), (b"ab 9 n x", None), (b"ab\t9", None), (b"ab  9", None),
-    (b"ab 9 N", None), (b"ab 1.5", None)])
+    (b"ab\t9", "must be a word, optionally its frequency (digits) and its tag (lower-case letters), "
+     "separated by single spaces, got 'ab\\t9'")])
 def test_a_bad_line_of_a_user_dictionary_is_named(tmp_path, line, message):
     path = tmp_path / "user.txt"
     path.write_bytes(b"ab 9 n\n" + line + b"\n")
     with pytest.raises(UserError) as error:
         Segmenter(str(path))
-    assert str(error.value) == "%s: line 2: %s" % (path, message or (
-        "must be a word, optionally its frequency (digits) and its tag (lower-case letters), separated by "
-        "single spaces, got %r" % line.decode("utf-8")))
+    assert str(error.value) == "%s: line 2: %s" % (path, message)
+
+
+@pytest.mark.parametrize("line, word", [
+    ("Edu Trust认证 2000", "Edu Trust认证"), ("Machine Learning", "Machine Learning"), ("ab 9 n x", "ab 9 n"),
+    ("史蒂夫·乔布斯 5 nr", "史蒂夫·乔布斯"), ("ab  9", "ab "), ("ab 9 N", "ab 9 N")])
+def test_words_that_jieba_never_finds_are_told(tmp_path, line, word):
+    path = tmp_path / "user.txt"
+    path.write_text("云计算平台 5\nC++ 3 eng\n%s\n" % line, encoding="utf-8")
+    assert "云计算平台" in words_of("他做云计算平台", Segmenter(str(path)))
+    assert check_user_dict(str(path)) == (
+        "%s: 1 word has no effect, since jieba splits text at spaces and punctuation: line 3: %s"
+        % (path, word))
+    path.write_text("云计算平台 5\n\n", encoding="utf-8")
+    assert check_user_dict(str(path)) is None
 
 
 @pytest.mark.parametrize("token_offsets, word_offsets, starts", [
