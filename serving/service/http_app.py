@@ -143,7 +143,7 @@ class HttpApp:
             await _error_response(error)(scope, receive, send_named)
         finally:
             endpoint = getattr(scope.get("endpoint"), "__name__", "unknown")
-            method = computed_method(scope["method"], scope["path"]) or endpoint
+            _, method = computed_request(scope["method"], scope["path"]) or ("", endpoint)
             self._count(method, status or 500, time.perf_counter() - start, request_id, scope["path"],
                         scope["client"])
 
@@ -158,10 +158,10 @@ class HttpApp:
         This is the only place where REST refuses under overload. It runs before anything else, possibly
         before the request has a task: refusals must be cheap.
         """
-        found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
-        if not found:
+        asked = computed_request(method, path)
+        if not asked:
             return None
-        model, computed = found.groups()
+        model, computed = asked
         try:
             self._inference.require_room(urllib.parse.unquote(model))
         except RequestError as error:
@@ -294,10 +294,11 @@ class HttpApp:
         return bytes(body)
 
 
-def computed_method(method: str, path: str) -> Optional[str]:
-    """Whether a request is for predict, classify or regress; None for requests that need no model."""
+def computed_request(method: str, path: str) -> Optional[Tuple[str, str]]:
+    """The model's name in the path, and predict, classify or regress; None for requests that need no
+    model."""
     found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
-    return found.group(2) if found else None
+    return (found.group(1), found.group(2)) if found else None
 
 
 async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arrays]) -> Arrays:
