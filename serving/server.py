@@ -52,8 +52,8 @@ def serve(config: ServerConfig) -> None:
     # before the libraries are imported, which keep what they find
     with process.outputs_apart() as output:
         rest_socket = process.bind(config.host, config.rest_api_port, "rest_api_port")
-        grpc_socket = process.bind(config.host, config.port, "port")
         process.listen(rest_socket, "rest_api_port")
+        grpc_socket = process.bind(config.host, config.port, "port")
         with EarlyAnswers(rest_socket) as early:
             try:
                 from serving.service import running    # takes two seconds: neither --help nor a probe waits

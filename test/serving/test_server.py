@@ -150,10 +150,22 @@ def test_ipv6(version):
         assert process.end()[0] == 0
 
 
-def test_a_server_that_starts_says_so_and_can_be_ended(version):
+@pytest.fixture
+def port():
+    """One that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def test_one_port_for_both_interfaces_is_refused_before_anything_is_loaded(port):
+    found = subprocess.run([sys.executable, "-m", "serving.server", "--model_base_path", "missing", "--port",
+                            str(port), "--rest_api_port", str(port)], cwd=ROOT, stderr=subprocess.PIPE)
+    assert found.returncode == 1
+    assert b"error: --port: 127.0.0.1:%d: Address already in use" % port in found.stderr
+
+
+def test_a_server_that_starts_says_so_and_can_be_ended(version, port):
     process = subprocess.Popen([sys.executable, "-m", "serving.server", "--model_base_path",
                                 os.path.dirname(version), "--port", "0", "--rest_api_port", str(port)],
                                cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
