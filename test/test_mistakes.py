@@ -311,7 +311,7 @@ WRONG_USAGE = [
     ("serving.predict --server 127.0.0.1:8501 --text_a 天",
      "server must be as http://127.0.0.1:8501, got 127.0.0.1:8501"),
     ("serving.server --rest_api_port 80000", "rest_api_port must be at most 65535, got 80000"),
-    ("serving.server --model_name albert/1", "model_name must be a name without /, got 'albert/1'"),
+    ("serving.server --model_name albert/1", "model_name must be a name without / and :, got 'albert/1'"),
     ("estimator.checkpoints x",
      "the first word must be one of inspect, average, to_transformers, from_transformers, adopt, got x"),]
 
@@ -427,7 +427,7 @@ def test_another_python(tmp_path):
         (tmp_path / name).chmod(0o755)
     (tmp_path / "requirements").mkdir()
     for name in ("Makefile", "constraints.txt", "setup.py", "requirements.txt",
-                 "requirements/environment.sh"):
+                 "requirements/environment.sh", "requirements/aarch64.txt"):
         shutil.copy(os.path.join(ROOT, name), str(tmp_path / name))
     made = subprocess.run([shutil.which("make"), "venv"], cwd=str(tmp_path), stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, env=dict.fromkeys(["PATH", "PYENV_ROOT"], str(tmp_path)))
