@@ -1,17 +1,25 @@
 """Data files → rows: columns separated by tabs or, in CSV, commas, and lines of JSON; each row with its line
 number.
 
-Errors in a file are UserErrors that name file and line.
+A first line that is a header is not a row, whether or not the other files of the data have one. Blank lines
+are not rows either: at the end of a file they are ignored, elsewhere counted. Errors in a file are UserErrors
+that name file and line.
 """
 import csv
+import sys
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+from estimator.data import headers
 from etl.common import json_text
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
 
 # .txt is read like .tsv; both JSON ones have one object per line
 SUFFIXES = (".tsv", ".csv", ".json", ".jsonl", ".txt")
+
+_JSON = (".json", ".jsonl")
+# How a pretty-printed file begins, and what writes it in lines.
+_JQ = {"[": "'.[]'", "{": ".", "[{": "'.[]'"}
 
 Row = Dict[str, Any]                           # by column or field; in JSON a value may be of any type
 
@@ -27,47 +35,85 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
 
     Args:
       path: ends in one of SUFFIXES.
-      order: names of the columns if the file has no header; a first line with all these names is a header.
-        (): there must be a header. None: there is none, and columns are called "1", "2" and so on. JSON
-        fields have names.
+      order: names of the columns if the file has no header; a first line with all these names, or with usual
+        names of such columns (`headers`), is a header. (): there must be a header. None: columns are called
+        "1", "2" and so on, and a header is skipped. JSON fields have names.
       may_lack: a name in `order` that may be missing throughout, like labels in test files.
 
-    Raises UserError for invalid UTF-8, lines that are not JSON objects, or a different number of fields than
-    before.
+    Raises UserError for invalid UTF-8, lines that are not JSON objects, a different number of fields than
+    before, and a header that leaves the columns open or is repeated.
     """
-    if path.endswith((".json", ".jsonl")):
+    blank = skipped = 0
+    for row in _numbered_rows(path, order, may_lack):
+        if row is None:
+            blank += 1
+            continue
+        if blank and len(row.row) == 1 and not path.endswith(_JSON):
+            # each line is a text, and the number of a prediction that of its line
+            raise UserError("%s: line %d: blank: a text must not be" % (path, row.line - 1))
+        blank, skipped = 0, skipped + blank
+        yield row
+    if skipped:
+        print("%s: %d blank line(s) skipped" % (path, skipped))
+
+
+def _numbered_rows(path: str, order: Optional[Sequence[str]], may_lack: str
+                   ) -> Iterator[Optional[NumberedRow]]:
+    """The rows, None for a blank line."""
+    if path.endswith(_JSON):
         for number, line in _lines(path):
-            yield NumberedRow(number, _json_object(path, number, line))
+            yield NumberedRow(number, _json_object(path, number, line)) if line.strip() else None
         return
     names: Optional[List[str]] = None
+    header: Optional[List[str]] = None
     for number, fields in _csv_fields(path) if path.endswith(".csv") else _tab_fields(path):
+        if not any(field.strip() for field in fields):
+            yield None
+            continue
         if names is None:
-            names = _names(order, fields, may_lack)
-            if order is not None and set(names) <= set(fields):
-                continue                       # the header
+            names, is_header = _names(path, number, order, fields, may_lack)
+            if is_header:
+                header = fields
+                continue
         if len(fields) != len(names):
             raise UserError("%s: line %d: wanted %d field(s): %s; got %d"
                             % (path, number, len(names), ", ".join(names), len(fields)))
+        if fields == header:
+            raise UserError("%s: line %d: the header once more: remove the line" % (path, number))
         yield NumberedRow(number, dict(zip(names, fields)))
 
 
-def _names(order: Optional[Sequence[str]], first: List[str], may_lack: str) -> List[str]:
-    """The names of the columns, from the first line's fields."""
+def _names(path: str, number: int, order: Optional[Sequence[str]], first: List[str],
+           may_lack: str) -> Tuple[List[str], bool]:
+    """What the columns are called, and whether the first line says so."""
+    without = [name for name in order or () if name != may_lack]
+    if order is not None and set(without) <= set(first):
+        return first, True                     # that they are all there where none is wanted
+    try:
+        named = (headers.match(first, order, may_lack) if order
+                 else [] if headers.is_header(first) else None)
+    except ValueError as error:
+        raise UserError("%s: line %d: %s" % (path, number, error))
+    if named is not None:
+        print("%s: line %d is a header, no example: %s" % (path, number, ", ".join(first)))
     if order is None:
-        return [str(number) for number in range(1, len(first) + 1)]
-    without = [name for name in order if name != may_lack]
-    if not order or set(without) <= set(first):
-        return first
-    return without if may_lack and len(first) == len(without) else list(order)
+        return [str(place) for place in range(1, len(first) + 1)], named is not None
+    if named is not None:
+        return named, True
+    return without if may_lack and len(first) == len(without) else list(order), False
 
 
 def _json_object(path: str, number: int, line: str) -> Row:
     try:
         row = json_text.loads(line)
     except ValueError as error:
-        raise UserError("%s: line %d: not JSON: %s" % (path, number, error))
+        hint = ": one object a line is wanted, jq -c %s writes them so" % _JQ[line.strip()] if (
+            line.strip() in _JQ) else ""
+        raise UserError("%s: line %d: not JSON: %s%s" % (path, number, error, hint))
     if not isinstance(row, dict):
-        raise UserError("%s: line %d: wanted a JSON object, got %s" % (path, number, type(row).__name__))
+        hint = ": jq -c '.[]' writes its objects a line each" if isinstance(row, list) else ""
+        raise UserError("%s: line %d: wanted a JSON object, got %s%s"
+                        % (path, number, type(row).__name__, hint))
     # escapes can write half a surrogate pair, which our files cannot contain
     if "\\ud" in line.lower():
         try:
@@ -83,13 +129,17 @@ def _tab_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
 
 
 def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
-    """Fields may be quoted, and then contain commas and line ends."""
+    """Fields may be quoted, and then contain commas and line ends; they may be of any length."""
+    csv.field_size_limit(sys.maxsize)          # the default is 131,072 characters
     reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    begin = 1
     try:
         for fields in reader:
             yield reader.line_num, fields
+            begin = reader.line_num + 1
     except csv.Error as error:
-        raise UserError("%s: line %d: not CSV: %s" % (path, reader.line_num, error))
+        raise UserError("%s: line %d: not CSV: %s; the row begins in line %d"
+                        % (path, reader.line_num, error, begin))
 
 
 def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:

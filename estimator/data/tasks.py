@@ -124,6 +124,8 @@ def _copa(row: Row) -> List[Example]:
     question, right = row.get("question"), _label(row)
     if question not in ("cause", "effect"):
         raise ValueError("wanted cause or effect as question, got %r" % (question,))
+    if right in _NO_LABEL:
+        right = None
     if right not in (None, "0", "1"):
         raise ValueError("unknown label %r; it must be 0 or 1" % right)
     found = []
@@ -182,6 +184,7 @@ def _reading(*names: str) -> Layout:
 _OWN_READING = _reading("train", "dev", "test")
 _COPA_PAIRS = Layout(_parts("%s.json"), _copa)
 _RACE = tuple(_choices(folder + "%s/*/*.txt", candidates.race) for folder in ("", "RACE/"))
+_NO_LABEL = ("", "?", "none", "null", "nan", "-1")    # in test files; the last may be a number, too
 _NO_YES = ("0", "1")
 _NLI = ("contradiction", "entailment", "neutral")
 _TNEWS = tuple(str(number) for number in range(100, 117) if number not in (105, 111))
@@ -282,6 +285,8 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
                         num_undecided += 1
                         continue
                     example = example._replace(label=None)     # a submission has a line for each example
+                if is_test and example.label is not None and _is_no_label(example.label, task):
+                    example = example._replace(label=None)
                 _check(example, task)
                 examples.append(example)
         except ValueError as error:
@@ -335,6 +340,12 @@ def _label(row: Row, name: str = "label") -> Optional[str]:
     """JSON numbers and booleans become labels as they are written in JSON."""
     label = row.get(name)
     return None if label is None else str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _is_no_label(label: str, task: Task) -> bool:
+    """Whether a label is what test files have in place of one."""
+    label = label.strip().lower()
+    return label not in task.labels and label in (_NO_LABEL[:-1] if task.is_regression else _NO_LABEL)
 
 
 def _check(example: Example, task: Task) -> None:

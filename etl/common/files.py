@@ -13,7 +13,7 @@ import shutil
 import stat
 import time
 import uuid
-from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence
+from typing import IO, Any, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 from etl.common import json_text
 from etl.common.command_line import UserError
@@ -22,6 +22,7 @@ from etl.common.command_line import UserError
 TEMPORARY_MARK = ".chinese-albert-tmp-"
 
 _TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
+_SHARD = re.compile(r"(.*-)(\d{2,5})-of-(\d{2,5})(.*)", re.DOTALL)
 _NAME_CHARS = 40  # of the final name in a temporary one; a name has at most 255 bytes
 
 
@@ -288,7 +289,30 @@ def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
                 names.setdefault(os.path.realpath(path), os.path.normpath(path))
     if not names:
         raise UserError("--%s: no file given" % flag_name)
-    return sorted(names.values())
+    found = sorted(names.values())
+    missing = missing_shards(found)
+    if missing:
+        print("Note: --%s: %d of a set of shards %s not among the files: %s%s"
+              % (flag_name, len(missing), "is" if len(missing) == 1 else "are", missing[0],
+                 ", ..." if missing[1:] else ""))
+    return found
+
+
+def missing_shards(paths: Sequence[str]) -> List[str]:
+    """Shards that are missing from their sets, sorted: `a-00000-of-00002` without `a-00001-of-00002`.
+
+    Shards are numbered from 0, or from 1 if one of them has the last number.
+    """
+    numbers: Dict[Tuple[str, str, str], List[int]] = {}
+    for shard in filter(None, map(_SHARD.fullmatch, paths)):
+        before, number, total, after = shard.groups()
+        numbers.setdefault((before, total, after), []).append(int(number))
+    missing = []
+    for (before, total, after), there in numbers.items():
+        first = int(int(total) in there)
+        missing += ["%s%0*d-of-%s%s" % (before, len(total), number, total, after)
+                    for number in sorted(set(range(first, first + int(total))) - set(there))]
+    return sorted(missing)
 
 
 def _matches(pattern: str, flag_name: str) -> List[str]:

@@ -49,12 +49,53 @@ def test_other_line_separators_are_text(tmp_path):
     assert read(tmp_path, "a.tsv", "天\u2028地\x0b\t1\n") == [(1, {"text": "天\u2028地\x0b", "label": "1"})]
 
 
+@pytest.mark.parametrize("content, wanted", [
+    ("句子\n天\n", {"text": "天"}), ("text\n天\n", {"text": "天"}),
+    ("标签\t句子\n1\t天\n", {"text": "天", "label": "1"}),
+    ("sentence,label\n天,1\n", {"text": "天", "label": "1"}),
+    ("编号\tquery\t类别\n7\t天\t1\n", {"id": "7", "text": "天", "label": "1"}),
+])
+def test_a_header_of_the_usual_names(tmp_path, capsys, content, wanted):
+    name = "a.csv" if "," in content else "a.tsv"
+    assert read(tmp_path, name, content, may_lack="label") == [(2, wanted)]
+    if not content.startswith("text"):         # those are the names wanted
+        assert "%s: line 1 is a header, no example: " % name in capsys.readouterr().out
+
+
+def test_a_header_above_numbered_columns(tmp_path):
+    assert read(tmp_path, "a.tsv", "q1\tq2\n天\t地\n", order=None) == [(2, {"1": "天", "2": "地"})]
+
+
+@pytest.mark.parametrize("name, content", [
+    ("a.tsv", "天\t1\n\n \t\n地\t0\n\n\n"), ("a.csv", "天,1\n,\n\n地,0\n\n"),
+    ("a.json", '{"text": "天"}\n \n\n{"text": "地"}\n\n'),
+])
+def test_blank_lines_are_no_rows_and_counted_within(tmp_path, capsys, name, content):
+    assert [row["text"] for _, row in read(tmp_path, name, content)] == ["天", "地"]
+    assert capsys.readouterr().out.endswith("%s: 2 blank line(s) skipped\n" % name)
+    read(tmp_path, name, content.split("\n")[0] + "\n\n")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_field_of_any_length(tmp_path):
+    text = "长" * 140000
+    assert read(tmp_path, "a.csv", "%s,1\n" % text) == [(1, {"text": text, "label": "1"})]
+
+
 @pytest.mark.parametrize("name, content, message", [
+    ("a.tsv", "标题\t内容\t标签\n天\t地\t1\n",
+     "line 1: a header, 标题, 内容, 标签, that does not say which columns are text, label: "),
+    ("a.tsv", "句子\t标签\n天\t1\n句子\t标签\n", "line 3: the header once more"),
+    ("a.json", '{\n"text": "天"\n}\n',
+     "line 1: not JSON: .*: one object a line is wanted, jq -c . writes them so"),
+    ("a.json", '[\n{"text": "天"}]\n', "line 1: not JSON: .* jq -c '.\\[]' writes them so"),
+    ("a.json", '[{"text": "天"}]\n',
+     "line 1: wanted a JSON object, got list: jq -c '.\\[]' writes its objects"),
     ("a.tsv", "天\t1\n地\n", r"line 2: wanted 2 field\(s\): text, label; got 1"),
     ("a.tsv", "天\t1\t2\n", r"line 1: wanted 2 field\(s\): text, label; got 3"),
     ("a.tsv", "text\tlabel\tid\n天\t1\n", r"line 2: wanted 3 field\(s\): text, label, id; got 2"),
     ("a.tsv", b"\xcc\xec\t1\n", "line 1: not UTF-8: "),
-    ("a.csv", 'text,label\n"天,1\n', "line 2: not CSV: "),
+    ("a.csv", 'text,label\n天,1\n"天,1\n地,0\n', "line 4: not CSV: .*; the row begins in line 3"),
     ("a.json", "天\n", "line 1: not JSON: "),
     ("a.jsonl", "{}\n" + "[" * 150000 + "\n",
      "line 2: not JSON: lists and objects are nested more than 64 deep"),
@@ -65,3 +106,8 @@ def test_other_line_separators_are_text(tmp_path):
 def test_what_is_wrong_is_named_by_file_and_line(tmp_path, name, content, message):
     with pytest.raises(UserError, match=name + ": " + message):
         read(tmp_path, name, content)
+
+
+def test_a_blank_line_among_texts_alone_is_refused(tmp_path):
+    with pytest.raises(UserError, match="a.tsv: line 2: blank: a text must not be"):
+        read(tmp_path, "a.tsv", "天\n\n地\n", may_lack="label")

@@ -111,6 +111,30 @@ def test_undecided_examples_are_counted(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_what_stands_in_place_of_labels_in_test_parts(tmp_path):
+    write(tmp_path, "test.tsv", "天\t地\t\n天\t地\t-1\n天\t地\t?\n天\t地\t1\n天\t地\tNULL\n")
+    assert [example.label for example in read("lcqmc", tmp_path, "test")] == [None, None, None, "1", None]
+    signed = tasks.with_columns(TASKS["sentence_pair"], {}, ("-1", "0", "1"))
+    write(tmp_path, "test.tsv", "天\t地\t-1\n")
+    assert tasks.read_examples(signed, str(tmp_path), "test")[0].label == "-1"
+    write(tmp_path, "test.tsv", "sentence1\tsentence2\tscore\na\tb\t-1\na\tb\t\n")
+    assert [example.label for example in read("sts-b", tmp_path, "test")] == ["-1", None]
+    write(tmp_path, "test.json", json_line(premise="a", choice0="b", choice1="c", question="cause", label=-1))
+    assert [example.label for example in read("copa", tmp_path, "test")] == [None, None]
+    write(tmp_path, "dev.tsv", "天\t地\t\n")
+    with pytest.raises(UserError, match="dev.tsv: line 1: unknown label ''; task lcqmc has 0, 1"):
+        read("lcqmc", tmp_path, "dev")
+
+
+@pytest.mark.parametrize("name, content", [
+    ("test.tsv", "sentence1\tsentence2\n天\t地\n"), ("test.tsv", "id\t问句1\t问句2\n7\t天\t地\n"),
+    ("test.csv", "q1,q2,is_duplicate\n天,地,\n")])
+def test_a_header_in_one_part_alone(tmp_path, name, content):
+    write(tmp_path, name, content)
+    example, = read("lcqmc", tmp_path, "test")
+    assert example[:3] == ("天", "地", None)
+
+
 def test_every_task_was_tried():
     classes = [task for task in TASKS.values() if task.kind == "classes"] + list(EARLIER.values())
     assert {task for task, *_ in SHIPPED} == {task.name for task in classes}

@@ -8,9 +8,9 @@ import pytest
 
 from etl.common.command_line import UserError
 from etl.common.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range,
-                              is_temporary, lock, not_utf8, open_regular, read_json, remove_temporary,
-                              require_file, require_folder, sha256_of_file, sync_folder, temporary_path,
-                              write_json, write_text)
+                              is_temporary, lock, missing_shards, not_utf8, open_regular, read_json,
+                              remove_temporary, require_file, require_folder, sha256_of_file, sync_folder,
+                              temporary_path, write_json, write_text)
 
 
 @pytest.fixture
@@ -177,6 +177,24 @@ def test_fingerprint_shows_an_edit(tmp_path, change):
 ])
 def test_expand(folder, patterns, found):
     assert expand(patterns, "input_file") == found
+
+
+@pytest.mark.parametrize("paths, missing", [
+    (["a-00000-of-00003.txt", "a-00002-of-00003.txt", "b.txt"], ["a-00001-of-00003.txt"]),
+    (["a-00001-of-00002", "a-00002-of-00002"], []),
+    (["a-00000-of-00001", "x/a-00001-of-00002"], ["x/a-00000-of-00002"]),
+    (["a-2-of-3.txt"], []),
+])
+def test_shards_that_are_missing_from_their_set(paths, missing):
+    assert missing_shards(paths) == missing
+
+
+def test_expand_tells_of_missing_shards(folder, capsys):
+    for number in (0, 3):
+        write_text("s-%05d-of-00004" % number, "x")
+    expand(["s-*"], "input_file")
+    assert capsys.readouterr().out == ("Note: --input_file: 2 of a set of shards are not among the files: "
+                                       "s-00001-of-00004, ...\n")
 
 
 def test_absolute_and_relative_name_of_one_file(folder):

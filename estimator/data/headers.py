@@ -1,0 +1,114 @@
+"""Is a first line the header of a table, and which column is which? By the names that people give to columns,
+in English and in Chinese.
+
+A name is words: `sentence1`, `query_text`, `textB`, `句子一`, `相似问题`. At least one of them says what
+stands in the column; others say of what, or which of two.
+"""
+import re
+import unicodedata
+from typing import List, NamedTuple, Optional, Sequence
+
+TEXT, LABEL, ID, OTHER = "text", "label", "id", "other"
+
+_ROLES = {word: role for role, words in (
+    (TEXT, "text txt sentence sent sen s question questions ques q query title content body review comment "
+           "premise hypothesis hypo passage context document doc article paragraph utterance string answer "
+           "ans candidate cand reply response input 句子 句 文本 短文本 问题 问句 标题 内容 正文 评论 评价 "
+           "摘要 查询 回答 答案 前提 假设 段落 文章 语句 原文"),
+    (LABEL, "label labels class classes category categories cat score scores rating ratings star stars gold "
+            "tag tags target y polarity sentiment similarity is 标签 类别 分类 类型 标注 情感 得分 分数 "
+            "评分 星级 相似度 是否 结果"),
+    (ID, "id ids idx index no num number guid qid uid pid gid 编号 序号 索引"),
+    (OTHER, "desc des description name date time split set keyword keywords url author lang language genre "
+            "关键词 日期 时间 作者 链接 备注 说明 名称 描述"),
+) for word in words.split()}
+_RANKS = {word: rank for rank, words in enumerate((
+    "0", "1 a left first one 一 甲 左 第一", "2 b right second two 二 乙 右 第二")) for word in words.split()}
+_SECOND = ("hypothesis", "hypo", "answer", "ans", "reply", "response", "回答", "答案", "假设")
+_OF_WHAT = ("raw original orig pair similar duplicate match same user news source 用户 原始 输入 相似 相同 "
+            "匹配 同义 标准 候选 目标 新闻 商品 来源").split()
+
+_LONGEST = 24                                  # characters of a name
+_MARKS = " \t\"'`#*[]()<>:“”‘’《》"                     # that stand around names
+_PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[\s_.\-/:]+")
+_WORDS = re.compile("|".join(sorted((word for word in [*_ROLES, *_RANKS, *_OF_WHAT] if not word.isascii()),
+                                    key=len, reverse=True)) + r"|[a-z]+|\d+|.")
+_IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\- ]{1,%d}" % (_LONGEST - 2))
+
+
+class Column(NamedTuple):
+    """What a name says: one of the four roles; of a text which of two, None where it does not say."""
+    role: str
+    rank: Optional[int] = None
+
+
+def read_name(field: str) -> Optional[Column]:
+    """What a field says as the name of a column; None when it is none. `问句2` → TEXT, 2."""
+    name = unicodedata.normalize("NFKC", field).strip(_MARKS)
+    words = [word for part in _PARTS.split(name) for word in _WORDS.findall(part.lower())]
+    if words and words[-1][:-1] in _ROLES and words[-1][-1] in ("a", "b"):
+        words[-1:] = [words[-1][:-1], words[-1][-1]]                 # texta
+    roles = {_ROLES[word] for word in words if word in _ROLES}
+    if not roles or len(name) > _LONGEST or any(
+            word not in _ROLES and word not in _RANKS and word not in _OF_WHAT for word in words):
+        return None
+    if LABEL in roles:                         # label_desc says what a label means
+        return Column(OTHER if OTHER in roles else LABEL)
+    if ID in roles:
+        return Column(ID)
+    if TEXT not in roles:
+        return Column(OTHER)
+    ranks = [_RANKS[word] for word in words if word in _RANKS] + [2 for word in words if word in _SECOND]
+    return Column(TEXT, ranks[0] if ranks else None)
+
+
+def is_header(fields: Sequence[str]) -> bool:
+    """Whether a line names columns: texts or labels among them, and nothing that can be no name."""
+    found = [read_name(field) for field in fields]
+    says = any(column and column.role in (TEXT, LABEL) for column in found)
+    return says and _may_all_be_names(fields, found)
+
+
+def match(fields: Sequence[str], order: Sequence[str], may_lack: str = "") -> Optional[List[str]]:
+    """The columns' names by those that are wanted, where a first line is a header; None where it is none.
+
+    `(["标签", "句子"], ["label", "text_a"])` → `["label", "text_a"]`; what nobody wants keeps its name.
+
+    Args:
+      fields: of the line.
+      order: the names wanted.
+      may_lack: one of them that may be missing.
+
+    Raises ValueError for a header that does not say which columns the texts or the label are.
+    """
+    found, wanted = [read_name(field) for field in fields], [read_name(name) for name in order]
+    texts = [number for number, column in enumerate(found) if column and column.role == TEXT]
+    labels = [number for number, column in enumerate(found) if column and column.role == LABEL]
+    if not (texts or labels) or not _may_all_be_names(fields, found):
+        return None
+    if not all(found) and not (texts and labels):      # two words of which one is a name may well be a text
+        return None
+    roles = {name: column.role for name, column in zip(order, wanted) if column}
+    names = list(fields)
+    for role, numbers in ((TEXT, texts), (LABEL, labels)):
+        ours = [name for name in order if roles.get(name) == role]
+        if len(numbers) > 1 and role == LABEL:
+            numbers = [number for number in numbers if fields[number].strip().lower() in ("label", "标签")]
+        if len(numbers) != len(ours) and not (not numbers and may_lack in ours):
+            raise ValueError("a header, %s, that does not say which columns are %s: call them so, or name "
+                             "them by --columns where the task takes it"
+                             % (", ".join(fields), ", ".join(order)))
+        ranks = {number: 1 if column is None or column.rank is None else column.rank
+                 for number, column in enumerate(found) if number in numbers}
+        if len(set(ranks.values())) == len(ranks):
+            numbers = sorted(numbers, key=ranks.__getitem__)
+        for number, name in zip(numbers, ours):
+            names[number] = name
+    for number, column in enumerate(found):
+        if column and column.role == ID and "id" not in names:
+            names[number] = "id"
+    return names
+
+
+def _may_all_be_names(fields: Sequence[str], found: Sequence[Optional[Column]]) -> bool:
+    return all(column or _IDENTIFIER.fullmatch(field.strip()) for field, column in zip(fields, found))
