@@ -114,7 +114,7 @@ def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) 
         return [path]
     table, submission = os.path.join(folder, part.name
                                      + "_results.tsv"), os.path.join(folder, submission_name(task, part))
-    files.write_text(table, "".join("\t".join("%.6f" % value for value in row) + "\n" for row in outputs))
+    files.write_text(table, "".join("\t".join(exact(value) for value in row) + "\n" for row in outputs))
     files.write_text(submission, json_lines(submission_lines(task, part.examples, outputs)))
     return [table, path, submission]
 
@@ -136,15 +136,21 @@ def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarra
 
 
 def _plain_id(value: object) -> object:
-    """Ids from columns become numbers, too."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    """Ids from columns become numbers, too, unless that would change how they are written: `007`."""
+    is_number = isinstance(value, str) and value.isdecimal() and str(int(value)) == value
+    return int(str(value)) if is_number else value
 
 
 def _prediction(task: Task, example: Example, label: Any, row: np.ndarray) -> Dict[str, Any]:
     found = {"text_a": example.text_a, "text_b": example.text_b, "gold": example.label, "predicted": label}
     if not task.is_regression:
-        found["probabilities"] = {name: round(float(value), 6) for name, value in zip(task.labels, row)}
+        found["probabilities"] = {name: float(exact(value)) for name, value in zip(task.labels, row)}
     return found
+
+
+def exact(value: float) -> str:
+    """A number in as few digits as tell it from every other float32: `0.1`, `1.1920929e-07`."""
+    return str(np.float32(value))
 
 
 def json_lines(values: Sequence[Any]) -> str:

@@ -78,7 +78,7 @@ def test_files_of_a_test_part(tmp_path):
     outputs = np.array([[.25, .75], [.6, .4], [.8, .2]])
     table, lines, submission = predictions.write_predictions(str(tmp_path), PAIRS, part("test"), outputs)
     assert ((tmp_path / "test_results.tsv").read_text()
-            == "0.250000\t0.750000\n0.600000\t0.400000\n0.800000\t0.200000\n")
+            == "0.25\t0.75\n0.6\t0.4\n0.8\t0.2\n")
     assert read_lines(lines)[0] == {"text_a": "天0", "text_b": "地", "gold": "1", "predicted": "1",
                                           "probabilities": {"0": .25, "1": .75}}
     assert submission.endswith("lcqmc_predict.json")
@@ -98,8 +98,14 @@ def test_names_of_submissions(task, name, wanted):
 
 def test_a_submission_keeps_ids_and_answers_questions_with_several_choices():
     outputs = np.array([[.6, .4], [.8, .2], [.5, .5], [.1, .9]])
-    examples = [Example("a", "b", None, number) for number in ("7", "7", "q9", "q9")]
+    examples = [Example("a", "b", None, number) for number in ("7", "7", "q9", "007")]
     assert predictions.submission_lines(COPA, examples, outputs) == [
         {"id": 7, "label": "0"}, {"id": "q9", "label": "1"}]
     plain = dataclasses.replace(COPA, choices=1)
-    assert predictions.submission_lines(plain, examples, outputs)[3] == {"id": "q9", "label": "1"}
+    assert predictions.submission_lines(plain, examples, outputs)[3] == {"id": "007", "label": "1"}
+
+
+def test_near_ties_and_small_numbers_keep_their_float32(tmp_path):
+    values = np.array([np.float32(0.5), np.nextafter(np.float32(0.5), 1, dtype=np.float32), np.float32(1e-9)])
+    assert [np.float32(predictions.exact(value)) for value in values] == list(values)
+    assert len({predictions.exact(value) for value in values}) == 3
