@@ -81,6 +81,7 @@ class _Packing(NamedTuple):
     the other gather, once the gradients of padding are set to 0.
     """
     places: tf.Tensor                          # int32 [R]: of each row, ascending
+    row_at_place: tf.Tensor                    # int32 [B, T]; padding has that of the token before it
     part_at_place: tf.Tensor                   # int32 [B, N, T], each in [0, R · N)
     place_of_part: tf.Tensor                   # int32 [R, N], each in [0, B · N · T)
     is_token: tf.Tensor                        # float [B, 1, T, 1]: 0 for padding
@@ -330,7 +331,7 @@ def _pack(config: AlbertConfig, input_mask: tf.Tensor) -> _Packing:
     begin_of_head = (sequence[:, tf.newaxis] * num_heads + heads) * length     # [R, N]
     place_of_part = begin_of_head + position[:, tf.newaxis]                    # [R, N]
     is_token_by_place = tf.cast(input_mask, tf.float32)[:, tf.newaxis, :, tf.newaxis]
-    return _Packing(places, part_at_place, place_of_part, is_token_by_place)
+    return _Packing(places, row_at_place, part_at_place, place_of_part, is_token_by_place)
 
 
 def _rows(context: _Context, x: tf.Tensor) -> tf.Tensor:
@@ -354,11 +355,8 @@ def _find_outputs(context: _Context, positions: tf.Tensor) -> _Outputs:
     places = tf.reshape(tf.cast(positions, tf.int32) + begin_of_sequence, [-1])
     if context.packing is None:
         return _Outputs(places, num_each)
-    tokens_before = tf.searchsorted(context.packing.places, places)  # which number the row of a token
-    last_row = tf.shape(context.packing.places)[0] - 1
     # a sequence of only padding, which fills a batch, gets another's
-    rows = tf.minimum(tokens_before, last_row)
-    return _Outputs(rows, num_each)
+    return _Outputs(tf.gather(tf.reshape(context.packing.row_at_place, [-1]), places), num_each)
 
 
 def _feed_forward(config: AlbertConfig, x: tf.Tensor, units: int, scope: str,

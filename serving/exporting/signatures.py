@@ -68,7 +68,8 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
     """
     batch, length = dimensions(input_ids)
     # [CLS] is a token even in a row that is all padding, which a caller may use to fill its batch.
-    input_mask = tf.maximum(input_mask, tf.one_hot(0, length, dtype=tf.int32))
+    is_first = tf.equal(tf.range(length), 0)   # tf.one_hot of integers has no counterpart in ONNX
+    input_mask = tf.maximum(input_mask, tf.cast(is_first, tf.int32))
     encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids,
                                      skip_padding=skip_padding,
                               kernels=host_kernels.SERVING if skip_padding else STOCK,

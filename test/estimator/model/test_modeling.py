@@ -310,8 +310,9 @@ class TestLessWork:
         config = dataclasses.replace(tiny_models.CONFIGS["postln"], num_attention_heads=2)
         packing = modeling._pack(config, tf.constant([[1, 1, 0], [1, 1, 1]]))
         with tf.Session() as session:
-            places, part_at_place, place_of_part, is_token = session.run(packing)
+            places, row_at_place, part_at_place, place_of_part, is_token = session.run(packing)
         assert places.tolist() == [0, 1, 3, 4, 5]
+        assert row_at_place.tolist() == [[0, 1, 1], [2, 3, 4]]
         assert part_at_place.tolist() == [[[0, 2, 2], [1, 3, 3]], [[4, 6, 8], [5, 7, 9]]]
         assert place_of_part.tolist() == [[0, 3], [1, 4], [6, 9], [7, 10], [8, 11]]
         assert is_token.tolist() == [[[[1], [1], [0]]], [[[1], [1], [1]]]]
