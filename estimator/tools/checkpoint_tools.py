@@ -2,11 +2,11 @@
 import os
 from typing import Any, Callable, Dict, Optional
 
-from estimator.data.tasks import EARLIER, TASKS, Task
+from estimator.data.tasks import EARLIER, GENERIC, TASKS, Task
 from estimator.finetuning.flags import KIND_DEFAULTS
 from estimator.tools.flags import (AdoptConfig, AverageConfig, FromTransformersConfig, InspectConfig,
                                    ToTransformersConfig)
-from estimator.weights import checkpoint_files, conversions, model_folder
+from estimator.weights import checkpoint_files, conversions, descriptions, model_folder
 from etl.common.command_line import UserError
 
 
@@ -26,6 +26,10 @@ def average(config: AverageConfig) -> None:
         found = checkpoint_files.newest(config.checkpoint[0], config.last)
     else:
         raise UserError("--last takes one folder as --checkpoint, got %d" % len(config.checkpoint))
+    first = model_folder.beside(found[0])
+    for other in found[1:]:
+        if first:
+            descriptions.require_vocabulary(first.tokenizer, "--checkpoint: %s" % found[0], other)
     conversions.average(found, config.output)
     names = ", ".join(map(os.path.basename, found))
     print("%s: mean of %d checkpoints: %s" % (config.output, len(found), names))
@@ -33,25 +37,29 @@ def average(config: AverageConfig) -> None:
 
 def to_transformers(config: ToTransformersConfig) -> None:
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
-    description = model_folder.describe(config, checkpoint, "checkpoint")
+    description = descriptions.describe(config, checkpoint, "checkpoint")
     class_name = conversions.to_transformers(checkpoint, description, config.output_dir)
     print("Wrote %s: transformers.%s.from_pretrained takes it" % (config.output_dir, class_name))
 
 
 def from_transformers(config: FromTransformersConfig) -> None:
-    for note in conversions.from_transformers(config.input_dir, config.output_dir):
+    if config.task_name and _task_named(config.task_name).kind != model_folder.CLASSES:
+        raise UserError("--task_name: %s is no task of classes or of a number" % config.task_name)
+    labels_of = {name: None if name in GENERIC else task.labels for name, task in TASKS.items()
+                 if task.kind == model_folder.CLASSES}
+    for note in conversions.from_transformers(config.input_dir, config.output_dir, config.task_name,
+                                              config.labels, labels_of):
         print("Note: " + note)
     print("Wrote %s: --init_checkpoint takes it" % config.output_dir)
 
 
 def adopt(config: AdoptConfig) -> None:
-    if config.task_name not in TASKS:
-        raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), config.task_name))
+    task = _task_named(config.task_name)
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
-    task = TASKS[config.task_name]
     if checkpoint_files.read_shapes(checkpoint).get("output_weights", (0,))[0] == 2:
         task = EARLIER.get((task.name, model_folder.CLASSES), task)
-    description = model_folder.describe(config, None, max_seq_length=config.max_seq_length, task=task.name,
+    description = descriptions.describe(config, checkpoint, "checkpoint", flags_may_repeat=True,
+                                        max_seq_length=config.max_seq_length, task=task.name,
                                         labels=config.labels or task.labels, kind=task.kind,
                                         reading=_reading_of(task))
     conversions.adopt(checkpoint, description, config.output_dir)
@@ -66,6 +74,12 @@ def _reading_of(task: Task) -> Optional[model_folder.Reading]:
     usual = KIND_DEFAULTS[task.kind]
     return model_folder.Reading(usual["doc_stride"], usual["max_query_length"], usual["max_answer_length"],
                                 0.0 if task.may_be_impossible else None)
+
+
+def _task_named(name: str) -> Task:
+    if name not in TASKS:
+        raise UserError("--task_name must be one of %s, got %s" % (", ".join(TASKS), name))
+    return TASKS[name]
 
 
 _TOOLS: Dict[type, Callable[[Any], None]] = {

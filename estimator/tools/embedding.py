@@ -14,7 +14,7 @@ from estimator.finetuning.predictions import json_lines
 from estimator.model import modeling
 from estimator.model.modeling import Encoded
 from estimator.tools.flags import CLS, POOLED, EmbedConfig
-from estimator.weights import checkpoint_files, model_folder
+from estimator.weights import checkpoint_files, descriptions
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.batches import in_batches
@@ -30,7 +30,7 @@ def embed(config: EmbedConfig) -> None:
     if config.output_file:
         files.require_file(config.output_file, "output_file")
     checkpoint = checkpoint_files.resolve(config.checkpoint_dir, "checkpoint_dir")
-    model = model_folder.describe(config, checkpoint, "checkpoint_dir", max_seq_length=config.max_seq_length)
+    model = descriptions.describe(config, checkpoint, "checkpoint_dir", max_seq_length=config.max_seq_length)
     check_layer(config, model.config)
     to_vectors = load(config, model, checkpoint)
     if config.output_file is None:

@@ -40,6 +40,10 @@ class FromTransformersConfig:
     """The flags of `from_transformers`."""
     input_dir: str = flag("", "folder with config.json, model.safetensors and the vocabulary", required=True)
     output_dir: str = flag("", "new model folder", required=True)
+    task_name: Optional[str] = flag(None, "task that its classifier was trained for, for evaluation; without "
+                                    "it the one it names, if there is such a task here")
+    labels: Tuple[str, ...] = flag(
+        (), "labels in the order of the classifier's outputs, where they are not those of config.json")
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,9 @@
 """Makes checkpoints from others: averages; conversion to and from Hugging Face's transformers; a model folder
 for one fine-tuned with the older tools."""
 import os
-from typing import Dict, List, Sequence
+import tempfile
+from dataclasses import replace
+from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -65,19 +67,64 @@ def to_transformers(checkpoint: str, description: ModelFolder, output_dir: str) 
                                          {name: reader.get_tensor(name) for name in names})
 
 
-def from_transformers(input_dir: str, output_dir: str) -> List[str]:
+def from_transformers(input_dir: str, output_dir: str, task: Optional[str] = None,
+                      labels: Sequence[str] = (),
+                      labels_of: Mapping[str, Optional[Sequence[str]]] = {}) -> List[str]:
     """Writes a transformers model as a model folder and returns notes for the user, one line each.
 
+    Args:
+      task: that its classifier was trained for; None: what it says, where that is a key of `labels_of`.
+      labels: by class index, where they are not those that it says.
+      labels_of: labels of each task, in its order; () of a regression, None where any will do.
+
     Raises UserError, before `output_dir` appears, for a model that has no place here, incomplete or damaged
-    weights, and a folder that is there already.
+    weights, a task that does not fit the classifier, and a folder that is there already.
     """
-    description, notes = transformers_layout.read_description(input_dir)
-    with tf.Graph().as_default():
-        heads.declare_variables(description.config, len(description.labels) or None)
-        shapes = {variable.op.name: tuple(variable.shape.as_list()) for variable in tf.trainable_variables()}
-    values = transformers_layout.read_weights(input_dir, description.config, shapes)
-    _write_model(values, description, output_dir)
-    return notes
+    weights = transformers_layout.read_weights(input_dir)
+    with tempfile.TemporaryDirectory() as scratch:
+        found = transformers_layout.read_description(input_dir, weights, scratch)
+        with tf.Graph().as_default():
+            heads.declare_variables(found.model.config, found.num_labels)
+            shapes = {variable.op.name: tuple(variable.shape.as_list())
+                      for variable in tf.trainable_variables()}
+        try:
+            values = transformers_layout.to_ours(found.model.config, weights, shapes, found.may_lack)
+        except UserError as error:
+            raise UserError("%s: %s" % (input_dir, error))
+        model, order = _as_of_task(found, task, labels, labels_of)
+        for name in ("output_weights", "output_bias"):
+            if name in values:
+                values[name] = values[name][order]
+        _write_model(values, model, output_dir)
+    new = sorted(set(shapes) - set(values))
+    return found.notes + ["it has no %s: a training starts them anew, pretraining with --new_heads"
+                          % ", ".join(new)] * bool(new)
+
+
+def _as_of_task(found: transformers_layout.Description, task: Optional[str], labels: Sequence[str],
+                labels_of: Mapping[str, Optional[Sequence[str]]]) -> Tuple[ModelFolder, List[int]]:
+    """The model as one of its task, and the order in which its classes come there."""
+    if found.num_labels is None:
+        if task or labels:
+            raise UserError("--%s: the model has no classifier" % ("task_name" if task else "labels"))
+        return found.model, []
+    if labels and len(labels) != found.num_labels:
+        raise UserError("--labels must be %d, as many as the classifier has outputs, got %d"
+                        % (found.num_labels, len(labels)))
+    named, said = tuple(labels) or found.model.labels, task or found.model.task
+    known = said if said in labels_of else None
+    wanted = labels_of[known] if known else None
+    if found.num_labels == 0:
+        if wanted != ():
+            raise UserError("its head gives a number, not classes: name the task by --task_name, one of %s"
+                            % ", ".join(name for name, its in labels_of.items() if its == ()))
+        return replace(found.model, task=known, labels=()), [0]
+    if wanted is None:
+        return replace(found.model, task=known, labels=named), list(range(found.num_labels))
+    if sorted(wanted) != sorted(named):
+        raise UserError("its labels are %s, but those of %s are %s: give --labels, in the order of its "
+                        "outputs" % (", ".join(named), known, ", ".join(wanted) or "numbers"))
+    return replace(found.model, task=known, labels=tuple(wanted)), [named.index(label) for label in wanted]
 
 
 def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:

@@ -3,7 +3,9 @@
   plain BERT        BertForPreTraining, BertForSequenceClassification
   Google's family   AlbertForPreTraining, AlbertForSequenceClassification
 
-A …ForMaskedLM model is also accepted if its file has the pooler and the other head; bert-base-chinese's does.
+…ForMaskedLM and …Model, and models without a class, are also accepted; they may lack the heads that their
+class does not have, which training then initializes. A classifier with several labels for a text is refused:
+here the labels exclude each other.
 
 The same numbers under other names: a dense layer's weight is transposed, the output matrix of the masked LM
 is the embedding table and is not stored twice. Features that are missing there are expanded, see
@@ -14,27 +16,30 @@ import dataclasses
 import os
 import re
 import shutil
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Collection, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
 import albert_config
 from albert_config import AlbertConfig
 from estimator.model import heads, kernels, modeling
-from estimator.weights import safetensors
+from estimator.weights import safetensors, transformers_tokenizer
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files, json_text
 from etl.common.command_line import UserError
-from etl.text.pairs import MIN_SEQ_LENGTH
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 
 Values = Dict[str, np.ndarray]
 Shape = Tuple[int, ...]
 
-CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer_config.json"
-VOCAB_FILE, SPM_FILE = "vocab.txt", "spiece.model"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 PRETRAINING, CLASSIFICATION = "ForPreTraining", "ForSequenceClassification"
-MASKED_LM = "ForMaskedLM"                      # used by released models that have both heads
+MASKED_LM, ENCODER = "ForMaskedLM", "Model"    # released models that say so may have all heads
+REGRESSION, MULTI_LABEL = "regression", "multi_label_classification"     # values of problem_type
+
+_POOLER, _WORDS, _ORDER = "bert/pooler/", "cls/predictions/", "cls/seq_relationship/"
+_MAY_LACK = {PRETRAINING: (), MASKED_LM: (_POOLER, _ORDER), ENCODER: (_POOLER, _WORDS, _ORDER),
+             CLASSIFICATION: ()}               # beginnings of names, by what a model is for
 ERF_GELU = "gelu"                              # x Φ(x); ours is the tanh approximation of it
 
 _CLASS = {"bert": "Bert", "google": "Albert"}  # by family
@@ -64,6 +69,21 @@ _ALBERT_LAYER = {
     "LayerNorm_1": "full_layer_layer_norm"}
 _ALBERT_LAYER_SCOPE = re.compile(r"bert/encoder/transformer/group_(\d+)/inner_group_(\d+)/(.*)")
 _MAPPING = "albert.encoder.embedding_hidden_mapping_in."
+
+
+class Description(NamedTuple):
+    """What a folder says of its model.
+
+    Attributes:
+      model: its tokenizer reads a vocabulary in the folder, or one written out of its files.
+      num_labels: of its classifier, 0 for a regression; None: there is none.
+      may_lack: beginnings of the names of variables that may be missing, each beginning as a whole.
+      notes: what the user should know, a line each.
+    """
+    model: ModelFolder
+    num_labels: Optional[int]
+    may_lack: Tuple[str, ...]
+    notes: List[str]
 
 
 def require_counterpart(config: AlbertConfig) -> None:
@@ -121,12 +141,14 @@ def to_theirs(config: AlbertConfig, values: Mapping[str, np.ndarray]) -> Values:
     return weights
 
 
-def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape]) -> Values:
-    """Their weights by name → our variables, which have these shapes.
+def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Mapping[str, Shape],
+            may_lack: Collection[str] = ()) -> Values:
+    """Their weights by name → our variables, which have these shapes; without those of `may_lack` of which
+    there are none.
 
     Raises UserError that lists missing and unknown weights and those of the wrong shape.
     """
-    weights = _without_ties(config, weights)
+    weights = _without_ties(config, _below_encoder(config, weights))
     if _has_identity(config):
         kernel, bias = weights.pop(_MAPPING + "weight", None), weights.pop(_MAPPING + "bias", None)
         if kernel is None or bias is None or bias.any() or not np.array_equal(
@@ -135,8 +157,12 @@ def to_ours(config: AlbertConfig, weights: Mapping[str, np.ndarray], shapes: Map
                             "are both %d; here such a model has no projection"
                             % (_MAPPING, config.hidden_size))
     theirs = {name: their_name(config, name) for name in shapes}
+    for beginning in may_lack:
+        part = [name for name in theirs if name.startswith(beginning)]
+        if not any(theirs[name] in weights for name in part):
+            theirs = {name: theirs[name] for name in theirs if name not in part}
     values = {name: weights[theirs[name]].T if name.endswith("/kernel") else weights[theirs[name]]
-              for name in shapes if theirs[name] in weights}
+              for name in theirs if theirs[name] in weights}
     complaints = [(set(theirs.values()) - set(weights), "missing"),
                   (set(weights) - set(theirs.values()), "unknown here"),
                   ({theirs[name] for name in values if values[name].shape != tuple(shapes[name])},
@@ -181,24 +207,28 @@ def write(folder: str, description: ModelFolder, values: Values) -> str:
         labels = description.labels or tuple(str(number) for number in range(len(values["output_weights"])))
         fields.update(id2label={str(number): label for number, label in enumerate(labels)},
                       label2id={label: number for number, label in enumerate(labels)},
-                      finetuning_task=description.task)
+                      finetuning_task=description.task,
+                      problem_type=REGRESSION if len(labels) == 1 else "single_label_classification")
     safetensors.write(os.path.join(folder, WEIGHTS_FILE), to_theirs(config, values))
     source, name = (tokenizer.spm_model_file,
-                    SPM_FILE) if tokenizer.spm_model_file else (tokenizer.vocab_file, VOCAB_FILE)
+                    transformers_tokenizer.SPM_FILE) if tokenizer.spm_model_file else (
+                        tokenizer.vocab_file, transformers_tokenizer.VOCAB_FILE)
     shutil.copyfile(source, os.path.join(folder, name))
-    files.write_json(os.path.join(folder, TOKENIZER_FILE), {
+    files.write_json(os.path.join(folder, transformers_tokenizer.CONFIG_FILE), {
         "do_lower_case": tokenizer.do_lower_case, "model_max_length": description.max_seq_length,
+        # without them ALBERT's tokenizer says nothing of segments
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
         "tokenizer_class": tokenizer_class})
     files.write_json(os.path.join(folder, CONFIG_FILE), fields)
     return class_name
 
 
-def read_description(folder: str) -> Tuple[ModelFolder, List[str]]:
+def read_description(folder: str, names: Collection[str], scratch: str) -> Description:
     """Reads config and vocabulary; a pretrained model has no labels there.
 
-    Returns:
-      The description, whose tokenizer reads the vocabulary in `folder`, and notes for the user, one line
-      each.
+    Args:
+      names: of its weights, which show the kind of a model that names no class.
+      scratch: folder for a vocabulary that is not a file of its own.
 
     Raises UserError, naming file and field, for unsupported values.
     """
@@ -206,35 +236,35 @@ def read_description(folder: str) -> Tuple[ModelFolder, List[str]]:
     fields = files.read_json(path)
     try:
         config = _our_config(fields)
-        labels: Tuple[str, ...] = (_labels(fields) if fields["architectures"][0].endswith(CLASSIFICATION)
-                                   else ())
+        purpose = _purpose(fields, names)
+        labels = _labels(fields) if purpose == CLASSIFICATION else ()
     except (UserError, albert_config.ConfigError) as error:
         raise UserError("%s: %s" % (path, error))
     require_counterpart(config)
-    tokenizer, max_seq_length = _tokenizer(folder, config)
+    tokenizer, max_seq_length = transformers_tokenizer.read(folder, config.max_position_embeddings, scratch)
+    _require_vocabulary(tokenizer, config)
     notes = []
     if fields["hidden_act"] == ERF_GELU:
         notes.append("hidden_act is gelu, x Φ(x), there; here it is the tanh approximation of that: logits "
                      "differ a little")
-    return ModelFolder(config, tokenizer, max_seq_length, fields.get("finetuning_task") if labels else None,
-                       labels), notes
+    is_regression = len(labels) == 1
+    model = ModelFolder(config, tokenizer, max_seq_length, fields.get("finetuning_task") if labels else None,
+                        () if is_regression else labels)
+    return Description(model, None if purpose != CLASSIFICATION else 0 if is_regression else len(labels),
+                       _MAY_LACK[purpose], notes)
 
 
-def read_weights(folder: str, config: AlbertConfig, shapes: Mapping[str, Shape]) -> Values:
-    """Reads the weights as the variables with these shapes. Raises UserError if they are different or
-    damaged."""
+def read_weights(folder: str) -> Values:
+    """The weights by their names. Raises UserError if they are missing, damaged or not finite."""
     path = os.path.join(folder, WEIGHTS_FILE)
-    if not os.path.isfile(path):
-        raise UserError('%s: no such file: in transformers, model.save_pretrained(folder, '
-                        'safe_serialization=True, max_shard_size="100GB") writes it, in one piece' % path)
+    if not os.path.isfile(path) and not os.path.isfile(path + safetensors.INDEX_ENDING):
+        raise UserError("%s: no such file: in transformers, model.save_pretrained(folder, "
+                        "safe_serialization=True) writes it" % path)
     weights = safetensors.read(path)
     odd = sorted(name for name, value in weights.items() if not np.isfinite(value).all())
     if odd:
         raise UserError("%s: values that are not finite in %s" % (path, ", ".join(odd)))
-    try:
-        return to_ours(config, weights, shapes)
-    except UserError as error:
-        raise UserError("%s: %s" % (path, error))
+    return weights
 
 
 def _their_scope(config: AlbertConfig, scope: str) -> str:
@@ -252,6 +282,14 @@ def _their_scope(config: AlbertConfig, scope: str) -> str:
 
 def _has_identity(config: AlbertConfig) -> bool:
     return config.family == "google" and config.embedding_size == config.hidden_size
+
+
+def _below_encoder(config: AlbertConfig, weights: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """The weights under the names that they have in a model with heads; an encoder alone has shorter ones."""
+    prefix = _CLASS[config.family].lower() + "."
+    if any(name.startswith(prefix) for name in weights):
+        return weights
+    return {prefix + name: value for name, value in weights.items()}
 
 
 def _without_ties(config: AlbertConfig, weights: Mapping[str, np.ndarray]) -> Values:
@@ -291,10 +329,7 @@ def _our_config(fields: Any) -> AlbertConfig:
         raise UserError("model_type must be one of %s, got %r"
                         % (", ".join(_FAMILY),
                            fields.get("model_type") if isinstance(fields, dict) else fields))
-    family, classes = _FAMILY[fields["model_type"]], fields.get("architectures")
-    wanted = [_CLASS[family] + purpose for purpose in (PRETRAINING, MASKED_LM, CLASSIFICATION)]
-    if not (isinstance(classes, list) and len(classes) == 1 and classes[0] in wanted):
-        raise UserError("architectures must be one of %s, got %s" % (", ".join(wanted), classes))
+    family = _FAMILY[fields["model_type"]]
     for name, value in _FIXED.items():
         if fields.get(name, value) != value:
             raise UserError("%s must be %s, got %s" % (name, value, fields[name]))
@@ -306,10 +341,25 @@ def _our_config(fields: Any) -> AlbertConfig:
     if missing:
         raise UserError("missing field %s" % ", ".join(missing))
     return albert_config.from_dict(dict({name: fields[name] for name in names},
-                                        hidden_act=_ACTIVATIONS[fields["hidden_act"]]))
+                                        hidden_act=_ACTIVATIONS[fields["hidden_act"]], num_ffn_groups=1))
+
+
+def _purpose(fields: Mapping[str, Any], names: Collection[str]) -> str:
+    """What a model is for, a key of _MAY_LACK: as it says, else as its weights have it."""
+    prefix, classes = _CLASS[_FAMILY[fields["model_type"]]], fields.get("architectures")
+    wanted = [prefix + purpose for purpose in _MAY_LACK]
+    if not classes:
+        if "qa_outputs.weight" in names:
+            classes = [prefix + "ForQuestionAnswering"]
+        else:
+            classes = [prefix + (CLASSIFICATION if "classifier.weight" in names else ENCODER)]
+    if not (isinstance(classes, list) and len(classes) == 1 and classes[0] in wanted):
+        raise UserError("architectures must be one of %s, got %s" % (", ".join(wanted), classes))
+    return str(classes[0])[len(prefix):]
 
 
 def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
+    """By class index; one alone is a regression's. Those that nobody has named are called `0`, `1`, …"""
     # what two are called by default is left out
     by_number = fields.get("id2label", {"0": "LABEL_0", "1": "LABEL_1"})
     if not isinstance(by_number, dict) or sorted(by_number) != sorted(
@@ -322,32 +372,13 @@ def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
         json_text.require_whole_characters(labels)
     except ValueError as error:
         raise UserError("id2label: %s" % error)
+    problem = fields.get("problem_type")
+    if problem == MULTI_LABEL or (problem == REGRESSION and len(labels) != 1):
+        raise UserError("problem_type is %s with %d labels: such a head has no place here, where one label "
+                        "excludes the others" % (problem, len(labels)))
+    if labels == tuple("LABEL_%d" % number for number in range(len(labels))):
+        return tuple(str(number) for number in range(len(labels)))
     return labels
-
-
-def _tokenizer(folder: str, config: AlbertConfig) -> Tuple[TokenizerConfig, int]:
-    """The tokenizer, which reads the vocabulary in `folder`, and the longest sequence."""
-    path = os.path.join(folder, TOKENIZER_FILE)
-    fields = files.read_json(path) if os.path.isfile(path) else {}
-    if not isinstance(fields, dict):
-        raise UserError("%s: must be a JSON object, got %s" % (path, type(fields).__name__))
-    do_lower_case = fields.get("do_lower_case", True)
-    if not isinstance(do_lower_case, bool):
-        raise UserError("%s: do_lower_case must be true or false, got %r" % (path, do_lower_case))
-    longest = config.max_position_embeddings
-    max_seq_length = fields.get("model_max_length") or longest           # 10^30 if unknown
-    if not isinstance(max_seq_length, (int, float)) or max_seq_length < MIN_SEQ_LENGTH:
-        raise UserError("%s: model_max_length must be at least %d, got %r"
-                        % (path, MIN_SEQ_LENGTH, max_seq_length))
-    vocabulary = {name: os.path.join(folder, name) for name in (VOCAB_FILE, SPM_FILE)}
-    if os.path.isfile(vocabulary[VOCAB_FILE]):
-        tokenizer = TokenizerConfig(vocabulary[VOCAB_FILE], do_lower_case)
-    elif os.path.isfile(vocabulary[SPM_FILE]):
-        tokenizer = TokenizerConfig(do_lower_case=do_lower_case, spm_model_file=vocabulary[SPM_FILE])
-    else:
-        raise UserError("%s: no vocabulary: neither %s nor %s is there" % (folder, VOCAB_FILE, SPM_FILE))
-    _require_vocabulary(tokenizer, config)
-    return tokenizer, int(min(max_seq_length, longest))
 
 
 def _require_vocabulary(tokenizer: TokenizerConfig, config: AlbertConfig) -> None:

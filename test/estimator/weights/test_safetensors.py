@@ -42,6 +42,46 @@ def test_integers_are_left_out(tmp_path):
     assert safetensors.read(str(path)) == {"x": 2.0}
 
 
+@pytest.mark.parametrize("dtype, data", [
+    ("F16", struct.pack("<2e", 1.5, -2)), ("BF16", b"\xc0\x3f\x00\xc0"),
+    ("F64", struct.pack("<2d", 1.5, -2))])
+def test_other_floating_point_numbers_become_float32(tmp_path, dtype, data):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content({"x": {"dtype": dtype, "shape": [2], "data_offsets": [0, len(data)]}}, data))
+    found = safetensors.read(str(path))["x"]
+    assert found.dtype == np.float32 and found.tolist() == [1.5, -2]
+
+
+class TestShards:
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        for number, name in enumerate(ARRAYS, 1):
+            safetensors.write(str(tmp_path / ("model-%05d-of-00002.safetensors" % number)),
+                              {name: ARRAYS[name]})
+        self.write_index(tmp_path, {name: "model-%05d-of-00002.safetensors" % number
+                                    for number, name in enumerate(ARRAYS, 1)})
+        return tmp_path / "model.safetensors"
+
+    @staticmethod
+    def write_index(folder, places):
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+
+    def test_all_are_read(self, path):
+        found = safetensors.read(str(path))
+        assert set(found) == set(ARRAYS)
+        np.testing.assert_array_equal(found["a.weight"], ARRAYS["a.weight"])
+
+    @pytest.mark.parametrize("places, message", [
+        ({"a.weight": "../x"}, "weight_map must name files beside it"), ([], "weight_map must name files"),
+        ({"c": "model-00001-of-00002.safetensors"}, "its files hold no c"),
+        ({"a.weight": "model-00003-of-00003.safetensors"}, "model-00003-of-00003.safetensors: no such file")])
+    def test_an_index_of_what_is_not_there(self, path, places, message):
+        self.write_index(path.parent, places)
+        with pytest.raises(UserError, match=message):
+            safetensors.read(str(path))
+
+
 @pytest.mark.parametrize("written, message", [
     (b"", "not a safetensors file, or a damaged one of 0 bytes"),
     (b"no such format at all", "not a safetensors file, or a damaged one of 21 bytes"),
@@ -58,8 +98,10 @@ def test_integers_are_left_out(tmp_path):
      "must be a list of sizes, got"),
     (struct.pack("<Q", 150000) + b"[" * 150000, "lists and objects are nested more than 64 deep"),
     (struct.pack("<Q", 10 ** 6) + b"1" * 10 ** 6, "not a safetensors file"),
-    (content({"x": {"dtype": "F16", "shape": [4], "data_offsets": [0, 8]}}, bytes(8)),
-     "wanted float32 values, got F16"),
+    (content({"x": {"dtype": "I8", "shape": [8], "data_offsets": [0, 8]}}, bytes(8)),
+     "wanted values of F32, F16, F64, BF16, got I8"),
+    (content({name: {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} for name in "xy"}, bytes(8)),
+     "its arrays overlap"),
 ])
 def test_a_file_that_is_none_is_refused(tmp_path, written, message):
     path = tmp_path / "model.safetensors"

@@ -138,6 +138,35 @@ def test_embeddings_as_wide_as_the_model_have_the_identity_for_a_projection():
             WIDE, dict(theirs, **{"albert.encoder.embedding_hidden_mapping_in.bias": np.ones(16)}), {})
 
 
+def describe(folder, names=()):
+    return transformers_layout.read_description(folder, names, folder)
+
+
+PARTS = {"bert.embeddings.word_embeddings.weight": np.eye(2), "bert.pooler.dense.weight": np.eye(2),
+         "bert.pooler.dense.bias": np.ones(2), "cls.predictions.bias": np.ones(2)}
+PART_SHAPES = {"bert/embeddings/word_embeddings": (2, 2), "bert/pooler/dense/kernel": (2, 2),
+               "bert/pooler/dense/bias": (2,), "cls/predictions/output_bias": (2,)}
+
+
+def test_an_encoder_alone_has_shorter_names_and_no_heads():
+    weights = {name[len("bert."):]: value for name, value in PARTS.items() if name.startswith("bert.")}
+    found = transformers_layout.to_ours(BERT, weights, PART_SHAPES, ["bert/pooler/", "cls/predictions/"])
+    assert set(PART_SHAPES) - set(found) == {"cls/predictions/output_bias"}
+
+
+@pytest.mark.parametrize("gone, missing", [
+    (["bert.pooler.dense.bias"], "1 missing: bert.pooler.dense.bias"),
+    (["bert.embeddings.word_embeddings.weight"], "1 missing: bert.embeddings.word_embeddings.weight"),
+    (["bert.pooler.dense.bias", "bert.pooler.dense.weight"], None)])
+def test_parts_that_may_lack_do_so_as_a_whole(gone, missing):
+    weights = {name: value for name, value in PARTS.items() if name not in gone}
+    if missing:
+        with pytest.raises(UserError, match=missing):
+            transformers_layout.to_ours(BERT, weights, PART_SHAPES, ["bert/pooler/"])
+    else:
+        assert len(transformers_layout.to_ours(BERT, weights, PART_SHAPES, ["bert/pooler/"])) == 2
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder of transformers' layout without weights; `fields` are changed in its config.json, None leaves
@@ -151,32 +180,53 @@ def folder(tmp_path):
 
 
 def test_a_description_is_read(folder):
-    description, notes = transformers_layout.read_description(folder())
+    description, num_labels, may_lack, notes = describe(folder())
     assert description.config == AlbertConfig(
         vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=24,
         max_position_embeddings=12, attention_probs_dropout_prob=0.1, embedding_size=6, num_hidden_groups=1,
         inner_group_num=2)
     assert (description.max_seq_length, description.labels, description.tokenizer.do_lower_case,
             notes) == (12, (), True, [])
+    assert num_labels is None and may_lack == ()
 
 
 def test_labels_and_the_exact_gelu(folder, tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"do_lower_case": false, "model_max_length": 10}')
-    description, notes = transformers_layout.read_description(folder(
+    description, num_labels, _, notes = describe(folder(
         architectures=["AlbertForSequenceClassification"], hidden_act="gelu", id2label={"1": "坏", "0": "好"},
         finetuning_task="x"))
     assert (description.task, description.labels, description.max_seq_length) == ("x", ("好", "坏"), 10)
     assert not description.tokenizer.do_lower_case
-    assert len(notes) == 1 and notes[0].startswith("hidden_act is gelu, x Φ(x), there")
-    unnamed, _ = transformers_layout.read_description(
-        folder(architectures=["AlbertForSequenceClassification"]))
-    assert unnamed.labels == ("LABEL_0", "LABEL_1")
+    assert num_labels == 2 and len(notes) == 1 and notes[0].startswith("hidden_act is gelu, x Φ(x), there")
+    unnamed = describe(folder(architectures=["AlbertForSequenceClassification"]))
+    assert unnamed.model.labels == ("0", "1")
+
+
+@pytest.mark.parametrize("architectures, names, num_labels, may_lack", [
+    (["AlbertForMaskedLM"], (), None, ("bert/pooler/", "cls/seq_relationship/")),
+    (["AlbertModel"], (), None, ("bert/pooler/", "cls/predictions/", "cls/seq_relationship/")),
+    (None, ("albert.embeddings.LayerNorm.weight",), None,
+     ("bert/pooler/", "cls/predictions/", "cls/seq_relationship/")),
+    (None, ("classifier.weight",), 2, ())])
+def test_what_a_model_is_for(folder, architectures, names, num_labels, may_lack):
+    found = describe(folder(architectures=architectures), names)
+    assert (found.num_labels, found.may_lack) == (num_labels, may_lack)
+
+
+def test_one_label_is_a_regression(folder):
+    found = describe(folder(architectures=["AlbertForSequenceClassification"], id2label={"0": "LABEL_0"}))
+    assert (found.num_labels, found.model.labels) == (0, ())
 
 
 @pytest.mark.parametrize("changes, message", [
     (dict(model_type="roberta"), "config.json: model_type must be one of bert, albert, got 'roberta'"),
-    (dict(architectures=["AlbertModel"]), "config.json: architectures must be one of AlbertForPreTraining, "
-     r"AlbertForMaskedLM, AlbertForSequenceClassification, got \['AlbertModel'\]"),
+    (dict(architectures=["AlbertForTokenClassification"]), "config.json: architectures must be one of "
+     "AlbertForPreTraining, AlbertForMaskedLM, AlbertModel, AlbertForSequenceClassification, got "
+     r"\['AlbertForTokenClassification'\]"),
+    (dict(architectures=["AlbertForSequenceClassification"], problem_type="multi_label_classification"),
+     "config.json: problem_type is multi_label_classification with 2 labels: such a head has no place here"),
+    (dict(architectures=["AlbertForSequenceClassification"], problem_type="regression"),
+     "config.json: problem_type is regression with 2 labels"),
     (dict(layer_norm_eps=1e-5), "config.json: layer_norm_eps must be 1e-12, got 1e-05"),
     (dict(hidden_act="mish"), "config.json: hidden_act must be one of .*, got mish"),
     (dict(embedding_size=None), "config.json: missing field embedding_size"),
@@ -192,7 +242,7 @@ def test_labels_and_the_exact_gelu(folder, tmp_path):
 ])
 def test_a_description_without_a_place_here(folder, changes, message):
     with pytest.raises(UserError, match=message):
-        transformers_layout.read_description(folder(**changes))
+        describe(folder(**changes))
 
 
 @pytest.mark.parametrize("written, message", [
@@ -204,30 +254,27 @@ def test_a_description_without_a_place_here(folder, changes, message):
 def test_a_tokenizers_description_that_is_none(folder, tmp_path, written, message):
     (tmp_path / "tokenizer_config.json").write_text(written)
     with pytest.raises(UserError, match="tokenizer_config.json: " + message):
-        transformers_layout.read_description(folder())
+        describe(folder())
 
 
 @pytest.mark.parametrize("written", ['{"model_max_length": 1000000000000000019884624838656}',
                                      '{"model_max_length": 1e30}', '{"model_max_length": null}'])
 def test_no_text_is_longer_than_there_are_positions(folder, tmp_path, written):
     (tmp_path / "tokenizer_config.json").write_text(written)
-    assert transformers_layout.read_description(folder())[0].max_seq_length == 12
-
-
-def test_a_masked_lm_is_a_pretrained_model(folder):
-    assert transformers_layout.read_description(folder(architectures=["AlbertForMaskedLM"]))[0].labels == ()
+    assert describe(folder()).model.max_seq_length == 12
 
 
 def test_values_that_are_not_finite(folder, tmp_path):
     safetensors.write(str(tmp_path / "model.safetensors"), {"bert.a": np.array([1, np.nan], np.float32)})
     with pytest.raises(UserError, match="model.safetensors: values that are not finite in bert.a"):
-        transformers_layout.read_weights(folder(), GOOGLE, {})
+        transformers_layout.read_weights(folder())
 
 
 def test_what_is_not_there(folder, tmp_path):
     with pytest.raises(UserError,
                        match="model.safetensors: no such file: in transformers, model.save_pretrained"):
-        transformers_layout.read_weights(folder(), GOOGLE, {})
+        transformers_layout.read_weights(folder())
     (tmp_path / "vocab.txt").unlink()
-    with pytest.raises(UserError, match="no vocabulary: neither vocab.txt nor spiece.model is there"):
-        transformers_layout.read_description(str(tmp_path))
+    with pytest.raises(UserError,
+                       match="no vocabulary: neither vocab.txt nor spiece.model nor tokenizer.json is there"):
+        describe(str(tmp_path))
