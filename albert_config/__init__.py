@@ -10,6 +10,10 @@ family:
   num_hidden_groups                     Google's family: groups of layers, embeddings normalized at their
                                         own width
   num_hidden_groups, num_ffn_groups>1   Google's "fast" variant: feed-forward kernels split into groups
+
+The published configs of that variant lack num_ffn_groups, for its code has no other number than
+FAST_FFN_GROUPS. One with more groups of layers than layers can be nothing else; of others the checkpoint's
+shapes tell (`estimator.weights.descriptions`).
 """
 import dataclasses
 import json
@@ -20,6 +24,7 @@ from typing import Any, Dict, List, Mapping, Optional
 VERSION = "0.1.0"                              # of the whole project
 _HERE = os.path.dirname(os.path.abspath(__file__))
 
+FAST_FFN_GROUPS = 16                           # of Google's fast variant
 ACTIVATIONS = ("gelu", "relu", "swish", "tanh", "linear")
 
 # Fields that released configs have and no released model reads. They are accepted so that released files
@@ -56,7 +61,7 @@ class AlbertConfig:
     ln_type: Optional[str] = None  # "postln" or "preln", the albert_zh family only; None means postln
     num_hidden_groups: Optional[int] = None    # Google's family only
     inner_group_num: Optional[int] = None      # Google's family only; None means 1
-    num_ffn_groups: int = 1                    # 16 in Google's fast variant
+    num_ffn_groups: int = 1                    # FAST_FFN_GROUPS in Google's fast variant
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -133,7 +138,10 @@ def load(name_or_path: str) -> AlbertConfig:
 
 def from_dict(fields: Mapping[str, Any]) -> AlbertConfig:
     """Checks the names in `fields` and builds the config. Raises ConfigError for an unknown or a
-    missing field."""
+    missing field.
+
+    num_ffn_groups may be missing from the config of a fast variant; see the module's docstring.
+    """
     if not isinstance(fields, Mapping):
         raise ConfigError("must be a JSON object, got %s" % type(fields).__name__)
     known = {field.name: field for field in dataclasses.fields(AlbertConfig)}
@@ -144,7 +152,10 @@ def from_dict(fields: Mapping[str, Any]) -> AlbertConfig:
                if field.default is dataclasses.MISSING and name not in fields]
     if missing:
         raise ConfigError("missing field %s" % ", ".join(missing))
-    return AlbertConfig(**{name: value for name, value in fields.items() if name in known})
+    config = AlbertConfig(**{name: value for name, value in fields.items() if name in known})
+    if "num_ffn_groups" not in fields and (config.num_hidden_groups or 0) > config.num_hidden_layers:
+        return dataclasses.replace(config, num_ffn_groups=FAST_FFN_GROUPS)
+    return config
 
 
 def shipped_names() -> List[str]:

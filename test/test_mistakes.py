@@ -156,7 +156,7 @@ NOT_GB18030 = ("not UTF-8: invalid continuation byte at byte 0xcc; is it GB18030
 NOT_UTF16 = "not UTF-8: invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
 SPECIALS = "a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: "
 NO_CHECKPOINT = "no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
-FAMILY = " It is of the albert_zh family; shipped configs that fit it: none"
+FAMILY = " It is of the albert_zh family; shipped configs of its shapes: none"
 OLD = FINETUNE + " --data_dir pairs --vocab_file vocab.txt"
 OTHER_RUN = ". Use another folder, the previous flags, or --allow_changes to continue with the new ones"
 ANOTHER = ": give another folder, or remove it"
@@ -232,7 +232,7 @@ MISTAKES = [
     (PAIRS + " --max_seq_length 513",
      "--max_seq_length must be in [3, 16], the config's max_position_embeddings; got 513"),
     (PAIRS + " --vocab_file short.txt", "--vocab_file: short.txt is not the vocabulary that the model was "
-     "trained with, pretrained/vocab.txt: leave the flag out"),
+     "trained with, pretrained/vocab.txt: it has 19 entries, that one 20"),
     # Checkpoints
     (RECORDS + " --init_checkpoint pairs", "--init_checkpoint: pairs: " + NO_CHECKPOINT),
     (RECORDS + " --init_checkpoint trained/model.ckpt-7.index", "--init_checkpoint: "
@@ -275,7 +275,8 @@ MISTAKES = [
     (RECORDS + " --do_train false", "--output_dir: new has no checkpoint: train first"),
     (PAIRS + " --output_dir tuned --task_name lcqmc",
      "--output_dir: tuned holds a model whose task is sentence_pair, not lcqmc" + ANOTHER),
-    (PAIRS + " --do_eval", "new: no such folder: run python -m estimator.finetune first"),
+    (PAIRS + " --do_eval", "--output_dir: new: no model here, and without --do_train --init_checkpoint is "
+     "not read: give --do_train, since pretrained is pretrained and has no classifier"),
     # Serving
     ("serving.export --output_dir new --checkpoint_dir nowhere",
      "nowhere: no such folder: run python -m estimator.finetune first"),

@@ -21,7 +21,7 @@ from estimator.finetuning.spans import SPAN_KIND
 from estimator.npu import devices
 from estimator.training import failures, model_fn, result_files, resume, run
 from estimator.training.jobs import Evaluation, Job, Results, Schedule
-from estimator.weights import checkpoint_files, model_folder
+from estimator.weights import checkpoint_files, descriptions, model_folder
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
@@ -74,6 +74,7 @@ def make_job(config: FinetuneConfig) -> Job:
     kind.check_flags(config, task, examples)
     init_checkpoint = find_init_checkpoint(config)
     folder = describe_model(config, task, init_checkpoint, kind)
+    _check_segments(folder, task, examples)
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
     encoding = kind.encoding(config, folder)
@@ -117,10 +118,7 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
 
 def as_trained(config: FinetuneConfig) -> FinetuneConfig:
     """The same flags, completed from the model's folder; for evaluation and prediction only."""
-    model = model_folder.read(config.output_dir)
-    if model.task not in TASKS:
-        raise UserError("--output_dir: %s holds a model of the task %s: only tasks of "
-                        "--list_tasks can be evaluated" % (config.output_dir, model.task))
+    model = _finetuned(config)
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
     known = model.reading._asdict() if model.reading else {
@@ -129,6 +127,31 @@ def as_trained(config: FinetuneConfig) -> FinetuneConfig:
                                max_seq_length=config.max_seq_length or model.max_seq_length,
                                **{name: value if getattr(config, name) is None else getattr(config, name)
                                   for name, value in known.items()})
+
+
+def _finetuned(config: FinetuneConfig) -> ModelFolder:
+    """The model in --output_dir. Raises UserError where there is none that can be evaluated."""
+    folder, start = config.output_dir, config.init_checkpoint
+    described = [os.path.isfile(os.path.join(place, model_folder.DESCRIPTION_FILE))
+                 for place in (folder, start)]
+    if described == [False, True]:
+        advice = ("--do_train, since %s is pretrained and has no classifier"
+                  if _is_pretrained(model_folder.read(start)) else "--output_dir %s")
+        raise UserError("--output_dir: %s: no model here, and without --do_train --init_checkpoint is not "
+                        "read: give %s" % (folder, advice % start))
+    model = model_folder.read(folder)
+    if _is_pretrained(model):
+        raise UserError("--output_dir: %s is pretrained and has no classifier: give --do_train, this folder "
+                        "as --init_checkpoint, and another as --output_dir" % folder)
+    if (model.task or config.task_name) not in TASKS:
+        raise UserError("--output_dir: %s holds a model of the task %s: %s" % (
+            folder, model.task, "name it by --task_name, one of those of --list_tasks" if model.task is None
+            else "only tasks of --list_tasks can be evaluated"))
+    return model
+
+
+def _is_pretrained(model: ModelFolder) -> bool:
+    return model.task is None and not model.labels
 
 
 def find_task(config: FinetuneConfig) -> Task:
@@ -158,6 +181,14 @@ def check_device(config: FinetuneConfig, device: devices.Device) -> None:
         raise UserError("--pad_to_max_length must not be false on the NPU: it needs static lengths")
 
 
+def _check_segments(folder: ModelFolder, task: Task, examples: Dict[str, List[Any]]) -> None:
+    """Raises UserError for pairs if the model has only one segment type."""
+    if folder.config.type_vocab_size < 2 and (task.kind != model_folder.CLASSES or any(
+            example.text_b is not None for found in examples.values() for example in found)):
+        raise UserError("type_vocab_size is %d in the model's config: it takes single texts, and the "
+                        "examples are pairs" % folder.config.type_vocab_size)
+
+
 def seq_length_of(config: FinetuneConfig, device: devices.Device, folder: ModelFolder) -> Optional[int]:
     """The length to which all batches are padded; None: each to its longest row."""
     pads = config.pad_to_max_length
@@ -180,7 +211,7 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
     """The files to be written beside the checkpoints or, without training, those already there."""
     checkpoint = init_checkpoint if config.do_train else os.path.join(config.output_dir,
                                                                       model_folder.STATE_FILE)
-    return model_folder.describe(config,
+    return descriptions.describe(config,
                                  checkpoint,
                                  flags_may_repeat=True,
                                  max_seq_length=config.max_seq_length,

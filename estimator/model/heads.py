@@ -17,8 +17,12 @@ from estimator.model.modeling import Encoded
 
 CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any config
 
-# Variables that fine-tuning starts anew, by the beginnings of their names.
+# Variables by the beginnings of their names: those of a fine-tuned head, and the parts that an encoder may
+# lack, each as a whole: the heads of pretraining and, with the sentence task, the pooler below it.
 CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/")
+POOLER = "bert/pooler/"
+PRETRAINING_PARTS = ("cls/predictions/", "cls/seq_relationship/", POOLER)
+NEW_IN_FINETUNING = CLASSIFIER_PREFIXES + (POOLER,)
 NOWHERE = -10000.0                             # added to the logits of what cannot be chosen
 
 

@@ -26,6 +26,8 @@ class PretrainConfig(TrainingFlags):
                                    on_resume=SAME_CONTENT)
     init_checkpoint: Optional[str] = flag(None, "checkpoint, or its folder, to start from",
                                           on_resume=SAME_CONTENT)
+    new_heads: bool = flag(False, "start the heads that --init_checkpoint lacks from random values",
+                           on_resume=FREE)
     vocab_file: Optional[str] = flag(None, "vocabulary of the records, if --input_file names files",
                                      on_resume=SAME_CONTENT)
     do_lower_case: bool = flag(True, "whether their text was lower-cased", on_resume=SAME_CONTENT)
@@ -62,5 +64,7 @@ class PretrainConfig(TrainingFlags):
             raise ValueError("do_train and do_eval are both false: nothing to do")
         if not self.poly_power > 0:
             raise ValueError("poly_power must be above 0, got %s" % self.poly_power)
+        if self.new_heads and not self.init_checkpoint:
+            raise ValueError("new_heads is true, but there is no init_checkpoint")
         if self.eval_every and not self.do_eval:
             raise ValueError("eval_every is %d, but do_eval is false" % self.eval_every)

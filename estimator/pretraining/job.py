@@ -7,7 +7,6 @@ from typing import Any, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
-import albert_config
 from albert_config import AlbertConfig
 from estimator.data import input_fn, records
 from estimator.data.input_fn import InputFn
@@ -18,7 +17,7 @@ from estimator.pretraining.flags import PUBLISHED_STEPS, PretrainConfig
 from estimator.training import failures, model_fn, resume, run
 from estimator.training.curves import Chart
 from estimator.training.jobs import Evaluation, Job, Schedule
-from estimator.weights import checkpoint_files
+from estimator.weights import checkpoint_files, descriptions, model_folder
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
@@ -47,7 +46,8 @@ def make_job(config: PretrainConfig) -> Job:
     """Checks that the model, the records and the output folder fit together. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     files.require_folder(config.output_dir, "output_dir")
-    model = albert_config.load(config.albert_config_file)
+    init_checkpoint = find_init_checkpoint(config)
+    model = descriptions.load_config(config.albert_config_file, init_checkpoint or newest_of(config))
     device, config = config.on_device()
     data = find_data(config)
     config = with_sizes(config, data.num_train_records, device.world.size)
@@ -55,11 +55,14 @@ def make_job(config: PretrainConfig) -> Job:
         config.check_steps(device, "num_train_steps", "save_checkpoints_steps", "eval_every")
     folder = describe_model(config, model, data)
     _say_what_is_trained(config, device, data)
-    init_checkpoint = find_init_checkpoint(config)
+    if init_checkpoint:
+        descriptions.require_vocabulary(data.tokenizer, "--init_checkpoint does not fit %s" % data.source,
+                                        init_checkpoint)
     facts, start = run.find_start(
         config, device, folder, data.manifest_sha256 or resume.files_fact(data.train_files), init_checkpoint,
         functools.partial(model_fn.check_init_checkpoint, model=model,
-                          has_sentence_order=data.has_sentence_order, optimizer=config.optimizer))
+                          has_sentence_order=data.has_sentence_order, optimizer=config.optimizer,
+                          new_heads=config.new_heads))
     if config.do_eval and device.world.is_first:
         baselines.of_data(data)  # refuses records without a prediction before anything is written
 
@@ -69,7 +72,8 @@ def make_job(config: PretrainConfig) -> Job:
     return Job(
         "estimator.pretrain", "Pretraining", config, device, folder, facts, start, init_checkpoint,
         Schedule(config.num_train_steps, config.num_warmup_steps, config.eval_every, config.poly_power),
-        model_fn=lambda numbers: model_fn.pretraining_model_fn(model, numbers, data.has_sentence_order),
+        model_fn=lambda numbers: model_fn.pretraining_model_fn(model, numbers, data.has_sentence_order,
+                                                               config.new_heads),
         batches=batches, evaluate=functools.partial(evaluate, config, data), best_metric=config.best_metric,
         charts=CHARTS, next_command="estimator.finetune --init_checkpoint %s" % config.output_dir, data=data)
 
@@ -155,6 +159,12 @@ def find_init_checkpoint(config: PretrainConfig) -> Optional[str]:
     if not (config.do_train and config.init_checkpoint):
         return None
     return checkpoint_files.resolve(config.init_checkpoint)
+
+
+def newest_of(config: PretrainConfig) -> Optional[str]:
+    """The prefix of the newest checkpoint in --output_dir; None where there is none."""
+    return (checkpoint_files.resolve(config.output_dir, "output_dir")
+            if model_folder.has_checkpoint(config.output_dir) else None)
 
 
 def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, checkpoint: str) -> Evaluation:

@@ -60,8 +60,9 @@ class TrainingConfig:
 
 
 def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
-                         has_sentence_order: bool = True) -> ModelFn:
-    """Masked LM and, if wanted, sentence order over the batches of `input_fn`.
+                         has_sentence_order: bool = True, new_heads: bool = False) -> ModelFn:
+    """Masked LM and, if wanted, sentence order over the batches of `input_fn`. With `new_heads` the initial
+    checkpoint may lack heads.
 
     The function takes features of static shape, a mode, TRAIN or EVAL, and the Estimator's config, which has
     the folder of event files.
@@ -92,7 +93,8 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
             if has_sentence_order:
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
-            return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir)
+            return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir,
+                               heads.PRETRAINING_PARTS if new_heads else (), with_slots=True)
         numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights),
                        num_examples=streaming_metrics.count(is_real))
         if has_sentence_order:
@@ -145,7 +147,7 @@ def finetuning_model_fn(model: AlbertConfig, training: TrainingConfig, head: Hea
         found = head(model, encoded, features, dropout)
         if mode == tf.estimator.ModeKeys.TRAIN:
             return _train_spec(model, training, features, found.loss, {}, found.shown,
-                               config and config.model_dir, heads.CLASSIFIER_PREFIXES)
+                               config and config.model_dir, heads.NEW_IN_FINETUNING)
         return tf.estimator.EstimatorSpec(mode, predictions=dict(
             found.outputs, is_real_example=features["is_real_example"]))
     return model_fn
@@ -175,7 +177,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
 
 def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
                           has_sentence_order: bool = True, optimizer: Optional[str] = None,
-                          kind: str = "classes") -> str:
+                          new_heads: bool = False, kind: str = "classes") -> str:
     """Reports what a training run that starts from `checkpoint` will load, or raises UserError if it does not
     fit.
 
@@ -183,7 +185,7 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
       checkpoint: prefix.
       model: the model's config.
       num_labels: of the classifier to train, 0 for a regression; None for pretraining.
-      has_sentence_order: as in `pretraining_model_fn`.
+      has_sentence_order, new_heads: as in `pretraining_model_fn`.
       optimizer: the one whose moments are loaded if the file has them; None: none are.
       kind: of the fine-tuning, where there is a number of labels.
     """
@@ -192,8 +194,10 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
         if optimizer:
             optimizers.make_optimizer(optimizer, model,
                                       learning_rate=0.0).make_slots(tf.trainable_variables())
-        plan = checkpoint_files.plan_loading(checkpoint, model, with_slots=bool(optimizer),
-                                     new_prefixes=() if num_labels is None else heads.CLASSIFIER_PREFIXES)
+        prefixes = (heads.NEW_IN_FINETUNING if num_labels is not None
+                    else heads.PRETRAINING_PARTS if new_heads else ())
+        plan = checkpoint_files.plan_loading(checkpoint, model, new_prefixes=prefixes,
+                                             with_slots=bool(optimizer))
         checkpoint_files.check_data(checkpoint, plan.assignment_map)
         return plan.summary()
 
@@ -236,7 +240,8 @@ def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dro
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor],
                 loss: tf.Tensor, losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor],
-                event_dir: Optional[str], new_prefixes: Sequence[str] = ()) -> tf.estimator.EstimatorSpec:
+                event_dir: Optional[str], new_prefixes: Sequence[str],
+                with_slots: bool = False) -> tf.estimator.EstimatorSpec:
     """Initial values, the update, and the output to event files and console.
 
     Args:
@@ -245,8 +250,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
       losses: the components of `loss` by name, to be shown with it as means.
       shown: further scalars for the curves, read every `log_steps`.
       event_dir: for the curves; None: no event file.
-      new_prefixes: as in `checkpoint_files.plan_loading`. A new head has no moments, and the others' moments
-        belong to another task: only without such prefixes are the file's moments loaded.
+      new_prefixes, with_slots: as in `checkpoint_files.plan_loading`.
     """
     step = tf.train.get_or_create_global_step()
     learning_rate = schedules.learning_rate(step, training.learning_rate, training.num_train_steps,
@@ -264,7 +268,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
                                        wrap=lambda rule: device.wrap(rule, loss_scale))
     if training.init_checkpoint:
         checkpoint_files.load(checkpoint_files.plan_loading(
-            training.init_checkpoint, model, new_prefixes=new_prefixes, with_slots=not new_prefixes))
+            training.init_checkpoint, model, new_prefixes=new_prefixes, with_slots=with_slots))
     shown = dict(shown, learning_rate=learning_rate, gradient_norm=update.gradient_norm)
     if loss_scale is not None:
         shown["loss_scale"] = loss_scale.get_loss_scale()

@@ -35,6 +35,8 @@ def check_model(folder: str, description: ModelFolder) -> None:
         raise UserError("--output_dir: %s has a checkpoint, but no %s that describes it: give another "
                         "folder, and this one as --init_checkpoint" % (folder, model_folder.DESCRIPTION_FILE))
     before, now = _model_facts(model_folder.read(folder)), _model_facts(description)
+    if before["labels"] and before["task"] is None:    # a classifier taken over, of any task with its labels
+        del before["task"]
     for name, value in before.items():
         _require_same(folder, name, value, now[name])
 

@@ -3,7 +3,7 @@ import contextlib
 import os
 import re
 import tempfile
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -11,9 +11,9 @@ from tensorflow.python.training import checkpoint_management
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator.model import modeling
+from estimator.model import heads, modeling
 from estimator.optimization.optimizers import BATCHES_TAKEN, SLOT_SUFFIXES
-from estimator.weights import checkpoint_list, seals
+from estimator.weights import checkpoint_list, model_folder, seals
 from estimator.weights.model_folder import STATE_FILE
 from etl.common.command_line import UserError
 
@@ -21,11 +21,13 @@ Shape = Tuple[int, ...]
 
 # the last three hold a dynamic loss scale
 _OF_THE_TRAINING = ("global_step", BATCHES_TAKEN, "loss_scale", "good_steps", "bad_steps")
+_TF2_ENDING, _TF2_GRAPH = ".ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"
+_UNTOLD = "not told by shapes: %s; go by the config that the checkpoint came with"
 RELEASED_NAMES = ("albert_model.ckpt", "bert_model.ckpt")
 
 
 class Identity(NamedTuple):
-    """What variable names and shapes reveal about a model. They cannot distinguish pre-LN from post-LN."""
+    """What variable names and shapes reveal about a model: neither its activation nor pre-LN or post-LN."""
     family: str                                # as AlbertConfig.family
     vocab_size: int
     embedding_size: int                        # plain BERT: its hidden_size
@@ -180,7 +182,8 @@ def read_shapes(checkpoint: str) -> Dict[str, Shape]:
 
 
 def identify(shapes: Dict[str, Shape]) -> Identity:
-    """The kind of model the variables belong to. Raises UserError if they are no encoder of any family."""
+    """The kind of model the variables belong to. Raises UserError if they are no encoder of any family, or
+    have other names than here."""
     def shape_of(ending: str, ranks: Sequence[int] = (2,)) -> Shape:
         for name in sorted(shapes):
             if name.startswith("bert/") and name.endswith(ending):
@@ -188,7 +191,8 @@ def identify(shapes: Dict[str, Shape]) -> Identity:
                     raise UserError("%s has the shape %s, wanted %d dimensions"
                                     % (name, list(shapes[name]), ranks[0]))
                 return shapes[name]
-        raise UserError("neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
+        raise UserError(_other_names(shapes) or
+                        "neither an ALBERT nor a BERT checkpoint: no variable bert/...%s" % ending)
     vocab_size, embedding_size = shape_of("embeddings/word_embeddings")
     hidden_size = shape_of("/self/query/kernel")[0]
     intermediate = shape_of("intermediate/dense/kernel", (2, 3))
@@ -204,6 +208,15 @@ def identify(shapes: Dict[str, Shape]) -> Identity:
                     shape_of("embeddings/token_type_embeddings")[0], num_ffn_groups, tuple(sorted(scopes)))
 
 
+def identify_file(checkpoint: str) -> Identity:
+    """As `identify`, of a checkpoint's variables; the message names it."""
+    shapes = read_shapes(checkpoint)
+    try:
+        return identify(shapes)
+    except UserError as error:
+        raise UserError("%s: %s" % (checkpoint, error))
+
+
 def identity_of(config: AlbertConfig) -> Identity:
     """The result of `identify` for a checkpoint of this model."""
     scopes = {modeling.layer_scope(config, layer, inner) for layer in range(config.num_hidden_layers)
@@ -214,10 +227,10 @@ def identity_of(config: AlbertConfig) -> Identity:
                     config.num_ffn_groups, tuple(sorted(scopes)))
 
 
-def fitting_configs(identity: Identity) -> List[str]:
-    """Names of the shipped configs whose checkpoints match."""
-    return [name for name in albert_config.shipped_names()
-            if identity_of(albert_config.load(name)) == identity]
+def fitting_configs(identity: Identity) -> Dict[str, AlbertConfig]:
+    """The shipped configs whose checkpoints have these shapes, by name; their maths may differ."""
+    shipped = {name: albert_config.load(name) for name in albert_config.shipped_names()}
+    return {name: config for name, config in shipped.items() if identity_of(config) == identity}
 
 
 def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequence[str] = (),
@@ -228,18 +241,21 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
       checkpoint: prefix, from `resolve`.
       config: the model's, whose variables are in the default graph.
       new_prefixes: beginnings of the names that may be missing from the file or have another shape there,
-        since their head may be new (heads.CLASSIFIER_PREFIXES); they are loaded if they fit.
-      with_slots: whether the optimizer's moments are loaded if the file has them, to continue training. Call
-        this after the train op is built.
+        since their head may be new (heads.CLASSIFIER_PREFIXES); they are loaded if they fit. A part in
+        heads.PRETRAINING_PARTS is new as a whole or not at all.
+      with_slots: whether the optimizer's moments are loaded if the file has them and nothing is new, to
+        continue training. Call this after the train op is built.
 
     Raises:
       UserError: the file cannot be read, or a variable is missing or has another shape; names it, what the
-        checkpoint is instead, and the shipped configs that fit it.
+        checkpoint is instead, and the shipped configs with its shapes.
     """
     shapes = read_shapes(checkpoint)
     require_float32(checkpoint)
     wanted = {variable.op.name: variable for variable in tf.trainable_variables()}
-    may_be_new = {name for name in wanted if name.startswith(tuple(new_prefixes))}
+    parts_there = tuple(part for part in heads.PRETRAINING_PARTS if any(map(_begins(part), shapes)))
+    may_be_new = {name for name in wanted
+                  if name.startswith(tuple(new_prefixes)) and not name.startswith(parts_there)}
     fitting = {name for name, variable in wanted.items()
                if shapes.get(name) == tuple(variable.shape.as_list())}
     _require_fit(checkpoint, shapes, config,
@@ -249,7 +265,7 @@ def plan_loading(checkpoint: str, config: AlbertConfig, *, new_prefixes: Sequenc
     notes = []
     if config.family == "albert_zh" and config.ln_type is None:
         notes.append("ln_type is not in the config: post-LN is assumed")
-    if with_slots:
+    if with_slots and len(fitting) == len(wanted):     # else they are of another task
         slots = {variable.op.name: variable for variable in tf.global_variables()
                  if variable.op.name.endswith(SLOT_SUFFIXES)}
         kept = {name: variable for name, variable in slots.items()
@@ -343,11 +359,15 @@ def add_batches_taken(prefix: str, batches: int) -> None:
 
 
 def describe(checkpoint: str) -> str:
-    """The content of a checkpoint: its model, its size, and each variable with its shape."""
-    shapes = read_shapes(checkpoint)
-    identity = identify(shapes)
+    """The content of a checkpoint: its model, its size, each variable with its shape, and the configs with
+    these shapes: those beside it and, unless their maths differ from these, the shipped ones."""
+    shapes, identity = read_shapes(checkpoint), identify_file(checkpoint)
     weights = [name for name in sorted(shapes) if is_weight(name)]
-    lines = [checkpoint, "shipped configs that fit: " + (", ".join(fitting_configs(identity)) or "none")]
+    beside = _configs_beside(checkpoint, identity)
+    shipped = {name: config for name, config in fitting_configs(identity).items()
+               if not beside or _maths(config) in map(_maths, beside.values())}
+    lines = [checkpoint] + ["config beside it: " + _named({name: config}) for name, config in beside.items()]
+    lines += ["shipped configs of its shapes: " + _named(shipped), _UNTOLD % _untold(identity)]
     lines += ["%s: %s" % (field, listed(value)) for field, value in zip(identity._fields, identity)]
     lines.append("%d variables with %d parameters, %d optimizer slots" % (
         len(weights), sum(int(np.prod(shapes[name])) for name in weights),
@@ -379,10 +399,7 @@ def require_float32(checkpoint: str) -> None:
 def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig,
                  lacking: Dict[str, tf.Variable]) -> None:
     """Raises UserError for `lacking` variables, or if the checkpoint belongs to another model."""
-    try:
-        identity = identify(shapes)
-    except UserError as error:
-        raise UserError("%s: %s" % (checkpoint, error))
+    identity = identify_file(checkpoint)
     complaints = identity.differences(identity_of(config))
     if config.ln_type != "preln" and any(name.startswith("loss/LayerNorm/") for name in shapes):
         complaints.append("it is a pre-LN model, and ln_type in the config is %s" % config.ln_type)
@@ -390,14 +407,66 @@ def _require_fit(checkpoint: str, shapes: Dict[str, Shape], config: AlbertConfig
     missing = sorted(name for name in lacking if name not in shapes)
     misshapen = ["%s is %s, wanted %s" % (name, list(shapes[name]), lacking[name].shape.as_list())
                  for name in sorted(lacking) if name in shapes]
+    gone = tuple(part for part in heads.PRETRAINING_PARTS if not any(map(_begins(part), shapes)))
+    if missing and not complaints and not misshapen and all(name.startswith(gone) for name in missing):
+        raise UserError("%s fits the model, but holds the encoder without all of its heads, %d missing: %s; "
+                        "estimator.pretrain --new_heads starts them anew"
+                        % (checkpoint, len(missing), listed(missing)))
     if missing:
         complaints.append("%d missing: %s" % (len(missing), listed(missing, most)))
     if misshapen:
         complaints.append("%d of another shape: %s" % (len(misshapen), listed(misshapen, most)))
     if complaints:
-        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs "
-                        "that fit it: %s" % (checkpoint, "; ".join(complaints), identity.family,
-                                             ", ".join(fitting_configs(identity)) or "none"))
+        raise UserError("%s does not fit the model: %s. It is of the %s family; shipped configs of its "
+                        "shapes: %s" % (checkpoint, "; ".join(complaints), identity.family,
+                                        _named(fitting_configs(identity))))
+
+
+def _begins(part: str) -> Callable[[str], bool]:
+    return lambda name: name.startswith(part)
+
+
+def _named(configs: Dict[str, AlbertConfig]) -> str:
+    """`tiny_google_fast (hidden_act gelu)`: names, each with what shapes do not tell."""
+    return ", ".join("%s (%s)" % (name, ", ".join("%s %s" % pair for pair in _maths(config).items()))
+                     for name, config in configs.items()) or "none"
+
+
+def _maths(config: AlbertConfig) -> Dict[str, str]:
+    """What two models of the same shapes may differ in, by field."""
+    found = {"hidden_act": config.hidden_act}
+    return dict(found, ln_type=config.ln_type or "postln") if config.family == "albert_zh" else found
+
+
+def _untold(identity: Identity) -> str:
+    return "hidden_act and ln_type" if identity.family == "albert_zh" else "hidden_act"
+
+
+def _configs_beside(checkpoint: str, identity: Identity) -> Dict[str, AlbertConfig]:
+    """Configs in a checkpoint's folder whose models have its shapes, by the file's name."""
+    folder, found = os.path.dirname(checkpoint) or ".", {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".json") and name != model_folder.DESCRIPTION_FILE:
+            with contextlib.suppress(albert_config.ConfigError, OSError):
+                config = albert_config.load(os.path.join(folder, name))
+                shapes = identity_of(config)
+                if config.num_ffn_groups == 1:     # published configs do not say it
+                    shapes = shapes._replace(num_ffn_groups=identity.num_ffn_groups)
+                if shapes == identity:
+                    found[name] = config
+    return found
+
+
+def _other_names(shapes: Dict[str, Shape]) -> Optional[str]:
+    """What is wrong with the names where they are those of another way of saving; None where they are not."""
+    for name in sorted(shapes):
+        if name.endswith(_TF2_ENDING) or name == _TF2_GRAPH:
+            return ("a checkpoint of TensorFlow 2's objects, with variables such as %s: save the model there "
+                    "by names, with tf.compat.v1.train.Saver" % max(shapes, key=len))
+        if re.search(r"(^|/)bert/embeddings/word_embeddings(:\d+)?$", name):
+            return ("its variables are not called as here: %s, wanted bert/embeddings/word_embeddings: save "
+                    "them once more under the plain names (docs/checkpoints.md)" % name)
+    return None
 
 
 def is_weight(name: str) -> bool:

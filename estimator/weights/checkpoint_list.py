@@ -19,8 +19,10 @@ from etl.common.command_line import UserError
 MOST_BYTES = 1 << 22                           # some ten thousand entries
 
 _ENDING = r"\.(data-\d{5}-of-\d{5}|meta|index)"
+_DRIVE = re.compile(r'"[A-Za-z]:\\(?!\\)')
+_NO_ESCAPE = re.compile(r"\\[^0-7x]")           # escapes of digits stand for bytes that are not ASCII
 _PATTERN_CHARS = "*?[\\"                       # TensorFlow treats a path with one of these as a pattern
-_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff/\"'*?\[\\]+")
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufffd/\"'*?\[\\]+")
 
 
 class Entry(NamedTuple):
@@ -170,15 +172,26 @@ def _parse(path: str) -> Tuple[str, List[str]]:
     if len(content) > MOST_BYTES:
         raise UserError("%s: must be a list of checkpoints of at most %d bytes: remove it, or name a "
                         "checkpoint" % (path, MOST_BYTES))
+    # only the last part of a path counts: folders may be in another machine's encoding
+    text = content.decode("utf-8-sig", "replace")
     state = CheckpointState()
-    try:
-        text_format.Merge(content.decode("utf-8"), state)
-    except (text_format.ParseError, ValueError, RecursionError):
-        state.Clear()
+    if _DRIVE.search(text) or not _merged(text, state) and _NO_ESCAPE.search(text):
+        # backslashes of Windows, written by hand or by a script, that nobody doubled
+        _merged(text.replace("\\", "\\\\"), state)
     if not state.model_checkpoint_path:
         raise UserError("%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint"
                         % path)
     return state.model_checkpoint_path, list(state.all_model_checkpoint_paths)
+
+
+def _merged(text: str, state: CheckpointState) -> bool:
+    """Whether `text` could be read into `state`, which else is empty."""
+    try:
+        text_format.Merge(text, state)
+        return True
+    except (text_format.ParseError, ValueError, RecursionError):
+        state.Clear()
+        return False
 
 
 def _leads_here(folder: str, entry: Entry) -> bool:

@@ -9,7 +9,7 @@ A *model folder* has checkpoints and
 model.json is written last: a folder that has it is complete.
 """
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import albert_config
@@ -17,14 +17,12 @@ from albert_config import AlbertConfig
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
-from etl.text.tokenization import TokenizerConfig, load_tokenizer
+from etl.text.tokenization import TokenizerConfig
 from etl.text.windows import check_windows
 
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
                                                        "model.json")
-SHIPPED_CONFIG = "tiny"                        # the default among those of albert_config
-_TOKENIZER_FLAGS = ("vocab_file", "spm_model_file", "do_lower_case")
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 CLASSES, SPANS, CHOICES = KINDS = ("classes", "spans", "choices")  # what a fine-tuned model's head gives
 
@@ -73,81 +71,6 @@ class ModelFolder:
             raise ValueError("kind is %s, and reading is %s" % (self.kind, self.reading))
         if self.reading is not None:
             check_windows(self.max_seq_length, self.reading.doc_stride, self.reading.max_query_length, True)
-
-
-def from_flags(config: AlbertConfig, tokenizer: TokenizerConfig, max_seq_length: int,
-               **fields: Any) -> ModelFolder:
-    """A ModelFolder from a user's flags. Raises UserError that names the flag, or the vocabulary whose size
-    differs from the config's."""
-    vocab_size = len(load_tokenizer(tokenizer).vocabulary)
-    if vocab_size != config.vocab_size:
-        raise UserError("vocab_size is %d in the config, but the vocabulary %s has %d entries"
-                        % (config.vocab_size, tokenizer.vocabulary_file, vocab_size))
-    try:
-        return ModelFolder(config, tokenizer, max_seq_length, **fields)
-    except ValueError as error:
-        raise UserError("--%s" % error)
-
-
-def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_checkpoint", *,
-             flags_may_repeat: bool = False, **fields: Any) -> ModelFolder:
-    """The description of a checkpoint: the one beside it or, without one, that of the flags.
-
-    Args:
-      flags: a command's; those of albert_config_file, vocab_file, spm_model_file and do_lower_case that it
-        has. None: not given.
-      checkpoint: its prefix, or any path in its folder. None: there is none, and the flags' defaults are the
-        shipped files.
-      flag_name: the flag that names the checkpoint.
-      flags_may_repeat: whether flags may be given in addition to a description: then the vocabulary must be
-        the same, and config and do_lower_case of the flags take precedence.
-      fields: of ModelFolder, such as `task`, that override those beside the checkpoint.
-
-    Raises UserError for flags that are missing, superfluous or do not fit.
-    """
-    found = beside(checkpoint) if checkpoint else None
-    if checkpoint:
-        _check_flags(flags, checkpoint, flag_name, found, flags_may_repeat)
-    if flags.albert_config_file or not found:
-        config = albert_config.load(flags.albert_config_file or SHIPPED_CONFIG)
-    else:
-        config = found.config
-    known: Dict[str, Any] = {"max_seq_length": config.max_position_embeddings}
-    if found:
-        known = {name: getattr(found, name)
-                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256", "kind", "reading")}
-    return from_flags(config, _choose_tokenizer(flags, found), **dict(known, **fields))
-
-
-def _check_flags(flags: Any, checkpoint: str, flag_name: str, found: Optional[ModelFolder],
-                 may_repeat: bool) -> None:
-    given = [name for name in ("albert_config_file",) + _TOKENIZER_FLAGS
-             if getattr(flags, name, None) is not None]
-    if found and given and not may_repeat:
-        raise UserError("--%s is for checkpoints without a description, but %s has one: leave the flag out"
-                        % (given[0], os.path.dirname(checkpoint)))
-    vocabularies = [name for name in ("vocab_file", "spm_model_file") if hasattr(flags, name)]
-    if not found and not (flags.albert_config_file and any(getattr(flags, name) for name in vocabularies)):
-        raise UserError("--%s: beside %s there is no %s to describe it: give --albert_config_file and %s" % (
-            flag_name, checkpoint, DESCRIPTION_FILE, " or ".join("--" + name for name in vocabularies)))
-
-
-def _choose_tokenizer(flags: Any, found: Optional[ModelFolder]) -> TokenizerConfig:
-    """The flags' tokenizer, by default the model's; a vocabulary other than the model's is refused."""
-    vocab_file, spm_model_file, do_lower_case = (getattr(flags, name, None) for name in _TOKENIZER_FLAGS)
-    given = spm_model_file or vocab_file
-    if found:
-        tokenizer = found.tokenizer
-        ours = tokenizer.vocabulary_file
-        if given and files.sha256_of_file(given) != files.sha256_of_file(ours):
-            raise UserError(
-                "--%s: %s is not the vocabulary that the model was trained with, %s: leave the flag out"
-                % ("spm_model_file" if spm_model_file else "vocab_file", given, ours))
-    elif spm_model_file:
-        tokenizer = TokenizerConfig(spm_model_file=spm_model_file)
-    else:
-        tokenizer = TokenizerConfig(vocab_file or albert_config.vocab_path())
-    return tokenizer if do_lower_case is None else replace(tokenizer, do_lower_case=do_lower_case)
 
 
 def write(folder: str, description: ModelFolder) -> None:

@@ -46,7 +46,22 @@ def test_released_configs(name):
 def test_every_shipped_config_loads():
     assert set(shipped_names()) >= set(RELEASED)
     for name in shipped_names():
-        assert load(name).vocab_size == 21128
+        assert (load(name).vocab_size, load(name).hidden_act) == (21128, "gelu")
+
+
+@pytest.mark.parametrize("layers, groups", [(4, 16), (12, 1)])
+def test_what_the_published_files_of_the_fast_variants_leave_out(tmp_path, layers, groups):
+    path = tmp_path / "albert_config_tiny_g.json"
+    path.write_text(json.dumps({
+        "attention_probs_dropout_prob": 0.1, "hidden_act": "gelu", "hidden_dropout_prob": 0.1,
+        "embedding_size": 128, "hidden_size": 336, "initializer_range": 0.02, "intermediate_size": 1344,
+        "max_position_embeddings": 512, "num_attention_heads": 12, "num_hidden_layers": layers,
+        "num_hidden_groups": 12, "net_structure_type": 0, "gap_size": 0, "num_memory_blocks": 0,
+        "inner_group_num": 1, "down_scale_factor": 1, "type_vocab_size": 2, "vocab_size": 21128}))
+    assert load(str(path)).num_ffn_groups == groups        # of the others the checkpoint's shapes tell
+    assert (load(str(path)) == load("tiny_google_fast")) == (layers == 4)
+    own = dataclasses.replace(load(str(path)), num_ffn_groups=1)
+    assert from_dict(own.to_dict()) == own
 
 
 def test_family_follows_from_the_fields():

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import os
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pretrained
 import tiny_training
 from estimator import finetune
 from estimator.finetuning import job, scores
+from estimator.finetuning.classes import CLASSES
 from estimator.training import curves
 from estimator.weights import model_folder
 from etl.common.command_line import UserError
@@ -128,6 +130,46 @@ def test_another_head_or_vocabulary_is_refused_without_training(trained, tmp_pat
     assert status == 1 and errors.count("\n") == 1 and re.search(message, errors), errors
 
 
+def test_prediction_alone_says_where_the_model_is_looked_for(trained, tmp_path, capsys):
+    def said(*flags):
+        status, _, errors = run(capsys, "--data_dir", trained / "task", "--do_predict", *flags)
+        assert status == 1 and errors.count("\n") == 1
+        return errors
+    assert "read: give --output_dir %s\n" % (trained / "out") in said(
+        "--init_checkpoint", trained / "out", "--output_dir", tmp_path / "new")
+    assert "pretrained is pretrained and has no classifier: give --do_train, this folder as " in said(
+        "--output_dir", trained / "pretrained")
+
+
+def test_a_classifier_without_a_task_is_evaluated_by_its_labels(trained, tmp_path, capsys):
+    taken = shutil.copytree(str(trained / "out"), str(tmp_path / "taken"))
+    model_folder.write(taken, dataclasses.replace(model_folder.read(taken), task=None))
+    shutil.rmtree(os.path.join(taken, "best"))
+    flags = ["--data_dir", trained / "task", "--output_dir", taken, "--do_eval"]
+    assert "holds a model of the task None: name it by --task_name" in run(capsys, *flags)[2]
+    status, output, errors = run(capsys, *flags, "--task_name", "lcqmc")
+    assert (status, errors) == (0, "") and "7 dev examples: eval_accuracy" in output
+
+
+def test_a_model_of_one_segment_type_takes_no_pairs(inputs, tmp_path, capsys):
+    config = tiny_training.write_config(tmp_path / "config.json", dataclasses.replace(
+        tiny_training.CONFIG, type_vocab_size=1))
+    flags = flags_of(inputs, "unused") + ["--init_checkpoint", "none", "--albert_config_file", config,
+                                          "--vocab_file", str(inputs / "vocab.txt")]
+    assert "type_vocab_size is 1 in the model's config: it takes single texts" in run(capsys, *flags)[2]
+
+
+def test_an_unlabelled_test_part_with_a_header(trained, tmp_path, capsys):
+    shutil.copytree(str(trained / "task"), str(tmp_path / "task"))
+    text = "sentence1\tsentence2\tlabel\n天\t地\t\n人\t人\t-1\n\n"
+    (tmp_path / "task" / "test.tsv").write_text(text, encoding="utf-8")
+    out = shutil.copytree(str(trained / "out"), str(tmp_path / "out"))
+    status, output, errors = run(capsys, "--data_dir", tmp_path / "task", "--output_dir", out, "--do_predict")
+    assert (status, errors) == (0, "") and "Test: " not in output
+    assert "test.tsv: line 1 is a header, no example: sentence1, sentence2, label\n" in output
+    assert [row["id"] for row in json_lines(tmp_path / "out" / "sentence_pair_predict.json")] == [0, 1]
+
+
 def test_several_seeds(inputs, capsys):
     flags = flags_of(inputs, "seeds") + ["--seeds", "1,2", "--do_train", "--do_eval"]
     status, output, errors = run(capsys, *flags)
@@ -167,13 +209,16 @@ def test_windows_weights_and_padding_to_one_length(inputs, capsys):
     assert (status, errors) == (0, "")
     assert len(json_lines(inputs / "windows" / "predictions.jsonl")) == 5
     assert len((inputs / "windows" / "test_results.tsv").read_text().splitlines()) == 3
-    predictions = (inputs / "windows" / "predictions.jsonl").read_text(encoding="utf-8")
+    def predicted():
+        return [pytest.approx(row["probabilities"], abs=1e-6)
+                for row in json_lines(inputs / "windows" / "predictions.jsonl")]
+    before = json_lines(inputs / "windows" / "predictions.jsonl")
     later = ["--data_dir", folder, "--output_dir", inputs / "windows", "--task_name", "single_sentence",
              "--columns", "text_a=2", "label=1", "--do_eval"]
     assert run(capsys, *later)[0] == 0         # with the windows it was trained with
-    assert (inputs / "windows" / "predictions.jsonl").read_text(encoding="utf-8") == predictions
+    assert [row["probabilities"] for row in before] == predicted()
     assert run(capsys, *later, "--doc_stride", 6)[0] == 0
-    assert (inputs / "windows" / "predictions.jsonl").read_text(encoding="utf-8") != predictions
+    assert [row["probabilities"] for row in before] != predicted()
 
 
 def test_a_regression(inputs, capsys):
@@ -223,13 +268,16 @@ def test_a_folder_of_another_training_is_refused(trained, capsys, flags, message
     (["--class_weights", "0", "0"], "--class_weights must be .* not all of them 0; got 0 0"),
     (["--best_metric", "pearson"], "--best_metric: task sentence_pair has no pearson"),
     (["--spm_model_file", "{config}"],
-     "--spm_model_file: .* is not the vocabulary that the model was trained with"),
+     "config.json: not a SentencePiece model"),
     (["--max_seq_length", 17], r"--max_seq_length must be in \[3, 16\], .*; got 17"),
     (["--max_seq_length", 2], r"--max_seq_length must be in \[3, 16\], .*; got 2"),
     (["--train_batch_size", 41], "--train_batch_size is 41, but there are only 40 training examples"),
     (["--albert_config_file", "tiny"],
      "vocab_size is 21128 in the config, but the vocabulary .* has 20 entries"),
-    (["--do_train", "false"], "unused: no such folder: run python -m estimator.finetune first"),
+    (["--do_train", "false", "--init_checkpoint", "none"],
+     "unused: no such folder: run python -m estimator.finetune first"),
+    (["--do_predict"], "unused: no model here, and without --do_train --init_checkpoint is not read: give "
+     "--do_train, since .*pretrained is pretrained and has no classifier"),
     (["--backend", "npu"], "--backend npu: the Python package npu_bridge is not installed"),
 ])
 def test_a_mistake_is_one_line_and_nothing_is_written(inputs, capsys, flags, message):
@@ -255,10 +303,10 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
     prefix, task = job.find_init_checkpoint(config), job.TASKS["sentence_pair"]
     with pytest.raises(UserError,
                        match="there is no model.json to describe it: give --albert_config_file and --"):
-        job.describe_model(config, task, prefix)
+        job.describe_model(config, task, prefix, CLASSES)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
-    found = job.describe_model(config, task, prefix)
+    found = job.describe_model(config, task, prefix, CLASSES)
     assert (found.config, found.tokenizer) == (tiny_training.CONFIG,
                                                TokenizerConfig(str(inputs / "vocab.txt"), True))
 
@@ -267,9 +315,9 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     (tmp_path / "vocab.txt").write_text("\n".join(tiny_training.TOKENS[:-1] + ("雪",)) + "\n",
                                         encoding="utf-8")
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
-    with pytest.raises(UserError,
-                       match="is not the vocabulary that the model was trained with, .*leave the flag out"):
-        job.describe_model(config, job.TASKS["sentence_pair"], job.find_init_checkpoint(config))
+    message = "is not the vocabulary that the model was trained with, .*: 1 of 20 entries differ"
+    with pytest.raises(UserError, match=message):
+        job.describe_model(config, job.TASKS["sentence_pair"], job.find_init_checkpoint(config), CLASSES)
 
 
 def test_the_tasks_are_listed(capsys):

@@ -214,7 +214,30 @@ def test_a_released_checkpoint_that_lacks_a_variable_is_refused(folder, capsys):
                             "--num_train_steps", 2)
     assert status == 1 and not (folder / "out").exists()
     assert ("does not fit the model: 1 missing: cls/seq_relationship/output_bias. It is of the "
-            "albert_zh family" in errors)
+            "albert_zh family" in errors)          # half a head is none that could be started anew
+
+
+def test_new_heads_start_anew_and_are_named(folder, capsys):
+    values = write_released(folder / "released" / "albert_model.ckpt", tiny_training.CONFIG,
+                            [name for name in ALBERT_ZH_NAMES if name.startswith("bert/")], None)
+    status, output, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
+                                 "--new_heads", "--num_train_steps", 2)
+    assert (status, errors) == (0, "")
+    assert "loaded 24 variables from" in output and "; 7 new: cls/predictions/output_bias, cls/" in output
+    start = tf.train.load_checkpoint(str(folder / "out" / "model.ckpt-0"))
+    for name, value in values.items():
+        np.testing.assert_array_equal(start.get_tensor(name), value, err_msg=name)
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused(folder, capsys):
+    write_released(folder / "released" / "albert_model.ckpt", tiny_training.CONFIG, ALBERT_ZH_NAMES, None)
+    words = tiny_training.TOKENS[:5] + tiny_training.TOKENS[:4:-1]
+    (folder / "released" / "vocab.txt").write_text("\n".join(words) + "\n", encoding="utf-8")
+    status, _, errors = run(capsys, *flags_of(folder, "out"), "--init_checkpoint", folder / "released",
+                            "--num_train_steps", 2)
+    assert status == 1 and not (folder / "out").exists()
+    assert "is not the vocabulary that the model was trained with, " in errors
+    assert errors.endswith("vocab.txt: 14 of 20 entries differ, the first in line 6: 天, there 雨\n")
 
 
 def write_released(prefix, config, names, slots):

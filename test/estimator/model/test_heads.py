@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import albert_config
 import numpy_albert
 import tiny_models
 from estimator.model import heads, kernels, modeling
@@ -120,6 +121,27 @@ class TestMaskedLm:
         heads.masked_lm_logits(tiny_models.CONFIGS["postln"], stand_in("postln"), tf.zeros([1, 2], tf.int32),
                                kernels=kernels.Kernels(gelu=lambda x: calls.append(x.shape.as_list()) or x))
         assert calls == [[2, 16]]
+
+
+def test_losses_of_the_fast_variant_by_its_published_config():
+    published = dict(tiny_models.SIZES, hidden_size=32, intermediate_size=64, embedding_size=6,
+                     num_hidden_groups=4, inner_group_num=1, hidden_act="gelu", net_structure_type=0,
+                     gap_size=0, num_memory_blocks=0, down_scale_factor=1)
+    config, features = albert_config.from_dict(published), tiny_models.batch()
+    encoded = modeling.build_encoder(config, *map(tf.constant, features.values()))
+    order = heads.sentence_order(config, encoded, tf.constant([0, 1, 1]))
+    found = heads.masked_lm(config, encoded, tf.constant(POSITIONS), tf.constant(IDS), tf.constant(WEIGHTS))
+    assert [2, 4, 16] in [variable.shape.as_list() for variable in tf.trainable_variables()]
+    with tiny_models.session() as session:
+        values = tiny_models.set_random_values(session)
+        losses = session.run([found.loss, order.loss])
+    forward = numpy_albert.forward(config, values, **features)
+    logits = numpy_albert.masked_lm_logits(config, values, forward.layers[-1], POSITIONS)
+    order_logits = forward.pooled @ values["cls/seq_relationship/output_weights"].T
+    order_logits += values["cls/seq_relationship/output_bias"]
+    np.testing.assert_allclose(losses, [
+        (numpy_albert.cross_entropy(logits, IDS) * WEIGHTS).sum() / 6,
+        numpy_albert.cross_entropy(order_logits, np.array([0, 1, 1])).mean()], rtol=1e-6)
 
 
 class TestSentenceOrder:

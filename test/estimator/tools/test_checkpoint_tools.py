@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import albert_config
 import tiny_models
 import tiny_training
 from estimator import checkpoints
-from estimator.model import heads
+from estimator.model import heads, modeling
 from saved import save, save_pretrained
 
 
@@ -24,9 +25,27 @@ class TestCommands:
         prefix, _ = save_pretrained(tmp_path, "postln")
         assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 0
         lines = capsys.readouterr().out.split("\n")
-        assert lines[:4] == [prefix, "shipped configs that fit: none", "family: albert_zh", "vocab_size: 37"]
+        assert lines[:5] == [
+            prefix, "shipped configs of its shapes: none",
+            "not told by shapes: hidden_act and ln_type; go by the config that the checkpoint came with",
+            "family: albert_zh", "vocab_size: 37"]
         assert "31 variables with 3181 parameters, 0 optimizer slots" in lines
         assert "  bert/embeddings/word_embeddings [37, 6]" in lines
+
+    def test_inspect_advises_no_config_of_other_maths_than_that_beside(self, tmp_path, capsys):
+        mini = albert_config.load("mini")
+        save(tmp_path / "model.ckpt", lambda: modeling.build_encoder(mini, tf.zeros([1, 4], tf.int32)))
+
+        def told():
+            assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 0
+            return capsys.readouterr().out.split("\n")[1:3]
+        shipped = "shipped configs of its shapes: mini (hidden_act gelu, ln_type postln)"
+        assert told()[0] == shipped
+        for act, beside in (("gelu", shipped), ("swish", "shipped configs of its shapes: none")):
+            own = dict(mini.to_dict(), hidden_act=act)
+            (tmp_path / "albert_config_own.json").write_text(json.dumps(own))
+            assert told() == [
+                "config beside it: albert_config_own.json (hidden_act %s, ln_type postln)" % act, beside]
 
     def test_average(self, tmp_path, capsys):
         prefix, _ = save_pretrained(tmp_path, "postln")

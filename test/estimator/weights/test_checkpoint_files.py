@@ -97,13 +97,25 @@ class TestIdentify:
 
     @pytest.mark.parametrize("name", albert_config.shipped_names())
     def test_the_shipped_configs_can_be_told_apart(self, name):
-        assert checkpoint_files.fitting_configs(
-            checkpoint_files.identity_of(albert_config.load(name))) == [name]
+        assert list(checkpoint_files.fitting_configs(
+            checkpoint_files.identity_of(albert_config.load(name)))) == [name]
 
     def test_other_checkpoints_are_refused(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt", lambda: tf.get_variable("a", [2]))
         assert message_of(checkpoint_files.identify, checkpoint_files.read_shapes(prefix)) == (
             "neither an ALBERT nor a BERT checkpoint: no variable bert/...embeddings/word_embeddings")
+
+    @pytest.mark.parametrize("names, message", [
+        (["_CHECKPOINTABLE_OBJECT_GRAPH", "model/bert/embeddings/weight/.ATTRIBUTES/VARIABLE_VALUE"],
+         "a checkpoint of TensorFlow 2's objects, with variables such as model/bert/embeddings/weight/"
+         ".ATTRIBUTES/VARIABLE_VALUE: save the model there by names, with tf.compat.v1.train.Saver"),
+        (["module/bert/embeddings/word_embeddings"],
+         "its variables are not called as here: module/bert/embeddings/word_embeddings, wanted "
+         "bert/embeddings/word_embeddings: "),
+        (["bert/embeddings/word_embeddings:0"],
+         "its variables are not called as here: bert/embeddings/word_embeddings:0, wanted ")])
+    def test_names_of_another_way_of_saving(self, names, message):
+        assert message_of(checkpoint_files.identify, dict.fromkeys(names, (37, 6))).startswith(message)
 
 
 class TestPlan:
@@ -138,10 +150,17 @@ class TestPlan:
         prefix, _ = save(tmp_path / "model.ckpt", lambda: encode("postln"))
         heads.sentence_order(CONFIGS["postln"], encode("postln"))
         assert message_of(checkpoint_files.plan_loading, prefix, CONFIGS["postln"]) == (
-            "%s does not fit the model: 2 missing: cls/seq_relationship/output_bias, "
-            "cls/seq_relationship/output_weights. It is of the albert_zh family; shipped configs "
-            "that fit it: none"
-            % prefix)
+            "%s fits the model, but holds the encoder without all of its heads, 2 missing: "
+            "cls/seq_relationship/output_bias, cls/seq_relationship/output_weights; estimator.pretrain "
+            "--new_heads starts them anew" % prefix)
+        plan = checkpoint_files.plan_loading(prefix, CONFIGS["postln"],
+                                             new_prefixes=heads.PRETRAINING_PARTS)
+        assert plan.new == ("cls/seq_relationship/output_bias", "cls/seq_relationship/output_weights")
+        with tf.Graph().as_default():
+            heads.classifier(CONFIGS["postln"], encode("postln"), num_labels=4)
+            assert message_of(checkpoint_files.plan_loading, prefix, CONFIGS["postln"]) == (
+                "%s does not fit the model: 2 missing: output_bias, output_weights. It is of the albert_zh "
+                "family; shipped configs of its shapes: none" % prefix)
 
     def test_another_shape_is_an_error_that_names_both(self, tmp_path):
         prefix, _ = save(tmp_path / "model.ckpt",
@@ -180,7 +199,8 @@ class TestPlan:
         message = message_of(checkpoint_files.plan_loading, prefix, CONFIGS["google"])
         assert "family is albert_zh, wanted google; vocab_size is 21128, wanted 37;" in message
         assert "layer_scopes is layer_shared, wanted transformer/group_0/inner_group_0, " in message
-        assert message.endswith("It is of the albert_zh family; shipped configs that fit it: mini")
+        assert message.endswith("It is of the albert_zh family; shipped configs of its shapes: mini "
+                                "(hidden_act gelu, ln_type postln)")
 
     def test_more_layers_in_the_file_than_in_the_config_is_an_error(self, tmp_path):
         deep, shallow = dataclasses.replace(CONFIGS["bert"], num_hidden_layers=2), CONFIGS["bert"]

@@ -1,4 +1,5 @@
 import os
+import re
 
 import pytest
 
@@ -118,13 +119,26 @@ def test_who_reads_what_was_led_back_is_told(folder):
 
 @pytest.mark.parametrize("content", [
     b"", b"\n", b"no list", b'all_model_checkpoint_paths: "model.ckpt-6"\n',
-    b'model_checkpoint_path: "a\xff"\n', b'model_checkpoint_path: "\\377"\n',
+    b'model_checkpoint_path: "\\377"\n',
     b'model_checkpoint_path: "model.ckpt-6\n', b"\xff\xfe", b'model_checkpoint_path: ""', b"{" * 5000])
 def test_a_damaged_list_is_refused_in_one_line(folder, content):
     (folder / "checkpoint").write_bytes(content)
     assert message_of(checkpoint_list.read, str(folder)) == (
         "%s: names no checkpoint: it is empty or damaged; remove it, or name a checkpoint"
         % (folder / "checkpoint"))
+
+
+@pytest.mark.parametrize("path", [b"D:\\bert\\out\\model.ckpt-5", b"D:\\\\bert\\\\out\\\\model.ckpt-5",
+                                  b"D:\\best\\best.ckpt-5", b"\\\\server\\share\\model.ckpt-5",
+                                  "D:\\\\模型\\\\model.ckpt-5".encode("gb18030"), b"out\\model.ckpt-5"])
+def test_paths_of_windows_as_they_come(folder, path):
+    (folder / "checkpoint").write_bytes(b'\xef\xbb\xbfmodel_checkpoint_path: "%s"\r\n' % path)
+    assert checkpoint_list.names(str(folder)) == [re.split(r"\\", path.decode("latin1"))[-1]]
+
+
+def test_a_name_that_is_no_utf8_is_refused(folder):
+    (folder / "checkpoint").write_bytes(b'model_checkpoint_path: "a\xff"\n')
+    assert "cannot be the name of a checkpoint" in message_of(checkpoint_list.read, str(folder))
 
 
 def test_a_list_that_is_no_file_or_no_list_at_all(folder):

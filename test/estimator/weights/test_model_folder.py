@@ -115,20 +115,3 @@ def test_missing_vocabulary_leaves_no_description(tmp_path, description):
         model_folder.write(folder,
                            dataclasses.replace(description, tokenizer=TokenizerConfig("/no/such/vocab.txt")))
     assert os.listdir(folder) == []
-
-
-def test_what_flags_give_is_named_when_it_does_not_fit(description):
-    tokenizer = description.tokenizer
-    assert model_folder.from_flags(CONFIG, tokenizer, 16, task="afqmc", labels=("0", "相同"),
-                                   data_manifest_sha256="ab" * 32) == description
-    larger = dataclasses.replace(CONFIG, vocab_size=9)
-    for args, fields, message in (
-            ((larger, tokenizer, 16), {},
-             "vocab_size is 9 in the config, but the vocabulary %s has 8 entries" % tokenizer.vocab_file),
-            ((CONFIG, tokenizer, 33), {},
-             "--max_seq_length must be in [3, 32], the config's max_position_embeddings; got 33"),
-            ((CONFIG, tokenizer, 16), {"labels": ("0", "0")},
-             "--labels must differ from each other, got 0, 0")):
-        with pytest.raises(UserError) as error:
-            model_folder.from_flags(*args, **fields)
-        assert str(error.value) == message
