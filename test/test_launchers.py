@@ -43,7 +43,7 @@ if rank == os.environ.get("FAILING_RANK"):
     print("HCCL gave up"), sys.exit(7)
 while os.environ.get("WAITING"):
     time.sleep(0.05)
-out = sys.argv[-1][len("--output_dir="):]
+out = [word for word in sys.argv if word.startswith("--output_dir=")][-1][len("--output_dir="):]
 os.makedirs(out, exist_ok=True)
 with open(os.path.join(out, "run_config.json"), "w") as stream:
     json.dump({"flags": {"train_batch_size": 4}}, stream)
@@ -619,3 +619,25 @@ def test_canns_own_script_is_sourced_though_it_is_not_strict(tmp_path):
     run = environment_of('echo "$FROM_CANN"; false; echo "not strict"', ASCEND_TOOLKIT_HOME=str(tmp_path))
     first, second = run.stdout.splitlines()
     assert (run.returncode, second) == (1, "/lib") and {"e", "u"} <= set(first.split()[3])
+
+
+# ---------------------------------------------------------------- ModelArts
+
+
+@pytest.mark.parametrize("stage, first", [("pretrain", "--input_file"), ("finetune", "--data_dir")])
+def test_the_start_file_of_modelarts_launches_what_the_scheduler_gave_it(stand_in, stage, first):
+    """Once in a container, which sees the host's device 4 as 0."""
+    folder = stand_in.parent
+    shutil.copy(os.path.join(os.path.dirname(HERE), "modelarts_start.py"), str(stand_in))
+    devices = [{"device_id": "4", "device_ip": "10.1.0.4"}]
+    (folder / "jobstart_hccl.json").write_text(json.dumps({"status": "completed", "group_list": [
+        {"instance_list": [{"server_id": "10.0.0.1", "devices": devices}]}]}))
+    done = subprocess.run(
+        [sys.executable, str(stand_in / "modelarts_start.py"), "--stage=" + stage, "--data_url=in",
+         "--train_url=out", "--seed=3"], cwd=str(folder), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=dict(ENVIRONMENT, RANK_TABLE_FILE=str(folder), MA_NUM_HOSTS="1", VC_TASK_INDEX="0",
+                 MA_LOG_DIR="log", PYTHONPATH=str(stand_in)))
+    assert (done.returncode, done.stderr) == (0, b"")
+    log = (folder / "log" / "0" / "train_0.log").read_text()
+    assert log.startswith("argument %s=in\nargument --output_dir=out\nargument --seed=3\n" % first)
+    assert " RANK_ID=none RANK_SIZE=1 RANK_TABLE_FILE=none ASCEND_DEVICE_ID=0 JOB_ID=10087\n" in log

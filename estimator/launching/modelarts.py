@@ -81,10 +81,10 @@ def start(config: JobConfig, others: Sequence[str]) -> int:
 
 def command_of(config: JobConfig, others: Sequence[str]) -> List[str]:
     """The trainer and its flags; those that the job gives itself come last, and win."""
-    paths = [_DATA[config.stage], config.data_url or ""]
+    paths = ["%s=%s" % (_DATA[config.stage], config.data_url), "--output_dir=%s" % config.train_url]
     if config.ckpt_url:
-        paths += ["--init_checkpoint", config.ckpt_url]
-    return ["estimator." + config.stage, *paths, "--output_dir", config.train_url or "", *others]
+        paths.append("--init_checkpoint=" + config.ckpt_url)
+    return ["estimator." + config.stage, *paths, *others]
 
 
 def is_started_for_each_device(environment: Mapping[str, str]) -> bool:

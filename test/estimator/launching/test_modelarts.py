@@ -19,10 +19,10 @@ def groups(hosts, devices=2, status="completed"):
 
 def test_a_jobs_paths_become_the_trainers_flags():
     assert modelarts.command_of(JOB, ["--task_name=lcqmc"]) == [
-        "estimator.finetune", "--data_dir", "/in", "--init_checkpoint", "/model", "--output_dir", "/out",
+        "estimator.finetune", "--data_dir=/in", "--output_dir=/out", "--init_checkpoint=/model",
         "--task_name=lcqmc"]
     assert modelarts.command_of(JobConfig(data_url="/in", train_url="/out"), []) == [
-        "estimator.pretrain", "--input_file", "/in", "--output_dir", "/out"]
+        "estimator.pretrain", "--input_file=/in", "--output_dir=/out"]
 
 
 def test_a_jobs_own_flags_are_told_from_the_trainers():
