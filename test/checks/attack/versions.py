@@ -19,9 +19,15 @@ from typing import Any, Callable, Iterator, Optional
 
 from target import FOLDER, ROOT, Outcome, Server, end, export_model
 
+sys.path.insert(0, ROOT)
+
+from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+from etl.records.examples import frame
+
 SECONDS = 60                                   # for whatever should happen soon
 CLONE_NEWNS, MS_REC, MS_PRIVATE, MNT_DETACH = 0x20000, 0x4000, 0x40000, 2
-COPIES = 6000  # of the warm-up requests: one that does not end by itself, and is no larger than may be
+RECORDS, EXAMPLES = 1000, 1500  # of warm-up: as many and as large as may be, so that it does not end soon
 LARGE = {"assets.extra/vocab.txt": 3 << 30, "assets.extra/model_card.json": 1 << 30,
          "assets.extra/tf_serving_warmup_requests": 1 << 30, "saved_model.pb": 1900 << 20}
 
@@ -139,12 +145,13 @@ def make_many_files(good: str, folder: str) -> None:
 
 def make_endless(good: str, folder: str) -> None:
     shutil.copytree(good, folder + ".tmp")
-    path = os.path.join(folder + ".tmp", "assets.extra", "tf_serving_warmup_requests")
-    with open(path, "rb") as stream:
-        records = stream.read()
-    with open(path, "wb") as stream:
-        for _ in range(COPIES // 1000):
-            stream.write(records * 1000)
+    log = PredictionLog()
+    log.classify_log.request.model_spec.signature_name = "classify"
+    for _ in range(EXAMPLES):
+        feature = log.classify_log.request.input.example_list.examples.add().features.feature["text_a"]
+        feature.bytes_list.value.append("手机没信号".encode())
+    with open(os.path.join(folder + ".tmp", "assets.extra", "tf_serving_warmup_requests"), "wb") as stream:
+        stream.write(frame(log.SerializeToString()) * RECORDS)
     os.rename(folder + ".tmp", folder)
 
 
