@@ -82,7 +82,7 @@ def require_replaceable(config: BuildConfig, plan: BuildPlan) -> None:
     if config.overwrite or os.path.isdir(plan.job.work_dir):    # interrupted while it was published, at most
         return
     if not os.path.exists(os.path.join(out, manifest.FILE_NAME)):
-        shards = _shards_in(out)
+        shards = [name for name in _shards_in(out) if _SHARD_NAME.fullmatch(os.path.basename(name))]
         if shards:
             raise UserError("--output_dir: %s holds %s, and no %s says how it was made: give another folder, "
                             "or --overwrite" % (out, sorted(shards)[0], manifest.FILE_NAME))

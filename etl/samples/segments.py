@@ -32,11 +32,16 @@ class TokenizedDocument(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Tokens [begin, end) of a document, and those sentence boundaries inside where a split leaves both
-    segments ending alike."""
+    """Tokens [begin, end) of a document.
+
+    Attributes:
+      splits: the sentence boundaries inside where a split leaves both segments ending alike.
+      is_cut: whether the chunk begins or ends inside a sentence.
+    """
     begin: int
     end: int
     splits: Tuple[int, ...]
+    is_cut: bool
 
 
 class SegmentPair(NamedTuple):
@@ -87,7 +92,7 @@ def pack(document: TokenizedDocument, target: int, budget: int, in_pairs: bool =
     cuts = [0]
     while cuts[-1] < len(document.ids):
         packing.advance(cuts)
-    return [Chunk(begin, end, packing.splits(begin, end)) for begin, end in zip(cuts, cuts[1:])]
+    return [packing.chunk(begin, end) for begin, end in zip(cuts, cuts[1:])]
 
 
 def choose_split(document: TokenizedDocument, chunk: Chunk, draw: float) -> int:
@@ -110,16 +115,17 @@ def choose_split(document: TokenizedDocument, chunk: Chunk, draw: float) -> int:
 def split_and_swap(document: TokenizedDocument, chunk: Chunk, split: int, is_swapped: bool) -> SegmentPair:
     """The chunk as two consecutive segments, in reading order or swapped. Where the split leaves only the end
     with final marks, these end the sample in either order."""
+    is_cut = chunk.is_cut or split not in chunk.splits and _is_inside_sentence(document, split)
     marks = chunk.end if split in chunk.splits else _marks_before(document, chunk.end)
-    if not split < marks:                      # no text would be left
-        marks = chunk.end
-    first, second, last = slice(chunk.begin, split), slice(split, marks), slice(marks, chunk.end)
-    if is_swapped:
-        first, second = second, first
-    a_ids, a_word_starts = document.ids[first], document.word_starts[first]
-    b_ids, b_word_starts = (np.concatenate((array[second], array[last]))
-                            for array in (document.ids, document.word_starts))
-    is_cut = any(_is_inside_sentence(document, place) for place in (chunk.begin, split, chunk.end))
+    first, second = slice(chunk.begin, split), slice(split, chunk.end)
+    if not is_swapped:
+        pair = [(array[first], array[second]) for array in (document.ids, document.word_starts)]
+    elif not split < marks < chunk.end:        # none to be moved, or no text would be left
+        pair = [(array[second], array[first]) for array in (document.ids, document.word_starts)]
+    else:
+        pair = [(array[split:marks], np.concatenate((array[first], array[marks:chunk.end])))
+                for array in (document.ids, document.word_starts)]
+    (a_ids, b_ids), (a_word_starts, b_word_starts) = pair
     return SegmentPair(a_ids, a_word_starts, b_ids, b_word_starts, int(is_swapped), is_cut)
 
 
@@ -146,13 +152,19 @@ class _Packing:
             self._mend_last(cuts)
         cuts.append(end or size)
 
-    def splits(self, begin: int, end: int) -> Tuple[int, ...]:
+    def chunk(self, begin: int, end: int) -> Chunk:
+        """Tokens [begin, end), with what is known of them."""
+        is_cut = begin > 0 and self._ends[bisect.bisect_left(self._ends, begin)] != begin
+        return Chunk(begin, end, self._splits(begin, end),
+                     is_cut or self._ends[bisect.bisect_left(self._ends, end)] != end)
+
+    def _splits(self, begin: int, end: int) -> Tuple[int, ...]:
         """The ends of sentences inside [begin, end) that are like `end`; none when nothing will be split."""
         if not self._in_pairs:
             return ()
         sentences = self._sentences_ending_in(begin, end)
         last = sentences.stop
-        is_marked = last < len(self._ends) and self._ends[last] == end and self._is_marked[last]
+        is_marked = self._ends[last] == end and self._is_marked[last]
         return tuple(self._ends[index] for index in sentences if self._is_marked[index] == is_marked)
 
     def _sentences_ending_in(self, begin: int, end: int) -> range:
@@ -194,7 +206,7 @@ class _Packing:
         return None
 
     def _can_stand(self, begin: int, end: int) -> bool:
-        return self._words_in(begin, end) >= 2 and bool(self.splits(begin, end) or not self._in_pairs)
+        return self._words_in(begin, end) >= 2 and bool(self._splits(begin, end) or not self._in_pairs)
 
     def _last_word_within(self, begin: int) -> int:
         """The last word that a chunk can end before, inside a sentence where there is one."""

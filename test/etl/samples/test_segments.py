@@ -122,7 +122,7 @@ def test_no_sentence_is_cut_where_three_fit(lengths, target):
     ([[1] * 8, [1]], 8, 8, [(0, 7, ()), (7, 9, (8,))]),
 ])
 def test_pack(sentences, target, budget, chunks):
-    assert pack(document_of(*sentences), target, budget) == [Chunk(*chunk) for chunk in chunks]
+    assert [chunk[:3] for chunk in pack(document_of(*sentences), target, budget)] == chunks
 
 
 @pytest.mark.parametrize("sentences, target, budget, chunks", [
@@ -134,7 +134,7 @@ def test_pack(sentences, target, budget, chunks):
 ])
 def test_pack_what_is_not_split(sentences, target, budget, chunks):
     found = pack(document_of(*sentences), target, budget, in_pairs=False)
-    assert found == [Chunk(*chunk, ()) for chunk in chunks]
+    assert [chunk[:3] for chunk in found] == [(*chunk, ()) for chunk in chunks]
 
 
 def test_empty_document_has_no_chunks():
@@ -162,30 +162,31 @@ def test_no_words_to_break():
 ])
 def test_choose_split(splits, draw, split):
     document = document_of([1, 2, 2, MARK], [2, 3, MARK, MARK])
-    assert choose_split(document, Chunk(0, 13, splits), draw) == split
+    assert choose_split(document, Chunk(0, 13, splits, False), draw) == split
 
 
 def test_sentences_of_one_word_are_split_between_them():
-    assert choose_split(document_of([2], [3]), Chunk(0, 5, ()), 0.5) == 2
+    assert choose_split(document_of([2], [3]), Chunk(0, 5, (), False), 0.5) == 2
 
 
 def test_one_word_cannot_be_split():
-    assert choose_split(document_of([3]), Chunk(0, 3, ()), 0.5) == 0
+    assert choose_split(document_of([3]), Chunk(0, 3, (), False), 0.5) == 0
 
 
 def test_split_and_swap():
     document = document_of([1, 2], [3])
-    kept = split_and_swap(document, Chunk(0, 6, (3,)), 3, is_swapped=False)
+    kept = split_and_swap(document, Chunk(0, 6, (3,), False), 3, is_swapped=False)
     assert (kept.a_ids.tolist(), kept.b_ids.tolist(), kept.label) == ([0, 1, 2], [3, 4, 5], 0)
     assert (kept.a_word_starts.tolist(), kept.b_word_starts.tolist()) == ([True, True, False],
                                                                           [True, False, False])
-    swapped = split_and_swap(document, Chunk(0, 6, (3,)), 3, is_swapped=True)
+    swapped = split_and_swap(document, Chunk(0, 6, (3,), False), 3, is_swapped=True)
     assert (swapped.a_ids.tolist(), swapped.b_ids.tolist(), swapped.label) == ([3, 4, 5], [0, 1, 2], 1)
 
 
 def test_final_marks_that_are_the_only_ones_end_the_sample():
     document = document_of([2, 1, 3, MARK, MARK])
-    kept, swapped = (split_and_swap(document, Chunk(0, 8, ()), 2, is_swapped) for is_swapped in (False, True))
+    kept, swapped = (split_and_swap(document, Chunk(0, 8, (), False), 2, is_swapped)
+                     for is_swapped in (False, True))
     assert (kept.a_ids.tolist(), kept.b_ids.tolist()) == ([0, 1], [2, 3, 4, 5, 6, 7])
     assert (swapped.a_ids.tolist(), swapped.b_ids.tolist()) == ([2, 3, 4, 5], [0, 1, 6, 7])
     assert (swapped.a_word_starts.tolist(), swapped.b_word_starts.tolist()) == (
@@ -193,18 +194,27 @@ def test_final_marks_that_are_the_only_ones_end_the_sample():
 
 
 def test_a_segment_of_final_marks_alone_keeps_them():
-    swapped = split_and_swap(document_of([2, MARK]), Chunk(0, 3, ()), 2, is_swapped=True)
+    swapped = split_and_swap(document_of([2, MARK]), Chunk(0, 3, (), False), 2, is_swapped=True)
     assert (swapped.a_ids.tolist(), swapped.b_ids.tolist()) == ([2], [0, 1])
 
 
-@pytest.mark.parametrize("begin, split, end, is_cut", [
-    (0, 3, 6, False), (3, 6, 8, False), (0, 2, 6, True), (1, 3, 6, True), (0, 3, 7, True)])
-def test_what_is_cut_inside_a_sentence(begin, split, end, is_cut):
+@pytest.mark.parametrize("sentences, target, is_cut", [
+    ([[1, MARK]] * 4, 4, [False, False]),
+    ([[1] * 6 + [MARK], [1] * 5 + [MARK], [1, MARK]], 10, [True, True]),
+    ([[1] * 5], 10, [False]),
+])
+def test_chunks_that_begin_or_end_inside_a_sentence(sentences, target, is_cut):
+    assert [chunk.is_cut for chunk in pack(document_of(*sentences), target, 10)] == is_cut
+
+
+@pytest.mark.parametrize("chunk, split, is_cut", [
+    (Chunk(0, 6, (3,), False), 3, False), (Chunk(0, 6, (3,), True), 3, True),
+    (Chunk(0, 6, (), False), 2, True), (Chunk(0, 8, (), False), 6, False)])
+def test_samples_that_are_cut_inside_a_sentence(chunk, split, is_cut):
     document = document_of([1, 1, MARK], [1, 1, 1], [1, 1])
-    pair = split_and_swap(document, Chunk(begin, end, (split,)), split, is_swapped=True)
-    assert pair.is_cut == is_cut
+    assert split_and_swap(document, chunk, split, is_swapped=True).is_cut == is_cut
 
 
 def test_one_segment_has_an_empty_second():
-    pair = split_and_swap(document_of([1, 2]), Chunk(0, 3, ()), 3, is_swapped=False)
+    pair = split_and_swap(document_of([1, 2]), Chunk(0, 3, (), False), 3, is_swapped=False)
     assert pair.a_ids.tolist() == [0, 1, 2] and len(pair.b_ids) == len(pair.b_word_starts) == 0
