@@ -46,7 +46,7 @@ SECONDS = 60                                # for an answer
 MAX_FAILURES = 20                           # written; a server that falls so often need not be asked further
 ALLOWED_HTTP = {200, 400, 403, 404, 405, 408, 411, 413, 414, 415, 421, 422, 429, 431, 501, 503}
 ALLOWED_GRPC = {"OK", "INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "RESOURCE_EXHAUSTED",
-                "FAILED_PRECONDITION", "OUT_OF_RANGE"}
+                "FAILED_PRECONDITION", "OUT_OF_RANGE", "PERMISSION_DENIED"}
 ANY_BYTES = "a whole request, whose head may be such that no answer is due"
 PREDICT, CLASSIFY = "/v1/models/albert:predict", "/v1/models/albert:classify"
 TEXTS = {"text_a": "手机没信号怎么办", "text_b": "北京"}
@@ -74,7 +74,8 @@ def main() -> int:
         cases = arguments.only
     random.Random(arguments.seed).shuffle(cases)   # so that what is in flight together is of all kinds
     outcome = Outcome()
-    with Server("fuzz", "--access_log", "false") as server:
+    # else a mutated config of no models would leave nothing to ask
+    with Server("fuzz", "--access_log", "false", "--allow_reload_config", "false") as server:
         asyncio.run(Fuzz(server, arguments.seed, cases).run(outcome))
     return outcome.status()
 

@@ -10,6 +10,7 @@ from served import make_inference, run
 
 from serving.service.errors import RequestError
 from serving.service.http_app import HttpApp, HttpLimits
+from serving.service.model_configs import ModelConfig
 from serving.service.monitoring import Monitor
 
 PREDICT = "/v1/models/albert:predict"
@@ -244,6 +245,49 @@ def test_health_and_readiness(with_client):
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).status_code == 503
     with_client(ask)
+
+
+def test_several_models_and_their_labels(with_client, version):
+    async def ask(client, app):
+        folder = os.path.dirname(version)
+        await app._inference.models.load([ModelConfig("albert", folder, labels={"stable": 7}),
+                                          ModelConfig("中文", folder)])
+        for path in ("/v1/models/albert/labels/stable", "/v1/models/%E4%B8%AD%E6%96%87"):
+            assert (await client.post(path + ":predict", json=TEXTS)).status_code == 200
+            assert (await client.get(path)).json()["model_version_status"][0]["version"] == "7"
+            assert (await client.get(path + "/metadata")).json()["model_spec"]["version"] == "7"
+        unknown = await client.post("/v1/models/albert/labels/canary:predict", json=TEXTS)
+        assert (unknown.status_code, unknown.json()) == (
+            400, {"error": "Unrecognized servable version label: canary"})
+        for query, name in (("", "albert"), ("?name=中文", "中文")):
+            found = (await client.get("/model.json" + query)).json()
+            assert (found["name"], found["names"]) == (name, ["albert", "中文"])
+        assert (await client.get("/model.json?name=other")).status_code == 404
+        assert "/v1/models/中文:predict" in (await client.get("/openapi.json")).json()["paths"]
+    with_client(ask)
+
+
+def test_one_model_s_full_queue_is_no_other_s(with_client, version, monkeypatch):
+    async def ask(client, app):
+        folder = os.path.dirname(version)
+        await app._inference.models.load([ModelConfig("albert", folder), ModelConfig("中文", folder)])
+        monkeypatch.setattr(app._inference.models.queue_of("中文"), "_max_enqueued_rows", 0)
+        assert app.is_overloaded()
+        assert (await client.post(PREDICT, json=TEXTS)).status_code == 200
+        refused = app.refuse_if_full("POST", "/v1/models/%E4%B8%AD%E6%96%87:predict", None, None)
+        assert refused.status == 503
+    with_client(ask)
+
+
+@pytest.mark.parametrize("path", ["/metrics", None])
+def test_metrics_are_where_they_are_wanted(saved_model, version, path):
+    async def ask():
+        inference = await make_inference(saved_model, os.path.dirname(version))
+        app = HttpApp(inference, Monitor(), HttpLimits(10000, 30), metrics_path=path)
+        async with httpx.AsyncClient(app=app, base_url="http://server") as client:
+            assert (await client.get("/metrics")).status_code == (200 if path else 404)
+            assert (await client.get("/monitoring/prometheus/metrics")).status_code == 404
+    run(ask())
 
 
 def test_request_ids_come_back(with_client):
