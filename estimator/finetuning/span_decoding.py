@@ -56,13 +56,18 @@ def best_of_window(start_logits: np.ndarray, end_logits: np.ndarray, spans: np.n
 
 
 def best_of_windows(windows: Iterable[Sequence[Candidate]], count: int) -> List[Candidate]:
-    """The best `count` answers of all windows, each once, with the logits of the window where it is best."""
+    """The best `count` answers of all windows, each once, with the logits of the window where it is best; of
+    each
+    window the best come first."""
+    windows = list(windows)
+    best = _best_first([window[0] for window in windows if window])[:1]
     found: Dict[Tuple[int, int], Candidate] = {}
     for candidate in (candidate for window in windows for candidate in window):
         known = found.get((candidate.begin, candidate.end))
         if known is None or candidate.score > known.score:
             found[candidate.begin, candidate.end] = candidate
-    return _best_first(found.values())[:count]
+    others = [candidate for candidate in _best_first(found.values()) if candidate[:2] != best[0][:2]]
+    return (best + others)[:count]
 
 
 def has_answer(best: Optional[Candidate], null_score: np.float32, threshold: Optional[float]) -> bool:

@@ -21,8 +21,9 @@ from serving.exporting.graph_tokenization import GraphTokenizer, GraphWindows
 READ, CHOOSE = "read", "choose"
 AT_ONCE = 16                                   # windows, or candidates, that the encoder computes at once
 MAX_CANDIDATES = 64                            # of a question; outputs are as wide, whatever a batch holds
-_LOW = np.float32(np.finfo(np.float32).min)
-_PLACES = 1 << 32                              # more than a text has characters
+LOW = np.float32(np.finfo(np.float32).min)
+_PLACES = 1 << 24                              # more than a text has characters; float32 counts up to it
+_NO_PLACE = np.int64(np.iinfo(np.int64).max)
 
 Tensors = Dict[str, tf.Tensor]
 
@@ -32,21 +33,18 @@ def read(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, pas
 
     Returns:
       answer: string [batch], a part of the passage, "" for none; start, end: int32 [batch], its characters;
-        score:
-      float [batch], the sum of its logits; null_score: that of no answer. Of a passage without tokens both
-      scores are those of no answer.
+      score: float [batch], the sum of its logits; null_score: that of no answer. For a passage without tokens
+      both scores are those of no answer.
     """
     settings = model.reading
-    if settings is None:
-        raise ValueError("model has no reading: its kind is %s" % model.kind)
+    assert settings is not None
     windows = tokenizer.windows(question, passage, model.max_seq_length, settings.doc_stride,
                                 settings.max_query_length)
-    start_logits, end_logits = _span_logits(model, windows)
+    best = _best_of_windows(model, windows, settings.max_answer_length)         # [windows, 4]
     batch = tf.size(question)
-    score, begin, end = best_spans(start_logits, end_logits, windows.spans, windows.of_text, batch,
-                                   settings.max_answer_length)
-    null_score = tf.math.unsorted_segment_min(start_logits[:, 0] + end_logits[:, 0], windows.of_text, batch)
-    has_answer = score > _LOW
+    score, begin, end = best_of_texts(best[:, 0], tf.cast(best[:, 1:3], tf.int64), windows.of_text, batch)
+    null_score = tf.math.unsorted_segment_min(best[:, 3], windows.of_text, batch)
+    has_answer = score > LOW
     score = tf.where_v2(has_answer, score, null_score)
     if settings.null_score_diff_threshold is not None:
         has_answer &= ~(null_score - score > np.float32(settings.null_score_diff_threshold))
@@ -55,36 +53,53 @@ def read(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, pas
             "null_score": null_score}
 
 
-def best_spans(start_logits: tf.Tensor, end_logits: tf.Tensor, spans: tf.Tensor, of_text: tf.Tensor,
-               batch: tf.Tensor, max_answer_length: int) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Of each text the best span of all its windows, of equal ones the one that begins, then ends, first.
+def best_spans(start_logits: tf.Tensor, end_logits: tf.Tensor, spans: tf.Tensor,
+               max_answer_length: int) -> Tuple[tf.Tensor, tf.Tensor]:
+    """The best answer in each window; among equal scores the one that begins, then ends, first.
 
     Args:
       start_logits, end_logits: float [windows, length].
-      spans, of_text: see GraphWindows.
-      batch: how many texts there are.
+      spans: see GraphWindows.
       max_answer_length: tokens of an answer.
 
     Returns:
-      float [batch], the lowest number where there is none; int32 [batch] begin and end, in characters.
+      float [windows], LOW where there is none; int32 [windows, 2], begin and end in characters.
     """
     length = tf.shape(start_logits)[1]
     is_text = spans[:, :, 1] > spans[:, :, 0]
     beyond = [[0, 0], [0, max_answer_length]]
-    lasts = tf.range(length)[:, tf.newaxis] + tf.range(max_answer_length)                  # [length, answers]
+    lasts = tf.range(length)[:, tf.newaxis] + tf.range(max_answer_length)       # [length, answers]
     valid = is_text[:, :, tf.newaxis] & tf.gather(tf.pad(is_text, beyond), lasts, axis=1)
     scores = start_logits[:, :, tf.newaxis] + tf.gather(tf.pad(end_logits, beyond), lasts, axis=1)
-    scores = tf.where_v2(valid, scores, _LOW)                                   # [windows, length, answers]
-    best = tf.math.unsorted_segment_max(tf.reduce_max(scores, axis=[1, 2]), of_text, batch)
-    is_best = valid & (scores >= tf.gather(best - TIE, of_text)[:, tf.newaxis, tf.newaxis])
+    scores = tf.where_v2(valid, scores, LOW)                                    # [windows, length, answers]
+    best = tf.reduce_max(scores, axis=[1, 2])
+    is_best = valid & (scores >= best[:, tf.newaxis, tf.newaxis] - TIE)
     begins, ends = tf.cast(spans[:, :, 0], tf.int64), tf.cast(spans[:, :, 1], tf.int64)
     places = begins[:, :, tf.newaxis] * _PLACES + tf.gather(tf.pad(ends, beyond), lasts, axis=1)
-    none = tf.constant(np.iinfo(np.int64).max, tf.int64)
-    first = tf.math.unsorted_segment_min(tf.reduce_min(tf.where_v2(is_best, places, none), axis=[1, 2]),
-                                         of_text, batch)
-    is_first = is_best & tf.equal(places, tf.gather(first, of_text)[:, tf.newaxis, tf.newaxis])
-    score = tf.math.unsorted_segment_max(tf.reduce_max(tf.where_v2(is_first, scores, _LOW), axis=[1, 2]),
-                                         of_text, batch)
+    first = tf.reduce_min(tf.where_v2(is_best, places, _NO_PLACE), axis=[1, 2])
+    is_first = is_best & tf.equal(places, first[:, tf.newaxis, tf.newaxis])
+    score = tf.reduce_max(tf.where_v2(is_first, scores, LOW), axis=[1, 2])
+    return score, tf.cast(tf.stack([first // _PLACES, first % _PLACES], axis=1), tf.int32)
+
+
+def best_of_texts(scores: tf.Tensor, places: tf.Tensor, of_text: tf.Tensor,
+                  batch: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """For each text the best answer of its windows, by the same rule.
+
+    Args:
+      scores, places: float [windows] and int64 [windows, 2]; see `best_spans`.
+      of_text: see GraphWindows.
+      batch: the number of texts.
+
+    Returns:
+      float [batch], LOW where there is none; int32 [batch] begin and end.
+    """
+    best = tf.math.unsorted_segment_max(scores, of_text, batch)
+    is_best = scores >= tf.gather(best - TIE, of_text)
+    keys = places[:, 0] * _PLACES + places[:, 1]
+    first = tf.math.unsorted_segment_min(tf.where_v2(is_best, keys, _NO_PLACE), of_text, batch)
+    is_first = is_best & tf.equal(keys, tf.gather(first, of_text))
+    score = tf.math.unsorted_segment_max(tf.where_v2(is_first, scores, LOW), of_text, batch)
     return score, tf.cast(first // _PLACES, tf.int32), tf.cast(first % _PLACES, tf.int32)
 
 
@@ -94,13 +109,12 @@ def choose(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, p
 
     Args:
       question, passage: string [batch]; the passage may be "".
-      candidates: string [batch, number]; "" where a question has no more. What repeats the first one counts
-        as absent, too: so TensorFlow Serving fills up rows of different lengths.
+      candidates: string [batch, number]; "" where a question has fewer. Candidates that repeat the first one
+        count as absent, too: TensorFlow Serving pads rows of different lengths with it.
 
     Returns:
-      answer: string [batch]; choice: int32 [batch], its number; count: int32 [batch], candidates up to the
-        last
-      present one; probabilities: float [batch, MAX_CANDIDATES], 0 for absent ones.
+      answer: string [batch]; choice: int32 [batch], its number; count: int32 [batch], the number of the last
+      present candidate, from 1 on; probabilities: float [batch, MAX_CANDIDATES], 0 for absent ones.
     """
     batch, most = tf.shape(candidates)[0], tf.shape(candidates)[1]
     checks = [
@@ -110,22 +124,34 @@ def choose(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, p
                                        MAX_CANDIDATES),
         tf.debugging.assert_equal(tf.size(question),
                                   batch,
-                                  message="question and candidates must have as many rows as each other")
+                                  message="question and candidates must have the same number of rows"),
+        tf.debugging.assert_equal(tf.size(passage),
+                                  batch,
+                                  message="passage and candidates must have the same number of rows")
     ]
     with tf.control_dependencies(checks):
         numbers = tf.range(most)
-    is_candidate = tf.not_equal(candidates, "") & (tf.equal(numbers, 0)
-                                                  | tf.not_equal(candidates, candidates[:, :1]))
+    is_candidate = tf.not_equal(candidates, "") & (
+        tf.equal(numbers, 0) | tf.not_equal(candidates, candidates[:, :1]))
     each = tf.where(is_candidate)                                               # [rows, 2]
-    of_question = each[:, 0]
-    before, gap, after = (tf.gather(part, of_question) for part in _around_gap(question))
-    filled = tf.strings.join([before, gap, tf.gather_nd(candidates, each), after])
-    packed = tokenizer.pack_pair(tf.gather(passage, of_question), filled, model.max_seq_length,
-                                 keeps_end_of_b=True)
-    low = tf.fill([batch, MAX_CANDIDATES], _LOW)
-    scores = tf.tensor_scatter_nd_update(low, each, _choice_scores(model, *packed))
+    before, gap, after = _around_gap(question)
+
+    def compute(of_part: slice) -> tf.Tensor:
+        rows = each[of_part]
+        of_question = rows[:, 0]
+        parts = [tf.gather(before, of_question), tf.gather(gap, of_question), tf.gather_nd(candidates, rows),
+                 tf.gather(after, of_question)]
+        ids, mask, segments = tokenizer.pack_pair(tf.gather(passage, of_question), tf.strings.join(parts),
+                                                  model.max_seq_length, keeps_end_of_b=True)
+        encoded = modeling.build_encoder(model.config, ids, mask, segments, skip_padding=True,
+                                         kernels=host_kernels.SERVING,
+                                         output_positions=tf.zeros_like(ids[:, :1]))
+        return heads.choices(model.config, encoded).logits
+
+    low = tf.fill([batch, MAX_CANDIDATES], LOW)
+    scores = tf.tensor_scatter_nd_update(low, each, _in_parts(compute, tf.shape(each)[0], 1)[:, 0])
     choice = tf.argmax(scores, axis=1, output_type=tf.int32)
-    probabilities = tf.where_v2(scores > _LOW, tf.nn.softmax(scores), tf.zeros_like(scores))
+    probabilities = tf.where_v2(scores > LOW, tf.nn.softmax(scores), tf.zeros_like(scores))
     count = tf.reduce_max(tf.where_v2(is_candidate, numbers + 1, tf.zeros_like(numbers)), axis=1)
     answer = tf.gather_nd(candidates, tf.stack([tf.range(batch), choice], axis=1))
     return {"answer": answer, "choice": choice, "count": count, "probabilities": probabilities}
@@ -153,59 +179,43 @@ def _around_gap(question: tf.Tensor) -> Tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return before, tf.where_v2(has_gap, nothing, " "), tf.where_v2(has_gap, after, nothing)
 
 
-def _span_logits(model: ModelFolder, windows: GraphWindows) -> Tuple[tf.Tensor, tf.Tensor]:
-    """Logits of begin and end, float [windows, longest] each; 0 at padding."""
-    def compute(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
+def _best_of_windows(model: ModelFolder, windows: GraphWindows, max_answer_length: int) -> tf.Tensor:
+    """Of each window the best answer's score, begin and end, and the score of no answer: float [windows,
+    4]."""
+    def compute(of_part: slice) -> tf.Tensor:
+        mask = windows.input_mask[of_part]
+        length = tf.reduce_max(tf.reduce_sum(mask, axis=1))
+        ids, mask, segments, spans = (values[of_part, :length] for values in (
+            windows.input_ids, windows.input_mask, windows.segment_ids, windows.spans))
         encoded = modeling.build_encoder(model.config, ids, mask, segments, skip_padding=True,
                                          kernels=host_kernels.SERVING)
         found = heads.spans(model.config, encoded)
-        return tf.stack([found.start_logits, found.end_logits], axis=2)
+        score, places = best_spans(found.start_logits, found.end_logits, spans, max_answer_length)
+        null_score = found.start_logits[:, 0] + found.end_logits[:, 0]
+        return tf.concat([score[:, tf.newaxis],
+                          tf.cast(places, tf.float32), null_score[:, tf.newaxis]],
+                         axis=1)
 
-    logits = _in_parts(compute, windows.input_ids, windows.input_mask, windows.segment_ids, by_position=True)
-    return logits[:, :, 0], logits[:, :, 1]
-
-
-def _choice_scores(model: ModelFolder, ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-    """The score of each row, float [rows]."""
-    def compute(ids: tf.Tensor, mask: tf.Tensor, segments: tf.Tensor) -> tf.Tensor:
-        encoded = modeling.build_encoder(model.config,
-                                         ids,
-                                         mask,
-                                         segments,
-                                         skip_padding=True,
-                                         kernels=host_kernels.SERVING,
-                                         output_positions=tf.zeros_like(ids[:, :1]))
-        return heads.choices(model.config, encoded).logits
-
-    return _in_parts(compute, ids, mask, segments, by_position=False)[:, 0]
+    return _in_parts(compute, tf.shape(windows.input_ids)[0], 4)
 
 
-def _in_parts(compute: Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor], ids: tf.Tensor,
-              mask: tf.Tensor, segments: tf.Tensor, by_position: bool) -> tf.Tensor:
-    """`compute` of AT_ONCE rows after the other, each part as long as its longest row: so memory is bounded,
-    however long passages are.
+def _in_parts(compute: Callable[[slice], tf.Tensor], num_rows: tf.Tensor, width: int) -> tf.Tensor:
+    """`compute` of AT_ONCE rows after the other, so that memory is bounded however long passages are: float
+    [num_rows, width].
 
     Args:
-      compute: of ids, mask and segments [rows, length].
-      ids, mask, segments: int32 [rows, longest].
-      by_position: whether `compute` gives float [rows, length, 2], here padded with 0 to the longest; else it
-        gives [rows, 1].
+      compute: takes a slice of the rows; returns float [rows, width].
     """
-    rows, longest = tf.shape(ids)[0], tf.shape(ids)[1]
-    num_parts = (rows + AT_ONCE - 1) // AT_ONCE
+    num_parts = (num_rows + AT_ONCE - 1) // AT_ONCE
 
     def part(number: tf.Tensor, found: tf.TensorArray) -> Tuple[tf.Tensor, tf.TensorArray]:
-        of_part = slice(number * AT_ONCE, (number + 1) * AT_ONCE)
-        length = tf.reduce_max(tf.reduce_sum(mask[of_part], axis=1))
-        values = compute(*(values[of_part, :length] for values in (ids, mask, segments)))
-        if by_position:
-            values = tf.pad(values, [[0, 0], [0, longest - length], [0, 0]])
+        values = compute(slice(number * AT_ONCE, (number + 1) * AT_ONCE))
         return number + 1, found.write(number, tf.reshape(values, [-1]))
 
     found = tf.TensorArray(tf.float32, num_parts, infer_shape=False, element_shape=[None])
     _, found = tf.while_loop(lambda number, _: number < num_parts, part, [0, found], parallel_iterations=1,
                              back_prop=False)
-    return tf.reshape(found.concat(), tf.stack([rows, longest, 2]) if by_position else [rows, 1])
+    return tf.reshape(found.concat(), [num_rows, width])
 
 
 def _slices(texts: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
