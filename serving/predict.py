@@ -1,5 +1,5 @@
-"""Classifies texts with an exported model, or a server that has it loaded, and writes one JSON object
-per line.
+"""Classifies texts, or answers questions on passages, with an exported model, or a server that has it
+loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
@@ -8,19 +8,34 @@ per line.
 A line of standard input is text_a, or text_a, a tab, and text_b. A line of output:
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
+
+A model that reads takes JSON objects, one a line, with question and passage, and candidates where it chooses
+among them; the line of output has what it found, too:
+
+  python -m serving.predict --question 先看什么？ --passage 先看网络，再看手机。
+  python -m serving.predict --server http://127.0.0.1:8501 --signature read < questions.jsonl > answers.jsonl
+
+  {"question": "…", "passage": "…", "answer": "网络", "start": 2, "end": 4, "score": 9.1, "null_score": -3.2}
+  {"question": "…", "passage": "…", "candidates": ["…", "…"], "answer": "…", "choice": 1, "probabilities":
+  [0.2, 0.8]}
 """
 import json
 import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence
+from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
+from etl.common import json_text
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
 from serving.rest_client import RestClient
 from serving.version_files import MODEL_FILE
+
+CLASSIFY, READ, CHOOSE = "classify", "read", "choose"
+# what a line of a question holds, by signature
+FIELDS = {READ: ("question", "passage"), CHOOSE: ("question", "passage", "candidates")}
 
 
 @dataclass(frozen=True)
@@ -33,6 +48,13 @@ class PredictConfig:
     model_name: Optional[str] = flag(None, "with --server: the model's name there (default: albert)")
     text_a: Optional[str] = flag(None, "the text, or the first of a pair (default: read standard input)")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
+    question: Optional[str] = flag(None,
+                                   "the question, for a model that reads (default: read standard input)")
+    passage: Optional[str] = flag(None, "what the question is about", empty_ok=True)
+    candidates: Tuple[str, ...] = flag((), "the answers to choose from, for a model that chooses")
+    signature: Optional[str] = flag(
+        None, "what to ask (default: what the model has; with --server what the other "
+        "flags are of, else classify)", (CLASSIFY, *FIELDS))
     batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
@@ -42,12 +64,17 @@ class PredictConfig:
             raise ValueError("model_name is given without server")
         if self.batch_size < 1:
             raise ValueError("batch_size must be at least 1, got %d" % self.batch_size)
+        if (self.passage is not None or self.candidates) and self.question is None:
+            raise ValueError("passage and candidates are given without question")
+        if self.question is not None and self.text_a is not None:
+            raise ValueError("question and text_a are given: no model takes both")
         if self.text_b is not None and self.text_a is None:
             raise ValueError("text_b is given without text_a")
         if self.text_a == "":
             raise ValueError("text_a is empty")
-        for name in ("text_a", "text_b"):
+        for name in ("text_a", "text_b", "question", "passage"):
             _require_unicode(name, getattr(self, name) or "")
+        _require_unicode("candidates", "".join(self.candidates))
 
 
 class Question(NamedTuple):
@@ -61,25 +88,94 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 
 def predict(config: PredictConfig) -> None:
-    """Classifies the text or pair in the flags, or those of standard input, batch by batch."""
-    ask = prepare(config)
-    questions: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
+    """Answers what is in the flags, or on standard input, batch by batch."""
+    model, signature = prepare(config)
+    if signature == CLASSIFY:
+        if config.question is not None:
+            raise UserError("--question: the model classifies texts: give --text_a")
+        texts: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
-    for batch in in_batches(questions, config.batch_size):
-        for question, probabilities in zip(batch, ask(batch)):
-            line = json.dumps(answer(question, probabilities), ensure_ascii=False) + "\n"
-            sys.stdout.buffer.write(line.encode("utf-8"))      # whatever the locale
-        sys.stdout.buffer.flush()
+        for batch in in_batches(texts, config.batch_size):
+            _write(answer(question, probabilities)
+                   for question, probabilities in zip(batch, model.probabilities(batch)))
+        return
+    if config.text_a is not None:
+        raise UserError("--text_a: the model reads passages: give --question and --passage")
+    given = {"question": config.question, "passage": config.passage or "",
+             **({"candidates": list(config.candidates)} if signature == CHOOSE else {})}
+    questions: Iterable[Dict[str, Any]] = ([given] if config.question is not None
+                                           else read_json_questions(sys.stdin.buffer, signature))
+    for lines in in_batches(questions, config.batch_size):
+        found = model.rows(signature, [inputs_of(line, signature, lines) for line in lines])
+        _write({**line, **answer_of(line, row)} for line, row in zip(lines, found))
 
 
-def prepare(config: PredictConfig) -> Callable[[Sequence[Question]], List[Dict[str, float]]]:
-    """A function that gives each question's probabilities by label: a server's client, or a local model."""
+def _write(lines: Iterable[Dict[str, Any]]) -> None:
+    for line in lines:
+        text = json.dumps(line, ensure_ascii=False) + "\n"
+        sys.stdout.buffer.write(text.encode("utf-8"))          # whatever the locale
+    sys.stdout.buffer.flush()
+
+
+def prepare(config: PredictConfig) -> Tuple[Any, str]:
+    """What answers, a server's client or a local model, and the signature to ask."""
     if config.server:
-        return RestClient(config.server, config.model_name or "albert").probabilities
+        given = CHOOSE if config.candidates else READ if config.question is not None else CLASSIFY
+        return RestClient(config.server, config.model_name or "albert"), config.signature or given
     version = find_version(config.model_dir)
     # takes two seconds, which --help and a server's client should not
     from serving.saved_model import SavedModel
-    return SavedModel(version).probabilities
+    model = SavedModel(version)
+    own = next((name for name in FIELDS if name in model.signatures), CLASSIFY)
+    if config.signature not in (None, own):
+        raise UserError("--signature: the model has %s, not %s" % (own, config.signature))
+    return model, own
+
+
+def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, Any]]:
+    """The object of each line. Raises UserError with the line number for any other than the signature
+    takes."""
+    for number, line in enumerate(lines, 1):
+        place = "standard input: line %d: " % number
+        try:
+            found = json_text.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            json_text.require_whole_characters(found)
+        except UnicodeDecodeError as error:
+            raise UserError(place + not_utf8(error))
+        except ValueError as error:
+            raise UserError("%snot JSON: %s" % (place, error))
+        if not isinstance(found, dict):
+            raise UserError("%swanted an object with %s" % (place, ", ".join(FIELDS[signature])))
+        for name in FIELDS[signature]:
+            value = found.get(name, "" if name == "passage" else None)
+            texts = value if name == "candidates" else [value]
+            if not (isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts)):
+                raise UserError(
+                    "%s%s must be %s, got %.40r" %
+                    (place, name, "a list of texts" if name == "candidates" else "a text", value))
+        yield found
+
+
+def inputs_of(line: Dict[str, Any], signature: str, batch: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
+    """What the signature takes of a line; candidates are filled up with "" to the most that a line of the
+    batch
+    has."""
+    found = {"question": line["question"], "passage": line.get("passage", "")}
+    if signature == CHOOSE:
+        most = max(len(other["candidates"]) for other in batch)
+        found["candidates"] = line["candidates"] + [""] * (most - len(line["candidates"]))
+    return found
+
+
+def answer_of(line: Dict[str, Any], outputs: Dict[str, Any]) -> Dict[str, Any]:
+    """What is written of a line's outputs: of candidates' probabilities as many as there are candidates."""
+    found = {name: round(value, 6) if isinstance(value, float) else value for name, value in outputs.items()
+             if name not in ("count", "probabilities")}
+    if "probabilities" in outputs:
+        found["probabilities"] = [
+            round(value, 6) for value in outputs["probabilities"][:len(line["candidates"])]
+        ]
+    return found
 
 
 def find_version(model_dir: str) -> str:

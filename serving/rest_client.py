@@ -5,7 +5,7 @@ import re
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import IO, Any, Dict, List, Optional, Sequence, Tuple
+from typing import IO, Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from etl.common import json_text
 from etl.common.command_line import UserError
@@ -19,24 +19,34 @@ class RestClient:
     """A client of the model `model_name` at `server`, as `http://127.0.0.1:8501`."""
 
     def __init__(self, server: str, model_name: str) -> None:
-        self._url = "%s/v1/models/%s:classify" % (server.rstrip("/"), urllib.parse.quote(model_name, safe=""))
+        self._url = "%s/v1/models/%s" % (server.rstrip("/"), urllib.parse.quote(model_name, safe=""))
 
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
         """Probabilities by label, for each text_a and text_b. Raises UserError with the server's or network's
     message."""
         examples = [{"text_a": text_a, "text_b": text_b or ""} for text_a, text_b in pairs]
-        body = json.dumps({"signature_name": "classify", "examples": examples}).encode("utf-8")
-        request = urllib.request.Request(self._url, body, {"content-type": "application/json"})
+        return self._ask(":classify", {"signature_name": "classify", "examples": examples},
+                         lambda answer: _scores(answer, len(pairs)))
+
+    def rows(self, signature: str, rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+        """A signature's outputs by name for each row of inputs by name. Raises UserError as above."""
+        return self._ask(":predict", {"signature_name": signature, "instances": rows},
+                         lambda answer: _predictions(answer, len(rows)))
+
+    def _ask(self, method: str, body: Any, read: Callable[[Any], List[Any]]) -> List[Any]:
+        url = self._url + method
+        request = urllib.request.Request(url, json.dumps(body).encode("utf-8"),
+                                         {"content-type": "application/json"})
         try:
-            with _opener(self._url).open(request, timeout=TIMEOUT_SECONDS) as answer:
-                return _scores(json_text.loads(_read(answer)), len(pairs))
+            with _opener(url).open(request, timeout=TIMEOUT_SECONDS) as answer:
+                return read(json_text.loads(_read(answer)))
         except urllib.error.HTTPError as error:
-            raise UserError("--server: %s: %d: %s" % (self._url, error.code, _message(error)))
+            raise UserError("--server: %s: %d: %s" % (url, error.code, _message(error)))
         except urllib.error.URLError as error:
             raise UserError("--server: %s: %s"
-                            % (self._url, getattr(error.reason, "strerror", None) or error.reason))
+                            % (url, getattr(error.reason, "strerror", None) or error.reason))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise UserError("--server: %s: not a TensorFlow Serving response: %s" % (self._url, error))
+            raise UserError("--server: %s: not a TensorFlow Serving response: %s" % (url, error))
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
@@ -66,6 +76,15 @@ def _scores(answer: Any, num_texts: int) -> List[Dict[str, float]]:
     if not all(found):
         raise ValueError("'results' has a text without labels")
     return found
+
+
+def _predictions(answer: Any, num_rows: int) -> List[Dict[str, Any]]:
+    """Outputs by name, for each row. Raises ValueError for any other response."""
+    rows = answer.get("predictions") if isinstance(answer, dict) else None
+    if not isinstance(rows, list) or len(rows) != num_rows or not all(isinstance(row, dict) for row in rows):
+        raise ValueError("'predictions' must be a list of %d objects, one for each row" % num_rows)
+    json_text.require_whole_characters(rows)
+    return rows
 
 
 def _message(answer: IO[bytes]) -> str:

@@ -76,6 +76,13 @@ class SavedModel:
                           "text_b": [text_b or "" for _, text_b in pairs]})
         return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
 
+    def rows(self, signature: str, rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+        """A signature's outputs by name for each row of inputs by name; texts are str."""
+        found = self.run({name: [row[name] for row in rows] for name in rows[0]}, signature)
+        columns = {name: values.tolist() for name, values in found.items()}
+        return [{name: value.decode("utf-8") if isinstance(value, bytes) else value
+                 for name, value in zip(columns, row)} for row in zip(*columns.values())]
+
     def close(self) -> None:
         """Frees the weights; afterwards `run` fails."""
         self._session.close()

@@ -204,6 +204,7 @@ def _hard(example: ChoiceExample, taken: int, loss: float) -> Tuple[Any, ...]:
 
 CHOICE_KIND = Kind(read_examples,
                    check_flags,
+                   lambda task, examples: task,
                    describe,
                    encoding_of,
                    make_rows,

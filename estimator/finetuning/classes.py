@@ -92,6 +92,7 @@ def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Sect
 
 CLASSES = Kind(read_examples,
                check_flags,
+               lambda task, examples: task,
                describe,
                encoding_of,
                encoded.make_rows,

@@ -70,6 +70,7 @@ def make_job(config: FinetuneConfig) -> Job:
     kind = KINDS[task.kind]
     config = config.with_defaults_of(task.kind)
     examples = {part: kind.read_examples(config, task, part) for part in wanted_parts(config, task)}
+    task = kind.narrowed(task, examples)
     check_device(config, device)
     kind.check_flags(config, task, examples)
     init_checkpoint = find_init_checkpoint(config)
@@ -161,7 +162,10 @@ def find_task(config: FinetuneConfig) -> Task:
               % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
     if not config.do_train:                    # a model stays what it was trained as
-        task = tasks.EARLIER.get((task.name, model_folder.read(config.output_dir).kind), task)
+        model = model_folder.read(config.output_dir)
+        task = tasks.EARLIER.get((task.name, model.kind), task)
+        if model.reading and model.reading.null_score_diff_threshold is None:
+            task = dataclasses.replace(task, may_be_impossible=False)
     return tasks.with_columns(task, config.columns_by_role(),
                               config.labels) if task.name in tasks.GENERIC else task
 

@@ -43,6 +43,7 @@ class Kind(NamedTuple):
       read_examples: takes the flags, the task and a part's name; returns its examples.
       check_flags: takes the flags, the task and its examples by part; raises UserError for flags that do not
         fit the kind.
+      narrowed: takes the task and its examples by part; returns the task without what no example has.
       describe: takes the flags and the task; returns fields of ModelFolder.
       encoding: takes the flags and the model's folder; returns how examples become rows.
       make_rows: takes examples and their encoding.
@@ -59,6 +60,7 @@ class Kind(NamedTuple):
     """
     read_examples: Callable[[FinetuneConfig, Task, str], List[Any]]
     check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Any]]], None]
+    narrowed: Callable[[Task, Dict[str, List[Any]]], Task]
     describe: Callable[[FinetuneConfig, Task], Dict[str, Any]]
     encoding: Callable[[FinetuneConfig, ModelFolder], Encoding]
     make_rows: Callable[[Sequence[Any], Encoding], Rows]

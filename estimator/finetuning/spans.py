@@ -1,4 +1,5 @@
 """The answer to a question, which is a part of a passage of any length."""
+import dataclasses
 import json
 import os
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
@@ -66,6 +67,13 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Rea
         check_windows(config.max_seq_length or 0, reading_of.doc_stride, reading_of.max_query_length, True)
     except ValueError as error:
         raise UserError("--%s" % error)
+
+
+def narrowed(task: Task, examples: Dict[str, List[ReadingExample]]) -> Task:
+    """Where each question to be learnt has an answer, the model always gives one."""
+    if TRAIN in examples and all(example.label for example in examples[TRAIN]):
+        return dataclasses.replace(task, may_be_impossible=False)
+    return task
 
 
 def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
@@ -266,17 +274,6 @@ def sections(setting: Setting, part: Part, outputs: Outputs) -> Sequence[Section
                                 answers_of(setting, part, outputs), outputs.candidates)
 
 
-SPAN_KIND = Kind(read_examples,
-                 check_flags,
-                 describe,
-                 encoding_of,
-                 make_rows,
-                 tell_rows,
-                 make_model_fn,
-                 run_model,
-                 score,
-                 results_line,
-                 write_predictions,
-                 sections,
-                 span_report.CHARTS,
-                 is_exported=lambda task: True)
+SPAN_KIND = Kind(read_examples, check_flags, narrowed, describe, encoding_of, make_rows, tell_rows,
+                 make_model_fn, run_model, score, results_line, write_predictions, sections,
+                 span_report.CHARTS, is_exported=lambda task: True)

@@ -75,6 +75,9 @@ VERSION = {"name": "version", "in": "path", "required": True,
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
 SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}
+READING = {"type": "string", "enum": ["read", "choose"]}
+QUESTION = {"question": _ref("Text"), "passage": _ref("Text"),
+            "candidates": {"type": "array", "minItems": 1, "items": _ref("Text")}}
 SCHEMAS: Dict[str, Any] = {
     "Error": _schema({"error": _string()}),
     "Text": {"oneOf": [_string(), _closed(_schema({"b64": {"type": "string", "format": "byte"}}))]},
@@ -82,7 +85,9 @@ SCHEMAS: Dict[str, Any] = {
         _schema({"signature_name": SIGNATURE, "instances": {"type": "array", "minItems": 1, "items": _closed(
             _schema({"text_a": _ref("Text"), "text_b": _ref("Text")}))}}, "instances"),
         _schema({"signature_name": SIGNATURE, "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})},
-                "inputs")]},
+                "inputs"),
+        _schema({"signature_name": READING, "instances": {"type": "array", "minItems": 1, "items": _closed(
+            _schema(QUESTION, "question", "passage"))}}, "signature_name", "instances")]},
     "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {"type": "object"}}}),
                                   _schema({"outputs": {"type": "object"}})]},
     "ClassifyRequest": _schema({

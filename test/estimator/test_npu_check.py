@@ -203,10 +203,10 @@ def test_flags_that_contradict_the_command(capsys, flags, message):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name, has_masked_lm, gelus, dropouts", [
-    ("tiny", True, 5, 0), ("tiny", False, 4, 1), ("tiny_google_fast", True, 0, 13),
-    ("base_google_fast", False, 0, 38)])
-def test_kernels_wanted(name, has_masked_lm, gelus, dropouts):
+@pytest.mark.parametrize("name, has_masked_lm, has_pooled_head, gelus, dropouts", [
+    ("tiny", True, False, 5, 0), ("tiny", False, True, 4, 1), ("tiny", False, False, 4, 0),
+    ("tiny_google_fast", True, False, 0, 13), ("base_google_fast", False, True, 0, 38)])
+def test_kernels_wanted(name, has_masked_lm, has_pooled_head, gelus, dropouts):
     from estimator.training.npu_report import kernels_wanted
-    found = kernels_wanted(albert_config.load(name), True, has_masked_lm)
+    found = kernels_wanted(albert_config.load(name), True, has_masked_lm, has_pooled_head)
     assert found == {devices.GELU_OP: gelus, devices.DROPOUT_OP: dropouts}

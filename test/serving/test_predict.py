@@ -8,7 +8,7 @@ import pytest
 from exported import LABELS
 
 from etl.common.command_line import UserError
-from serving.predict import Question, find_version, main, read_questions
+from serving.predict import Question, answer_of, find_version, inputs_of, main, read_json_questions, read_questions
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -130,3 +130,33 @@ def test_help_does_not_wait_for_tensorflow():
             "print('tensorflow' in sys.modules)")
     out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
     assert out.endswith(b"False\n") and b"--checkpoint_dir" in out and b"--model_dir" in out
+
+
+def test_questions_are_json_lines():
+    lines = b'\xef\xbb\xbf{"question": "\xe8\xb0\x81", "passage": "x", "id": 3}\n{"question": "y"}'
+    assert list(read_json_questions(io.BytesIO(lines), "read")) == [
+        {"question": "谁", "passage": "x", "id": 3}, {"question": "y"}]
+
+
+@pytest.mark.parametrize(
+    "signature, line, message",
+    [("read", b"[]", "line 1: wanted an object with question, passage"), ("read", b"{", "line 1: not JSON"),
+     ("read", b"\xff", "line 1: not UTF-8"),
+     ("read", b'{"passage": "x"}', "question must be a text, got None"),
+     ("read", b'{"question": "\\ud800"}', "half a character"),
+     ("choose", b'{"question": "x"}', "candidates must be a list of texts, got None"),
+     ("choose", b'{"question": "x", "candidates": [1]}', "candidates must be a list of texts")])
+def test_a_question_that_is_none(signature, line, message):
+    with pytest.raises(UserError, match="standard input: line 1: .*" + message.replace("line 1: ", "")):
+        list(read_json_questions(io.BytesIO(line), signature))
+
+
+def test_candidates_are_filled_up_and_cut_again():
+    batch = [{"question": "x", "candidates": ["a", "b"]}, {"question": "y", "candidates": ["a", "b", "c"]}]
+    assert inputs_of(batch[0], "choose", batch) == {
+        "question": "x",
+        "passage": "",
+        "candidates": ["a", "b", ""]
+    }
+    assert answer_of(batch[0], {"choice": 1, "count": 2, "probabilities": [.25, .75, 0.0]}) == {
+        "choice": 1, "probabilities": [.25, .75]}

@@ -11,7 +11,7 @@ from estimator.data.reading import Answer, ReadingExample
 from estimator.finetuning import spans
 from estimator.weights import model_folder
 from etl.text.tokenization import TokenizerConfig
-from serving import export
+from serving import export, predict
 from serving.saved_model import SavedModel
 
 WORDS = tiny_training.WORDS
@@ -128,6 +128,13 @@ def test_the_exported_model_gives_the_same_answers(trained, capsys):
         read(trained / "out" / "predictions.json").values())
     for text, start, end in zip(found["answer"], found["start"], found["end"]):
         assert PASSAGE[start:end] == text.decode("utf-8")
+    capsys.readouterr()
+    assert predict.main(
+        ["--model_dir", str(trained / "export"), "--question", asked[4], "--passage", PASSAGE]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert (line["question"], line["passage"], line["answer"]) == (asked[4], PASSAGE,
+                                                                   found["answer"][4].decode("utf-8"))
+    assert predict.main(["--model_dir", str(trained / "export"), "--text_a", "天"]) == 1
     assert all(operation.type != "PyFunc" for operation in saved._session.graph.get_operations())
 
 

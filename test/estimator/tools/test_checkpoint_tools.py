@@ -10,6 +10,7 @@ import tiny_models
 import tiny_training
 from estimator import checkpoints
 from estimator.model import heads, modeling
+from estimator.weights import model_folder
 from saved import save, save_pretrained
 
 
@@ -95,6 +96,28 @@ class TestCommands:
             1, "--max_seq_length must be in [3, 12], the config's max_position_embeddings; got 13\n")
         assert not (tmp_path / "adopted").exists()
         assert adopt(classifier, "lcqmc")[0] == 0
+
+    def test_a_reader_and_a_chooser_are_adopted(self, tmp_path, capsys):
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], vocab_size=len(tiny_training.TOKENS),
+                                     max_position_embeddings=256)
+        (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+        vocabulary = tiny_training.write_vocabulary(tmp_path / "vocab.txt")
+        for kind, task, names in (("spans", "cmrc2018",
+                                   {"cls/squad/output_weights", "cls/squad/output_bias"
+                                    }), ("choices", "race", {"output_weights", "output_bias"}),
+                                  ("classes", "copa", {"output_weights", "output_bias"})):
+            checkpoint, _ = save(tmp_path / (task + ".ckpt"), lambda kind=kind: heads.declare_variables(
+                config, 2 if kind == "classes" else 0, kind=kind))
+            assert checkpoints.main(
+                ["adopt", "--checkpoint", checkpoint, "--task_name", task, "--vocab_file", vocabulary,
+                 "--albert_config_file", str(tmp_path / "config.json"), "--output_dir", str(tmp_path / task),
+                 "--max_seq_length", "256"]) == 0
+            capsys.readouterr()
+            model = model_folder.read(str(tmp_path / task))
+            assert (model.kind, model.task) == (kind, task)
+            assert names < {name for name, _ in tf.train.list_variables(str(tmp_path / task))}
+        assert model_folder.read(str(tmp_path / "cmrc2018")).reading == model_folder.Reading(
+            128, 64, 30, None)
 
     def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
         assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1

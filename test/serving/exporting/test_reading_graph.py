@@ -18,8 +18,9 @@ from serving.exporting.graph_tokenization import GraphTokenizer
 
 LENGTH, OVERLAP, QUESTION, ANSWER, THRESHOLD = 24, 5, 6, 7, 0.1
 CHARACTERS = list("北京你好吗手机没信号怎么办abcx，？ 　AＢé") + [
-    "e\u0301", "\u0301", "\u0323", "\u200b", "👨\u200d👩", "\U00020000", "\U0001d165", "\u302e", "ﬁ", "Σ", "\0",
-    "\ufeff", "x" * 50, "İ", "각", "ss"]
+    "e\u0301", "\u0301", "\u0323", "\u200b", "👨\u200d👩", "\U00020000", "\U0001d165", "\u302e", "ﬁ", "Σ",
+    "\0", "\ufeff", "x" * 50, "İ", "각", "ss"
+]
 
 
 class Graphs:
@@ -39,8 +40,8 @@ class Graphs:
             self.candidates = tf.placeholder(tf.string, [None, None])
             self.windows = twin.windows(self.question, self.passage, LENGTH, OVERLAP, QUESTION)
             self.read = reading_graph.read(reader, twin, self.question, self.passage)
-            self.choose = reading_graph.choose(ModelFolder(CONFIG, config, LENGTH, "choices", kind=CHOICES), twin,
-                                               self.question, self.passage, self.candidates)
+            self.choose = reading_graph.choose(ModelFolder(CONFIG, config, LENGTH, "choices", kind=CHOICES),
+                                               twin, self.question, self.passage, self.candidates)
             self.ids = [tf.placeholder(tf.int32, [None, None]) for _ in range(3)]
             encoded = modeling.build_encoder(CONFIG, *self.ids)
             self.spans, self.scores = heads.spans(CONFIG, encoded, self.ids[1])[2:], heads.choices(CONFIG,
@@ -50,7 +51,9 @@ class Graphs:
 
     def run(self, outputs, question, passage, candidates=None):
         feed = {self.question: question, self.passage: passage}
-        return self.session.run(outputs, feed if candidates is None else {**feed, self.candidates: candidates})
+        return self.session.run(outputs, feed if candidates is None else {
+            **feed, self.candidates: candidates
+        })
 
     def run_rows(self, outputs, rows):
         """Of rows that begin with input_ids and segment_ids."""
@@ -73,8 +76,8 @@ def texts(seed, count, longest):
 
 def windows_in_python(graphs, questions, passages):
     return [(number, window) for number, (question, passage) in enumerate(zip(questions, passages))
-            for window in pack_windows(graphs.tokenizer, question, pieces_of(graphs.tokenizer, passage), LENGTH,
-                                       OVERLAP, QUESTION)]
+            for window in pack_windows(graphs.tokenizer, question, pieces_of(graphs.tokenizer, passage),
+                                       LENGTH, OVERLAP, QUESTION)]
 
 
 def test_windows_and_their_characters_are_those_of_python(graphs):
@@ -98,12 +101,14 @@ def test_answers_are_those_of_python(graphs):
     best, nulls = [[] for _ in questions], [np.inf] * len(questions)
     for (number, window), start, end in zip(wanted, *logits):
         length = len(window.input_ids)
-        best[number].append(span_decoding.best_of_window(start[:length], end[:length], window.spans, ANSWER, 3))
+        best[number].append(
+            span_decoding.best_of_window(start[:length], end[:length], window.spans, ANSWER, 3))
         nulls[number] = min(nulls[number], start[0] + end[0])
     answered = 0
     for number, passage in enumerate(passages):
         first = next(iter(span_decoding.best_of_windows(best[number], 3)), None)
-        begin, end = first[:2] if span_decoding.has_answer(first, np.float32(nulls[number]), THRESHOLD) else (0, 0)
+        begin, end = first[:2] if span_decoding.has_answer(first, np.float32(nulls[number]),
+                                                           THRESHOLD) else (0, 0)
         answered += end > 0
         assert (found["start"][number], found["end"][number]) == (begin, end), passage
         assert found["answer"][number].decode("utf-8") == passage[begin:end]
@@ -113,12 +118,14 @@ def test_answers_are_those_of_python(graphs):
 
 def test_choices_are_those_of_python_however_rows_are_filled_up(graphs):
     questions = [text + gap for text, gap in zip(texts(5, 9, 4), ["", "_", "___好", "_a_b", "好_"] * 2)]
-    passages, given = texts(6, 9, 30), [[text + str(number) for number, text in enumerate(texts(seed, 1 + seed % 4, 4))]
-                                        for seed in range(9)]
+    passages, given = texts(
+        6, 9, 30), [[text + str(number) for number, text in enumerate(texts(seed, 1 + seed % 4, 4))]
+                    for seed in range(9)]
     most = max(map(len, given))
     empty = np.array([row + [""] * (most - len(row)) for row in given], object)
     repeated = np.array([row + [row[0]] * (most + 2 - len(row)) for row in given], object)
-    found, again = (graphs.run(graphs.choose, questions, passages, filled_up) for filled_up in (empty, repeated))
+    found, again = (graphs.run(graphs.choose, questions, passages, filled_up)
+                    for filled_up in (empty, repeated))
     for name in found:
         assert (found[name] == again[name]).all(), name
     for number, row in enumerate(given):
