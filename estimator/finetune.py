@@ -1,4 +1,5 @@
-"""Trains a classifier or a regression on labelled sentences or pairs, evaluates it and predicts with it.
+"""Trains a classifier or a regression on labelled sentences or pairs, or a model that finds answers in
+passages or chooses among candidates; evaluates it and predicts with it.
 
 Starts from a pretrained checkpoint, whose folder has config and vocabulary. Without flags it trains on the
 sample sentence pairs, starting from the output of python -m estimator.pretrain. --list_tasks lists the tasks
@@ -10,6 +11,7 @@ and their files.
   python -m estimator.finetune --task_name single_sentence --data_dir reviews \\
       --columns text_a=review label=stars \\
       --labels 1 2 3 4 5 --seeds 1,2,3
+  python -m estimator.finetune --task_name reading --data_dir questions --do_train --do_eval
 
 After each epoch the dev examples are evaluated; the best checkpoint is kept in best/, and is used for the
 final evaluation, for predictions and by python -m serving.export. An interrupted run resumes when the same

@@ -19,6 +19,13 @@ padded to its longest text, not to max_seq_length. Texts are tokenized inside th
 training: that is checked before anything is written. A model with a SentencePiece vocabulary has the
 signature predict_ids only.
 
+A model that reads passages has one signature, which tokenizes, reads through windows and finds the place in
+the graph:
+
+  read     question, passage: string [batch]; returns answer, start and end in characters, score, null_score
+  choose   question, passage, candidates [batch, n], "" where there are fewer; returns answer, choice, count,
+           probabilities
+
 --format ascend writes the input of Ascend's offline compiler, atc: for each batch size and length a frozen
 graph with static int32 inputs, and one with open dimensions for several profiles of them; sample inputs with
 the expected outputs, convert.sh with the commands, and compare_om.py, which compares what a device gives.

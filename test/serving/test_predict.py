@@ -8,7 +8,8 @@ import pytest
 from exported import LABELS
 
 from etl.common.command_line import UserError
-from serving.predict import Question, answer_of, find_version, inputs_of, main, read_json_questions, read_questions
+from serving.predict import (Question, answer_of, find_version, inputs_of, main, read_json_questions,
+                             read_questions)
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
