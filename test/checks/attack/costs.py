@@ -2,6 +2,7 @@
 
   python test/checks/attack/costs.py
 """
+import gzip
 import json
 import os
 import urllib.error
@@ -141,6 +142,16 @@ def rest_requests():
         "instances": [{"text_a": "a", "text_b": "b"}], **{"%d" % number: 0 for number in range(300000)}}
 
 
+def compressed_bodies():
+    good = json.dumps({"instances": [{"text_a": "a", "text_b": "b"}], "x": "y"}).encode()
+    yield "1,000 MB of blanks", gzip.compress(b" " * (1000 << 20))
+    yield "one byte more than a body may have", gzip.compress(good.ljust(BODY + 1))
+    yield "no end", gzip.compress(good.ljust(BODY))[:-8]
+    yield "4 MiB of streams without content", gzip.compress(b"") * (BODY // 20)
+    yield "4 MiB of numbers beside a good row", gzip.compress(
+        good.replace(b'"y"', b"[" + b"1," * (BODY // 2 - 100) + b"1]"))
+
+
 def ask_grpc(stub, method, request):
     try:
         getattr(stub, method)(request, timeout=60)
@@ -149,10 +160,11 @@ def ask_grpc(stub, method, request):
         return error.code().name, error.details()
 
 
-def ask_rest(server, method, body):
+def ask_rest(server, method, body, headers=()):
     try:
         url = "http://127.0.0.1:%d/v1/models/albert:%s" % (server.rest_port, method)
-        return str(urllib.request.urlopen(urllib.request.Request(url, body), timeout=60).status), ""
+        request = urllib.request.Request(url, body, dict(headers))
+        return str(urllib.request.urlopen(request, timeout=60).status), ""
     except urllib.error.HTTPError as error:
         return str(error.code), error.read().decode()
 
@@ -188,11 +200,15 @@ def main() -> int:
         ask_grpc(stub, "Predict", text([1], [b"x"]))
         for name, method, make in grpc_requests():
             request = make()
-            attack(server, outcome, "gRPC: " + name, ("INVALID_ARGUMENT", "OK", "RESOURCE_EXHAUSTED"),
+            attack(server, outcome, "gRPC: " + name,
+                   ("INVALID_ARGUMENT", "OK", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION"),
                    lambda: ask_grpc(stub, method, request))
         for name, method, make in rest_requests():
             body = json.dumps(make(), separators=(",", ":")).encode()
             attack(server, outcome, "REST: " + name, ("400", "413"), lambda: ask_rest(server, method, body))
+        for name, body in compressed_bodies():
+            attack(server, outcome, "REST: gzip of %s, %.1f MB" % (name, len(body) / 1e6), ("400", "413"),
+                   lambda: ask_rest(server, "predict", body, {"content-encoding": "gzip"}.items()))
         outcome.tell("it still answers", ask_grpc(stub, "Predict", text([1], [b"x"]))[0] == "OK")
     return outcome.status()
 
