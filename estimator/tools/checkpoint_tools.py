@@ -8,6 +8,7 @@ from estimator.tools.flags import (AdoptConfig, AverageConfig, FromTransformersC
                                    ToTransformersConfig)
 from estimator.weights import checkpoint_files, conversions, descriptions, model_folder
 from etl.common.command_line import UserError
+from etl.text.windows import check_windows
 
 
 def use(config: Any) -> None:
@@ -61,17 +62,21 @@ def adopt(config: AdoptConfig) -> None:
     description = descriptions.describe(config, checkpoint, "checkpoint", flags_may_repeat=True,
                                         max_seq_length=config.max_seq_length, task=task.name,
                                         labels=config.labels or task.labels, kind=task.kind,
-                                        reading=_reading_of(task))
+                                        reading=_reading_of(task, config.max_seq_length))
     conversions.adopt(checkpoint, description, config.output_dir)
     print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s"
           % (config.output_dir, config.output_dir))
 
 
-def _reading_of(task: Task) -> Optional[model_folder.Reading]:
+def _reading_of(task: Task, max_seq_length: int) -> Optional[model_folder.Reading]:
     """How a model of the task reads passages, which the older tools did not write down: as is usual."""
     if task.kind != model_folder.SPANS:
         return None
     usual = KIND_DEFAULTS[task.kind]
+    try:
+        check_windows(max_seq_length, usual["doc_stride"], usual["max_query_length"], True)
+    except ValueError as error:
+        raise UserError("--max_seq_length: %s" % error)
     return model_folder.Reading(usual["doc_stride"], usual["max_query_length"], usual["max_answer_length"],
                                 0.0 if task.may_be_impossible else None)
 

@@ -18,7 +18,6 @@ from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
 from etl.text.tokenization import TokenizerConfig
-from etl.text.windows import check_windows
 
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
@@ -69,8 +68,6 @@ class ModelFolder:
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
         if (self.kind == SPANS) != (self.reading is not None):
             raise ValueError("kind is %s, and reading is %s" % (self.kind, self.reading))
-        if self.reading is not None:
-            check_windows(self.max_seq_length, self.reading.doc_stride, self.reading.max_query_length, True)
 
 
 def write(folder: str, description: ModelFolder) -> None:

@@ -162,3 +162,28 @@ def test_flags_that_do_not_fit(trained, capsys, flags, message):
     more = [str(item) for pair in flags.items() for item in pair]
     assert finetune.main(flags_of(trained, "other") + more + ["--do_train"]) == 1
     assert message in capsys.readouterr().err and not os.path.exists(str(trained / "other"))
+
+
+@pytest.mark.learning
+@pytest.mark.skipif("DATA" not in os.environ, reason="make check-learning DATA=path/to/cmrc2018")
+def test_64_questions_of_cmrc_are_learnt_by_heart(tmp_path, capsys):
+    with open(os.path.join(os.environ["DATA"], "cmrc2018_trial.json"), encoding="utf-8") as stream:
+        paragraphs = [
+            paragraph for article in json.load(stream)["data"] for paragraph in article["paragraphs"]
+        ]
+    left = 64
+    for paragraph in paragraphs:
+        good = [question for question in paragraph["qas"] for answer in question["answers"][:1]
+                if paragraph["context"].startswith(answer["text"], answer["answer_start"])]
+        paragraph["qas"] = good[:left]
+        left -= len(paragraph["qas"])
+    text = json.dumps({"data": [{"paragraphs": [paragraph for paragraph in paragraphs if paragraph["qas"]]}]})
+    for part in ("train", "dev"):
+        (tmp_path / (part + ".json")).write_text(text, encoding="utf-8")
+    assert finetune.main(["--task_name", "cmrc2018", "--data_dir", str(tmp_path), "--init_checkpoint", "none",
+                          "--albert_config_file", "mini", "--output_dir", str(tmp_path / "out"),
+                          "--train_batch_size", "16", "--num_train_epochs", "60", "--learning_rate", "0.001",
+                          "--max_answer_length", "200", "--eval_every", "400", "--do_train", "--do_eval",
+                          "--backend", "cpu"]) == 0
+    assert "64 dev questions" in capsys.readouterr().out
+    assert read(tmp_path / "out" / "eval_results.json")["eval_exact_match"] >= 0.95
