@@ -29,7 +29,7 @@ def run(capsys, *flags):
 def made(tmp_path_factory):
     """A folder with data, a config, and a model trained for 6 steps and evaluated."""
     folder = tmp_path_factory.mktemp("made")
-    tiny_training.write_build(folder / "data", num_train=30, num_eval=5)
+    tiny_training.write_build(folder / "data", num_train=30, num_eval=5, counters={"cut_samples": 2})
     tiny_training.write_config(folder / "config.json")
     assert pretrain.main(flags_of(folder, "out") + ["--num_train_steps", "6"]) == 0
     return folder
@@ -56,10 +56,10 @@ def test_a_run_leaves_a_model_folder_and_results_of_every_record(made):
             "model.ckpt-6.index", "eval_results.txt", "eval_results.json"} <= set(os.listdir(str(out)))
     results = json.loads((out / "eval_results.json").read_text())
     assert sorted(results) == [
-        "global_step", "masked_lm_accuracy", "masked_lm_loss", "num_examples", "perplexity",
-        "sentence_order_accuracy", "sentence_order_loss", "uniform_cross_entropy", "unigram_accuracy",
-        "unigram_cross_entropy"]
-    assert (results["global_step"], results["num_examples"]) == (6, 5)
+        "global_step", "masked_lm_accuracy", "masked_lm_loss", "num_examples", "num_uncut_examples",
+        "perplexity", "sentence_order_accuracy", "sentence_order_accuracy_uncut", "sentence_order_loss",
+        "uniform_cross_entropy", "unigram_accuracy", "unigram_cross_entropy"]
+    assert [results[name] for name in ("global_step", "num_examples", "num_uncut_examples")] == [6, 5, 3]
     assert results["uniform_cross_entropy"] == pytest.approx(math.log(20))
     assert (results["unigram_cross_entropy"]
             == pytest.approx(-math.log(3 / 50)))    # each word twice in 30, add one

@@ -7,7 +7,7 @@ import numpy as np
 from albert_config import AlbertConfig
 from etl.common import files
 from etl.records import manifest
-from etl.records.examples import frame, pretraining_features, serialize_examples
+from etl.records.examples import CUT_INSIDE_SENTENCE, frame, pretraining_features, serialize_examples
 from etl.records.manifest import Manifest, Shard
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
@@ -65,7 +65,7 @@ def write_build(folder, num_train=20, num_eval=5, num_shards=2, **changes):
     train = [_shard(folder, "tf_examples-%05d-of-%05d.tfrecord" % (index, num_shards),
                     range(index, num_train, num_shards)) for index in range(num_shards)]
     held_out = [_shard(folder, "eval/tf_examples-00000-of-00001.tfrecord",
-                       range(num_train, num_train + num_eval))]
+                       range(num_train, num_train + num_eval), is_eval=True)]
     vocabulary = write_vocabulary(os.path.join(folder, "vocab.txt"))
     fields = dict(train=tuple(train), eval=tuple(held_out), max_seq_length=SEQ_LENGTH,
                   max_predictions_per_seq=PREDICTIONS, tokenizer=TokenizerConfig("vocab.txt"),
@@ -76,8 +76,11 @@ def write_build(folder, num_train=20, num_eval=5, num_shards=2, **changes):
     return folder
 
 
-def _shard(folder, name, numbers):
-    path = write_records(os.path.join(folder, name), [record_values(number) for number in numbers])
+def _shard(folder, name, numbers, is_eval=False):
+    """Of held-out records, those with an odd number are marked as cut inside a sentence."""
+    path = write_records(os.path.join(folder, name), [
+        dict(record_values(number), **{CUT_INSIDE_SENTENCE.name: np.array([number % 2])} if is_eval else {})
+        for number in numbers])
     with open(path, "rb") as stream:
         content = stream.read()
     return Shard(name, len(numbers), len(content), hashlib.sha256(content).hexdigest())

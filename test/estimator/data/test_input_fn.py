@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -94,6 +96,13 @@ def test_every_held_out_record_counts_and_the_tail_is_marked(data):
     assert [batch["is_real_example"].tolist() for batch in found] == [[1, 1, 1], [1, 1, 0]]
     assert [batch["input_ids"][:, 1].tolist() for batch in found] == [[10, 11, 12], [13, 14, 0]]
     assert [batch["masked_lm_weights"].sum() for batch in found] == [3, 2]
+
+
+def test_held_out_records_say_whether_a_sentence_is_cut(data):
+    found = batches(input_fn.evaluate_on_records(dataclasses.replace(data, tells_cuts=True), batch_size=3))
+    assert [batch["cut_inside_sentence"].tolist() for batch in found] == [[[0], [1], [0]], [[1], [0], [0]]]
+    found = batches(input_fn.evaluate_on_records(data, batch_size=3))
+    assert not any("cut_inside_sentence" in batch for batch in found)
 
 
 def rows_of(lengths):

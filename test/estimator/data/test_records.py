@@ -40,6 +40,17 @@ def test_a_build_of_single_segments_has_no_sentence_order(tmp_path):
     assert not records.from_build(folder).has_sentence_order
 
 
+@pytest.mark.parametrize("objective, counters, tells_cuts", [
+    ("order", {"cut_samples": 0}, True), ("order", {}, False), ("none", {"cut_samples": 0}, False)])
+def test_a_build_may_tell_which_samples_are_cut(tmp_path, objective, counters, tells_cuts):
+    folder = tiny_training.write_build(tmp_path / "data", flags={"sentence_objective": objective},
+                                       counters=counters)
+    data = records.from_build(folder)
+    assert data.tells_cuts == tells_cuts
+    assert [feature.name for feature in data.eval_features[len(data.features):]] == [
+        "cut_inside_sentence"] * tells_cuts
+
+
 @pytest.mark.parametrize("lengths, message", [
     (dict(max_seq_length=128), "--max_seq_length is 128, but the records have 8, says .*manifest.json"),
     (dict(max_predictions_per_seq=20), "--max_predictions_per_seq is 20, but the records have 2, says"),
