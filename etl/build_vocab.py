@@ -38,9 +38,9 @@ MODELS = ("wordpiece", "sentencepiece")
 COVERAGES = dict(zip(MODELS, (1.0, 0.9995)))   # if none is given
 
 COMPRESSION = 4                                # guessed, for the line of progress
-MAX_SENTENCE_CHARS = 1000                      # SentencePiece leaves out what has over 4,192 bytes
+MAX_SENTENCE_CHARS = 1000                      # SentencePiece skips sentences of over 4,192 bytes
 PLAIN_TEXT = TextFormat()
-RESERVED = "▅"                                 # and lines with this, which it keeps for itself
+RESERVED = "▅"                                 # and those with this, which it reserves
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "sample", "*.txt")
 
@@ -100,7 +100,7 @@ def build(config: VocabConfig) -> None:
 
 
 class Progress:
-    """What has been done so far, for whoever watches: bytes of text that were read, pieces that were made."""
+    """What has been done so far: bytes of text read, pieces made."""
 
     def __init__(self) -> None:
         self.bytes = self.pieces = 0
@@ -112,8 +112,8 @@ class Progress:
 
 def read_lines(paths: Iterable[str], text_format: TextFormat = PLAIN_TEXT,
                progress: Optional[Progress] = None) -> Iterator[str]:
-    """The non-blank lines of text files, or the sentences of those in JSON lines. UserError names file and
-    line of what cannot be read."""
+    """The non-blank lines of text files, or the sentences of JSON lines. Raises UserError, with file and
+    line, for what cannot be read."""
     progress = progress or Progress()
     for path in paths:
         before = progress.bytes
@@ -144,8 +144,8 @@ def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool,
 
     Args:
       character_coverage: share of the text whose characters get an entry.
-      progress: what has been done is written there.
-      say: takes what the user should know of the result.
+      progress: updated while it works.
+      say: called with notes for the user.
 
     Raises UserError if there is no text, or the characters alone exceed `vocab_size`.
     """
@@ -281,8 +281,8 @@ def _train_sentencepiece(config: VocabConfig, paths: Sequence[str]) -> None:
 
 
 def _sentences(lines: Iterable[str], do_lower_case: bool, characters: Counter) -> Iterator[str]:
-    """The text as the tokenizer will show it to the model, in sentences short enough not to be left out;
-    counts its characters."""
+    """The text as the tokenizer prepares it, in sentences short enough for SentencePiece; counts its
+    characters."""
     for line in lines:
         for sentence in split_sentences(preprocess_text(line, do_lower_case)[0]):
             characters.update(sentence)

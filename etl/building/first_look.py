@@ -1,8 +1,8 @@
-"""What the beginning of input files shows before hours are spent on them: what is no text is refused, what
-hardly can be meant is told.
+"""Checks the beginning of each input file before it is read in full: refuses what is not text, warns of text
+that is probably not as intended.
 
-Archives and compressed files go by their first bytes, whatever they are called; JSON by how it begins, behind
-a byte order mark and blank lines; markup by its share of the lines.
+Archives and compressed files are recognized by their first bytes, whatever their names; JSON by its
+beginning, after a byte order mark and blank lines; markup by its share of the lines.
 """
 import os
 import re
@@ -16,11 +16,12 @@ from etl.common.command_line import UserError
 from etl.text.documents import BLANKS, Document, clean_line, ends_with_final_mark
 
 LINES_LOOKED_AT, FEWEST_LINES_LOOKED_AT = 20000, 100         # of all files, of one of many
-MARKUP_SHARE, HEADLINE_SHARE, HEADLINE_CHARS = 0.05, 0.3, 30    # below these shares, nothing is said
+MARKUP_SHARE, HEADLINE_SHARE, HEADLINE_CHARS = 0.05, 0.3, 30    # no warning below these shares
+MARKUP_CHARS = 300                             # of a line, in which markup is looked for
 
 _HEAD_BYTES, _MAGIC_BYTES = 1 << 20, 512
-_EACH_LINE = "Where each line is a document, sed G FILE > NEW parts them"
-# First bytes, and what to do with such a file. Those that are read are called by the ends of their names.
+_EACH_LINE = "If each line is a document, separate them: sed G FILE > NEW"
+# Offset and bytes at the beginning of a format, and what to do with such a file.
 _FORMATS = (
     (0, b"\x1f\x8b", "gzip-compressed: give it a name that ends in .gz"),
     (4, b"1AY&SY", "bzip2-compressed: give it a name that ends in .bz2"),
@@ -40,21 +41,19 @@ _FORMATS = (
 )
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _JSON = re.compile(r'(\[\s*)?\{\s*(?:%s\s*:|\})|(\[)\s*(?:%s\s*[,\]]|\])' % (_STRING, _STRING))
-_KEYS = re.compile(r'(%s)\s*:' % _STRING)
 _MARKUP = re.compile(
     r"</?[A-Za-z][^<>]*>|&(?:[a-z]+|#[0-9]+);|\[[^\[\]]*\]\([^()]*\)|\[\[[^\[\]]+\]\]|\{\{[^{}]+\}\}"
-    r"|^(?:#{1,6} |```|~~~|\|.*\|$|={2,}.*={2,}$|-{3,}$|\*{3,}$|\{\".*\}$)|\*\*[^*]+\*\*")
+    r"|^(?:#{1,6} |```|~~~|\|.*\|$|={2,}[^=]+=+$|-{3,}$|\*{3,}$|\{\".*\}$)|\*\*[^*]+\*\*")
 
 
 class Look(NamedTuple):
-    """What the first lines of a file show; blank ones are not counted.
+    """Statistics of a file's first lines, without blank ones.
 
     Attributes:
-      lines, markup_lines, markup_example: how many there are, how many hold markup, the first of these.
-      documents, headlines, headline_example: the same for documents and those that are a short line without a
-        final mark.
-      has_blank_line: whether one stands between lines; None where a document would be too long before one is
-        seen.
+      lines, markup_lines, markup_example: number of lines, of lines with markup, the first of these.
+      documents, headlines, headline_example: the same for documents, and those that are one short line
+        without a final mark.
+      has_blank_line: whether there is one between lines; None if the first document is too long already.
     """
     lines: int
     markup_lines: int
@@ -66,10 +65,10 @@ class Look(NamedTuple):
 
 
 def require_text(path: str, text_format: TextFormat) -> None:
-    """Raises UserError, beginning with the file's name, when it is no text of that format: an archive, JSON
-    where plain text is expected, JSON of another form where lines of it are.
+    """Raises UserError, beginning with the file's name, if it is not in that format: an archive, JSON instead
+    of plain text, an array or objects over several lines instead of JSON lines.
 
-    What is damaged or changes meanwhile is one, too, as `sources.opened` says.
+    Raises UserError for damaged files as `sources.opened` does.
     """
     with open(path, "rb") as stream:
         what = _format_of(stream.read(_MAGIC_BYTES))
@@ -84,8 +83,8 @@ def require_text(path: str, text_format: TextFormat) -> None:
 
 
 def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_AT) -> Look:
-    """Looks at the first lines of a file, and in plain text for a blank one as far as a document may be
-    long."""
+    """Reads a file's first lines, and plain text on to the first blank line, at most as much as a document
+    may have."""
     counts: Counter = Counter()
     examples: Dict[str, str] = {}
     has_blank_line: Optional[bool] = False
@@ -106,7 +105,7 @@ def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_A
         elif counts["lines"] < most_lines:
             counts["lines"] += 1
             document.append(text)
-            if _MARKUP.search(text):
+            if _MARKUP.search(text[:MARKUP_CHARS]):
                 counts["markup"] += 1
                 examples.setdefault("markup", text)
         if size > MAX_DOCUMENT_BYTES and not has_blank_line:
@@ -120,12 +119,12 @@ def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_A
 
 
 def warnings_of(paths: Sequence[str], text_format: TextFormat, parts_documents: bool = True) -> List[str]:
-    """What is to be said of text files before they are read.
+    """Warnings about text files, before they are read.
 
     Args:
       parts_documents: whether it matters where documents end.
 
-    Raises UserError for a file whose first document is longer than one may be: its lines are never parted.
+    Raises UserError for a file whose first document is too long because no blank line ends it.
     """
     most_lines = max(FEWEST_LINES_LOOKED_AT, LINES_LOOKED_AT // len(paths))
     looks = [(path, look_at(path, text_format, most_lines)) for path in paths]
@@ -133,30 +132,30 @@ def warnings_of(paths: Sequence[str], text_format: TextFormat, parts_documents: 
     if parts_documents and text_format.input_format == "text":
         for path, look in looks:
             if look.has_blank_line is None:
-                raise UserError("--input_file: %s: no blank line in the first %d bytes, and a document has "
-                                "that many at most: blank lines part documents. %s"
+                raise UserError("--input_file: %s: no blank line in the first %d bytes, but a document may "
+                                "not be longer: blank lines separate documents. %s"
                                 % (path, MAX_DOCUMENT_BYTES, _EACH_LINE))
         whole = [path for path, look in looks if not look.has_blank_line and look.lines > 1]
         if whole:
-            warnings.append("%s: no blank line parts documents, so all of it is one%s. %s" % (
-                whole[0], ", as with %d further files" % (len(whole) - 1) if whole[1:] else "", _EACH_LINE))
+            warnings.append("%s: has no blank lines and so is one document%s. %s" % (
+                whole[0], ", as are %d other files" % (len(whole) - 1) if whole[1:] else "", _EACH_LINE))
     lines, markup, documents, headlines = (
         sum(getattr(look, name) for _, look in looks)
         for name in ("lines", "markup_lines", "documents", "headlines"))
     if markup > MARKUP_SHARE * lines:
         path, look = next((path, look) for path, look in looks if look.markup_lines)
-        warnings.append("%.0f%% of the first %d lines hold markup, which is taken for text: %s: %.60s"
+        warnings.append("%.0f%% of the first %d lines contain markup, which is treated as text: %s: %.60s"
                         % (100 * markup / lines, lines, path, look.markup_example))
     elif parts_documents and headlines > HEADLINE_SHARE * documents:
         path, look = next((path, look) for path, look in looks if look.headlines)
         warnings.append("%.0f%% of the first %d documents are one short line without a final mark: %s: "
-                        "%.60s; what belongs together should stand without blank lines between"
+                        "%.60s; text that belongs together should have no blank lines in between"
                         % (100 * headlines / documents, documents, path, look.headline_example))
     return warnings
 
 
 def _lines_of(path: str, text_format: TextFormat) -> Iterator[Tuple[str, int]]:
-    """Lines of a file, "" between documents, with the bytes read so far."""
+    """The lines of a file, "" between documents, each with the bytes read so far (0 in JSON lines)."""
     if text_format.input_format == "text":
         size = 0
         with opened(path) as stream:
@@ -174,7 +173,8 @@ def _format_of(head: bytes) -> Optional[str]:
 
 
 def _what_json(head: bytes, input_format: str, path: str) -> Optional[str]:
-    """What is wrong with the JSON that a file begins with; None when it has none, or is read as such."""
+    """What is wrong with the JSON at the beginning of a file; None if there is none, or it is in the right
+    format."""
     text = head.decode("utf-8", "replace")
     begin = len(text) - len(text.lstrip(BLANKS))
     found = _JSON.match(text, begin)

@@ -76,10 +76,10 @@ def require_places(config: BuildConfig, plan: BuildPlan) -> None:
 
 
 def require_replaceable(config: BuildConfig, plan: BuildPlan) -> None:
-    """Raises UserError when the output folder holds samples that other flags or other input made, unless
-    --overwrite says that they may go. Those of the same command may."""
+    """Raises UserError if the output folder holds samples made with other flags or from other input, unless
+    --overwrite is given."""
     out = config.output_dir
-    if config.overwrite or os.path.isdir(plan.job.work_dir):    # interrupted while it was published, at most
+    if config.overwrite or os.path.isdir(plan.job.work_dir):    # a resumed build has passed this check
         return
     if not os.path.exists(os.path.join(out, manifest.FILE_NAME)):
         shards = [name for name in _shards_in(out) if _SHARD_NAME.fullmatch(os.path.basename(name))]
@@ -96,8 +96,7 @@ def require_replaceable(config: BuildConfig, plan: BuildPlan) -> None:
 
 
 def _changes(found: manifest.Manifest, config: BuildConfig, plan: BuildPlan) -> Iterator[str]:
-    """What differs between a build that is there and the one that is wanted, as far as it decides the
-    samples."""
+    """The differences between an existing build and the new one that change the samples."""
     before, now = dict(flags_of(BuildConfig()), **found.flags), flags_of(config)
     names = [*flags_of(config.instances), "do_lower_case", "user_dict", "duplicates", "eval_fraction",
              "num_shards", "input_format"] + ["text_field"] * (config.text_format.input_format == "jsonl")
@@ -106,9 +105,9 @@ def _changes(found: manifest.Manifest, config: BuildConfig, plan: BuildPlan) -> 
         if values[0] != values[1]:
             yield "--%s was %s, is %s" % (name, *values)
     if found.vocab_sha256 != sha256_of_file(plan.vocab_path):
-        yield "the vocabulary was another"
+        yield "the vocabulary differs"
     if _contents(found.inputs) != _contents(plan.inputs):
-        yield "the input was another"
+        yield "the input differs"
 
 
 def _contents(inputs: Iterable[Mapping[str, Any]]) -> List[Any]:

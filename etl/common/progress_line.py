@@ -48,8 +48,8 @@ def progress_line(label: str, total: int, measure: Callable[[], Tuple[int, str]]
 
 @contextlib.contextmanager
 def ticking_line(label: str) -> Iterator[None]:
-    """While the block runs, prints `label: 0:20` to stderr now and then: for work that tells nothing of
-    itself and lets no other thread run. So a process of its own does it, which ends with this one."""
+    """While the block runs, prints `label: 0:20` to stderr every 10 seconds: for a library call that reports
+    no progress and blocks other threads. A separate process prints; it ends together with this one."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -59,7 +59,7 @@ def ticking_line(label: str) -> Iterator[None]:
             while not select.select([reader], [], [], TICK_SECONDS)[0]:
                 os.write(2, ("%s: %s\n" % (label, clock(time.time() - begin))).encode("utf-8"))
         finally:
-            os._exit(0)                        # after Ctrl-C, too: what follows is the other process's
+            os._exit(0)                        # after Ctrl-C, too: the rest is for the other process
     os.close(reader)
     try:
         yield

@@ -96,7 +96,7 @@ def pack(document: TokenizedDocument, target: int, budget: int, in_pairs: bool =
 
 
 def choose_split(document: TokenizedDocument, chunk: Chunk, draw: float) -> int:
-    """Where the second segment begins: with a sentence, or where none will do, with a word inside one.
+    """Where the second segment begins: with a sentence if possible, else with a word inside one.
 
     Args:
       draw: uniform in [0, 1).
@@ -113,14 +113,14 @@ def choose_split(document: TokenizedDocument, chunk: Chunk, draw: float) -> int:
 
 
 def split_and_swap(document: TokenizedDocument, chunk: Chunk, split: int, is_swapped: bool) -> SegmentPair:
-    """The chunk as two consecutive segments, in reading order or swapped. Where the split leaves only the end
-    with final marks, these end the sample in either order."""
+    """The chunk as two consecutive segments, in reading order or swapped. If only its end has final marks,
+    they stay at the end of the sample in either order."""
     is_cut = chunk.is_cut or split not in chunk.splits and _is_inside_sentence(document, split)
     marks = chunk.end if split in chunk.splits else _marks_before(document, chunk.end)
     first, second = slice(chunk.begin, split), slice(split, chunk.end)
     if not is_swapped:
         pair = [(array[first], array[second]) for array in (document.ids, document.word_starts)]
-    elif not split < marks < chunk.end:        # none to be moved, or no text would be left
+    elif not split < marks < chunk.end:        # nothing to move, or no text would remain
         pair = [(array[second], array[first]) for array in (document.ids, document.word_starts)]
     else:
         pair = [(array[split:marks], np.concatenate((array[first], array[marks:chunk.end])))
@@ -130,7 +130,7 @@ def split_and_swap(document: TokenizedDocument, chunk: Chunk, split: int, is_swa
 
 
 class _Packing:
-    """The rules of `pack`. Chunks are known by where they begin and end, sentences by their index."""
+    """The rules of `pack`. Chunks are given by positions, sentences by their index."""
 
     def __init__(self, document: TokenizedDocument, target: int, budget: int, in_pairs: bool) -> None:
         ends = np.append(document.sentence_starts[1:], len(document.ids))
@@ -141,7 +141,7 @@ class _Packing:
         self._is_marked: List[bool] = (document.mark_starts < ends).tolist()
 
     def advance(self, cuts: List[int]) -> None:
-        """Appends the end of the chunk that begins at the last of `cuts`, which it may move."""
+        """Appends the end of the chunk that begins at the last of `cuts`; may move that cut."""
         begin, size = cuts[-1], self._ends[-1]
         end = self._end_with_sentence(begin)
         if end is None and len(cuts) > 1:
@@ -153,13 +153,13 @@ class _Packing:
         cuts.append(end or size)
 
     def chunk(self, begin: int, end: int) -> Chunk:
-        """Tokens [begin, end), with what is known of them."""
+        """The chunk of tokens [begin, end)."""
         is_cut = begin > 0 and self._ends[bisect.bisect_left(self._ends, begin)] != begin
         return Chunk(begin, end, self._splits(begin, end),
                      is_cut or self._ends[bisect.bisect_left(self._ends, end)] != end)
 
     def _splits(self, begin: int, end: int) -> Tuple[int, ...]:
-        """The ends of sentences inside [begin, end) that are like `end`; none when nothing will be split."""
+        """The ends of sentences inside [begin, end) that are like `end`; none if chunks are not split."""
         if not self._in_pairs:
             return ()
         sentences = self._sentences_ending_in(begin, end)
@@ -175,15 +175,15 @@ class _Packing:
         return int(np.searchsorted(self._words, end) - np.searchsorted(self._words, begin))
 
     def _end_with_sentence(self, begin: int, beyond: int = 0) -> Optional[int]:
-        """Where a chunk from `begin` on ends with a sentence, beyond that position; None when it cannot."""
+        """Where a chunk that begins at `begin` can end with a sentence, beyond that position; None:
+        nowhere."""
         found, like = None, {True: not self._in_pairs, False: not self._in_pairs}
         words_before = np.searchsorted(self._words, begin)
         for index in range(bisect.bisect_right(self._ends, begin), len(self._ends)):
             end, is_marked = self._ends[index], self._is_marked[index]
             if end - begin > self._budget:
                 break
-            # a document that ends without a mark is split inside a sentence, however many sentences are left
-            # for that
+            # the end of a document without a mark is also good: it is split inside a sentence
             is_good = like[is_marked] or like[True] and index == len(self._ends) - 1
             if is_good and end > beyond and self._words_before[index] - words_before >= 2:
                 found = end
@@ -193,8 +193,8 @@ class _Packing:
         return found
 
     def _regroup(self, cuts: List[int]) -> Optional[int]:
-        """Moves the last cut to an earlier sentence, or takes it out, so that the chunk behind can end with a
-        sentence beyond it: there. None, and nothing is done, when that is in vain."""
+        """Moves the last cut to an earlier sentence, or removes it, so that the next chunk can end with a
+        sentence beyond it, and returns that end; does nothing and returns None if this is impossible."""
         before, begin = cuts[-2:]
         sentences = reversed(self._sentences_ending_in(before, begin))
         for at in [self._ends[index] for index in sentences] + [before]:
@@ -209,7 +209,7 @@ class _Packing:
         return self._words_in(begin, end) >= 2 and bool(self._splits(begin, end) or not self._in_pairs)
 
     def _last_word_within(self, begin: int) -> int:
-        """The last word that a chunk can end before, inside a sentence where there is one."""
+        """The last word before which a chunk can end, inside a sentence if possible."""
         limit = begin + self._budget
         inside = _inside_sentences(self._document, begin, limit + 1)
         if len(inside) and self._words_in(begin, inside[-1]) >= 2:
@@ -217,8 +217,8 @@ class _Packing:
         return int(self._words[np.searchsorted(self._words, limit, side="right") - 1])
 
     def _mend_last(self, cuts: List[int]) -> None:
-        """Moves the last cut into a sentence when the text behind is one word, or has final marks at its end
-        alone: then it gets the end of another sentence."""
+        """Moves the last cut into a sentence if the text after it is one word, or has final marks only at its
+        end: then it gets the end of another sentence."""
         before, begin, size = cuts[-2], cuts[-1], self._ends[-1]
         inside, options = _inside_sentences(self._document, before, begin), []
         if self._in_pairs and self._is_marked[-1]:
@@ -241,9 +241,8 @@ class _Packing:
 
 
 def _inside_sentences(document: TokenizedDocument, begin: int, end: int) -> np.ndarray:
-    """The words that begin strictly inside [begin, end) and strictly inside a sentence, but not with its
-    final
-    marks: int [words]."""
+    """Where words begin strictly inside [begin, end) and strictly inside a sentence, before its final marks:
+    int [words]."""
     places = begin + 1 + np.flatnonzero(document.word_starts[begin + 1:end])
     sentences = np.searchsorted(document.sentence_starts, places, side="right") - 1
     return places[(places > document.sentence_starts[sentences]) & (places < document.mark_starts[sentences])]

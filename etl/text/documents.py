@@ -61,13 +61,14 @@ def split_sentences(paragraph: str) -> List[str]:
 
 
 def ends_with_final_mark(sentence: str) -> bool:
-    """Whether 。！？… ends it, or what closes behind them. `"他说：“好。”"` → True; `"第一章"` → False."""
+    """Whether it ends with 。！？… and closing quotes, if any. `"他说：“好。”"` → True; `"第一章"` →
+    False."""
     return bool(_FINAL_MARKS.search(sentence))
 
 
 def find_sentences(text: str) -> Tuple[List[int], List[int]]:
-    """Positions in a text of several lines at which sentences begin, and at which their final marks do: their
-    end, if they have none. `"他说：“好。”走了"` → 0, 7 and 5, 9."""
+    """Positions in a text of several lines where sentences begin, and where their final marks begin (their
+    end if they have none). `"他说：“好。”走了"` → 0, 7 and 5, 9."""
     pieces: List[str] = list(filter(None, _SENTENCE.findall(text)))
     begins = list(itertools.accumulate([0] + list(map(len, pieces))))[:-1]
     marks = []

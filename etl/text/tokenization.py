@@ -147,7 +147,7 @@ def load_vocabulary(path: str) -> Vocabulary:
 
 
 def _refuse_sentencepiece(path: str, content: bytes) -> None:
-    """Raises UserError for a file of SentencePiece's that was given as a vocabulary."""
+    """Raises UserError if the vocabulary is one of SentencePiece's files."""
     if re.match(rb"[^\t\n]+\t-?[0-9.]+\r?\n", content):
         raise UserError("%s: a list of SentencePiece's pieces: give the model that lies beside it by "
                         "--spm_model_file" % path)
@@ -438,8 +438,8 @@ def is_dropped(char: str) -> bool:
 
 
 def without_dropped(text: str, strips_marks: bool) -> Tuple[str, Optional[np.ndarray]]:
-    """A text without what gives no token (zero-width blanks, soft hyphens, marks inside) and the position of
-    each character that is left, int [characters]; None: nothing was left out.
+    """A text without characters that give no token (zero-width spaces, soft hyphens, byte order marks) and
+    the original position of each remaining one, int [characters], or None if nothing was removed.
 
     `"人\\u200b工"` → `人工`, 0 2.
     """
@@ -454,7 +454,7 @@ def without_dropped(text: str, strips_marks: bool) -> Tuple[str, Optional[np.nda
 
 @functools.lru_cache(2)
 def _dropped_codes(strips_marks: bool) -> np.ndarray:
-    """By code point, bool: True for what `is_dropped`, and for marks where they are stripped."""
+    """By code point, bool: True for what `is_dropped`, and for combining marks if they are stripped."""
     table = np.zeros(sys.maxunicode + 1, bool)
     for first, last in _WITHOUT_LETTER_BLOCKS:
         chars = map(chr, range(first, last))

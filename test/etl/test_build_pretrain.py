@@ -208,8 +208,8 @@ def test_shards_of_an_earlier_build_disappear(flags, built, out):
     (["--random_seed", "1"], "--random_seed was 12345, is 1"),
     (["--num_shards", "1", "--eval_fraction", "0", "--dupe_factor", "1"],
      "--dupe_factor was 3, is 1; --eval_fraction was 0.3, is 0.0; --num_shards was 2, is 1"),
-    (["--input_file", "{vocab}2"], "the input was another"),
-    (["--vocab_file", "{vocab}2"], "the vocabulary was another"),
+    (["--input_file", "{vocab}2"], "the input differs"),
+    (["--vocab_file", "{vocab}2"], "the vocabulary differs"),
 ])
 def test_samples_of_another_build_stay(flags, built, out, vocab_file, tmp_path, capsys, more, changes):
     shutil.copytree(built, out)
@@ -242,7 +242,7 @@ def test_next_command_of_a_single_document(tmp_path, vocab_file, out, capsys):
     printed = capsys.readouterr().out
     assert "Note: of 1 document, none is held out: there is nothing to evaluate on\n" in printed
     assert printed.endswith("Next: python -m estimator.pretrain --input_file %s --do_eval false\n" % out)
-    assert "Warning: %s: no blank line parts documents, so all of it is one. " % path in printed
+    assert "Warning: %s: has no blank lines and so is one document. " % path in printed
     assert error_of(capsys, argv + ["--sentence_objective", "next", "--overwrite"]) == (
         "--sentence_objective next: second segments come from other documents, and the training part holds "
         "1; give more text, or --sentence_objective order")

@@ -88,6 +88,11 @@ def test_json_is_not_text(tmp_path, content, as_text, as_lines):
     assert refusal(tmp_path, "x", content, JSONL) == as_lines
 
 
+@pytest.mark.parametrize("line", ["=" * 5000 + "x", "[" * 5000, "<a" * 5000, "**" * 5000, "|" * 5000 + "x"])
+def test_no_line_takes_long_to_look_through(tmp_path, line):
+    assert look(tmp_path, line + "。\n").lines == 1
+
+
 def look(tmp_path, content, text_format=TEXT):
     (tmp_path / "x").write_text(content, encoding="utf-8")
     return look_at(str(tmp_path / "x"), text_format)
@@ -124,17 +129,17 @@ def warned(tmp_path, content, **more):
 def test_warnings(tmp_path):
     assert warned(tmp_path, "一。\n二。\n\n三。\n四。\n" * 9) == []
     assert warned(tmp_path, "# 一\n\n二\n\n<p>三。</p>\n") == [
-        "67% of the first 3 lines hold markup, which is taken for text: x: # 一"]
+        "67% of the first 3 lines contain markup, which is treated as text: x: # 一"]
     assert warned(tmp_path, "一。\n二。\n") == [
-        "x: no blank line parts documents, so all of it is one. Where each line is a document, sed G FILE > "
-        "NEW parts them"]
+        "x: has no blank lines and so is one document. If each line is a document, separate them: sed G "
+        "FILE > NEW"]
     assert warned(tmp_path, "一。\n二。\n", parts_documents=False) == []
     assert warned(tmp_path, "第一章\n\n一。二。\n\n") == [
-        "50% of the first 2 documents are one short line without a final mark: x: 第一章; what belongs "
-        "together should stand without blank lines between"]
+        "50% of the first 2 documents are one short line without a final mark: x: 第一章; text that "
+        "belongs together should have no blank lines in between"]
 
 
 def test_lines_that_are_never_parted(tmp_path, monkeypatch):
     monkeypatch.setattr(first_look, "MAX_DOCUMENT_BYTES", 20)
-    with pytest.raises(UserError, match="x: no blank line in the first 20 bytes, and a document has"):
+    with pytest.raises(UserError, match="x: no blank line in the first 20 bytes, but a document may"):
         warned(tmp_path, "一二三。\n" * 9)
