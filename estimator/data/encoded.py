@@ -21,7 +21,7 @@ from etl.text.pairs import pack_pair
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 from etl.text.windows import begins_of_windows
 
-FORMAT_VERSION = 1                             # to be increased when the same input gives different rows
+FORMAT_VERSION = 2                             # to be increased when the same input gives different rows
 
 Batch = Dict[str, np.ndarray]
 
