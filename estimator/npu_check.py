@@ -27,6 +27,9 @@ class CheckFlags:
     """This command's own flags; the trainer's come from the next base class."""
     memory_gb: float = flag(MEMORY_GB, "memory of a device, 10^9 bytes", on_resume=FREE)
     report_file: Optional[str] = flag(None, "JSON file for the report", on_resume=FREE)
+    supported_ops: Optional[str] = flag(
+        None, "the adapter's npu_supported_ops.json; without it that of the CANN which is installed here, "
+        "if there is one", on_resume=FREE)
 
     def __post_init__(self: Any) -> None:
         super().__post_init__()  # type: ignore[misc]
@@ -74,7 +77,8 @@ def check_finetuning(config: FinetuneCheck) -> int:
 
 def _report_on(job: Any, has_masked_lm: bool, config: CheckFlags) -> int:
     from estimator.training import npu_report
-    return npu_report.report_on(job, has_masked_lm, config.memory_gb, config.report_file)
+    return npu_report.report_on(job, has_masked_lm, config.memory_gb, config.report_file,
+                                config.supported_ops)
 
 
 if __name__ == "__main__":

@@ -14,40 +14,11 @@ import tensorflow.compat.v1 as tf
 
 import pretrained
 import tiny_training
+from npu_runs import ROOT, STAND_IN, Run, pretrain, pretraining, weights
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-STAND_IN = os.path.join(ROOT, "test", "npu_stand_in")
 WORDS = tiny_training.WORDS
 BY_CHIEF = dict(CM_CHIEF_IP="10.0.0.1", CM_CHIEF_PORT="60001", CM_CHIEF_DEVICE="0", CM_WORKER_IP="10.0.0.1",
                 CM_WORKER_SIZE="2")            # two devices of one server, without a table
-
-
-class Run:
-    """One command on the stand-in, and what the stand-in noted."""
-
-    def __init__(self, folder, command, generation, flags, **environment):
-        self.record = folder / ("record-%s-%d" % (flags["output_dir"].name,
-                                                  len(list(folder.glob("record-*")))))
-        variables = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", ""), "LC_ALL": "C.UTF-8",
-                     "PYTHONPATH": STAND_IN, "NPU_STAND_IN_GENERATION": generation,
-                     "NPU_STAND_IN_RECORD": str(self.record), "JOB_ID": "1", "ASCEND_DEVICE_ID": "0"}
-        words = [word for name, value in flags.items() for word in ("--" + name, str(value))]
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", command] + words, cwd=ROOT, universal_newlines=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={name: value for name, value in dict(variables, **environment).items() if value})
-
-    def wait(self, status=0):
-        try:
-            self.output, self.errors = self.process.communicate(timeout=600)
-        finally:
-            self.process.kill()
-        assert self.process.returncode == status, self.output + self.errors
-        return self
-
-    def noted(self, event):
-        with open(str(self.record)) as stream:
-            return [value for name, value in map(json.loads, stream) if name == event]
 
 
 @pytest.fixture(scope="module")
@@ -64,34 +35,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def pretraining(folder, output_dir, **changes):
-    """Flags. All but the first run start from the values of the first: random ones depend on the ops
-    before them."""
-    if output_dir != "plain":
-        changes.setdefault("init_checkpoint", folder / "plain" / "model.ckpt-0")
-    return dict(dict(
-        input_file=folder / "data", albert_config_file=folder / "config.json", output_dir=folder / output_dir,
-        train_batch_size=8, eval_batch_size=4, num_train_steps=20, num_warmup_steps=2, learning_rate=0.002,
-        optimizer="adamw", save_checkpoints_steps=10, log_steps=1, do_train="true", do_eval="true"),
-                **changes)
-
-
-def pretrain(folder, generation, output_dir, status=0, environment=None, **changes):
-    flags = pretraining(folder, output_dir, **changes)
-    return Run(folder, "estimator.pretrain", generation, flags, **(environment or {})).wait(status)
-
-
 def losses_by_step(output_dir):
     """As the event files of a plain run with a line for each step tell them."""
     found = {event.step: value.simple_value for path in output_dir.glob("events*")
              for event in tf.train.summary_iterator(str(path))
              for value in event.summary.value if value.tag == "loss"}
     return [found[step] for step in sorted(found)]
-
-
-def weights(output_dir, step):
-    reader = tf.train.load_checkpoint(str(output_dir / ("model.ckpt-%d" % step)))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def model_weights(output_dir):
@@ -141,7 +90,8 @@ def test_the_check_finds_the_devices_kernels_and_its_one_entry_in_the_session(fo
     report = json.loads((folder / "report.json").read_text())
     assert (report["faults"], report["not_checked"]) == ([], [])
     assert report["kernels"] == report["kernels_wanted"] == {"npu_gelu": 2, "npu_dropout": 0}
-    assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
+    entry, = report["npu_optimizers"]
+    assert (entry["use_off_line"], entry["precision_mode"]) == (True, "allow_mix_precision")
     assert "Nothing found that would fail" in run.output and not (folder / "checked").exists()
 
 
@@ -193,9 +143,15 @@ def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
     ("H", dict(precision_mode="allow_mix_precision_fp16"), {},
      "--precision_mode allow_mix_precision_fp16: .* knows only"),
     ("M", {}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
+    ("H", dict(loss_scale="fixed", overflow_check="false"), {},
+     "--overflow_check false: the installed npu_bridge always looks for overflows"),
     ("M", {}, {"RANK_TABLE_FILE": "table.json"},
      "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
     ("H", {}, BY_CHIEF, "CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone"),
+    ("M", {}, {"AOE_MODE": "2"},
+     "--iterations_per_loop is 5, but the installed npu_bridge makes it 1, as where AOE tunes"),
+    ("M", {}, {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "ps": ["b:1"]}}'},
+     "the installed npu_bridge refuses what it is given: "),
 ])
 def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(
         folder, generation, changes, environment, message):
@@ -210,10 +166,13 @@ def test_auto_without_a_device_is_plain_tensorflow(folder, plain):
     assert "on cpu (npu_bridge is installed, but none of ASCEND_DEVICE_ID" in run.output
 
 
-@pytest.mark.parametrize("generation, loss_scale", [("H", "fixed"), ("M", "dynamic")])
-def test_an_update_that_overflows_is_skipped_and_counted(folder, generation, loss_scale):
+@pytest.mark.parametrize("generation, loss_scale, environment", [
+    ("H", "fixed", {}), ("M", "dynamic", {"NPU_STAND_IN_INF_NAN": "1"})])
+def test_an_update_that_overflows_is_skipped_and_counted(folder, generation, loss_scale, environment):
     run = pretrain(folder, generation, "overflows_" + generation, backend="npu", iterations_per_loop=1,
-                   loss_scale=loss_scale, do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": "3,7"})
+                   loss_scale=loss_scale, do_eval="false",
+                   environment=dict(environment, NPU_STAND_IN_OVERFLOWS="3,7"))
+    assert run.noted("dynamic_loss_scale") == ([[65536, 1000, 0.5]] if generation == "M" else [])
     assert len(run.noted("loss")) == 20        # it has taken its batch
     assert "updates overflowed" not in re.search("^step 2/20.*", run.output, re.M).group()
     assert re.search(r"^step 20/20 .*  2 updates overflowed$", run.output, re.M)
@@ -235,6 +194,21 @@ def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
     found, wanted = (weights(folder / (name + overflows), updates) for name in ("parts_", "whole_"))
     assert found["batches_taken"] == wanted["batches_taken"] == 20
     assert len(run.noted("loss")) == len(whole.noted("loss")) == 20
+
+
+def test_a_run_that_is_killed_after_an_overflow_goes_on_bit_for_bit(folder):
+    """The third update overflows before the checkpoint that the second run goes on from, the seventh after
+    it; make check-npu-resume has more ways."""
+    flags = dict(backend="npu", iterations_per_loop=2, train_batch_size=4, gradient_accumulation_steps=2,
+                 num_train_steps=10, save_checkpoints_steps=4, eval_every=8, loss_scale="dynamic")
+    environment = {"NPU_STAND_IN_OVERFLOWS": "3,7"}
+    pretrain(folder, "M", "not_killed", environment=environment, **flags)
+    pretrain(folder, "M", "killed", -9, dict(environment, NPU_STAND_IN_KILLED_AT="7"), **flags)
+    assert "Resuming from step 5 of 10" in pretrain(folder, "M", "killed", environment=environment,
+                                                    **flags).output
+    wanted, found = weights(folder / "not_killed", 8), weights(folder / "killed", 8)
+    assert wanted["batches_taken"] == 20 and sorted(wanted) == sorted(found)
+    assert [name for name in wanted if not np.array_equal(wanted[name], found[name])] == []
 
 
 def test_loops_count_batches_where_gradients_are_accumulated(folder):
@@ -306,24 +280,35 @@ def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(f
                            for output in (name, "fine_plain"))
         assert found.shape == (5, 2)
         np.testing.assert_allclose(found, expected, atol=1e-3)
+    run = finetune("M", "fine_M", backend="npu", do_train="false")   # no loop is given, and none is needed
+    assert "Best checkpoint, step 10, " in run.output and "Test: accuracy" in run.output
     run = finetune("M", "fine_kernels", backend="npu", iterations_per_loop=5)
     assert run.noted("dropout") == [pytest.approx(0.9)] and run.noted("gelu")
 
 
 def test_the_options_file(folder):
     (folder / "dump").mkdir()
+    (folder / "ops.json").write_text("{}")
     (folder / "options.json").write_text(json.dumps({
         "op_select_implmode": "high_precision", "graph_memory_max_size": "1024",
-        "precision_mode_v2": "mixed_float16",
+        "precision_mode_v2": "mixed_float16", "op_wait_timeout": 120, "deterministic": None,
+        "insert_op_file": str(folder / "ops.json"), "local_device_list": "0,1",
+        "memory_config": {"static_memory_policy": 2},
+        "experimental_config": {"graph_memory_optimize_config": {"recompute": "auto"}},
         "profiling_config": {"enable_profiling": True, "profiling_options": "{}"},
         "dump_config": {"enable_dump": True, "dump_path": str(folder / "dump"), "dump_step": "0|5-10"}}))
     (folder / "mix.json").write_text('{"black-list": {"to-add": ["Softmax"]}}')
     run = pretrain(folder, "M", "options", backend="npu", iterations_per_loop=10,
-                   npu_options=folder / "options.json", modify_mixlist=folder / "mix.json", do_eval="false")
+                   npu_options=folder / "options.json", modify_mixlist=folder / "mix.json", do_eval="false",
+                   environment={"RESTORE_FROM": "elsewhere", "LOCAL_CHECKPOINT_DIR": "there"})
+    for name in ("RESTORE_FROM=elsewhere", "LOCAL_CHECKPOINT_DIR=there"):
+        assert "Ignored: %s, from which npu_bridge would start" % name in run.output
     given = run.noted("run_config")[0]
     assert "precision_mode" not in given and given["precision_mode_v2"] == "mixed_float16"
     assert (given["op_select_implmode"], given["profiling_config"], given["modify_mixlist"]) == (
         "high_precision", "ProfilingConfig", str(folder / "mix.json"))
+    assert (given["memory_config"], given["experimental_config"], "deterministic" in given) == (
+        "MemoryConfig", "ExperimentalConfig", False)
     assert run.noted("dump_config") == [[True, str(folder / "dump"), "0|5-10", "output", False, "all"]]
     run = pretrain(folder, "H", "options_h", status=1, backend="npu", npu_options=folder / "options.json")
     assert ("--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first "

@@ -6,6 +6,7 @@ process. Arguments are passed by name, since their order differs between its rel
 installed release has them.
 """
 import hashlib
+import importlib
 import importlib.util
 import inspect
 import math
@@ -14,8 +15,8 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
+from estimator.npu import option_table, ranks
 from estimator.npu import options as npu_options
-from estimator.npu import ranks
 from estimator.npu.options import NpuOptions
 from estimator.npu.ranks import World
 from etl.common.command_line import UserError
@@ -33,10 +34,12 @@ NO_CHECKPOINTS = 0                  # None would mean every 100 steps on the NPU
 # a saver's list holds those of the run; checkpoint_files.TidyHook keeps as many as wanted
 ALL_CHECKPOINTS = 2 ** 31 - 1
 
+OVERFLOW_CHECK = "enable_overflow_check"       # an argument that not every release has
 GELU_OP, DROPOUT_OP = "npu_gelu", "npu_dropout"           # names of the device's kernels in a graph
 
 _PACKAGE = "npu_bridge"
-_DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE")
+_DEVICE_VARIABLES = ("ASCEND_DEVICE_ID", "DEVICE_ID", "RANK_TABLE_FILE", "CM_CHIEF_IP")
+_OTHER_STARTS = ("LOCAL_CHECKPOINT_DIR", "RESTORE_FROM")
 
 
 @dataclass(frozen=True)
@@ -127,27 +130,34 @@ class Device(NamedTuple):
             return _sessions().make_estimator(model_fn, _run_arguments(model_dir, options))
         if not self.world.is_first:
             options = replace(options, save_checkpoints_steps=NO_CHECKPOINTS)
+        _forget_other_starts()
         bridge = _bridge()
         if not ranks.has_chief(os.environ):    # older releases require what newer ones assume
             os.environ["RANK_SIZE"] = os.environ.get("RANK_SIZE") or "1"
-        config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(),
-                                     **self.run_arguments(model_dir, options))
-        estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
+        try:
+            config = bridge.NPURunConfig(session_config=_sessions().npu_session_config(),
+                                         **self.run_arguments(model_dir, options))
+            estimator = bridge.NPUEstimator(model_fn=model_fn, model_dir=model_dir, config=config)
+        except (TypeError, ValueError) as error:
+            raise UserError("--backend npu: the installed npu_bridge refuses what it is given: %s" % error)
         complaints = _sessions().session_complaints(estimator.config.session_config)
         if complaints:
             raise UserError("--backend npu: the installed npu_bridge creates an invalid session: %s"
                             % "; ".join(complaints))
+        if config.iterations_per_loop != options.iterations_per_loop:
+            raise UserError("--iterations_per_loop is %d, but the installed npu_bridge makes it %d, as where "
+                            "AOE tunes, by aoe_mode or the variable AOE_MODE: give that one"
+                            % (options.iterations_per_loop, config.iterations_per_loop))
         return estimator
 
     def run_arguments(self, model_dir: str, options: RunOptions) -> Dict[str, Any]:
         """NPURunConfig's arguments, but for the session's."""
-        bridge = _bridge()
-        arguments = dict(self.options.run_arguments(), iterations_per_loop=options.iterations_per_loop,
-                         **_run_arguments(model_dir, options))
-        for name, make in (("profiling_config", bridge.ProfilingConfig), ("dump_config", bridge.DumpConfig)):
-            if arguments.get(name) is not None:
-                arguments[name] = make(**arguments[name])
-        return arguments
+        arguments = npu_options.build(self.options.run_arguments(),
+                                      lambda name, inner: getattr(_module("npu_config"), name)(**inner))
+        if "insert_op_file" in arguments:      # goes into the session's entry as it is, which takes bytes
+            arguments["insert_op_file"] = os.fsencode(arguments["insert_op_file"])
+        return dict(arguments, iterations_per_loop=options.iterations_per_loop,
+                    **_run_arguments(model_dir, options))
 
     def training_kernels(self, seed: int) -> Optional[Tuple[Callable[..., Any], Callable[..., Any]]]:
         """(gelu, dropout) of the device, for `modeling.build_encoder`, only for training graphs; None for
@@ -174,9 +184,11 @@ class Device(NamedTuple):
             return None
         bridge, first = _bridge(), self.options.first_loss_scale
         if self.options.loss_scale == "fixed":
-            return bridge.FixedLossScaleManager(loss_scale=first)
-        return bridge.ExponentialUpdateLossScaleManager(init_loss_scale=first,
-                                                        incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY)
+            unchecked = {} if self.options.overflow_check else {OVERFLOW_CHECK: False}
+            return bridge.FixedLossScaleManager(loss_scale=first, **unchecked)
+        return bridge.ExponentialUpdateLossScaleManager(
+            init_loss_scale=first, incr_every_n_steps=INCREASE_LOSS_SCALE_EVERY,
+            decr_ratio=self.options.loss_scale_decrease)
 
     def wrap(self, optimizer: "tf.train.Optimizer", loss_scale_manager: Any = None) -> "tf.train.Optimizer":
         """Wraps the rule with the sum of gradients over devices, and that with loss scaling.
@@ -186,8 +198,13 @@ class Device(NamedTuple):
         if self.name == CPU:
             return optimizer
         bridge, is_distributed = _bridge(), self.world.size > 1
+        if self.options.platform.get("is_tailing_optimization"):   # which one wrapper for both wants to know
+            return bridge.NPUOptimizer(opt=optimizer, loss_scale_manager=loss_scale_manager,
+                                       is_distributed=is_distributed,
+                                       is_loss_scale=loss_scale_manager is not None,
+                                       is_tailing_optimization=True)
         if is_distributed:
-            name = _arguments(bridge.NPUDistributedOptimizer)[0]        # not the same in all releases
+            name = next(iter(_arguments(bridge.NPUDistributedOptimizer)))    # not the same in all releases
             optimizer = bridge.NPUDistributedOptimizer(**{name: optimizer})
         if loss_scale_manager is not None:
             optimizer = bridge.NPULossScaleOptimizer(opt=optimizer, loss_scale_manager=loss_scale_manager,
@@ -232,10 +249,9 @@ def plan_device(options: NpuOptions, iterations_per_loop: Optional[int] = None,
     if name == NPU:
         return choose_device(NPU, options, iterations_per_loop, environment)
     device = PlannedDevice(NPU, "planned: %s" % reason, ranks.read_world(environment), options)
-    nested = {argument: list(value)
-              for argument, value in options.platform.items() if isinstance(value, dict)}
-    npu_options.check_options(options, lambda argument: True, nested, device.loop(iterations_per_loop))
-    return device
+    npu_options.check_options(options, option_table.all_arguments, device.loop(iterations_per_loop))
+    return device._replace(options=options.with_own_mixlist(
+        option_table.all_arguments(option_table.RUN_CONFIG)))
 
 
 def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Optional[int] = None,
@@ -256,12 +272,11 @@ def choose_device(requested: str, options: NpuOptions, iterations_per_loop: Opti
     if ranks.has_chief(environment) and not _counts_by_chief(bridge):
         raise UserError("CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone: give "
                         "RANK_TABLE_FILE, RANK_SIZE and RANK_ID instead")
-    known = _arguments(bridge.NPURunConfig)
-    nested = {"profiling_config": _arguments(bridge.ProfilingConfig),
-              "dump_config": _arguments(bridge.DumpConfig)}
-    npu_options.check_options(options, lambda argument: argument in known, nested,
+    npu_options.check_options(options, lambda config: _arguments(getattr(_module("npu_config"), config)),
                               device.loop(iterations_per_loop))
-    return device
+    if not options.overflow_check and OVERFLOW_CHECK not in _arguments(bridge.FixedLossScaleManager):
+        raise UserError("--overflow_check false: the installed npu_bridge always looks for overflows")
+    return device._replace(options=options.with_own_mixlist(_arguments(bridge.NPURunConfig)))
 
 
 def check_steps(device: Device, options: RunOptions, flags: Mapping[str, Optional[int]],
@@ -295,8 +310,10 @@ def _run_arguments(model_dir: str, options: RunOptions) -> Dict[str, Any]:
             "log_step_count_steps": None}
 
 
-def _arguments(function: Callable[..., Any]) -> Tuple[str, ...]:
-    return tuple(name for name in inspect.signature(function).parameters if name != "self")
+def _arguments(function: Callable[..., Any]) -> Dict[str, Any]:
+    """Defaults by name, in order."""
+    return {name: parameter.default for name, parameter in inspect.signature(function).parameters.items()
+            if name != "self"}
 
 
 def _counts_by_chief(bridge: ModuleType) -> bool:
@@ -320,3 +337,17 @@ def _sessions() -> ModuleType:
 def _bridge() -> ModuleType:
     import npu_bridge.npu_init as bridge  # pylint: disable=import-error
     return bridge
+
+
+def _module(name: str) -> ModuleType:
+    """One of npu_bridge's own, for what its npu_init does not show in every release."""
+    return importlib.import_module("%s.estimator.npu.%s" % (_PACKAGE, name))
+
+
+def _forget_other_starts() -> None:
+    """Takes the variables away by which an NPUEstimator would start from another checkpoint than asked
+    for."""
+    for name in _OTHER_STARTS:
+        found = os.environ.pop(name, "")
+        if found:
+            print("Ignored: %s=%s, from which npu_bridge would start: give --init_checkpoint" % (name, found))

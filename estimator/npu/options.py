@@ -1,13 +1,18 @@
 """Options of an NPU: precision, loss scale, the platform's own options; checked before the device sees them.
 
-An invalid value is often not caught by the device's Python: its native code kills the process.
+A wrong value is often not caught by the device's Python: its native side ends the process. What each of the
+platform's own options may be stands in `option_table`.
 """
+import dataclasses
 import json
 import os
-import re
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
+from estimator.npu import option_table
+from estimator.npu.option_table import (ACCUMULATION_FLAG, ANY, EARLY, LOOP_FLAG, OLD_PRECISION_MODES,
+                                        OPTIONS, PRECISION_FLAG, PRECISION_MODES, RUN_CONFIG,
+                                        SIGN_OF_NEWER_VALUES, Config, Form, Option)
 from etl.common import files
 from etl.common.command_line import UserError
 
@@ -15,68 +20,33 @@ LOSS_SCALES = ("none", "fixed", "dynamic")
 # products in float16, the rest in float32; known to every release
 DEFAULT_PRECISION_MODE = "allow_mix_precision"
 FIXED_LOSS_SCALE, DYNAMIC_LOSS_SCALE = 1024.0, 65536.0
-OLD_PRECISION_MODES = ("force_fp32", "allow_fp32_to_fp16", "force_fp16", "must_keep_origin_dtype",
-                       "allow_mix_precision")
-PRECISION_MODES = OLD_PRECISION_MODES + ("cube_fp16in_fp32out", "allow_mix_precision_fp16",
-                                         "allow_mix_precision_bf16", "allow_fp32_to_bf16")
 MIXED_PRECISION_MODES = ("allow_mix_precision", "allow_mix_precision_fp16", "allow_mix_precision_bf16",
                          "mixed_float16", "mixed_bfloat16")
-# in which most tensors take two bytes per value
+# of whose tensors most take two bytes a value
 HALF_PRECISION_MODES = MIXED_PRECISION_MODES + ("force_fp16", "fp16")
-
-FIRST_RELEASE = {"modify_mixlist": "r1.5.0", "precision_mode_v2": "r1.13.0"}
-OPTIONS_FLAG = "--npu_options"
-
-# Arguments of NPURunConfig that this program sets, by the flag to use instead.
-_SET_BY_US = {"model_dir": "--output_dir", "tf_random_seed": "--random_seed",
-              "save_summary_steps": "--log_steps",
-              "log_step_count_steps": "--log_steps", "save_checkpoints_steps": "--save_checkpoints_steps",
-              "save_checkpoints_secs": "--save_checkpoints_steps",
-              "keep_checkpoint_max": "--keep_checkpoint_max",
-              "iterations_per_loop": "--iterations_per_loop", "precision_mode": "--precision_mode",
-              "modify_mixlist": "--modify_mixlist"}
-# Arguments that make no sense here.
-_REFUSED = {"session_config": "the trainer makes it",
-            "distribute": "devices find each other by RANK_TABLE_FILE",
-            "train_distribute": "devices find each other by RANK_TABLE_FILE",
-            "eval_distribute": "evaluation runs on one device",
-            "horovod_mode": "devices find each other by RANK_TABLE_FILE",
-            "dynamic_input": "all shapes are static", "dynamic_input_config": "all shapes are static",
-            "dynamic_inputs_shape_range": "all shapes are static",
-            "dynamic_graph_execute_mode": "all shapes are static"}
-_ALLOWED: Dict[str, Sequence[Any]] = {
-    "precision_mode_v2": ("fp16", "origin", "cube_fp16in_fp32out", "mixed_float16", "mixed_bfloat16"),
-    "graph_run_mode": (1,), "local_rank_id": tuple(range(8)), "dump_mode": ("input", "output", "all"),
-    "dump_debug_mode": ("aicore_overflow", "atomic_overflow", "all")}
-# Values that the package's Python does not check, and that crash its native code.
-_KINDS: Dict[str, type] = dict(
-    dict.fromkeys(("enable_data_pre_proc", "enable_reduce_precision", "variable_format_optimize",
-                   "mix_compile_mode",
-                   "hcom_parallel", "is_tailing_optimization", "enable_compress_weight", "hcom_multi_mode",
-                   "enable_profiling", "enable_dump", "enable_dump_debug"), bool),
-    **dict.fromkeys(("op_debug_level", "enable_exception_dump", "enable_small_channel", "deterministic",
-                     "hccl_timeout", "session_device_id"), int),
-    **dict.fromkeys(
-        ("jit_compile", "op_compiler_cache_mode", "op_compiler_cache_dir", "debug_dir", "work_path",
-         "auto_tune_mode", "mstune_mode", "aoe_mode", "fusion_switch_file", "optypelist_for_implmode",
-         "buffer_optimize", "HCCL_algorithm", "op_precision_mode", "profiling_options", "dump_path"), str))
-_KIND_NAMES = {bool: "true or false", int: "an integer", str: "a string"}
-_IMPLEMENTATIONS = ("high_precision", "high_performance")
-_NEWER_IMPLEMENTATIONS = ("high_precision_for_all", "high_performance_for_all")
-_NESTED = ("profiling_config", "dump_config")
+# in bfloat16, whose range is float32's
+WIDE_MODES = ("allow_mix_precision_bf16", "mixed_bfloat16")
+# Ops of our graphs whose results, or whose constants, lie beyond float16's range. The newest mixed modes take
+# a list in every release that has them, of the older ones only the first.
+OWN_MIXLIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mixlist.json")
+MODES_WITH_OWN_MIXLIST = (DEFAULT_PRECISION_MODE, "mixed_float16")
+OPTIONS_FLAG, MIXLIST_FLAG = "--npu_options", "--modify_mixlist"
 
 
 @dataclass(frozen=True)
 class NpuOptions:
-    """The options, from flags; None: not given.
+    """As the flags give them; None: not given.
 
     Attributes:
       precision_mode: one of PRECISION_MODES.
       modify_mixlist: path of a JSON file, see `check_mixlist`.
       loss_scale: one of LOSS_SCALES.
-      loss_scale_value: the fixed factor, or the dynamic one's initial value.
+      loss_scale_value: the fixed factor, or where the dynamic one begins.
       kernels: whether gelu and dropout are the device's own while training.
-      platform: NPURunConfig's arguments by name, from the options file.
+      platform: NPURunConfig's arguments by name, from the options file; null keeps the release's default.
+      accumulation_steps: batches behind an update.
+      loss_scale_decrease: factor on a dynamic loss scale where updates overflow.
+      overflow_check: whether an update that overflows is skipped; always with a dynamic loss scale.
     """
     precision_mode: Optional[str] = None
     modify_mixlist: Optional[str] = None
@@ -84,6 +54,9 @@ class NpuOptions:
     loss_scale_value: Optional[float] = None
     kernels: bool = True
     platform: Mapping[str, Any] = field(default_factory=dict)
+    accumulation_steps: int = 1
+    loss_scale_decrease: float = 0.5
+    overflow_check: bool = True
 
     @property
     def first_loss_scale(self) -> float:
@@ -93,7 +66,7 @@ class NpuOptions:
 
     def run_arguments(self) -> Dict[str, Any]:
         """NPURunConfig's arguments that follow from these options; nested configs are still plain objects."""
-        arguments = dict(self.platform)
+        arguments = _given(self.platform)
         if "precision_mode_v2" not in arguments:
             arguments["precision_mode"] = self.precision_mode or DEFAULT_PRECISION_MODE
         if self.modify_mixlist:
@@ -102,9 +75,31 @@ class NpuOptions:
 
     @property
     def is_half_precision(self) -> bool:
-        """Whether most tensors take two bytes per value."""
+        """Whether most tensors take two bytes a value."""
+        return self._precision in HALF_PRECISION_MODES
+
+    @property
+    def computes_in_float16(self) -> bool:
+        """Whether most ops compute in float16, whose range is narrow."""
+        return self.is_half_precision and self._precision not in WIDE_MODES
+
+    @property
+    def is_mixed_precision(self) -> bool:
+        """Whether a list of ops says what is computed in two bytes."""
+        return self._precision in MIXED_PRECISION_MODES
+
+    def with_own_mixlist(self, known: Mapping[str, Any]) -> "NpuOptions":
+        """The same, with our list of ops where none is given and the release, which takes the arguments
+        `known`, takes one."""
+        if (self.modify_mixlist is None and "modify_mixlist" in known
+                and self._precision in MODES_WITH_OWN_MIXLIST):
+            return dataclasses.replace(self, modify_mixlist=OWN_MIXLIST)
+        return self
+
+    @property
+    def _precision(self) -> str:
         arguments = self.run_arguments()
-        return (arguments.get("precision_mode_v2") or arguments.get("precision_mode")) in HALF_PRECISION_MODES
+        return arguments.get("precision_mode_v2") or arguments["precision_mode"]
 
 
 def read_platform_options(path: Optional[str]) -> Dict[str, Any]:
@@ -117,47 +112,38 @@ def read_platform_options(path: Optional[str]) -> Dict[str, Any]:
     return found
 
 
-def check_options(options: NpuOptions, is_known: Callable[[str], bool],
-                  nested_arguments: Mapping[str, Sequence[str]], iterations_per_loop: int) -> None:
-    """Raises UserError for options that the device would refuse, or that would crash it.
+def check_options(options: NpuOptions, arguments_of: Callable[[str], Mapping[str, Any]],
+                  iterations_per_loop: int) -> None:
+    """Raises UserError for what the device would refuse, or not survive.
 
     Args:
       options: all of them.
-      is_known: whether the installed NPURunConfig has an argument of that name.
-      nested_arguments: names of the arguments of profiling_config and dump_config.
+      arguments_of: what the installed release's NPURunConfig, or another config by the name of its class,
+        takes: defaults by name.
       iterations_per_loop: steps of a loop.
     """
-    for name, value in options.platform.items():
-        if name in _SET_BY_US:
-            raise UserError("%s: %s: give the flag %s instead" % (OPTIONS_FLAG, name, _SET_BY_US[name]))
-        if name in _REFUSED:
-            raise UserError("%s: %s cannot be set: %s" % (OPTIONS_FLAG, name, _REFUSED[name]))
-        require_known(name, is_known, "%s: %s" % (OPTIONS_FLAG, name))
-        if name in _NESTED:
-            _check_nested(name, value, nested_arguments[name])
-        elif isinstance(value, (dict, list)) and name != "local_device_list":
-            raise UserError("%s: %s must be a string, a number, true, false or null, got %s"
-                            % (OPTIONS_FLAG, name, json.dumps(value)))
-        _check_value(name, value, is_known)
-    if options.platform.get("mix_compile_mode") and iterations_per_loop != 1:
-        raise UserError("%s: mix_compile_mode needs --iterations_per_loop 1, got %d"
-                        % (OPTIONS_FLAG, iterations_per_loop))
-    _check_precision(options, is_known)
+    beside = {LOOP_FLAG: iterations_per_loop, PRECISION_FLAG: options.precision_mode,
+              ACCUMULATION_FLAG: options.accumulation_steps}
+    _check_object("", options.platform, OPTIONS, arguments_of, RUN_CONFIG, beside)
+    _check_precision(options, arguments_of(RUN_CONFIG))
 
 
-def require_known(name: str, is_known: Callable[[str], bool], what: str) -> None:
-    """Raises UserError, naming the first release that has it, when the installed package lacks the
-    argument `name`."""
-    if not is_known(name):
-        first = FIRST_RELEASE.get(name)
-        raise UserError("%s: the installed npu_bridge has no such option%s"
-                        % (what, "; the first release that has it is %s" % first if first else ""))
+def build(platform: Mapping[str, Any], make: Callable[[str, Dict[str, Any]], Any],
+          options: Mapping[str, Option] = OPTIONS) -> Dict[str, Any]:
+    """Checked options as npu_bridge takes them: without nulls, and objects made by `make(class name,
+    arguments)`."""
+    made = _given(platform)
+    for name, value in made.items():
+        kind = options.get(name, Option()).kind
+        if isinstance(kind, Config):
+            made[name] = make(kind.class_name, build(value, make, kind.options))
+    return made
 
 
 def check_mixlist(path: str) -> None:
     """Raises UserError unless the file holds `{"black-list": {"to-add": ["Op", …]}}`, or other lists and
     verbs alike."""
-    found = _read_json(path, "--modify_mixlist")
+    found = _read_json(path, MIXLIST_FLAG)
     wanted = ('wanted {"black-list": {"to-add": ["Op"]}}, with black-list, white-list or gray-list, to-add '
               'or to-remove')
     is_good = isinstance(found, dict) and bool(found) and all(
@@ -166,68 +152,93 @@ def check_mixlist(path: str) -> None:
             and all(isinstance(op, str) for op in ops)
             for verb, ops in verbs.items()) for name, verbs in found.items())
     if not is_good:
-        raise UserError("--modify_mixlist: %s: %s" % (path, wanted))
+        raise UserError("%s: %s: %s" % (MIXLIST_FLAG, path, wanted))
 
 
-def _check_precision(options: NpuOptions, is_known: Callable[[str], bool]) -> None:
-    newer = options.platform.get("precision_mode_v2")
-    if options.precision_mode is not None:
-        if newer is not None:
-            raise UserError("--precision_mode is %s and precision_mode_v2 in %s is %s: give one of them"
-                            % (options.precision_mode, OPTIONS_FLAG, newer))
-        if options.precision_mode not in PRECISION_MODES:
-            raise UserError("--precision_mode must be one of %s, got %s"
-                            % (", ".join(PRECISION_MODES), options.precision_mode))
-        if options.precision_mode not in OLD_PRECISION_MODES and not is_known("precision_mode_v2"):
-            raise UserError("--precision_mode %s: the installed npu_bridge knows only %s; %s has it"
-                            % (options.precision_mode, ", ".join(OLD_PRECISION_MODES),
-                               FIRST_RELEASE["precision_mode_v2"]))
+def kept_in_float32(path: Optional[str]) -> Tuple[str, ...]:
+    """Types of op that a list of ops, of `check_mixlist`'s form, keeps out of float16."""
+    if path is None:
+        return ()
+    return tuple(_read_json(path, MIXLIST_FLAG).get("black-list", {}).get("to-add", ()))
+
+
+def _given(values: Mapping[str, Any]) -> Dict[str, Any]:
+    """Those that are not null, which keeps a default."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _check_object(place: str, values: Mapping[str, Any], options: Mapping[str, Option],
+                  arguments_of: Callable[[str], Mapping[str, Any]], class_name: str,
+                  beside: Mapping[str, Any]) -> None:
+    """Checks an object of options; `place` is "" or the name of the one it is in, with a colon."""
+    known, around = arguments_of(class_name), dict(_given(values), **beside)
+    has_newer_values = SIGN_OF_NEWER_VALUES in arguments_of(RUN_CONFIG)
+    for name, value in values.items():
+        option, what = options.get(name, Option(ANY)), "%s: %s%s" % (OPTIONS_FLAG, place, name)
+        if option.flag:
+            raise UserError("%s: give the flag %s instead" % (what, option.flag))
+        if option.refused:
+            raise UserError("%s cannot be set: %s" % (what, option.refused))
+        if place and name not in known:
+            raise UserError("%s: %sunknown %s; it has %s" % (OPTIONS_FLAG, place, name, ", ".join(known)))
+        _require_known(name, option, known, what)
+        if value is None:
+            continue
+        if isinstance(known[name], bool):      # the installed release says what it is
+            option = option._replace(kind=bool, values=())
+        elif has_newer_values:
+            option = option._replace(values=option_table.all_values(option))
+        _check_value(what, value, option)
+        if isinstance(option.kind, Config):
+            _check_object("%s%s: " % (place, name), value, option.kind.options, arguments_of,
+                          option.kind.class_name, beside)
+        for rule in option.rules:
+            found = around.get(rule.other)
+            if (not rule.when or value in rule.when) and (
+                    found is None if not rule.wanted else found not in rule.wanted):
+                raise UserError("%s%s, got %s%s"
+                                % (what, option_table.rule_text(rule), option_table.shown(found),
+                                   ": give one of them" if None in rule.wanted else ""))
+
+
+def _check_value(what: str, value: Any, option: Option) -> None:
+    """Raises UserError unless a value is of the option's kind and one of its values."""
+    is_kind, values = option_table.is_of_kind(value, option.kind), option.values
+    if is_kind and (values == () or (values.fits(value) if isinstance(values, Form) else value in values)):
+        return
+    names_values = values != () and (is_kind or isinstance(values, Form))
+    wanted = option_table.values_text(values) if names_values else option_table.kind_text(option.kind)
+    raise UserError("%s must be %s, got %s" % (what, wanted, json.dumps(value)))
+
+
+def _require_known(name: str, option: Option, known: Mapping[str, Any], what: str) -> None:
+    """Raises UserError, naming the first release that has it where that is known, when the installed package
+    lacks an argument."""
+    if name in known:
+        return
+    since = ""
+    if name in OPTIONS and option.since != EARLY:
+        since = ("; the first release that has it is %s" if option.since.startswith("r")
+                 else "; it came %s") % option.since
+    raise UserError("%s: the installed npu_bridge has no such option%s" % (what, since))
+
+
+def _check_precision(options: NpuOptions, known: Mapping[str, Any]) -> None:
+    mode = options.precision_mode
+    if mode is not None:
+        if mode not in PRECISION_MODES:
+            raise UserError("%s must be one of %s, got %s"
+                            % (PRECISION_FLAG, ", ".join(PRECISION_MODES), mode))
+        if mode not in OLD_PRECISION_MODES and SIGN_OF_NEWER_VALUES not in known:
+            raise UserError("%s %s: the installed npu_bridge knows only %s; %s has it"
+                            % (PRECISION_FLAG, mode, ", ".join(OLD_PRECISION_MODES),
+                               OPTIONS["precision_mode_v2"].since))
     if options.modify_mixlist:
-        require_known("modify_mixlist", is_known, "--modify_mixlist")
+        _require_known("modify_mixlist", OPTIONS["modify_mixlist"], known, MIXLIST_FLAG)
         check_mixlist(options.modify_mixlist)
-        mode = newer or options.precision_mode or DEFAULT_PRECISION_MODE
-        if mode not in MIXED_PRECISION_MODES:
-            raise UserError("--modify_mixlist needs a mixed precision mode, one of %s; got %s"
-                            % (", ".join(MIXED_PRECISION_MODES), mode))
-
-
-def _check_nested(name: str, value: Any, known: Sequence[str]) -> None:
-    if not isinstance(value, dict):
-        raise UserError("%s: %s must be a JSON object, got %s" % (OPTIONS_FLAG, name, json.dumps(value)))
-    for inner, inner_value in value.items():
-        if inner not in known:
-            raise UserError("%s: %s: unknown %s; it has %s" % (OPTIONS_FLAG, name, inner, ", ".join(known)))
-        _check_value(inner, inner_value, lambda _: True)
-    if name == "dump_config":
-        _check_dump(value)
-    elif value.get("enable_profiling") and not isinstance(value.get("profiling_options"), str):
-        raise UserError("%s: profiling_config: profiling_options must be a string, got %s"
-                        % (OPTIONS_FLAG, json.dumps(value.get("profiling_options"))))
-
-
-def _check_dump(value: Mapping[str, Any]) -> None:
-    path, steps = value.get("dump_path"), value.get("dump_step")
-    if (value.get("enable_dump") or value.get("enable_dump_debug")
-        or path is not None) and not os.path.isdir(str(path)):
-        raise UserError("%s: dump_config: dump_path must be an existing directory, got %s"
-                        % (OPTIONS_FLAG, json.dumps(path)))
-    if steps is not None and not (isinstance(steps, str)
-                                  and re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", steps)):
-        raise UserError('%s: dump_config: dump_step must be like "0|5|10-20", got %s'
-                        % (OPTIONS_FLAG, json.dumps(steps)))
-
-
-def _check_value(name: str, value: Any, is_known: Callable[[str], bool]) -> None:
-    kind = _KINDS.get(name)
-    if kind is not None and value is not None and type(value) is not kind:     # True is an int to isinstance
-        raise UserError("%s: %s must be %s, got %s" % (OPTIONS_FLAG, name, _KIND_NAMES[kind],
-                                                       json.dumps(value)))
-    allowed = _ALLOWED.get(name)
-    if name == "op_select_implmode":
-        allowed = _IMPLEMENTATIONS + (_NEWER_IMPLEMENTATIONS if is_known("precision_mode_v2") else ())
-    if allowed is not None and value is not None and (value not in allowed or isinstance(value, bool)):
-        raise UserError("%s: %s must be one of %s, got %s"
-                        % (OPTIONS_FLAG, name, ", ".join(map(str, allowed)), json.dumps(value)))
+        if not options.is_mixed_precision:
+            raise UserError("%s needs a mixed precision mode, one of %s; got %s"
+                            % (MIXLIST_FLAG, ", ".join(MIXED_PRECISION_MODES), options._precision))
 
 
 def _read_json(path: str, flag: str) -> Any:

@@ -4,8 +4,9 @@ Faults that would break or leave a device's loop, memory by purpose, floating-po
 products. All are derived from the ops and their static shapes.
 """
 import re
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Collection, Dict, Iterator, List, Mapping, NamedTuple, Sequence, Set, Tuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.python.framework import op_def_registry
 
@@ -32,12 +33,19 @@ _OFF_THE_DEVICE = (
      r"Save(V2|Slices)?|Restore(V2|Slice)?",
      "do it between the loops, in a hook, or in input_fn"),
 )
+# Types that the device's compiler takes nowhere, or only on its slow processors.
+_NO_TYPES = (tf.float64, tf.complex64, tf.complex128, tf.variant)
+# Ops whose results leave float16's range for ordinary inputs: 65504, and 6e-8 towards 0.
+_LEAVE_FLOAT16 = ("Exp", "Expm1", "L2Loss", "Pow", "Reciprocal", "Square", "SquaredDifference")
 _STRINGS = "works on strings in the step", "turn text into ids in input_fn, which runs on the host"
 _DYNAMIC = ("has a dynamic shape",
             "give input_fn's batches static shapes (drop_remainder) and the op sizes from the config")
 _VIEWS = ("Identity", "Reshape", "Squeeze", "ExpandDims",
           "StopGradient")       # of a tensor that is stored anyway
 _STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  # also stored anyway
+# Handled by the adapter itself, or gone before anything is compiled.
+_FOLDED = ("Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Identity", "BroadcastGradientArgs",
+           "IteratorV2", "IteratorGetNext")
 _PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
 
 
@@ -59,11 +67,64 @@ def faults_of(ops: Sequence[tf.Operation]) -> List[Fault]:
     found = [(what, [name for name, node in nodes if re.fullmatch(types, node.op)], change)
              for what, types, change in _OFF_THE_DEVICE]
     off = {name for _, names, _ in found for name in names}
-    strings = [name for name, node in nodes if name not in off and _has_strings(node)]
+    strings = [name for name, node in nodes if name not in off and _has_type(node, tf.string)]
     dynamic = [op.name for op in ops if op.name not in off and not _is_folded(op)
                and not all(tensor.shape.is_fully_defined() for tensor in op.outputs)]
     found += [(_STRINGS[0], strings, _STRINGS[1]), (_DYNAMIC[0], dynamic, _DYNAMIC[1])]
     return [Fault(what, tuple(names), change) for what, names, change in found if names]
+
+
+def type_faults(ops: Sequence[tf.Operation]) -> List[Fault]:
+    """Ops, also in functions these call, with tensors of types that a device does not compute in."""
+    nodes = list(_nodes(ops))
+    found = [(dtype, [name for name, node in nodes if _has_type(node, dtype)]) for dtype in _NO_TYPES]
+    return [Fault("has the type %s" % dtype.name, tuple(names), "compute it in float32, or in input_fn")
+            for dtype, names in found if names]
+
+
+def unsupported_faults(ops: Sequence[tf.Operation], supported: Collection[str]) -> List[Fault]:
+    """Ops that are not among the types that the adapter takes; those of its own and what it folds are left
+    out."""
+    names: Dict[str, List[str]] = {}
+    for op in ops:
+        if op.type not in supported and op.type not in _FOLDED and hasattr(tf.raw_ops, op.type):
+            names.setdefault(op.type, []).append(op.name)
+    return [Fault("%s is not in the adapter's list of supported ops" % kind, tuple(found),
+                  "write it with ops that are") for kind, found in sorted(names.items())]
+
+
+def float16_faults(ops: Sequence[tf.Operation], in_float32: Collection[str]) -> List[Fault]:
+    """What would leave float16's range where ops compute in float16 unless their type is in `in_float32`.
+
+    An op in float32 passes that on to those that read it, as the adapter's gray list does, up to the next
+    matrix product.
+    """
+    kept: Set[str] = set()
+    constants, results = [], []
+    for op in ops:
+        inputs = [tensor for tensor in op.inputs if tensor.dtype.base_dtype == tf.float32]
+        if op.type in in_float32 or op.type not in _PRODUCTS and any(tensor.op.name in kept
+                                                                      for tensor in inputs):
+            kept.add(op.name)
+            continue
+        if op.type in _LEAVE_FLOAT16 and inputs:
+            results.append(op.name)
+        constants += [op.name for tensor in inputs if op.type not in _VIEWS and _leaves_float16(tensor)]
+    change = "put the op, or the one whose result it takes, into the black-list of --modify_mixlist"
+    found = (("takes a constant that float16 does not hold", constants),
+             ("leaves float16's range", results))
+    return [Fault(what, tuple(dict.fromkeys(names)), change) for what, names in found if names]
+
+
+def _leaves_float16(tensor: tf.Tensor) -> bool:
+    """Whether it is a constant of which float16 makes 0 or infinity."""
+    source = _source(tensor)
+    if source.op.type != "Const":
+        return False
+    values = tf.make_ndarray(source.op.get_attr("value"))
+    with np.errstate(over="ignore", under="ignore"):
+        half = values.astype(np.float16)
+    return bool(np.any(np.isfinite(values) & (np.isinf(half) | ((half == 0) & (values != 0)))))
 
 
 def kernels_of(ops: Sequence[tf.Operation]) -> Dict[str, List[str]]:
@@ -137,11 +198,11 @@ def _nodes(ops: Sequence[tf.Operation]) -> Iterator[Tuple[str, Any]]:
                          for inner in (function.node_def if function else ()))
 
 
-def _has_strings(node: Any) -> bool:
-    string, definition = tf.string.as_datatype_enum, op_def_registry.get_registered_ops().get(node.op)
+def _has_type(node: Any, dtype: tf.DType) -> bool:
+    wanted, definition = dtype.as_datatype_enum, op_def_registry.get_registered_ops().get(node.op)
     arguments = list(definition.input_arg) + list(definition.output_arg) if definition else []
-    return any(attr.type == string or string in attr.list.type for attr in node.attr.values()) or any(
-        argument.type == string for argument in arguments)
+    return any(attr.type == wanted or wanted in attr.list.type for attr in node.attr.values()) or any(
+        argument.type == wanted for argument in arguments)
 
 
 def _is_folded(op: tf.Operation) -> bool:

@@ -100,6 +100,13 @@ class AdamW(tf.train.Optimizer):
         return [(tf.convert_to_tensor(grad) if isinstance(grad, tf.IndexedSlices) else grad, variable)
                 for grad, variable in super().compute_gradients(*args, **kwargs)]
 
+    def apply_gradients(self, grads_and_vars: Any, global_step: Optional[tf.Variable] = None,
+                        name: Optional[str] = None) -> tf.Operation:
+        """As the base class does, but an update always counts in global_step, which npu_bridge's loss scale
+        does not pass on where the device computes with infinities."""
+        step = tf.train.get_global_step() if global_step is None else global_step
+        return super().apply_gradients(grads_and_vars, step, name)
+
     def make_slots(self, var_list: Sequence[tf.Variable]) -> None:
         """Creates the slots that the first `apply_gradients` would create."""
         self._create_slots(var_list)

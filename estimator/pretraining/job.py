@@ -14,7 +14,7 @@ from estimator.data.records import PretrainingData
 from estimator.npu import devices
 from estimator.pretraining import baselines
 from estimator.pretraining.flags import PUBLISHED_STEPS, PretrainConfig
-from estimator.training import failures, model_fn, resume, run
+from estimator.training import failures, model_fn, result_files, resume, run, streaming_metrics
 from estimator.training.curves import Chart
 from estimator.training.jobs import Evaluation, Job, Schedule
 from estimator.weights import checkpoint_files, descriptions, model_folder
@@ -174,6 +174,9 @@ def evaluate(config: PretrainConfig, data: PretrainingData, estimator: Any, chec
                                    steps=config.max_eval_steps, checkpoint_path=checkpoint)
     results = {name: value for name, value in found.items()
                if name != "loss"}   # that one is a mean over batches
+    results["perplexity"] = streaming_metrics.perplexity(results["masked_lm_loss"])
+    result_files.write_curve_points(os.path.join(config.output_dir, "eval"), results["global_step"],
+                                    {"perplexity": results["perplexity"]})
     results.update(baselines.of_data(data))
     print(results_line(results))
     return Evaluation(results)

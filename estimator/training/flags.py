@@ -56,6 +56,10 @@ class TrainingFlags:
     loss_scale_value: Optional[float] = flag(
         None, "NPU: the fixed factor, or the dynamic one's initial value; default: %g or %g"
         % (npu_options.FIXED_LOSS_SCALE, npu_options.DYNAMIC_LOSS_SCALE))
+    loss_scale_decrease: float = flag(0.5, "NPU: what a dynamic loss scale is multiplied by where updates "
+                                      "overflow; a power of two changes no digit of a gradient")
+    overflow_check: bool = flag(True, "NPU: look for overflows; false, with a fixed loss scale, applies "
+                                "every update")
     npu_kernels: bool = flag(True, "NPU: train with its own gelu and dropout; false: with ours, whose "
                              "dropout is the same in a resumed run")
     npu_options: Optional[str] = flag(None, "NPU: JSON file with further arguments of NPURunConfig",
@@ -74,6 +78,10 @@ class TrainingFlags:
             raise ValueError("loss_scale_value is %g, but loss_scale is none" % self.loss_scale_value)
         if self.loss_scale_value is not None and self.loss_scale_value < 1:
             raise ValueError("loss_scale_value must be at least 1, got %g" % self.loss_scale_value)
+        if not 0 < self.loss_scale_decrease < 1:
+            raise ValueError("loss_scale_decrease must be between 0 and 1, got %g" % self.loss_scale_decrease)
+        if not self.overflow_check and self.loss_scale != "fixed":
+            raise ValueError("overflow_check is false, but loss_scale is %s, not fixed" % self.loss_scale)
         if self.device_peak_tflops is not None and not self.device_peak_tflops > 0:
             raise ValueError("device_peak_tflops must be above 0, got %s" % self.device_peak_tflops)
         if not self.learning_rate > 0:
@@ -91,7 +99,8 @@ class TrainingFlags:
     def device_options(self) -> NpuOptions:
         """The options of an NPU. Raises UserError for an invalid options file."""
         return NpuOptions(self.precision_mode, self.modify_mixlist, self.loss_scale, self.loss_scale_value,
-                          self.npu_kernels, npu_options.read_platform_options(self.npu_options))
+                          self.npu_kernels, npu_options.read_platform_options(self.npu_options),
+                          self.gradient_accumulation_steps, self.loss_scale_decrease, self.overflow_check)
 
     def choose_device(self) -> devices.Device:
         """The device, from the flags and the environment. Raises UserError for flags that do not fit it."""
@@ -104,6 +113,8 @@ class TrainingFlags:
 
     def on_device(self: Flags) -> Tuple[devices.Device, Flags]:
         """The device, and the same flags with its iterations_per_loop if none was given."""
+        if not self.do_train:                  # nothing runs in loops
+            self = dataclasses.replace(self, iterations_per_loop=1)
         device = self.choose_device()
         loop = device.loop(self.iterations_per_loop, self.gradient_accumulation_steps)
         return device, dataclasses.replace(self, iterations_per_loop=loop)

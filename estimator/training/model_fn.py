@@ -88,8 +88,7 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
 
         if mode == tf.estimator.ModeKeys.TRAIN:
             right = tf.cast(tf.equal(masked_lm.predictions, ids), tf.float32)
-            shown = {"masked_lm_accuracy": heads.weighted_mean(right, weights),
-                     "perplexity": tf.exp(masked_lm.loss)}
+            shown = {"masked_lm_accuracy": heads.weighted_mean(right, weights)}
             if has_sentence_order:
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)

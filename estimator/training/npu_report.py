@@ -1,11 +1,13 @@
 """The report on a training graph for an NPU: faults, loops, memory, operations; nothing is run."""
 import dataclasses
-from typing import Any, Dict, List, Mapping, Optional
+import os
+from typing import Any, Collection, Dict, List, Mapping, Optional
 
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator.npu import devices, sessions, step_graph
+from estimator.npu import options as npu_options
 from estimator.training import run
 from estimator.training.jobs import Job
 from estimator.training.step_log import ProgressHook
@@ -18,10 +20,13 @@ TFLOPS = 256.0  # the published float16 rate of an Ascend 910, the default
 PLACES_SHOWN = 5
 MEMORY_OF_THE_UPDATE = ("parameters", "gradients", "optimizer", "accumulation")
 
+OPS_FILES = (("framework", "built-in", "tensorflow", "npu_supported_ops.json"),
+             ("built-in", "framework", "tensorflow", "npu_supported_ops.json"))
 NOT_PLANNED = (                                # not checked without npu_bridge
     "npu_bridge's own loss scale and sum over devices, which are not in the graph",
     "npu_bridge's own gelu and dropout: plain TensorFlow's take their place, under their names",
     "anything else that the installed NPUEstimator adds to the session")
+NO_LIST = "whether the adapter takes every op: give --supported_ops its npu_supported_ops.json"
 ONLY_A_DEVICE_CAN_TELL = (
     "whether its compiler has every op in these types and shapes",
     "what its compiler fuses and needs in addition, that is its peak memory",
@@ -43,12 +48,13 @@ def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool,
             devices.DROPOUT_OP: (1 + 2 * layers) * hidden + layers * attention + has_pooled_head}
 
 
-def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str]) -> int:
+def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str],
+              supported_ops: Optional[str] = None) -> int:
     """Builds the graphs of a job, prints the report and, if requested, writes it as JSON; returns 1 if
     something would fail."""
     has_pooled_head = not has_masked_lm and job.folder.kind != SPANS
     report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm,
-                                             has_pooled_head), memory_gb)
+                                             has_pooled_head), memory_gb, read_supported_ops(supported_ops))
     print("\n".join(lines_of(report)))
     if report_file:
         files.write_json(report_file, report)
@@ -56,8 +62,23 @@ def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Opti
     return 1 if report["faults"] else 0
 
 
-def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[str, Any]:
-    """All findings, as JSON values; bytes, operations and seconds; `wanted`: see `kernels_wanted`."""
+def read_supported_ops(path: Optional[str]) -> Collection[str]:
+    """The types in the adapter's own list, by which it decides what goes to a device: the names in an object
+    of a JSON file. Nothing where none is named and CANN is not installed."""
+    if path is None:
+        root = os.environ.get("ASCEND_OPP_PATH") or "/usr/local/Ascend/opp"
+        path = next((found for found in (os.path.join(root, *place) for place in OPS_FILES)
+                     if os.path.isfile(found)), None)
+    found = files.read_json(path) if path else {}
+    if not isinstance(found, dict) or path and not found:
+        raise UserError("--supported_ops: %s: wanted a JSON object with an entry for each op" % path)
+    return found
+
+
+def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float,
+                supported: Collection[str] = ()) -> Dict[str, Any]:
+    """All that is found, as JSON has it; bytes, operations and seconds; `wanted`: see `kernels_wanted`;
+    `supported`: types of op, see `read_supported_ops`."""
     estimator = run.make_estimator(job)
     flags, device = job.flags, job.device
     peak = flags.device_peak_tflops or TFLOPS
@@ -72,7 +93,12 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
                  for hook in spec.training_hooks if isinstance(hook, ProgressHook)]
         ops = step_graph.step_ops([spec.train_op, spec.loss] + tf.nest.flatten(shown))
         memory, flops = step_graph.memory_of(graph, ops), step_graph.flops_of(ops)
-    faults = step_graph.faults_of(ops) + step_graph.kernel_faults(ops, wanted)
+    faults = step_graph.faults_of(ops) + step_graph.type_faults(ops) + step_graph.kernel_faults(ops, wanted)
+    options = device.options
+    if options.computes_in_float16 and (options.modify_mixlist or not options.is_mixed_precision):
+        faults += step_graph.float16_faults(ops, npu_options.kept_in_float32(options.modify_mixlist))
+    if supported:
+        faults += step_graph.unsupported_faults(ops, supported)
     with tf.Graph().as_default() as export_graph:
         modes = tf.estimator.ModeKeys
         _call_model_fn(estimator, _placeholders(features), modes.EVAL if job.data else modes.PREDICT)
@@ -97,7 +123,8 @@ def make_report(job: Job, wanted: Mapping[str, int], memory_gb: float) -> Dict[s
         "records_of_a_batch": features["input_ids"].shape.as_list()[0],
         "tokens_of_a_record": features["input_ids"].shape.as_list()[1],
         "activations_are_half_precision": device.options.is_half_precision,
-        "not_checked": list(NOT_PLANNED) if isinstance(device, devices.PlannedDevice) else [],
+        "not_checked": (list(NOT_PLANNED) if isinstance(device, devices.PlannedDevice) else [])
+        + ([] if supported else [NO_LIST]),
         "only_a_device_can_tell": list(ONLY_A_DEVICE_CAN_TELL)}
 
 

@@ -7,6 +7,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Tup
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
+from estimator.training import streaming_metrics
 from etl.common.progress_line import clock
 
 
@@ -115,6 +116,8 @@ class ProgressHook(tf.train.SessionRunHook):
         updates = self._updates_after(self._batches)
         text, points = progress_line(updates, self._pace.num_train_steps, means,
                                      shown["learning_rate"]), dict(means, **shown)
+        if "masked_lm_loss" in means:
+            points["perplexity"] = streaming_metrics.perplexity(means["masked_lm_loss"])
         if self._timed is not None:
             batches, begin = self._batches - self._timed[0], self._timed[1]
             seconds = max(1e-9, time.time() - begin)

@@ -3,6 +3,7 @@
 A streaming metric is a pair (value, update op), as `tf.estimator.EstimatorSpec` requires. Padding has weight
 0, so each metric is a mean over all real examples, for any batch size.
 """
+import math
 from typing import Dict, Optional, Tuple
 
 import tensorflow.compat.v1 as tf
@@ -13,11 +14,17 @@ Metrics = Dict[str, Tuple[tf.Tensor, tf.Operation]]
 
 
 def masked_lm_metrics(masked_lm: MaskedLm, ids: tf.Tensor, weights: tf.Tensor) -> Metrics:
-    """Accuracy, mean loss in nats and perplexity over the predicted positions; ids, weights: [batch,
-    num_predictions]."""
-    mean, update = tf.metrics.mean(masked_lm.per_position_loss, weights)
+    """Accuracy and mean loss in nats over the predicted positions; ids, weights: [batch, num_predictions]."""
     return {"masked_lm_accuracy": tf.metrics.accuracy(ids, masked_lm.predictions, weights),
-            "masked_lm_loss": (mean, update), "perplexity": (tf.exp(mean), update)}
+            "masked_lm_loss": tf.metrics.mean(masked_lm.per_position_loss, weights)}
+
+
+def perplexity(masked_lm_loss: float) -> float:
+    """e to the mean loss, in nats. Not in the graph: a device's float16 ends at e^11."""
+    try:
+        return math.exp(masked_lm_loss)
+    except OverflowError:
+        return math.inf
 
 
 def sentence_order_metrics(order: Classified, labels: tf.Tensor, is_real: tf.Tensor,

@@ -7,7 +7,7 @@ import pytest
 import albert_config
 import tiny_training
 from estimator import npu_check
-from estimator.npu import devices, sessions
+from estimator.npu import devices, options, sessions
 from estimator.pretraining import job
 
 TINIER = dict(vocab_size=len(tiny_training.TOKENS), max_position_embeddings=16)
@@ -61,11 +61,31 @@ def test_the_report(check):
     assert memory["optimizer"] == 8 * parameters + 16  # two moments, global_step and batches_taken
     assert (memory["accumulation"], report["memory_limit_bytes"]) == (0, 10 ** 9)
     assert report["seconds_of_a_batch_at_least"] == pytest.approx(sum(report["matmul_flops"].values()) / 1e9)
-    assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision"}]
-    assert "Session: NpuOptimizer with precision_mode allow_mix_precision, use_off_line True" in text
+    assert report["npu_optimizers"] == [{"use_off_line": True, "precision_mode": "allow_mix_precision",
+                                         "modify_mixlist": options.OWN_MIXLIST}]
+    assert "precision_mode allow_mix_precision, use_off_line True" in text
     assert report["kernels"] == report["kernels_wanted"] == {devices.GELU_OP: 2, devices.DROPOUT_OP: 0}
     assert "Not checked: npu_bridge's own gelu and dropout" in text  # the graph holds ours under their names
+    assert "Not checked: whether the adapter takes every op: give --supported_ops" in text
     assert "Only a device can show: whether its compiler has every op" in text
+
+
+def test_what_float16_loses_without_our_list_and_ops_that_are_not_taken(check, tmp_path):
+    (tmp_path / "mix.json").write_text(
+        '{"black-list": {"to-add": ["L2Loss", "Square", "SquaredDifference"]}}')
+    (tmp_path / "ops.json").write_text('{"MatMul": {"isGray": false, "isHeavy": true}}')
+    status, text, report = check(modify_mixlist=tmp_path / "mix.json", supported_ops=tmp_path / "ops.json",
+                                 num_train_steps=125000, lr_schedule="linear_after_warmup")
+    assert status == 1
+    found = {fault["what"]: fault["places"] for fault in report["faults"]}
+    assert found["takes a constant that float16 does not hold"] == ["truediv"]  # by the steps of the run
+    assert "Softmax is not in the adapter's list of supported ops" in found
+    assert not any(what.startswith("MatMul") for what in found)
+    status, text, _ = check(precision_mode="force_fp16", report_file=tmp_path / "none.json")
+    assert status == 1 and "LayerNorm/batchnorm/add" in text
+    (tmp_path / "ops.json").write_text("[]")
+    status, text, _ = check(supported_ops=tmp_path / "ops.json")
+    assert status == 1 and "--supported_ops: %s: wanted a JSON object" % (tmp_path / "ops.json") in text
 
 
 def test_gradient_accumulation(check):

@@ -8,8 +8,10 @@ from tensorflow.core.protobuf.rewriter_config_pb2 import RewriterConfig
 
 from estimator.model import kernels
 from estimator.npu import devices, sessions
+from estimator.npu import options as npu_options
 from estimator.npu.devices import Device, RunOptions, choose_backend
 from estimator.npu.options import NpuOptions
+from estimator.npu.ranks import World
 from etl.common.command_line import UserError
 
 OPTIONS = RunOptions(save_checkpoints_steps=20, keep_checkpoint_max=3, random_seed=7, iterations_per_loop=5)
@@ -99,7 +101,9 @@ def test_a_planned_devices_kernels_are_plain_tensorflows_under_the_names_of_the_
 @pytest.mark.parametrize("options, carried", [
     (NpuOptions(precision_mode="force_fp16"), {"precision_mode": "force_fp16"}),
     (NpuOptions(platform={"precision_mode_v2": "mixed_float16", "deterministic": 1}),
-     {"precision_mode_v2": "mixed_float16"})])
+     {"precision_mode_v2": "mixed_float16", "modify_mixlist": npu_options.OWN_MIXLIST}),
+    (NpuOptions(platform={"precision_mode_v2": "mixed_bfloat16"}),
+     {"precision_mode_v2": "mixed_bfloat16"})])
 def test_a_planned_devices_session_holds_one_entry(tmp_path, options, carried):
     estimator = devices.plan_device(options, None, {}).make_estimator(lambda features, mode: None,
                                                                       str(tmp_path), OPTIONS)
@@ -117,6 +121,31 @@ def test_a_release_that_adds_no_entry_to_the_session_is_refused(monkeypatch):
     with pytest.raises(UserError,
                        match="the installed npu_bridge creates an invalid session: .* but it has 0"):
         Device("npu").make_estimator(None, "folder", OPTIONS)
+
+
+def test_the_loss_scale_and_what_wraps_the_rule(monkeypatch):
+    """As npu_bridge's classes are called; where communication's tail is hidden one of them does it all."""
+    def named(name):
+        return lambda **arguments: (name, arguments)
+
+    class Fixed:
+        def __init__(self, loss_scale, enable_overflow_check=True):
+            self.given = loss_scale, enable_overflow_check
+    monkeypatch.setattr(devices, "_bridge", lambda: types.SimpleNamespace(
+        ExponentialUpdateLossScaleManager=named("dynamic"), FixedLossScaleManager=Fixed,
+        NPUOptimizer=named("all"), NPULossScaleOptimizer=named("scale")))
+    dynamic = Device("npu", options=NpuOptions(loss_scale="dynamic", loss_scale_decrease=0.25))
+    assert dynamic.loss_scale_manager() == ("dynamic", {"init_loss_scale": 65536, "incr_every_n_steps": 1000,
+                                                        "decr_ratio": 0.25})
+    for checks in (True, False):
+        fixed = Device("npu", options=NpuOptions(loss_scale="fixed", overflow_check=checks))
+        assert fixed.loss_scale_manager().given == (1024, checks)
+    assert dynamic.wrap("rule", "manager") == ("scale", {"opt": "rule", "loss_scale_manager": "manager",
+                                                         "is_distributed": False})
+    tailing = Device("npu", world=World(1, 2), options=NpuOptions(platform={"is_tailing_optimization": True}))
+    assert tailing.wrap("rule", "manager") == ("all", {
+        "opt": "rule", "loss_scale_manager": "manager", "is_distributed": True, "is_loss_scale": True,
+        "is_tailing_optimization": True})
 
 
 @pytest.mark.parametrize("platform, message", [

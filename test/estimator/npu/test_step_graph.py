@@ -88,6 +88,49 @@ def test_a_fault_in_a_function_that_the_step_calls_is_found():
     assert "planted" in faults(call_python(tf.zeros([2])))["calls back into Python"][0]
 
 
+@pytest.mark.parametrize("plant, kind", [
+    (lambda: tf.identity(tf.constant(1.0, tf.float64), name="planted"), "float64"),
+    (lambda: tf.complex(1.0, 2.0, name="planted"), "complex64"),
+    (lambda: tf.raw_ops.TensorListReserve(element_shape=[2], num_elements=3, element_dtype=tf.float32,
+                                          name="planted"), "variant")])
+def test_types_that_a_device_does_not_compute_in(plant, kind):
+    fault, = step_graph.type_faults(step_graph.step_ops([plant()]))
+    assert fault.what == "has the type " + kind and "planted" in fault.places
+
+
+def test_such_a_type_is_found_in_a_function():
+    @function.Defun(tf.float32)
+    def in_double(x):
+        return tf.cast(tf.cast(x, tf.float64, name="planted"), tf.float32)
+    fault, = step_graph.type_faults(step_graph.step_ops([in_double(tf.zeros([2]))]))
+    assert "planted" in fault.places[0]
+
+
+CONSTANT, RESULT = "takes a constant that float16 does not hold", "leaves float16's range"
+
+
+@pytest.mark.parametrize("plant, found", [
+    (lambda x: tf.add(x, 1e-12, name="planted"), {CONSTANT: ("planted",)}),
+    (lambda x: tf.multiply(tf.reshape(x, [6]), tf.reshape(tf.constant([[1e5] * 6]), [6]), name="planted"),
+     {CONSTANT: ("planted",)}),
+    (lambda x: tf.exp(x, name="planted"), {RESULT: ("planted",)}),
+    (lambda x: x + 1e-6, {}), (lambda x: x - 10000.0, {}), (lambda x: x + np.inf, {}),
+    (lambda x: tf.cast(x, tf.int32) + 100000, {}),
+    # the list keeps what the square root reads and gives, up to the next product
+    (lambda x: tf.exp(1e-12 + tf.sqrt(x)), {}),
+    (lambda x: tf.add(tf.matmul(tf.sqrt(x), tf.zeros([3, 2])), 1e-12, name="planted"),
+     {CONSTANT: ("planted",)})])
+def test_what_float16_does_not_hold(plant, found):
+    ops = step_graph.step_ops([plant(batch())])
+    assert {fault.what: fault.places for fault in step_graph.float16_faults(ops, ("Sqrt",))} == found
+
+
+def test_ops_that_the_adapter_does_not_take():
+    ops = step_graph.step_ops([tf.sin(tf.sqrt(batch()), name="planted")])
+    fault, = step_graph.unsupported_faults(ops, ("Sqrt",))
+    assert (fault.what, fault.places) == ("Sin is not in the adapter's list of supported ops", ("planted",))
+
+
 def test_every_fault_says_what_to_change():
     fault, = step_graph.faults_of(step_graph.step_ops([plant_python()]))
     assert fault.change == "compute it in input_fn, or with TensorFlow's own ops"

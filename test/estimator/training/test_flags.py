@@ -1,6 +1,7 @@
 
 import pytest
 
+from estimator.npu.devices import Device
 from estimator.training.flags import TrainingFlags
 
 
@@ -22,3 +23,12 @@ def test_bad_values_are_named(field, value, message):
 def test_who_asks_for_one_thing_gets_nothing_else(given, wanted):
     flags = TrainingFlags(**given)
     assert (flags.do_train, flags.do_eval) == wanted
+
+
+@pytest.mark.parametrize("given, loop", [
+    (dict(do_train=True), 100), (dict(do_train=True, gradient_accumulation_steps=3), 99),
+    (dict(do_train=True, iterations_per_loop=7), 7),
+    (dict(do_train=False), 1), (dict(do_eval=True, iterations_per_loop=7), 1)])
+def test_an_npu_has_loops_where_something_trains(monkeypatch, given, loop):
+    monkeypatch.setattr(TrainingFlags, "choose_device", lambda self: Device("npu"))
+    assert TrainingFlags(**given).on_device()[1].iterations_per_loop == loop

@@ -30,8 +30,13 @@ def test_masked_lm_metrics_are_means_over_all_predictions():
         (np.float32([[6, 99], [99, 99]]), np.int32([[1, 0], [0, 0]]), np.int32([[9, 0], [0, 0]]),
          np.float32([[1, 0], [0, 0]])),
     ])
-    assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4),
-                     "perplexity": pytest.approx(math.exp(12 / 4))}
+    assert found == {"masked_lm_accuracy": pytest.approx(2 / 4), "masked_lm_loss": pytest.approx(12 / 4)}
+
+
+def test_perplexity_is_a_power_of_e():
+    assert streaming_metrics.perplexity(3.0) == pytest.approx(math.exp(3))
+    assert streaming_metrics.perplexity(1e4) == math.inf
+    assert math.isnan(streaming_metrics.perplexity(math.nan))
 
 
 def test_class_metrics_leave_padding_out():

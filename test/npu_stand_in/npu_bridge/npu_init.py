@@ -15,6 +15,7 @@ from npu_bridge.stand_in import rank_size as get_rank_size
 
 if stand_in.generation() == "M":
     from npu_bridge.estimator.npu import npu_plugin
+    from npu_bridge.estimator.npu.npu_config import MemoryConfig
     from npu_bridge.estimator.npu.npu_hook import NPUBroadcastGlobalVariablesHook, SetIterationsVarHook
     from npu_bridge.estimator.npu.npu_optimizer import npu_distributed_optimizer_wrapper
     npu_plugin.replace_session()

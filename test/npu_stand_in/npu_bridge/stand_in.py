@@ -6,11 +6,14 @@ compilation do not exist.
 
 Environment: NPU_STAND_IN_GENERATION (H: February 2021, M: December 2023), NPU_STAND_IN_RECORD (a file that
 gets a JSON line for each event), NPU_STAND_IN_OVERFLOWS (updates that overflow, from 1: "3,7"),
-NPU_STAND_IN_EXCHANGE (a folder that local ranks share).
+NPU_STAND_IN_INF_NAN (a device that computes with infinities), NPU_STAND_IN_KILLED_AT (the call of a training
+session, from 1, after which the process kills itself), NPU_STAND_IN_EXCHANGE (a folder that local ranks
+share).
 """
 import io
 import json
 import os
+import signal
 import time
 
 import numpy as np
@@ -18,6 +21,7 @@ import numpy as np
 RECORDED = []                                  # (event, value)
 TIMEOUT_SECONDS = 60
 
+_calls = [0]                                   # of training sessions, in this process
 _exchanges = [0]  # done by this process; the ranks do the same ones in the same order
 
 
@@ -38,6 +42,13 @@ def record(event, value):
 def overflows():
     """Updates that overflow, counted from 1."""
     return [int(word) for word in os.environ.get("NPU_STAND_IN_OVERFLOWS", "").split(",") if word]
+
+
+def count_call():
+    """A training session has been called; it may have been the last time."""
+    _calls[0] += 1
+    if os.environ.get("NPU_STAND_IN_KILLED_AT") == str(_calls[0]):
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def require_environment():

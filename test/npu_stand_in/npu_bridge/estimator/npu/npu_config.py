@@ -1,7 +1,6 @@
 """Configurations. Every argument must go by name: the order differs between the generations."""
 import inspect
 import os
-import re
 
 import tensorflow.compat.v1 as tf
 
@@ -23,14 +22,15 @@ _COMMON = dict(
     eval_distribute=None, local_rank_id=None, local_device_list=None, session_device_id=None)
 ARGUMENTS = {
     "H": dict(_COMMON, auto_tune_mode=None, mstune_mode=None),
-    "M": dict(_COMMON, aoe_mode=None, hcom_parallel=True, modify_mixlist=None, op_precision_mode=None,
-              deterministic=0,
-              jit_compile="auto", precision_mode_v2=None, HCCL_algorithm=None, hccl_timeout=None)}
-
-PRECISION_MODES = {"H": ("force_fp32", "allow_fp32_to_fp16", "force_fp16", "must_keep_origin_dtype",
-                         "allow_mix_precision")}
-PRECISION_MODES["M"] = PRECISION_MODES["H"] + (
-    "cube_fp16in_fp32out", "allow_mix_precision_fp16", "allow_mix_precision_bf16", "allow_fp32_to_bf16")
+    "M": dict(
+        _COMMON, hcom_parallel=True, variable_format_optimize=None, op_debug_level=None, dynamic_input=None,
+        aoe_mode=None, distribute_config=None, modify_mixlist=None, op_precision_mode=None,
+        device_type="default_device_type", soc_config=None, hccl_timeout=None, op_wait_timeout=None,
+        op_execute_timeout=None, HCCL_algorithm=None, customize_dtypes=None, op_debug_config=None,
+        memory_config=None, experimental_config=None, topo_sorting_mode=None, aoe_config_file=None,
+        insert_op_file=None, stream_sync_timeout=-1, event_sync_timeout=-1, external_weight=False,
+        es_cluster_config=None, deterministic=0, frozen_variable=False, variable_placement="Device",
+        jit_compile="auto", precision_mode_v2=None)}
 
 
 class NPURunConfig(tf.estimator.RunConfig):
@@ -56,10 +56,16 @@ class NPURunConfig(tf.estimator.RunConfig):
             raise ValueError("save_checkpoints_steps and save_checkpoints_secs exclude each other")
         if steps is None and seconds is None:
             steps = 100
-        if arguments["precision_mode"] not in (None,) + PRECISION_MODES[stand_in.generation()]:
-            raise SystemError("the native side would abort: precision_mode %s" % arguments["precision_mode"])
-        if arguments["precision_mode"] and arguments.get("precision_mode_v2"):
-            raise ValueError("precision_mode and precision_mode_v2 exclude each other")
+        if not isinstance(arguments["mix_compile_mode"], bool):
+            raise TypeError("mix_compile_mode must be a bool")
+        if not isinstance(arguments.get("jit_compile", ""), str):
+            raise TypeError("jit_compile must be a str")
+        for name in ("graph_run_mode", "enable_exception_dump"):
+            if not isinstance(arguments[name], int):
+                raise TypeError("%s must be an int" % name)
+        for name, kind in (("dump_config", DumpConfig), ("experimental_config", ExperimentalConfig)):
+            if not isinstance(arguments.get(name), (type(None), kind)):
+                raise ValueError("%s must be of type %s" % (name, kind.__name__))
         super().__init__(
             model_dir=arguments["model_dir"], tf_random_seed=arguments["tf_random_seed"],
             save_summary_steps=arguments["save_summary_steps"], save_checkpoints_steps=steps,
@@ -67,31 +73,62 @@ class NPURunConfig(tf.estimator.RunConfig):
             keep_checkpoint_max=arguments["keep_checkpoint_max"] if stand_in.generation() == "M" else 5,
             log_step_count_steps=arguments["log_step_count_steps"])
         self.arguments = dict(arguments)
-        self.iterations_per_loop = loop
+        # AOE tunes step by step; so it was in 2022
+        self.iterations_per_loop = 1 if arguments.get("aoe_mode") or os.environ.get("AOE_MODE") else loop
         stand_in.record("run_config", {name: value if isinstance(value, (str, int, float, type(None)))
                                        else type(value).__name__ for name, value in given.items()})
 
 
 class ProfilingConfig:
     def __init__(self, enable_profiling=False, profiling_options=None):
-        if enable_profiling and not isinstance(profiling_options, str):
-            raise ValueError("profiling_options must be a string")
+        self.entry = {"profiling_mode": enable_profiling, "profiling_options": profiling_options}
         stand_in.record("profiling_config", [enable_profiling, profiling_options])
 
 
 class DumpConfig:
     def __init__(self, enable_dump=False, dump_path=None, dump_step=None, dump_mode="output",
                  enable_dump_debug=False, dump_debug_mode="all"):
-        if (enable_dump or enable_dump_debug) and not os.path.isdir(dump_path or ""):
-            raise ValueError("dump_path must be an existing directory")
-        if dump_step is not None and not re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", dump_step):
-            raise ValueError("dump_step is %r" % dump_step)
-        if dump_mode not in ("input", "output",
-                             "all") or dump_debug_mode not in ("aicore_overflow", "atomic_overflow", "all"):
-            raise ValueError("dump_mode or dump_debug_mode")
-        stand_in.record("dump_config",
-                        [enable_dump, dump_path, dump_step, dump_mode, enable_dump_debug, dump_debug_mode])
+        self.entry = {"enable_dump": enable_dump, "dump_path": dump_path, "dump_step": dump_step,
+                      "dump_mode": dump_mode, "enable_dump_debug": enable_dump_debug,
+                      "dump_debug_mode": dump_debug_mode}
+        stand_in.record("dump_config", list(self.entry.values()))
+
+
+class MemoryConfig:
+    def __init__(self, atomic_clean_policy=0, static_memory_policy=0, memory_optimization_policy=None):
+        self.entry = {"atomic_clean_policy": atomic_clean_policy,
+                      "static_memory_policy": static_memory_policy,
+                      "memory_optimization_policy": memory_optimization_policy}
+
+
+class GraphMemoryOptimizeConfig:
+    def __init__(self, recompute=None):
+        if recompute not in (None, "auto", "manual"):
+            raise ValueError("recompute should be in ['auto', 'manual']")
+        self.recompute = recompute
+
+
+class ExperimentalConfig:
+    def __init__(self, logical_device_cluster_deploy_mode="LB", logical_device_id=None,
+                 model_deploy_mode=None, model_deploy_devicelist=None, graph_memory_optimize_config=None,
+                 enable_graph_parallel=None, graph_parallel_option_path=None, resource_config_path=None):
+        if not isinstance(graph_memory_optimize_config, (type(None), GraphMemoryOptimizeConfig)):
+            raise ValueError("graph_memory_optimize_config must be of type GraphMemoryOptimizeConfig")
+        self.entry = {"experimental_logical_device_id": logical_device_id,
+                      "experimental_model_deploy_mode": model_deploy_mode,
+                      "experimental_model_deploy_devicelist": model_deploy_devicelist,
+                      "enable_graph_parallel": enable_graph_parallel,
+                      "graph_parallel_option_path": graph_parallel_option_path,
+                      "resource_config_path": resource_config_path}
 
 
 class DynamicInputConfig:
     pass
+
+
+if stand_in.generation() == "M":
+    class DumpConfig(DumpConfig):              # noqa: F811
+        def __init__(self, enable_dump=False, dump_path=None, dump_step=None, dump_mode="output",
+                     enable_dump_debug=False, dump_debug_mode="all", dump_data="tensor", dump_layer=None):
+            super().__init__(enable_dump, dump_path, dump_step, dump_mode, enable_dump_debug, dump_debug_mode)
+            self.entry.update(dump_data=dump_data, dump_layer=dump_layer)

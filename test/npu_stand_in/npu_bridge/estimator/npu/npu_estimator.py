@@ -1,9 +1,11 @@
 """The Estimator: loops on the device, its own hooks, its entry in the session's rewrites."""
+import os
+
 import tensorflow.compat.v1 as tf
 from tensorflow.python.util import function_utils
 
 from npu_bridge import stand_in
-from npu_bridge.estimator.npu import npu_hook
+from npu_bridge.estimator.npu import npu_hook, session_entry
 from npu_bridge.estimator.npu.npu_config import NPURunConfig
 
 
@@ -30,11 +32,12 @@ class NPUEstimator(tf.estimator.Estimator):
         ours = config.session_config.graph_options.rewrite_options.custom_optimizers.add()
         ours.name = "NpuOptimizer"
         ours.parameter_map["use_off_line"].b = True
-        ours.parameter_map["precision_mode"].s = (config.arguments["precision_mode"]
-                                                  or config.arguments.get("precision_mode_v2") or "").encode()
+        session_entry.fill(ours, config.arguments)
         super().__init__(model_fn=_augmented(model_fn, model_dir or config.model_dir, config),
                          model_dir=model_dir,
-                         config=config, params=params or {}, warm_start_from=warm_start_from)
+                         config=config, params=params or {},
+                         warm_start_from=warm_start_from or os.environ.get("LOCAL_CHECKPOINT_DIR")
+                         or os.environ.get("RESTORE_FROM"))
 
 
 def _augmented(model_fn, model_dir, config):

@@ -42,6 +42,7 @@ class SetIterationsVarHook(tf.train.SessionRunHook):
     def after_run(self, run_context, run_values):
         stand_in.record("loss", float(run_values.results))
         stand_in.record("call", self._more + 1)
+        stand_in.count_call()
 
 
 class SessionRecordHook(tf.train.SessionRunHook):
@@ -57,7 +58,8 @@ class SessionRecordHook(tf.train.SessionRunHook):
             "mode": self._mode, "optimizers": len(ours), "remapping": rewrites.remapping,
             "memory_optimization": rewrites.memory_optimization,
             "use_off_line": ours[0].parameter_map["use_off_line"].b,
-            "precision_mode": ours[0].parameter_map["precision_mode"].s.decode()})
+            "precision_mode": (ours[0].parameter_map["precision_mode"].s
+                               or ours[0].parameter_map["precision_mode_v2"].s).decode()})
         if len(ours) != 1:
             raise RuntimeError("the session has %d NpuOptimizer entries" % len(ours))
 

@@ -5,7 +5,9 @@ from npu_bridge import stand_in
 
 
 class FixedLossScaleManager:
-    def __init__(self, loss_scale, enable_overflow_check=True):
+    checks_overflow = True
+
+    def __init__(self, loss_scale):
         if loss_scale < 1:
             raise ValueError("loss scale must be at least 1, got %s" % loss_scale)
         self._loss_scale = tf.constant(float(loss_scale))
@@ -18,8 +20,16 @@ class FixedLossScaleManager:
         return tf.no_op()
 
 
+if stand_in.generation() == "M":
+    class FixedLossScaleManager(FixedLossScaleManager):        # noqa: F811
+        def __init__(self, loss_scale, enable_overflow_check=True):
+            super().__init__(loss_scale)
+            self.checks_overflow = enable_overflow_check
+
+
 class ExponentialUpdateLossScaleManager:
     """Keeps the factor and its counts in variables, which checkpoints hold."""
+    checks_overflow = True
 
     def __init__(self, init_loss_scale, incr_every_n_steps, decr_every_n_nan_or_inf=2, incr_ratio=2,
                  decr_ratio=0.8):
@@ -27,7 +37,7 @@ class ExponentialUpdateLossScaleManager:
         self._incr_ratio, self._decr_ratio = incr_ratio, decr_ratio
         self._scale = _variable("loss_scale", float(init_loss_scale))
         self._good, self._bad = _variable("good_steps", 0), _variable("bad_steps", 0)
-        stand_in.record("dynamic_loss_scale", [init_loss_scale, incr_every_n_steps])
+        stand_in.record("dynamic_loss_scale", [init_loss_scale, incr_every_n_steps, decr_ratio])
 
     def get_loss_scale(self):
         return self._scale.read_value()
