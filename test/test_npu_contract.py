@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 
 import pretrained
 import tiny_training
+from estimator.training import npu_report
 from npu_runs import ROOT, STAND_IN, Run, pretrain, pretraining, weights
 
 WORDS = tiny_training.WORDS
@@ -88,7 +89,7 @@ def test_the_check_finds_the_devices_kernels_and_its_one_entry_in_the_session(fo
                  report_file=folder / "report.json")
     run = Run(folder, "estimator.npu_check", generation, flags).wait()
     report = json.loads((folder / "report.json").read_text())
-    assert (report["faults"], report["not_checked"]) == ([], [])
+    assert (report["faults"], report["not_checked"]) == ([], [npu_report.NO_LIST])
     assert report["kernels"] == report["kernels_wanted"] == {"npu_gelu": 2, "npu_dropout": 0}
     entry, = report["npu_optimizers"]
     assert (entry["use_off_line"], entry["precision_mode"]) == (True, "allow_mix_precision")

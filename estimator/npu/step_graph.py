@@ -46,7 +46,7 @@ _STORED = ("Const", "Variable", "VariableV2", "VarHandleOp", "ReadVariableOp")  
 # Handled by the adapter itself, or gone before anything is compiled.
 _FOLDED = ("Const", "Placeholder", "PlaceholderWithDefault", "NoOp", "Identity", "BroadcastGradientArgs",
            "IteratorV2", "IteratorGetNext")
-_PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
+PRODUCTS = {"MatMul": "transpose_a", "BatchMatMul": "adj_x", "BatchMatMulV2": "adj_x"}
 
 
 def step_ops(fetches: Sequence[Any]) -> List[tf.Operation]:
@@ -93,19 +93,23 @@ def unsupported_faults(ops: Sequence[tf.Operation], supported: Collection[str]) 
                   "write it with ops that are") for kind, found in sorted(names.items())]
 
 
-def float16_faults(ops: Sequence[tf.Operation], in_float32: Collection[str]) -> List[Fault]:
-    """What would leave float16's range where ops compute in float16 unless their type is in `in_float32`.
-
-    An op in float32 passes that on to those that read it, as the adapter's gray list does, up to the next
-    matrix product.
-    """
+def kept_ops(ops: Sequence[tf.Operation], in_float32: Collection[str]) -> Set[str]:
+    """Names of the ops that compute in float32 where those of the types `in_float32` do: they pass that on to
+    the ops that read them, as the adapter's gray list has it, up to the next matrix product."""
     kept: Set[str] = set()
-    constants, results = [], []
+    for op in ops:
+        if op.type in in_float32 or op.type not in PRODUCTS and any(
+                tensor.op.name in kept for tensor in op.inputs if tensor.dtype.base_dtype == tf.float32):
+            kept.add(op.name)
+    return kept
+
+
+def float16_faults(ops: Sequence[tf.Operation], in_float32: Collection[str]) -> List[Fault]:
+    """What would leave float16's range where ops compute in float16 unless `kept_ops` has them."""
+    kept, constants, results = kept_ops(ops, in_float32), [], []
     for op in ops:
         inputs = [tensor for tensor in op.inputs if tensor.dtype.base_dtype == tf.float32]
-        if op.type in in_float32 or op.type not in _PRODUCTS and any(tensor.op.name in kept
-                                                                      for tensor in inputs):
-            kept.add(op.name)
+        if op.name in kept:
             continue
         if op.type in _LEAVE_FLOAT16 and inputs:
             results.append(op.name)
@@ -175,11 +179,15 @@ def flops_of(ops: Sequence[tf.Operation]) -> Dict[str, int]:
     the static shapes. The rest of a transformer is small beside them (arXiv 2001.08361, section 2.1)."""
     flops = {"forward": 0, "backward": 0}
     for op in ops:
-        if op.type in _PRODUCTS and op.outputs[0].shape.is_fully_defined():
-            inner = op.inputs[0].shape.as_list()[-2 if op.get_attr(_PRODUCTS[op.type]) else -1]
-            flops["backward" if _is_backward(op)
-                  else "forward"] += 2 * inner * op.outputs[0].shape.num_elements()
+        if op.type in PRODUCTS and op.outputs[0].shape.is_fully_defined():
+            flops["backward" if _is_backward(op) else "forward"] += operations_of(op)
     return flops
+
+
+def operations_of(product: tf.Operation) -> int:
+    """Floating-point operations of a matrix product of static shapes."""
+    inner = product.inputs[0].shape.as_list()[-2 if product.get_attr(PRODUCTS[product.type]) else -1]
+    return 2 * inner * product.outputs[0].shape.num_elements()
 
 
 def _nodes(ops: Sequence[tf.Operation]) -> Iterator[Tuple[str, Any]]:
