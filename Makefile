@@ -89,7 +89,7 @@ check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch6
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
-check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt' (5 minutes)
+check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt'
 check-flink = test/checks/flink.py --flink .venv-flink $(call flags,DATA)  #: the sample builder on a Flink cluster of two task managers, started here, the same bytes: DATA='corpus/*.txt'; Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
 check-npu-resume = test/checks/npu_resume.py  #: runs on the stand-in for npu_bridge, killed after an overflow, against runs that were not: one rank and two, bit for bit (5 minutes)
 check-page = test/checks/page.py  #: the server's page in headless Chromium; needs chromium and chromedriver
