@@ -87,6 +87,7 @@ check-learning = -m pytest -n auto -m learning --durations=10  #: training runs 
 check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
 check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch64 pin: a wheel, or a source that needs no compiler
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
+check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers compared with its evaluation's, each question: DATA=cmrc2018_dev.json (CHECKPOINT=output/finetune)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
 check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt'

@@ -6,7 +6,7 @@ import csv
 import glob
 import os
 import re
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from estimator.data.reading import read_json
 from estimator.data.task_files import read_rows
@@ -35,8 +35,9 @@ ChoiceReader = Callable[[str], Iterator[ChoiceExample]]
 def read_choices(paths: Sequence[str], read: ChoiceReader, is_test: bool) -> List[ChoiceExample]:
     """The questions of all files, in order. Raises UserError for one without a label where it is no test,
     with
-    fewer than two candidates, or with texts missing; for files without any."""
+    fewer than two candidates, with texts missing, or with another's id; for files without any."""
     examples: List[ChoiceExample] = []
+    ids: Set[Any] = set()
     for path in paths:
         for number, example in enumerate(read(path), 1):
             try:
@@ -44,6 +45,9 @@ def read_choices(paths: Sequence[str], read: ChoiceReader, is_test: bool) -> Lis
             except ValueError as error:
                 raise UserError("%s: question %s: %s"
                                 % (path, number if example.id is None else example.id, error))
+            if example.id is not None and example.id in ids:
+                raise UserError("%s: question %s: this id comes twice" % (path, example.id))
+            ids.add(example.id)
             examples.append(example)
     if not examples:
         raise UserError("%s: holds no question" % ", ".join(paths))
@@ -206,6 +210,8 @@ def _number_of(answer: Any, candidates: Sequence[Any]) -> Any:
 
 
 def _check(example: ChoiceExample, is_test: bool) -> None:
+    if not isinstance(example.id, (str, int, float, type(None))):
+        raise ValueError("its id must be a text or a number, got %.40r" % (example.id,))
     if not isinstance(example.question, str) or not isinstance(example.passage, str):
         raise ValueError("question and passage must be texts, got %.40r and %.40r"
                          % (example.question, example.passage))

@@ -98,6 +98,16 @@ def test_answers_of_chid_may_stand_in_columns(tmp_path):
         read("chid", tmp_path)
 
 
+def test_ids_are_unique(tmp_path):
+    line = json.dumps(dict(OWN, id=3)) + "\n"
+    write(tmp_path, "train.json", line + line)
+    with pytest.raises(UserError, match="train.json: question 3: this id comes twice"):
+        read("choices", tmp_path)
+    write(tmp_path, "train.json", dict(OWN, id=[3]))
+    with pytest.raises(UserError, match="its id must be a text or a number"):
+        read("choices", tmp_path)
+
+
 def test_a_test_part_has_no_labels(tmp_path):
     write(tmp_path, "test.json", {"question": "谁？", "candidates": ["甲", "乙"]})
     assert read("choices", tmp_path, "test")[0].label is None
