@@ -63,11 +63,14 @@ test-aarch64: venv .venv-aarch64/complete  #: run the tests on this machine with
 check-wheel: dist  #: the wheel in a new environment and an empty folder: the whole pipeline on its own sample data
 	$(PYTHON) test/checks/wheel.py dist/*.whl
 
-check-transformers: venv .venv-transformers/complete  #: compare logits with Hugging Face's transformers, in both directions; separate environment, 3 GB
+check-transformers: venv .venv-transformers/complete .venv-transformers5/complete  #: compare logits with Hugging Face's transformers 4 and 5, in both directions; separate environments, 3 and 6 GB
 	rm -rf output/check_transformers
-	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py write output/check_transformers
-	.venv-transformers/bin/python test/transformers_check/theirs.py output/check_transformers
-	TF_CPP_MIN_LOG_LEVEL=2 $(PYTHON) -W ignore test/transformers_check/ours.py check output/check_transformers
+	export TF_CPP_MIN_LOG_LEVEL=2; set -e; for release in transformers transformers5; do \
+	    folder=output/check_transformers/$$release; \
+	    $(PYTHON) -W ignore test/transformers_check/ours.py write $$folder; \
+	    .venv-$$release/bin/python test/transformers_check/theirs.py $$folder; \
+	    $(PYTHON) -W ignore test/transformers_check/ours.py check $$folder; \
+	done
 
 clean:  #: remove output, build and dist
 	rm -rf output build dist
@@ -86,6 +89,7 @@ bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server u
 check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies; with DATA=path/to/cmrc2018 64 of its questions, learnt by heart
 check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
 check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch64 pin: a wheel, or a source that needs no compiler
+check-onnx = -W ignore test/checks/onnx.py  #: predict_ids converted by tf2onnx and run by onnxruntime, compared with the export; separate environment, 700 MB
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers compared with its evaluation's, each question: DATA=cmrc2018_dev.json (CHECKPOINT=output/finetune)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
@@ -108,11 +112,12 @@ $(ROWS): venv
 bench: $(if $(or $(findstring onnx_speed,$(ONLY)),$(if $(ONLY),,all)),.venv-onnx/complete)
 bench-onnx: .venv-onnx/complete
 check-flink: .venv-flink/complete
+check-onnx: .venv-tf2onnx/complete
 check-rest: .venv-schemathesis/complete
 check-clients: .venv-clients/complete
 
 # Environments beside .venv, each with its own pins.
-.venv-lint/complete .venv-flink/complete .venv-aarch64/complete: | venv
+.venv-lint/complete .venv-flink/complete .venv-tf2onnx/complete .venv-aarch64/complete: | venv
 .venv-aarch64/complete: constraints.txt
 .venv-%/complete: requirements/%.txt
 	@requirements/environment.sh $(@D)

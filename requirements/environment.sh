@@ -97,7 +97,8 @@ make_other() {
     case "$1" in
         lint) candidates=(.venv/bin/python) ;;
         flink) candidates=(.venv/bin/python) options=(--no-deps) ;;
-        aarch64) candidates=(.venv/bin/python) ;;
+        aarch64|tf2onnx) candidates=(.venv/bin/python) ;;
+        transformers5) candidates=(python3.12 python3.11 python3.10 "$versions"/3.{12,11,10}.*/bin/python) ;;
         schemathesis) candidates=(python3) ;;
         *) candidates=(python3.10 python3.9 python3.8 "$versions"/3.{10,9,8}.*/bin/python) ;;
     esac

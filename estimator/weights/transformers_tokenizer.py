@@ -99,11 +99,11 @@ def _unigram(path: str, fields: Dict[str, Any], parts: List[Dict[str, Any]], scr
     """A SentencePiece model with the same pieces, scores and normalization."""
     from sentencepiece import sentencepiece_model_pb2 as proto
     model = proto.ModelProto()
-    special = {token["id"] for token in fields.get("added_tokens") or ()}
+    is_special = {token["id"]: token["special"] for token in fields.get("added_tokens") or ()}
     kinds = proto.ModelProto.SentencePiece
     for number, (piece, score) in enumerate(fields["model"]["vocab"]):
-        kind = (kinds.UNKNOWN if number == fields["model"]["unk_id"] else
-                kinds.CONTROL if number in special else kinds.NORMAL)
+        kind = kinds.UNKNOWN if number == fields["model"]["unk_id"] else {
+            True: kinds.CONTROL, False: kinds.USER_DEFINED, None: kinds.NORMAL}[is_special.get(number)]
         model.pieces.add(piece=piece, score=score, type=kind)
     model.trainer_spec.model_type = proto.TrainerSpec.UNIGRAM
     model.trainer_spec.unk_id = fields["model"]["unk_id"]

@@ -59,15 +59,25 @@ def batch(tokenizer):
                 positions=np.array([[1, 2, 5], [1, 3, 4], [2, 1, 7]]))
 
 
-def logits_of(config, num_labels, features):
-    """Tensors in the default graph: the classifier's logits, or the masked LM's at the positions and the
-    sentence order's."""
+def logits_of(config, num_labels, features, wanted=("prediction_logits", "order_logits")):
+    """Tensors in the default graph: the classifier's logits, or what is wanted of an encoder's output, the
+    masked LM's logits at the positions and the sentence order's."""
     encoded = modeling.build_encoder(config, *(tf.constant(features[name])
                                                for name in ("input_ids", "input_mask", "segment_ids")))
     if num_labels:
         return {"logits": heads.classifier(config, encoded, num_labels).logits}
-    return {"prediction_logits": heads.masked_lm_logits(config, encoded, tf.constant(features["positions"])),
-            "order_logits": heads.sentence_order(config, encoded).logits}
+    if "logits" in wanted:
+        return {"logits": heads.regressor(config, encoded).predictions[:, tf.newaxis]}
+    found = {}
+    if "sequence_output" in wanted:
+        is_token = tf.constant(features["input_mask"][:, :, np.newaxis], tf.float32)
+        found["sequence_output"] = encoded.sequence_output * is_token
+    if "prediction_logits" in wanted:
+        found["prediction_logits"] = heads.masked_lm_logits(config, encoded,
+                                                            tf.constant(features["positions"]))
+    if "order_logits" in wanted:
+        found["order_logits"] = heads.sentence_order(config, encoded).logits
+    return found
 
 
 def set_random_values(session, width):
@@ -102,15 +112,18 @@ def check(folder):
     worst = 0.0
     for name in sorted(os.listdir(os.path.join(folder, "theirs"))):
         place = os.path.join(folder, "theirs", name)
+        task = ["--task_name", "sts-b"] if name.endswith("regression") else []
         if checkpoints.main(["from_transformers", "--input_dir", os.path.join(place, "transformers"),
-                             "--output_dir", os.path.join(place, "checkpoint")]):
+                             "--output_dir", os.path.join(place, "checkpoint")] + task):
             sys.exit(1)
         description = model_folder.read(os.path.join(place, "checkpoint"))
         features = dict(np.load(os.path.join(place, "batch.npz")))
         with tf.Graph().as_default(), tf.Session() as session:
-            logits = logits_of(description.config, len(description.labels), features)
+            logits = logits_of(description.config, len(description.labels), features, features)
+            # a masked LM has no pooler, which is in the graph all the same
             checkpoint_files.load(checkpoint_files.plan_loading(
-                checkpoint_files.resolve(os.path.join(place, "checkpoint")), description.config))
+                checkpoint_files.resolve(os.path.join(place, "checkpoint")), description.config,
+                new_prefixes=heads.PRETRAINING_PARTS))
             session.run(tf.global_variables_initializer())
             found = session.run(logits)
         for head, values in found.items():

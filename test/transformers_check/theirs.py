@@ -15,6 +15,8 @@ TOLERANCE = 1e-5
 TEXTS = (("手机没信号怎么办", "手机搜不到网络怎么处理？"), ("今天天气不错", ""),
          ("BERT与ALBERT，2019年", "Café 100%"))
 VOCAB_SIZE = 40
+SAVED = {"float16": {"dtype": torch.float16}, "bfloat16": {"dtype": torch.bfloat16},
+         "shards": {"size": "20KB"}}           # by the end of a model's name
 SIZES = dict(vocab_size=VOCAB_SIZE, hidden_size=32, num_hidden_layers=4, num_attention_heads=4,
              intermediate_size=48, max_position_embeddings=32, hidden_act="gelu_new", layer_norm_eps=1e-12)
 ALBERT = dict(SIZES, embedding_size=8, num_hidden_groups=2, inner_group_num=2)
@@ -26,19 +28,32 @@ MODELS = {
                                  label2id={"好": 0, "中": 1, "差": 2})),
     "bert_pretraining": ("BertForPreTraining", "BertConfig", SIZES),
     "bert_two_labels": ("BertForSequenceClassification", "BertConfig", dict(SIZES, hidden_act="silu")),
+    "albert_regression": ("AlbertForSequenceClassification", "AlbertConfig", dict(ALBERT, num_labels=1)),
+    "albert_encoder": ("AlbertModel", "AlbertConfig", ALBERT),
+    "bert_encoder": ("BertModel", "BertConfig", SIZES),
+    "albert_masked_lm": ("AlbertForMaskedLM", "AlbertConfig", ALBERT),
+    "bert_masked_lm": ("BertForMaskedLM", "BertConfig", SIZES),
+    "bert_float16": ("BertForPreTraining", "BertConfig", SIZES),
+    "albert_bfloat16": ("AlbertForSequenceClassification", "AlbertConfig", ALBERT),
+    "bert_shards": ("BertForPreTraining", "BertConfig", SIZES),
 }
 
 
 def logits_of(model, batch):
-    """As arrays: `logits`, or `prediction_logits` at the batch's positions and `order_logits`."""
+    """As arrays: `logits`, or `prediction_logits` at the batch's positions and `order_logits`, those of them
+    that there are; of an encoder alone `sequence_output`, 0 at padding."""
     model.eval()
     with torch.no_grad():
         found = model(*(torch.tensor(batch[name]).long()
                         for name in ("input_ids", "input_mask", "segment_ids")))
+    rows = np.arange(len(batch["positions"]))[:, np.newaxis]
+    if "last_hidden_state" in found:
+        return {"sequence_output": found.last_hidden_state.numpy() * batch["input_mask"][:, :, np.newaxis]}
+    if "logits" in found and found.logits.ndim == 3:
+        return {"prediction_logits": found.logits.numpy()[rows, batch["positions"]]}
     if "logits" in found:
         return {"logits": found.logits.numpy()}
     order = found.sop_logits if "sop_logits" in found else found.seq_relationship_logits
-    rows = np.arange(len(batch["positions"]))[:, np.newaxis]
     return {"prediction_logits": found.prediction_logits.numpy()[rows, batch["positions"]],
             "order_logits": order.numpy()}
 
@@ -83,10 +98,14 @@ def write(folder):
         with torch.no_grad():
             for value in model.parameters():
                 value.add_(torch.randn_like(value) * 0.1)
-        model.save_pretrained(place, safe_serialization=True)
-        with open(os.path.join(place, "vocab.txt"), "w", encoding="utf-8") as stream:
+        how = SAVED.get(name.split("_")[1], {})
+        model.to(how.get("dtype", torch.float32))
+        model.save_pretrained(place, max_shard_size=how.get("size", "1GB"))
+        model.float()
+        vocab_file = os.path.join(folder, name, "vocab.txt")
+        with open(vocab_file, "w", encoding="utf-8") as stream:
             stream.write("\n".join(words) + "\n")
-        transformers.BertTokenizer(os.path.join(place, "vocab.txt")).save_pretrained(place)
+        transformers.BertTokenizer(vocab_file).save_pretrained(place)     # as vocab.txt, or tokenizer.json
         np.savez(os.path.join(folder, name, "batch.npz"), **batch, **logits_of(model, batch))
 
 
