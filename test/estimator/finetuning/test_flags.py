@@ -47,3 +47,19 @@ def test_seeds_and_columns_are_read():
     config = FinetuneConfig(seeds="3,-1", task_name="single_sentence", data_dir="x",
                             columns=("text_a=評論", "label=a=b"))
     assert config.seed_list() == [3, -1] and config.columns_by_role() == {"text_a": "評論", "label": "a=b"}
+
+
+@pytest.mark.parametrize("flags, wanted", [
+    ({"task_name": "cmrc2018"}, (384, 128, 64, 30)), ({"preset": "cmrc2018"}, (512, 128, 64, 50)),
+    ({"preset": "cmrc2018", "max_answer_length": 9, "doc_stride": 7}, (512, 7, 64, 9)),
+    ({"task_name": "c3"}, (512, None, None, None)), ({"task_name": "lcqmc"}, (128, None, None, None)),
+    ({"task_name": "cmrc2018", "do_train": False, "do_eval": True}, (None, None, None, None))])
+def test_defaults_of_kinds(flags, wanted):
+    config = FinetuneConfig(data_dir="x", **{"do_train": True, **flags})
+    assert (config.max_seq_length, config.doc_stride, config.max_query_length,
+            config.max_answer_length) == wanted
+
+
+def test_a_threshold_is_a_number():
+    with pytest.raises(ValueError, match="null_score_diff_threshold must be a number, got nan"):
+        FinetuneConfig(task_name="squad_v2", data_dir="x", null_score_diff_threshold=float("nan"))
