@@ -108,3 +108,9 @@ def test_adding_up_gradients_on_paper():
     from ascend_on_paper import sum_seconds
     links = argparse.Namespace(devices=8, group=4, link_gb=10, between_gb=20)
     assert sum_seconds(links, 8 * 10 ** 9) == {"ring": pytest.approx(1.4), "groups": pytest.approx(0.4 + 0.1)}
+
+
+def test_an_op_on_paper_takes_as_long_as_its_unit_or_the_memory():
+    from ascend_operators import CUBE, VECTOR, Cost
+    assert Cost(CUBE, 512e12, 600e9).seconds() == pytest.approx(2)
+    assert Cost(VECTOR, 8.2e12, 3600e9).seconds() == pytest.approx(3)

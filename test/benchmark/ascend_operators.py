@@ -5,13 +5,15 @@
 Builds the graph of a step as a device would get it (pretraining with LAMB, or --classifier: fine-tuning with
 AdamW), and counts for each op its operations and the bytes it reads and writes: two a value where the op
 computes in float16, four in the optimizer, with labels, and where the list of ops keeps it in float32. Matrix
-products are the cube unit's, all else is the vector unit's. An op takes at least the larger of its operations
-at its unit's rate and its bytes at the memory's; the sum over all ops is what a device needs that fuses
-nothing, the cube's share alone what one needs that hides all else. What both give is printed in sequences a
-second, for one device and for several, whose gradients go round HCCL's ring afterwards.
+products are the cube unit's, all else is the vector unit's. The device's own gelu is one op, and one on the
+way back; --own_gelu: composed of TensorFlow's, as with --npu_kernels false. An op takes at least the larger
+of its operations at its unit's rate and its bytes at the memory's; the sum over all ops is what a device
+needs that fuses nothing, the cube's share alone what one needs that hides all else. What both give is printed
+in sequences a second, for one device and for several, whose gradients go round HCCL's ring afterwards.
 """
 import argparse
 import collections
+import dataclasses
 import os
 import sys
 from typing import Any, Dict, List, NamedTuple, Sequence
@@ -59,6 +61,7 @@ def main() -> int:
     parser.add_argument("--batch", type=int, default=32, help="sequences of a device")
     parser.add_argument("--length", type=int, default=128, help="tokens of a sequence")
     parser.add_argument("--classifier", action="store_true", help="fine-tune on two classes")
+    parser.add_argument("--own_gelu", action="store_true", help="not the device's gelu")
     parser.add_argument("--operators", type=int, default=12, help="types of op that get a row")
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--group", type=int, default=4)
@@ -109,6 +112,8 @@ def row(name: str, parts: Sequence[Cost], whole: float) -> None:
 
 def build(config: AlbertConfig, arguments: argparse.Namespace) -> List[tf.Operation]:
     """The ops of a step on a device, in a new graph."""
+    if not arguments.own_gelu:                 # as many ops, operands and results as the device's gelu
+        config = dataclasses.replace(config, hidden_act="relu")
     device = devices.plan_device(NpuOptions(), None, {})
     training = model_fn.TrainingConfig("adamw" if arguments.classifier else "lamb", 1e-3, 10000, 100, 1,
                                        device=device)
