@@ -21,6 +21,7 @@ from estimator.launching import launcher
 from estimator.launching import plan as plans
 from estimator.launching import processes
 from estimator.launching.flags import HCCN_CONF, STOP_SECONDS, LaunchConfig
+from estimator.launching.plan import value_of
 from estimator.npu import devices, ranks
 from etl.common.command_line import FALSE, TRUE, UserError, one_line
 
@@ -182,18 +183,6 @@ def parse(case: Case, words: Sequence[str]) -> Arguments:
     if "--data_path" not in paths:
         raise UserError("--data_path must name the folder of the data (see --help)")
     return Arguments(paths["--data_path"], paths.get("--ckpt_path", ""), flags)
-
-
-def value_of(flags: Sequence[str], name: str) -> str:
-    """The last value of a flag, which is the one that the trainer takes: `true` for a flag alone, "" without
-    one."""
-    value = ""
-    for flag, following in zip(flags, list(flags[1:]) + ["--"]):
-        if flag.startswith("--%s=" % name):
-            value = flag.partition("=")[2]
-        elif flag == "--" + name:
-            value = "true" if following.startswith("--") else following
-    return value
 
 
 # ---------------------------------------------------------------- what the trainer starts from and reads

@@ -123,6 +123,18 @@ def log_of(log_dir: str, number: int) -> str:
     return os.path.join(log_dir, str(number), "train_%d.log" % number)
 
 
+def value_of(flags: Sequence[str], name: str) -> str:
+    """The last value of a flag, which is the one that a command takes: `true` for a flag alone, "" without
+    one."""
+    value = ""
+    for flag, following in zip(flags, list(flags[1:]) + ["--"]):
+        if flag.startswith("--%s=" % name):
+            value = flag.partition("=")[2]
+        elif flag == "--" + name:
+            value = "true" if following.startswith("--") else following
+    return value
+
+
 def visible_devices(environment: Mapping[str, str]) -> List[int]:
     """The host's numbers of the devices that this container sees, in the order in which it counts them from 0
     on; [] where nothing is said, and all are seen."""
@@ -210,12 +222,7 @@ def _cores_of(plan: Plan) -> Dict[int, List[int]]:
 def _backend(command: Sequence[str]) -> List[str]:
     """The flag by which no process of several falls back to the CPU. Raises UserError when they were told
     to."""
-    given = None
-    for argument, following in zip(command, list(command[1:]) + [""]):
-        if argument == "--backend":
-            given = following
-        elif argument.startswith("--backend="):
-            given = argument.partition("=")[2]
+    given = value_of(command, "backend")
     if given == "cpu":
         raise UserError("--backend cpu: several devices exchange gradients through HCCL, which the CPU has "
                         "not: launch one")

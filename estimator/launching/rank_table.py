@@ -1,9 +1,9 @@
 """The table by which devices find each other, version 1.0 of Ascend's rank tables: made from the hosts'
 hccn.conf, read, or made of the layout that ModelArts writes."""
-import ipaddress
 import re
 from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+from estimator.npu import ranks
 from etl.common import files
 from etl.common.command_line import UserError
 
@@ -43,7 +43,7 @@ def read_hccn_conf(path: str) -> Dict[int, str]:
             continue                           # masks, gateways, and what newer drivers add
         device, address = int(match.group(1)), match.group(2)
         place = "%s: line %d: address_%d" % (path, number, device)
-        if not _is_address(address):
+        if not ranks.is_address(address):
             raise UserError("%s: wanted an IP address, got %r" % (place, address))
         if device in found:
             raise UserError("%s: stands twice" % place)
@@ -121,10 +121,10 @@ def from_json(path: str, table: Any) -> List[Server]:
     count = table.get("server_count", len(found))
     if str(count) != str(len(found)):
         raise UserError("%s: server_count is %s, but server_list has %d" % (path, count, len(found)))
-    ranks = sorted(device.rank for server in found for device in server.devices)
-    if ranks != list(range(len(ranks))):
+    found_ranks = sorted(device.rank for server in found for device in server.devices)
+    if found_ranks != list(range(len(found_ranks))):
         raise UserError("%s: rank_id: wanted each of 0 to %d once, got %s"
-                        % (path, len(ranks) - 1, ", ".join(map(str, ranks))))
+                        % (path, len(found_ranks) - 1, ", ".join(map(str, found_ranks))))
     return found
 
 
@@ -175,14 +175,6 @@ def _number(place: str, name: str, holder: Dict[str, Any]) -> int:
 def _address(place: str, device: Dict[str, Any]) -> str:
     """A single device needs none: some schedulers leave it out."""
     value = device.get("device_ip", "")
-    if value and not (isinstance(value, str) and _is_address(value)):
+    if value and not (isinstance(value, str) and ranks.is_address(value)):
         raise UserError("%s: device_ip: wanted an IP address, got %r" % (place, value))
     return str(value)
-
-
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True

@@ -113,7 +113,7 @@ def _world_of_chief(environment: Mapping[str, str]) -> World:
                             "both ways; unset %s" % (name, name))
     _require(environment, _CHIEF_NEEDED, "CM_CHIEF_IP or CM_WORKER_SIZE is set, which means several devices")
     for name in ("CM_CHIEF_IP", "CM_WORKER_IP"):
-        if environment.get(name) and not _is_address(environment[name]):
+        if environment.get(name) and not is_address(environment[name]):
             raise UserError("%s must be an IP address, got %r" % (name, environment[name]))
     size, port = _integer(environment, "CM_WORKER_SIZE"), _integer(environment, "CM_CHIEF_PORT")
     chief, device = _integer(environment, "CM_CHIEF_DEVICE"), _integer(environment, "ASCEND_DEVICE_ID")
@@ -176,7 +176,8 @@ def _integer(environment: Mapping[str, str], name: str) -> int:
         raise UserError("%s must be an integer, got %r" % (name, environment[name]))
 
 
-def _is_address(text: str) -> bool:
+def is_address(text: str) -> bool:
+    """Whether a text is an IP address, of either version."""
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -123,6 +123,12 @@ def test_servers_have_as_many_devices_as_one_another(folder):
         plans.by_table(config(), servers, "table.json", False)
 
 
+def test_the_last_value_of_a_flag():
+    assert plans.value_of(["--a=1", "--b", "2", "--a", "3", "--c"], "a") == "3"
+    assert plans.value_of(["--c", "--a"], "c") == plans.value_of(["--c"], "c") == "true"
+    assert plans.value_of(["--cc=1"], "c") == ""
+
+
 def test_several_devices_do_not_fall_back_to_the_cpu(folder):
     plan = plans.make(config(devices="0-1"), {})
     for words in (["--backend", "cpu"], ["--backend=cpu"]):
