@@ -6,6 +6,7 @@ are not rows either: at the end of a file they are ignored, elsewhere counted. E
 that name file and line.
 """
 import csv
+import itertools
 import sys
 from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -48,7 +49,7 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
         if row is None:
             blank += 1
             continue
-        if blank and len(row.row) == 1 and not path.endswith(_JSON):
+        if blank and len(row.row) == 1 and not is_json(path):
             # each line is a text, and the number of a prediction that of its line
             raise UserError("%s: line %d: blank: a text must not be" % (path, row.line - 1))
         blank, skipped = 0, skipped + blank
@@ -60,13 +61,13 @@ def read_rows(path: str, order: Optional[Sequence[str]], may_lack: str = "") -> 
 def _numbered_rows(path: str, order: Optional[Sequence[str]], may_lack: str
                    ) -> Iterator[Optional[NumberedRow]]:
     """The rows, None for a blank line."""
-    if path.endswith(_JSON):
+    if is_json(path):
         for number, line in _lines(path):
             yield NumberedRow(number, _json_object(path, number, line)) if line.strip() else None
         return
     names: Optional[List[str]] = None
     header: Optional[List[str]] = None
-    for number, fields in _csv_fields(path) if path.endswith(".csv") else _tab_fields(path):
+    for number, fields in field_rows(path):
         if not any(field.strip() for field in fields):
             yield None
             continue
@@ -103,6 +104,26 @@ def _names(path: str, number: int, order: Optional[Sequence[str]], first: List[s
     return without if may_lack and len(first) == len(without) else list(order), False
 
 
+def is_json(path: str) -> bool:
+    """Whether rows have fields by name."""
+    return path.endswith(_JSON)
+
+
+def field_rows(path: str) -> Iterator[Tuple[int, List[str]]]:
+    """Line numbers and fields of all lines, blank ones and a header too, of a file that is not JSON."""
+    if not path.endswith(".csv"):
+        return _tab_fields(path)
+    return _csv_fields(path, "\t" if _has_tabs(path) else ",")
+
+
+def _has_tabs(path: str) -> bool:
+    """Whether the columns of a .csv are separated by tabs: as many in each of the first lines, whose commas
+    differ or are none."""
+    lines = [line for _, line in itertools.islice(_lines(path), 50) if line.strip()]
+    tabs, commas = ({line.count(mark) for line in lines} for mark in "\t,")
+    return len(tabs) == 1 and tabs != {0} and (commas == {0} or len(commas) > 1)
+
+
 def _json_object(path: str, number: int, line: str) -> Row:
     try:
         row = json_text.loads(line)
@@ -128,10 +149,10 @@ def _tab_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
         yield number, line.split("\t")
 
 
-def _csv_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
+def _csv_fields(path: str, separator: str) -> Iterator[Tuple[int, List[str]]]:
     """Fields may be quoted, and then contain commas and line ends; they may be of any length."""
     csv.field_size_limit(sys.maxsize)          # the default is 131,072 characters
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True)
+    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True, delimiter=separator)
     begin = 1
     try:
         for fields in reader:

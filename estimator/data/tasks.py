@@ -5,20 +5,23 @@ answer in a passage, one of several candidates. Its files are described as their
 columns that have other names are one `columns(...)`, and a row that is more than that is one small function
 from a row to Examples.
 """
+import contextlib
 import dataclasses
+import itertools
 import math
 import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from estimator.data import candidates
-from estimator.data.task_files import SUFFIXES, Row, read_rows
+from estimator.data import candidates, column_order, headers
+from estimator.data.task_files import SUFFIXES, Row, field_rows, is_json, read_rows
 from etl.common.command_line import UserError
 
 TRAIN, DEV, TEST = "train", "dev", "test"
 DEV_MISMATCHED, TEST_MISMATCHED = "dev_mismatched", "test_mismatched"
 PARTS = (TRAIN, DEV, DEV_MISMATCHED, TEST, TEST_MISMATCHED)
 
+MOST_FOUND = 1000                              # labels that are taken from a training file
 GENERIC = ("sentence_pair", "single_sentence")  # tasks whose columns and labels flags may change
 
 
@@ -265,6 +268,31 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
     return dataclasses.replace(task, layouts=_any_suffix(columns(**given), None if numbered else ()))
 
 
+def with_found_labels(task: Task, data_dir: str) -> Task:
+    """The task with the labels of its training file, in the order in which they come, numbers by size, if
+    these are none of the task's own; prints them.
+
+    Some labels that are the task's own and some that are not are more likely a mistake, which `read_examples`
+    names.
+    """
+    (path,), layout = find_files(task, data_dir, TRAIN)
+    if is_json(path) or not layout.order:
+        return task
+    rows = [fields for _, fields in field_rows(path) if any(field.strip() for field in fields)]
+    names = _names_of_header(rows[:1], layout.order)
+    if names:
+        found = list(dict.fromkeys(row[names.index("label")] for row in rows[1:]
+                                   if len(row) == len(names))) if "label" in names else []
+    else:
+        found = column_order.find_labels(rows, len(layout.order) - 1) or []
+    if not 2 <= len(found) <= min(MOST_FOUND, len(rows) / 2) or set(found) & set(task.labels):
+        return task
+    if all(label.isdecimal() for label in found):
+        found.sort(key=int)
+    print("%s: labels found: %s" % (path, ", ".join(found)))
+    return dataclasses.replace(task, labels=tuple(found))
+
+
 def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
     """The examples of one part of a task of classes, without undecided ones, whose number is told; labels
     may be absent in test parts alone.
@@ -275,7 +303,8 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
     (path,), layout = find_files(task, data_dir, part)
     is_test = part.startswith(TEST)
     examples, num_undecided = [], 0
-    for number, row in read_rows(path, layout.order, may_lack="label" if is_test else ""):
+    for number, row in read_rows(path, _order_in(path, layout, task, is_test),
+                                 may_lack="label" if is_test else ""):
         try:
             for example in layout.read(row):
                 if example.label is None and not is_test:
@@ -296,6 +325,33 @@ def read_examples(task: Task, data_dir: str, part: str) -> List[Example]:
     if num_undecided:
         print("%s: %d examples skipped: their label is %s, undecided" % (path, num_undecided, task.undecided))
     return examples
+
+
+def _names_of_header(first_rows: Sequence[Sequence[str]], order: Sequence[str]) -> Optional[List[str]]:
+    """The columns of a first line that is a header; None if it is none. One that leaves them open is refused
+    where it is read."""
+    for first in first_rows:
+        if set(order) - {"label"} <= set(first):
+            return list(first)
+        with contextlib.suppress(ValueError):
+            return headers.match(first, order, may_lack="label")
+    return None
+
+
+def _order_in(path: str, layout: Layout, task: Task, is_test: bool) -> Optional[Sequence[str]]:
+    """The order of a file's columns: the layout's, if these do not show another."""
+    if not layout.order or is_json(path) or not task.labels:
+        return layout.order
+    rows = [fields for _, fields in itertools.islice(field_rows(path), 1000)
+            if any(field.strip() for field in fields)]
+    if _names_of_header(rows[:1], layout.order):
+        return layout.order
+    found = column_order.find_order(rows, layout.order, task.labels + (_NO_LABEL if is_test else ()),
+                                    may_lack=is_test)
+    if found is None:
+        return layout.order
+    print("%s: no header; the columns are %s" % (path, ", ".join(found)))
+    return found
 
 
 def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]:

@@ -52,7 +52,8 @@ class FinetuneConfig(TrainingFlags):
     columns: Tuple[str, ...] = flag((), "columns of text_a, text_b and label for sentence_pair and "
                                     "single_sentence: role=name of a column or JSON field, or its number "
                                     "from 1 on in files without a header", on_resume=SAME_CONTENT)
-    labels: Tuple[str, ...] = flag((), "their labels, by class index; default: 0 1", on_resume=SAME_CONTENT)
+    labels: Tuple[str, ...] = flag((), "their labels, by class index; default: 0 1, or those of the training "
+                                   "file if it has neither", on_resume=SAME_CONTENT)
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results",
                            on_resume=FREE)
     cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; "

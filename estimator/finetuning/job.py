@@ -166,8 +166,12 @@ def find_task(config: FinetuneConfig) -> Task:
         task = tasks.EARLIER.get((task.name, model.kind), task)
         if model.reading and model.reading.null_score_diff_threshold is None:
             task = dataclasses.replace(task, may_be_impossible=False)
-    return tasks.with_columns(task, config.columns_by_role(),
-                              config.labels) if task.name in tasks.GENERIC else task
+    if task.name not in tasks.GENERIC:
+        return task
+    task = tasks.with_columns(task, config.columns_by_role(), config.labels)
+    if config.do_train and not (config.labels or config.columns):
+        return tasks.with_found_labels(task, config.data_dir)
+    return task
 
 
 def wanted_parts(config: FinetuneConfig, task: Task) -> List[str]:

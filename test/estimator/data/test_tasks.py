@@ -135,6 +135,32 @@ def test_a_header_in_one_part_alone(tmp_path, name, content):
     assert example[:3] == ("天", "地", None)
 
 
+TRADE = "快递没到\t物流\n抬头写错\t发票\n\n杯子裂了\t售后\n查运单号\t物流\n票在哪下\t发票\n想换颜色\t售后\n"
+
+
+def test_labels_and_the_order_of_columns_out_of_the_files(tmp_path, capsys):
+    write(tmp_path, "train.tsv", TRADE)
+    write(tmp_path, "dev.tsv", "sentence\tlabel\n包裹在哪\t物流\n专票资料\t发票\n")
+    task = tasks.with_found_labels(TASKS["single_sentence"], str(tmp_path))
+    assert task.labels == ("物流", "发票", "售后")
+    assert tasks.read_examples(task, str(tmp_path), "train")[2] == Example("杯子裂了", None, "售后")
+    assert tasks.read_examples(task, str(tmp_path), "dev")[1] == Example("专票资料", None, "发票")
+    output = capsys.readouterr().out
+    assert "train.tsv: labels found: 物流, 发票, 售后\n" in output and "1 blank line(s) skipped" in output
+    assert "train.tsv: no header; the columns are text_a, label\n" in output
+    write(tmp_path, "train.tsv", "1\t天\n0\t地\n2\t人\n1\t山\n0\t水\n2\t火\n")
+    assert tasks.with_found_labels(TASKS["single_sentence"], str(tmp_path)).labels == ("0", "1")
+    write(tmp_path, "train.tsv", "label\ttext\n12\t天\n3\t地\n12\t山\n3\t水\n")
+    assert tasks.with_found_labels(TASKS["single_sentence"], str(tmp_path)).labels == ("3", "12")
+
+
+def test_tabs_in_a_csv_with_ids(tmp_path):
+    write(tmp_path, "train.csv", "1\t怎么退货\t退货流程\t1\n2\t几点开门\t退货，多久\t0\n")
+    assert read("lcqmc", tmp_path)[1] == Example("几点开门", "退货，多久", "0", "2")
+    write(tmp_path, "test.csv", "7\t怎么退货\t退货流程\n8\t几点开门\t退货多久\n")
+    assert read("lcqmc", tmp_path, "test")[1] == Example("几点开门", "退货多久", None, "8")
+
+
 def test_every_task_was_tried():
     classes = [task for task in TASKS.values() if task.kind == "classes"] + list(EARLIER.values())
     assert {task for task, *_ in SHIPPED} == {task.name for task in classes}
