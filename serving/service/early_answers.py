@@ -3,13 +3,14 @@
 Libraries and models take seconds to load, during which one call may block Python for longer than a probe
 waits. So this file also runs as a separate process, with only the standard library:
 
-    started ──end of its input: the server answers itself, or has exited──► accepts no more ──► over
+    started ──end of its input: the server answers, or has exited──► accepts no more: its output ends ──► over
 
 Each connection gets one answer.
 """
 import asyncio
 import json
 import os
+import select
 import socket
 import subprocess
 import sys
@@ -19,7 +20,8 @@ from typing import Any, Set
 
 HEAD_SECONDS = 10               # for a request's head
 LINGER_SECONDS = 2              # how long a client may continue sending after its answer
-LAST_SECONDS = 0.05             # until the last accepted connections are known
+LEAVE_SECONDS = 2               # until the process accepts no more, however busy the machine is
+LAST_TURNS = 20                 # of the event loop, until the last accepted connections are known
 MAX_CONNECTIONS = 256           # others are closed at once
 MAX_HEAD_BYTES = 65536
 ALIVE = 200, "OK", {"status": "alive"}
@@ -32,7 +34,7 @@ class EarlyAnswers:
     def __init__(self, listening: socket.socket) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", os.path.abspath(__file__), str(listening.fileno())],
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             pass_fds=[listening.fileno()],
             start_new_session=True)            # Ctrl-C is for the server alone
 
@@ -41,11 +43,15 @@ class EarlyAnswers:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            stream.close()                     # type: ignore[union-attr]
 
     def end(self) -> None:
-        """Leaves the port to others; accepted connections still get an answer."""
+        """Leaves the port to others, and returns when it has; accepted connections still get an answer."""
         self._process.stdin.close()            # type: ignore[union-attr]
+        # else whoever hears that the server is ready might still be told that it is not
+        select.select([self._process.stdout], [], [], LEAVE_SECONDS)
         threading.Thread(target=self._process.wait, name="early answers", daemon=True).start()
 
 
@@ -61,8 +67,9 @@ def answer_to(head: bytes) -> bytes:
                "" if status == 200 else "retry-after: 1\r\n", body)).encode()
 
 
-async def answer_until_input_ends(listening: socket.socket, source: int) -> None:
-    """Answers on `listening` until the pipe `source` ends, and then the connections already accepted."""
+async def answer_until_input_ends(listening: socket.socket, source: int, output: int) -> None:
+    """Answers on `listening` until the pipe `source` ends, and then the connections already accepted; closes
+    the pipe `output` when it accepts no more."""
     connected: Set["asyncio.Task[Any]"] = set()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -85,7 +92,9 @@ async def answer_until_input_ends(listening: socket.socket, source: int) -> None
     await ended.wait()
     asyncio.get_event_loop().remove_reader(source)
     server.close()                             # its copy of the socket; the server's still listens
-    await asyncio.sleep(LAST_SECONDS)
+    for _ in range(LAST_TURNS):
+        await asyncio.sleep(0)
+    os.close(output)
     if connected:
         await asyncio.wait(connected, timeout=LINGER_SECONDS)
 
@@ -105,4 +114,4 @@ async def _to_the_end(reader: asyncio.StreamReader) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(answer_until_input_ends(socket.socket(fileno=int(sys.argv[1])), 0))
+    asyncio.run(answer_until_input_ends(socket.socket(fileno=int(sys.argv[1])), 0, 1))

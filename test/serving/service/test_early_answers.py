@@ -48,13 +48,13 @@ def test_a_process_answers_until_the_server_does(listening):
                 connection.sendall(b"GET /healthz HTTP/1.1\r\n\r\n")
                 assert connection.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
             early.end()
+            with connect(listening) as connection:     # the server's to accept, from now on
+                accepted, _ = listening.accept()
+                accepted.close()
             half_sent.sendall(b"TP/1.1\r\n\r\n")
             assert half_sent.makefile("rb").read().startswith(b"HTTP/1.1 200 ")
             waiting.close()
         assert early._process.wait(60) == 0
-        with connect(listening) as connection:         # the server's to accept
-            accepted, _ = listening.accept()
-            accepted.close()
 
 
 def test_it_goes_with_the_block(listening):
@@ -66,14 +66,17 @@ def test_it_goes_with_the_block(listening):
 def test_so_many_connections_and_no_more(listening, monkeypatch):
     monkeypatch.setattr(early_answers, "MAX_CONNECTIONS", 1)
     monkeypatch.setattr(early_answers, "LINGER_SECONDS", 0.1)
-    reading, writing = os.pipe()
+    (reading, writing), (told, output) = os.pipe(), os.pipe()
 
     async def ask():
-        answering = asyncio.ensure_future(early_answers.answer_until_input_ends(listening.dup(), reading))
+        answering = asyncio.ensure_future(
+            early_answers.answer_until_input_ends(listening.dup(), reading, output))
         first, _ = await asyncio.open_connection(*listening.getsockname())
         second, _ = await asyncio.open_connection(*listening.getsockname())
         assert await second.read() == b""
         os.close(writing)
         await answering
+        assert os.read(told, 1) == b""                 # it is closed
     asyncio.run(asyncio.wait_for(ask(), 60))
     os.close(reading)
+    os.close(told)
