@@ -26,6 +26,7 @@ import sys
 from dataclasses import dataclass
 from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
+from estimator.data.candidates import MAX_SERVED
 from etl.common import json_text
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
@@ -66,6 +67,8 @@ class PredictConfig:
             raise ValueError("batch_size must be at least 1, got %d" % self.batch_size)
         if (self.passage is not None or self.candidates) and self.question is None:
             raise ValueError("passage and candidates are given without question")
+        if len(self.candidates) > MAX_SERVED:
+            raise ValueError("candidates must be at most %d, got %d" % (MAX_SERVED, len(self.candidates)))
         if self.question is not None and self.text_a is not None:
             raise ValueError("question and text_a are given: no model takes both")
         if self.text_b is not None and self.text_a is None:
@@ -106,7 +109,7 @@ def predict(config: PredictConfig) -> None:
     questions: Iterable[Dict[str, Any]] = ([given] if config.question is not None
                                            else read_json_questions(sys.stdin.buffer, signature))
     for lines in in_batches(questions, config.batch_size):
-        found = model.rows(signature, [inputs_of(line, signature, lines) for line in lines])
+        found = model.rows(signature, [inputs_of(line, signature) for line in lines])
         _write({**line, **answer_of(line, row)} for line, row in zip(lines, found))
 
 
@@ -153,17 +156,17 @@ def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, 
                 raise UserError(
                     "%s%s must be %s, got %.40r" %
                     (place, name, "a list of texts" if name == "candidates" else "a text", value))
+            if len(texts) > MAX_SERVED:
+                raise UserError("%scandidates must be at most %d, got %d" % (place, MAX_SERVED, len(texts)))
         yield found
 
 
-def inputs_of(line: Dict[str, Any], signature: str, batch: Sequence[Dict[str, Any]]) -> Dict[str, Any]:
-    """What the signature takes of a line; candidates are filled up with "" to the most that a line of the
-    batch
-    has."""
+def inputs_of(line: Dict[str, Any], signature: str) -> Dict[str, Any]:
+    """What the signature takes of a line. Candidates are filled up with "" to MAX_SERVED, so that no server
+    has to."""
     found = {"question": line["question"], "passage": line.get("passage", "")}
     if signature == CHOOSE:
-        most = max(len(other["candidates"]) for other in batch)
-        found["candidates"] = line["candidates"] + [""] * (most - len(line["candidates"]))
+        found["candidates"] = line["candidates"] + [""] * (MAX_SERVED - len(line["candidates"]))
     return found
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from estimator.data.candidates import BLANK
+from estimator.data.candidates import MAX_SERVED as MAX_CANDIDATES
 from estimator.finetuning.span_decoding import TIE
 from estimator.model import heads, host_kernels, modeling
 from estimator.weights.model_folder import SPANS, ModelFolder
@@ -20,7 +21,6 @@ from serving.exporting.graph_tokenization import GraphTokenizer, GraphWindows
 
 READ, CHOOSE = "read", "choose"
 AT_ONCE = 16                                   # windows, or candidates, that the encoder computes at once
-MAX_CANDIDATES = 64                            # of a question; outputs are as wide, whatever a batch holds
 LOW = np.float32(np.finfo(np.float32).min)
 _PLACES = 1 << 24                              # more than a text has characters; float32 counts up to it
 _NO_PLACE = np.int64(np.iinfo(np.int64).max)
@@ -110,7 +110,9 @@ def choose(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, p
     Args:
       question, passage: string [batch]; the passage may be "".
       candidates: string [batch, number]; "" where a question has fewer. Candidates that repeat the first one
-        count as absent, too: TensorFlow Serving pads rows of different lengths with it.
+        count as absent, too: TensorFlow Serving pads a request of one row with it, to the longest of the
+        batch. A request of several rows it pads with its first row's first: such a request must be
+        MAX_CANDIDATES wide.
 
     Returns:
       answer: string [batch]; choice: int32 [batch], its number; count: int32 [batch], the number of the last

@@ -145,7 +145,8 @@ def test_questions_are_json_lines():
      ("read", b"\xff", "line 1: not UTF-8"),
      ("read", b'{"passage": "x"}', "question must be a text, got None"),
      ("read", b'{"question": "\\ud800"}', "half a character"),
-     ("choose", b'{"question": "x"}', "candidates must be a list of texts, got None"),
+     ("choose", b'{"question": "x", "candidates": [' + b'"y",' * 64 + b'"y"]}', "must be at most 64, got 65"),
+    ("choose", b'{"question": "x"}', "candidates must be a list of texts, got None"),
      ("choose", b'{"question": "x", "candidates": [1]}', "candidates must be a list of texts")])
 def test_a_question_that_is_none(signature, line, message):
     with pytest.raises(UserError, match="standard input: line 1: .*" + message.replace("line 1: ", "")):
@@ -153,11 +154,7 @@ def test_a_question_that_is_none(signature, line, message):
 
 
 def test_candidates_are_filled_up_and_cut_again():
-    batch = [{"question": "x", "candidates": ["a", "b"]}, {"question": "y", "candidates": ["a", "b", "c"]}]
-    assert inputs_of(batch[0], "choose", batch) == {
-        "question": "x",
-        "passage": "",
-        "candidates": ["a", "b", ""]
-    }
-    assert answer_of(batch[0], {"choice": 1, "count": 2, "probabilities": [.25, .75, 0.0]}) == {
+    line = {"question": "x", "candidates": ["a", "b"]}
+    assert inputs_of(line, "choose") == {"question": "x", "passage": "", "candidates": ["a", "b"] + [""] * 62}
+    assert answer_of(line, {"choice": 1, "count": 2, "probabilities": [.25, .75, 0.0]}) == {
         "choice": 1, "probabilities": [.25, .75]}
