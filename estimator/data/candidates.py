@@ -35,8 +35,7 @@ ChoiceReader = Callable[[str], Iterator[ChoiceExample]]
 
 def read_choices(paths: Sequence[str], read: ChoiceReader, is_test: bool) -> List[ChoiceExample]:
     """The questions of all files, in order. Raises UserError for one without a label where it is no test,
-    with
-    fewer than two candidates, with texts missing, or with another's id; for files without any."""
+    with fewer than two candidates, with texts missing, or with another's id; for files without any."""
     examples: List[ChoiceExample] = []
     ids: Set[Any] = set()
     for path in paths:
@@ -64,8 +63,7 @@ def filled(question: str, candidate: str) -> str:
 
 def own(path: str) -> Iterator[ChoiceExample]:
     """JSON lines with question, candidates and, where there are, passage, label (a candidate's number from 0
-    on)
-    and id."""
+    on) and id."""
     for line, row in read_rows(path, ()):
         yield _with_line(path, line, ChoiceExample(
             row.get("question", ""), row.get("passage", ""), _candidates(row.get("candidates")),

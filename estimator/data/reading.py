@@ -5,8 +5,7 @@
       false}]}]}]}
 
 CMRC 2018, DRCD and SQuAD are published so. An offset counts the characters (code points) of the passage.
-What is
-wrong with a file is a UserError that names file and question.
+What is wrong with a file is a UserError that names file and question.
 """
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
@@ -29,8 +28,7 @@ class Answer(NamedTuple):
 
 class ReadingExample(NamedTuple):
     """One question on one passage. label: the right answers; () where there is none in the passage; None
-    where
-    it is not known."""
+    where it is not known."""
     question: str
     passage: str
     label: Optional[Tuple[Answer, ...]]
@@ -63,8 +61,7 @@ def read_squad(path: str, is_training: bool, is_test: bool, may_be_impossible: b
       is_test: whether answers may be missing.
       may_be_impossible: whether a question may have no answer in its passage.
       skip_bad_answers: whether an answer that must stand at its offset, but does not, is left out and
-        counted,
-        and so is a question that has no other.
+        counted, and so is a question that has no other.
     """
     examples: List[ReadingExample] = []
     seen: Dict[str, None] = {}

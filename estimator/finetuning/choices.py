@@ -62,8 +62,7 @@ def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
 
 def make_rows(examples: Sequence[ChoiceExample], encoding: Encoding) -> Rows:
     """A row for each candidate: `[CLS] passage [SEP] question with the candidate [SEP]`; label_ids are
-    numbers of
-    candidates, one for each question, 0 where it is not known."""
+    numbers of candidates, one for each question, 0 where it is not known."""
     tokenizer = load_tokenizer(encoding.tokenizer)
     packed = [(number, pack_pair(tokenizer, example.passage, candidates.filled(example.question, candidate),
                                  encoding.max_seq_length, keeps_end_of_b=True))
@@ -99,8 +98,7 @@ def _head(config: AlbertConfig, encoded: modeling.Encoded, features: Mapping[str
 
 def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> np.ndarray:
     """Probabilities of each question's candidates, float64 [questions, most candidates]; 0 for what others
-    have
-    more."""
+    have more."""
     outputs = np.zeros((len(part.examples), int(part.rows.rows_of_examples.max())))
     for numbers, batch in collect(estimator, part.rows, batch_size, setting.seq_length, checkpoint):
         outputs[numbers, :batch["outputs"].shape[1]] = batch["outputs"]
@@ -159,8 +157,7 @@ def results_line(task: Task, results: Results) -> str:
 
 def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.ndarray) -> List[str]:
     """Writes an object for each question and, for test parts, what CLUE wants: lines of id and label, for
-    chid one
-    object of them. Returns the paths."""
+    chid one object of them. Returns the paths."""
     prefix = "" if part.name == DEV else part.name + "_"
     taken = chosen(setting, part, outputs)
     lines = [{"id": example.id, "question": example.question, "passage": example.passage,

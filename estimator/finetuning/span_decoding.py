@@ -1,11 +1,9 @@
-"""Logits of where an answer begins and ends → the best answers of a question, over all windows of its
-passage.
+"""Logits of where an answer begins and ends → the best answers of a question, over its passage's windows.
 
-`serving.exporting.span_graph` does the same inside the served graph; a test holds the two together. Scores
-are
-float32, sums of both logits, so that both find the same best one; of equal ones it is the one that begins
-first,
-then the one that ends first.
+`serving.exporting.reading_graph` does the same inside the served graph; a test holds the two together. A
+score is the sum of both logits, float32. Of equal scores the best is the one whose answer begins, then ends,
+first; scores that differ by less than TIE are equal, since the same logits computed in another batch differ
+by rounding.
 """
 from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -57,8 +55,7 @@ def best_of_window(start_logits: np.ndarray, end_logits: np.ndarray, spans: np.n
 
 def best_of_windows(windows: Iterable[Sequence[Candidate]], count: int) -> List[Candidate]:
     """The best `count` answers of all windows, each once, with the logits of the window where it is best; of
-    each
-    window the best come first."""
+    each window the best come first."""
     windows = list(windows)
     best = _best_first([window[0] for window in windows if window])[:1]
     found: Dict[Tuple[int, int], Candidate] = {}

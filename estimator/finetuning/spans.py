@@ -90,8 +90,7 @@ def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
 
 def make_rows(examples: Sequence[ReadingExample], encoding: Encoding) -> Rows:
     """A row for each window of each passage; label_ids are the tokens in which the first answer that stands
-    at its
-    offset begins and ends, where the window holds both."""
+    at its offset begins and ends, where the window holds both."""
     tokenizer = load_tokenizer(encoding.tokenizer)
     windows: List[Window] = []
     numbers: List[int] = []
@@ -183,8 +182,7 @@ def answers_of(setting: Setting, part: Part, outputs: Outputs) -> List[str]:
 
 def score(setting: Setting, part: Part, outputs: Outputs) -> Results:
     """All numbers of a part with labels; of tasks with questions that have no answer, those of both sorts,
-    too,
-    and the threshold that would be best."""
+    too, and the threshold that would be best."""
     measure = MEASURES[setting.task.measure]
     right = [[answer.text for answer in example.label or ()] for example in part.examples]
     exact, f1 = answer_scores.scores_of(measure, right, answers_of(setting, part, outputs))
@@ -226,8 +224,7 @@ def results_line(task: Task, results: Results) -> str:
 
 def write_predictions(folder: str, setting: Setting, part: Part, outputs: Outputs) -> List[str]:
     """Writes the answers by question, in the form that the official scripts read, and the best ones of each
-    with
-    their places; returns the paths."""
+    with their places; returns the paths."""
     prefix = "" if part.name == DEV else part.name + "_"
     ids = [example.id for example in part.examples]
     written = {prefix + PREDICTIONS_FILE: dict(zip(ids, answers_of(setting, part, outputs))),

@@ -212,8 +212,7 @@ def fine_tuned(kind: str, num_labels: int) -> Head:
 def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
                       has_sentence_order: bool = True, kind: str = "classes") -> None:
     """Makes all variables of a model in the default graph: with a fine-tuned head, see `fine_tuned`, or,
-    where
-    num_labels is None, with the heads of pretraining."""
+    where num_labels is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
     encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:

@@ -3,8 +3,7 @@
 
 What reads spans of characters off a text, answers say, or labels, goes through windows. They overlap, so that
 what one of them cuts stands whole in its neighbour. `serving.exporting.graph_tokenization` does the same
-inside
-the served graph; a test holds the two together.
+inside the served graph; a test holds the two together.
 """
 import functools
 import unicodedata

@@ -190,8 +190,7 @@ class GraphTokenizer:
 
     def _spans(self, code_points: tf.RaggedTensor, firsts: tf.Tensor, lasts: tf.Tensor) -> tf.Tensor:
         """Begin and end in their text, int32 [n, 2], of tokens that stand for the code points from `firsts`
-        to
-        `lasts`, int64 [n]; marks that are stripped belong to what they follow."""
+        to `lasts`, int64 [n]; marks that are stripped belong to what they follow."""
         ends = lasts + 1
         if self._do_lower_case:
             values = code_points.values

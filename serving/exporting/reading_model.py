@@ -1,7 +1,6 @@
 """A trained model that reads, one that finds answers in passages or chooses among candidates, as a
 SavedModel that takes raw text; checked as it is written, against what the trained model says of ids from the
-Python
-tokenizer."""
+Python tokenizer."""
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
