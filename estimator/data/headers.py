@@ -33,6 +33,7 @@ _MARKS = " \t\"'`#*[]()<>:“”‘’《》"                     # that stand a
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[\s_.\-/:]+")
 _WORDS = re.compile("|".join(sorted((word for word in [*_ROLES, *_RANKS, *_OF_WHAT] if not word.isascii()),
                                     key=len, reverse=True)) + r"|[a-z]+|\d+|.")
+_WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\- ]{1,%d}" % (_LONGEST - 2))
 
 
@@ -67,6 +68,13 @@ def is_header(fields: Sequence[str]) -> bool:
     found = [read_name(field) for field in fields]
     says = any(column and column.role in (TEXT, LABEL) for column in found)
     return says and _may_all_be_names(fields, found)
+
+
+def looks_like_one(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first of some rows of texts is of another kind than all others: identifiers above text that
+    is not ASCII. It may name columns in words that nobody knows."""
+    return len(rows) > 2 and all(map(_WORD.fullmatch, rows[0])) and not any(
+        field.isascii() for row in rows[1:] for field in row)
 
 
 def match(fields: Sequence[str], order: Sequence[str], may_lack: str = "") -> Optional[List[str]]:

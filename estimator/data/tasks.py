@@ -346,6 +346,10 @@ def _order_in(path: str, layout: Layout, task: Task, is_test: bool) -> Optional[
             if any(field.strip() for field in fields)]
     if _names_of_header(rows[:1], layout.order):
         return layout.order
+    if is_test and headers.looks_like_one(rows):
+        wanted = ", ".join(name for name in layout.order if name != "label")
+        raise UserError("%s: line 1: %s: if this is a header, remove it or name the columns %s; if these are "
+                        "texts, put such a header above them" % (path, ", ".join(rows[0]), wanted))
     found = column_order.find_order(rows, layout.order, task.labels + (_NO_LABEL if is_test else ()),
                                     may_lack=is_test)
     if found is None:

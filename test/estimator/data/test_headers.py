@@ -53,6 +53,15 @@ def test_a_header_that_leaves_the_columns_open(fields):
         headers.match(fields, SINGLE)
 
 
+@pytest.mark.parametrize("rows, wanted", [
+    ([["left_one", "right"], ["天", "地"], ["日", "月a"]], True), ([["QQ"], ["天"], ["日"]], True),
+    ([["QQ", "qq"], ["天", "iPhone"], ["日", "月"]], False),
+    ([["天", "x"], ["日", "月"], ["山", "水"]], False),
+    ([["left", "right"], ["天", "地"]], False)])
+def test_a_first_line_of_another_kind(rows, wanted):
+    assert headers.looks_like_one(rows) == wanted
+
+
 def test_headers_above_numbered_columns():
     assert headers.is_header(["id", "q1", "q2", "same"]) and headers.is_header(["句子1", "句子2", "标签"])
     assert not headers.is_header(["天", "地", "1"]) and not headers.is_header(["text", "1"])

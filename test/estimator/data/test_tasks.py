@@ -161,6 +161,14 @@ def test_tabs_in_a_csv_with_ids(tmp_path):
     assert read("lcqmc", tmp_path, "test")[1] == Example("几点开门", "退货多久", None, "8")
 
 
+def test_a_first_line_that_may_be_a_header_is_not_predicted(tmp_path):
+    write(tmp_path, "test.tsv", "lhs\trhs\n天\t地\n日\t月\n")
+    message = ("test.tsv: line 1: lhs, rhs: if this is a header, remove it or name the columns text_a, "
+               "text_b; if these are texts, put such a header above them")
+    with pytest.raises(UserError, match=message):
+        read("lcqmc", tmp_path, "test")
+
+
 def test_every_task_was_tried():
     classes = [task for task in TASKS.values() if task.kind == "classes"] + list(EARLIER.values())
     assert {task for task, *_ in SHIPPED} == {task.name for task in classes}

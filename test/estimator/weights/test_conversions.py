@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import re
 
@@ -10,7 +11,7 @@ import tiny_models
 import tiny_training
 from estimator import checkpoints
 from estimator.model import heads, modeling
-from estimator.weights import checkpoint_files, conversions, model_folder
+from estimator.weights import checkpoint_files, conversions, model_folder, safetensors
 from estimator.weights.model_folder import ModelFolder
 from etl.text.tokenization import TokenizerConfig
 from mistakes import message_of
@@ -112,6 +113,43 @@ class TestTransformers:
                 session.run(tf.global_variables_initializer())
                 outputs.append(session.run(encoded.sequence_output))
         np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-5)
+
+    def test_classes_come_in_the_tasks_order(self, tmp_path):
+        values, _ = self.make(tmp_path / "ours", "bert", ("好", "坏", "平"))
+        there, back = str(tmp_path / "there"), str(tmp_path / "back")
+        conversions.to_transformers(str(tmp_path / "ours" / "model.ckpt"),
+                                    model_folder.read(str(tmp_path / "ours")), there)
+        tokenizer = json.loads((tmp_path / "there" / "tokenizer_config.json").read_text())
+        assert tokenizer["model_input_names"] == ["input_ids", "token_type_ids", "attention_mask"]
+        conversions.from_transformers(there, back, "mood", labels_of={"mood": ("平", "好", "坏")})
+        description = model_folder.read(back)
+        assert (description.task, description.labels) == ("mood", ("平", "好", "坏"))
+        found = tf.train.load_checkpoint(checkpoint_files.resolve(back)).get_tensor("output_weights")
+        np.testing.assert_array_equal(found, values["output_weights"][[2, 0, 1]].astype(np.float32))
+        for labels, message in (
+                (("a", "b"), "--labels must be 3, as many as the classifier has outputs, got 2"),
+                (("a", "b", "c"), "its labels are a, b, c, but those of mood are 平, 好, 坏: give ")):
+            assert message_of(conversions.from_transformers, there, str(tmp_path / "no"), "mood", labels,
+                              {"mood": ("平", "好", "坏")}).startswith(message)
+
+    def test_a_head_of_one_output_is_a_regression(self, tmp_path):
+        self.make(tmp_path / "ours", "google", ("x", "y"))
+        there = tmp_path / "there"
+        conversions.to_transformers(str(tmp_path / "ours" / "model.ckpt"),
+                                    model_folder.read(str(tmp_path / "ours")), str(there))
+        weights = safetensors.read(str(there / "model.safetensors"))
+        weights.update({name: weights[name][:1] for name in ("classifier.weight", "classifier.bias")})
+        safetensors.write(str(there / "model.safetensors"), weights)
+        fields = json.loads((there / "config.json").read_text())
+        fields.update(id2label={"0": "LABEL_0"}, problem_type=None)
+        (there / "config.json").write_text(json.dumps(fields))
+        labels_of = {"sts-b": (), "mood": ("0",)}
+        for task in (None, "mood"):
+            assert message_of(
+                conversions.from_transformers, str(there), str(tmp_path / "no"), task, (), labels_of) == (
+                    "its head gives a number, not classes: name the task by --task_name, one of sts-b")
+        conversions.from_transformers(str(there), str(tmp_path / "back"), "sts-b", (), labels_of)
+        assert model_folder.read(str(tmp_path / "back")).task == "sts-b"
 
     def test_a_checkpoint_without_a_description_takes_flags(self, tmp_path, capsys):
         self.make(tmp_path / "ours", "google")
