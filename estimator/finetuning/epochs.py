@@ -48,7 +48,7 @@ def count_steps(config: FinetuneConfig, device: devices.Device, num_rows: int, e
         raise UserError("--iterations_per_loop is %d, but --num_train_epochs %g are %d steps, and %d in "
                         "whole loops: try %d, or leave the flag out"
                         % (config.iterations_per_loop, epochs, steps, whole,
-fitting_loop(config, device, num_rows)))
+                           fitting_loop(config, device, num_rows)))
     return whole
 
 

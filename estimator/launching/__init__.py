@@ -1,1 +1,4 @@
-"""Several processes that train one model: the table of their devices, their cores, how they start and end."""
+"""Several processes that train one model: the table of their devices, their cores, how they start and end.
+
+Used by `launch`.
+"""

@@ -170,7 +170,7 @@ def lines_of(report: Mapping[str, Any]) -> List[str]:
     lines.append("Matrix products of a batch: %.3g operations (%.3g forward, %.3g backward): at %g TFLOP/s "
                  "at least %.3g s, at most %.0f records/s"
                  % (total_flops, flops["forward"], flops["backward"], report["peak_tflops"], seconds,
-report["records_of_a_batch"] / seconds))
+                    report["records_of_a_batch"] / seconds))
     entries = ["NpuOptimizer with " + ", ".join("%s %s" % pair for pair in sorted(entry.items()))
                for entry in report["npu_optimizers"]]
     lines.append("Session: " + ("; ".join(entries) or "no NpuOptimizer"))

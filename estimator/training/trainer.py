@@ -69,7 +69,7 @@ def train(job: Job, estimator: Any) -> bool:
         while taken < last and not (stop.is_set() or _out_of_patience(job, taken)):
             end = _end_of_part(job, taken)
             part = _PartHook(job, stop, end - taken)
-            estimator.train(job.batches(taken), hooks=[part])
+            estimator.train(job.batches(taken), hooks=[part, _ReportHook(job)] if is_first else [part])
             if not is_first:
                 if end < last:
                     _wait_for_rank_0(job, part.step)
@@ -253,6 +253,23 @@ class _PartHook(tf.train.SessionRunHook):
             if saved.step == self.step and saved.batches < taken:
                 prefix = checkpoint_files.resolve(self._output_dir, "output_dir")
                 self._saver.save(session, prefix, write_meta_graph=False, write_state=False)
+
+
+class _ReportHook(tf.train.SessionRunHook):
+    """Writes the report after each checkpoint, so that curves can be watched. With evaluations during the
+    run these do so, and it writes only the first one."""
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._seen = job, checkpoint_list.state(job.flags.output_dir)
+
+    def after_run(self, run_context: Any, run_values: Any) -> None:
+        folder = self._job.flags.output_dir
+        if self._job.schedule.eval_every and os.path.exists(os.path.join(folder, curves.FILE)):
+            return
+        state = checkpoint_list.state(folder)
+        if state != self._seen:
+            self._seen = state
+            write_report(self._job)
 
 
 @contextlib.contextmanager

@@ -84,21 +84,14 @@ class TidyHook(tf.train.SessionRunHook):
         self._tidy()
 
     def _tidy(self) -> None:
-        if self._list_now() == self._seen:     # nothing has been saved since
+        if checkpoint_list.state(self._folder) == self._seen:     # nothing has been saved since
             return
         self._known = checkpoint_list.keep(self._folder, self._known, self._most)
         for name in [] if self._keep_graphs else ["graph.pbtxt"] + [name + ".meta" for name in self._known]:
             path = os.path.join(self._folder, name)
             if os.path.isfile(path):
                 os.remove(path)
-        self._seen = self._list_now()
-
-    def _list_now(self) -> Optional[Tuple[int, int]]:
-        try:
-            found = os.stat(os.path.join(self._folder, STATE_FILE))
-        except FileNotFoundError:
-            return None
-        return found.st_ino, found.st_mtime_ns
+        self._seen = checkpoint_list.state(self._folder)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ before TensorFlow sees it (`take_over`), and only the checkpoints of that list a
 """
 import os
 import re
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from google.protobuf import text_format
 from tensorflow.python.training.checkpoint_state_pb2 import CheckpointState
@@ -56,6 +56,15 @@ def read(folder: str) -> List[Entry]:
 def names(folder: str) -> List[str]:
     """The names in the list in `folder`, the newest last. Raises UserError as `read` does."""
     return [entry.name for entry in read(folder)]
+
+
+def state(folder: str) -> Optional[Tuple[int, int]]:
+    """A value that differs once the list has been written again; None without a list."""
+    try:
+        found = os.stat(os.path.join(folder, STATE_FILE))
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def is_there(folder: str, name: str) -> bool:

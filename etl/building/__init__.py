@@ -1,4 +1,4 @@
 """Files → shards: ranges, units of work, merging, publishing.
 
-For the command alone.
+Used by `build_pretrain`; `build_vocab` opens its text with it.
 """

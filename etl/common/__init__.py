@@ -1,4 +1,4 @@
 """Shared by all commands: flags, atomic files, progress.
 
-Knows nothing of ALBERT; anything may import it.
+Knows no model; anything may import it.
 """

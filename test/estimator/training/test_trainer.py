@@ -3,6 +3,7 @@ import re
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import tiny_training
 from estimator import pretrain
 from estimator.pretraining import job as pretraining
 from estimator.pretraining.flags import PretrainConfig
-from estimator.training import run, trainer
+from estimator.training import curves, run, trainer
 from estimator.training.resume import Position
 from estimator.weights import checkpoint_files, model_folder
 from etl.common import files
@@ -200,3 +201,23 @@ def test_what_was_half_written_goes_and_all_else_stays(tmp_path):
     assert sorted(os.listdir(str(tmp_path))) == sorted(others + ["checkpoint.tmp" + ends[::-1], "folder.tmp",
                                                                  "best", "model.ckpt-8_temp_" + ends])
     assert os.listdir(str(tmp_path / "folder.tmp")) == ["part"]
+
+
+@pytest.mark.parametrize("eval_every, written", [(None, [1, 3]), (10, [1])])
+def test_the_report_follows_checkpoints_where_no_evaluation_writes_it(tmp_path, monkeypatch, eval_every,
+                                                                      written):
+    """With evaluations it is there from the first checkpoint on, and theirs afterwards."""
+    job = SimpleNamespace(flags=SimpleNamespace(output_dir=str(tmp_path)),
+                          schedule=SimpleNamespace(eval_every=eval_every))
+    calls = []
+
+    def write_report(job):
+        calls.append(number)
+        (tmp_path / curves.FILE).write_text("")
+    monkeypatch.setattr(trainer, "write_report", write_report)
+    hook = trainer._ReportHook(job)
+    for number in range(5):
+        if number in (1, 3):                   # a checkpoint
+            files.write_text(str(tmp_path / "checkpoint"), 'model_checkpoint_path: "model.ckpt-%d"' % number)
+        hook.after_run(None, None)
+    assert calls == written
