@@ -199,18 +199,19 @@ def _hard(example: ChoiceExample, taken: int, loss: float) -> Tuple[Any, ...]:
             example.candidates[taken], loss)
 
 
-CHOICE_KIND = Kind(read_examples,
-                   check_flags,
-                   lambda task, examples: task,
-                   describe,
-                   encoding_of,
-                   make_rows,
-                   tell_rows,
-                   make_model_fn,
-                   run_model,
-                   score,
-                   results_line,
-                   write_predictions,
-                   sections,
-                   CHARTS,
-                   is_exported=lambda task: True)
+CHOICE_KIND = Kind(
+    read_examples=read_examples,
+    check_flags=check_flags,
+    narrowed=lambda task, examples: task,
+    describe=describe,
+    encoding=encoding_of,
+    make_rows=make_rows,
+    tell_rows=tell_rows,
+    model_fn=make_model_fn,
+    run_model=run_model,
+    score=score,
+    results_line=results_line,
+    write_predictions=write_predictions,
+    sections=sections,
+    charts=CHARTS,
+    is_exported=lambda task: True)

@@ -90,18 +90,19 @@ def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Sect
     return report.sections(setting.task, part, outputs)
 
 
-CLASSES = Kind(read_examples,
-               check_flags,
-               lambda task, examples: task,
-               describe,
-               encoding_of,
-               encoded.make_rows,
-               lambda setting, part: None,
-               make_model_fn,
-               run_model,
-               score,
-               predictions.results_line,
-               write_predictions,
-               sections,
-               report.CHARTS,
-               is_exported=lambda task: not task.is_regression)
+CLASSES = Kind(
+    read_examples=read_examples,
+    check_flags=check_flags,
+    narrowed=lambda task, examples: task,
+    describe=describe,
+    encoding=encoding_of,
+    make_rows=encoded.make_rows,
+    tell_rows=lambda setting, part: None,
+    model_fn=make_model_fn,
+    run_model=run_model,
+    score=score,
+    results_line=predictions.results_line,
+    write_predictions=write_predictions,
+    sections=sections,
+    charts=report.CHARTS,
+    is_exported=lambda task: not task.is_regression)

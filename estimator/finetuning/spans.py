@@ -271,6 +271,19 @@ def sections(setting: Setting, part: Part, outputs: Outputs) -> Sequence[Section
                                 answers_of(setting, part, outputs), outputs.candidates)
 
 
-SPAN_KIND = Kind(read_examples, check_flags, narrowed, describe, encoding_of, make_rows, tell_rows,
-                 make_model_fn, run_model, score, results_line, write_predictions, sections,
-                 span_report.CHARTS, is_exported=lambda task: True)
+SPAN_KIND = Kind(
+    read_examples=read_examples,
+    check_flags=check_flags,
+    narrowed=narrowed,
+    describe=describe,
+    encoding=encoding_of,
+    make_rows=make_rows,
+    tell_rows=tell_rows,
+    model_fn=make_model_fn,
+    run_model=run_model,
+    score=score,
+    results_line=results_line,
+    write_predictions=write_predictions,
+    sections=sections,
+    charts=span_report.CHARTS,
+    is_exported=lambda task: True)

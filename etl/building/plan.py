@@ -140,8 +140,10 @@ def plan_build(config: BuildConfig) -> BuildPlan:
         warnings += filter(None, [check_user_dict(user_dict)])
     ranges = plan_ranges(paths, config.range_bytes)
     job = ChunkJob(
-        "", config.tokenizer_config, config.instances, _num_shards(config, text_bytes), config.eval_fraction,
-        config.text_format, config.segmenter, keep_duplicates=config.duplicates == "keep",
+        work_dir="", tokenizer=config.tokenizer_config, instances=config.instances,
+        num_shards=_num_shards(config, text_bytes), eval_fraction=config.eval_fraction,
+        text_format=config.text_format, segmenter=config.segmenter,
+        keep_duplicates=config.duplicates == "keep",
         word_share=min(1.0, WORD_BYTES / max(1, text_bytes)), versions=tuple(sorted(versions().items())))
     # An edit in the middle of a large file shows in its time of modification alone.
     contents = [sha256_of_file(path) for path in others] + [str(stamps[path].modified_ns) for path in paths]
