@@ -63,7 +63,7 @@ class Task:
         file unlabelled.
       choices: examples in a row that belong to one question, of which the most likely one is the answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
-      kind: what is learnt, a name in job.KINDS.
+      kind: what is learnt, a name in preparation.KINDS.
       measure: of spans, how right an answer is, a name in answer_scores.MEASURES.
       may_be_impossible: of spans, whether a passage may hold no answer.
     """

@@ -10,7 +10,7 @@ import pytest
 import pretrained
 import tiny_training
 from estimator import finetune
-from estimator.finetuning import job, scores
+from estimator.finetuning import preparation, scores
 from estimator.finetuning.classes import CLASSES
 from estimator.training import curves
 from estimator.weights import model_folder
@@ -300,13 +300,13 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
         if name.startswith(("model.ckpt", "checkpoint")):
             (tmp_path / name).write_bytes((inputs / "pretrained" / name).read_bytes())
     config = config_of(inputs, init_checkpoint=str(tmp_path))
-    prefix, task = job.find_init_checkpoint(config), job.TASKS["sentence_pair"]
+    prefix, task = preparation.find_init_checkpoint(config), preparation.TASKS["sentence_pair"]
     with pytest.raises(UserError,
                        match="there is no model.json to describe it: give --albert_config_file and --"):
-        job.describe_model(config, task, prefix, CLASSES)
+        preparation.describe_model(config, task, prefix, CLASSES)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
-    found = job.describe_model(config, task, prefix, CLASSES)
+    found = preparation.describe_model(config, task, prefix, CLASSES)
     assert (found.config, found.tokenizer) == (tiny_training.CONFIG,
                                                TokenizerConfig(str(inputs / "vocab.txt"), True))
 
@@ -317,7 +317,8 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     config = config_of(inputs, vocab_file=str(tmp_path / "vocab.txt"))
     message = "is not the vocabulary that the model was trained with, .*: 1 of 20 entries differ"
     with pytest.raises(UserError, match=message):
-        job.describe_model(config, job.TASKS["sentence_pair"], job.find_init_checkpoint(config), CLASSES)
+        preparation.describe_model(config, preparation.TASKS["sentence_pair"],
+                                   preparation.find_init_checkpoint(config), CLASSES)
 
 
 def test_the_tasks_are_listed(capsys):

@@ -7,7 +7,7 @@ import pretrained
 import tiny_training
 from estimator import finetune
 from estimator.data.candidates import ChoiceExample
-from estimator.finetuning import choices, job
+from estimator.finetuning import choices, preparation
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.weights import model_folder
 from etl.text.tokenization import TokenizerConfig
@@ -83,9 +83,9 @@ def test_copa_s_models_of_earlier_versions_stay_what_they_are(tmp_path):
     tokenizer = TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt"))
     model_folder.write(str(tmp_path / "old"), model_folder.ModelFolder(
         tiny_training.CONFIG, tokenizer, 8, task="copa", labels=("0", "1")))
-    config = job.as_trained(FinetuneConfig(data_dir="copa", output_dir=str(tmp_path / "old"), do_train=False,
-                                           do_eval=True))
-    assert (job.find_task(config).kind, job.find_task(config).choices) == ("classes", 2)
+    config = preparation.as_trained(FinetuneConfig(data_dir="copa", output_dir=str(tmp_path / "old"),
+                                                   do_train=False, do_eval=True))
+    assert (preparation.find_task(config).kind, preparation.find_task(config).choices) == ("classes", 2)
     assert "kind" not in json.loads((tmp_path / "old" / "model.json").read_text())
 
 
