@@ -96,7 +96,7 @@ check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an expo
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
 check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt'
 check-flink = test/checks/flink.py --flink .venv-flink $(call flags,DATA)  #: the sample builder on a Flink cluster of two task managers, started here, the same bytes: DATA='corpus/*.txt'; Linux (unshare, ip), Java 17, Maven; 400 MB of downloads into .venv-flink (15 minutes)
-check-npu-resume = test/checks/npu_resume.py  #: runs on the stand-in for npu_bridge, killed after an overflow, against runs that were not: one rank and two, bit for bit (5 minutes)
+check-npu-resume = test/checks/npu_resume.py  #: runs on the stand-in for npu_bridge, killed after an overflow, against runs that were not: one rank and two, bit for bit (9 minutes on two busy cores)
 check-page = test/checks/page.py  #: the server's page in headless Chromium; needs chromium and chromedriver
 check-rest = test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis  #: fuzz the REST API; separate environment, with Python 3.10 or later
 check-attack = test/checks/all_of.py attack $(ONLY)  #: malicious requests and files for a server, a build, a folder; as root, for a second address (ONLY='rest grpc_port' for a part)
