@@ -11,22 +11,24 @@ from typing import List, NamedTuple, Optional, Sequence
 TEXT, LABEL, ID, OTHER = "text", "label", "id", "other"
 
 _ROLES = {word: role for role, words in (
-    (TEXT, "text txt sentence sent sen s question questions ques q query title content body review comment "
-           "premise hypothesis hypo passage context document doc article paragraph utterance string answer "
-           "ans candidate cand reply response input 句子 句 文本 短文本 问题 问句 标题 内容 正文 评论 评价 "
-           "摘要 查询 回答 答案 前提 假设 段落 文章 语句 原文"),
-    (LABEL, "label labels class classes category categories cat score scores rating ratings star stars gold "
-            "tag tags target y polarity sentiment similarity is 标签 类别 分类 类型 标注 情感 得分 分数 "
-            "评分 星级 相似度 是否 结果"),
-    (ID, "id ids idx index no num number guid qid uid pid gid 编号 序号 索引"),
+    (TEXT, "text texts txt sentence sentences sent sen s seq str string question questions ques q query "
+           "title content contents body review reviews comment comments premise hypothesis hypo passage "
+           "para paragraph context document doc article utterance utter message msg phrase headline "
+           "summary abstract subject tweet sms answer ans candidate cand reply response input 句子 句 文本 "
+           "短文本 问题 问句 问 标题 内容 正文 评论 评价 摘要 查询 回答 答案 答 前提 假设 段落 文章 语句 "
+           "原文 原句 对话 短信 微博 弹幕 新闻 样本"),
+    (LABEL, "label labels class classes category categories cat score scores rating ratings star stars "
+            "gold tag tags y polarity sentiment emotion intent similarity is 标签 类别 分类 类型 标注 情感 "
+            "情绪 意图 得分 分数 评分 星级 相似度 是否 结果"),
+    (ID, "id ids idx index no num number guid qid uid pid gid docid 编号 序号 索引 主键"),
     (OTHER, "desc des description name date time split set keyword keywords url author lang language genre "
-            "关键词 日期 时间 作者 链接 备注 说明 名称 描述"),
+            "domain 关键词 日期 时间 作者 链接 备注 说明 名称 描述 领域"),
 ) for word in words.split()}
 _RANKS = {word: rank for rank, words in enumerate((
     "0", "1 a left first one 一 甲 左 第一", "2 b right second two 二 乙 右 第二")) for word in words.split()}
-_SECOND = ("hypothesis", "hypo", "answer", "ans", "reply", "response", "回答", "答案", "假设")
-_OF_WHAT = ("raw original orig pair similar duplicate match same user news source 用户 原始 输入 相似 相同 "
-            "匹配 同义 标准 候选 目标 新闻 商品 来源").split()
+_SECOND = "hypothesis hypo answer ans reply response target 回答 答案 答 假设".split()
+_OF_WHAT = ("raw original orig pair similar duplicate match same user news source target 用户 原始 输入 相似 相同 "
+            "匹配 同义 标准 候选 目标 商品 来源").split()
 
 _LONGEST = 24                                  # characters of a name
 _MARKS = " \t\"'`#*[]()<>:“”‘’《》"                     # that stand around names
@@ -49,6 +51,8 @@ def read_name(field: str) -> Optional[Column]:
     words = [word for part in _PARTS.split(name) for word in _WORDS.findall(part.lower())]
     if words and words[-1][:-1] in _ROLES and words[-1][-1] in ("a", "b"):
         words[-1:] = [words[-1][:-1], words[-1][-1]]                 # texta
+    if words == ["target"]:                    # of what is learnt; target_text is the second of two
+        return Column(LABEL)
     roles = {_ROLES[word] for word in words if word in _ROLES}
     if not roles or len(name) > _LONGEST or any(
             word not in _ROLES and word not in _RANKS and word not in _OF_WHAT for word in words):

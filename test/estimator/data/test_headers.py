@@ -8,11 +8,14 @@ SINGLE = ("label", "text_a")
 
 
 @pytest.mark.parametrize("role, names", [
-    (Column(TEXT), "text sentence Query 句子 文本 内容 用户问题 query_text TITLE “文本” review_body"),
+    (Column(TEXT), "texts comments news_title 新闻标题 原句 "
+     "text sentence Query 句子 文本 内容 用户问题 query_text TITLE “文本” review_body"),
     (Column(TEXT, 1), "text_a sentence1 Sentence-1 textA texta q1 question_1 s1 句子1 句子一 问句Ａ "
      "text.left 文本１"),
-    (Column(TEXT, 2), "text_b sentence2 sent2 textB q2 hypothesis 句子二 问题2 第二句 response"),
-    (Column(LABEL), "label labels 标签 类别 gold_label is_duplicate score 是否相似 #label label_id 情感标签"),
+    (Column(TEXT, 2), "text_b sentence2 sent2 textB q2 hypothesis 句子二 问题2 第二句 response "
+     "target_text 答"),
+    (Column(LABEL), "label labels 标签 类别 gold_label is_duplicate score 是否相似 #label label_id "
+     "情感标签 target 意图"),
     (Column(ID), "id idx qid 编号 sentence_id qid1 index 序号"),
     (Column(OTHER), "label_desc keywords date 关键词"),
     (None, "1 2019 天 怎么办 手机没信号怎么办 苹果 iPhone same a 有问题吗 好评 text=1 一 号 物流 x1"),
