@@ -27,8 +27,8 @@ _ROLES = {word: role for role, words in (
 _RANKS = {word: rank for rank, words in enumerate((
     "0", "1 a left first one 一 甲 左 第一", "2 b right second two 二 乙 右 第二")) for word in words.split()}
 _SECOND = "hypothesis hypo answer ans reply response target 回答 答案 答 假设".split()
-_OF_WHAT = ("raw original orig pair similar duplicate match same user news source target 用户 原始 输入 相似 相同 "
-            "匹配 同义 标准 候选 目标 商品 来源").split()
+_OF_WHAT = ("raw original orig pair similar duplicate match same user news source target 用户 原始 输入 "
+            "相似 相同 匹配 同义 标准 候选 目标 商品 来源").split()
 
 _LONGEST = 24                                  # characters of a name
 _MARKS = " \t\"'`#*[]()<>:“”‘’《》"                     # that stand around names
