@@ -1,6 +1,6 @@
 """Where a build runs: on this machine or on an engine, with how many workers, and how these are started.
 
-Only names and numbers, without Beam. Every mistake in the flags is reported before a job is submitted.
+Only names and numbers, without Beam. Errors in the flags are reported before a job is submitted.
 """
 import json
 import os
@@ -20,7 +20,7 @@ ENVIRONMENTS = ("LOOPBACK", "EXTERNAL", "PROCESS")  # not Beam's DOCKER: its con
 FLINK_VERSIONS = ("1.12", "1.13", "1.14", "1.15", "1.16")     # that Beam 2.48 has a job server for
 PATIENCE_SECONDS = 10.0
 MAX_ANSWER_BYTES = 1 << 20
-JOB_SERVER_SECONDS = 86400  # a busy one may think long; with Beam's own, it is the limit of a whole job
+JOB_SERVER_SECONDS = 86400  # a busy one may respond slowly; with Beam's own, it is the limit of a whole job
 NO_EXPANSION = -1  # a job server's third port, which is not used here; it would listen on all addresses
 TOKEN_PARAM = "etl_token"  # among the params of EXTERNAL, which engines hand to the pool as they are
 TOKEN = re.compile(r"[!-~]{16,1000}")
@@ -32,11 +32,11 @@ _CONFIGS = {"EXTERNAL": "HOST:PORT of the worker pools, as each host sees its ow
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """Which runner, and its workers: `direct_…` is for the DirectRunner alone, the rest for all others."""
+    """Which runner, and its workers: `direct_…` is only for the DirectRunner, the rest for all others."""
     runner: str = flag("DirectRunner", "DirectRunner: this machine; FlinkRunner: a Flink cluster; "
-                       "PortableRunner: any engine with a job server of Beam's", RUNNERS)
+                       "PortableRunner: any engine with a Beam job server", RUNNERS)
     direct_num_workers: int = flag(
-        0, "processes of the DirectRunner; 0: one for each core, if the input is large enough")
+        0, "processes of the DirectRunner; 0: one per core, if the input is large enough")
     direct_running_mode: Optional[str] = flag(
         None, "in_memory or multi_processing; default: by the number of workers")
     parallelism: Optional[int] = flag(None, "ranges processed at once on a cluster, each in its own process")
@@ -116,7 +116,7 @@ class ClusterConfig:
 
     @property
     def environment(self) -> str:
-        """How workers are started; by the command itself unless something else is asked for."""
+        """How workers are started; by default by the command itself."""
         return self.environment_type or "LOOPBACK"
 
     @property
@@ -126,10 +126,9 @@ class ClusterConfig:
                                              self.parallelism)
 
     def beam_options(self, flink_version: Optional[str]) -> Tuple[str, ...]:
-        """Beam's own flags. Each slot gets a worker process of its own, since Python's threads share
-        one core.
+        """Beam's own flags. Each slot gets its own worker process, since Python's threads share one core.
 
-        Raises UserError when there is no token in its file.
+        Raises UserError if there is no token in its file.
         """
         if self.runner == "DirectRunner":
             return ()
@@ -150,13 +149,13 @@ class ClusterConfig:
 
 @dataclass(frozen=True)
 class RunnerConfig:
-    """Which Beam runner, and where it writes what it has to say.
+    """Which Beam runner, and where it writes its output.
 
     Attributes:
       num_workers: processes, of the DirectRunner.
       options: Beam's flags for the engine; there are none for the DirectRunner, and always some for others.
-      shared_folder: a folder, made by this command, that every worker must see.
-      socket_folder: where worker processes of the DirectRunner meet; `run_map` makes it.
+      shared_folder: a folder, created by this command, that every worker must see.
+      socket_folder: folder of the sockets of the DirectRunner's workers; `run_map` creates it.
     """
     runner: str
     num_workers: int
@@ -167,13 +166,13 @@ class RunnerConfig:
 
 
 def external_environment(address: str, token: str) -> str:
-    """Beam's configuration of EXTERNAL for a pool that demands a token. It shows in the job's options."""
+    """Beam's configuration of EXTERNAL for a pool that requires a token, which shows in the job's options."""
     return json.dumps({"url": address, "params": {TOKEN_PARAM: token}})
 
 
 def read_token(path: str, flag_name: str) -> str:
-    """The secret that a pool and the commands that use it share. Raises UserError, without the secret, for
-    what is none."""
+    """The secret shared by a pool and the commands that use it. Raises UserError, without the secret, for an
+    invalid one."""
     if not os.path.isfile(path):
         raise UserError("--%s: no such file: %s" % (flag_name, path))
     if os.stat(path).st_mode & (stat.S_IROTH | stat.S_IWOTH):
@@ -188,10 +187,10 @@ def read_token(path: str, flag_name: str) -> str:
 
 
 def reach(config: ClusterConfig) -> Optional[str]:
-    """Makes sure that the engine answers. Returns the version of Flink where it tells.
+    """Makes sure that the engine answers. Returns the version of Flink, if known.
 
-    Raises UserError when nothing answers, when it is not a Flink that Beam has a job server for, or when
-    there is no Java to run that server.
+    Raises UserError if nothing answers, if Beam has no job server for that Flink, or if there is no Java to
+    run that server.
     """
     if config.job_endpoint:
         _connect(config.job_endpoint)
@@ -211,13 +210,13 @@ def reach(config: ClusterConfig) -> Optional[str]:
 
 
 def prepare_grpc() -> None:
-    """For a process in which Beam uses gRPC, and those that it starts; to be called before gRPC is imported.
+    """Prepares a process in which Beam uses gRPC, and its children; must be called before gRPC is imported.
 
-    gRPC's handler for forks now and then waits for ever in the child (seen with 1.62.3: once in 5,000 forks
-    under load), which then never runs its program; its parent waits, too.
+    gRPC's fork handler occasionally waits for ever in the child (seen with 1.62.3: once in 5,000 forks under
+    load), which then never runs its program; its parent waits, too.
 
-    And gRPC sends to `http_proxy` whatever is not in `no_proxy`, 127.0.0.1, too. What a build connects to is
-    this host or a cluster, of which a proxy for the world outside knows nothing. Empty means none.
+    And gRPC uses `http_proxy` for everything not in `no_proxy`, including 127.0.0.1. A build connects to this
+    host or a cluster, which an outward proxy does not know. Empty means none.
     """
     os.environ.update(GRPC_ENABLE_FORK_SUPPORT="0", grpc_proxy="")
 
@@ -231,7 +230,7 @@ def _connect(address: str) -> None:
 
 
 def _overview(address: str) -> Dict[str, Any]:
-    # a proxy for the world outside does not know it
+    # an outward proxy does not know it
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open("http://%s/overview" % address, timeout=PATIENCE_SECONDS) as answer:

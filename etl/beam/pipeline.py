@@ -1,8 +1,7 @@
-"""One function over many small elements, on whatever runner: starts Beam, watches it, and reports how
-it went.
+"""One function over many small elements, on any runner: starts Beam, monitors it, and reports the outcome.
 
-With several workers or on a cluster, Beam runs in a process of its own: whatever Beam's threads and workers
-print goes to a log, and all of them can be killed at once, when a worker dies (Beam would wait for it
+With several workers or on a cluster, Beam runs in a separate process: the output of Beam's threads and
+workers goes to a log, and all of them can be killed at once, when a worker dies (Beam would wait for it
 forever) or the user interrupts.
 """
 import contextlib
@@ -28,21 +27,21 @@ from etl.beam.worker_call import error_of_worker
 from etl.common.command_line import one_line
 
 POLL_SECONDS = 1.0
-GRACE_POLLS = 15  # a worker also goes when a pipeline ends well, just before it says so
+GRACE_POLLS = 15  # workers also exit when a pipeline succeeds, just before it reports that
 START_SECONDS = 180.0
-CANCEL_SECONDS = 15.0               # for an engine to accept a job whose command has ended; and to cancel it
-MESSAGE_CHARS = 300                 # of an engine's complaint, which may be a page of Java
+CANCEL_SECONDS = 15.0               # for an engine to accept, and to cancel, a job whose command has ended
+MESSAGE_CHARS = 300                 # of an engine's error, which may be a page of Java
 
 
 def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any],
             config: RunnerConfig) -> None:
     """Calls `function` (of an importable module, with picklable arguments) once or more for each element.
 
-    Elements are plain values: they travel as JSON, which runs nothing when it is read, so a tuple arrives as
-    a list.
+    Elements are plain values: they are sent as JSON, which executes nothing when parsed, so a tuple arrives
+    as a list.
 
-    Raises UserError or OSError when a call raised one, with the same message, and OSError when a worker died
-    or an engine gave up.
+    Raises UserError or OSError if a call raised one, with the same message, and OSError if a worker died or
+    an engine gave up.
     """
     if not elements:
         return
@@ -65,14 +64,13 @@ def run_map(label: str, function: Callable[[Any], None], elements: Sequence[Any]
 
 def _run(*request: Any) -> Optional[Exception]:
     """Runs the pipeline in this process, see `runner.run_pipeline`."""
-    # Beam takes a second and 50 MB, which a process that only watches can spare
+    # Beam takes a second and 50 MB, which a process that only monitors can save
     from etl.beam.runner import run_pipeline
     return run_pipeline(*request)
 
 
 def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
-    """Runs the pipeline in another process, in a session of its own, so that Ctrl-C reaches this
-    one alone."""
+    """Runs the pipeline in another process, in its own session, so that Ctrl-C reaches only this one."""
     config: RunnerConfig = request[-1]
     if config.options:
         return _watch_apart(request)
@@ -81,8 +79,7 @@ def _run_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
 
 
 def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
-    """Starts the other process, gives it the request, and ends it; returns the pipeline's error, if there
-    is one."""
+    """Starts the other process, sends it the request, and ends it; returns the pipeline's error, if any."""
     log_path = request[-1].log_path
     with open(log_path, "ab", opener=_open_for_owner) as log:
         process = subprocess.Popen([sys.executable, "-c", "from etl.beam.pipeline import answer; answer()"],
@@ -93,7 +90,7 @@ def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
         pickle.dump(request, process.stdin)
         process.stdin.flush()
         if request[-1].options:
-            select.select([process.stdout], [], [])    # workers are the engine's to watch
+            select.select([process.stdout], [], [])    # the engine monitors the workers
         else:
             _watch(process, request[-1])
         reply = process.stdout.readline()
@@ -106,7 +103,7 @@ def _watch_apart(request: Tuple[Any, ...]) -> Optional[Exception]:
                       "to resume the build. Its log: %s" % log_path)
     except KeyboardInterrupt:
         if request[-1].options:
-            process.stdin.close()              # tells it to cancel the job, and to go
+            process.stdin.close()              # tells it to cancel the job and exit
             process.stdin = None
             select.select([process.stdout], [], [], 2 * CANCEL_SECONDS)
         raise
@@ -121,10 +118,10 @@ def _open_for_owner(path: str, flags: int) -> int:
 
 
 def answer() -> None:
-    """The other process: runs the pipeline that stdin names and says on stdout how it went; ends with
-    its parent."""
+    """The other process: runs the pipeline given on stdin and reports the outcome on stdout; ends with its
+    parent."""
     reply = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)                              # what anything prints goes to the log
+    os.dup2(2, 1)                              # all output goes to the log
     prepare_grpc()                             # Beam starts workers, or the job server
     request = pickle.load(sys.stdin.buffer)
     config: RunnerConfig = request[-1]
@@ -151,12 +148,11 @@ def answer() -> None:
 
 
 def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
-    """Returns when the process has something to say. Raises OSError when one of its workers died, or none
-    has started.
+    """Returns when the process has output. Raises OSError if one of its workers died, or none has started.
 
     Beam starts all workers at once. One that dies within a second may never be seen, so they are counted, not
-    known by name. At a pipeline's end they go one after the other, which is no death as long as there are
-    fewer from look to look.
+    identified. At a pipeline's end they exit one after the other, which is normal as long as there are fewer
+    at each check.
     """
     begin = time.time()
     seen = False
@@ -176,13 +172,13 @@ def _watch(process: "subprocess.Popen[bytes]", config: RunnerConfig) -> None:
 
 
 def _count_children(parent: int) -> int:
-    """Running child processes of a process; 0 where there is no /proc."""
+    """Number of running child processes of a process; 0 without /proc."""
     count = 0
     for path in glob.glob("/proc/[0-9]*/stat"):
         try:
             with open(path, "rb") as stream:
                 state, its_parent = stream.read().rsplit(b")", 1)[1].split()[:2]
-        except OSError:                        # it ended while we looked
+        except OSError:                        # it ended in the meantime
             continue
         count += int(its_parent) == parent and state != b"Z"
     return count

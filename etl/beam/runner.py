@@ -1,7 +1,7 @@
-"""Beam's pipeline, in this process: Create → Reshuffle → Map, on whatever runner.
+"""Beam's pipeline, in this process: Create → Reshuffle → Map, on any runner.
 
 Elements and results are small on purpose: the data itself goes from files to files (see docs/design.md), so
-there is nothing for a runner to hold in memory.
+runners need no memory for it.
 """
 import functools
 import queue
@@ -26,8 +26,7 @@ from etl.beam.worker_sockets import listen_at_sockets
 
 def run_pipeline(label: str, function: Callable[[Any], None], elements: Sequence[Any], config: RunnerConfig,
                  started: "Optional[queue.Queue[PipelineResult]]" = None) -> Optional[Exception]:
-    """Runs the pipeline to its end. Returns the error, if there is one; puts the running job
-    into `started`."""
+    """Runs the pipeline to its end. Returns the error, if any; puts the running job into `started`."""
     try:
         options = _pipeline_options(label, config)
         pipeline = beam.Pipeline(_process_runner(options, config) if config.num_workers > 1
@@ -42,7 +41,7 @@ def run_pipeline(label: str, function: Callable[[Any], None], elements: Sequence
             started.put(result)
         result.wait_until_finish()
     except Exception as error:
-        if str(error).startswith("KeyboardInterrupt"):    # Beam gives Ctrl-C a class of its own
+        if str(error).startswith("KeyboardInterrupt"):    # Beam has its own class for Ctrl-C
             raise KeyboardInterrupt from None
         return error
     return None
@@ -61,7 +60,7 @@ def _pipeline_options(label: str, config: RunnerConfig) -> PipelineOptions:
 def _start_workers_here() -> Sequence[str]:
     """Starts a pool in this process for an engine on this host; returns Beam's flags for it.
 
-    Other users of the host reach its port, too: a token of this run's own keeps them out.
+    Other users of the host can reach its port, too: a token for this run keeps them out.
     """
     token = secrets.token_hex(32)
     pool = start_pool("127.0.0.1:0", token)
@@ -70,8 +69,8 @@ def _start_workers_here() -> Sequence[str]:
 
 
 def _process_runner(options: PipelineOptions, config: RunnerConfig) -> FnApiRunner:
-    """The DirectRunner's mode multi_processing, but over sockets, and with quotes: there, a blank in Python's
-    path ends the command."""
+    """The DirectRunner's mode multi_processing, but over sockets, and with quotes: there, a space in Python's
+    path would end the command."""
     listen_at_sockets(str(config.socket_folder))
     command = "%s -m etl.beam.worker_sockets" % shlex.quote(sys.executable)
     provision = beam_provision_api_pb2.ProvisionInfo(

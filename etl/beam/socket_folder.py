@@ -1,5 +1,4 @@
-"""The folder in which a build's runner and its workers on this host meet, at Unix sockets (see
-`worker_sockets`)."""
+"""The folder for the Unix sockets of a build's runner and its workers on this host (see `worker_sockets`)."""
 import contextlib
 import os
 import shutil
@@ -12,16 +11,16 @@ from etl.common.command_line import UserError, one_line
 
 @contextlib.contextmanager
 def socket_folder() -> Iterator[str]:
-    """A new folder that takes sockets and that no other user can enter, while the block runs.
+    """A new folder, usable for sockets and inaccessible to other users, while the block runs.
 
-    Raises UserError when neither TMPDIR nor /tmp takes sockets, whose paths have room for about a
+    Raises UserError if neither TMPDIR nor /tmp can be used for sockets, whose paths are limited to about a
     hundred bytes.
     """
     folder, reason = "", ""
     for parent in (tempfile.gettempdir(), "/tmp"):
         try:
-            folder = tempfile.mkdtemp(prefix="etl-", dir=parent)   # with mode 0700, whatever the umask
-        except OSError as error:               # /tmp cannot be written
+            folder = tempfile.mkdtemp(prefix="etl-", dir=parent)   # with mode 0700 for any umask
+        except OSError as error:               # /tmp is not writable
             reason = reason or one_line(error)
             continue
         reason = _why_no_socket(os.path.join(folder, "probe"))
@@ -38,7 +37,7 @@ def socket_folder() -> Iterator[str]:
 
 
 def _why_no_socket(path: str) -> str:
-    """Why a socket cannot be made there; empty when it can."""
+    """Why a socket cannot be created there; empty if it can."""
     try:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.bind(path)

@@ -1,8 +1,8 @@
-"""A worker of a cluster: a process in which Beam calls our functions. Runs on each host that has a share in
-a build.
+"""A worker of a cluster: a process in which Beam calls our functions. Runs on each host that takes part in a
+build.
 
-Two things start one: a task manager that is told to (--environment_type PROCESS), or a pool, which runs on
-each host and starts workers as the task managers there ask for them (--environment_type EXTERNAL).
+It is started by a task manager (--environment_type PROCESS), or by a pool, which runs on each host and starts
+workers when the task managers there request them (--environment_type EXTERNAL).
 
   etl-worker --listen 127.0.0.1:50000 --token_file token     # a pool; serves this host until it is stopped
 """
@@ -44,7 +44,7 @@ def serve(config: WorkerConfig) -> None:
     """Runs a worker or a pool, until it ends."""
     prepare_grpc()
     if config.provision_endpoint:
-        # --help and mistakes in flags need no Beam, which takes a second
+        # Beam takes a second, which --help and errors in flags should not
         from etl.beam.worker_process import work
         work(str(config.id), config.provision_endpoint)
         return

@@ -1,7 +1,7 @@
-"""What a worker does with one element, and how its errors come back.
+"""What a worker does with one element, and how its errors are returned.
 
-Only text comes back from a worker, inside whatever exception its runner makes of it. So an error that is to
-reach the user is marked in the worker and found again by its mark.
+Only text is returned from a worker, inside the exception that its runner makes of it. So an error for the
+user is marked in the worker and found again by its mark.
 """
 import json
 import os
@@ -16,8 +16,8 @@ _KINDS = {"UserError": UserError, "OSError": OSError}
 
 
 def element_as_json(element: Any) -> bytes:
-    """An element as it travels: JSON runs nothing when it is read. ASCII, for file names that are
-    not UTF-8."""
+    """An element as it is sent: JSON executes nothing when parsed. ASCII, for file names that are not
+    UTF-8."""
     return json.dumps(element).encode("ascii")
 
 
@@ -28,7 +28,7 @@ def call(function: Callable[[Any], None], shared_folder: Optional[str], element:
       shared_folder: a folder that must exist here, for a worker on another host; None on this host.
     """
     try:
-        # else a worker would make one of its own, on its own disk
+        # otherwise a worker would create one on its own disk
         if shared_folder and not os.path.isdir(shared_folder):
             raise UserError("--output_dir: %s is not there for the worker on host %s; it must be on a file "
                             "system that all hosts share, under the same path"
@@ -39,8 +39,8 @@ def call(function: Callable[[Any], None], shared_folder: Optional[str], element:
 
 
 def error_of_worker(error: Exception) -> Optional[Exception]:
-    """The UserError or OSError that a worker raised, found in what a runner made of it; None for any
-    other error."""
+    """The UserError or OSError that a worker raised, found in the runner's exception; None for any other
+    error."""
     found = _MARK.search(str(error))
     return _KINDS[found.group(1)](found.group(2)) if found else None
 

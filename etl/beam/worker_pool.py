@@ -15,11 +15,11 @@ from apache_beam.utils.thread_pool_executor import UnboundedThreadPoolExecutor
 from etl.beam.cluster import TOKEN_PARAM
 from etl.common.command_line import UserError
 
-MAX_CALLS = 1000  # at once; a task manager's take milliseconds, one for each of its slots
+MAX_CALLS = 1000  # at once; a task manager makes one short call per slot
 
 
 class Pool:
-    """Worker processes of this host, and the server that task managers ask for them."""
+    """Worker processes of this host, and the server through which task managers request them."""
 
     def __init__(self) -> None:
         self._workers: List["subprocess.Popen[bytes]"] = []
@@ -36,11 +36,11 @@ class Pool:
             self._workers.append(subprocess.Popen(command, stdin=subprocess.DEVNULL))
 
     def stop(self) -> None:
-        """Ends the server and all workers."""
+        """Stops the server and all workers."""
         self.server.stop(None)
         with self._lock:
             for worker in self._workers:
-                worker.kill()  # what it leaves is a temporary file; a range without a marker is built again
+                worker.kill()  # it leaves a temporary file; a range without a marker is built again
                 worker.wait()
 
 
@@ -57,33 +57,31 @@ class _Service(beam_fn_api_pb2_grpc.BeamFnExternalWorkerPoolServicer):
                           "--token_file; the build's --worker_token_file has none or a different one")
         try:
             self._pool.start(request.worker_id, request.provision_endpoint.url)
-        except (OSError, ValueError) as error:                 # the latter for a NUL in what it is called
+        except (OSError, ValueError) as error:                 # the latter for a NUL in its name
             return beam_fn_api_pb2.StartWorkerResponse(error=str(error))
         return beam_fn_api_pb2.StartWorkerResponse()
 
     def StopWorker(self, request: Any, context: Any) -> beam_fn_api_pb2.StopWorkerResponse:
-        """Does nothing: task managers number their workers alike, so the name may be that of
-        another one's."""
+        """Does nothing: all task managers use the same worker names, so it may be another one's worker."""
         return beam_fn_api_pb2.StopWorkerResponse()
 
 
 def start_pool(address: str, token: Optional[str] = None) -> Pool:
-    """A pool that listens at HOST:PORT and, where there is a token, starts workers only for clients that
-    have it.
+    """A pool that listens on HOST:PORT and, if there is a token, starts workers only for clients that have
+    it.
 
     `prepare_grpc` must have been called before this file was imported.
 
-    Raises UserError when it cannot listen there, or when others than this host's users reach it and there is
-    no token.
+    Raises UserError if it cannot listen there, or if it is reachable from other hosts and there is no token.
     """
     hosts = _hosts_of(address)
     if not token and not all(map(_is_loopback, hosts)):
         raise UserError("--listen: %s is reachable from other hosts, and anyone who reaches it can run any "
                         "code: listen on 127.0.0.1, or give a secret with --token_file" % address)
     pool = Pool()
-    # else bytes that are no message log a traceback
+    # otherwise bytes that are not a message log a traceback
     logging.getLogger("grpc._common").setLevel(logging.CRITICAL)
-    # Without so_reuseport 0, a second pool on the port would take half of the first one's requests.
+    # Without so_reuseport 0, a second pool on the port would receive half of the first one's requests.
     server = grpc.server(UnboundedThreadPoolExecutor(), options=[("grpc.so_reuseport", 0)],
                          maximum_concurrent_rpcs=MAX_CALLS)
     beam_fn_api_pb2_grpc.add_BeamFnExternalWorkerPoolServicer_to_server(_Service(pool, token), server)
@@ -99,8 +97,8 @@ def start_pool(address: str, token: Optional[str] = None) -> Pool:
 
 
 def _hosts_of(address: str) -> List[str]:
-    """The IP addresses of this host that HOST:PORT means: gRPC is given no name, which might mean another
-    thing to it."""
+    """The IP addresses of this host for HOST:PORT: gRPC is not given a name, which it might resolve
+    differently."""
     host, port = address.rsplit(":", 1)
     try:
         found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)

@@ -1,4 +1,4 @@
-"""A worker that an engine or a pool has started: Beam's half of it, with the address of its task manager."""
+"""A worker started by an engine or a pool: Beam's worker code, with the address of its task manager."""
 import logging
 import os
 
@@ -22,5 +22,5 @@ def work(worker_id: str, provision_endpoint: str) -> None:
         sdk_worker_main.main([])
     except BaseException:
         logging.getLogger("etl.beam.worker").exception("worker %s ends", worker_id)
-        os._exit(1)                            # whatever its threads are doing: no one waits for it any more
+        os._exit(1)                            # whatever its threads are doing: nothing waits for it any more
     os._exit(0)

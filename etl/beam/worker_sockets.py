@@ -1,10 +1,10 @@
-"""A build's worker processes on this host talk to Beam's runner over Unix sockets, in a folder that only this
-user can enter.
+"""A build's worker processes on this host communicate with Beam's runner over Unix sockets, in a folder that
+only this user can access.
 
-Beam 2.48 has them talk over TCP ports, on all addresses and without a login, and unpickles whatever comes in
-there: anyone who reaches one of them can run any code. It has no setting for that. So this file takes the
-place of what Beam calls: its servers listen at sockets that are named by numbers, which Beam takes for ports,
-and its workers' channels lead there. Anything else is refused: with a Beam that works differently, the build
+Beam 2.48 uses TCP ports, on all addresses and without authentication, and unpickles whatever it receives
+there: anyone who reaches one of them can run any code. It has no setting for that. So this file replaces what
+Beam calls: its servers listen on sockets that are named by numbers, which Beam treats as ports, and its
+workers' channels connect to them. Anything else is refused: with a Beam that works differently, the build
 fails instead of listening on a port.
 """
 import itertools
@@ -18,19 +18,18 @@ from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.runners.worker import sdk_worker_main
 from apache_beam.runners.worker.channel_factory import GRPCChannelFactory
 
-FOLDER_VARIABLE = "ETL_WORKER_SOCKETS"         # where a worker finds the folder
-BEAMS_ADDRESS = "[::]:0"                       # what Beam 2.48 asks for: any port on all addresses
+FOLDER_VARIABLE = "ETL_WORKER_SOCKETS"         # tells a worker the folder
+BEAMS_ADDRESS = "[::]:0"                       # what Beam 2.48 requests: any port on all addresses
 
 
 def listen_at_sockets(folder: str) -> None:
-    """From now on, the servers of this process's runner listen in the folder, and workers that it starts
-    learn of it."""
+    """Makes the servers of this process's runner listen in the folder, and tells its workers the folder."""
     os.environ[FOLDER_VARIABLE] = folder
     worker_handlers.grpc = local_job_service.grpc = _Grpc(folder)
 
 
 def connect_to_sockets(folder: str) -> None:
-    """From now on, whatever Beam's half of a worker connects to is in the folder."""
+    """Makes Beam's worker code connect only to sockets in the folder."""
     connect = GRPCChannelFactory.insecure_channel
 
     def insecure_channel(target: str, options: Any = None) -> grpc.Channel:
@@ -43,21 +42,21 @@ def connect_to_sockets(folder: str) -> None:
 
 
 def work() -> None:
-    """Runs a worker that Beam's runner has started, until it ends."""
+    """Runs a worker started by Beam's runner, until it ends."""
     connect_to_sockets(os.environ[FOLDER_VARIABLE])
     sdk_worker_main.main([])
 
 
 class _Grpc:
-    """All that Beam's runner may find in gRPC: servers. Any other name in it is an AttributeError."""
+    """Everything that Beam's runner may use of gRPC: servers. Any other name is an AttributeError."""
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
-        # as ports they would be privileged: no other user's process answers there
+        # as ports they would be privileged: no other user's process can answer there
         self._numbers = itertools.count(1)
 
     def server(self, *args: Any, **kwargs: Any) -> grpc.Server:
-        """A server of gRPC's, with the same arguments, that listens in the folder."""
+        """A gRPC server, with the same arguments, that listens in the folder."""
         server = grpc.server(*args, **kwargs)
         listen = server.add_insecure_port
 
@@ -74,7 +73,7 @@ class _Grpc:
 
 
 def _url(folder: str, number: str) -> str:
-    """gRPC's name of a socket; it decodes % and would take # and ? for the path's end."""
+    """gRPC's name of a socket; it decodes % and would treat # and ? as the path's end."""
     return "unix:" + urllib.parse.quote(os.fsencode(os.path.join(folder, number)))
 
 

@@ -1,4 +1,4 @@
-"""One unit of work: a byte range of a file → samples in run files, and a marker that says what they hold.
+"""One unit of work: a byte range of a file → samples in run files, and a marker that describes them.
 
 The marker is written last. A chunk whose marker exists is done, so an interrupted job resumes where it
 stopped, and progress and counters work the same on every runner.
@@ -36,19 +36,19 @@ from etl.text.tokenization import TokenizerConfig, Vocabulary, load_tokenizer
 from etl.text.words import SegmenterConfig, load_segmenter
 
 REASONS_SHOWN = 3
-SAMPLES_AT_ONCE = 64  # that NumPy masks in one go: many for its speed, few for the caches
+SAMPLES_AT_ONCE = 64  # that NumPy masks at once: many for its speed, few for the caches
 
 _MARKER_SHAPE = {"extents": [EXTENT_SHAPE], "counters": COUNTS, "bytes": int, "bad_records": [str]}
 _SMALL_NUMBER = re.compile("[0-9]{1,8}")       # a document has fewer bytes
 
-# Counters of what happened to predicted tokens, by the kind's number.
+# Counters of the kinds of predicted tokens, by the kind's number.
 _KIND_NAMES = [name + "_predictions" for _, name in sorted(
     {KEPT: "kept", MASKED: "masked", RANDOM: "random", PERMUTED: "permuted"}.items())]
 
 
 @dataclass(frozen=True)
 class ChunkJob:
-    """What every chunk of a build needs to know. Its pickled form travels to the workers.
+    """The settings of every chunk of a build. It is pickled for the workers.
 
     Attributes:
       num_shards: ("train", N), ("eval", M).
@@ -56,8 +56,8 @@ class ChunkJob:
       keep_duplicates: False gives repeated documents the same samples, so that the merge can drop them.
       stop_at_bad_records: True raises for the first chunk that meets one; False puts them into dead letters.
       word_share: share of documents whose words are counted for the report.
-      versions: what `versions` says where the build was planned; a worker that differs would make
-        other samples.
+      versions: the output of `versions` where the build was planned; with others, a worker would make
+        different samples.
     """
     work_dir: str
     tokenizer: TokenizerConfig
@@ -73,15 +73,15 @@ class ChunkJob:
 
 
 class KeyedPair(NamedTuple):
-    """The segments of a sample that is not masked yet, with its part and its key."""
+    """The segments of an unmasked sample, with its part and its key."""
     part: str
     key: bytes
     pair: SegmentPair
 
 
 class Worker:
-    """What a process loads once: tokenizer, segmenter, and the pools of random segments where the objective
-    wants one."""
+    """What a process loads once: tokenizer, segmenter, and the pools of random segments if the objective
+    needs them."""
 
     def __init__(self, job: ChunkJob) -> None:
         _require_versions(job)
@@ -97,7 +97,7 @@ class Worker:
         return self.tokenizer.vocabulary
 
     def draw_segment_for(self, document: Document, part: str) -> Optional[DrawSegment]:
-        """Draws segments from other documents of the part than this one."""
+        """Draws segments from other documents of the part."""
         if not self.pools:
             return None
         pool = self.pools[part]
@@ -110,7 +110,7 @@ def marker_path(work_dir: str, index: int) -> str:
 
 
 def dead_letters_path(work_dir: str, index: int) -> str:
-    """The bad records of chunk `index`, JSON lines; there is no file when there are none."""
+    """The bad records of chunk `index`, JSON lines; no file if there are none."""
     return os.path.join(work_dir, "dead_letters", "%06d.jsonl" % index)
 
 
@@ -120,8 +120,8 @@ def histograms_path(work_dir: str, index: int) -> str:
 
 
 class Marker(NamedTuple):
-    """What a finished chunk says of itself: what lies in its runs, what was counted, bytes of text, the first
-    bad records in words."""
+    """The description of a finished chunk: the content of its runs, counts, bytes of text, the first bad
+    records in words."""
     extents: Tuple[Extent, ...]
     counters: Dict[str, int]
     bytes: int
@@ -160,8 +160,8 @@ def read_markers(job: ChunkJob, count: int) -> List[Marker]:
 
 
 def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
-    """The histograms of a finished chunk, as `Histograms.to_json` gave them. Raises OSError as
-    `read_marker` does."""
+    """The histograms of a finished chunk, as from `Histograms.to_json`. Raises OSError as `read_marker`
+    does."""
     path = histograms_path(work_dir, index)
     found = read_own(path, {name: COUNTS for name in NAMES})
     for name in set(NAMES) - set(TEXT_NAMES):
@@ -172,12 +172,12 @@ def read_histograms(work_dir: str, index: int) -> Dict[str, Dict[str, int]]:
 
 
 def build_chunk(job: ChunkJob, numbered_range: Tuple[int, FileRange]) -> None:
-    """Builds the samples of all documents that a range owns. Does nothing when that is done already.
+    """Builds the samples of all documents that a range owns. Does nothing if that is already done.
 
         range → documents → (part, key, segments) of each sample → batches → records → sorted runs
                     └ tally.add_document                  tally.add_samples ┘
 
-    Raises UserError for documents that cannot be used, if the job stops at them.
+    Raises UserError for unusable documents, if the job stops at them.
     """
     index, file_range = numbered_range[0], FileRange(*numbered_range[1])  # a list, when it comes from JSON
     marker = marker_path(job.work_dir, index)
@@ -287,7 +287,7 @@ def _samples(job: ChunkJob, pairs: Iterable[KeyedPair], tally: Tally) -> Iterato
 
 
 def versions() -> Dict[str, str]:
-    """Versions of all that can change a byte of the result."""
+    """Versions of everything that can change a byte of the result."""
     import pkg_resources
     names = ("apache-beam", "jieba", "rjieba", "numpy", "google-crc32c", "sentencepiece")
     versions = {found.key: found.version for found in pkg_resources.working_set}
@@ -305,5 +305,5 @@ def _require_versions(job: ChunkJob) -> None:
 
 @functools.lru_cache(maxsize=1)
 def load_worker(job: ChunkJob) -> Worker:
-    """One worker a process."""
+    """One worker per process."""
     return Worker(job)

@@ -1,4 +1,4 @@
-"""The builder's flags, and all that follows from them and the input before the first worker starts."""
+"""The builder's flags, and everything derived from them and the input before the first worker starts."""
 import contextlib
 import dataclasses
 import hashlib
@@ -21,10 +21,10 @@ from etl.text.tokenization import TokenizerConfig, load_tokenizer
 from etl.text.words import SegmenterConfig, check_user_dict, load_segmenter
 
 SHARD_BYTES = 256 << 20
-RECORD_BYTES_PER_TEXT_BYTE = 1.7            # of one copy; only decides how many shards are made by default
+RECORD_BYTES_PER_TEXT_BYTE = 1.7            # of one copy; only for the default number of shards
 WORD_BYTES = 4 << 20                        # of text whose words are counted for the report
 COMPRESSION = 4                             # guessed, for the same purpose
-PARALLEL_BYTES = 8 << 20                    # below this, starting worker processes costs more than they save
+PARALLEL_BYTES = 8 << 20                    # below this, starting worker processes costs more than it saves
 
 WORK_FOLDER, LOCK = ".work", "lock"
 FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
@@ -40,7 +40,7 @@ _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 class BuildConfig:
     """The flags of `etl.build_pretrain`."""
     input_file: Tuple[str, ...] = flag((_SAMPLE,),
-                                       "text: names or quoted globs, one or more; .gz and .bz2 are read, too")
+                                       "text: names or quoted globs, one or more; also .gz and .bz2")
     output_dir: str = flag("output/pretrain_data",
                            "folder for the shards and manifest.json; local or shared file system")
     text_format: TextFormat = nested(TextFormat)
@@ -88,11 +88,11 @@ class BuildConfig:
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """What will be done, and where.
+    """What a build will do, and where.
 
     Attributes:
       inputs: path, size and fingerprint of each input file.
-      stamps: of each file that is read, before anything of it was.
+      stamps: of each input file, taken before it is read.
       vocab_path: the vocabulary, or the SentencePiece model.
       num_workers: processes of the DirectRunner.
       warnings: what should be said of the input.
@@ -114,14 +114,14 @@ class BuildPlan:
 
     @property
     def log_path(self) -> str:
-        """Where worker processes write what they have to say."""
+        """The log of worker processes."""
         return os.path.join(self.job.work_dir, "workers.log")
 
 
 def plan_build(config: BuildConfig) -> BuildPlan:
-    """Looks at the input and the vocabulary, and decides ranges, shards and work folder. Writes nothing.
+    """Examines the input and the vocabulary, and determines ranges, shards and work folder. Writes nothing.
 
-    Raises UserError for input, a vocabulary or an output folder that cannot be used.
+    Raises UserError for unusable input, vocabulary or output folder.
     """
     _check_output(config.output_dir)
     paths = expand(config.input_file, "input_file")
@@ -145,7 +145,7 @@ def plan_build(config: BuildConfig) -> BuildPlan:
         text_format=config.text_format, segmenter=config.segmenter,
         keep_duplicates=config.duplicates == "keep",
         word_share=min(1.0, WORD_BYTES / max(1, text_bytes)), versions=tuple(sorted(versions().items())))
-    # An edit in the middle of a large file shows in its time of modification alone.
+    # An edit in the middle of a large file changes only its modification time.
     contents = [sha256_of_file(path) for path in others] + [str(stamps[path].modified_ns) for path in paths]
     name = _digest((WORK_FORMAT, job, ranges, inputs, contents))
     work_dir = os.path.join(os.path.abspath(config.output_dir), WORK_FOLDER, name)
@@ -172,8 +172,7 @@ def _check_input(config: BuildConfig, paths: Sequence[str]) -> None:
 
 
 def _check_vocabulary(config: BuildConfig) -> int:
-    """The size of the vocabulary. Raises UserError when the flags ask for samples that cannot be made
-    with it."""
+    """The size of the vocabulary. Raises UserError if the requested samples cannot be made with it."""
     vocabulary = load_tokenizer(config.tokenizer_config).vocabulary
     has_twins = (vocabulary.continued_ids != range(len(vocabulary))).any()
     if config.instances.masked_lm_labels == "albert_zh" and not has_twins:
@@ -192,7 +191,7 @@ def _num_shards(config: BuildConfig, text_bytes: int) -> Tuple[Tuple[str, int], 
 
 
 def _num_workers(cluster: ClusterConfig, text_bytes: int) -> int:
-    """Processes of the DirectRunner: as many as the flags say, else one for each core where that pays."""
+    """Processes of the DirectRunner: as given by flag, or one per core if worthwhile."""
     if cluster.runner != "DirectRunner":
         return 1
     in_one_process = (cluster.direct_running_mode == "in_memory"
@@ -201,20 +200,20 @@ def _num_workers(cluster: ClusterConfig, text_bytes: int) -> int:
 
 
 def _digest(parts: Tuple[object, ...]) -> str:
-    """The name of a work folder: a hash of everything that decides the result, so a build resumes only its
+    """The name of a work folder: a hash of everything that determines the result, so a build resumes only its
     own chunks."""
     return hashlib.sha256(repr(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def work_folder(plan: BuildPlan) -> Iterator[None]:
-    """Makes the work folder and holds its lock while the block runs.
+    """Creates the work folder and holds its lock while the block runs.
 
-    When the block raises UserError (the same command would raise it again), the work folder goes, and the
-    output folder if it was made here. In any other case the work stays, so that the same command resumes.
+    If the block raises UserError (the same command would raise it again), the work folder is removed, and
+    the output folder if it was created here. Otherwise the work is kept, so that the same command resumes.
 
-    Raises UserError when another build is running in the same output folder, or when a link is in the place
-    of a folder whose content would be removed.
+    Raises UserError if another build is running in the same output folder, or if a folder whose content would
+    be removed is a link.
     """
     parent, work_dir = plan.work_parent, plan.job.work_dir
     out = os.path.dirname(parent)
@@ -241,8 +240,7 @@ def work_folder(plan: BuildPlan) -> Iterator[None]:
 
 
 def drop_other_builds(plan: BuildPlan) -> None:
-    """Removes the work of interrupted builds with other flags or input. For a build that has
-    proved usable."""
+    """Removes the work of interrupted builds with other flags or input, once this build is usable."""
     for name in set(work_folders(plan.work_parent)) - {os.path.basename(plan.job.work_dir)}:
         remove_work(os.path.join(plan.work_parent, name))
 
@@ -255,8 +253,7 @@ def remove_lock(parent: str) -> None:
 
 
 def _unshare(log_path: str) -> None:
-    """Makes a file that is written at its end one of our own, where a copy made of hard links has it in
-    common with the original."""
+    """Replaces a file that will be appended to by our own copy, if a copy made of hard links shares it."""
     if os.path.isfile(log_path) and not os.path.islink(log_path) and os.stat(log_path).st_nlink > 1:
         mode = stat.S_IMODE(os.stat(log_path).st_mode)
         copy(log_path, log_path)

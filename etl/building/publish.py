@@ -1,4 +1,4 @@
-"""Finished shards → their final names, the manifest last; and the check that a build is as it was written."""
+"""Finished shards → their final names, the manifest last; and the verification of a build."""
 import contextlib
 import dataclasses
 import hashlib
@@ -29,7 +29,7 @@ def publish(config: BuildConfig, plan: BuildPlan, counters: Counter,
             histograms: Mapping[str, Counter]) -> manifest.Manifest:
     """Moves everything to its final name, the manifest last, so that a folder with a manifest is complete.
 
-    What an earlier build left goes just before: a build that fails leaves it untouched.
+    An earlier build's files are removed just before: a build that fails leaves them untouched.
     """
     job, out = plan.job, config.output_dir
     shards: Dict[str, List[manifest.Shard]] = {part: [] for part in PARTS}
@@ -44,7 +44,7 @@ def publish(config: BuildConfig, plan: BuildPlan, counters: Counter,
     _remove_old(out, nothing_moved=all(os.path.exists(path) for path, _ in moves))
     for path, final in moves:
         os.makedirs(os.path.dirname(final), exist_ok=True)
-        if os.path.exists(path):               # else a publication that was interrupted has moved it already
+        if os.path.exists(path):               # otherwise an interrupted publication has already moved it
             os.replace(path, final)
     vocab_name = _vocab_name(config)
     copy(plan.vocab_path, os.path.join(out, vocab_name))
@@ -68,8 +68,7 @@ def publish(config: BuildConfig, plan: BuildPlan, counters: Counter,
 
 
 def require_places(config: BuildConfig, plan: BuildPlan) -> None:
-    """Raises UserError when something stands where a file of the build will go: before the work, not
-    after it."""
+    """Raises UserError if something is in the place of a file of the build: before the work, not after it."""
     names = [shard_name(part, index, count) for part, count in plan.job.num_shards for index in range(count)]
     for name in names + [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS, _vocab_name(config)]:
         require_file(os.path.join(config.output_dir, name), "output_dir")
@@ -116,11 +115,11 @@ def _contents(inputs: Iterable[Mapping[str, Any]]) -> List[Any]:
 
 def require_merged(plan: BuildPlan, part: str, index: int, count: int,
                    reads_it: bool = False) -> Dict[str, Any]:
-    """The marker of a finished shard (see `read_shard_marker`). Raises OSError when the shard is not there as
-    the marker says.
+    """The marker of a finished shard (see `read_shard_marker`). Raises OSError if the shard does not match
+    the marker.
 
-    It is in the work folder, or has its final name already, when a publication was interrupted. One in the
-    work folder that this run did not write is held against its SHA-256 with `reads_it`.
+    It is in the work folder or, after an interrupted publication, already has its final name. One in the work
+    folder that this run did not write is checked against its SHA-256 with `reads_it`.
     """
     path = shard_path(plan.job.work_dir, part, index, count)
     marker = read_shard_marker(plan.job.work_dir, part, index, count)
@@ -134,8 +133,8 @@ def require_merged(plan: BuildPlan, part: str, index: int, count: int,
 
 
 def verify(folder: str) -> str:
-    """Reads every record of a build. Returns a summary; raises UserError for the first thing that is not as
-    the manifest says."""
+    """Reads every record of a build. Returns a summary; raises UserError for the first difference from the
+    manifest."""
     found = manifest.read(folder)
     listed = {shard.path for shard in found.train + found.eval}
     further = sorted(set(_shards_in(folder)) - listed)
@@ -191,10 +190,9 @@ def _check_record(record: bytes, features: Any, place: str) -> None:
 
 
 def _remove_old(folder: str, nothing_moved: bool) -> None:
-    """Removes what an earlier build left, and no other files: the manifest first, so that nothing refers to
-    the rest.
+    """Removes only the files of an earlier build: the manifest first, so that nothing refers to the rest.
 
-    When a publication was interrupted, the shards that lie there are its own, and only they: then those stay.
+    After an interrupted publication, the shards there are this build's own: then those are kept.
     """
     names = [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS]
     if nothing_moved:
@@ -203,12 +201,12 @@ def _remove_old(folder: str, nothing_moved: bool) -> None:
         if os.path.isfile(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
             with contextlib.suppress(OSError):
-                if os.path.dirname(name):      # eval/ and dead_letters/, when that was all they held
+                if os.path.dirname(name):      # eval/ and dead_letters/, if they are now empty
                     os.rmdir(os.path.join(folder, os.path.dirname(name)))
 
 
 def _shards_in(folder: str) -> List[str]:
-    """Whatever has a shard's name, in the folder and its eval/; paths below the folder."""
+    """Everything with a shard's name in the folder and its eval/; paths below the folder."""
     names = []
     for part in PARTS:
         below = os.path.dirname(shard_name(part, 0, 1))
@@ -219,7 +217,7 @@ def _shards_in(folder: str) -> List[str]:
 
 
 def _gather_dead_letters(plan: BuildPlan, path: str) -> None:
-    """Joins the dead letters of all chunks into one file; there is none when all was well."""
+    """Joins the dead letters of all chunks into one file; no file if there are none."""
     parts = [
         part for part in (dead_letters_path(plan.job.work_dir, index) for index in range(len(plan.ranges)))
         if os.path.exists(part)]

@@ -1,9 +1,9 @@
-"""Segments from other documents, for the next-sentence objective: pools that are the same for any ranges
-and workers.
+"""Segments from other documents, for the next-sentence objective: pools that are the same for any ranges and
+workers.
 
-A part's pool is the `POOL_DOCUMENTS` documents of lowest hash in all of that part, so that no held-out text
+A part's pool is the `POOL_DOCUMENTS` documents with the lowest hashes in that part, so that no held-out text
 gets into training. One cheap pass (no tokenization) finds the lowest of each range, the driver keeps the
-lowest of all and stores their texts; workers tokenize one when it is drawn first.
+lowest overall and stores their texts; workers tokenize one when it is first drawn.
 """
 import heapq
 import itertools
@@ -21,7 +21,7 @@ from etl.samples.segments import TokenizedDocument, break_giant_words
 from etl.text.documents import Document
 
 POOL_DOCUMENTS = 4096
-POOL_SENTENCES = 64                            # of each document; bounds the pool's memory
+POOL_SENTENCES = 64                            # of each document; limits the pool's memory
 
 Candidate = Tuple[str, int, int]               # (hash in hexadecimal, file index, byte offset)
 
@@ -38,7 +38,7 @@ def pool_path(work_dir: str, part: str) -> str:
 
 def collect_candidates(work_dir: str, seed: int, eval_fraction: float, text_format: TextFormat,
                        numbered_range: Tuple[int, FileRange]) -> None:
-    """Writes each part's documents of lowest hash of one range; does nothing when that is done already."""
+    """Writes each part's documents with the lowest hashes of one range; does nothing if already done."""
     index, file_range = numbered_range[0], FileRange(*numbered_range[1])  # a list, when it comes from JSON
     path = candidates_path(work_dir, index)
     if os.path.exists(path):
@@ -75,8 +75,7 @@ def write_pools(work_dir: str, paths: List[str], text_format: TextFormat, num_ra
 
 
 class RandomSegments:
-    """A part's pool in a worker. Words of over `longest_word` tokens count as several, as they do
-    in samples."""
+    """A part's pool in a worker. Words of over `longest_word` tokens count as several, as in samples."""
 
     def __init__(self, path: str, tokenizer: Any, segmenter: Any, longest_word: int) -> None:
         self._documents = [Document(tuple(sentences), 0, 0) for sentences in read_own_list(path, [[str]])]
@@ -128,7 +127,7 @@ def _cut(document: TokenizedDocument, start: float, limit: int
 
 
 class _Lowest:
-    """Of all candidates added, those of lowest hash, each hash once."""
+    """Keeps the candidates with the lowest hashes, each hash once."""
 
     def __init__(self) -> None:
         self._found: Dict[str, Candidate] = {}

@@ -1,5 +1,4 @@
-"""What a build made of its text, on a page beside its manifest: `report.html`, to be looked at before a
-training begins."""
+"""The report of a build, `report.html` beside its manifest: to be inspected before training."""
 import itertools
 import os
 from collections import Counter
@@ -39,19 +38,19 @@ def write_report(folder: str, manifest: Manifest, histograms: Mapping[str, Count
             beside(histogram(histograms["masked_percents"], "% of a sample's tokens to predict", "samples",
                              "Share of tokens to predict; short samples round to whole tokens."),
                    histogram(histograms["masked_positions"], "position", "predictions",
-                             "Where predicted tokens stand: even, up to the lengths of the samples.")),
+                             "Positions of predicted tokens: uniform, up to the lengths of the samples.")),
             _kinds(count)]),
         Section("Text", [
             beside(_documents(count),
                    histogram(_with_tail(histograms["word_lengths"]), "tokens", "words",
-                             "Lengths of words; the last bar holds all that are longer.")),
+                             "Lengths of words; the last bar includes all longer ones.")),
             beside(
                 _most_frequent({word: times for word, times in histograms["words"].items()
                                 if len(word) > 1 and UNK not in word}, "words",
-                               "Most frequent words of two characters and more, in a share of large inputs."),
+                               "Most frequent words of two or more characters; in a sample of large inputs."),
                 _most_frequent(histograms["unknown_texts"], "unknown tokens",
-                               "What the vocabulary lacks, in the same share."))]),
-        Section("How some samples look", [_samples(folder, manifest)]),
+                               "Text that the vocabulary lacks, in the same sample."))]),
+        Section("Example records", [_samples(folder, manifest)]),
         Section("How it was made", [table(["flag", "value"], [
             (name, " ".join(value) if isinstance(value, (list, tuple)) else str(value))
             for name, value in sorted(manifest.flags.items()) if value is not None])]),
@@ -82,7 +81,7 @@ def _labels(manifest: Manifest, labels: Counter) -> List[Html]:
         return []
     shares = [100 * labels[value] / sum(labels.values()) for value in range(len(names))]
     return [bar_chart(names, {"% of samples": shares}, "second segment, % of samples",
-                      "What the second segment is to the first: %s in half of the samples." % names[1])]
+                      "Relation of the second segment to the first: %s in half of the samples." % names[1])]
 
 
 def _kinds(count: Counter) -> Html:
@@ -90,8 +89,8 @@ def _kinds(count: Counter) -> Html:
     shown = [(name, 100 * count[kind + "_predictions"] / max(1, count["predictions"]))
              for name, kind in kinds]
     return bar_chart([name for name, _ in shown], {"%": [share for _, share in shown]},
-                     "what the model sees where it must predict, %",
-                     "80 % [MASK], 10 % kept, 10 % random is the rule; permuted ones come on top.")
+                     "input at predicted positions, %",
+                     "The rule: 80 % [MASK], 10 % kept, 10 % random; permuted ones are additional.")
 
 
 def _documents(count: Counter) -> Html:
@@ -99,7 +98,7 @@ def _documents(count: Counter) -> Html:
              ("of both, too short: dropped", count["documents_too_short"]),
              ("unusable: dropped", count["bad_records"])]
     return bar_chart([name for name, _ in shown], {"documents": [number for _, number in shown]}, "documents",
-                     "What became of the documents; the unusable ones are in dead_letters.")
+                     "Use of the documents; the unusable ones are in dead_letters.")
 
 
 def _with_tail(lengths: Mapping[int, int]) -> Dict[int, int]:

@@ -1,9 +1,10 @@
-"""Samples → sorted run files → merged shards. Memory is bounded by the buffer of one run and the fan-in of
+"""Samples → sorted run files → merged shards. Memory is limited by the buffer of one run and the fan-in of
 one merge.
 
-A sample's key is 16 bytes of hash and 12 bytes of origin. The hash decides its shard, and its place there:
-shards are sorted by key, which shuffles all samples the same way on every run. When repeated documents are to
-be dropped, the hash leaves their place out, so that equal hashes of different origin meet in the merge.
+A sample's key is 16 bytes of hash and 12 bytes of origin. The hash determines its shard, and its position
+there: shards are sorted by key, which shuffles all samples the same way on every run. If repeated documents
+are to be dropped, the hash does not include their position, so that equal hashes of different origin meet in
+the merge.
 """
 import contextlib
 import hashlib
@@ -22,7 +23,7 @@ from etl.records.examples import frame
 from etl.records.manifest import Shard
 
 RUN_BYTES = 64 << 20                           # records a worker buffers before it writes them out sorted
-MERGE_FAN_IN = 128                             # runs that one merge holds open
+MERGE_FAN_IN = 128                             # runs that one merge keeps open
 
 _HASH_BYTES = 16
 _ORIGIN = struct.Struct(">IQ")                 # file index, byte offset of the document
@@ -33,7 +34,7 @@ _READ_BUFFER = 1 << 18
 
 
 class Sample(NamedTuple):
-    """A record on its way: which part it belongs to, its key, its serialized bytes."""
+    """A record before sorting: its part, its key, its serialized bytes."""
     part: str
     key: bytes
     record: bytes
@@ -42,7 +43,7 @@ class Sample(NamedTuple):
 class Extent(NamedTuple):
     """The samples of one shard in one run file: `bytes` from `offset` on, sorted by key, and their CRC-32C.
 
-    It names no path: it is run `run` of range `chunk`, in whatever folder the work lies now.
+    It has no path: it is run `run` of range `chunk`, wherever the work folder is now.
     """
     part: str
     shard: int
@@ -73,25 +74,25 @@ class MergedShard(NamedTuple):
 
 
 def sample_key(parts: Tuple[object, ...], file_index: int, offset: int) -> bytes:
-    """28 bytes: a hash of what the sample is, then where its document stands."""
+    """28 bytes: a hash of the sample's identity, then its document's position."""
     return hashlib.blake2b(repr(parts).encode("utf-8"),
                            digest_size=_HASH_BYTES).digest() + _ORIGIN.pack(file_index, offset)
 
 
 def seeds_of(keys: Sequence[bytes]) -> np.ndarray:
-    """What the random numbers of samples depend on: uint64 [samples], the half of each hash that least
-    decides its place."""
+    """The seeds of samples' random numbers: uint64 [samples], the half of each hash that affects its position
+    least."""
     hashes = b"".join(key[_HASH_BYTES // 2:_HASH_BYTES] for key in keys)
     return np.frombuffer(hashes, dtype="<u8")
 
 
 def shard_of(key: bytes, num_shards: int) -> int:
-    """The shard of a key: shards cut the space of hashes into equal intervals."""
+    """The shard of a key: shards divide the hash space into equal intervals."""
     return int.from_bytes(key[:_HASH_BYTES], "big") * num_shards >> (8 * _HASH_BYTES)
 
 
 def shard_name(part: str, index: int, num_shards: int) -> str:
-    """Path below the output folder, in the form TensorFlow users know."""
+    """Path below the output folder, in TensorFlow's usual form."""
     name = "tf_examples-%05d-of-%05d.tfrecord" % (index, num_shards)
     return name if part == "train" else os.path.join(part, name)
 
@@ -103,7 +104,7 @@ def run_path(work_dir: str, chunk: int, run: int) -> str:
 
 def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int,
                num_shards: Dict[str, int]) -> Iterator[Extent]:
-    """Buffers a chunk's samples, writes each full buffer as a sorted run file, and says what lies where."""
+    """Buffers a chunk's samples, writes each full buffer as a sorted run file, and records the extents."""
     buffer: List[Sample] = []
     size = runs = 0
     for sample in samples:
@@ -117,7 +118,7 @@ def write_runs(samples: Iterable[Sample], work_dir: str, chunk: int,
 
 
 def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
-    """Raises ValueError when a chunk's extents are not all of its runs, one after another."""
+    """Raises ValueError unless a chunk's extents cover its runs without gaps."""
     ends: Dict[Tuple[int, int], int] = {}
     for extent in extents:
         end = ends.get((extent.chunk, extent.run), 0)
@@ -134,16 +135,16 @@ def require_runs(work_dir: str, extents: Sequence[Extent]) -> None:
 
 
 def shard_path(work_dir: str, part: str, index: int, num_shards: int) -> str:
-    """Where a shard lies until the build is complete."""
+    """The path of a shard until the build is complete."""
     return os.path.join(work_dir, "shards", shard_name(part, index, num_shards))
 
 
 def write_extents(work_dir: str, num_shards: Dict[str, int],
                   extents: Sequence[Extent]) -> List[Tuple[str, int]]:
-    """Leaves a file for each shard that says where its samples are, for `write_shard`; returns (part, number)
-    of all shards.
+    """Writes a file per shard with the extents of its samples, for `write_shard`; returns (part, number) of
+    all shards.
 
-    There may be millions of extents: too much to travel through an engine.
+    There may be millions of extents: too much to send through an engine.
     """
     found: Dict[Tuple[str, int], List[Extent]] = {(part, index): [] for part, count in num_shards.items()
                                                   for index in range(count)}
@@ -156,8 +157,7 @@ def write_extents(work_dir: str, num_shards: Dict[str, int],
 
 def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool,
                 shard: Tuple[str, int]) -> None:
-    """Merges one shard into the work folder and leaves a marker with its facts; does nothing when that is
-    done already.
+    """Merges one shard into the work folder and writes its marker; does nothing if that is already done.
 
     Then the disk space of the shard's part of the runs is freed, so that both together need little more than
     the runs.
@@ -172,7 +172,7 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
     try:
         merged = merge_shard(pieces, path, keep_duplicates)
     except OSError:
-        # another host was quicker, and has freed what this one was reading
+        # another host was faster, and has freed what this one was reading
         if os.path.exists(path + ".json"):
             return
         raise
@@ -185,8 +185,8 @@ def write_shard(work_dir: str, num_shards: Dict[str, int], keep_duplicates: bool
 
 
 def read_shard_marker(work_dir: str, part: str, index: int, count: int) -> Dict[str, Any]:
-    """What a finished shard's marker says: records, bytes, sha256; dropped, as in MergedShard; linked_bytes,
-    of runs that have a second name and so were not freed.
+    """The content of a finished shard's marker: records, bytes, sha256; dropped, as in MergedShard;
+    linked_bytes, of runs that have a second hard link and so were not freed.
     """
     return read_own(shard_path(work_dir, part, index, count) + ".json", {
         "records": int, "bytes": int, "sha256": str, "dropped": int, "linked_bytes": int})
@@ -199,9 +199,9 @@ def merge_shard(pieces: Sequence[Piece], path: str, keep_duplicates: bool,
     With more pieces than `fan_in`, groups of them are merged into temporary runs beside `path` first.
 
     Args:
-      keep_duplicates: False leaves out samples whose hash equals that of a sample of an earlier document.
+      keep_duplicates: False drops samples whose hash equals that of a sample of an earlier document.
 
-    Raises OSError when a piece is not, to the last byte, what was written.
+    Raises OSError if a piece differs in any byte from what was written.
     """
     with atomic_write(path) as stream:
         temporary: List[str] = []
@@ -242,7 +242,7 @@ def _write_run(samples: List[Sample], work_dir: str, chunk: int, run: int,
 
 
 def _write_entries(stream: IO[bytes], entries: Iterable[Tuple[bytes, bytes]]) -> Tuple[int, int, int]:
-    """Writes keys and records; returns how many bytes and records that were, and the bytes' CRC-32C."""
+    """Writes keys and records; returns their numbers of bytes and records, and the bytes' CRC-32C."""
     size = records = crc = 0
     for key, record in entries:
         entry = key + _LENGTH.pack(len(record)) + record
@@ -253,7 +253,7 @@ def _write_entries(stream: IO[bytes], entries: Iterable[Tuple[bytes, bytes]]) ->
 
 
 def _read_piece(piece: Piece) -> Iterator[Tuple[bytes, bytes]]:
-    """The keys and records of a piece. Raises OSError, in the end, when they are not what was written."""
+    """The keys and records of a piece. Raises OSError, at the end, if they are not what was written."""
     left, crc = piece.bytes, 0
     with open_regular(piece.path, buffering=_READ_BUFFER) as stream:
         stream.seek(piece.offset)

@@ -1,12 +1,12 @@
-"""Files → byte ranges → documents, so that one giant file is read by many workers, each document by
-exactly one.
+"""Files → byte ranges → documents, so that one huge file is read by many workers, each document by exactly
+one.
 
-Lines end at "\\n" alone. In plain text a document belongs to the range that holds the first byte of the last
-blank line before it (the first document to the range that holds byte 0); its owner reads on past the end of
-the range. In JSON lines a document belongs to the range that holds its first byte. Compressed files cannot be
-entered in the middle: one range each.
+Only "\\n" ends a line. In plain text a document belongs to the range that contains the first byte of the last
+blank line before it (the first document to the range that contains byte 0); its owner reads on past the end
+of the range. In JSON lines a document belongs to the range that contains its first byte. Compressed files
+cannot be read from the middle: one range each.
 
-A file that changes while it is read would silently be fewer documents, or other ones: that is an error.
+A file that changes while it is read would silently give fewer or different documents: that is an error.
 """
 import bz2
 import contextlib
@@ -22,7 +22,7 @@ from etl.common.command_line import UserError, flag
 from etl.common.files import not_utf8
 from etl.text.documents import Document, clean_line, document_from_lines, is_blank, split_sentences
 
-MAX_DOCUMENT_BYTES = 1 << 24  # longer documents and lines are bad records: they bound a worker's memory
+MAX_DOCUMENT_BYTES = 1 << 24  # longer documents and lines are bad records, which limits a worker's memory
 MAX_LINE_BYTES = {"text": 1 << 20, "jsonl": MAX_DOCUMENT_BYTES}    # a line of jsonl is a document
 MIN_RANGE_BYTES, MAX_RANGE_BYTES, RANGES = 1 << 20, 1 << 26, 64
 INPUT_FORMATS = ("text", "jsonl")
@@ -33,7 +33,7 @@ _OPENERS = {".gz": gzip.open, ".bz2": bz2.open}
 
 @dataclass(frozen=True)
 class TextFormat:
-    """How documents stand in a file."""
+    """How documents are stored in a file."""
     input_format: str = flag("text", "text: one sentence per line, a blank line between documents; jsonl: "
                              "one document per line", INPUT_FORMATS)
     text_field: Tuple[str, ...] = flag(("text",), "names of the fields with the text in a line of jsonl, one "
@@ -53,7 +53,7 @@ class FileRange(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """A document that cannot be used: the byte at which the trouble starts, and what it is."""
+    """An unusable document: the byte at which the problem starts, and the reason."""
     path: str
     offset: int
     reason: str
@@ -75,8 +75,7 @@ def plan_ranges(paths: Sequence[str], range_bytes: Optional[int] = None) -> List
 
 def read_documents(file_range: FileRange, text_format: TextFormat = TextFormat()
                    ) -> Iterator[Union[Document, BadRecord]]:
-    """The documents that a range owns, in order; a BadRecord stands in the place of each that cannot
-    be used."""
+    """The documents that a range owns, in order, with a BadRecord in place of each unusable one."""
     with opened(file_range.path, file_range.size) as stream:
         yield from _documents_in(_lines_from(stream, file_range.begin, _longest_line(text_format)),
                                  file_range, text_format)
@@ -84,11 +83,10 @@ def read_documents(file_range: FileRange, text_format: TextFormat = TextFormat()
 
 def read_documents_at(path: str, file_index: int, offsets: Iterable[int],
                       text_format: TextFormat) -> Iterator[Document]:
-    """The documents whose first lines start at these bytes, ascending (of the text, where the file is
-    compressed).
+    """The documents whose first lines start at these bytes, ascending (of the decompressed text).
 
-    A file is opened once: what is compressed is read from the front each time. Raises OSError where no
-    document starts.
+    A file is opened once, since a compressed one must be read from the start each time. Raises OSError if no
+    document starts at a byte.
     """
     whole = FileRange(file_index, path, 0, None)
     with opened(path) as stream:
@@ -105,7 +103,7 @@ def read_documents_at(path: str, file_index: int, offsets: Iterable[int],
 def opened(path: str, size: Optional[int] = None) -> Iterator[IO[bytes]]:
     """Opens a plain, .gz or .bz2 file for bytes while the block runs.
 
-    Raises UserError naming the file when it is damaged, has another size than `size`, or changes before the
+    Raises UserError naming the file if it is damaged, has a size other than `size`, or changes before the
     block ends.
     """
     with open_input(path) as stream, damage_named(path):
@@ -131,7 +129,7 @@ def stamp(status: os.stat_result) -> Stamp:
 
 
 def require_unchanged(path: str, before: Stamp) -> None:
-    """Raises UserError when the file is another than it was."""
+    """Raises UserError if the file has changed."""
     try:
         now = stamp(os.stat(path))
     except FileNotFoundError:
@@ -155,7 +153,7 @@ def open_input(path: str) -> IO[bytes]:
 
 @contextlib.contextmanager
 def damage_named(path: str) -> Iterator[None]:
-    """Turns what decompression raises for a damaged file into a UserError that names it."""
+    """Turns decompression errors for a damaged file into a UserError that names it."""
     try:
         yield
     except (EOFError, zlib.error, OSError) as error:
@@ -165,7 +163,7 @@ def damage_named(path: str) -> Iterator[None]:
 
 
 def line_number(path: str, offset: int) -> int:
-    """The number, from 1, of the line that holds byte `offset`."""
+    """The number, from 1, of the line that contains byte `offset`."""
     lines, left = 1, offset
     with open_input(path) as stream, damage_named(path):
         while left > 0:
@@ -178,7 +176,7 @@ def line_number(path: str, offset: int) -> int:
 
 
 def is_compressed(path: str) -> bool:
-    """True for a .gz or .bz2 file, which cannot be entered in the middle."""
+    """True for a .gz or .bz2 file, which cannot be read from the middle."""
     return os.path.splitext(path)[1] in _OPENERS
 
 
@@ -194,8 +192,8 @@ def _documents_in(lines: Iterator[Tuple[int, Optional[bytes]]], file_range: File
 
 
 def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int, Optional[bytes]]]:
-    """(offset, line) of each line that starts at `begin` or behind it; the line is None when it is longer
-    than `limit`."""
+    """(offset, line) of each line that starts at or after `begin`; the line is None if it is longer than
+    `limit`."""
     offset = begin
     if begin:
         stream.seek(begin - 1)
@@ -213,7 +211,7 @@ def _lines_from(stream: IO[bytes], begin: int, limit: int) -> Iterator[Tuple[int
 
 
 def _skip_line(stream: IO[bytes]) -> int:
-    """Reads to the end of the line and says how many bytes that were."""
+    """Reads to the end of the line and returns the number of bytes."""
     skipped = 0
     while True:
         part = stream.readline(1 << 20)
@@ -223,7 +221,7 @@ def _skip_line(stream: IO[bytes]) -> int:
 
 
 class _OpenDocument:
-    """Gathers the lines of one document, and the first reason why it is bad."""
+    """Collects the lines of one document, and the first reason why it is unusable."""
 
     def __init__(self) -> None:
         self.lines: List[str] = []
@@ -247,7 +245,7 @@ class _OpenDocument:
             except UnicodeDecodeError as error:
                 self.bad = offset + error.start, not_utf8(error)
             else:
-                if b"\r" in line.strip():  # old Mac files have no other line end: they would be one sentence
+                if b"\r" in line.strip():  # the line end of old Mac files, which would be one sentence
                     self.bad = offset, "line holds a carriage return in the middle"
 
     def close(self, file_range: FileRange) -> Iterator[Union[Document, BadRecord]]:

@@ -1,10 +1,10 @@
-"""What lies in a build's work folder: which names are ours, and files that are read as untrusted input.
+"""The files of a build's work folder: their names, and reading them as untrusted input.
 
-A work folder can be moved, copied, edited. So none of its files names another by a path: places follow from
-numbers, and whatever has one of our names must be a regular file in the folder itself, not a link. Files with
-other names belong to someone else and stay.
+A work folder can be moved, copied, edited. So none of its files refers to another by path: paths are derived
+from numbers, and anything with one of our names must be a regular file in the folder itself, not a link.
+Files with other names are not ours and are kept.
 
-A fault is an OSError that names the file: the work stays, and the user decides.
+A fault is an OSError that names the file: the work is kept, and the user decides.
 """
 import contextlib
 import os
@@ -16,8 +16,8 @@ from etl.common.files import is_temporary, open_regular, read_json
 from etl.records.manifest import checked
 
 _SHARD = r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord(\.json|\.extents)?"
-# The names of our files in each folder, in the order in which they go: a build that is interrupted then still
-# knows what is there.
+# The names of our files in each folder, in the order of removal, so that after an interruption the rest is
+# still known.
 _NAMES = {name: re.compile(pattern) for name, pattern in {
     "chunks": r"\d{6,}\.json",
     "histograms": r"\d{6,}\.json",
@@ -39,8 +39,8 @@ def work_folders(parent: str) -> Iterator[str]:
 
 
 def require_own(work_dir: str) -> None:
-    """Raises OSError when something in the work folder leads out of it: a link, or what is neither file nor
-    folder, under our names."""
+    """Raises OSError if something with one of our names in the work folder is a link, or neither file nor
+    folder."""
     for name, pattern in _NAMES.items():
         folder = os.path.join(work_dir, name) if name else work_dir
         if not os.path.lexists(folder):
@@ -52,16 +52,16 @@ def require_own(work_dir: str) -> None:
 
 
 def require_own_folder(work_dir: str, name: str) -> None:
-    """Raises OSError unless `name`, below the work folder, is a folder and not reached through a link; all is
-    well when it is not there."""
+    """Raises OSError if `name`, below the work folder, exists but is not a folder, or is reached through a
+    link."""
     folder = os.path.join(work_dir, name)
     if os.path.lexists(folder) and not (os.path.isdir(folder) and _is_inside(work_dir, name)):
         raise OSError("%s: must be a folder, not a link: remove it" % folder)
 
 
 def remove_work(work_dir: str) -> None:
-    """Removes our files from a work folder, and the folders that are empty then. Follows no link; what others
-    put there stays."""
+    """Removes our files from a work folder, and the folders that are then empty. Follows no link; other files
+    are kept."""
     if os.path.islink(work_dir):
         return
     for name, pattern in _NAMES.items():
@@ -78,9 +78,9 @@ def remove_work(work_dir: str) -> None:
 
 
 def read_own(path: str, shape: Dict[str, Any]) -> Dict[str, Any]:
-    """A JSON object of our own making, lists in it as tuples.
+    """A JSON object in one of our files, with lists as tuples.
 
-    Raises OSError naming file and field when it is not of this shape (see `manifest.checked`).
+    Raises OSError naming file and field if it has another structure (see `manifest.checked`).
     """
     with _own(path):
         fields: Dict[str, Any] = checked(read_json(path), shape, "")
@@ -88,7 +88,7 @@ def read_own(path: str, shape: Dict[str, Any]) -> Dict[str, Any]:
 
 
 def read_own_list(path: str, shape: List[Any]) -> Tuple[Any, ...]:
-    """A JSON list of our own making, as `read_own` reads an object."""
+    """A JSON list in one of our files, read as `read_own` reads an object."""
     with _own(path):
         items: Tuple[Any, ...] = checked(read_json(path), shape, "")
     return items
@@ -96,7 +96,7 @@ def read_own_list(path: str, shape: List[Any]) -> Tuple[Any, ...]:
 
 @contextlib.contextmanager
 def _own(path: str) -> Iterator[None]:
-    """Refuses what is no file of ours; a fault in its content that the block finds is damage."""
+    """Refuses anything but a regular file; a fault in its content that the block finds is damage."""
     with open_regular(path):
         pass
     try:
@@ -106,12 +106,12 @@ def _own(path: str) -> Iterator[None]:
 
 
 def damaged(path: str, fault: str) -> OSError:
-    """What is raised for one of our files that is not as we wrote it."""
+    """The error for one of our files that has been altered."""
     return OSError("%s: %s: damaged, or not written by a build; remove it, and the same command "
                    "creates it again" % (path, fault))
 
 
 def _is_inside(work_dir: str, name: str) -> bool:
-    """Whether no part of the way from the work folder to a folder in it is a link."""
+    """Whether no part of the path from the work folder to a folder in it is a link."""
     return os.path.realpath(os.path.join(work_dir, name)) == os.path.normpath(
         os.path.join(os.path.realpath(work_dir), name))

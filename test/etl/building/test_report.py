@@ -19,9 +19,9 @@ def test_it_needs_nothing_else(html):
 
 
 @pytest.mark.parametrize("text", [
-    "Lengths of samples", "second segment", "swapped", "tokens to predict", "Where predicted tokens stand",
+    "Lengths of samples", "second segment", "swapped", "tokens to predict", "Positions of predicted tokens",
     "[MASK]", "too short: dropped", "unusable: dropped", "Lengths of words", "Most frequent words",
-    "What the vocabulary lacks", "北京", "dupe_factor"])
+    "Text that the vocabulary lacks", "北京", "dupe_factor"])
 def test_every_distribution_is_there(html, text):
     assert text in html
 
