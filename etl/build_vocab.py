@@ -25,7 +25,7 @@ from etl.building.first_look import require_text, warnings_of
 from etl.building.sources import (BadRecord, FileRange, TextFormat, is_compressed, line_number, opened,
                                   read_documents)
 from etl.common.command_line import UserError, flag, nested, run
-from etl.common.files import atomic_write, expand, not_utf8, require_file, write_text
+from etl.common.files import atomic_write, expand, expand_sets, not_utf8, require_file, write_text
 from etl.common.progress_line import progress_line, ticking_line
 from etl.text.documents import clean_line, split_sentences
 from etl.text.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, preprocess_text, split_words
@@ -84,7 +84,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def build(config: VocabConfig) -> None:
     """Creates the vocabulary and writes it."""
     require_file(config.output_file, "output_file")
-    paths = expand(config.input_file, "input_file") if config.input_file else []
+    paths = expand_sets(config.input_file, "input_file") if config.input_file else []
     for path in paths:
         require_text(path, config.text_format)
     for warning in warnings_of(paths, config.text_format, parts_documents=False) if paths else []:

@@ -118,12 +118,12 @@ def from_files(patterns: Sequence[str], eval_patterns: Sequence[str], max_seq_le
     missing = [flag for flag, value in (("--max_seq_length", max_seq_length), ("--vocab_file", tokenizer),
                                         ("--max_predictions_per_seq", max_predictions_per_seq))
                if value is None]
-    train_files = files.expand(patterns, "input_file")
+    train_files = files.expand_sets(patterns, "input_file")
     _require_records(train_files[0])  # first: for a text file, a message about these flags would not help
     if missing:
         raise UserError("--input_file names TFRecord files, which do not say how they were made: give %s%s"
                         % (", ".join(missing), _hint_at_build(train_files[0])))
-    eval_files = files.expand(eval_patterns, "eval_input_file") if eval_patterns else []
+    eval_files = files.expand_sets(eval_patterns, "eval_input_file") if eval_patterns else []
     features = examples.pretraining_features(max_seq_length, max_predictions_per_seq)
     vocab_size = len(load_tokenizer(tokenizer).vocabulary)
     return PretrainingData(

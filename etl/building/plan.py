@@ -15,7 +15,8 @@ from etl.building.sources import FileRange, Stamp, TextFormat, is_compressed, pl
 from etl.building.work_files import remove_work, work_folders
 from etl.common.command_line import UserError, flag, nested
 from etl.common.cores import usable_cores
-from etl.common.files import copy, expand, fingerprint, lock, remove_temporary, require_folder, sha256_of_file
+from etl.common.files import (copy, expand_sets, fingerprint, lock, remove_temporary, require_folder,
+                              sha256_of_file)
 from etl.samples.instances import InstanceConfig
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 from etl.text.words import SegmenterConfig, check_user_dict, load_segmenter
@@ -124,7 +125,7 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     Raises UserError for unusable input, vocabulary or output folder.
     """
     _check_output(config.output_dir)
-    paths = expand(config.input_file, "input_file")
+    paths = expand_sets(config.input_file, "input_file")
     _check_input(config, paths)
     vocab_path, user_dict = config.tokenizer_config.vocabulary_file, config.segmenter.user_dict
     others = [vocab_path] + ([user_dict] if user_dict else [])

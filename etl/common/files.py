@@ -289,7 +289,12 @@ def expand(patterns: Sequence[str], flag_name: str) -> List[str]:
                 names.setdefault(os.path.realpath(path), os.path.normpath(path))
     if not names:
         raise UserError("--%s: no file given" % flag_name)
-    found = sorted(names.values())
+    return sorted(names.values())
+
+
+def expand_sets(patterns: Sequence[str], flag_name: str) -> List[str]:
+    """As `expand`; prints a note if of a set of shards not all are there: `a-00000-of-00002` alone."""
+    found = expand(patterns, flag_name)
     missing = missing_shards(found)
     if missing:
         print("Note: --%s: %d of a set of shards %s not among the files: %s%s"

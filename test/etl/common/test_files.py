@@ -7,7 +7,8 @@ import threading
 import pytest
 
 from etl.common.command_line import UserError
-from etl.common.files import (atomic_folder, atomic_write, await_files, expand, fingerprint, free_range,
+from etl.common.files import (atomic_folder, atomic_write, await_files, expand, expand_sets, fingerprint,
+                              free_range,
                               is_temporary, lock, missing_shards, not_utf8, open_regular, read_json,
                               remove_temporary, require_file, require_folder, sha256_of_file, sync_folder,
                               temporary_path, write_json, write_text)
@@ -189,10 +190,10 @@ def test_shards_that_are_missing_from_their_set(paths, missing):
     assert missing_shards(paths) == missing
 
 
-def test_expand_tells_of_missing_shards(folder, capsys):
+def test_expand_sets_tells_of_missing_shards(folder, capsys):
     for number in (0, 3):
         write_text("s-%05d-of-00004" % number, "x")
-    expand(["s-*"], "input_file")
+    expand_sets(["s-*"], "input_file")
     assert capsys.readouterr().out == ("Note: --input_file: 2 of a set of shards are not among the files: "
                                        "s-00001-of-00004, ...\n")
 
