@@ -19,6 +19,7 @@ among them; the line of output has what it found, too:
   {"question": "…", "passage": "…", "candidates": ["…", "…"], "answer": "…", "choice": 1, "probabilities":
   [0.2, 0.8]}
 """
+import atexit
 import json
 import os
 import re
@@ -129,6 +130,7 @@ def prepare(config: PredictConfig) -> Tuple[Any, str]:
     # takes two seconds, which --help and a server's client should not
     from serving.saved_model import SavedModel
     model = SavedModel(version)
+    atexit.register(model.close)               # else TensorFlow prints a traceback when Python ends
     own = next((name for name in FIELDS if name in model.signatures), CLASSIFY)
     if config.signature not in (None, own):
         raise UserError("--signature: the model has %s, not %s" % (own, config.signature))

@@ -105,8 +105,11 @@ def test_bad_flags(arguments, message, capsys):
 
 
 def run_command(arguments, stdin=b"", **environment):
-    return subprocess.run([sys.executable, "-m", "serving.predict"] + arguments, cwd=ROOT, input=stdin,
-                          check=True, stdout=subprocess.PIPE, env=dict(os.environ, **environment)).stdout
+    done = subprocess.run([sys.executable, "-m", "serving.predict"] + arguments, cwd=ROOT, input=stdin,
+                          check=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          env=dict(os.environ, **environment))
+    assert b"Traceback" not in done.stderr     # also when Python ends
+    return done.stdout
 
 
 @pytest.mark.skipif(not sys.executable.isascii(),
