@@ -27,13 +27,12 @@ import sys
 from dataclasses import dataclass
 from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
 
-from estimator.data.candidates import MAX_SERVED
 from etl.common import json_text
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
 from serving.rest_client import RestClient
-from serving.version_files import MODEL_FILE
+from serving.version_files import MAX_CANDIDATES, MODEL_FILE
 
 CLASSIFY, READ, CHOOSE = "classify", "read", "choose"
 # what a line of a question holds, by signature
@@ -68,8 +67,8 @@ class PredictConfig:
             raise ValueError("batch_size must be at least 1, got %d" % self.batch_size)
         if (self.passage is not None or self.candidates) and self.question is None:
             raise ValueError("passage and candidates are given without question")
-        if len(self.candidates) > MAX_SERVED:
-            raise ValueError("candidates must be at most %d, got %d" % (MAX_SERVED, len(self.candidates)))
+        if len(self.candidates) > MAX_CANDIDATES:
+            raise ValueError("candidates must be at most %d, got %d" % (MAX_CANDIDATES, len(self.candidates)))
         if self.question is not None and self.text_a is not None:
             raise ValueError("question and text_a are given: no model takes both")
         if self.text_b is not None and self.text_a is None:
@@ -158,17 +157,17 @@ def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, 
                 raise UserError(
                     "%s%s must be %s, got %.40r" %
                     (place, name, "a list of texts" if name == "candidates" else "a text", value))
-            if len(texts) > MAX_SERVED:
-                raise UserError("%scandidates must be at most %d, got %d" % (place, MAX_SERVED, len(texts)))
+            if len(texts) > MAX_CANDIDATES:
+                raise UserError("%scandidates must be at most %d, got %d" % (place, MAX_CANDIDATES, len(texts)))
         yield found
 
 
 def inputs_of(line: Dict[str, Any], signature: str) -> Dict[str, Any]:
-    """What the signature takes of a line. Candidates are filled up with "" to MAX_SERVED, so that no server
+    """What the signature takes of a line. Candidates are filled up with "" to MAX_CANDIDATES, so that no server
     has to."""
     found = {"question": line["question"], "passage": line.get("passage", "")}
     if signature == CHOOSE:
-        found["candidates"] = line["candidates"] + [""] * (MAX_SERVED - len(line["candidates"]))
+        found["candidates"] = line["candidates"] + [""] * (MAX_CANDIDATES - len(line["candidates"]))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The folder of versions and the files in each: their names, and how large they may be."""
+"""The folder of versions and the files in each: their names, and how large they, and requests, may be."""
 import os
 import re
 from typing import Dict
@@ -10,6 +10,7 @@ MODEL_FILE = "saved_model.pb"
 EXTRA_FOLDER = "assets.extra"  # TensorFlow Serving's name for files that the graph does not read
 VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
 CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
+MAX_CANDIDATES = 64                         # of a question, that the signature `choose` takes
 MAX_GRAPH_BYTES = 1 << 30                   # protobuf's own limit is 2 GiB
 MAX_FILE_BYTES = 64 << 20                   # of vocabularies, the card, warm-up requests, a list of variables
 _GRAPH_FILE = re.compile(r"saved_model\.pb(txt)?")

@@ -12,7 +12,6 @@ from estimator.data.reading import read_json
 from estimator.data.task_files import read_rows
 from etl.common.command_line import UserError
 
-MAX_SERVED = 64                                # candidates of a question that an exported model takes
 BLANK = "_"                                    # where a candidate goes in a question that has a gap
 _IDIOM = re.compile(r"#idiom\d*#")
 _CLAUSE_END = re.compile("[。！？!?\n]")

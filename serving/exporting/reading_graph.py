@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from estimator.data.candidates import BLANK
-from estimator.data.candidates import MAX_SERVED as MAX_CANDIDATES
 from estimator.finetuning.span_decoding import TIE
 from estimator.model import heads, host_kernels, modeling
 from estimator.weights.model_folder import SPANS, ModelFolder
 from serving.exporting.graph_tokenization import GraphTokenizer, GraphWindows
+from serving.version_files import MAX_CANDIDATES
 
 READ, CHOOSE = "read", "choose"
 AT_ONCE = 16                                   # windows, or candidates, that the encoder computes at once
