@@ -158,13 +158,14 @@ def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, 
                     "%s%s must be %s, got %.40r" %
                     (place, name, "a list of texts" if name == "candidates" else "a text", value))
             if len(texts) > MAX_CANDIDATES:
-                raise UserError("%scandidates must be at most %d, got %d" % (place, MAX_CANDIDATES, len(texts)))
+                raise UserError("%scandidates must be at most %d, got %d"
+                                % (place, MAX_CANDIDATES, len(texts)))
         yield found
 
 
 def inputs_of(line: Dict[str, Any], signature: str) -> Dict[str, Any]:
-    """What the signature takes of a line. Candidates are filled up with "" to MAX_CANDIDATES, so that no server
-    has to."""
+    """What the signature takes of a line. Candidates are filled up with "" to MAX_CANDIDATES, so that no
+    server has to."""
     found = {"question": line["question"], "passage": line.get("passage", "")}
     if signature == CHOOSE:
         found["candidates"] = line["candidates"] + [""] * (MAX_CANDIDATES - len(line["candidates"]))
