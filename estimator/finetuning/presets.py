@@ -17,8 +17,8 @@ class Preset(NamedTuple):
     max_answer_length: Optional[int] = None
 
 
-# CLUE's scripts (CLUEbenchmark/CLUE, baselines/models_pytorch/mrc_pytorch/run_mrc_*.sh); they cut passages
-# of CMRC and DRCD at 256 tokens, its paper's figures (arXiv 2004.05986) are of 512.
+# Batch, rate and epochs of reading: CLUE's scripts (CLUEbenchmark/CLUE, baselines/models_pytorch/mrc_pytorch/
+# run_mrc_*.sh), which cut passages of CMRC and DRCD at 256 tokens.
 _CLUE = "CLUE's test set, accuracy in %%: tiny %s, base %s, large %s, xlarge %s"
 
 PRESETS: Dict[str, Preset] = {preset.task_name: preset for preset in (
