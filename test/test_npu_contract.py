@@ -127,6 +127,7 @@ def test_as_many_checkpoints_stay_as_wanted(folder, plain, generation, most, kep
         int(path.name[11:-6]) for path in (folder / ("kept_%d" % most)).glob("model.ckpt-*.index")) == kept
 
 
+@pytest.mark.slow
 def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
     changes = dict(num_train_steps=5, iterations_per_loop=5, save_checkpoints_steps=5, do_eval="false")
     pretrain(folder, "M", "scaled", backend="npu", loss_scale="dynamic", **changes)
@@ -197,6 +198,7 @@ def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
     assert len(run.noted("loss")) == len(whole.noted("loss")) == 20
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_after_an_overflow_goes_on_bit_for_bit(folder):
     """The third update overflows before the checkpoint that the second run goes on from, the seventh after
     it; make check-npu-resume has more ways."""
@@ -212,6 +214,7 @@ def test_a_run_that_is_killed_after_an_overflow_goes_on_bit_for_bit(folder):
     assert [name for name in wanted if not np.array_equal(wanted[name], found[name])] == []
 
 
+@pytest.mark.slow
 def test_loops_count_batches_where_gradients_are_accumulated(folder):
     accumulated = dict(train_batch_size=4, gradient_accumulation_steps=2, do_eval="false")
     pretrain(folder, "H", "accumulated", backend="cpu", **accumulated)

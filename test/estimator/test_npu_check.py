@@ -138,9 +138,9 @@ def test_a_fault_in_what_a_line_of_progress_shows(check, monkeypatch):
     from estimator.training import model_fn
 
     def with_more_shown(make):
-        def make_spec(*given):
+        def make_spec(*given, **options):
             shown = dict(given[5], planted=tf.py_func(lambda: np.float32(1), [], tf.float32, name="planted"))
-            return make(*given[:5], shown, *given[6:])
+            return make(*given[:5], shown, *given[6:], **options)
         return make_spec
     plant(monkeypatch, model_fn, "_train_spec", with_more_shown)
     status, text, _ = check()
