@@ -4,12 +4,12 @@ from typing import Optional, Tuple
 
 from etl.common.command_line import flag
 from etl.text import pairs
+from serving.version_files import MAX_VERSION
 
 SAVED_MODEL, ASCEND = "saved_model", "ascend"
 SOC_VERSION = "Ascend310P3"
 PROFILE_BATCH_SIZES, PROFILE_LENGTHS = (1, 8, 32), (32, 64, 128)
 MAX_PROFILES = 100                             # of atc; its minimum is 2
-MAX_VERSION = 10 ** 18 - 1                     # servers store it in 64 bits
 
 
 @dataclass(frozen=True)

@@ -59,12 +59,13 @@ def answer_to(head: bytes) -> bytes:
     """The whole answer to a request with this head."""
     method, _, rest = head.partition(b" ")
     path = rest.partition(b" ")[0].partition(b"?")[0]
-    status, phrase, said = ALIVE if (method, path) == (b"GET", b"/healthz") else NOT_READY
+    is_probe = method in (b"GET", b"HEAD") and path == b"/healthz"
+    status, phrase, said = ALIVE if is_probe else NOT_READY
     body = json.dumps(said)
     return ("HTTP/1.1 %d %s\r\ndate: %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\n%s"
             "connection: close\r\n\r\n%s"
             % (status, phrase, time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime()), len(body),
-               "" if status == 200 else "retry-after: 1\r\n", body)).encode()
+               "" if status == 200 else "retry-after: 1\r\n", "" if method == b"HEAD" else body)).encode()
 
 
 async def answer_until_input_ends(listening: socket.socket, source: int, output: int) -> None:

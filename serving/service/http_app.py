@@ -29,7 +29,7 @@ from serving.service.inference import (CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_
 from serving.service.messages import Arrays
 from serving.service.monitoring import METRICS_PATH, METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 from serving.service.versions import ServedVersion
-from serving.version_files import VERSION_NAME
+from serving.version_files import version_of
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
 PAGE_PATH = "/"
@@ -333,9 +333,10 @@ def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:
     if "label" in request.path_params:
         spec.version_label = request.path_params["label"]
     if version is not None:
-        if not VERSION_NAME.fullmatch(version):
+        number = version_of(version)
+        if number is None:
             raise invalid("Failed to convert version: %s to numeric." % version)
-        spec.version.value = int(version)
+        spec.version.value = number
     return spec
 
 

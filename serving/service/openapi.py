@@ -71,7 +71,7 @@ ERRORS = {400: "The request is not valid", 403: "The host is not allowed",
           503: "The queue is full, too many bytes are in flight, or the server is shutting down",
           504: "Timed out"}
 VERSION = {"name": "version", "in": "path", "required": True,
-           "schema": {"type": "string", "pattern": "^[0-9]{1,18}$"}}
+           "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
 SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}

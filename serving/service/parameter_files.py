@@ -13,6 +13,7 @@ BATCHING_WITHOUT_EFFECT = {
     "batch_timeout_micros": "no batch waits to fill up", "allowed_batch_sizes": "batches are not padded",
     "pad_variable_length_inputs": "rows of other lengths run in other batches",
     "thread_pool_name": "there is one pool"}
+OWN_PATHS = ("/", "/healthz", "/readyz", "/model.json", "/openapi.json")
 LOG = logging.getLogger("serving")
 
 
@@ -49,4 +50,6 @@ def metrics_path(path: Optional[str]) -> Optional[str]:
     if not where.startswith("/") or where.startswith("/v1/") or set("{}?# ") & set(where):
         raise UserError("--monitoring_config_file: %s: path must begin with /, not with /v1/, and have none "
                         "of {}?# and blanks, got %r" % (path, where))
+    if where in OWN_PATHS:
+        raise UserError("--monitoring_config_file: %s: path %s is the server's own" % (path, where))
     return where

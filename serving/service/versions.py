@@ -20,7 +20,7 @@ import hashlib
 import logging
 import os
 import stat
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, FrozenSet, Iterable, Iterator, List, Optional, Set, Tuple, TypeVar
 
 import grpc
 from tensorflow_serving.apis import get_model_status_pb2, model_pb2
@@ -87,7 +87,9 @@ class Versions:
                  load_seconds: float, memory: ModelMemory) -> None:
         self.name, self.base_path = config.name, config.base_path
         self._config = config
-        self._former: Optional[ModelConfig] = None     # while `_config` is not settled
+        # while `_config` is not settled: the one before, and the versions that were in service under it
+        self._former: Optional[ModelConfig] = None
+        self._answering: Optional[FrozenSet[int]] = None
         self._load, self._monitor, self._load_seconds, self._memory = load, monitor, load_seconds, memory
         self._serving: Dict[int, ServedVersion] = {}
         self._has_retired = False
@@ -110,7 +112,7 @@ class Versions:
         for number in sorted((config.policy.numbers or frozenset()).difference(self._statuses)):
             LOG.warning("model %s: there is no version %d", self.name, number)
         for label, number in sorted(config.labels.items()):
-            if number not in self._serving:
+            if number not in config.policy.candidates(self._serving)[:config.policy.most]:
                 raise UserError("%s: label %s: version %d does not serve" % (config.origin, label, number))
 
     async def try_config(self, config: ModelConfig) -> None:
@@ -120,6 +122,7 @@ class Versions:
         Requests are answered as before until `settle` is called, which is required.
         """
         self._former, self._config = self._config, config
+        self._answering = frozenset(self._serving)
         await self.load_first()
 
     def settle(self, is_accepted: bool) -> None:
@@ -127,7 +130,7 @@ class Versions:
         does not select."""
         if self._former and not is_accepted:
             self._config = self._former
-        self._former = None
+        self._former = self._answering = None
 
     async def retire(self) -> None:
         """Closes all versions: the model is no longer served."""
@@ -214,7 +217,9 @@ class Versions:
     def find(self, spec: model_pb2.ModelSpec) -> ServedVersion:
         """The requested version. Raises RequestError if it is not in service."""
         wanted = self._number_in(spec)
-        found = self._serving.get(max(self._serving, default=0) if wanted is None else wanted)
+        serving = self._serving if self._answering is None else self._answering.intersection(self._serving)
+        number = max(serving, default=0) if wanted is None else wanted
+        found = self._serving[number] if number in serving else None
         if found is None:
             raise not_found(spec.name, wanted)
         return found

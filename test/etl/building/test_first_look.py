@@ -58,7 +58,7 @@ def refusal(tmp_path, name, content, text_format=TEXT):
     ("a.pdf", b"%PDF-1.7\n", "a PDF: take its text out first"),
     ("a.txt", "BZhang 你好。", None), ("a.gz", gzip.compress("你好。".encode("utf-8")), None),
     ("a.txt", b"", None),
-])
+], ids=lambda value: "content" if isinstance(value, bytes) else None)  # archives tell the time
 def test_archives_are_named(tmp_path, name, content, what):
     assert refusal(tmp_path, name, content) == refusal(tmp_path, name, content, JSONL) == what
 

@@ -3,7 +3,7 @@ import pytest
 from etl.common.command_line import UserError
 from serving.exporting.new_version import choose_number
 
-LAST = 10 ** 18 - 1
+LAST = 2 ** 63 - 1
 
 
 @pytest.mark.parametrize("wanted, highest, number", [
@@ -15,6 +15,6 @@ def test_the_number_is_above_the_highest_unless_it_is_wanted(wanted, highest, nu
 
 
 def test_no_number_is_left():
-    with pytest.raises(UserError, match="^--output_dir: out: version 999999999999999999 is the highest "
+    with pytest.raises(UserError, match="^--output_dir: out: version 9223372036854775807 is the highest "
                        "number that servers read: remove it, or give --version$"):
         choose_number(None, LAST, 1700000000, "out")

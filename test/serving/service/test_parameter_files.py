@@ -57,3 +57,9 @@ def test_where_metrics_are(tmp_path, text, found):
 def test_paths_that_cannot_be(tmp_path, path):
     (tmp_path / "x").write_text('prometheus_config { enable: true path: "%s" }' % path)
     assert message_of(metrics_path, str(tmp_path / "x")).endswith("and blanks, got '%s'" % path)
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/model.json", "/openapi.json"])
+def test_paths_of_the_server_stay_its_own(tmp_path, path):
+    (tmp_path / "x").write_text('prometheus_config { enable: true path: "%s" }' % path)
+    assert message_of(metrics_path, str(tmp_path / "x")).endswith("path %s is the server's own" % path)

@@ -91,7 +91,7 @@ def states(versions):
 
 
 def test_versions_are_named_by_numbers(base_path):
-    for name in ("10", ".11.tmp-1", "notes", "١٢", "1" * 19, "0010", "-3", "1_0"):
+    for name in ("10", ".11.tmp-1", "notes", "١٢", "9" * 19, "0010", "-3", "1_0"):
         add(base_path, name)
     assert folders_in(str(base_path)) == {7: str(base_path / "7"), 10: str(base_path / "10")}
     assert folders_in(str(base_path / "missing")) == {}
@@ -318,6 +318,35 @@ def test_another_config_is_tried_beside_what_serves(base_path, is_accepted):
         stays, goes = (7, 8) if is_accepted else (8, 7)
         assert versions.find(spec()).number == versions.find(spec(version_label="stable")).number == stays
         assert dict(states(versions)) == {stays: "AVAILABLE", goes: "END"}
+    run(look())
+
+
+def test_a_label_of_a_version_that_the_config_unloads(base_path):
+    """It serves still while the config is tried, but would not afterwards."""
+    async def look():
+        add(base_path, 8)
+        first = ModelConfig("albert", str(base_path), VersionPolicy(2), origin="model albert")
+        versions = make_versions(first, Model)
+        await versions.load_first()
+        with pytest.raises(UserError, match="^model albert: label stable: version 8 does not serve$"):
+            await versions.try_config(first._replace(policy=VersionPolicy(1, frozenset([7])),
+                                                     labels={"stable": 8}))
+    run(look())
+
+
+def test_a_version_on_trial_answers_nobody(base_path):
+    async def look():
+        add(base_path, 8)
+        first = ModelConfig("albert", str(base_path), VersionPolicy(1, frozenset([7])))
+        versions = make_versions(first, Model)
+        await versions.load_first()
+        await versions.try_config(first._replace(policy=VersionPolicy(2)))
+        assert dict(states(versions)) == {7: "AVAILABLE", 8: "AVAILABLE"}
+        assert versions.find(spec()).number == 7
+        with pytest.raises(RequestError):
+            versions.find(spec(version=8))
+        versions.settle(True)
+        assert versions.find(spec()).number == 8
     run(look())
 
 
