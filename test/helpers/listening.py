@@ -28,7 +28,7 @@ def listening(processes):
 def unix_sockets(processes):
     """Paths of Unix sockets at which any of the processes listens or is connected, sorted."""
     inodes = _inodes(processes)
-    with open("/proc/net/unix") as stream:
+    with open("/proc/net/unix", errors="surrogateescape") as stream:
         rows = [line.split() for line in stream.readlines()[1:]]
     return sorted({row[7] for row in rows
                    if len(row) == 8 and row[7].startswith("/") and "socket:[%s]" % row[6] in inodes})
