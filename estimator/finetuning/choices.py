@@ -1,6 +1,5 @@
 """One of several candidates, which stand in a batch together: one score each, a softmax over them."""
 import json
-import os
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
@@ -10,32 +9,27 @@ from albert_config import AlbertConfig
 from estimator.data import candidates, encoded, tasks
 from estimator.data.candidates import ChoiceExample
 from estimator.data.encoded import Encoding, Rows
-from estimator.data.tasks import DEV, TEST, Task
+from estimator.data.tasks import TEST, Task
 from estimator.finetuning import scores
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
-from estimator.finetuning.predictions import Part, collect, json_lines
+from estimator.finetuning.predictions import PREDICTIONS_FILE, Part, collect, json_lines, write_all
 from estimator.model import heads, modeling
 from estimator.model.kernels import Dropout
 from estimator.training import model_fn
-from estimator.training.curves import Chart
+from estimator.training.curves import Chart, pace_charts
 from estimator.training.jobs import Results
 from estimator.training.model_fn import Found, ModelFn, TrainingConfig
 from estimator.weights.model_folder import CHOICES, ModelFolder
-from etl.common import files
-from etl.common.command_line import UserError
 from etl.reports.page import Section, table
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import load_tokenizer
 
 METRICS = ("accuracy", "loss")
-PREDICTIONS_FILE = "predictions.jsonl"
 HARDEST = 30
 CHARTS = (Chart("Loss; cross-entropy over the candidates, in nats", ("loss",), "loss"),
           Chart("Accuracy", ("eval_accuracy",), "share", "chance_accuracy"),
-          Chart("Learning rate", ("learning_rate",), "rate"),
-          Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Questions a second", ("examples_per_second",), "questions/s"))
+          *pace_charts("questions"))
 
 
 def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[ChoiceExample]:
@@ -46,9 +40,7 @@ def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[ChoiceE
 
 def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[ChoiceExample]]) -> None:
     """Raises UserError for flags that do not fit the task."""
-    config.require_kind(task.kind, task.name)
-    if config.best_metric and config.best_metric not in METRICS:
-        raise UserError("--best_metric: task %s has no %s" % (task.name, config.best_metric))
+    config.check_task(task, METRICS)
 
 
 def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
@@ -158,13 +150,12 @@ def results_line(task: Task, results: Results) -> str:
 def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.ndarray) -> List[str]:
     """Writes an object for each question and, for test parts, what CLUE wants: lines of id and label, for
     chid one object of them. Returns the paths."""
-    prefix = "" if part.name == DEV else part.name + "_"
     taken = chosen(setting, part, outputs)
     lines = [{"id": example.id, "question": example.question, "passage": example.passage,
               "candidates": list(example.candidates), "gold": example.label, "predicted": int(number),
               "probabilities": [round(float(value), 6) for value in row[:len(example.candidates)]]}
              for example, number, row in zip(part.examples, taken, outputs)]
-    written = {prefix + PREDICTIONS_FILE: json_lines(lines)}
+    written = {part.prefix + PREDICTIONS_FILE: json_lines(lines)}
     if part.name.startswith(TEST):
         ids = [number if example.id is None else example.id for number, example in enumerate(part.examples)]
         name = setting.task.submission or "%s_predict.json" % setting.task.name
@@ -173,10 +164,7 @@ def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.nda
                              "id": identity,
                              "label": int(number)
                          } for identity, number in zip(ids, taken)]))
-    paths = [os.path.join(folder, name) for name in written]
-    for path, text in zip(paths, written.values()):
-        files.write_text(path, text)
-    return paths
+    return write_all(folder, written)
 
 
 def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Section]:
@@ -202,7 +190,6 @@ def _hard(example: ChoiceExample, taken: int, loss: float) -> Tuple[Any, ...]:
 CHOICE_KIND = Kind(
     read_examples=read_examples,
     check_flags=check_flags,
-    narrowed=lambda task, examples: task,
     describe=describe,
     encoding=encoding_of,
     make_rows=make_rows,
@@ -213,5 +200,4 @@ CHOICE_KIND = Kind(
     results_line=results_line,
     write_predictions=write_predictions,
     sections=sections,
-    charts=CHARTS,
-    is_exported=lambda task: True)
+    charts=CHARTS)

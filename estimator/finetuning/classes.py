@@ -21,7 +21,7 @@ from etl.reports.page import Section
 
 def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Example]]) -> None:
     """Raises UserError for flags that do not fit the task."""
-    config.require_kind(task.kind, task.name)
+    config.check_task(task, scores.metrics_of(len(task.labels), task.choices))
     pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
     if config.doc_stride and pairs:
         raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
@@ -34,8 +34,6 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Exa
             class_weights(config, task, [])) != len(task.labels):
         raise UserError("--class_weights: task %s has %d labels, got %d weights"
                         % (task.name, len(task.labels), len(config.class_weights)))
-    if config.best_metric and config.best_metric not in scores.metrics_of(len(task.labels), task.choices):
-        raise UserError("--best_metric: task %s has no %s" % (task.name, config.best_metric))
 
 
 def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) -> List[float]:
@@ -93,11 +91,9 @@ def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Sect
 CLASSES = Kind(
     read_examples=read_examples,
     check_flags=check_flags,
-    narrowed=lambda task, examples: task,
     describe=describe,
     encoding=encoding_of,
     make_rows=encoded.make_rows,
-    tell_rows=lambda setting, part: None,
     model_fn=make_model_fn,
     run_model=run_model,
     score=score,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from estimator.data import tasks
-from estimator.data.tasks import TASKS
+from estimator.data.tasks import TASKS, Task
 from estimator.finetuning import scores
 from estimator.finetuning.presets import PRESETS
 from estimator.training.flags import TrainingFlags
@@ -166,14 +166,17 @@ class FinetuneConfig(TrainingFlags):
             if getattr(self, name, value) is None:
                 object.__setattr__(self, name, value)
 
-    def require_kind(self, kind: str, task_name: str) -> None:
-        """Raises UserError for flags that tasks of this kind do not have."""
+    def check_task(self, task: Task, metrics: Sequence[str]) -> None:
+        """Raises UserError for flags that tasks of its kind do not have, and for a --best_metric that is none
+        of `metrics`."""
         for name, kinds in KIND_FLAGS.items():
             value = getattr(self, name)
-            if kind not in kinds and value not in (None, False, ()):
-                having = [task.name for task in TASKS.values() if task.kind in kinds]
+            if task.kind not in kinds and value not in (None, False, ()):
+                having = [other.name for other in TASKS.values() if other.kind in kinds]
                 raise UserError("--%s is for tasks such as %s; %s has no use for it"
-                                % (name, ", ".join(having[:3]), task_name))
+                                % (name, ", ".join(having[:3]), task.name))
+        if self.best_metric and self.best_metric not in metrics:
+            raise UserError("--best_metric: task %s has no %s" % (task.name, self.best_metric))
 
     def with_defaults_of(self, kind: str) -> "FinetuneConfig":
         """The same with the defaults of a kind where neither flags nor the model's folder say more."""

@@ -43,11 +43,9 @@ class Kind(NamedTuple):
       read_examples: takes the flags, the task and a part's name; returns its examples.
       check_flags: takes the flags, the task and its examples by part; raises UserError for flags that do not
         fit the kind.
-      narrowed: takes the task and its examples by part; returns the task without what no example has.
       describe: takes the flags and the task; returns fields of ModelFolder.
       encoding: takes the flags and the model's folder; returns how examples become rows.
       make_rows: takes examples and their encoding.
-      tell_rows: takes a setting and a part; prints what is to be said of its rows.
       model_fn: takes a setting and the numbers of a training run; see `model_fn`.
       run_model: takes a setting, an Estimator, a part, a batch size and a checkpoint; returns outputs.
       score: takes a setting, a part and its outputs; returns metrics by name, eval_loss and the task's metric
@@ -56,15 +54,15 @@ class Kind(NamedTuple):
       write_predictions: takes a folder, a setting, a part and its outputs; returns the paths of the files.
       sections: takes a setting, a part and its outputs; returns the report's sections below the curves.
       charts: of the report.
+      narrowed: takes the task and its examples by part; returns the task without what no example has.
+      tell_rows: takes a setting and a part; prints what is to be said of its rows.
       is_exported: takes a task; returns whether serving.export supports such a model.
     """
     read_examples: Callable[[FinetuneConfig, Task, str], List[Any]]
     check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Any]]], None]
-    narrowed: Callable[[Task, Dict[str, List[Any]]], Task]
     describe: Callable[[FinetuneConfig, Task], Dict[str, Any]]
     encoding: Callable[[FinetuneConfig, ModelFolder], Encoding]
     make_rows: Callable[[Sequence[Any], Encoding], Rows]
-    tell_rows: Callable[[Setting, Part], None]
     model_fn: Callable[[Setting, TrainingConfig], ModelFn]
     run_model: Callable[[Setting, Any, Part, int, str], Any]
     score: Callable[[Setting, Part, Any], Results]
@@ -72,4 +70,6 @@ class Kind(NamedTuple):
     write_predictions: Callable[[str, Setting, Part, Any], List[str]]
     sections: Callable[[Setting, Part, Any], Sequence[Section]]
     charts: Tuple[Chart, ...]
-    is_exported: Callable[[Task], bool]
+    narrowed: Callable[[Task, Dict[str, List[Any]]], Task] = lambda task, examples: task
+    tell_rows: Callable[[Setting, Part], None] = lambda setting, part: None
+    is_exported: Callable[[Task], bool] = lambda task: True

@@ -8,7 +8,7 @@
 """
 import json
 import os
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -31,6 +31,11 @@ class Part(NamedTuple):
     def label_ids(self) -> np.ndarray:
         """[examples]: class ids, or a regression's values."""
         return self.rows.label_ids[self.rows.first_rows]
+
+    @property
+    def prefix(self) -> str:
+        """Of its prediction files."""
+        return "" if self.name == DEV else self.name + "_"
 
     @property
     def has_labels(self) -> bool:
@@ -105,18 +110,22 @@ def predicted_labels(task: Task, outputs: np.ndarray) -> List[Any]:
 
 def write_predictions(folder: str, task: Task, part: Part, outputs: np.ndarray) -> List[str]:
     """Writes the part's files (see the top of this file), and returns their paths."""
-    prefix = "" if part.name == DEV else part.name + "_"
-    path = os.path.join(folder, prefix + PREDICTIONS_FILE)
     lines = [_prediction(task, example, label, row)
              for example, label, row in zip(part.examples, predicted_labels(task, outputs), outputs)]
-    files.write_text(path, json_lines(lines))
-    if not part.name.startswith(TEST):
-        return [path]
-    table, submission = os.path.join(folder, part.name
-                                     + "_results.tsv"), os.path.join(folder, submission_name(task, part))
-    files.write_text(table, "".join("\t".join(exact(value) for value in row) + "\n" for row in outputs))
-    files.write_text(submission, json_lines(submission_lines(task, part.examples, outputs)))
-    return [table, path, submission]
+    written = {part.prefix + PREDICTIONS_FILE: json_lines(lines)}
+    if part.name.startswith(TEST):
+        table = "".join("\t".join(exact(value) for value in row) + "\n" for row in outputs)
+        written = {part.name + "_results.tsv": table, **written,
+                   submission_name(task, part): json_lines(submission_lines(task, part.examples, outputs))}
+    return write_all(folder, written)
+
+
+def write_all(folder: str, texts: Mapping[str, str]) -> List[str]:
+    """Writes files by name; returns their paths."""
+    paths = [os.path.join(folder, name) for name in texts]
+    for path, text in zip(paths, texts.values()):
+        files.write_text(path, text)
+    return paths
 
 
 def submission_name(task: Task, part: Part) -> str:

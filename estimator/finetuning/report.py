@@ -6,7 +6,7 @@ import numpy as np
 from estimator.data.tasks import Task
 from estimator.finetuning import predictions, scores
 from estimator.finetuning.predictions import Part
-from estimator.training.curves import Chart
+from estimator.training.curves import Chart, pace_charts
 from etl.reports.charts import Html, confusion_matrix
 from etl.reports.page import Section, table
 
@@ -18,9 +18,7 @@ CHARTS = (Chart("Loss: cross-entropy in nats, for a regression the squared error
           Chart("F1, Matthews correlation, area under the ROC curve",
                 ("eval_f1", "eval_matthews_correlation", "eval_roc_auc"), "value"),
           Chart("Correlation", ("eval_pearson", "eval_spearman"), "value"),
-          Chart("Learning rate", ("learning_rate",), "rate"),
-          Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Examples per second", ("examples_per_second",), "examples/s"))
+          *pace_charts("examples"))
 
 
 def sections(task: Task, part: Part, outputs: np.ndarray) -> List[Section]:

@@ -6,7 +6,7 @@ import numpy as np
 from estimator.data.reading import ReadingExample
 from estimator.finetuning.answer_scores import Measure
 from estimator.finetuning.span_decoding import Candidate
-from estimator.training.curves import Chart
+from estimator.training.curves import Chart, pace_charts
 from etl.reports.page import Section, table
 
 HARDEST = 30
@@ -17,9 +17,7 @@ CHARTS = (Chart("Loss; cross-entropy of an answer's first and last token, in nat
           Chart("F1", ("eval_f1", "eval_f1_where_has_answer", "eval_f1_where_no_answer"), "F1",
                 "f1_of_sentence_like_the_question"),
           Chart("Exact match", ("eval_exact_match",), "share", "exact_match_of_sentence_like_the_question"),
-          Chart("Learning rate", ("learning_rate",), "rate"),
-          Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Windows a second", ("examples_per_second",), "windows/s"))
+          *pace_charts("windows"))
 
 
 def sections(measure: Measure, examples: Sequence[ReadingExample], answers: Sequence[str],

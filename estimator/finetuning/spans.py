@@ -1,7 +1,6 @@
 """The answer to a question, which is a part of a passage of any length."""
 import dataclasses
 import json
-import os
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -11,12 +10,12 @@ from albert_config import AlbertConfig
 from estimator.data import encoded, reading, tasks
 from estimator.data.encoded import Encoding, Rows
 from estimator.data.reading import Answer, ReadingExample
-from estimator.data.tasks import DEV, TEST, TRAIN, Task
+from estimator.data.tasks import TEST, TRAIN, Task
 from estimator.finetuning import answer_scores, passage_baselines, span_decoding, span_report
 from estimator.finetuning.answer_scores import MEASURES
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
-from estimator.finetuning.predictions import Part, collect
+from estimator.finetuning.predictions import Part, collect, write_all
 from estimator.finetuning.span_decoding import Candidate
 from estimator.model import heads, modeling
 from estimator.model.kernels import Dropout
@@ -24,7 +23,6 @@ from estimator.training import model_fn
 from estimator.training.jobs import Results
 from estimator.training.model_fn import Found, ModelFn, TrainingConfig
 from estimator.weights.model_folder import SPANS, ModelFolder, Reading
-from etl.common import files
 from etl.common.command_line import UserError
 from etl.reports.page import Section
 from etl.text.tokenization import load_tokenizer
@@ -57,9 +55,7 @@ def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[Reading
 
 def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[ReadingExample]]) -> None:
     """Raises UserError for flags that do not fit the task."""
-    config.require_kind(task.kind, task.name)
-    if config.best_metric and config.best_metric not in METRICS:
-        raise UserError("--best_metric: task %s has no %s" % (task.name, config.best_metric))
+    config.check_task(task, METRICS)
     if config.null_score_diff_threshold is not None and not task.may_be_impossible:
         raise UserError("--null_score_diff_threshold: each question of task %s has an answer" % task.name)
     reading_of = describe(config, task)["reading"]
@@ -225,19 +221,15 @@ def results_line(task: Task, results: Results) -> str:
 def write_predictions(folder: str, setting: Setting, part: Part, outputs: Outputs) -> List[str]:
     """Writes the answers by question, in the form that the official scripts read, and the best ones of each
     with their places; returns the paths."""
-    prefix = "" if part.name == DEV else part.name + "_"
     ids = [example.id for example in part.examples]
-    written = {prefix + PREDICTIONS_FILE: dict(zip(ids, answers_of(setting, part, outputs))),
-               prefix + NBEST_FILE: dict(zip(ids, _nbest(setting, part, outputs)))}
+    written = {part.prefix + PREDICTIONS_FILE: dict(zip(ids, answers_of(setting, part, outputs))),
+               part.prefix + NBEST_FILE: dict(zip(ids, _nbest(setting, part, outputs)))}
     if part.name == TEST:                      # under the name that CLUE wants
-        written["%s_predict.json" % setting.task.name] = written[prefix + PREDICTIONS_FILE]
+        written["%s_predict.json" % setting.task.name] = written[part.prefix + PREDICTIONS_FILE]
     if setting.task.may_be_impossible:
-        written[prefix + NULL_FILE] = dict(zip(ids, null_differences(outputs)))
-    paths = []
-    for name, content in written.items():
-        paths.append(os.path.join(folder, name))
-        files.write_text(paths[-1], json.dumps(content, ensure_ascii=False, indent=1) + "\n")
-    return paths
+        written[part.prefix + NULL_FILE] = dict(zip(ids, null_differences(outputs)))
+    return write_all(folder, {name: json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+                              for name, content in written.items()})
 
 
 def _nbest(setting: Setting, part: Part, outputs: Outputs) -> Iterator[List[Dict[str, Any]]]:
@@ -285,5 +277,4 @@ SPAN_KIND = Kind(
     results_line=results_line,
     write_predictions=write_predictions,
     sections=sections,
-    charts=span_report.CHARTS,
-    is_exported=lambda task: True)
+    charts=span_report.CHARTS)

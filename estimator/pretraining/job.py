@@ -15,7 +15,7 @@ from estimator.npu import devices
 from estimator.pretraining import baselines
 from estimator.pretraining.flags import PUBLISHED_STEPS, PretrainConfig
 from estimator.training import failures, model_fn, result_files, resume, run, streaming_metrics
-from estimator.training.curves import Chart
+from estimator.training.curves import Chart, pace_charts
 from estimator.training.jobs import Evaluation, Job, Schedule
 from estimator.weights import checkpoint_files, descriptions, model_folder
 from estimator.weights.model_folder import ModelFolder
@@ -32,9 +32,7 @@ CHARTS = (Chart("Masked-LM loss, nats", ("masked_lm_loss",), "nats", "unigram_cr
           Chart("Masked-LM accuracy", ("masked_lm_accuracy",), "share", "unigram_accuracy"),
           Chart("Sentence-order loss, nats (chance 0.69)", ("sentence_order_loss",), "nats"),
           Chart("Sentence-order accuracy (chance 0.5)", ("sentence_order_accuracy",), "share"),
-          Chart("Learning rate", ("learning_rate",), "rate"),
-          Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
-          Chart("Records per second", ("examples_per_second",), "records/s"))
+          *pace_charts("records"))
 
 
 def pretrain(config: PretrainConfig) -> None:

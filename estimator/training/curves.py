@@ -24,6 +24,13 @@ class Chart(NamedTuple):
     log_y: bool = False
 
 
+def pace_charts(unit: str) -> Tuple[Chart, ...]:
+    """The last charts of every training; `unit`, in the plural, is what its batches consist of."""
+    return (Chart("Learning rate", ("learning_rate",), "rate"),
+            Chart("Global norm of the gradient before clipping", ("gradient_norm",), "norm", log_y=True),
+            Chart(unit.capitalize() + " per second", ("examples_per_second",), unit + "/s"))
+
+
 def write_report(output_dir: str, title: str, charts: Sequence[Chart], sections: Sequence[Section] = (),
                  evaluated: str = "newest") -> str:
     """Writes the page from files in `output_dir`: event files, run_config.json and eval_results.json. Returns
