@@ -148,12 +148,6 @@ def choose(folder: str, flag_name: str) -> str:
     return newest
 
 
-def step_of_best(output_dir: str, metric: str) -> Optional[int]:
-    """The step of the checkpoint in `best/`; None when there is none that was judged by `metric`."""
-    before = _results_by(os.path.join(output_dir, FOLDER), metric)
-    return int(before["global_step"]) if before else None
-
-
 def position_of_best(output_dir: str, metric: str, accumulation_steps: int) -> Optional[resume.Position]:
     """The progress of the training run at the checkpoint in `best/`; None if there is none that was judged by
     `metric`."""

@@ -111,6 +111,11 @@ def killed_after(count, action):
     os._exit(0)
 
 
+def judged_step(folder):
+    """The step of the best checkpoint by its loss; None when there is none that was judged by it."""
+    return best_checkpoint._results_by(str(folder / "best"), "loss").get("global_step")
+
+
 @pytest.mark.parametrize("length, at_each_cut", [(8, {"model.ckpt-1", "model.ckpt-2"}),
                                                  (16, {"model.ckpt-1", None, "model.ckpt-2"})])
 def test_wherever_copying_is_killed_the_one_before_or_the_new_one_is_whole(keep, tmp_path, length,
@@ -131,7 +136,7 @@ def test_wherever_copying_is_killed_the_one_before_or_the_new_one_is_whole(keep,
                 assert (best / ("model.ckpt-%s%s" % (step, ending))).read_text() == step
             best_checkpoint.tidy(str(tmp_path))
             assert json.loads((best / "eval_results.json").read_text())["global_step"] == int(step)
-            assert best_checkpoint.step_of_best(str(tmp_path), "loss") == int(step)
+            assert judged_step(tmp_path) == int(step)
             assert sorted(path.name for path in best.glob("model.ckpt*")) == sorted(
                 "model.ckpt-%s%s" % (step, ending) for ending in ENDINGS + (".seal.json",))
         assert keep(2, 4.0, length) and best_checkpoint.find(
@@ -191,6 +196,6 @@ def test_a_best_that_leads_elsewhere_is_refused_and_others_files_in_it_stay(keep
 def test_a_best_of_before_seals_counts_by_the_results_of_its_step(keep, tmp_path):
     assert keep(1, 5.0)
     (tmp_path / "best" / "model.ckpt-1.seal.json").unlink()
-    assert best_checkpoint.step_of_best(str(tmp_path), "loss") == 1
+    assert judged_step(tmp_path) == 1
     (tmp_path / "best" / "eval_results.json").write_text('{"loss": 1.0, "global_step": 2}')
-    assert best_checkpoint.step_of_best(str(tmp_path), "loss") is None
+    assert judged_step(tmp_path) is None
