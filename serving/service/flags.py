@@ -40,8 +40,8 @@ class ServerConfig:
                                  "batch; without it each request runs on arrival, at most %d per "
                                  "core at once" % UNBATCHED_FOR_EACH_CORE)
     max_batch_size: int = flag(32, "maximum rows of a batch, and of a request")
-    max_enqueued_batches: int = flag(8, "batches of a model that may wait; further requests are refused at "
-                                     "once")
+    max_enqueued_batches: int = flag(32, "batches of a model that may wait, enough for what arrives while a "
+                                      "new version loads; further requests are refused at once")
     num_batch_threads: int = flag(0, "batches that run at once, of all models; 0 for one per core")
     batching_parameters_file: Optional[str] = flag(None, "BatchingParameters as text; what it says wins over "
                                                    "the flags")
