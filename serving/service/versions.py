@@ -32,7 +32,7 @@ from serving.service.errors import RequestError, invalid
 from serving.service.model_configs import ModelConfig
 from serving.service.model_memory import ModelMemory
 from serving.service.monitoring import Monitor
-from serving.version_files import MODEL_FILE, folders_in, require_size
+from serving.version_files import MAX_FILES, MODEL_FILE, folders_in, require_size
 
 Result = TypeVar("Result")
 LOG = logging.getLogger("serving")
@@ -40,7 +40,6 @@ LOG.setLevel(logging.INFO)
 State = get_model_status_pb2.ModelVersionStatus.State
 STATES = State.keys()
 LOOK_SECONDS = 10.0                     # to read the names in a folder, sizes and times
-MAX_FILES = 10000                       # of a version, folders included; an exported one has eight
 MAX_HANGING = 32                        # abandoned threads; beyond them no folder is accessed
 MAX_HANGING_LOADS = 3                   # of one version, whose files may change again and again
 KEPT_STATUSES = 32                      # of versions that have ended
