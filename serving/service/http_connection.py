@@ -16,8 +16,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from serving.service.http_framing import (BARE_LINE_FEED, END_OF_HEAD, MAX_HEAD_BYTES, ChunkedBody,
-                                          FramingError, Head, may_begin_request, no_request, read_head)
+from serving.service.http_framing import ChunkedBody, FramingError, Head, find_head, read_head
 from serving.service.inflight import Inflight, Share
 
 HEAD_SECONDS = 10               # for a head, and for the rest of a body after its answer
@@ -27,7 +26,6 @@ PIPELINED_AT_ONCE = 16          # pipelined requests per round of the event loop
 NUM_COMPARED = 32               # the slowest of so many oldest half-sent requests gives way to others
 LINGER_SECONDS = 2              # how long a client may continue sending after its last answer
 GONE_SECONDS = 0.05             # until a closed connection is told apart from a half-closed one
-MAX_BLANK_BYTES = 4             # line ends before a request
 START = b"HTTP/1.1 "            # of each answer
 CLOSE_HEADER = (b"connection", b"close")
 REQUEST_ID_HEADER = b"x-request-id"
@@ -170,7 +168,6 @@ class HttpConnection(asyncio.Protocol):
         self._kept_share, self._body_share = Share(self._give_up), Share(self._give_up)
         self._answer_share = Share(lambda: self._transport.abort())  # the unsent part of a large answer
         self._num_scanned = 0                  # bytes of `_kept` in which no head ends
-        self._num_blank = 0
         self._body_left = 0                    # bytes of a body still to come
         self._chunks: Optional[ChunkedBody] = None
         self._in_body = False
@@ -352,18 +349,14 @@ class HttpConnection(asyncio.Protocol):
                 data = self._read_head(data)
 
     def _read_head(self, data: bytes) -> bytes:
-        while data.startswith(b"\r\n"):
-            self._num_blank, self._num_scanned = self._num_blank + 2, 0
-            if self._num_blank > MAX_BLANK_BYTES:
-                raise FramingError(400, "a request must begin with its request line")
-            data = data[2:]
-        end = data.find(END_OF_HEAD, max(0, self._num_scanned - 3), MAX_HEAD_BYTES + 4)
-        if end < 0:
+        found = find_head(data, self._num_scanned)
+        if not found:
             self._await_rest_of_head(data)
             return b""
-        head = read_head(data[:end])
+        begin, end = found
+        head = read_head(data[begin:end])
         rest = data[end + 4:]
-        self._num_blank = self._num_scanned = 0
+        self._num_scanned = 0
         is_whole = len(rest) == head.length    # and nothing follows it
         if is_whole and self._app.is_overloaded() and self._refuse_at_once(head):
             return b""
@@ -376,12 +369,6 @@ class HttpConnection(asyncio.Protocol):
         return rest
 
     def _await_rest_of_head(self, data: bytes) -> None:
-        if not may_begin_request(data):
-            raise no_request(data)
-        if len(data) > MAX_HEAD_BYTES:
-            raise FramingError(431, "a head must have at most %d bytes" % MAX_HEAD_BYTES)
-        if BARE_LINE_FEED.search(data, max(0, self._num_scanned - 1)):
-            raise FramingError(400, "lines must end with a carriage return and a line feed")
         if self in self._all.idle:             # these are its first bytes
             self._await(HEAD_SECONDS)
         if self._has_eof:

@@ -6,6 +6,7 @@ import re
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 MAX_HEAD_BYTES = 65536
+MAX_BLANK_BYTES = 4                            # line ends before a request
 MAX_FIELDS = 128
 MAX_LINE_BYTES = 4096                          # of a chunk's size with its extensions, and of a trailer
 END_OF_HEAD = b"\r\n\r\n"
@@ -15,6 +16,7 @@ FIELD = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t -~\x80-\xff]*)")
 LENGTH = re.compile(rb"[0-9]{1,15}")
 CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:;[\t -~\x80-\xff]*)?")
 BARE_LINE_FEED = re.compile(rb"(?<!\r)\n")
+NUM_TELLING_BYTES = 16                         # they tell what came in place of a request
 FRAMING_FIELDS = frozenset((b"host", b"content-length", b"transfer-encoding", b"connection", b"expect"))
 
 
@@ -35,6 +37,30 @@ class Head(NamedTuple):
     length: Optional[int]                      # bytes of the body; None for a chunked one
     expects_continue: bool
     is_last: bool                              # the client asks to close the connection after the answer
+
+
+def find_head(data: bytes, num_scanned: int = 0) -> Optional[Tuple[int, int]]:
+    """Where the head at the beginning of `data` begins and ends, without the empty line; None as long as it
+    is incomplete. In its first `num_scanned` bytes no head ends.
+
+    Raises FramingError as soon as no request can begin so.
+    """
+    begin = 0
+    while data.startswith(b"\r\n", begin):
+        begin += 2
+        if begin > MAX_BLANK_BYTES:
+            raise FramingError(400, "a request must begin with its request line")
+    end = data.find(END_OF_HEAD, max(begin, num_scanned - 3), begin + MAX_HEAD_BYTES + 4)
+    if end >= 0:
+        return begin, end
+    first = data[begin:begin + NUM_TELLING_BYTES]
+    if first not in (b"", b"\r") and not first[:1].isupper():
+        raise no_request(first)
+    if len(data) - begin > MAX_HEAD_BYTES:
+        raise FramingError(431, "a head must have at most %d bytes" % MAX_HEAD_BYTES)
+    if BARE_LINE_FEED.search(data, max(begin, num_scanned - 1)):
+        raise FramingError(400, "lines must end with a carriage return and a line feed")
+    return None
 
 
 def read_head(head: bytes) -> Head:
@@ -64,11 +90,6 @@ def read_head(head: bytes) -> Head:
     is_last = version == b"1.0" or b"close" in _tokens(framing.get(b"connection", b""))
     return Head(line.group(1), _in_ascii(line.group(2)), version, fields, _length(version, framing),
                 expects_continue, is_last)
-
-
-def may_begin_request(data: bytes) -> bool:
-    """Whether a head may begin so: with a method, or with the first half of a line's end."""
-    return data in (b"", b"\r") or data[:1].isupper()
 
 
 def no_request(data: bytes) -> FramingError:

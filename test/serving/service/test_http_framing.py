@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.service.http_framing import (MAX_HEAD_BYTES, ChunkedBody, FramingError, may_begin_request,
-                                          no_request, read_head)
+from serving.service.http_framing import MAX_HEAD_BYTES, ChunkedBody, FramingError, find_head, read_head
 
 
 def head(*fields, line=b"POST /a?b HTTP/1.1", host=b"host: x"):
@@ -35,13 +34,26 @@ def test_framing(fields, line, length, is_last):
 TLS_HELLO = bytes.fromhex("160301020001000001fc0303") + bytes(500)
 
 
-def test_what_begins_no_request_is_told_apart_at_once():
-    assert all(may_begin_request(data) for data in (b"", b"\r", b"G", b"POST /", b"PRI * HTTP/2.0"))
-    assert not any(may_begin_request(data) for data in (TLS_HELLO, b"\x80", b"get", b" G", b"{", b"\x1f\x8b"))
-    for data, message in ((TLS_HELLO, "HTTP without TLS, and got TLS"),
-                          (b"PRI * HTTP/2.0", "got HTTP/2; gRPC has"),
-                          (b"get / HTTP/1.1", "must be METHOD /path HTTP/1.1")):
-        assert message in str(no_request(data))
+@pytest.mark.parametrize("data, found", [
+    (b"GET / HTTP/1.0\r\n\r\nrest", (0, 14)), (b"\r\n\r\nGET / HTTP/1.0\r\n\r\n", (4, 18)),
+    *[(data, None) for data in (b"", b"\r", b"\r\n", b"G", b"POST /", b"PRI * HTTP/2.0", b"G" * 65536)]])
+def test_where_a_head_is(data, found):
+    assert find_head(data) == found
+
+
+@pytest.mark.parametrize("data, message", [
+    (TLS_HELLO, "HTTP without TLS, and got TLS"), (b"get / HTTP/1.1", "must be METHOD /path HTTP/1.1"),
+    *[(data, "must be METHOD /path HTTP/1.1") for data in (b"\x80", b" G", b"{", b"\x1f\x8b", b"\rG", b"\n")],
+    (b"\r\n" * 3, "a request must begin with its request line"), (b"G" * 65537, "at most 65536 bytes"),
+    (b"GET / HTTP/1.1\n\n", "lines must end with a carriage return and a line feed")])
+def test_what_begins_no_request_is_told_apart_at_once(data, message):
+    with pytest.raises(FramingError, match=message):
+        find_head(data)
+
+
+def test_an_http2_client_is_told():
+    with pytest.raises(FramingError, match="got HTTP/2; gRPC has"):
+        read_head(b"PRI * HTTP/2.0")
 
 
 def test_old_clients_name_no_host():
