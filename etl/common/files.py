@@ -23,6 +23,9 @@ TEMPORARY_MARK = ".chinese-albert-tmp-"
 
 _TEMPORARY_NAME = re.compile(".*%s[0-9a-f]{32}" % re.escape(TEMPORARY_MARK), re.DOTALL)
 _SHARD = re.compile(r"(.*-)(\d{2,5})-of-(\d{2,5})(.*)", re.DOTALL)
+# UTF-32's first: UTF-16's begins the same way
+_BYTE_ORDER_MARKS = ((codecs.BOM_UTF32_LE, "UTF-32"), (codecs.BOM_UTF32_BE, "UTF-32"),
+                     (codecs.BOM_UTF16_LE, "UTF-16"), (codecs.BOM_UTF16_BE, "UTF-16"))
 _NAME_CHARS = 40  # of the final name in a temporary one; a name has at most 255 bytes
 
 
@@ -219,13 +222,19 @@ def not_utf8(error: UnicodeDecodeError) -> str:
     """
     data: bytes = error.object
     said = "not UTF-8: %s at byte 0x%02x" % (error.reason, data[error.start])
-    if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-        guess = "UTF-16"
-    elif data[:error.start].isascii() and _is_gb18030(data):
+    guess = encoding_by_mark(data)
+    if not guess and b"\0" in data:     # which is not known: a line may begin within a character
+        return said + "; it has zero bytes, as UTF-16 and UTF-32 have"
+    if not guess and data[:error.start].isascii() and _is_gb18030(data):
         guess = "GB18030"
-    else:
+    if not guess:
         return said
     return "%s; is it %s? iconv -f %s -t UTF-8 converts it" % (said, guess, guess)
+
+
+def encoding_by_mark(data: bytes) -> str:
+    """UTF-16 or UTF-32 where a byte order mark says so; else ""."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if data.startswith(mark)), "")
 
 
 def _is_gb18030(data: bytes) -> bool:

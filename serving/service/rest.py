@@ -142,11 +142,22 @@ def _not_in_utf8(body: bytes) -> str:
         return "the body is empty"
     if body.startswith(GZIP_START):
         return "the body is compressed by gzip, which its Content-Encoding must say"
+    encoding = files.encoding_by_mark(body) or _wide_encoding(body)
+    if encoding:
+        return "the body is not UTF-8, but %s" % encoding
     try:
         body.decode("utf-8")
     except UnicodeDecodeError as error:
         return "the body is " + files.not_utf8(error)
-    return "the body is not UTF-8, but UTF-16 or UTF-32" if b"\0" in body[:4] else ""
+    return ""
+
+
+def _wide_encoding(body: bytes) -> str:
+    """What encoding the zero bytes at the beginning of JSON without a byte order mark are of, since its first
+    character is ASCII (RFC 4627, 3); "" if there are none."""
+    zeros = "".join("0" if byte == 0 else "x" for byte in body[:4])
+    by_zeros = (("x000", "UTF-32LE"), ("000x", "UTF-32BE"), ("x0", "UTF-16LE"), ("0x", "UTF-16BE"))
+    return next((name for pattern, name in by_zeros if zeros.startswith(pattern)), "")
 
 
 def _require_elements(key: str, values: Any) -> None:

@@ -292,6 +292,10 @@ def test_sync_folder(tmp_path):
 @pytest.mark.parametrize("data, message", [
     ("天\n".encode("gb18030"),
      "invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 converts it"),
+    ("天\n".encode("utf-32"),
+     "invalid start byte at byte 0xff; is it UTF-32? iconv -f UTF-32 -t UTF-8 converts it"),
+    ("a京".encode("utf-16-le"),
+     "invalid start byte at byte 0xac; it has zero bytes, as UTF-16 and UTF-32 have"),
     ("天\n".encode("utf-16"),
      "invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"),
     ("天".encode("utf-8") + "天\n".encode("gb18030"),
