@@ -39,7 +39,7 @@ PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsa
                 "'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri "
                 "'none'; form-action 'none'"}
 COMPUTED_PATH = re.compile("/v1/models/([^/:]+)(?:/(?:versions|labels)/[^/:]+)?:(predict|classify|regress)")
-GZIP_ENCODINGS = ("gzip", "x-gzip")            # of a body; RFC 9110, 8.4.1.3
+GZIP_CODINGS = ("gzip", "x-gzip")              # of a body; RFC 9110, 8.4.1.3
 LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
 MODEL_PATHS = ("/v1/models/{name:part}", "/v1/models/{name:part}/versions/{version:part}",
@@ -125,7 +125,7 @@ class HttpApp:
             await send(message)
 
         try:
-            respond = self._browser_refusal(scope, asked) or _encoding_refusal(scope, asked) or self._respond
+            respond = self._browser_refusal(scope, asked) or _coding_refusal(scope) or self._respond
             await asyncio.wait_for(respond(scope, receive, send_named), self._limits.timeout_seconds)
         except asyncio.TimeoutError:
             if not status:
@@ -231,7 +231,7 @@ class HttpApp:
         return target, rest.serialized_examples(asked, target.limits)
 
     def _parsed(self, request: Request, body: bytes) -> Dict[str, Any]:
-        if _encoding(request.headers.get("content-encoding")) in GZIP_ENCODINGS:
+        if _content_codings(request.scope):
             body = compression.inflated(body, compression.GZIP, self._limits.max_body_bytes)
         return rest.parse(body, self._inference.limits)
 
@@ -315,16 +315,20 @@ async def _unless_client_goes(request: Request, answer: Coroutine[Any, Any, Arra
         leaving.cancel()
 
 
-def _encoding_refusal(scope: Any, asked: Dict[bytes, bytes]) -> Optional[Response]:
-    encoding = asked.get(b"content-encoding", b"").decode("latin-1")
-    if scope["method"] != "POST" or _encoding(encoding) in ("identity", *GZIP_ENCODINGS):
+def _coding_refusal(scope: Any) -> Optional[Response]:
+    """The answer to a request whose body is encoded otherwise than once by gzip."""
+    codings = _content_codings(scope)
+    if scope["method"] != "POST" or not codings or (len(codings) == 1 and codings[0] in GZIP_CODINGS):
         return None
     return _json(rest.error_response("The content-encoding must be gzip or identity, got %s"
-                                     % shortened(encoding)), 415)
+                                     % shortened(", ".join(codings))), 415)
 
 
-def _encoding(given: Optional[str]) -> str:
-    return (given or "identity").strip().lower()
+def _content_codings(scope: Any) -> List[str]:
+    """How the body is encoded, in lower case; identity, and empty elements, say nothing (RFC 9110, 8.4)."""
+    given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"content-encoding"]
+    codings = [coding.strip(" \t").lower() for coding in ",".join(given).split(",")]
+    return [coding for coding in codings if coding not in ("", "identity")]
 
 
 def _spec(request: Request, signature_name: str = "") -> model_pb2.ModelSpec:

@@ -119,13 +119,18 @@ BODY = json.dumps(TEXTS).encode()
 
 @pytest.mark.parametrize("encoding, body, status, message", [
     ("identity", BODY, 200, None), ("gzip", gzip.compress(BODY), 200, None),
-    ("X-GZIP ", gzip.compress(BODY), 200, None),
+    ("X-GZIP ", gzip.compress(BODY), 200, None), ("gzip, identity", gzip.compress(BODY), 200, None),
+    ("Identity,GZip,", gzip.compress(BODY), 200, None), ("", BODY, 200, None),
+    ("gzip", gzip.compress(BODY[:9]) + gzip.compress(BODY[9:]), 200, None),
     ("br", BODY, 415, "The content-encoding must be gzip or identity, got br"),
     ("gzip, gzip", BODY, 415, "The content-encoding must be gzip or identity, got gzip, gzip"),
-    ("gzip", BODY, 400, "Could not decompress a request of %d bytes" % len(BODY)),
-    ("gzip", gzip.compress(BODY)[:-1], 400, "Could not decompress a request of "),
-    ("gzip", b"", 400, "Could not decompress a request of 0 bytes"),
+    ("gzip, br", gzip.compress(BODY), 415, "The content-encoding must be gzip or identity, got gzip, br"),
+    ("gzip", BODY, 400, "Could not decompress a request of %d bytes as gzip: it begins with b'{\"inputs\": {"
+     % len(BODY)),
+    ("gzip", gzip.compress(BODY)[:-1], 400, "bytes as gzip: it is incomplete"),
+    ("gzip", b"", 400, "Could not decompress a request of 0 bytes as gzip: it is empty"),
     ("gzip", gzip.compress(bytes(10001)), 413, "Decompressed request is larger than max (10000)"),
+    ("gzip", gzip.compress(bytes(6000)) * 2, 413, "Decompressed request is larger than max (10000)"),
     ("identity", gzip.compress(BODY), 400,
      "the body is compressed by gzip, which its Content-Encoding must say"),
 ], ids=lambda value: "body" if isinstance(value, bytes) else None)     # gzip's bytes tell the time
@@ -134,6 +139,16 @@ def test_a_body_in_an_encoding(with_client, encoding, body, status, message):
         answer = await client.post(PREDICT, content=body, headers={"content-encoding": encoding})
         assert answer.status_code == status
         assert message is None or message in answer.json()["error"]
+    with_client(ask)
+
+
+def test_a_list_of_encodings_may_stand_in_several_fields(with_client):
+    async def ask(client, app):
+        for fields, status in ((("identity", "gzip"), 200), (("gzip", "identity"), 200),
+                               (("gzip", "br"), 415)):
+            answer = await client.post(PREDICT, content=gzip.compress(BODY),
+                                       headers=[("content-encoding", field) for field in fields])
+            assert answer.status_code == status
     with_client(ask)
 
 
