@@ -23,6 +23,9 @@ class ServerConfig:
     model_name: str = flag("albert", "name of the model in requests")
     model_config_file: Optional[str] = flag(None, "several models, or versions by policy and label, in place "
                                             "of those two: a ModelServerConfig as text")
+    model_config_file_poll_wait_seconds: int = flag(0, "seconds between two looks at --model_config_file, "
+                                                    "whose models are served when it has changed; 0 for one "
+                                                    "look at the start")
     max_models_memory_mb: Optional[int] = flag(None, "estimated memory of all loaded versions; one that does "
                                                "not fit is not loaded (default: any)")
     allow_reload_config: bool = flag(True, "let gRPC clients replace the models (HandleReloadConfigRequest), "
@@ -83,6 +86,7 @@ class ServerConfig:
     def __post_init__(self) -> None:
         for name, least in (("port", 0), ("rest_api_port", 0), ("rest_api_timeout_in_ms", 1),
                             ("max_batch_size", 1), ("file_system_poll_wait_seconds", 0),
+                            ("model_config_file_poll_wait_seconds", 0),
                             ("load_timeout_seconds", 1), ("max_enqueued_batches", 1),
                             ("num_batch_threads", 0), ("tensorflow_intra_op_parallelism", 0),
                             ("tensorflow_inter_op_parallelism", 0), ("max_text_bytes", 1),
@@ -101,6 +105,8 @@ class ServerConfig:
                              % (self.max_body_bytes, self.max_grpc_bytes))
         if self.max_models_memory_mb is not None and self.max_models_memory_mb < 1:
             raise ValueError("max_models_memory_mb must be at least 1, got %d" % self.max_models_memory_mb)
+        if self.model_config_file_poll_wait_seconds and not self.model_config_file:
+            raise ValueError("model_config_file_poll_wait_seconds is given without model_config_file")
         if self.batching_parameters_file and not self.enable_batching:
             raise ValueError("batching_parameters_file is given, and enable_batching is false")
         channel_arguments(self.grpc_channel_arguments)

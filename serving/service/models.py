@@ -5,6 +5,7 @@
                               └──one has none──► nothing changes
 """
 import asyncio
+import contextlib
 import functools
 from typing import Awaitable, Callable, Dict, List, NamedTuple, Optional, Sequence, Set
 
@@ -41,6 +42,7 @@ class Models:
         self._models: Dict[str, Model] = {}
         self._first_folders: List[str] = []
         self._loading = asyncio.Lock()
+        self._following: Optional["asyncio.Future[None]"] = None
         # a task without a reference may be collected
         self._in_background: Set["asyncio.Future[None]"] = set()
 
@@ -74,8 +76,19 @@ class Models:
                 raise UserError("%s: %s" % (config.origin, one_line(error)))
         await asyncio.shield(self._start(self._load_and_log(configs)))
 
+    def follow(self, read: Callable[[], List[ModelConfig]], served: List[ModelConfig],
+               seconds: float) -> None:
+        """From now on serves what `read`, called every so many seconds, gives instead of `served`.
+
+        It may raise UserError; then, and when its models cannot be loaded, nothing changes until it is called
+        again.
+        """
+        self._following = asyncio.ensure_future(self._follow(read, served, seconds))
+
     def stop_looking(self) -> None:
-        """For other versions."""
+        """For other versions and configs."""
+        if self._following:
+            self._following.cancel()
         for model in self._models.values():
             if model.looking:
                 model.looking.cancel()
@@ -99,6 +112,23 @@ class Models:
 
     def is_any_queue_full(self) -> bool:
         return any(not model.queue.has_room(1) for model in self._models.values())
+
+    async def _follow(self, read: Callable[[], List[ModelConfig]], served: List[ModelConfig],
+                      seconds: float) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            reading = Errand(read)
+            try:
+                wanted = await reading.result(LOOK_SECONDS)
+            except (Overdue, UserError) as error:
+                LOG.error("models stay as they are: %s", one_line(error))
+                while reading.is_alive():      # no thread more hangs
+                    await asyncio.sleep(seconds)
+                continue
+            if wanted != served:
+                with contextlib.suppress(UserError):           # it was logged
+                    await self._load_and_log(wanted)
+                    served = wanted
 
     async def _load_and_log(self, configs: Sequence[ModelConfig]) -> None:
         try:

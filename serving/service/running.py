@@ -1,5 +1,6 @@
 """Assembles the whole server, starts it, and shuts it down on a signal."""
 import asyncio
+import functools
 import socket
 from typing import Any, Callable, Coroutine, Sequence
 
@@ -64,6 +65,9 @@ async def serve_until_told(config: ServerConfig, output: int, rest_socket: socke
     await rest_server.start()
     on_ready()
     monitor.output.write(address_line(models.names, config.host, rest_socket, grpc_server.port))
+    if config.model_config_file_poll_wait_seconds:
+        models.follow(functools.partial(from_flags, config), model_configs,
+                      config.model_config_file_poll_wait_seconds)
     await ending.wait()
     rest_app.draining = True
     grpc_server.say_not_serving()

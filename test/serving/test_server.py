@@ -211,6 +211,8 @@ def test_no_model_is_one_line(tmp_path):
 @pytest.mark.parametrize("arguments, message", [
     (["--file_system_poll_wait_seconds", "-1"], "file_system_poll_wait_seconds must be at least 0, got -1"),
     (["--model_name", "a:b"], "model_name must be a name without / and :, got 'a:b'"),
+    (["--model_config_file_poll_wait_seconds", "5"],
+     "model_config_file_poll_wait_seconds is given without model_config_file"),
     (["--max_models_memory_mb", "0"], "max_models_memory_mb must be at least 1, got 0"),
     (["--enable_batching", "false", "--batching_parameters_file", "x"],
      "batching_parameters_file is given, and enable_batching is false"),

@@ -195,3 +195,36 @@ def test_how_often_other_versions_are_looked_for(folders, poll_seconds):
             await asyncio.sleep(0.05)
             assert folder_of(models, folders, "a") == "a/2"
     run(ask())
+
+
+def test_what_a_changed_file_asks_for(folders, caplog):
+    async def ask():
+        models, wanted, count = make_models(Model), [configs(folders, a=ONE)], [0]
+
+        def read():
+            count[0] += 1
+            if isinstance(wanted[0], UserError):
+                raise wanted[0]
+            return wanted[0]
+
+        async def read_twice_more():
+            end = count[0] + 2                 # the first may have begun before
+            while count[0] < end:
+                await asyncio.sleep(0.001)
+
+        await models.load(wanted[0])
+        models.follow(read, wanted[0], 0.001)
+        for refused in (UserError("f: 1:1 : no"), configs(folders, d=ONE)):
+            wanted[0] = refused
+            await read_twice_more()
+            assert models.names == ["a"]
+        wanted[0] = configs(folders, b=ONE)
+        while models.names != ["b"]:
+            await asyncio.sleep(0.001)
+        await models.reload(configs(folders, a=ONE))
+        await read_twice_more()
+        assert models.names == ["a"]           # a client may change them until the file changes
+        models.stop_looking()
+    run(ask())
+    assert "models stay as they are: f: 1:1 : no" in caplog.text
+    assert "no exported model here" in caplog.text
