@@ -13,7 +13,7 @@ from typing import Callable, Dict, Iterator, Optional, Sequence
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator.data.encoded import Batch, Rows
+from estimator.data.rows import Batch, Rows
 from estimator.data.records import NEVER_ALL_ZERO, PretrainingData, limits_of
 from estimator.npu.ranks import ALONE, World
 from etl.common.command_line import UserError

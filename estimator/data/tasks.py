@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from estimator.data import candidates, column_order, headers
 from estimator.data.task_files import SUFFIXES, Row, field_rows, is_json, read_rows
+from estimator.model.kinds import CHOICES, CLASSES, SPANS
 from etl.common.command_line import UserError
 
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -61,9 +62,10 @@ class Task:
       metric: what the best checkpoint is chosen by, a name in scores.METRICS.
       undecided: a label that says its annotators could not agree; such examples are left out, in a test
         file unlabelled.
-      choices: examples in a row that belong to one question, of which the most likely one is the answer.
+      pairs_per_question: examples in a row that belong to one question, of which the most likely one is the
+        answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
-      kind: what is learnt, a name in preparation.KINDS.
+      kind: what is learnt, a name in model.kinds.KINDS.
       measure: of spans, how right an answer is, a name in answer_scores.MEASURES.
       may_be_impossible: of spans, whether a passage may hold no answer.
     """
@@ -72,15 +74,15 @@ class Task:
     layouts: Tuple[Layout, ...]
     metric: str = "accuracy"
     undecided: Optional[str] = None
-    choices: int = 1
+    pairs_per_question: int = 1
     submission: Optional[str] = None
-    kind: str = "classes"
+    kind: str = CLASSES
     measure: str = ""
     may_be_impossible: bool = False
 
     @property
     def is_regression(self) -> bool:
-        return self.kind == "classes" and not self.labels
+        return self.kind == CLASSES and not self.labels
 
     @property
     def parts(self) -> List[str]:
@@ -212,26 +214,26 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("ocnli", _NLI, _OCNLI + _CLUE_PAIRS, undecided="-", submission="ocnli_50k_predict.json"),
     Task("csl", _NO_YES, (Layout(_parts("%s.json"), _csl),)),
     Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc11_predict.json"),
-    Task("copa", (), (_choices("%s.json", candidates.copa),), kind="choices"),
+    Task("copa", (), (_choices("%s.json", candidates.copa),), kind=CHOICES),
     Task("c3", (), (_choices("[dm]-%s.json", candidates.c3), _choices("%s.json", candidates.c3)),
-         kind="choices", submission="c311_predict.json"),
-    Task("chid", (), (_choices("%s.json", candidates.chid),), kind="choices",
+         kind=CHOICES, submission="c311_predict.json"),
+    Task("chid", (), (_choices("%s.json", candidates.chid),), kind=CHOICES,
          submission="chid11_predict.json"),
     Task("cmrc2018", (), (_reading("cmrc2018_train", "cmrc2018_dev", "cmrc2018_test"),
                           _reading("cmrc2018_trial"), _OWN_READING),
-         metric="f1", kind="spans", measure="cmrc"),
+         metric="f1", kind=SPANS, measure="cmrc"),
     Task("drcd", (), (_reading("DRCD_training", "DRCD_dev", "DRCD_test"), _OWN_READING),
-         metric="f1", kind="spans", measure="cmrc"),
+         metric="f1", kind=SPANS, measure="cmrc"),
     # Google's
-    Task("squad_v1", (), (_reading("train-v1.1", "dev-v1.1", "test-v1.1"),), metric="f1", kind="spans",
+    Task("squad_v1", (), (_reading("train-v1.1", "dev-v1.1", "test-v1.1"),), metric="f1", kind=SPANS,
          measure="squad_v1"),
-    Task("squad_v2", (), (_reading("train-v2.0", "dev-v2.0", "test-v2.0"),), metric="f1", kind="spans",
+    Task("squad_v2", (), (_reading("train-v2.0", "dev-v2.0", "test-v2.0"),), metric="f1", kind=SPANS,
          measure="squad_v2", may_be_impossible=True),
-    Task("race", (), _RACE, kind="choices"),
+    Task("race", (), _RACE, kind=CHOICES),
     # one's own
-    Task("reading", (), (_OWN_READING,), metric="f1", kind="spans", measure="cmrc", may_be_impossible=True),
+    Task("reading", (), (_OWN_READING,), metric="f1", kind=SPANS, measure="cmrc", may_be_impossible=True),
     Task("choices", (), (_choices("%s.json", candidates.own), _choices("%s.jsonl", candidates.own)),
-         kind="choices"),
+         kind=CHOICES),
     # GLUE
     Task("cola", _NO_YES, (Layout({TRAIN: "train.tsv", DEV: "dev.tsv"}, columns("sentence"),
                                   ("source", "label", "star", "sentence")),
@@ -250,7 +252,7 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
 
 # Models of these tasks that earlier releases fine-tuned go on being evaluated and exported as what they are.
 EARLIER: Dict[Tuple[str, str], Task] = {
-    ("copa", "classes"): Task("copa", _NO_YES, (_COPA_PAIRS,), metric="choice_accuracy", choices=2)}
+    ("copa", CLASSES): Task("copa", _NO_YES, (_COPA_PAIRS,), metric="choice_accuracy", pairs_per_question=2)}
 
 
 def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) -> Task:
@@ -373,7 +375,7 @@ def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
 
 
-_ANSWERS = {"spans": "a part of the passage", "choices": "one of the candidates"}
+_ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates"}
 
 
 def describe_all() -> str:

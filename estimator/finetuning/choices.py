@@ -6,9 +6,9 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.data import candidates, encoded, tasks
+from estimator.data import candidates, tasks
 from estimator.data.candidates import ChoiceExample
-from estimator.data.encoded import Encoding, Rows
+from estimator.data.rows import Rows, RowsConfig, join_rows
 from estimator.data.tasks import TEST, Task
 from estimator.finetuning import scores
 from estimator.finetuning.flags import FinetuneConfig
@@ -16,11 +16,12 @@ from estimator.finetuning.kind import Kind, Setting
 from estimator.finetuning.predictions import PREDICTIONS_FILE, Part, collect, json_lines, write_all
 from estimator.model import heads, modeling
 from estimator.model.kernels import Dropout
+from estimator.model.kinds import CHOICES
 from estimator.training import model_fn
 from estimator.training.curves import Chart, pace_charts
 from estimator.training.jobs import Results
 from estimator.training.model_fn import Found, ModelFn, TrainingConfig
-from estimator.weights.model_folder import CHOICES, ModelFolder
+from estimator.weights.model_folder import ModelFolder
 from etl.reports.page import Section, table
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import load_tokenizer
@@ -48,21 +49,21 @@ def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
     return {"kind": CHOICES, "labels": (), "reading": None}
 
 
-def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
-    return Encoding(folder.tokenizer, folder.max_seq_length, kind=CHOICES)
+def rows_config_of(config: FinetuneConfig, folder: ModelFolder) -> RowsConfig:
+    return RowsConfig(folder.tokenizer, folder.max_seq_length, kind=CHOICES)
 
 
-def make_rows(examples: Sequence[ChoiceExample], encoding: Encoding) -> Rows:
+def make_rows(examples: Sequence[ChoiceExample], rows_config: RowsConfig) -> Rows:
     """A row for each candidate: `[CLS] passage [SEP] question with the candidate [SEP]`; label_ids are
     numbers of candidates, one for each question, 0 where it is not known."""
-    tokenizer = load_tokenizer(encoding.tokenizer)
+    tokenizer = load_tokenizer(rows_config.tokenizer)
     packed = [(number, pack_pair(tokenizer, example.passage, candidates.filled(example.question, candidate),
-                                 encoding.max_seq_length, keeps_end_of_b=True))
+                                 rows_config.max_seq_length, keeps_end_of_b=True))
               for number, example in enumerate(examples) for candidate in example.candidates]
-    return encoded.join_rows([pair.input_ids for _, pair in packed], [pair.segment_ids for _, pair in packed],
-                             [number for number, _ in packed],
-                             np.array([example.label or 0 for example in examples], np.int32),
-                             together=np.array(True))
+    return join_rows([pair.input_ids for _, pair in packed], [pair.segment_ids for _, pair in packed],
+                     [number for number, _ in packed],
+                     np.array([example.label or 0 for example in examples], np.int32),
+                     together=np.array(True))
 
 
 def tell_rows(setting: Setting, part: Part) -> None:
@@ -79,7 +80,7 @@ def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
     return model_fn.finetuning_model_fn(setting.folder.config, numbers, _head)
 
 
-def _head(config: AlbertConfig, encoded: modeling.Encoded, features: Mapping[str, tf.Tensor],
+def _head(config: AlbertConfig, encoded: modeling.EncoderOutput, features: Mapping[str, tf.Tensor],
           dropout: Optional[Dropout]) -> Found:
     is_candidate = features["input_mask"][:, :, 0] > 0
     labels = features["label_ids"]
@@ -191,7 +192,7 @@ CHOICE_KIND = Kind(
     read_examples=read_examples,
     check_flags=check_flags,
     describe=describe,
-    encoding=encoding_of,
+    rows_config=rows_config_of,
     make_rows=make_rows,
     tell_rows=tell_rows,
     model_fn=make_model_fn,

@@ -3,17 +3,17 @@ from typing import Any, Dict, List, Sequence
 
 import numpy as np
 
-from estimator.data import encoded, tasks
-from estimator.data.encoded import Encoding
+from estimator.data import tasks
+from estimator.data.rows import RowsConfig, make_rows
 from estimator.data.tasks import TRAIN, Example, Task
 from estimator.finetuning import predictions, report, scores
 from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import BALANCED, FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
+from estimator.model.kinds import CLASSES
 from estimator.training import model_fn
 from estimator.training.model_fn import ModelFn, TrainingConfig
 from estimator.training.jobs import Results
-from estimator.weights.model_folder import CLASSES as NAME
 from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.reports.page import Section
@@ -21,7 +21,7 @@ from etl.reports.page import Section
 
 def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Example]]) -> None:
     """Raises UserError for flags that do not fit the task."""
-    config.check_task(task, scores.metrics_of(len(task.labels), task.choices))
+    config.check_task(task, scores.metrics_of(len(task.labels), task.pairs_per_question))
     pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
     if config.doc_stride and pairs:
         raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
@@ -69,11 +69,11 @@ def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[Example
 
 def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
     """What the model's folder says of it."""
-    return {"kind": NAME, "labels": task.labels, "reading": None}
+    return {"kind": CLASSES, "labels": task.labels, "reading": None}
 
 
-def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
-    return Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
+def rows_config_of(config: FinetuneConfig, folder: ModelFolder) -> RowsConfig:
+    return RowsConfig(folder.tokenizer, folder.max_seq_length, config.doc_stride, folder.labels)
 
 
 def score(setting: Setting, part: Part, outputs: np.ndarray) -> Results:
@@ -88,12 +88,12 @@ def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Sect
     return report.sections(setting.task, part, outputs)
 
 
-CLASSES = Kind(
+CLASS_KIND = Kind(
     read_examples=read_examples,
     check_flags=check_flags,
     describe=describe,
-    encoding=encoding_of,
-    make_rows=encoded.make_rows,
+    rows_config=rows_config_of,
+    make_rows=make_rows,
     model_fn=make_model_fn,
     run_model=run_model,
     score=score,

@@ -8,6 +8,7 @@ from estimator.data import tasks
 from estimator.data.tasks import TASKS, Task
 from estimator.finetuning import scores
 from estimator.finetuning.presets import PRESETS
+from estimator.model.kinds import CHOICES, CLASSES, SPANS
 from estimator.training.flags import TrainingFlags
 from etl.common.command_line import FREE, SAME, SAME_CONTENT, UserError, flag
 
@@ -20,15 +21,15 @@ DEFAULTS = {"task_name": SAMPLE_TASK, "max_seq_length": 128, "train_batch_size":
             "num_train_epochs": 3.0}
 # Of kinds that have others: BERT's for SQuAD, Google's ALBERT's for RACE.
 KIND_DEFAULTS: Dict[str, Dict[str, Any]] = {
-    "classes": {},
-    "spans": {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64, "max_answer_length": 30,
+    CLASSES: {},
+    SPANS: {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64, "max_answer_length": 30,
               "n_best_size": 20},
-    "choices": {"max_seq_length": 512}}
+    CHOICES: {"max_seq_length": 512}}
 # Flags that only tasks of some kinds have.
 _OF_SPANS = ("max_query_length", "max_answer_length", "n_best_size", "null_score_diff_threshold",
              "skip_bad_answers")
-KIND_FLAGS = {"class_weights": ("classes",), "doc_stride": ("classes", "spans"),
-              "exclusive_candidates": ("choices",), **dict.fromkeys(_OF_SPANS, ("spans",))}
+KIND_FLAGS = {"class_weights": (CLASSES,), "doc_stride": (CLASSES, SPANS),
+              "exclusive_candidates": (CHOICES,), **dict.fromkeys(_OF_SPANS, (SPANS,))}
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
 

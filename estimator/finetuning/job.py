@@ -7,7 +7,7 @@ from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from estimator.data import encoded, input_fn
+from estimator.data import input_fn, rows
 from estimator.data.input_fn import InputFn
 from estimator.data.tasks import DEV, TEST, TRAIN
 from estimator.finetuning import epochs, scores
@@ -55,14 +55,14 @@ def make_job(config: FinetuneConfig) -> Job:
     """Reads and encodes the examples and checks checkpoint and output folder. Writes nothing."""
     tf.logging.set_verbosity(tf.logging.ERROR)
     found = prepare(config)
-    kind, folder, encoding = found.kind, found.folder, found.encoding
+    kind, folder, rows_config = found.kind, found.folder, found.rows_config
     cache_dir = cache_dir_of(found.config)
     facts, start = run.find_start(
-        found.config, found.device, folder, encoded.key(found.examples.get(TRAIN, []), encoding)[:12],
+        found.config, found.device, folder, rows.key(found.examples.get(TRAIN, []), rows_config)[:12],
         found.init_checkpoint, functools.partial(model_fn.check_init_checkpoint, model=folder.config,
                                                  num_labels=len(found.task.labels), kind=found.task.kind))
-    parts = {name: Part(name, examples, encoded.load_or_make_rows(examples, encoding, cache_dir,
-                                                                  kind.make_rows))
+    parts = {name: Part(name, examples, rows.load_or_make_rows(examples, rows_config, cache_dir,
+                                                               kind.make_rows))
              for name, examples in found.examples.items()}
     num_units = len(parts[TRAIN].rows.unit_lengths) if config.do_train else 0
     config, schedule = epochs.find_schedule(found.config, found.device, num_units, found.finds_loop)
@@ -72,7 +72,7 @@ def make_job(config: FinetuneConfig) -> Job:
 
     def keep_rows() -> None:
         for part in parts.values():
-            encoded.save(part.rows, encoded.cache_path(part.examples, encoding, cache_dir))
+            rows.save(part.rows, rows.cache_path(part.examples, rows_config, cache_dir))
     return _job(setting, kind, facts, start, found.init_checkpoint, schedule, keep_rows)
 
 

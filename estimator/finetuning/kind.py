@@ -6,7 +6,7 @@ its metrics.
 """
 from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-from estimator.data.encoded import Encoding, Rows
+from estimator.data.rows import Rows, RowsConfig
 from estimator.data.tasks import Task
 from estimator.finetuning.predictions import Part
 from estimator.finetuning.flags import FinetuneConfig
@@ -44,8 +44,8 @@ class Kind(NamedTuple):
       check_flags: takes the flags, the task and its examples by part; raises UserError for flags that do not
         fit the kind.
       describe: takes the flags and the task; returns fields of ModelFolder.
-      encoding: takes the flags and the model's folder; returns how examples become rows.
-      make_rows: takes examples and their encoding.
+      rows_config: takes the flags and the model's folder; returns how examples become rows.
+      make_rows: takes examples and how they become rows.
       model_fn: takes a setting and the numbers of a training run; see `model_fn`.
       run_model: takes a setting, an Estimator, a part, a batch size and a checkpoint; returns outputs.
       score: takes a setting, a part and its outputs; returns metrics by name, eval_loss and the task's metric
@@ -61,8 +61,8 @@ class Kind(NamedTuple):
     read_examples: Callable[[FinetuneConfig, Task, str], List[Any]]
     check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Any]]], None]
     describe: Callable[[FinetuneConfig, Task], Dict[str, Any]]
-    encoding: Callable[[FinetuneConfig, ModelFolder], Encoding]
-    make_rows: Callable[[Sequence[Any], Encoding], Rows]
+    rows_config: Callable[[FinetuneConfig, ModelFolder], RowsConfig]
+    make_rows: Callable[[Sequence[Any], RowsConfig], Rows]
     model_fn: Callable[[Setting, TrainingConfig], ModelFn]
     run_model: Callable[[Setting, Any, Part, int, str], Any]
     score: Callable[[Setting, Part, Any], Results]

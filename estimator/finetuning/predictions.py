@@ -13,7 +13,7 @@ from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Seq
 import numpy as np
 
 from estimator.data import input_fn
-from estimator.data.encoded import Rows
+from estimator.data.rows import Rows
 from estimator.data.tasks import DEV, TEST, Example, Task
 from estimator.finetuning import scores
 from etl.common import files
@@ -79,7 +79,7 @@ def score(task: Task, part: Part, outputs: np.ndarray) -> Dict[str, Any]:
     if task.is_regression:
         found = scores.regression(labels, outputs[:, 0])
     else:
-        found = scores.classification(labels, outputs, task.choices)
+        found = scores.classification(labels, outputs, task.pairs_per_question)
         found["majority_accuracy"] = scores.majority_accuracy(labels)
     found["num_examples"] = len(part.examples)
     suffix = part.name[len(DEV):].lstrip("_")
@@ -137,9 +137,9 @@ def submission_lines(task: Task, examples: Sequence[Example], outputs: np.ndarra
     """`{"id": 0, "label": "1"}` for each example; for multiple choice, one per question, labelled with the
     best choice."""
     labels = predicted_labels(task, outputs)
-    if task.choices > 1:
-        labels = [str(best) for best in outputs[:, 1].reshape(-1, task.choices).argmax(axis=1)]
-        examples = examples[::task.choices]
+    if task.pairs_per_question > 1:
+        labels = [str(best) for best in outputs[:, 1].reshape(-1, task.pairs_per_question).argmax(axis=1)]
+        examples = examples[::task.pairs_per_question]
     return [{"id": number if example.id is None else _plain_id(example.id), "label": label}
             for number, (example, label) in enumerate(zip(examples, labels))]
 

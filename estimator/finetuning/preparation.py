@@ -5,14 +5,15 @@ import os
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from estimator.data import tasks
-from estimator.data.encoded import Encoding
+from estimator.data.rows import RowsConfig
 from estimator.data.tasks import DEV, TASKS, TEST, TRAIN, Task
 from estimator.finetuning.choices import CHOICE_KIND
-from estimator.finetuning.classes import CLASSES
+from estimator.finetuning.classes import CLASS_KIND
 from estimator.finetuning.flags import NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind
 from estimator.finetuning.presets import PRESETS
 from estimator.finetuning.spans import SPAN_KIND
+from estimator.model import kinds
 from estimator.npu import devices
 from estimator.training import resume
 from estimator.weights import checkpoint_files, descriptions, model_folder
@@ -20,7 +21,7 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
 
-KINDS = {"classes": CLASSES, "spans": SPAN_KIND, "choices": CHOICE_KIND}        # by the name in a task
+KINDS_BY_NAME = {kinds.CLASSES: CLASS_KIND, kinds.SPANS: SPAN_KIND, kinds.CHOICES: CHOICE_KIND}
 
 
 class Prepared(NamedTuple):
@@ -32,7 +33,7 @@ class Prepared(NamedTuple):
       examples: by the part's name, for the parts that the flags ask for.
       init_checkpoint: its prefix; None for random values, or without training.
       folder: the files to be written beside the checkpoints or, without training, those already there.
-      encoding: how examples become rows.
+      rows_config: how examples become rows.
       seq_length: the length to which all batches are padded; None: each to its longest row.
     """
     config: FinetuneConfig
@@ -43,7 +44,7 @@ class Prepared(NamedTuple):
     examples: Dict[str, List[Any]]
     init_checkpoint: Optional[str]
     folder: ModelFolder
-    encoding: Encoding
+    rows_config: RowsConfig
     seq_length: Optional[int]
 
 
@@ -54,7 +55,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     device, config = config.on_device()
     config = config if config.do_train else as_trained(config)
     task = find_task(config)
-    kind = KINDS[task.kind]
+    kind = KINDS_BY_NAME[task.kind]
     config = config.with_defaults_of(task.kind)
     examples = {part: kind.read_examples(config, task, part) for part in _wanted_parts(config, task)}
     task = kind.narrowed(task, examples)
@@ -66,7 +67,7 @@ def prepare(config: FinetuneConfig) -> Prepared:
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
     return Prepared(config, finds_loop, device, task, kind, examples, init_checkpoint, folder,
-                    kind.encoding(config, folder), _seq_length_of(config, device, folder))
+                    kind.rows_config(config, folder), _seq_length_of(config, device, folder))
 
 
 def as_trained(config: FinetuneConfig) -> FinetuneConfig:
@@ -143,7 +144,7 @@ def _check_device(config: FinetuneConfig, device: devices.Device) -> None:
 
 def _check_segments(folder: ModelFolder, task: Task, examples: Dict[str, List[Any]]) -> None:
     """Raises UserError for pairs if the model has only one segment type."""
-    if folder.config.type_vocab_size < 2 and (task.kind != model_folder.CLASSES or any(
+    if folder.config.type_vocab_size < 2 and (task.kind != kinds.CLASSES or any(
             example.text_b is not None for found in examples.values() for example in found)):
         raise UserError("type_vocab_size is %d in the model's config: it takes single texts, and the "
                         "examples are pairs" % folder.config.type_vocab_size)

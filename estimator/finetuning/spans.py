@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.data import encoded, reading, tasks
-from estimator.data.encoded import Encoding, Rows
+from estimator.data import reading, tasks
+from estimator.data.rows import Rows, RowsConfig, join_rows
 from estimator.data.reading import Answer, ReadingExample
 from estimator.data.tasks import TEST, TRAIN, Task
 from estimator.finetuning import answer_scores, passage_baselines, span_decoding, span_report
@@ -19,10 +19,11 @@ from estimator.finetuning.predictions import Part, collect, write_all
 from estimator.finetuning.span_decoding import Candidate
 from estimator.model import heads, modeling
 from estimator.model.kernels import Dropout
+from estimator.model.kinds import SPANS
 from estimator.training import model_fn
 from estimator.training.jobs import Results
 from estimator.training.model_fn import Found, ModelFn, TrainingConfig
-from estimator.weights.model_folder import SPANS, ModelFolder, Reading
+from estimator.weights.model_folder import ModelFolder, Reading
 from etl.common.command_line import UserError
 from etl.reports.page import Section
 from etl.text.tokenization import load_tokenizer
@@ -79,15 +80,15 @@ def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
         config.doc_stride or 0, config.max_query_length or 1, config.max_answer_length or 1, threshold)}
 
 
-def encoding_of(config: FinetuneConfig, folder: ModelFolder) -> Encoding:
-    return Encoding(folder.tokenizer, folder.max_seq_length, config.doc_stride, kind=SPANS,
+def rows_config_of(config: FinetuneConfig, folder: ModelFolder) -> RowsConfig:
+    return RowsConfig(folder.tokenizer, folder.max_seq_length, config.doc_stride, kind=SPANS,
                     max_query_length=config.max_query_length)
 
 
-def make_rows(examples: Sequence[ReadingExample], encoding: Encoding) -> Rows:
+def make_rows(examples: Sequence[ReadingExample], rows_config: RowsConfig) -> Rows:
     """A row for each window of each passage; label_ids are the tokens in which the first answer that stands
     at its offset begins and ends, where the window holds both."""
-    tokenizer = load_tokenizer(encoding.tokenizer)
+    tokenizer = load_tokenizer(rows_config.tokenizer)
     windows: List[Window] = []
     numbers: List[int] = []
     labels: List[Tuple[int, int]] = []
@@ -95,17 +96,17 @@ def make_rows(examples: Sequence[ReadingExample], encoding: Encoding) -> Rows:
     for number, example in enumerate(examples):
         if example.passage != passage:         # several questions on a passage follow each other
             passage, pieces = example.passage, pieces_of(tokenizer, example.passage)
-        found = pack_windows(tokenizer, example.question, pieces, encoding.max_seq_length,
-                             encoding.doc_stride or 0, encoding.max_query_length or 0)
+        found = pack_windows(tokenizer, example.question, pieces, rows_config.max_seq_length,
+                             rows_config.doc_stride or 0, rows_config.max_query_length or 0)
         answer = next((answer for answer in example.label or () if answer.start >= 0), None)
         windows += found
         numbers += [number] * len(found)
         labels += [NOWHERE if answer is None else tokens_of(answer, pieces, window) for window in found]
-    return encoded.join_rows([window.input_ids for window in windows],
-                             [window.segment_ids for window in windows],
-                             numbers,
-                             np.array(labels, np.int32).reshape(-1, 2),
-                             spans=np.concatenate([window.spans for window in windows]))
+    return join_rows([window.input_ids for window in windows],
+                     [window.segment_ids for window in windows],
+                     numbers,
+                     np.array(labels, np.int32).reshape(-1, 2),
+                     spans=np.concatenate([window.spans for window in windows]))
 
 
 def tokens_of(answer: Answer, pieces: Pieces, window: Window) -> Tuple[int, int]:
@@ -135,7 +136,7 @@ def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
     return model_fn.finetuning_model_fn(setting.folder.config, numbers, _head, reads_all=True)
 
 
-def _head(config: AlbertConfig, encoded: modeling.Encoded, features: Mapping[str, tf.Tensor],
+def _head(config: AlbertConfig, encoded: modeling.EncoderOutput, features: Mapping[str, tf.Tensor],
           dropout: Optional[Dropout]) -> Found:
     found = heads.spans(config, encoded, features["input_mask"], features["label_ids"])
     return Found(found.loss, {}, {"start_logits": found.start_logits, "end_logits": found.end_logits,
@@ -268,7 +269,7 @@ SPAN_KIND = Kind(
     check_flags=check_flags,
     narrowed=narrowed,
     describe=describe,
-    encoding=encoding_of,
+    rows_config=rows_config_of,
     make_rows=make_rows,
     tell_rows=tell_rows,
     model_fn=make_model_fn,

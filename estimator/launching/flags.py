@@ -3,7 +3,7 @@ import re
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from estimator.launching import cores
+from estimator.launching import core_binding
 from estimator.npu import ranks
 from etl.common.command_line import flag
 
@@ -40,7 +40,7 @@ class LaunchConfig:
     def __post_init__(self) -> None:
         if self.devices is not None:
             try:
-                cores.parse(self.devices)
+                core_binding.parse(self.devices)
             except ValueError as error:
                 raise ValueError("devices: %s" % error)
         index = self.server_index or 0

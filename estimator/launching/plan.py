@@ -5,7 +5,7 @@ import socket
 import sys
 from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from estimator.launching import cores, rank_table
+from estimator.launching import core_binding, rank_table
 from estimator.launching.flags import HCCN_CONF, LaunchConfig
 from estimator.launching.processes import Start
 from estimator.launching.rank_table import Server
@@ -55,7 +55,7 @@ def make(config: LaunchConfig, environment: Mapping[str, str]) -> Plan:
     if given:
         servers = rank_table.read(given)
         return by_table(config, servers, os.path.abspath(given), False, visible)
-    asked = cores.parse(config.devices) if config.devices else None
+    asked = core_binding.parse(config.devices) if config.devices else None
     if asked and len(asked) == 1 and len(config.servers) < 2 and not config.save_rank_table:
         return Plan([_alone(asked[0])], 1)
     names = [visible[device] if visible and device < len(visible) else device for device in asked or ()]
@@ -86,7 +86,7 @@ def by_table(config: LaunchConfig, servers: Sequence[Server], table: str, is_new
     own = sorted(servers[index].devices, key=lambda device: device.rank)
     numbers = {device.number: visible.index(device.number) if device.number in visible else device.number
                for device in own}
-    asked = cores.parse(config.devices) if config.devices else None
+    asked = core_binding.parse(config.devices) if config.devices else None
     if asked is not None and sorted(asked) != sorted(numbers.values()):
         raise UserError("--devices: %s, but %s names %s on this server"
                         % (config.devices, table, ", ".join(map(str, sorted(numbers.values())))))
@@ -142,7 +142,7 @@ def visible_devices(environment: Mapping[str, str]) -> List[int]:
         text = environment.get(name, "").replace("Ascend910-", "").replace(" ", "")
         if text and text != "void":
             try:
-                return cores.parse(text)
+                return core_binding.parse(text)
             except ValueError as error:
                 raise UserError("%s: %s" % (name, error))
     return []
@@ -166,7 +166,7 @@ def _alone(device: int) -> Place:
 def _by_chief(config: LaunchConfig) -> Plan:
     """Devices that find each other through the first server: as many on each server, under the same
     numbers."""
-    devices = cores.parse(config.devices or "")
+    devices = core_binding.parse(config.devices or "")
     if devices != list(range(devices[0], devices[0] + len(devices))):
         raise UserError("--devices: without a rank table they must follow on one another, got %s"
                         % config.devices)
@@ -214,9 +214,9 @@ def _index(config: LaunchConfig, servers: Sequence[Server]) -> int:
 
 def _cores_of(plan: Plan) -> Dict[int, List[int]]:
     devices = [place.device for place in plan.places]
-    host = cores.devices_of_host()
-    return cores.share(devices, max(len(host), ranks.SERVER), cores.nodes_of_host(), cores.affinity_of_host(),
-                       os.sched_getaffinity(0))
+    host = core_binding.devices_of_host()
+    return core_binding.share(devices, max(len(host), ranks.SERVER), core_binding.nodes_of_host(),
+                              core_binding.affinity_of_host(), os.sched_getaffinity(0))
 
 
 def _backend(command: Sequence[str]) -> List[str]:

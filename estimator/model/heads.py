@@ -11,9 +11,9 @@ from typing import Any, Callable, NamedTuple, Optional
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.model import modeling
+from estimator.model import kinds, modeling
 from estimator.model.kernels import STOCK, Dropout, Kernels, activation, dimensions
-from estimator.model.modeling import Encoded
+from estimator.model.modeling import EncoderOutput
 
 CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any config
 
@@ -58,7 +58,7 @@ class Spans(NamedTuple):
     end_logits: tf.Tensor                      # likewise
 
 
-Head = Callable[[AlbertConfig, Encoded], Any]  # makes the variables of a fine-tuned head
+Head = Callable[[AlbertConfig, EncoderOutput], Any]  # makes the variables of a fine-tuned head
 
 
 def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
@@ -67,7 +67,7 @@ def read_positions(masked_lm_positions: tf.Tensor) -> tf.Tensor:
     return tf.pad(masked_lm_positions, [[0, 0], [1, 0]])
 
 
-def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor], ids: tf.Tensor,
+def masked_lm(config: AlbertConfig, encoded: EncoderOutput, positions: Optional[tf.Tensor], ids: tf.Tensor,
               weights: tf.Tensor, kernels: Kernels = STOCK) -> MaskedLm:
     """Predicts the tokens that were masked.
 
@@ -85,7 +85,7 @@ def masked_lm(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Ten
     return MaskedLm(weighted_mean(losses, weights), losses, _most_likely(logits), logits)
 
 
-def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional[tf.Tensor],
+def masked_lm_logits(config: AlbertConfig, encoded: EncoderOutput, positions: Optional[tf.Tensor],
                      kernels: Kernels = STOCK) -> tf.Tensor:
     """Scores of every token at `positions`, as in `masked_lm`: float [batch, num_predictions, vocab].
 
@@ -110,7 +110,8 @@ def masked_lm_logits(config: AlbertConfig, encoded: Encoded, positions: Optional
         return tf.reshape(logits, [batch, num_predictions, config.vocab_size])
 
 
-def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None) -> Classified:
+def sentence_order(config: AlbertConfig, encoded: EncoderOutput,
+                   labels: Optional[tf.Tensor] = None) -> Classified:
     """Predicts whether the two segments were swapped: ALBERT's sentence order, or BERT's next sentence with
     other labels.
 
@@ -124,8 +125,9 @@ def sentence_order(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.T
     return _classified(logits, labels, weights=None)
 
 
-def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: Optional[tf.Tensor] = None,
-               weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Classified:
+def classifier(config: AlbertConfig, encoded: EncoderOutput, num_labels: int,
+               labels: Optional[tf.Tensor] = None, weights: Optional[tf.Tensor] = None,
+               dropout: Optional[Dropout] = None) -> Classified:
     """One of `num_labels` classes for each example, from the pooled output.
 
     Args:
@@ -140,7 +142,7 @@ def classifier(config: AlbertConfig, encoded: Encoded, num_labels: int, labels: 
     return _classified(_pooled_logits(config, encoded, num_labels, dropout), labels, weights)
 
 
-def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor] = None,
+def regressor(config: AlbertConfig, encoded: EncoderOutput, labels: Optional[tf.Tensor] = None,
               weights: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Regressed:
     """A number for each example; arguments as in `classifier`, but labels are float32 [batch]."""
     predictions = tf.cast(_pooled_logits(config, encoded, 1, dropout)[:, 0], tf.float32)
@@ -150,7 +152,7 @@ def regressor(config: AlbertConfig, encoded: Encoded, labels: Optional[tf.Tensor
     return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
-def spans(config: AlbertConfig, encoded: Encoded, input_mask: Optional[tf.Tensor] = None,
+def spans(config: AlbertConfig, encoded: EncoderOutput, input_mask: Optional[tf.Tensor] = None,
           labels: Optional[tf.Tensor] = None) -> Spans:
     """The first and the last token of an answer, read off every position (BERT, section 4.2). A row without
     an answer has both at [CLS].
@@ -178,7 +180,7 @@ def spans(config: AlbertConfig, encoded: Encoded, input_mask: Optional[tf.Tensor
     return Spans(tf.reduce_mean(losses), losses, start_logits, end_logits)
 
 
-def choices(config: AlbertConfig, encoded: Encoded, is_candidate: Optional[tf.Tensor] = None,
+def choices(config: AlbertConfig, encoded: EncoderOutput, is_candidate: Optional[tf.Tensor] = None,
             labels: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None) -> Classified:
     """One of a question's candidates, by one score each: a softmax over their scores.
 
@@ -200,9 +202,9 @@ def choices(config: AlbertConfig, encoded: Encoded, is_candidate: Optional[tf.Te
 def fine_tuned(kind: str, num_labels: int) -> Head:
     """The head of a kind of fine-tuning, by its name in a model's description; classes need their number, 0
     for a regression."""
-    if kind == "spans":
+    if kind == kinds.SPANS:
         return spans
-    if kind == "choices":
+    if kind == kinds.CHOICES:
         return choices
     if num_labels:
         return lambda config, encoded: classifier(config, encoded, num_labels)
@@ -210,7 +212,7 @@ def fine_tuned(kind: str, num_labels: int) -> Head:
 
 
 def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
-                      has_sentence_order: bool = True, kind: str = "classes") -> None:
+                      has_sentence_order: bool = True, kind: str = kinds.CLASSES) -> None:
     """Makes all variables of a model in the default graph: with a fine-tuned head, see `fine_tuned`, or,
     where num_labels is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
@@ -246,7 +248,7 @@ def weighted_mean(values: tf.Tensor, weights: Optional[tf.Tensor]) -> tf.Tensor:
     return tf.math.divide_no_nan(tf.reduce_sum(values * weights), tf.reduce_sum(weights))
 
 
-def _pooled_logits(config: AlbertConfig, encoded: Encoded, num_labels: int,
+def _pooled_logits(config: AlbertConfig, encoded: EncoderOutput, num_labels: int,
                    dropout: Optional[Dropout]) -> tf.Tensor:
     """What a fine-tuned head computes: float [batch, num_labels]."""
     x = encoded.pooled_output

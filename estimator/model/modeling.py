@@ -31,7 +31,7 @@ from estimator.model.kernels import (STOCK, Activation, Dimension, Dropout, Kern
 MASKED_SCORE = -10000.0                                  # added to the attention scores of padding
 
 
-class Encoded(NamedTuple):
+class EncoderOutput(NamedTuple):
     """The encoder's output."""
     sequence_output: tf.Tensor                 # [B, T, D]: the last layer; or [B, P, D]
     pooled_output: tf.Tensor                   # [B, D]: tanh of a dense layer over the first position
@@ -102,7 +102,7 @@ _GOOGLE_NAMES = _LayerNames("attention_1", "LayerNorm",
 def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Optional[tf.Tensor] = None,
            segment_ids: Optional[tf.Tensor] = None, *, dropout: Optional[Dropout] = None,
            kernels: Kernels = STOCK, with_attention_probs: bool = False, skip_padding: bool = False,
-           output_positions: Optional[tf.Tensor] = None) -> Encoded:
+           output_positions: Optional[tf.Tensor] = None) -> EncoderOutput:
     """Builds the encoder below the variable scope "bert". A second call in one graph shares the variables.
 
     Args:
@@ -137,7 +137,7 @@ def build_encoder(config: AlbertConfig, input_ids: tf.Tensor, input_mask: Option
             layers, probs = _transform(context, hidden, outputs)
         with tf.variable_scope("pooler"):
             pooled = dense(layers[-1][:, 0], config.hidden_size, "dense", config.initializer_range, tf.tanh)
-    return Encoded(layers[-1], pooled, tuple(layers), tuple(probs), table, projection)
+    return EncoderOutput(layers[-1], pooled, tuple(layers), tuple(probs), table, projection)
 
 
 def dense(x: tf.Tensor, units: int, scope: str, initializer_range: float,

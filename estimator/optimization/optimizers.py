@@ -10,7 +10,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator.model import modeling
-from estimator.optimization.choices import ADAMW, LAMB, OPTIMIZERS
+from estimator.optimization.names import ADAMW, LAMB, OPTIMIZERS
 
 GradientsAndVariables = List[Tuple[tf.Tensor, tf.Variable]]
 Check = Callable[[tf.Tensor], tf.Operation]

@@ -4,7 +4,7 @@ from typing import Union
 
 import tensorflow.compat.v1 as tf
 
-from estimator.optimization.choices import LINEAR_AFTER_WARMUP, LR_SCHEDULES, REFERENCE
+from estimator.optimization.names import LINEAR_AFTER_WARMUP, LR_SCHEDULES, REFERENCE
 
 
 def learning_rate(step: Union[int, tf.Tensor], init_lr: float, num_train_steps: int, num_warmup_steps: int,

@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 from typing import Optional, Tuple
 
-from estimator.optimization.choices import LAMB, OPTIMIZERS
+from estimator.optimization.names import LAMB, OPTIMIZERS
 from estimator.training.flags import TrainingFlags
 from etl.common.command_line import FIXED, FREE, SAME_CONTENT, flag
 

@@ -4,6 +4,7 @@ from typing import Any, Callable, Dict, Optional
 
 from estimator.data.tasks import EARLIER, GENERIC, TASKS, Task
 from estimator.finetuning.flags import KIND_DEFAULTS
+from estimator.model import kinds
 from estimator.tools.flags import (AdoptConfig, AverageConfig, FromTransformersConfig, InspectConfig,
                                    ToTransformersConfig)
 from estimator.weights import checkpoint_files, conversions, descriptions, model_folder
@@ -44,10 +45,10 @@ def to_transformers(config: ToTransformersConfig) -> None:
 
 
 def from_transformers(config: FromTransformersConfig) -> None:
-    if config.task_name and _task_named(config.task_name).kind != model_folder.CLASSES:
+    if config.task_name and _task_named(config.task_name).kind != kinds.CLASSES:
         raise UserError("--task_name: %s is no task of classes or of a number" % config.task_name)
     labels_of = {name: None if name in GENERIC else task.labels for name, task in TASKS.items()
-                 if task.kind == model_folder.CLASSES}
+                 if task.kind == kinds.CLASSES}
     for note in conversions.from_transformers(config.input_dir, config.output_dir, config.task_name,
                                               config.labels, labels_of):
         print("Note: " + note)
@@ -58,7 +59,7 @@ def adopt(config: AdoptConfig) -> None:
     task = _task_named(config.task_name)
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     if checkpoint_files.read_shapes(checkpoint).get("output_weights", (0,))[0] == 2:
-        task = EARLIER.get((task.name, model_folder.CLASSES), task)
+        task = EARLIER.get((task.name, kinds.CLASSES), task)
     description = descriptions.describe(config, checkpoint, "checkpoint", flags_may_repeat=True,
                                         max_seq_length=config.max_seq_length, task=task.name,
                                         labels=config.labels or task.labels, kind=task.kind,
@@ -70,7 +71,7 @@ def adopt(config: AdoptConfig) -> None:
 
 def _reading_of(task: Task, max_seq_length: int) -> Optional[model_folder.Reading]:
     """How a model of the task reads passages, which the older tools did not write down: as is usual."""
-    if task.kind != model_folder.SPANS:
+    if task.kind != kinds.SPANS:
         return None
     usual = KIND_DEFAULTS[task.kind]
     try:

@@ -7,12 +7,12 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
-from estimator.data import encoded
+from estimator.data.rows import RowsConfig, make_rows
 from estimator.data.task_files import numbered_lines
 from estimator.data.tasks import Example
 from estimator.finetuning.predictions import json_lines
 from estimator.model import modeling
-from estimator.model.modeling import Encoded
+from estimator.model.modeling import EncoderOutput
 from estimator.tools.flags import CLS, POOLED, EmbedConfig
 from estimator.weights import checkpoint_files, descriptions
 from estimator.weights.model_folder import ModelFolder
@@ -75,8 +75,8 @@ def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
         checkpoint_files.restore(session, checkpoint, model.config)
 
     def to_vectors(texts: Sequence[str]) -> np.ndarray:
-        rows = encoded.make_rows([Example(text, None, None) for text in texts],
-                                 encoded.Encoding(model.tokenizer, model.max_seq_length))
+        rows = make_rows([Example(text, None, None) for text in texts],
+                         RowsConfig(model.tokenizer, model.max_seq_length))
         found = np.empty([len(texts), model.config.hidden_size], np.float32)
         order = np.argsort(rows.lengths, kind="stable")
         for begin in range(0, len(order), config.batch_size):
@@ -87,18 +87,18 @@ def load(config: EmbedConfig, model: ModelFolder, checkpoint: str) -> Embed:
     return to_vectors
 
 
-def pool(encoded_texts: Encoded, input_mask: tf.Tensor, pooling: str, layer: int) -> tf.Tensor:
+def pool(encoded: EncoderOutput, input_mask: tf.Tensor, pooling: str, layer: int) -> tf.Tensor:
     """One vector per text, float [batch, hidden].
 
     Args:
-      encoded_texts: a `modeling.Encoded`.
+      encoded: the encoder's output.
       input_mask: int32 [batch, length].
       pooling: one of POOLINGS.
       layer: index into all_layers.
     """
     if pooling == POOLED:
-        return encoded_texts.pooled_output
-    hidden = encoded_texts.all_layers[layer]
+        return encoded.pooled_output
+    hidden = encoded.all_layers[layer]
     if pooling == CLS:
         return hidden[:, 0]
     is_token = tf.cast(input_mask, tf.float32)[:, :, tf.newaxis]

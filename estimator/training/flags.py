@@ -6,7 +6,7 @@ from typing import Optional, Tuple, TypeVar
 from estimator.npu import devices
 from estimator.npu import options as npu_options
 from estimator.npu.options import NpuOptions
-from estimator.optimization.choices import ADAMW, LINEAR_AFTER_WARMUP, LR_SCHEDULES, OPTIMIZERS
+from estimator.optimization.names import ADAMW, LINEAR_AFTER_WARMUP, LR_SCHEDULES, OPTIMIZERS
 from etl.common.command_line import FIXED, FREE, NPU_ALONE, flag, names_of
 
 Flags = TypeVar("Flags", bound="TrainingFlags")

@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 from albert_config import AlbertConfig
 from estimator.model import flops, heads, host_kernels, modeling
 from estimator.model.kernels import STOCK, Dropout, Kernels, dimensions, stateless_dropout
+from estimator.model.kinds import CLASSES
 from estimator.npu import devices
 from estimator.optimization import optimizers, schedules
 from estimator.training import failures, streaming_metrics
@@ -25,12 +26,12 @@ class TrainingConfig:
     """How a model is trained.
 
     Attributes:
-      optimizer: a name in choices.OPTIMIZERS.
+      optimizer: a name in names.OPTIMIZERS.
       learning_rate: the highest one.
       num_train_steps, num_warmup_steps: updates, of the whole run.
       random_seed: of dropout.
       poly_power: of the learning rate's decay.
-      lr_schedule: a name in choices.LR_SCHEDULES.
+      lr_schedule: a name in names.LR_SCHEDULES.
       layer_decay: see optimizers.layer_wise_scale.
       accumulation_steps: batches per update.
       init_checkpoint: prefix of the checkpoint to start from; None for random values.
@@ -117,7 +118,7 @@ class Found(NamedTuple):
 
 
 # (config, encoder's output, features, dropout) → what the head finds
-HeadFn = Callable[[AlbertConfig, modeling.Encoded, Mapping[str, tf.Tensor], Optional[Dropout]], Found]
+HeadFn = Callable[[AlbertConfig, modeling.EncoderOutput, Mapping[str, tf.Tensor], Optional[Dropout]], Found]
 
 
 def finetuning_model_fn(model: AlbertConfig, training: TrainingConfig, head: HeadFn,
@@ -162,7 +163,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
       num_labels: 0, or at least 2.
       class_weights: weight of each class in training; (): all equal.
     """
-    def head(config: AlbertConfig, encoded: modeling.Encoded, features: Mapping[str, tf.Tensor],
+    def head(config: AlbertConfig, encoded: modeling.EncoderOutput, features: Mapping[str, tf.Tensor],
              dropout: Optional[Dropout]) -> Found:
         labels = features["label_ids"]
         weights = tf.gather(tf.constant(class_weights, tf.float32), labels) if class_weights else None
@@ -176,7 +177,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
 
 def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
                           has_sentence_order: bool = True, optimizer: Optional[str] = None,
-                          new_heads: bool = False, kind: str = "classes") -> str:
+                          new_heads: bool = False, kind: str = CLASSES) -> str:
     """Reports what a training run that starts from `checkpoint` will load, or raises UserError if it does not
     fit.
 
@@ -213,7 +214,7 @@ def _trimmed(features: Mapping[str, tf.Tensor]) -> Dict[str, tf.Tensor]:
     return {name: features[name][:, :end] for name, end in ends.items()}
 
 
-def _classifier(model: AlbertConfig, encoded: modeling.Encoded, num_labels: int,
+def _classifier(model: AlbertConfig, encoded: modeling.EncoderOutput, num_labels: int,
                 labels: Optional[tf.Tensor] = None, weights: Optional[tf.Tensor] = None,
                 dropout: Optional[Dropout] = None) -> Union[heads.Classified, heads.Regressed]:
     """The head of a fine-tuned model; num_labels 0 means a regression."""

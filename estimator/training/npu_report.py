@@ -6,12 +6,12 @@ from typing import Any, Collection, Dict, List, Mapping, Optional
 import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
+from estimator.model.kinds import SPANS
 from estimator.npu import devices, sessions, step_graph
 from estimator.npu import options as npu_options
 from estimator.training import run
 from estimator.training.jobs import Job
 from estimator.training.step_log import ProgressHook
-from estimator.weights.model_folder import SPANS
 from etl.common import files
 from etl.common.command_line import UserError
 

@@ -1,5 +1,5 @@
-"""The steps of a training command, in order: find the start, train in parts, evaluate the best checkpoint,
-report.
+"""The steps of a training command, in order: find the start, train in stretches, evaluate the best
+checkpoint, report.
 
 What is trained, and on which data, is a `Job`, created by pretraining and each kind of fine-tuning.
 """

@@ -22,7 +22,7 @@ class Pace(NamedTuple):
     batch_tokens: float                     # tokens per batch, padding included, unless measured
     accumulation_steps: int = 1             # batches per update
     batches_per_call: int = 1               # more than 1 in an offloaded loop
-    start_step: int = 0                     # updates at the command's start; it may train in several parts
+    start_step: int = 0                     # updates at the command's start, which may train in stretches
     flops_of: Callable[[float], float] = lambda tokens: 0.0    # operations of a batch of so many tokens
     peak_flops: Optional[float] = None         # peak operations per second of the devices
 
@@ -114,8 +114,8 @@ class ProgressHook(tf.train.SessionRunHook):
         not overflow."""
         means = {name: total / self._calls for name, total in self._sums.items()}
         updates = self._updates_after(self._batches)
-        text, points = progress_line(updates, self._pace.num_train_steps, means,
-                                     shown["learning_rate"]), dict(means, **shown)
+        text = step_line(updates, self._pace.num_train_steps, means, shown["learning_rate"])
+        points = dict(means, **shown)
         if "masked_lm_loss" in means:
             points["perplexity"] = streaming_metrics.perplexity(means["masked_lm_loss"])
         if self._timed is not None:
@@ -151,7 +151,7 @@ class ProgressHook(tf.train.SessionRunHook):
         return tf.summary.FileWriterCache.get(self._event_dir)
 
 
-def progress_line(step: int, total_steps: int, losses: Mapping[str, float], learning_rate: float) -> str:
+def step_line(step: int, total_steps: int, losses: Mapping[str, float], learning_rate: float) -> str:
     """`step 100/2000  loss 9.1234  masked_lm_loss 8.4302  lr 0.00012`."""
     names: List[str] = sorted(losses,
                               key=lambda name: name != "loss")   # the sum first, the parts as they come

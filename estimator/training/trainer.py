@@ -1,9 +1,9 @@
 """Trains a job from its start to the last batch, with evaluations in between.
 
-Training runs in parts, each from one evaluation to the next. A part begins with the batch and the dropout
-that would have been next anyway, so that parts, like interruptions, change nothing. Parts, evaluations and
-the end are counted in batches taken: an update that overflows also takes its batches, but does not advance
-global_step.
+Training runs in stretches, each from one evaluation to the next. A stretch begins with the batch and the
+dropout that would have been next anyway, so that stretches, like interruptions, change nothing. Stretches,
+evaluations and the end are counted in batches taken: an update that overflows also takes its batches, but
+does not advance global_step.
 """
 import contextlib
 import os
@@ -67,12 +67,12 @@ def train(job: Job, estimator: Any) -> bool:
             and not evaluate(job, estimator)):     # perhaps it was interrupted before that
             stop.set()
         while taken < last and not (stop.is_set() or _out_of_patience(job, taken)):
-            end = _end_of_part(job, taken)
-            part = _PartHook(job, stop, end - taken)
-            estimator.train(job.batches(taken), hooks=[part, _ReportHook(job)] if is_first else [part])
+            end = _end_of_stretch(job, taken)
+            stretch = _StretchHook(job, stop, end - taken)
+            estimator.train(job.batches(taken), hooks=[stretch, _ReportHook(job)] if is_first else [stretch])
             if not is_first:
                 if end < last:
-                    _wait_for_rank_0(job, part.step)
+                    _wait_for_rank_0(job, stretch.step)
                 taken = end
                 continue
             taken = _position(job).batches
@@ -159,8 +159,8 @@ def _is_evaluated_at(job: Job, batches: int) -> bool:
     return bool(every) and 0 < batches < job.num_batches and batches % every == 0
 
 
-def _end_of_part(job: Job, batches: int) -> int:
-    """The end of the part that begins after so many batches."""
+def _end_of_stretch(job: Job, batches: int) -> int:
+    """The end of the stretch that begins after so many batches."""
     every = _batches_between_evaluations(job)
     return min(job.num_batches, (batches // every + 1) * every) if every else job.num_batches
 
@@ -216,8 +216,8 @@ def _wait(what: str, is_done: Callable[[], bool]) -> None:
         time.sleep(0.5)
 
 
-class _PartHook(tf.train.SessionRunHook):
-    """Ends a part of a training run after so many batches, or after the update during which the event is set.
+class _StretchHook(tf.train.SessionRunHook):
+    """Ends a stretch of training after so many batches, or after the update during which the event is set.
 
     The Estimator's own saver saves at the end, but not if the last updates overflowed, since global_step is
     that of an existing checkpoint: then this hook saves that one again, with the batches taken and the new

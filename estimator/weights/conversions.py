@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from estimator.model import heads
+from estimator.model import kinds
 from estimator.weights import checkpoint_files, model_folder, transformers_layout
 from estimator.weights.model_folder import ModelFolder
 from etl.common import files
@@ -134,7 +135,7 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
     Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number
     of labels or is damaged, and for a folder that is there already.
     """
-    is_spans = description.kind == model_folder.SPANS
+    is_spans = description.kind == kinds.SPANS
     name = "cls/squad/output_weights" if is_spans else "output_weights"
     found = checkpoint_files.read_shapes(checkpoint).get(name)
     wanted = 2 if is_spans else max(1, len(description.labels))

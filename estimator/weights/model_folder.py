@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 import albert_config
 from albert_config import AlbertConfig
+from estimator.model.kinds import CLASSES, KINDS, SPANS
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
@@ -23,7 +24,6 @@ FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
                                                        "model.json")
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
-CLASSES, SPANS, CHOICES = KINDS = ("classes", "spans", "choices")  # what a fine-tuned model's head gives
 
 _FIELDS: Dict[str, Any] = {
     "format_version": int, "do_lower_case": bool, "vocab_file": str, "vocab_sha256": str,

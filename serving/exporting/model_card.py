@@ -9,8 +9,9 @@ from typing import Any, Dict, Optional
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from estimator.model.kinds import CLASSES
 from estimator.training import result_files
-from estimator.weights.model_folder import CLASSES, ModelFolder
+from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from serving.version_files import CARD_FILE, EXTRA_FOLDER
 

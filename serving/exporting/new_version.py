@@ -7,6 +7,7 @@ from typing import Optional
 
 import tensorflow.compat.v1 as tf
 
+from estimator.model import kinds
 from estimator.training import best_checkpoint
 from estimator.weights import model_folder
 from estimator.weights.model_folder import ModelFolder
@@ -74,7 +75,7 @@ def choose_number(wanted: Optional[int], highest: int, now: int, output_dir: str
 def read_model(folder: str) -> ModelFolder:
     """The description of a fine-tuned model. Raises UserError for a model of classes without labels."""
     model = model_folder.read(folder, made_by="estimator.finetune")
-    if model.kind == model_folder.CLASSES and len(model.labels) < 2:
+    if model.kind == kinds.CLASSES and len(model.labels) < 2:
         raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m "
                         "estimator.finetune first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE),
                                                       len(model.labels)))
@@ -84,7 +85,7 @@ def read_model(folder: str) -> ModelFolder:
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
     """Writes the input for atc and returns the next command. Raises UserError for a length beyond the
     model's."""
-    if model.kind != model_folder.CLASSES:
+    if model.kind != kinds.CLASSES:
         raise UserError("--format ascend is for classifiers; the model in --checkpoint_dir is of kind %s" %
                         model.kind)
     longest = model.config.max_position_embeddings

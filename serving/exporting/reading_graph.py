@@ -15,7 +15,8 @@ import tensorflow.compat.v1 as tf
 from estimator.data.candidates import BLANK
 from estimator.finetuning.span_decoding import TIE
 from estimator.model import heads, host_kernels, modeling
-from estimator.weights.model_folder import SPANS, ModelFolder
+from estimator.model.kinds import SPANS
+from estimator.weights.model_folder import ModelFolder
 from serving.exporting.graph_tokenization import GraphTokenizer, GraphWindows
 from serving.version_files import MAX_CANDIDATES
 

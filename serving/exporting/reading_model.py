@@ -9,8 +9,9 @@ import tensorflow.compat.v1 as tf
 from estimator.data import candidates
 from estimator.finetuning import span_decoding
 from estimator.model import heads, modeling
+from estimator.model.kinds import SPANS
 from estimator.weights import checkpoint_files
-from estimator.weights.model_folder import SPANS, ModelFolder
+from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from etl.text.windows import pack_windows, pieces_of

@@ -15,7 +15,8 @@ import tensorflow.compat.v1 as tf
 
 from estimator.model import heads, host_kernels, modeling
 from estimator.model.kernels import STOCK, dimensions
-from estimator.weights.model_folder import CLASSES, ModelFolder
+from estimator.model.kinds import CLASSES
+from estimator.weights.model_folder import ModelFolder
 from serving.exporting import reading_graph
 from serving.exporting.graph_tokenization import GraphTokenizer
 

@@ -6,8 +6,9 @@ from typing import Any, Dict, List, Optional
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from estimator.model.kinds import CLASSES, SPANS
 from estimator.weights import checkpoint_files
-from estimator.weights.model_folder import CLASSES, SPANS, ModelFolder
+from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.tokenization import WordPieceTokenizer, load_tokenizer
 from serving.exporting import model_card, reading_model, reference, signatures, warmup

@@ -11,7 +11,7 @@ import pretrained
 import tiny_training
 from estimator import finetune
 from estimator.finetuning import preparation, scores
-from estimator.finetuning.classes import CLASSES
+from estimator.finetuning.classes import CLASS_KIND
 from estimator.training import curves
 from estimator.weights import model_folder
 from etl.common.command_line import UserError
@@ -303,10 +303,10 @@ def test_a_released_checkpoint_needs_config_and_vocabulary(inputs, tmp_path):
     prefix, task = preparation.find_init_checkpoint(config), preparation.TASKS["sentence_pair"]
     with pytest.raises(UserError,
                        match="there is no model.json to describe it: give --albert_config_file and --"):
-        preparation.describe_model(config, task, prefix, CLASSES)
+        preparation.describe_model(config, task, prefix, CLASS_KIND)
     config = dataclasses.replace(config, vocab_file=str(inputs / "vocab.txt"),
                                  albert_config_file=tiny_training.write_config(tmp_path / "config.json"))
-    found = preparation.describe_model(config, task, prefix, CLASSES)
+    found = preparation.describe_model(config, task, prefix, CLASS_KIND)
     assert (found.config, found.tokenizer) == (tiny_training.CONFIG,
                                                TokenizerConfig(str(inputs / "vocab.txt"), True))
 
@@ -318,7 +318,7 @@ def test_another_vocabulary_than_the_models_is_refused(inputs, tmp_path):
     message = "is not the vocabulary that the model was trained with, .*: 1 of 20 entries differ"
     with pytest.raises(UserError, match=message):
         preparation.describe_model(config, preparation.TASKS["sentence_pair"],
-                                   preparation.find_init_checkpoint(config), CLASSES)
+                                   preparation.find_init_checkpoint(config), CLASS_KIND)
 
 
 def test_the_tasks_are_listed(capsys):

@@ -6,7 +6,7 @@ import tensorflow.compat.v1 as tf
 
 import tiny_training
 from estimator.data import input_fn, records
-from estimator.data.encoded import Rows
+from estimator.data.rows import Rows
 from estimator.npu.ranks import World
 from etl.common.command_line import UserError
 

@@ -172,7 +172,8 @@ def test_a_first_line_that_may_be_a_header_is_not_predicted(tmp_path):
 def test_every_task_was_tried():
     classes = [task for task in TASKS.values() if task.kind == "classes"] + list(EARLIER.values())
     assert {task for task, *_ in SHIPPED} == {task.name for task in classes}
-    assert all(task.metric in scores.metrics_of(len(task.labels), task.choices) for task in classes)
+    assert all(task.metric in scores.metrics_of(len(task.labels), task.pairs_per_question)
+               for task in classes)
     assert {task.name: len(task.labels) for task in TASKS.values() if len(task.labels) not in (0, 2, 3)} == {
         "tnews": 15, "iflytek": 119}
 

@@ -85,15 +85,16 @@ def test_copa_s_models_of_earlier_versions_stay_what_they_are(tmp_path):
         tiny_training.CONFIG, tokenizer, 8, task="copa", labels=("0", "1")))
     config = preparation.as_trained(FinetuneConfig(data_dir="copa", output_dir=str(tmp_path / "old"),
                                                    do_train=False, do_eval=True))
-    assert (preparation.find_task(config).kind, preparation.find_task(config).choices) == ("classes", 2)
+    task = preparation.find_task(config)
+    assert (task.kind, task.pairs_per_question) == ("classes", 2)
     assert "kind" not in json.loads((tmp_path / "old" / "model.json").read_text())
 
 
 def test_candidates_stand_together(tmp_path):
-    encoding = choices.Encoding(TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt")), 7,
+    config = choices.RowsConfig(TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt")), 7,
                                 kind="choices")
     rows = choices.make_rows([ChoiceExample("天_", "地人", ("山", "水"), 1, None, None),
-                              ChoiceExample("天", "地", ("山", "水", "火"), None, None, None)], encoding)
+                              ChoiceExample("天", "地", ("山", "水", "火"), None, None, None)], config)
     assert rows.lengths.tolist() == [7, 7, 6, 6, 6] and rows.label_ids.tolist() == [1, 0]
     assert rows.unit_lengths.tolist() == [7, 6] and rows.features(2, None)["input_ids"][1] == [2, None, None]
     batch = rows.batch(np.array([0, 1]))
@@ -105,9 +106,9 @@ def test_candidates_stand_together(tmp_path):
 
 
 def test_what_does_not_fit_is_cut_but_not_the_candidate(tmp_path):
-    encoding = choices.Encoding(TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt")), 7,
+    config = choices.RowsConfig(TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt")), 7,
                                 kind="choices")
-    rows = choices.make_rows([ChoiceExample("天地人山", "水火木", ("金", "土"), 0, None, None)], encoding)
+    rows = choices.make_rows([ChoiceExample("天地人山", "水火木", ("金", "土"), 0, None, None)], config)
     assert rows.input_ids[:7].tolist() == [2, 9, 10, 3, 8, 12, 3]
 
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from estimator.data.encoded import Rows
+from estimator.data.rows import Rows
 from estimator.data.tasks import TASKS, Example
 from estimator.finetuning import classes
-from estimator.finetuning.classes import CLASSES
+from estimator.finetuning.classes import CLASS_KIND
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.finetuning.kind import Setting
 from estimator.finetuning.predictions import Part
@@ -49,7 +49,7 @@ def test_class_weights_that_are_none(given):
 ])
 def test_flags_that_do_not_fit_the_task(task, example, flags, message):
     with pytest.raises(UserError) as error:
-        CLASSES.check_flags(FinetuneConfig(task_name=task.name, data_dir="x", **flags), task,
+        CLASS_KIND.check_flags(FinetuneConfig(task_name=task.name, data_dir="x", **flags), task,
                             {"train": [example]})
     assert str(error.value) == message
 
@@ -59,7 +59,7 @@ def test_flags_that_do_not_fit_the_task(task, example, flags, message):
     (REGRESSION, PAIR, {"best_metric": "pearson"}), (PAIRS, PAIR, {"class_weights": ("balanced",)}),
     (PAIRS, PAIR, {"class_weights": ("1", "2"), "best_metric": "f1"})])
 def test_flags_that_fit(task, example, flags):
-    CLASSES.check_flags(FinetuneConfig(task_name=task.name, data_dir="x", **flags), task,
+    CLASS_KIND.check_flags(FinetuneConfig(task_name=task.name, data_dir="x", **flags), task,
                         {"train": [example], "dev": []})
 
 
@@ -72,9 +72,9 @@ def test_the_model_learns_with_the_weights_of_the_training_examples(monkeypatch,
     setting = Setting(config, PAIRS, Device(), folder, {name: Part(name, [PAIR] * 4, rows) for name in parts},
                       None)
     monkeypatch.setattr(model_fn, "classifier_model_fn", lambda *arguments: arguments)
-    model, numbers, num_labels, weights = CLASSES.model_fn(setting, "numbers")
+    model, numbers, num_labels, weights = CLASS_KIND.model_fn(setting, "numbers")
     assert (model, numbers, num_labels) == ("a config", "numbers", 2) and weights == pytest.approx(wanted)
 
 
 def test_what_is_exported():
-    assert CLASSES.is_exported(PAIRS) and not CLASSES.is_exported(REGRESSION)
+    assert CLASS_KIND.is_exported(PAIRS) and not CLASS_KIND.is_exported(REGRESSION)

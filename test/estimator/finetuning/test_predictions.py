@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from estimator.data.encoded import Rows
+from estimator.data.rows import Rows
 from estimator.data.tasks import EARLIER, TASKS, Example
 from estimator.finetuning import predictions, scores
 from estimator.finetuning.predictions import Part
@@ -101,7 +101,7 @@ def test_a_submission_keeps_ids_and_answers_questions_with_several_choices():
     examples = [Example("a", "b", None, number) for number in ("7", "7", "q9", "007")]
     assert predictions.submission_lines(COPA, examples, outputs) == [
         {"id": 7, "label": "0"}, {"id": "q9", "label": "1"}]
-    plain = dataclasses.replace(COPA, choices=1)
+    plain = dataclasses.replace(COPA, pairs_per_question=1)
     assert predictions.submission_lines(plain, examples, outputs)[3] == {"id": "007", "label": "1"}
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from estimator.data.encoded import Rows
+from estimator.data.rows import Rows
 from estimator.data.tasks import TASKS, Example
 from estimator.finetuning import report
 from estimator.finetuning.predictions import Part

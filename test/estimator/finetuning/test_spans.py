@@ -146,7 +146,7 @@ def tokenizer(tmp_path):
 def test_a_label_is_where_the_window_holds_all_of_the_answer(tokenizer):
     example = ReadingExample("天", PASSAGE, (Answer("山水", 3),), "q")
     rows = spans.make_rows([example, example._replace(label=()), example._replace(label=None)],
-                           spans.Encoding(tokenizer, 8, 1, kind="spans", max_query_length=1))
+                           spans.RowsConfig(tokenizer, 8, 1, kind="spans", max_query_length=1))
     assert rows.lengths.tolist() == [8, 8, 8] * 3        # 天地人山 山水火木 木金土日 behind [CLS] 天 [SEP]
     assert rows.label_ids.tolist() == [[0, 0], [3, 4], [0, 0]] + [[0, 0]] * 6
     assert rows.batch(np.array([1]))["label_ids"].tolist() == [[3, 4]]

@@ -5,7 +5,7 @@ import tensorflow.compat.v1 as tf
 import albert_config
 import tiny_models
 from estimator.model import heads
-from estimator.optimization import choices, optimizers
+from estimator.optimization import names, optimizers
 
 NAMES = ("layer/kernel", "layer/bias", "LayerNorm/gamma")
 DECAYED = {"layer/kernel"}
@@ -348,7 +348,7 @@ class TestBuildTrainOp:
             optimizers.build_train_op(tf.constant(0.0), optimizers.AdamW(0.1), accumulation_steps=0)
 
 
-@pytest.mark.parametrize("name", choices.OPTIMIZERS)
+@pytest.mark.parametrize("name", names.OPTIMIZERS)
 def test_a_step_without_anything_real_leaves_no_nan(name):
     values, variables = three_variables()
     loss = sum(heads.weighted_mean(tf.square(variable), tf.zeros_like(variable)) for variable in variables)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from estimator.optimization import choices, schedules
+from estimator.optimization import names, schedules
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_power():
     np.testing.assert_allclose(got, [1, 0.25, 0], rtol=0, atol=1e-7)
 
 
-@pytest.mark.parametrize("schedule", choices.LR_SCHEDULES)
+@pytest.mark.parametrize("schedule", names.LR_SCHEDULES)
 def test_without_warm_up_the_first_step_has_the_highest_rate(schedule):
     got = rates([0, 5, 10], 0.5, num_train_steps=10, num_warmup_steps=0, schedule=schedule)
     np.testing.assert_allclose(got, [0.5, 0.25, 0], rtol=0, atol=1e-7)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from estimator.optimization import optimizers
-from estimator.training.step_log import Pace, ProgressHook, host_measures, pace_text, progress_line
+from estimator.training.step_log import Pace, ProgressHook, host_measures, pace_text, step_line
 
 
 def lines(total_steps, every_steps, start_step=0, steps_per_call=1, ready=False, part_step=None):
@@ -59,7 +59,7 @@ def test_a_call_may_stand_for_several_steps():
 
 
 def test_texts():
-    assert progress_line(20, 100, {"masked_lm_loss": 8.5, "loss": 9.12345}, 0.00012) == (
+    assert step_line(20, 100, {"masked_lm_loss": 8.5, "loss": 9.12345}, 0.00012) == (
         "step 20/100  loss 9.1235  masked_lm_loss 8.5000  lr 0.00012")
     points = {"examples_per_second": 16.0, "tokens_per_second": 2048.0, "model_flops_per_second": 8.25e10}
     assert pace_text(points, 600) == "16.0 examples/s  2048 tokens/s  82.5 GFLOP/s  10:00 left"

@@ -8,7 +8,8 @@ import tensorflow.compat.v1 as tf
 from estimator.data.candidates import filled
 from estimator.finetuning import span_decoding
 from estimator.model import heads, modeling
-from estimator.weights.model_folder import CHOICES, SPANS, ModelFolder, Reading
+from estimator.model.kinds import CHOICES, SPANS
+from estimator.weights.model_folder import ModelFolder, Reading
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
 from etl.text.windows import pack_windows, pieces_of

@@ -15,6 +15,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tu
 import numpy as np
 
 from estimator.data.tasks import Example
+from estimator.model.kinds import CLASSES
 from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
@@ -91,23 +92,23 @@ class Rows(NamedTuple):
                 "label_ids": (self.label_ids.dtype, labels)}
 
 
-class Encoding(NamedTuple):
+class RowsConfig(NamedTuple):
     """How examples become rows."""
     tokenizer: TokenizerConfig
     max_seq_length: int
     doc_stride: Optional[int] = None    # tokens between the starts of windows; None: long texts are truncated
     labels: Sequence[str] = ()          # by class index; () in a regression
-    kind: str = "classes"               # of fine-tuning
+    kind: str = CLASSES                 # of fine-tuning
     max_query_length: Optional[int] = None     # tokens of a question that stands before windows
 
 
-def load_or_make_rows(examples: Sequence[Any], encoding: Encoding, cache_dir: str,
-                      make: Callable[[Sequence[Any], Encoding], Rows]) -> Rows:
+def load_or_make_rows(examples: Sequence[Any], config: RowsConfig, cache_dir: str,
+                      make: Callable[[Sequence[Any], RowsConfig], Rows]) -> Rows:
     """The rows of `examples`: read from `cache_dir` if they are there, else made by `make`; writes nothing.
 
     Raises UserError for an unreadable file there.
     """
-    path = cache_path(examples, encoding, cache_dir)
+    path = cache_path(examples, config, cache_dir)
     if os.path.exists(path):
         try:
             with open(path, "rb") as stream, zipfile.ZipFile(stream):
@@ -116,7 +117,7 @@ def load_or_make_rows(examples: Sequence[Any], encoding: Encoding, cache_dir: st
                 return Rows(**arrays)
         except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
             raise UserError("%s: cannot be read, remove it: %s" % (path, error))
-    return make(examples, encoding)
+    return make(examples, config)
 
 
 def save(rows: Rows, path: str) -> None:
@@ -128,42 +129,42 @@ def save(rows: Rows, path: str) -> None:
             stream.write(archive.getbuffer())
 
 
-def cache_path(examples: Sequence[Any], encoding: Encoding, cache_dir: str) -> str:
+def cache_path(examples: Sequence[Any], config: RowsConfig, cache_dir: str) -> str:
     """Where the rows of these very examples are kept."""
-    return os.path.join(cache_dir, "%s.npz" % key(examples, encoding))
+    return os.path.join(cache_dir, "%s.npz" % key(examples, config))
 
 
-def key(examples: Sequence[Any], encoding: Encoding) -> str:
+def key(examples: Sequence[Any], config: RowsConfig) -> str:
     """A hash of everything that the rows of these examples depend on, the vocabulary included: 32 hexadecimal
     digits. An example's id, its last field, has no influence."""
-    tokenizer = encoding.tokenizer
-    of_kind = [] if encoding.kind == "classes" else [encoding.kind, encoding.max_query_length]
+    tokenizer = config.tokenizer
+    of_kind = [] if config.kind == CLASSES else [config.kind, config.max_query_length]
     digest = hashlib.sha256(json.dumps([
         FORMAT_VERSION, files.sha256_of_file(tokenizer.vocabulary_file), tokenizer.do_lower_case,
-        encoding.max_seq_length, encoding.doc_stride, list(encoding.labels), *of_kind]).encode("utf-8"))
+        config.max_seq_length, config.doc_stride, list(config.labels), *of_kind]).encode("utf-8"))
     for example in examples:
         digest.update(json.dumps(example[:-1]).encode("utf-8"))
     return digest.hexdigest()[:32]
 
 
-def make_rows(examples: Sequence[Example], encoding: Encoding) -> Rows:
+def make_rows(examples: Sequence[Example], config: RowsConfig) -> Rows:
     """Tokenizes what is to be classified; with a stride a text longer than max_seq_length becomes several
     rows."""
-    tokenizer = load_tokenizer(encoding.tokenizer)
-    index = {label: number for number, label in enumerate(encoding.labels)}
+    tokenizer = load_tokenizer(config.tokenizer)
+    index = {label: number for number, label in enumerate(config.labels)}
     input_ids: List[np.ndarray] = []
     segment_ids: List[np.ndarray] = []
     example_numbers: List[int] = []
     for number, example in enumerate(examples):
-        if encoding.doc_stride is None:
-            packed = [pack_pair(tokenizer, example.text_a, example.text_b, encoding.max_seq_length)]
+        if config.doc_stride is None:
+            packed = [pack_pair(tokenizer, example.text_a, example.text_b, config.max_seq_length)]
             input_ids.append(packed[0].input_ids)
             segment_ids.append(packed[0].segment_ids)
         else:
-            ids, size = tokenizer.encode(example.text_a).ids, encoding.max_seq_length - 2
+            ids, size = tokenizer.encode(example.text_a).ids, config.max_seq_length - 2
             packed = [np.concatenate([[tokenizer.vocabulary.cls], ids[begin:begin + size],
                                       [tokenizer.vocabulary.sep]])
-                      for begin in begins_of_windows(len(ids), size, encoding.doc_stride)]
+                      for begin in begins_of_windows(len(ids), size, config.doc_stride)]
             input_ids += packed
             segment_ids += [np.zeros_like(ids) for ids in packed]
         example_numbers += [number] * len(packed)
