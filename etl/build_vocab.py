@@ -64,7 +64,7 @@ class VocabConfig:
             raise ValueError("vocab_size must be above %d, the number of special entries, got %d"
                              % (len(SPECIAL), self.vocab_size))
         if self.model == "sentencepiece" and not self.input_file:
-            raise ValueError("model sentencepiece needs input_file: it is learnt from text")
+            raise ValueError("model sentencepiece needs input_file: it is learned from text")
         if not self.input_file and self.vocab_size != SHIPPED_SIZE:
             raise ValueError("vocab_size of the shipped vocabulary is %d, got %d; give input_file to "
                              "learn another" % (SHIPPED_SIZE, self.vocab_size))

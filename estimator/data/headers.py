@@ -51,7 +51,7 @@ def read_name(field: str) -> Optional[Column]:
     words = [word for part in _PARTS.split(name) for word in _WORDS.findall(part.lower())]
     if words and words[-1][:-1] in _ROLES and words[-1][-1] in ("a", "b"):
         words[-1:] = [words[-1][:-1], words[-1][-1]]                 # texta
-    if words == ["target"]:                    # of what is learnt; target_text is the second of two
+    if words == ["target"]:                    # of what is learned; target_text is the second of two
         return Column(LABEL)
     roles = {_ROLES[word] for word in words if word in _ROLES}
     if not roles or len(name) > _LONGEST or any(

@@ -56,8 +56,8 @@ def read_squad(path: str, is_training: bool, is_test: bool, may_be_impossible: b
 
     Args:
       path: of a JSON file.
-      is_training: whether answers are learnt: then each must stand at its offset, and a question with several
-        keeps them in the file's order. Elsewhere only their texts count.
+      is_training: whether answers are learned: then each must stand at its offset, and a question with
+        several keeps them in the file's order. Elsewhere only their texts count.
       is_test: whether answers may be missing.
       may_be_impossible: whether a question may have no answer in its passage.
       skip_bad_answers: whether an answer that must stand at its offset, but does not, is left out and
@@ -90,13 +90,13 @@ def read_squad(path: str, is_training: bool, is_test: bool, may_be_impossible: b
             if label is None:
                 continue
             if len(set(label)) > 1:
-                counts.add("questions with several answers: the first is learnt")
+                counts.add("questions with several answers: the first is learned")
         elif label and any(answer.start < 0 for answer in label):
             counts.add(
                 "questions with an answer that does not stand at its offset, and counts by its text alone")
         examples.append(ReadingExample(text, passage, label, identity))
     if not examples:
-        raise UserError("%s: holds no question%s" % (path, " that can be learnt" if seen else ""))
+        raise UserError("%s: holds no question%s" % (path, " that can be learned" if seen else ""))
     counts.tell(path)
     return examples
 

@@ -1,6 +1,6 @@
 """Labelled data by task: its files, columns, labels and metric.
 
-A new task is an entry in TASKS. What is learnt is its kind: a class or a number for a text or a pair, the
+A new task is an entry in TASKS. What is learned is its kind: a class or a number for a text or a pair, the
 answer in a passage, one of several candidates. Its files are described as their distributors ship them;
 columns that have other names are one `columns(...)`, and a row that is more than that is one small function
 from a row to Examples.
@@ -65,7 +65,7 @@ class Task:
       pairs_per_question: examples in a row that belong to one question, of which the most likely one is the
         answer.
       submission: name of the file of predictions, where it is not `<name>_predict.json`.
-      kind: what is learnt, a name in model.kinds.KINDS.
+      kind: what is learned, a name in model.kinds.KINDS.
       measure: of spans, how right an answer is, a name in answer_scores.MEASURES.
       may_be_impossible: of spans, whether a passage may hold no answer.
     """

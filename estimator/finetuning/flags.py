@@ -95,7 +95,7 @@ class FinetuneConfig(TrainingFlags):
         "whose passages may hold no answer (default: 0)",
         on_resume=FREE)
     skip_bad_answers: bool = flag(False,
-                                  "leave out, and count, answers to be learnt that their passage does not "
+                                  "leave out, and count, answers to be learned that their passage does not "
                                   "hold at their offset",
                                   on_resume=SAME_CONTENT)
     exclusive_candidates: bool = flag(False,

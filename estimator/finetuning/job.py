@@ -84,8 +84,9 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
         return input_fn.train_on_rows(setting.parts[TRAIN].rows, config.train_batch_size, config.random_seed,
                                       taken, setting.seq_length, device.world)
     return Job(
-        "estimator.finetune", "Fine-tuning: %s" % setting.task.name, config, device, setting.folder, facts,
-        start, init_checkpoint, schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
+        command="estimator.finetune", title="Fine-tuning: %s" % setting.task.name, flags=config,
+        device=device, folder=setting.folder, facts=facts, start=start, init_checkpoint=init_checkpoint,
+        schedule=schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
         evaluate=functools.partial(evaluate, setting, kind),
         best_metric="eval_" + (config.best_metric or setting.task.metric), charts=kind.charts,
         next_command="serving.export --checkpoint_dir %s" % config.output_dir

@@ -53,8 +53,9 @@ def prepare(config: FinetuneConfig) -> Prepared:
     files.require_folder(config.output_dir, "output_dir")
     finds_loop = config.iterations_per_loop is None
     device, config = config.on_device()
-    config = config if config.do_train else as_trained(config)
-    task = find_task(config)
+    model = None if config.do_train else find_trained(config)
+    config = as_trained(config, model) if model else config
+    task = find_task(config, model)
     kind = KINDS_BY_NAME[task.kind]
     config = config.with_defaults_of(task.kind)
     examples = {part: kind.read_examples(config, task, part) for part in _wanted_parts(config, task)}
@@ -66,13 +67,14 @@ def prepare(config: FinetuneConfig) -> Prepared:
     _check_segments(folder, task, examples)
     print("Task %s on %s: %s" % (task.name, device, ", ".join(
         "{:,} {} examples".format(len(found), part) for part, found in examples.items())))
-    return Prepared(config, finds_loop, device, task, kind, examples, init_checkpoint, folder,
-                    kind.rows_config(config, folder), _seq_length_of(config, device, folder))
+    return Prepared(
+        config=config, finds_loop=finds_loop, device=device, task=task, kind=kind, examples=examples,
+        init_checkpoint=init_checkpoint, folder=folder, rows_config=kind.rows_config(config, folder),
+        seq_length=_seq_length_of(config, device, folder))
 
 
-def as_trained(config: FinetuneConfig) -> FinetuneConfig:
-    """The same flags, completed from the model's folder; for evaluation and prediction only."""
-    model = _finetuned(config)
+def as_trained(config: FinetuneConfig, model: ModelFolder) -> FinetuneConfig:
+    """The same flags, completed from the model that is there; for evaluation and prediction only."""
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
     known = model.reading._asdict() if model.reading else {
@@ -83,7 +85,7 @@ def as_trained(config: FinetuneConfig) -> FinetuneConfig:
                                   for name, value in known.items()})
 
 
-def _finetuned(config: FinetuneConfig) -> ModelFolder:
+def find_trained(config: FinetuneConfig) -> ModelFolder:
     """The model in --output_dir. Raises UserError where there is none that can be evaluated."""
     folder, start = config.output_dir, config.init_checkpoint
     described = [os.path.isfile(os.path.join(place, model_folder.DESCRIPTION_FILE))
@@ -108,14 +110,14 @@ def _is_pretrained(model: ModelFolder) -> bool:
     return model.task is None and not model.labels
 
 
-def find_task(config: FinetuneConfig) -> Task:
-    """The task that the flags name, with their columns and labels; prints the source of a preset."""
+def find_task(config: FinetuneConfig, model: Optional[ModelFolder]) -> Task:
+    """The task that the flags name, with their columns and labels, or what the model was trained on; prints
+    the source of a preset."""
     if config.preset:
         print("Preset %s. Published by the authors of the weights: %s"
               % (config.preset, PRESETS[config.preset].published))
     task = TASKS[config.task_name]
-    if not config.do_train:                    # a model stays what it was trained as
-        model = model_folder.read(config.output_dir)
+    if model:                                  # it stays what it was trained as
         task = tasks.EARLIER.get((task.name, model.kind), task)
         if model.reading and model.reading.null_score_diff_threshold is None:
             task = dataclasses.replace(task, may_be_impossible=False)

@@ -67,7 +67,7 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Rea
 
 
 def narrowed(task: Task, examples: Dict[str, List[ReadingExample]]) -> Task:
-    """Where each question to be learnt has an answer, the model always gives one."""
+    """Where each question to be learned has an answer, the model always gives one."""
     if TRAIN in examples and all(example.label for example in examples[TRAIN]):
         return dataclasses.replace(task, may_be_impossible=False)
     return task
@@ -120,7 +120,7 @@ def tokens_of(answer: Answer, pieces: Pieces, window: Window) -> Tuple[int, int]
 
 
 def tell_rows(setting: Setting, part: Part) -> None:
-    """Says how many windows there are, and what cannot be learnt."""
+    """Says how many windows there are, and what cannot be learned."""
     rows = part.rows
     lost = 0
     if part.name == TRAIN:
@@ -128,7 +128,7 @@ def tell_rows(setting: Setting, part: Part) -> None:
         lost = sum(bool(example.label) and not there for example, there in zip(part.examples, is_there))
     print("%s: %d windows of %d questions%s" % (
         part.name, len(rows.lengths), len(part.examples),
-        "; %d answers stand whole in none of them, and are learnt as none" % lost if lost else ""))
+        "; %d answers stand whole in none of them, and are learned as none" % lost if lost else ""))
 
 
 def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:

@@ -68,8 +68,10 @@ def make_job(config: PretrainConfig) -> Job:
         return input_fn.train_on_records(data, config.train_batch_size, config.random_seed, taken,
                                          device.world)
     return Job(
-        "estimator.pretrain", "Pretraining", config, device, folder, facts, start, init_checkpoint,
-        Schedule(config.num_train_steps, config.num_warmup_steps, config.eval_every, config.poly_power),
+        command="estimator.pretrain", title="Pretraining", flags=config, device=device, folder=folder,
+        facts=facts, start=start, init_checkpoint=init_checkpoint,
+        schedule=Schedule(config.num_train_steps, config.num_warmup_steps, config.eval_every,
+                          config.poly_power),
         model_fn=lambda numbers: model_fn.pretraining_model_fn(model, numbers, data.has_sentence_order,
                                                                config.new_heads),
         batches=batches, evaluate=functools.partial(evaluate, config, data), best_metric=config.best_metric,

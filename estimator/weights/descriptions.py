@@ -90,20 +90,20 @@ def require_vocabulary(tokenizer: TokenizerConfig, source: str, checkpoint: str)
 
     What they mean to the checkpoint is told by the description beside it or, where there is none, by the
     vocabulary that a released one lies with. An entry that is [unused…] in one of the two may be anything in
-    the other: nothing has been learnt of it.
+    the other: nothing has been learned of it.
 
     Args:
       tokenizer: of what the checkpoint is given: records, rows, a flag.
       source: what that is, to begin the message with.
       checkpoint: prefix.
     """
-    learnt = _tokenizer_beside(checkpoint, tokenizer)
-    if learnt is None:
+    learned = _tokenizer_beside(checkpoint, tokenizer)
+    if learned is None:
         return
-    ours, theirs = tokenizer.vocabulary_file, learnt.vocabulary_file
+    ours, theirs = tokenizer.vocabulary_file, learned.vocabulary_file
     if files.sha256_of_file(ours) == files.sha256_of_file(theirs):
         return
-    given, wanted = (load_tokenizer(found).vocabulary.tokens for found in (tokenizer, learnt))
+    given, wanted = (load_tokenizer(found).vocabulary.tokens for found in (tokenizer, learned))
     odd = [number for number, (one, other) in enumerate(zip(given, wanted))
            if one != other and not (_UNUSED.fullmatch(one) or _UNUSED.fullmatch(other))]
     if odd or len(given) != len(wanted):

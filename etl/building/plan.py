@@ -154,9 +154,10 @@ def plan_build(config: BuildConfig) -> BuildPlan:
     num_workers = _num_workers(config.cluster, text_bytes)
     if config.cluster.runner != "DirectRunner":    # workers elsewhere have other working directories
         job, ranges = _absolute(job), [entry._replace(path=os.path.abspath(entry.path)) for entry in ranges]
-    input_bytes = sum(entry["bytes"] for entry in inputs)
-    return BuildPlan(job, ranges, inputs, stamps, input_bytes, vocab_path, vocab_size, num_workers,
-                     warnings)
+    return BuildPlan(
+        job=job, ranges=ranges, inputs=inputs, stamps=stamps,
+        input_bytes=sum(entry["bytes"] for entry in inputs), vocab_path=vocab_path, vocab_size=vocab_size,
+        num_workers=num_workers, warnings=warnings)
 
 
 def _check_output(output_dir: str) -> None:

@@ -190,7 +190,7 @@ def test_case_is_kept_on_demand(tmp_path, text_file):
 
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
-    """A SentencePiece model learnt from the shipped sample."""
+    """A SentencePiece model learned from the shipped sample."""
     path = str(tmp_path_factory.mktemp("model") / "x.model")
     assert main(["--input_file", SAMPLE, "--vocab_size", "3000", "--model", "sentencepiece", "--output_file",
                  path]) == 0
@@ -270,7 +270,7 @@ def test_sentencepiece_offsets_stay_within_the_text(model_file, text):
 
 @pytest.mark.parametrize("changes, message", [
     ({"vocab_size": 106}, "vocab_size must be above 106, the number of special entries, got 106"),
-    ({"model": "sentencepiece"}, "model sentencepiece needs input_file: it is learnt from text"),
+    ({"model": "sentencepiece"}, "model sentencepiece needs input_file: it is learned from text"),
 ])
 def test_bad_flags(changes, message):
     with pytest.raises(ValueError) as error:

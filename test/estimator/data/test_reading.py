@@ -82,7 +82,7 @@ def test_bad_answers_are_skipped_and_counted(tmp_path, capsys):
     assert read(path, skip_bad_answers=True)[0].label == (Answer("龙尖", 0), Answer("鱼", 3))
     assert capsys.readouterr().out.splitlines() == [
         path + ": 2 answers skipped: they do not stand at their offsets",
-        path + ": 1 questions with several answers: the first is learnt",
+        path + ": 1 questions with several answers: the first is learned",
         path + ": 1 questions skipped: they have no other answer"]
 
 

@@ -83,9 +83,9 @@ def test_copa_s_models_of_earlier_versions_stay_what_they_are(tmp_path):
     tokenizer = TokenizerConfig(tiny_training.write_vocabulary(tmp_path / "vocab.txt"))
     model_folder.write(str(tmp_path / "old"), model_folder.ModelFolder(
         tiny_training.CONFIG, tokenizer, 8, task="copa", labels=("0", "1")))
-    config = preparation.as_trained(FinetuneConfig(data_dir="copa", output_dir=str(tmp_path / "old"),
-                                                   do_train=False, do_eval=True))
-    task = preparation.find_task(config)
+    config = FinetuneConfig(data_dir="copa", output_dir=str(tmp_path / "old"), do_train=False, do_eval=True)
+    model = preparation.find_trained(config)
+    task = preparation.find_task(preparation.as_trained(config, model), model)
     assert (task.kind, task.pairs_per_question) == ("classes", 2)
     assert "kind" not in json.loads((tmp_path / "old" / "model.json").read_text())
 

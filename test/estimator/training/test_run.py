@@ -84,9 +84,10 @@ def make_job(folder, events, world=ALONE, stops_at=None, eval_every=2, init_chec
         events.append("conclude")
         return evaluate(estimator, checkpoint)
     facts, start = run.find_start(config, device, model, "0123", init_checkpoint, check)
-    return Job("estimator.test", "Test", config, device, model, facts, start, None,
-               Schedule(4, 0, eval_every), model_fn=lambda numbers: None, batches=batches, evaluate=evaluate,
-               best_metric="eval_accuracy", charts=(), next_command="serving.test",
+    return Job(command="estimator.test", title="Test", flags=config, device=device, folder=model, facts=facts,
+               start=start, init_checkpoint=None, schedule=Schedule(4, 0, eval_every),
+               model_fn=lambda numbers: None, batches=batches, evaluate=evaluate, best_metric="eval_accuracy",
+               charts=(), next_command="serving.test",
                before_training=lambda: events.append("keep rows"), conclude=conclude,
                predict=lambda estimator, checkpoint: events.append("predict with " + os.path.relpath(
                    checkpoint, str(folder / "out"))))
