@@ -11,6 +11,7 @@ from estimator.model.kernels import STOCK, Dropout, Kernels, dimensions, statele
 from estimator.model.kinds import CLASSES
 from estimator.npu import devices
 from estimator.optimization import optimizers, schedules
+from estimator.optimization.names import LINEAR_AFTER_WARMUP
 from estimator.training import failures, streaming_metrics
 from estimator.training.step_log import Pace, ProgressHook, host_measures
 from estimator.weights import checkpoint_files
@@ -48,7 +49,7 @@ class TrainingConfig:
     num_warmup_steps: int
     random_seed: int
     poly_power: float = 1.0
-    lr_schedule: str = "linear_after_warmup"
+    lr_schedule: str = LINEAR_AFTER_WARMUP
     layer_decay: float = 1.0
     accumulation_steps: int = 1
     init_checkpoint: Optional[str] = None
