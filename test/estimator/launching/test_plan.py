@@ -15,8 +15,8 @@ def folder(tmp_path, monkeypatch):
             "".join("address_%d=192.168.%d.%d\n" % (number, server, number) for number in range(8)))
     monkeypatch.setattr(plans, "own_addresses", lambda: ["10.0.0.1", "one"])
     monkeypatch.setattr(plans.ranks, "is_bound_to_groups", lambda: True)
-    monkeypatch.setattr(plans.cores, "nodes_of_host", lambda: [[0, 1, 2, 3], [4, 5, 6, 7]])
-    monkeypatch.setattr(plans.cores, "affinity_of_host", dict)
+    monkeypatch.setattr(plans.core_binding, "nodes_of_host", lambda: [[0, 1, 2, 3], [4, 5, 6, 7]])
+    monkeypatch.setattr(plans.core_binding, "affinity_of_host", dict)
     monkeypatch.setattr(plans.os, "sched_getaffinity", lambda process: set(range(8)))
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -41,8 +41,8 @@ def stand_in(kind, **outputs):
     values = {name: tf.constant(value, tf.float32) for name, value in dict(values, **outputs).items()}
     table = tf.get_variable("bert/embeddings/word_embeddings", [37, 6])
     projection = tf.get_variable("bert/embeddings/word_embeddings_2", [6, size])
-    return modeling.Encoded(all_layers=(), attention_probs=(), embedding_table=table,
-                            embedding_projection=projection, **values)
+    return modeling.EncoderOutput(all_layers=(), attention_probs=(), embedding_table=table,
+                                  embedding_projection=projection, **values)
 
 
 def new_shapes(before):

@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import exported
 from estimator import embed
-from estimator.model.modeling import Encoded
+from estimator.model.modeling import EncoderOutput
 from estimator.tools import embedding
 from estimator.tools.flags import EmbedConfig
 
@@ -34,8 +34,8 @@ def test_pooling(pooling, wanted):
     """Rows of [CLS] a b [SEP] and of [CLS] a [SEP] with padding."""
     layer = np.float32([[[1], [2], [3], [6]], [[5], [6], [10], [99]]])
     with tf.Session() as session:
-        texts = Encoded(None, tf.constant([[7.0], [8.0]]), (tf.zeros_like(layer), tf.constant(layer)), (),
-                        None, None)
+        texts = EncoderOutput(None, tf.constant([[7.0], [8.0]]), (tf.zeros_like(layer), tf.constant(layer)),
+                              (), None, None)
         found = session.run(embedding.pool(texts, tf.constant([[1, 1, 1, 1], [1, 1, 1, 0]]), pooling, -1))
     assert found.tolist() == wanted
 
