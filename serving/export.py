@@ -11,13 +11,15 @@ the labels, a model card, and TensorFlow Serving's warm-up requests. Signatures:
   predict_ids       input_ids, input_mask, segment_ids: int32 [batch, length]
   examples          examples: string [batch], serialized tf.Examples with text_a and, if there is one, text_b
   classify          the same as inputs; returns classes and scores [batch, labels], for the Classify call
+  regress           the same; of two classes, returns the probability of the second as outputs [batch], for
+                    the Regress call
   encode            text_a, text_b; returns input_ids, input_mask, segment_ids
   embed             text_a, text_b; returns pooled and mean, float [batch, hidden]
 
-The first three return probabilities and logits, float [batch, labels], and label, string [batch]. A batch is
-padded to its longest text, not to max_seq_length. Texts are tokenized inside the graph, exactly as in
-training: that is checked before anything is written. A model with a SentencePiece vocabulary has the
-signature predict_ids only.
+The first three return probabilities and logits, float [batch, labels], and label, string [batch]; a
+regression has no classify, and they return value, float [batch]. A batch is padded to its longest text, not
+to max_seq_length. Texts are tokenized inside the graph, exactly as in training: that is checked before
+anything is written. A model with a SentencePiece vocabulary has the signature predict_ids only.
 
 A model that reads passages has one signature, which tokenizes, reads through windows and finds the place in
 the graph:

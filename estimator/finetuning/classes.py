@@ -100,5 +100,4 @@ CLASS_KIND = Kind(
     results_line=predictions.results_line,
     write_predictions=write_predictions,
     sections=sections,
-    charts=report.CHARTS,
-    is_exported=lambda task: not task.is_regression)
+    charts=report.CHARTS)

@@ -89,8 +89,7 @@ def _job(setting: Setting, kind: Kind, facts: Dict[str, str], start: resume.Posi
         schedule=schedule, model_fn=functools.partial(kind.model_fn, setting), batches=batches,
         evaluate=functools.partial(evaluate, setting, kind),
         best_metric="eval_" + (config.best_metric or setting.task.metric), charts=kind.charts,
-        next_command="serving.export --checkpoint_dir %s" % config.output_dir
-        if kind.is_exported(setting.task) else None,
+        next_command="serving.export --checkpoint_dir %s" % config.output_dir,
         before_training=keep_rows, conclude=functools.partial(conclude, setting, kind),
         predict=functools.partial(predict, setting, kind) if config.do_predict else None,
         patience=config.early_stopping)

@@ -56,7 +56,6 @@ class Kind(NamedTuple):
       charts: of the report.
       narrowed: takes the task and its examples by part; returns the task without what no example has.
       tell_rows: takes a setting and a part; prints what is to be said of its rows.
-      is_exported: takes a task; returns whether serving.export supports such a model.
     """
     read_examples: Callable[[FinetuneConfig, Task, str], List[Any]]
     check_flags: Callable[[FinetuneConfig, Task, Dict[str, List[Any]]], None]
@@ -72,4 +71,3 @@ class Kind(NamedTuple):
     charts: Tuple[Chart, ...]
     narrowed: Callable[[Task, Dict[str, List[Any]]], Task] = lambda task, examples: task
     tell_rows: Callable[[Setting, Part], None] = lambda setting, part: None
-    is_exported: Callable[[Task], bool] = lambda task: True

@@ -69,7 +69,7 @@ class Job(NamedTuple):
     evaluate: Callable[[Any, str], Evaluation]
     best_metric: str
     charts: Tuple[Chart, ...]
-    next_command: Optional[str]
+    next_command: str
     before_training: Callable[[], None] = lambda: None
     conclude: Optional[Callable[[Any, str], Evaluation]] = None
     predict: Optional[Callable[[Any, str], None]] = None

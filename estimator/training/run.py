@@ -82,8 +82,7 @@ def run(job: Job) -> Optional[Results]:
         if job.predict:
             job.predict(estimator, best_checkpoint.choose(flags.output_dir, "output_dir"))
     print("Wrote %s" % os.path.join(flags.output_dir, curves.FILE))
-    if job.next_command:
-        print("Next: python -m %s" % job.next_command)
+    print("Next: python -m %s" % job.next_command)
     return results
 
 

@@ -45,8 +45,7 @@ def write(folder: str, model: ModelFolder, tokenizer: Any, checkpoint: str, shap
         batch = list(itertools.islice(itertools.cycle(samples), batch_size))
         inputs = reference.inputs(batch, tokenizer, length)
         outputs = run_frozen(graph, inputs)
-        reference.require_same(outputs["probabilities"], reference.probabilities(model, checkpoint, inputs),
-                               batch)
+        reference.require_same(outputs["probabilities"], reference.outputs(model, checkpoint, inputs), batch)
         for name, array in [*inputs.items(), *outputs.items()]:
             _write_bytes(os.path.join(case_folder, name + ".bin"), array.tobytes())
     for batch_size, length in shapes:

@@ -50,9 +50,9 @@ def export(config: ExportConfig) -> None:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     print("Exported %s to %s (%.1f MB)" % (checkpoint, destination, _megabytes(destination)))
+    kind = "a regression" if model.kind == kinds.CLASSES else model.kind
     print("  task %s, %s, at most %d tokens" %
-          (model.task, "labels " + ", ".join(model.labels) if model.labels else model.kind,
-           model.max_seq_length))
+          (model.task, "labels " + ", ".join(model.labels) if model.labels else kind, model.max_seq_length))
     if number < highest:
         print("  a server of this folder goes on with version %d, the highest number" % highest)
     print("Next: " + next_command % {"output_dir": output_dir, "version": version})
@@ -73,21 +73,24 @@ def choose_number(wanted: Optional[int], highest: int, now: int, output_dir: str
 
 
 def read_model(folder: str) -> ModelFolder:
-    """The description of a fine-tuned model. Raises UserError for a model of classes without labels."""
+    """The description of a fine-tuned model; one of classes without labels is a regression. Raises UserError
+    for any other."""
     model = model_folder.read(folder, made_by="estimator.finetune")
-    if model.kind == kinds.CLASSES and len(model.labels) < 2:
-        raise UserError("%s: labels: a classifier has at least 2, this model has %d: run python -m "
-                        "estimator.finetune first" % (os.path.join(folder, model_folder.DESCRIPTION_FILE),
-                                                      len(model.labels)))
+    path = os.path.join(folder, model_folder.DESCRIPTION_FILE)
+    if model.task is None:
+        raise UserError("%s: task: wanted that of a fine-tuned model, got none: run python -m "
+                        "estimator.finetune first" % path)
+    if len(model.labels) == 1:
+        raise UserError("%s: labels: a classifier has at least 2, this model has 1" % path)
     return model
 
 
 def write_ascend_kit(config: ExportConfig, folder: str, model: ModelFolder, checkpoint: str) -> str:
     """Writes the input for atc and returns the next command. Raises UserError for a length beyond the
     model's."""
-    if model.kind != kinds.CLASSES:
-        raise UserError("--format ascend is for classifiers; the model in --checkpoint_dir is of kind %s" %
-                        model.kind)
+    if model.kind != kinds.CLASSES or not model.labels:
+        raise UserError("--format ascend is for classifiers; the model in --checkpoint_dir is %s" % (
+            "of kind " + model.kind if model.kind != kinds.CLASSES else "a regression"))
     longest = model.config.max_position_embeddings
     lengths = config.lengths or (model.max_seq_length,)
     profile_lengths = config.profile_lengths or tuple(

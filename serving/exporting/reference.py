@@ -1,5 +1,5 @@
-"""The expected outputs of an exported model: those of the trained classifier, for ids from the Python
-tokenizer."""
+"""The expected outputs of an exported model: those of the trained classifier or regression, for ids from the
+Python tokenizer."""
 from typing import Any, Dict, Sequence
 
 import numpy as np
@@ -13,7 +13,7 @@ from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from serving.exporting.signatures import IDS
 
-TOLERANCE = 1e-4                               # between probabilities that were summed in another order
+TOLERANCE = 1e-4                               # between outputs that were summed in another order
 SAMPLES = tuple(Example(text_a, text_b, None) for text_a, text_b in (
     ("手机没信号怎么办", "手机搜不到网络？"), ("普通话ABC，Ω", ""), ("", "x" * 201),
     ("字" * 600, "句" * 600)))
@@ -30,21 +30,24 @@ def inputs(samples: Sequence[Example], tokenizer: Any, length: int) -> Dict[str,
     return found
 
 
-def probabilities(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:
-    """float32 [batch, num_labels]. Raises UserError for a checkpoint that does not fit the model."""
+def outputs(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> np.ndarray:
+    """Probabilities, float32 [batch, num_labels], or a regression's values, float32 [batch]. Raises UserError
+    for a checkpoint that does not fit the model."""
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = modeling.build_encoder(model.config, **{name: tf.constant(array)
                                                           for name, array in ids.items()})
-        found = heads.classifier(model.config, encoded, len(model.labels)).probabilities
+        found = (heads.classifier(model.config, encoded, len(model.labels)).probabilities if model.labels
+                 else heads.regressor(model.config, encoded).predictions)
         checkpoint_files.restore(session, checkpoint, model.config)
         return session.run(found)
 
 
 def require_same(found: np.ndarray, wanted: np.ndarray, samples: Sequence[Example]) -> None:
-    """Raises UserError, naming the sample, when probabilities [batch, num_labels] differ by more
-    than TOLERANCE."""
+    """Raises UserError, naming the sample, when probabilities [batch, num_labels] differ by more than
+    TOLERANCE, or values [batch] by more than that part of them."""
+    relative = 0 if wanted.ndim > 1 else TOLERANCE
     for sample, row, wanted_row in zip(samples, found, wanted):
-        if not np.allclose(row, wanted_row, rtol=0, atol=TOLERANCE):
+        if not np.allclose(row, wanted_row, rtol=relative, atol=TOLERANCE):
             raise UserError(
                 "the exported model gives %s for the text %r, the trained model %s; nothing was written"
                 % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))

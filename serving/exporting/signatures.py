@@ -1,15 +1,17 @@
-"""The serving graph: one path from tf.Example to probabilities, which a caller may enter at three points.
+"""The serving graph: one path from tf.Example to probabilities, or to a regression's value, which a caller
+may enter at three points.
 
-    examples ─► text_a, text_b ─► input_ids, input_mask, segment_ids ─► probabilities, label, logits
+    examples ─► text_a, text_b ─► input_ids, input_mask, segment_ids ─► probabilities, label, logits; or value
    (examples,   (serving_default,      (predict_ids; encode                 └► pooled, mean (embed)
-    classify)    encode, embed)         ends here)
+    classify,    encode, embed)         ends here)
+    regress)
 
 A model that reads has one entry, and a graph of its own (`reading_graph`).
 
 An entry point is a placeholder whose default is the output of the previous part, so that each part is in the
 graph only once.
 """
-from typing import Any, Dict, NamedTuple, Optional
+from typing import Any, Dict, NamedTuple, Optional, Union
 
 import tensorflow.compat.v1 as tf
 
@@ -22,7 +24,7 @@ from serving.exporting.graph_tokenization import GraphTokenizer
 
 DEFAULT, ENCODE, EMBED = "serving_default", "encode", "embed"         # from text
 PREDICT_IDS = "predict_ids"
-CLASSIFY, EXAMPLES = "classify", "examples"                           # from serialized tf.Examples
+CLASSIFY, REGRESS, EXAMPLES = "classify", "regress", "examples"       # from serialized tf.Examples
 IDS = ("input_ids", "input_mask", "segment_ids")
 
 Tensors = Dict[str, tf.Tensor]
@@ -33,6 +35,11 @@ class Answer(NamedTuple):
     probabilities: tf.Tensor                   # float [batch, num_labels]
     label: tf.Tensor                           # string [batch], in UTF-8
     logits: tf.Tensor                          # float [batch, num_labels]
+
+
+class Number(NamedTuple):
+    """A regression's output for a batch."""
+    value: tf.Tensor                           # float [batch]
 
 
 def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, Any]:
@@ -49,20 +56,35 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, 
     packed = tokenizer.pack_pair(texts["text_a"], texts["text_b"], model.max_seq_length)
     ids = _door(dict(zip(IDS, packed)), [None, None])
     answered = answer(model, **ids)
-    labels = tf.tile(_labels(model)[tf.newaxis], [tf.size(serialized), 1])
     return {
         DEFAULT: predict(texts, answered._asdict()),
         PREDICT_IDS: predict(ids, answered._asdict()),
-        CLASSIFY: tf.saved_model.classification_signature_def(serialized, labels, answered.probabilities),
+        **_for_examples(model, serialized, answered),
         EXAMPLES: predict({"examples": serialized}, answered._asdict()),
         ENCODE: predict(texts, ids),
         EMBED: predict(texts, _embed(model, **ids)),
     }
 
 
+def _for_examples(model: ModelFolder, serialized: tf.Tensor,
+                  answered: Union[Answer, Number]) -> Dict[str, Any]:
+    """The signatures for the calls Classify and Regress. Of two classes, the number is the probability of the
+    second."""
+    regress = tf.saved_model.regression_signature_def
+    if isinstance(answered, Number):
+        return {REGRESS: regress(serialized, answered.value)}
+    labels = tf.tile(_labels(model)[tf.newaxis], [tf.size(serialized), 1])
+    classify = tf.saved_model.classification_signature_def
+    found = {CLASSIFY: classify(serialized, labels, answered.probabilities)}
+    if len(model.labels) == 2:
+        found[REGRESS] = regress(serialized, answered.probabilities[:, 1])
+    return found
+
+
 def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segment_ids: tf.Tensor,
-           skip_padding: bool = True) -> Answer:
-    """The classifier over ids, integers [batch, seq_length]; the last layer is computed for [CLS] only.
+           skip_padding: bool = True) -> Union[Answer, Number]:
+    """The classifier, or the regression, over ids, integers [batch, seq_length]; the last layer is computed
+    for [CLS] only.
 
     `skip_padding` makes shapes depend on the batch; without it all are static if those of the ids are, and
     the ops are those that a device's compiler recognizes.
@@ -75,6 +97,8 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
                                      skip_padding=skip_padding,
                               kernels=host_kernels.SERVING if skip_padding else STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
+    if not model.labels:
+        return Number(heads.regressor(model.config, encoded).predictions)
     found = heads.classifier(model.config, encoded, len(model.labels))
     return Answer(found.probabilities, tf.gather(_labels(model), found.predictions), found.logits)
 

@@ -1,5 +1,5 @@
-"""A trained classifier as a SavedModel that takes raw text, or ids if its vocabulary is a SentencePiece
-model; checked when it is written."""
+"""A trained classifier or regression as a SavedModel that takes raw text, or ids if its vocabulary is a
+SentencePiece model; checked when it is written."""
 import os
 from typing import Any, Dict, List, Optional
 
@@ -33,17 +33,23 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
         return write_reader(folder, model, checkpoint, tokenizer)
     takes_text = not model.tokenizer.spm_model_file
     ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
-    wanted = reference.probabilities(model, checkpoint, ids)
+    wanted = reference.outputs(model, checkpoint, ids)
     twin = make_twin(model, tokenizer) if isinstance(tokenizer, WordPieceTokenizer) else None
     write_graph(folder, model, checkpoint, twin)
     model_card.write(folder, model, checkpoint)
     questions = {signatures.PREDICT_IDS: ids, **({signatures.DEFAULT: sample_texts()} if takes_text else {})}
-    saved = SavedModel(folder)
+    saved, output = SavedModel(folder), "probabilities" if model.labels else "value"
     for signature, inputs in questions.items():
-        reference.require_same(saved.run(inputs, signature)["probabilities"], wanted, SAMPLES)
+        reference.require_same(saved.run(inputs, signature)[output], wanted, SAMPLES)
     logs = [warmup.predict_log(signature, inputs) for signature, inputs in questions.items()]
-    if takes_text:
+    examples = {"inputs": [example.SerializeToString() for example in warmup.examples_of(SAMPLES)]}
+    if signatures.CLASSIFY in saved.signatures:
+        reference.require_same(saved.run(examples, signatures.CLASSIFY)["scores"], wanted, SAMPLES)
         logs.append(warmup.classify_log(signatures.CLASSIFY, SAMPLES))
+    if signatures.REGRESS in saved.signatures:
+        reference.require_same(saved.run(examples, signatures.REGRESS)["outputs"],
+                               wanted[:, 1] if model.labels else wanted, SAMPLES)
+        logs.append(warmup.regress_log(signatures.REGRESS, SAMPLES))
     warmup.write(folder, logs)
     if takes_text:
         print("In-graph tokenization and outputs checked against Python's")

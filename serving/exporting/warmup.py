@@ -3,7 +3,7 @@
 They are in assets.extra/tf_serving_warmup_requests, a TFRecord file of tensorflow.serving.PredictionLog.
 """
 import os
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, List, Mapping, Sequence
 
 import tensorflow.compat.v1 as tf
 
@@ -29,17 +29,29 @@ def predict_log(signature: str, inputs: Mapping[str, Any]) -> "PredictionLog":
 
 
 def classify_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
-    """A PredictionLog of a Classify request: a tf.Example with text_a, and text_b if there is one, for
-    each sample."""
+    """A PredictionLog of a Classify request with `examples_of` the samples."""
     log = _new_log()
-    request = log.classify_log.request
-    request.model_spec.name, request.model_spec.signature_name = MODEL_NAME, signature
+    _ask(log.classify_log.request, signature, samples)
+    return log
+
+
+def regress_log(signature: str, samples: Sequence[Example]) -> "PredictionLog":
+    """A PredictionLog of a Regress request with `examples_of` the samples."""
+    log = _new_log()
+    _ask(log.regress_log.request, signature, samples)
+    return log
+
+
+def examples_of(samples: Sequence[Example]) -> List[tf.train.Example]:
+    """Each sample with its text_a, and text_b if there is one."""
+    examples = []
     for sample in samples:
-        features = request.input.example_list.examples.add().features.feature
+        examples.append(tf.train.Example())
+        features = examples[-1].features.feature
         features["text_a"].bytes_list.value.append(sample.text_a.encode("utf-8"))
         if sample.text_b:
             features["text_b"].bytes_list.value.append(sample.text_b.encode("utf-8"))
-    return log
+    return examples
 
 
 def write(folder: str, logs: Sequence["PredictionLog"]) -> None:
@@ -48,6 +60,11 @@ def write(folder: str, logs: Sequence["PredictionLog"]) -> None:
     with tf.io.TFRecordWriter(os.path.join(folder, FILE)) as writer:
         for log in logs:
             writer.write(log.SerializeToString(deterministic=True))
+
+
+def _ask(request: Any, signature: str, samples: Sequence[Example]) -> None:
+    request.model_spec.name, request.model_spec.signature_name = MODEL_NAME, signature
+    request.input.example_list.examples.extend(examples_of(samples))
 
 
 def _new_log() -> "PredictionLog":

@@ -33,7 +33,7 @@ def main() -> int:
     arguments = parser.parse_args()
     program = os.path.abspath(arguments.schemathesis)          # it runs in another folder
     with tempfile.TemporaryDirectory() as folder:
-        make_classifier(os.path.join(folder, "finetune"))
+        make_classifier(os.path.join(folder, "finetune"), labels=("否", "是"))    # has all signatures
         if export.main(["--checkpoint_dir", os.path.join(folder, "finetune"), "--output_dir", folder,
                         "--version", "7"]):
             return 1

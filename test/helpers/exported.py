@@ -1,6 +1,8 @@
-"""A classifier as fine-tuning leaves it: freshly initialized, with checkpoint and description."""
+"""A classifier, or a regression, as fine-tuning leaves it: freshly initialized, with checkpoint and
+description."""
 import dataclasses
 import os
+from typing import Sequence
 
 import tensorflow.compat.v1 as tf
 
@@ -19,13 +21,14 @@ CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=
                       initializer_range=0.5)
 
 
-def make_classifier(folder: str, leave_out: str = "") -> None:
-    """Writes a tiny model's folder; the checkpoint lacks the variable `leave_out`."""
+def make_classifier(folder: str, leave_out: str = "", labels: Sequence[str] = LABELS) -> None:
+    """Writes a tiny model's folder; the checkpoint lacks the variable `leave_out`. Without labels it is a
+    regression."""
     os.makedirs(folder, exist_ok=True)
     vocab_file = os.path.join(folder, "vocab.txt")
     with open(vocab_file, "wb") as stream:
         stream.write(("\n".join(TOKENS) + "\n").encode("utf-8"))
-    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", LABELS),
+    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", tuple(labels)),
                 leave_out)
 
 
@@ -46,7 +49,8 @@ def write_model(folder: str, model: ModelFolder, leave_out: str = "") -> None:
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(1)
         ids = tf.placeholder(tf.int32, [None, None])
-        heads.classifier(model.config, modeling.build_encoder(model.config, ids), len(model.labels))
+        head = heads.fine_tuned(model.kind, len(model.labels))
+        head(model.config, modeling.build_encoder(model.config, ids))
         step = tf.train.get_or_create_global_step()
         session.run(tf.global_variables_initializer())
         saved = [variable for variable in tf.global_variables() if variable.op.name != leave_out]

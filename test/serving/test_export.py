@@ -109,14 +109,23 @@ def test_folder_without_a_model(tmp_path, capsys):
     assert "run python -m estimator.finetune first" in failure(capsys, "--checkpoint_dir", str(tmp_path))
 
 
-def test_pretrained_model_is_no_classifier(checkpoint_dir, capsys):
+@pytest.mark.parametrize("changed, message", [
+    ({"task": None, "labels": None}, "task: wanted that of a fine-tuned model, got none: run python -m"),
+    ({"labels": ["a"]}, "labels: a classifier has at least 2, this model has 1"),
+    ({"labels": None}, "output_weights")])             # a regression's has one row
+def test_what_is_no_classifier_and_no_regression(checkpoint_dir, tmp_path, capsys, changed, message):
     path = os.path.join(checkpoint_dir, "model.json")
     with open(path, encoding="utf-8") as stream:
-        fields = dict(json.load(stream), labels=None)
+        fields = dict(json.load(stream), **changed)
     with open(path, "w", encoding="utf-8") as stream:
         json.dump(fields, stream)
-    assert "model.json: labels: a classifier has at least 2, this model has 0" in failure(
-        capsys, "--checkpoint_dir", checkpoint_dir)
+    assert message in failure(capsys, "--checkpoint_dir", checkpoint_dir, "--output_dir", str(tmp_path))
+
+
+def test_a_regression_has_no_ascend_kit(regression_version, tmp_path, capsys):
+    folder = os.path.join(os.path.dirname(os.path.dirname(regression_version)), "finetune")
+    assert "--format ascend is for classifiers; the model in --checkpoint_dir is a regression\n" in failure(
+        capsys, "--checkpoint_dir", folder, "--output_dir", str(tmp_path), "--format", "ascend")
 
 
 def test_missing_variable_is_named_and_nothing_stays(checkpoint_dir, tmp_path, capsys):

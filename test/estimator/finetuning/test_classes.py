@@ -74,7 +74,3 @@ def test_the_model_learns_with_the_weights_of_the_training_examples(monkeypatch,
     monkeypatch.setattr(model_fn, "classifier_model_fn", lambda *arguments: arguments)
     model, numbers, num_labels, weights = CLASS_KIND.model_fn(setting, "numbers")
     assert (model, numbers, num_labels) == ("a config", "numbers", 2) and weights == pytest.approx(wanted)
-
-
-def test_what_is_exported():
-    assert CLASS_KIND.is_exported(PAIRS) and not CLASS_KIND.is_exported(REGRESSION)

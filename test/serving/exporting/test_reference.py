@@ -24,3 +24,7 @@ def test_require_same():
     with pytest.raises(UserError,
                        match=r"gives \[0.5, 0.5001\d*\] for the text '吗', the trained model \[0.5, 0.5\]"):
         reference.require_same(wanted + [[0, 0], [0, 1.5e-4]], wanted, SAMPLES)
+    values = np.array([1e6, 0.5])
+    reference.require_same(values * 1.00005, values, SAMPLES)
+    with pytest.raises(UserError, match=r"gives 0.5003 for the text '吗', the trained model 0.5"):
+        reference.require_same(values + [0, 3e-4], values, SAMPLES)

@@ -1,3 +1,6 @@
+import dataclasses
+import os
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -47,7 +50,7 @@ def wanted_ids(model, questions):
 def test_text_ids_and_examples_give_what_the_trained_model_gives(saved, model, finetuned):
     ids = wanted_ids(model, QUESTIONS)
     arrays = {name: np.array(rows, np.int32) for name, rows in ids.items()}
-    wanted = reference.probabilities(model, tf.train.latest_checkpoint(finetuned), arrays)
+    wanted = reference.outputs(model, tf.train.latest_checkpoint(finetuned), arrays)
     examples = [example(text_a, text_b or None) for text_a, text_b in QUESTIONS]
     for inputs, signature in ((texts(QUESTIONS), "serving_default"), (ids, "predict_ids"),
                               ({"examples": examples}, "examples")):
@@ -59,6 +62,36 @@ def test_text_ids_and_examples_give_what_the_trained_model_gives(saved, model, f
     classified = saved.run({"inputs": examples}, "classify")
     np.testing.assert_allclose(classified["scores"], wanted, rtol=0, atol=1e-5)
     assert classified["classes"].tolist() == [[label.encode("utf-8") for label in LABELS]] * 5
+
+
+def test_a_regression_s_signatures_give_what_the_trained_model_gives(regression_version):
+    folder = os.path.join(regression_version, "..", "..", "finetune")
+    model, saved = model_folder.read(folder), SavedModel(regression_version)
+    ids = wanted_ids(model, QUESTIONS)
+    wanted = reference.outputs(model, tf.train.latest_checkpoint(folder),
+                               {name: np.array(rows, np.int32) for name, rows in ids.items()})
+    examples = [example(text_a, text_b or None) for text_a, text_b in QUESTIONS]
+    for inputs, signature, output in (
+            (texts(QUESTIONS), "serving_default", "value"), (ids, "predict_ids", "value"),
+            ({"examples": examples}, "examples", "value"), ({"inputs": examples}, "regress", "outputs")):
+        found = saved.run(inputs, signature)
+        assert list(found) == [output] and found[output].shape == (5,)
+        np.testing.assert_allclose(found[output], wanted, rtol=0, atol=1e-5)
+    assert saved.values([("北京ABC", "北京"), ("你好", None)]) == pytest.approx(wanted[:2].tolist(), abs=1e-5)
+    assert "classify" not in saved.signatures
+
+
+def test_of_two_classes_the_number_is_that_of_the_second(model):
+    two = dataclasses.replace(model, labels=("否", "是"))
+    with tf.Graph().as_default(), tf.Session() as session:
+        answer = signatures.Answer(tf.constant([[.25, .75], [.5, .5]]), None, None)
+        found = signatures._for_examples(two, tf.placeholder(tf.string, [None]), answer)
+        assert list(found) == ["classify", "regress"]
+        assert found["regress"].method_name == "tensorflow/serving/regress"
+        assert session.run(found["regress"].outputs["outputs"].name).tolist() == [.75, .5]
+        assert found["regress"].inputs["inputs"].name == found["classify"].inputs["inputs"].name
+        three = signatures._for_examples(model, tf.placeholder(tf.string, [None]), answer)
+        assert list(three) == ["classify"]
 
 
 def test_encode_gives_what_python_gives(saved, model):

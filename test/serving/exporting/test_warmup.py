@@ -27,6 +27,12 @@ def test_every_request_replays(version):
     assert replayed == ["predict_ids", "serving_default", "classify"]
 
 
+def test_a_regression_is_warmed_up_by_numbers(regression_version):
+    kinds = [(log, log.WhichOneof("log_type")) for log in logs_of(regression_version)]
+    assert [(kind, getattr(log, kind).request.model_spec.signature_name) for log, kind in kinds] == [
+        ("predict_log", "predict_ids"), ("predict_log", "serving_default"), ("regress_log", "regress")]
+
+
 def test_messages():
     log = warmup.predict_log("serving_default", {"text_a": ["北".encode("utf-8")], "text_b": [b""]})
     assert log.predict_log.request.model_spec.name == "default"
@@ -35,3 +41,6 @@ def test_messages():
     first, second = log.classify_log.request.input.example_list.examples
     assert first.features.feature["text_b"].bytes_list.value[0].decode("utf-8") == "京"
     assert list(second.features.feature) == ["text_a"]
+    log = warmup.regress_log("regress", [Example("好", None, None)])
+    assert log.regress_log.request.model_spec.signature_name == "regress"
+    assert list(log.regress_log.request.input.example_list.examples) == [second]
