@@ -1,4 +1,5 @@
 """Loads an exported model, which needs TensorFlow and none of the code that made it."""
+import functools
 import json
 import os
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
@@ -6,12 +7,16 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
+from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from serving.version_files import CARD_FILE, VOCABULARY_FILE
 
 POSITIONS = "max_position_embeddings"          # of the card's config
+MAX_JOINED = 32                                # sets of signatures run together whose calls are kept
+
+Call = Callable[[Mapping[str, Any]], Dict[str, Any]]
 
 
 class SavedModel:
@@ -41,8 +46,8 @@ class SavedModel:
             self._session.close()              # a server retries while a copy is in progress
             raise UserError("%s: not a complete model: %s" % (folder, str(error).split("\n")[0]))
         self.signatures: Dict[str, Any] = dict(loaded.signature_def)
-        self._calls: Dict[str, Callable[[Mapping[str, Any]],
-                                        Dict[str, Any]]] = {}     # by signature, once it was used
+        self._calls: Dict[str, Call] = {}      # by signature, once it was used
+        self._call_joined: Callable[..., Call] = functools.lru_cache(MAX_JOINED)(self._prepare_joined)
         self.example_tensors = {operation.inputs[0].name for operation in self._session.graph.get_operations()
                                 if operation.type == "ParseExample"}
 
@@ -56,7 +61,21 @@ class SavedModel:
             self._calls[signature] = self._prepare(self.signatures[signature])
         return self._calls[signature](inputs)
 
-    def _prepare(self, definition: Any) -> Callable[[Mapping[str, Any]], Dict[str, Any]]:
+    def run_joined(self, inputs: Mapping[str, Any], *signatures: str) -> Dict[str, Any]:
+        """Arrays by `signature/output`, for signatures whose inputs are the same tensors: computed once."""
+        return self._call_joined(*sorted(signatures))(inputs)
+
+    def _prepare_joined(self, *signatures: str) -> Call:
+        joined = SignatureDef()
+        for signature in signatures:
+            definition = self.signatures[signature]
+            for name, info in definition.inputs.items():
+                joined.inputs[name].CopyFrom(info)
+            for name, info in definition.outputs.items():
+                joined.outputs["%s/%s" % (signature, name)].CopyFrom(info)
+        return self._prepare(joined)
+
+    def _prepare(self, definition: Any) -> Call:
         """A callable for a signature. Names are looked up once here; Session.run would do so at each call,
         which takes a tenth of tiny's time."""
         dtypes = {name: tf.as_dtype(info.dtype).as_numpy_dtype for name, info in definition.inputs.items()}
@@ -75,6 +94,17 @@ class SavedModel:
         found = self.run({"text_a": [text_a for text_a, _ in pairs],
                           "text_b": [text_b or "" for _, text_b in pairs]})
         return [dict(zip(self.labels, row)) for row in found["probabilities"].tolist()]
+
+    def values(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[float]:
+        """The number that `regress` gives for each text_a and text_b."""
+        examples = []
+        for pair in pairs:
+            example = tf.train.Example()
+            for name, text in zip(("text_a", "text_b"), pair):
+                example.features.feature[name].bytes_list.value.append((text or "").encode("utf-8"))
+            examples.append(example.SerializeToString())
+        values: List[float] = self.run({"inputs": examples}, "regress")["outputs"].ravel().tolist()
+        return values
 
     def rows(self, signature: str, rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
         """A signature's outputs by name for each row of inputs by name; texts are str."""

@@ -27,6 +27,7 @@ from tensorflow_serving.apis.classification_pb2 import ClassificationRequest, Cl
 from tensorflow_serving.apis.get_model_metadata_pb2 import (GetModelMetadataRequest, GetModelMetadataResponse,
                                                             SignatureDefMap)
 from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest, MultiInferenceResponse
 from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest, ReloadConfigResponse
 from tensorflow_serving.apis.model_pb2 import ModelSpec
 from tensorflow_serving.apis.predict_pb2 import PredictRequest, PredictResponse
@@ -120,7 +121,7 @@ class Calls:
 
 
 class PredictionService:
-    """Predict, Classify, Regress, GetModelMetadata; requests of MultiInference are only parsed."""
+    """Predict, Classify, Regress, MultiInference, GetModelMetadata."""
 
     def __init__(self, inference: Inference) -> None:
         self._inference = inference
@@ -139,6 +140,14 @@ class PredictionService:
     async def Regress(self, request: RegressionRequest) -> RegressionResponse:
         spec, found = await self._of_examples(request, REGRESS_METHOD)
         return messages.regress_response(spec, found)
+
+    async def MultiInference(self, request: MultiInferenceRequest) -> MultiInferenceResponse:
+        targets = self._inference.find_tasks(request.tasks)
+        messages.check_examples(request, targets[0].limits)
+        found = await self._inference.of_tasks(targets, messages.serialized_examples(request))
+        return messages.multi_inference_response(
+            (target.spec, target.signature.method_name == REGRESS_METHOD, outputs)
+            for target, outputs in zip(targets, found))
 
     async def GetModelMetadata(self, request: GetModelMetadataRequest) -> GetModelMetadataResponse:
         if set(request.metadata_field) != {METADATA_FIELD}:

@@ -1,15 +1,16 @@
 """TensorFlow Serving's gRPC messages ↔ arrays by name."""
-from typing import Any, Dict, Iterable, List, Mapping, Union
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Tuple, Union
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from tensorflow_serving.apis import classification_pb2, predict_pb2, regression_pb2
+from tensorflow_serving.apis import classification_pb2, inference_pb2, predict_pb2, regression_pb2
 
 from serving.service import errors, limits
 from serving.service.limits import Described, Limits
 
 Arrays = Dict[str, np.ndarray]
-RequestOfExamples = Union[classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest]
+RequestOfExamples = Union[classification_pb2.ClassificationRequest, regression_pb2.RegressionRequest,
+                          inference_pb2.MultiInferenceRequest]
 
 # The field of a TensorProto that holds the values of a type, and as what they stand there.
 _FIELDS = {
@@ -93,21 +94,51 @@ def merged(context: tf.train.Example, example: tf.train.Example) -> tf.train.Exa
 
 def classify_response(spec: Any,
                       outputs: Mapping[str, np.ndarray]) -> classification_pb2.ClassificationResponse:
-    """One Classifications per row of classes and scores [batch, labels]."""
+    """One Classifications per row of `classes_of` the outputs."""
     response = classification_pb2.ClassificationResponse(model_spec=spec)
-    for labels, scores in zip(outputs["classes"], outputs["scores"]):
-        classes = response.result.classifications.add().classes
-        for label, score in zip(labels, scores):
-            classes.add(label=label.decode("utf-8"), score=score)
+    _fill_classes(response.result, outputs)
     return response
+
+
+def classes_of(outputs: Mapping[str, np.ndarray]) -> Iterator[Iterator[Tuple[bytes, float]]]:
+    """Label and score of each class, for each row of classes and scores [batch, labels]. A signature may have
+    one of both: its labels are then empty, or its scores 0."""
+    either = outputs.get("scores", outputs.get("classes"))
+    labels = outputs.get("classes", np.full(np.shape(either), b"", object))
+    scores = outputs.get("scores", np.zeros(np.shape(either), np.float32))
+    return (zip(*row) for row in zip(labels, scores))
 
 
 def regress_response(spec: Any, outputs: Mapping[str, np.ndarray]) -> regression_pb2.RegressionResponse:
     """One Regression for each row of outputs, floats [batch] or [batch, 1]."""
     response = regression_pb2.RegressionResponse(model_spec=spec)
-    for value in outputs["outputs"].ravel().tolist():
-        response.result.regressions.add(value=value)
+    _fill_numbers(response.result, outputs)
     return response
+
+
+def multi_inference_response(answers: Iterable[Tuple[Any, bool, Mapping[str, np.ndarray]]]
+                             ) -> inference_pb2.MultiInferenceResponse:
+    """One InferenceResult for each spec and its outputs: numbers if the bool says so, else classes."""
+    response = inference_pb2.MultiInferenceResponse()
+    for spec, are_numbers, outputs in answers:
+        result = response.results.add(model_spec=spec)
+        if are_numbers:
+            _fill_numbers(result.regression_result, outputs)
+        else:
+            _fill_classes(result.classification_result, outputs)
+    return response
+
+
+def _fill_classes(result: classification_pb2.ClassificationResult, outputs: Mapping[str, np.ndarray]) -> None:
+    for row in classes_of(outputs):
+        classes = result.classifications.add().classes
+        for label, score in row:
+            classes.add(label=label.decode("utf-8", "replace"), score=score)
+
+
+def _fill_numbers(result: regression_pb2.RegressionResult, outputs: Mapping[str, np.ndarray]) -> None:
+    for value in outputs["outputs"].ravel().tolist():
+        result.regressions.add(value=value)
 
 
 def _fill(tensor: Any, array: np.ndarray) -> None:

@@ -16,12 +16,14 @@ from serving.exporting import warmup
 from serving.saved_model import SavedModel
 from serving.service import errors, messages
 from serving.service.inference import (CLASSIFY_METHOD, DEFAULT_SIGNATURE, EXAMPLES_INPUT, PREDICT_METHOD,
-                                       REGRESS_METHOD, check_arrays, signature_for)
+                                       REGRESS_METHOD, check_arrays, signature_for, signatures_for)
 from serving.service.limits import Limits
 from serving.service.tf_examples import safe_inputs
 
 MAX_RECORDS = 1000                             # TensorFlow Serving's
 METHODS = {"predict_log": PREDICT_METHOD, "classify_log": CLASSIFY_METHOD, "regress_log": REGRESS_METHOD}
+MULTI_INFERENCE = "multi_inference_log"
+KINDS = (*METHODS, MULTI_INFERENCE)
 _NO_LIMITS = Limits(*[sys.maxsize] * 4)         # whoever may put a model here may also run it
 
 
@@ -43,23 +45,32 @@ def replay(folder: str, model: SavedModel) -> None:
 
 
 def _ask(model: SavedModel, record: bytes) -> None:
-    name, method, inputs = _request_in(record)
-    signature = signature_for(model, name, method)
-    check_arrays(signature, inputs, _NO_LIMITS)
-    model.run(safe_inputs(inputs, signature, model.example_tensors), name)
+    kind, request = _request_in(record)
+    inputs = (messages.predict_inputs(request) if kind == "predict_log" else
+              {EXAMPLES_INPUT: np.array(messages.serialized_examples(request), dtype=object)})
+    if kind == MULTI_INFERENCE:
+        signatures = signatures_for(model, request.tasks)
+        if not signatures:
+            raise errors.invalid("the request has no tasks")
+    else:
+        name = request.model_spec.signature_name or DEFAULT_SIGNATURE
+        signatures = {name: signature_for(model, name, METHODS[kind])}
+    for signature in signatures.values():      # one, or with the same input
+        check_arrays(signature, inputs, _NO_LIMITS)
+        inputs = safe_inputs(inputs, signature, model.example_tensors)
+    if len(signatures) > 1:
+        model.run_joined(inputs, *signatures)
+    else:
+        model.run(inputs, *signatures)
 
 
-def _request_in(record: bytes) -> Tuple[str, str, Any]:
-    """Signature, method and inputs of a serialized PredictionLog; a request that names no signature means
-    the default one."""
+def _request_in(record: bytes) -> Tuple[str, Any]:
+    """The kind and the request of a serialized PredictionLog."""
     try:
         log = PredictionLog.FromString(record)
     except DecodeError:
         raise errors.invalid("no tensorflow.serving.PredictionLog")
     kind = log.WhichOneof("log_type")
-    if kind not in METHODS:
-        raise errors.invalid("wanted a %s, got %s" % (" or ".join(METHODS), kind or "none"))
-    request = getattr(log, kind).request
-    inputs = (messages.predict_inputs(request) if kind == "predict_log" else
-              {EXAMPLES_INPUT: np.array(messages.serialized_examples(request), dtype=object)})
-    return request.model_spec.signature_name or DEFAULT_SIGNATURE, METHODS[kind], inputs
+    if kind not in KINDS:
+        raise errors.invalid("wanted a %s, got %s" % (" or ".join(KINDS), kind or "none"))
+    return kind, getattr(log, kind).request

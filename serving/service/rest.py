@@ -107,8 +107,8 @@ def serialized_examples(request: Mapping[str, Any], most: Limits) -> List[bytes]
 
 def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
     """The response to a :classify request: label and score of each class, for each example."""
-    return dumps({"results": [[[_text(label), score] for label, score in zip(labels, scores)]
-                              for labels, scores in zip(outputs["classes"], outputs["scores"])]})
+    return dumps({"results": [[[_text(label), score] for label, score in row]
+                              for row in messages.classes_of(outputs)]})
 
 
 def regress_response(outputs: Mapping[str, np.ndarray]) -> bytes:

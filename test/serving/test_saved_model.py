@@ -1,12 +1,13 @@
 import os
 import shutil
 
+import examples_model
 import numpy as np
 import pytest
 from exported import LABELS, TOKENS
 
 from etl.common.command_line import UserError
-from serving.saved_model import SavedModel
+from serving.saved_model import MAX_JOINED, SavedModel
 
 
 def test_runs_a_signature_by_names(version):
@@ -17,6 +18,18 @@ def test_runs_a_signature_by_names(version):
     found = saved.run({"input_ids": [[2, 3]], "input_mask": [[1, 1]], "segment_ids": [[0, 0]]}, "predict_ids")
     assert sorted(found) == ["label", "logits", "probabilities"]
     np.testing.assert_allclose(found["probabilities"].sum(axis=1), [1], rtol=1e-6)
+
+
+def test_signatures_of_one_input_are_run_at_once(examples_version):
+    saved = SavedModel(examples_version)
+    inputs = {"inputs": [examples_model.example(3), examples_model.example(5)]}
+    found = saved.run_joined(inputs, "regress", "classify")
+    assert {name: values.tolist() for name, values in found.items()} == {
+        "regress/outputs": [1.5, 2.5], "classify/scores": [[3, 6], [5, 10]],
+        "classify/classes": [[b"less", b"more"]] * 2}
+    for number in range(1, 2 * MAX_JOINED):    # whoever asks in ever other ways takes no more memory
+        saved.run_joined(inputs, *["regress"] * number)
+    assert saved._call_joined.cache_info().currsize == MAX_JOINED
 
 
 def test_unknown_signature_names_those_there_are(version):

@@ -7,21 +7,23 @@ import sys
 import types
 import zlib
 
+import examples_model
 import grpc
 import pytest
 import tensorflow.compat.v1 as tf
 from grpc._cython.cygrpc import ExecuteBatchError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from served import make_inference, run
+from served import LIMITS, make_inference, run
 from tensorflow_serving.apis import (classification_pb2, get_model_metadata_pb2, get_model_status_pb2,
                                      inference_pb2, model_management_pb2, model_service_pb2_grpc, predict_pb2,
                                      prediction_service_pb2_grpc, regression_pb2)
 
+from serving.saved_model import SavedModel
 from serving.service.process import bind
 from serving.service.errors import RequestError
 from serving.service.grpc_relay import RelayLimits
 from serving.service.grpc_service import (MAX_STREAMS, Calls, Doors, GrpcLimits, GrpcOptions, GrpcServer,
-                                          answered, inflated)
+                                          PredictionService, answered, inflated)
 from serving.service.monitoring import Monitor
 
 
@@ -64,6 +66,14 @@ def predict_request(signature="serving_default", **inputs):
     return request
 
 
+def multi_inference_request(*signatures):
+    request = inference_pb2.MultiInferenceRequest()
+    for name in signatures:
+        task = request.tasks.add(method_name="tensorflow/serving/" + name)
+        task.model_spec.name, task.model_spec.signature_name = "albert", name
+    return request
+
+
 def test_predict(with_stubs, saved_model):
     async def ask(prediction, model, health, monitor):
         found = await prediction.Predict(predict_request(text_a=["北京"], text_b=[""]))
@@ -86,6 +96,24 @@ def test_classify(with_stubs, saved_model):
         assert [item.label for item in found.classes] == saved_model.labels
         assert [item.score for item in found.classes] == pytest.approx(wanted)
     with_stubs(ask)
+
+
+def test_multi_inference(examples_version):
+    async def ask():
+        inference = await make_inference(SavedModel(examples_version), os.path.dirname(examples_version))
+        request = multi_inference_request("regress", "classify")
+        request.input.example_list.examples.add().ParseFromString(examples_model.example(3))
+        numbers, classes = (await PredictionService(inference).MultiInference(request)).results
+        assert [item.value for item in numbers.regression_result.regressions] == [1.5]
+        ((less, more),) = (item.classes for item in classes.classification_result.classifications)
+        assert (less.label, less.score, more.label, more.score) == ("less", 3, "more", 6)
+        assert (classes.model_spec.signature_name, classes.model_spec.version.value) == ("classify", 5)
+        for limit, message in (({"max_batch_size": 0}, "at most 0 rows, got 1"),
+                               ({"max_text_bytes": 3}, "a text must have at most 3 bytes")):
+            inference.limits = LIMITS._replace(**limit)
+            with pytest.raises(RequestError, match=message):
+                await PredictionService(inference).MultiInference(request)
+    run(ask())
 
 
 def test_metadata_and_status(with_stubs, saved_model):
@@ -140,8 +168,10 @@ def test_metadata_and_status(with_stubs, saved_model):
      "INVALID_ARGUMENT", "Input is empty."),
     ("GetModelMetadata", get_model_metadata_pb2.GetModelMetadataRequest(), "INVALID_ARGUMENT",
      "Metadata field must be signature_def, got none"),
-    ("MultiInference", inference_pb2.MultiInferenceRequest(), "UNIMPLEMENTED",
-     "Not implemented by this server"),
+    ("MultiInference", inference_pb2.MultiInferenceRequest(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+    ("MultiInference", multi_inference_request("classify", "regress"), "INVALID_ARGUMENT",
+     'signature name: "regress" not found'),           # as in each export made before there was one
+    ("MultiInference", multi_inference_request("classify"), "INVALID_ARGUMENT", "Input is empty."),
 ])
 def test_errors(with_stubs, method, request_, code, message):
     async def ask(prediction, model, health, monitor):

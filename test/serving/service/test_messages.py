@@ -179,6 +179,25 @@ def test_regress_response():
         assert [item.value for item in found.result.regressions] == [0.25, 1.5] and found.model_spec == SPEC
 
 
+def test_a_signature_for_classify_may_have_one_of_both_outputs():
+    scores = {"scores": np.array([[0.25, 0.75]], np.float32)}
+    (found,) = messages.classify_response(SPEC, scores).result.classifications
+    assert [(item.label, item.score) for item in found.classes] == [("", 0.25), ("", 0.75)]
+    (found,) = messages.classify_response(
+        SPEC, {"classes": np.array([[b"a", b"\xff"]], dtype=object)}).result.classifications
+    assert [(item.label, item.score) for item in found.classes] == [("a", 0), ("\ufffd", 0)]
+
+
+def test_a_result_for_each_task():
+    found = messages.multi_inference_response([
+        (SPEC, True, {"outputs": np.array([0.25], np.float32)}),
+        (SPEC, False, {"scores": np.array([[0.5]], np.float32)})]).results
+    assert [item.value for item in found[0].regression_result.regressions] == [0.25]
+    assert found[1].classification_result.classifications[0].classes[0].score == 0.5
+    assert [result.WhichOneof("result") for result in found] == ["regression_result", "classification_result"]
+    assert found[0].model_spec == SPEC
+
+
 def test_classify_response():
     outputs = {"classes": np.array([["相同".encode(), b"no"]], dtype=object),
                "scores": np.array([[0.25, 0.75]], np.float32)}

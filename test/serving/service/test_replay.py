@@ -2,6 +2,7 @@ import os
 import re
 import struct
 
+import examples_model
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -12,6 +13,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 from estimator.data.tasks import Example
 from etl.records.examples import frame
 from serving.exporting import warmup
+from serving.saved_model import SavedModel
 from serving.service import replay
 from serving.service.errors import RequestError
 
@@ -108,10 +110,11 @@ def without_values():
 
 @pytest.mark.parametrize("record, message", [
     (b"\xff", "record 0: no tensorflow.serving.PredictionLog"),
-    (b"", "record 0: wanted a predict_log or classify_log or regress_log, got none"),
+    (b"", "record 0: wanted a predict_log or classify_log or regress_log or multi_inference_log, got none"),
     (regress_log(), "record 0: Expected signature method_name to be tensorflow/serving/regress. Was: "
      "tensorflow/serving/predict"),
-    (session_run_log(), "record 0: wanted a predict_log or classify_log or regress_log, got session_run_log"),
+    (session_run_log(), "record 0: wanted a predict_log or classify_log or regress_log or "
+     "multi_inference_log, got session_run_log"),
     (warmup.predict_log("nothing", {}),
      'record 0: Serving signature name: "nothing" not found in signature def, which has classify, embed, '),
     (warmup.classify_log("", [Example("北", None, None)]),
@@ -133,6 +136,34 @@ def test_records_that_cannot_be_answered(tmp_path, saved_model, record, message)
         replay.replay(version_with(tmp_path, record), saved_model)
     assert not isinstance(caught.value,
                           (RequestError, tf.errors.OpError))     # but a UserError, which names the file
+
+
+def multi_inference_log(*signatures):
+    log = prediction_log_pb2.PredictionLog()
+    request = log.multi_inference_log.request
+    for name in signatures:
+        task = request.tasks.add(method_name="tensorflow/serving/" + name)
+        task.model_spec.name, task.model_spec.signature_name = "x", name
+    request.input.example_list.examples.add().ParseFromString(examples_model.example(3))
+    return log
+
+
+def test_tasks_of_one_record_are_asked_at_once(tmp_path, examples_version):
+    class Joined(SavedModel):
+        asked = []
+
+        def run_joined(self, inputs, *signatures):
+            self.asked.append(signatures)
+            return super().run_joined(inputs, *signatures)
+
+    model = Joined(examples_version)
+    replay.replay(version_with(tmp_path / "good", multi_inference_log("regress", "classify"),
+                               multi_inference_log("regress")), model)
+    assert model.asked == [("regress", "classify")]
+    for signatures, message in (((), "the request has no tasks"),
+                                (("regress", "regress"), "Duplicate evaluation of signature: regress")):
+        folder = version_with(tmp_path / message, multi_inference_log(*signatures))
+        assert message_of(replay.replay, folder, model).endswith("record 0: " + message)
 
 
 def test_more_records_than_tensorflow_serving_takes(tmp_path):

@@ -175,6 +175,11 @@ def test_what_is_no_classify_request(request_, message):
         rest.serialized_examples(request_, LIMITS)
 
 
+def test_scores_without_classes():
+    outputs = {"scores": np.array([[.25, .75]], np.float32)}
+    assert json.loads(rest.classify_response(outputs)) == {"results": [[["", .25], ["", .75]]]}
+
+
 def test_regress_response():
     outputs = {"outputs": np.array([[0.25], [1.5]], np.float32)}
     assert rest.regress_response(outputs) == b'{"results":[0.25,1.5]}'
