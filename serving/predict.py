@@ -1,5 +1,5 @@
-"""Classifies texts, or answers questions on passages, with an exported model, or a server that has it
-loaded, and writes one JSON object per line.
+"""Classifies texts, gives a number for each, or answers questions on passages, with an exported model, or a
+server that has it loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
@@ -8,6 +8,7 @@ loaded, and writes one JSON object per line.
 A line of standard input is text_a, or text_a, a tab, and text_b. A line of output:
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
+  {"text_a": "…", "text_b": "…", "value": 3.8}           of a regression, or with --signature regress
 
 A model that reads takes JSON objects, one a line, with question and passage, and candidates where it chooses
 among them; the line of output has what it found, too:
@@ -25,7 +26,7 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
 
 from etl.common import json_text
 from etl.common.batches import in_batches
@@ -34,7 +35,7 @@ from etl.common.files import not_utf8
 from serving.rest_client import RestClient
 from serving.version_files import MAX_CANDIDATES, MODEL_FILE
 
-CLASSIFY, READ, CHOOSE = "classify", "read", "choose"
+CLASSIFY, REGRESS, READ, CHOOSE = "classify", "regress", "read", "choose"
 # what a line of a question holds, by signature
 FIELDS = {READ: ("question", "passage"), CHOOSE: ("question", "passage", "candidates")}
 
@@ -55,7 +56,7 @@ class PredictConfig:
     candidates: Tuple[str, ...] = flag((), "the answers to choose from, for a model that chooses")
     signature: Optional[str] = flag(
         None, "what to ask (default: what the model has; with --server what the other "
-        "flags are of, else classify)", (CLASSIFY, *FIELDS))
+        "flags are of, else classify)", (CLASSIFY, REGRESS, *FIELDS))
     batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
@@ -93,14 +94,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def predict(config: PredictConfig) -> None:
     """Answers what is in the flags, or on standard input, batch by batch."""
     model, signature = prepare(config)
-    if signature == CLASSIFY:
+    if signature in (CLASSIFY, REGRESS):
         if config.question is not None:
-            raise UserError("--question: the model classifies texts: give --text_a")
+            raise UserError("--question: the model reads no passages: give --text_a")
         texts: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
         for batch in in_batches(texts, config.batch_size):
-            _write(answer(question, probabilities)
-                   for question, probabilities in zip(batch, model.probabilities(batch)))
+            found = model.probabilities(batch) if signature == CLASSIFY else model.values(batch)
+            _write({**question._asdict(), **answer(outputs)} for question, outputs in zip(batch, found))
         return
     if config.text_a is not None:
         raise UserError("--text_a: the model reads passages: give --question and --passage")
@@ -130,10 +131,10 @@ def prepare(config: PredictConfig) -> Tuple[Any, str]:
     from serving.saved_model import SavedModel
     model = SavedModel(version)
     atexit.register(model.close)               # else TensorFlow prints a traceback when Python ends
-    own = next((name for name in FIELDS if name in model.signatures), CLASSIFY)
-    if config.signature not in (None, own):
-        raise UserError("--signature: the model has %s, not %s" % (own, config.signature))
-    return model, own
+    own = [name for name in (*FIELDS, CLASSIFY, REGRESS) if name in model.signatures] or [CLASSIFY]
+    if config.signature not in (None, *own):
+        raise UserError("--signature: the model has %s, not %s" % (", ".join(own), config.signature))
+    return model, config.signature or own[0]
 
 
 def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, Any]]:
@@ -212,11 +213,12 @@ def read_questions(lines: IO[bytes]) -> Iterator[Question]:
         yield Question(fields[0], fields[1] if len(fields) == 2 else None)
 
 
-def answer(question: Question, probabilities: Dict[str, float]) -> Dict[str, Any]:
-    """The JSON object of a question and its probabilities by label."""
-    return {"text_a": question.text_a, "text_b": question.text_b,
-            "label": max(probabilities, key=probabilities.__getitem__),
-            "probabilities": {label: round(probability, 6) for label, probability in probabilities.items()}}
+def answer(outputs: Union[Dict[str, float], float]) -> Dict[str, Any]:
+    """What is written of a text's probabilities by label, or of its number."""
+    if isinstance(outputs, float):
+        return {"value": round(outputs, 6)}
+    return {"label": max(outputs, key=outputs.__getitem__),
+            "probabilities": {label: round(probability, 6) for label, probability in outputs.items()}}
 
 
 def _require_unicode(name: str, text: str) -> None:

@@ -1,4 +1,5 @@
-"""A REST client for our server or TensorFlow Serving itself. It uses :classify, which also returns labels."""
+"""A REST client for our server or TensorFlow Serving itself. It uses :classify, which also returns labels,
+and :regress."""
 import http.client
 import json
 import re
@@ -24,9 +25,13 @@ class RestClient:
     def probabilities(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, float]]:
         """Probabilities by label, for each text_a and text_b. Raises UserError with the server's or network's
     message."""
-        examples = [{"text_a": text_a, "text_b": text_b or ""} for text_a, text_b in pairs]
-        return self._ask(":classify", {"signature_name": "classify", "examples": examples},
+        return self._ask(":classify", {"signature_name": "classify", "examples": _examples(pairs)},
                          lambda answer: _scores(answer, len(pairs)))
+
+    def values(self, pairs: Sequence[Tuple[str, Optional[str]]]) -> List[float]:
+        """The number for each text_a and text_b. Raises UserError as above."""
+        return self._ask(":regress", {"signature_name": "regress", "examples": _examples(pairs)},
+                         lambda answer: _numbers(answer, len(pairs)))
 
     def rows(self, signature: str, rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
         """A signature's outputs by name for each row of inputs by name. Raises UserError as above."""
@@ -63,11 +68,28 @@ def _read(answer: IO[bytes]) -> bytes:
     return body
 
 
-def _scores(answer: Any, num_texts: int) -> List[Dict[str, float]]:
-    """Scores by label, for each text. Raises ValueError for any other response."""
+def _examples(pairs: Sequence[Tuple[str, Optional[str]]]) -> List[Dict[str, str]]:
+    return [{"text_a": text_a, "text_b": text_b or ""} for text_a, text_b in pairs]
+
+
+def _results(answer: Any, num_texts: int) -> List[Any]:
     rows = answer.get("results") if isinstance(answer, dict) else None
     if not isinstance(rows, list) or len(rows) != num_texts:
         raise ValueError("'results' must be a list of %d, one for each text" % num_texts)
+    return rows
+
+
+def _numbers(answer: Any, num_texts: int) -> List[float]:
+    """Raises ValueError for any response but one number for each text."""
+    rows = _results(answer, num_texts)
+    if not all(type(row) in (int, float) for row in rows):
+        raise ValueError("'results' must hold numbers")
+    return [float(row) for row in rows]
+
+
+def _scores(answer: Any, num_texts: int) -> List[Dict[str, float]]:
+    """Scores by label, for each text. Raises ValueError for any other response."""
+    rows = _results(answer, num_texts)
     json_text.require_whole_characters(rows)
     try:
         found = [{str(label): float(score) for label, score in row} for row in rows]

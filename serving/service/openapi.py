@@ -21,7 +21,8 @@ def describe(model_names: Sequence[str], metrics_path: Optional[str]) -> Dict[st
         paths[path + ":predict"] = _post("Probabilities and label", "PredictRequest", "PredictResponse")
         paths[path + ":classify"] = _post("Label and score of each class", "ClassifyRequest",
                                           "ClassifyResponse")
-        for suffix in ("", "/metadata", ":predict", ":classify"):
+        paths[path + ":regress"] = _post("A number for each example", "RegressRequest", "RegressResponse")
+        for suffix in ("", "/metadata", ":predict", ":classify", ":regress"):
             paths[path + suffix]["parameters"] = parameters
     return {"openapi": "3.0.3",
             "info": {"title": ", ".join(model_names), "version": "1",
@@ -36,6 +37,13 @@ def _schema(properties: Dict[str, Any], *required: str) -> Dict[str, Any]:
 
 def _closed(schema: Dict[str, Any]) -> Dict[str, Any]:
     return {**schema, "additionalProperties": False}
+
+
+def _of_examples(signature: str) -> Dict[str, Any]:
+    return _schema({"signature_name": {"type": "string", "enum": [signature]},
+                    "context": {key: value for key, value in EXAMPLE.items() if key != "required"},
+                    "examples": {"type": "array", "minItems": 1, "items": EXAMPLE}},
+                   "signature_name", "examples")
 
 
 def _string() -> Dict[str, Any]:
@@ -88,13 +96,12 @@ SCHEMAS: Dict[str, Any] = {
                 "inputs"),
         _schema({"signature_name": READING, "instances": {"type": "array", "minItems": 1, "items": _closed(
             _schema(QUESTION, "question", "passage"))}}, "signature_name", "instances")]},
-    "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {"type": "object"}}}),
-                                  _schema({"outputs": {"type": "object"}})]},
-    "ClassifyRequest": _schema({
-        "signature_name": {"type": "string", "enum": ["classify"]},
-        "context": {key: value for key, value in EXAMPLE.items() if key != "required"},
-        "examples": {"type": "array", "minItems": 1, "items": EXAMPLE}},
-        "signature_name", "examples"),
+    # a single output has no name
+    "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {}}}),
+                                  _schema({"outputs": {}})]},
+    "ClassifyRequest": _of_examples("classify"),
+    "RegressRequest": _of_examples("regress"),
+    "RegressResponse": _schema({"results": {"type": "array", "items": {"type": "number"}}}),
     "ClassifyResponse": _schema({"results": {"type": "array", "items": {"type": "array", "items": {
         "type": "array", "minItems": 2, "maxItems": 2,
         "items": {"oneOf": [_string(), {"type": "number"}]}}}}}),

@@ -53,6 +53,17 @@ def test_lines_are_answered_in_order_whatever_the_batch(ask):
         assert answer["probabilities"] == pytest.approx(other["probabilities"], abs=1e-4)
 
 
+def test_a_number_for_each_line(regression_version, ask, capsys):
+    status, answers, _ = ask("--model_dir", regression_version, stdin="北京\t你好\n你好\n".encode("utf-8"))
+    assert status == 0
+    assert [list(answer) for answer in answers] == [["text_a", "text_b", "value"]] * 2
+    assert answers[1]["text_b"] is None and isinstance(answers[1]["value"], float)
+    assert ask("--model_dir", regression_version, "--text_a", "北京", "--signature", "classify")[2].endswith(
+        "error: --signature: the model has regress, not classify\n")
+    assert ask("--text_a", "北京", "--signature", "regress")[2].endswith(
+        "error: --signature: the model has classify, not regress\n")
+
+
 def test_no_line_no_answer(ask):
     assert ask() == (0, [], "")
 

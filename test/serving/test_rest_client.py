@@ -41,6 +41,17 @@ def test_probabilities_by_label(server, monkeypatch):
         {"text_a": "北", "text_b": ""}, {"text_a": "京", "text_b": "好"}]})]
 
 
+def test_numbers(server):
+    server.body = b'{"results": [0.25, 3]}'
+    assert RestClient(server.url, "a").values([("北", None), ("京", "好")]) == [0.25, 3.0]
+    assert server.asked == [("/v1/models/a:regress", {"signature_name": "regress", "examples": [
+        {"text_a": "北", "text_b": ""}, {"text_a": "京", "text_b": "好"}]})]
+    for body in (b'{"results": [null]}', b'{"results": [[0.5]]}', b'{"results": [true]}'):
+        server.body = body
+        with pytest.raises(UserError, match="not a TensorFlow Serving response: 'results' must hold numbers"):
+            RestClient(server.url, "a").values([("x", None)])
+
+
 @pytest.mark.parametrize("status, body, message", [
     (404, b'{"error": "Servable not found"}', ":classify: 404: Servable not found"),
     (502, b"<html>", ":classify: 502: <html>"),

@@ -8,6 +8,7 @@ import httpx
 import pytest
 from served import make_inference, run
 
+from serving.saved_model import SavedModel
 from serving.service.errors import RequestError
 from serving.service.http_app import HttpApp, HttpLimits
 from serving.service.model_configs import ModelConfig
@@ -52,6 +53,25 @@ def test_classify(with_client, saved_model):
         answer = await client.post("/v1/models/albert:classify", json=asked)
         assert [label for label, _ in answer.json()["results"][0]] == saved_model.labels
     with_client(ask)
+
+
+def test_regress(regression_version):
+    async def ask():
+        model = SavedModel(regression_version)
+        inference = await make_inference(model, os.path.dirname(regression_version))
+        app = HttpApp(inference, Monitor(), HttpLimits(max_body_bytes=10000, timeout_seconds=30))
+        async with httpx.AsyncClient(app=app, base_url="http://server") as client:
+            asked = {"signature_name": "regress", "examples": [{"text_a": "北京", "text_b": "你好"}]}
+            (wanted,) = model.values([("北京", "你好")])
+            answer = await client.post("/v1/models/albert:regress", json=asked)
+            assert answer.json() == {"results": [pytest.approx(wanted, abs=1e-6)]}
+            answer = await client.post(PREDICT, json={"instances": [{"text_a": "北京", "text_b": "你好"}]})
+            assert answer.json() == {"predictions": [pytest.approx(wanted, abs=1e-6)]}
+            asked["signature_name"] = "classify"
+            answer = await client.post("/v1/models/albert:classify", json=asked)
+            assert answer.status_code == 400
+            assert 'Serving signature name: "classify" not found' in answer.json()["error"]
+    run(ask())
 
 
 def test_status_and_metadata(with_client):
