@@ -6,11 +6,14 @@ calls until then.
 """
 import asyncio
 import contextlib
+import os
 import queue
+import sys
 import threading
 from typing import Any, Callable, Generic, List, Optional, TypeVar
 
 Result = TypeVar("Result")
+NICENESS = 10
 
 
 class Overdue(Exception):
@@ -80,8 +83,9 @@ class Errand(Generic[Result]):
 
 
 class _Messenger(threading.Thread):
-    """A thread that runs errands one by one. A new thread for each would use new memory arenas, 10 MB per
-    loaded model."""
+    """A thread that runs errands one by one, with a lower priority than the threads that answer requests:
+    loading a version takes seconds of a core. A new thread for each errand would use new memory arenas,
+    10 MB per loaded model."""
 
     def __init__(self) -> None:
         super().__init__(name="errand", daemon=True)
@@ -89,6 +93,8 @@ class _Messenger(threading.Thread):
         self.start()
 
     def run(self) -> None:
+        if sys.platform == "linux":            # elsewhere it is the whole process's priority
+            os.nice(NICENESS)
         while True:
             tell = self.errands.get().run()
             _idle.append(self)                 # before the caller is told: its next errand is for this thread

@@ -44,7 +44,7 @@ SWAP_SECONDS = 20
 READ_SHARE = 0.1        # of the time, the access log is read
 GRPC_SHARE = 0.1        # of the requests
 REUSE_SECONDS = 5       # an older connection is not used again: the server may be closing it, to make room
-MAX_CONNECTIONS = 500   # of clients
+MAX_CONNECTIONS = 900   # of clients; a server takes 1,000
 TELL_SECONDS = 10
 LEAK_MB = 64                                   # how much larger the last third may be than the first
 
@@ -91,12 +91,14 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
     capacity = asyncio.run(server_load.closed_loop(server.rest_port, bodies, 16, 5)).rate()
     print("capacity %.0f requests a second; asked: %.0f for %g s"
           % (capacity, arguments.load * capacity, arguments.seconds), flush=True)
+    crowds = [Crowd(port, arguments.idle) for port in (server.rest_port, server.grpc_port)]
+    for crowd in crowds:
+        crowd.keep_up()                        # thousands at once are another attack
     generator = subprocess.Popen(
         [sys.executable, "-W", "ignore", os.path.abspath(__file__), "--generate", str(server.rest_port),
          str(server.grpc_port), str(arguments.load * capacity)], stdout=subprocess.PIPE)
     told: List[Dict[str, Any]] = []
     telling = threading.Thread(target=tell, args=(generator.stdout, server, told), daemon=True)
-    crowds = [Crowd(port, arguments.idle) for port in (server.rest_port, server.grpc_port)]
     try:
         telling.start()
         start = now = time.monotonic()

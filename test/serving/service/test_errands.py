@@ -1,4 +1,6 @@
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -82,3 +84,10 @@ def test_a_loop_may_be_closed_before_an_errand_ends():
 
 async def again():
     return await Errand(lambda: 1).result(60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads share their process's priority")
+def test_what_answers_requests_comes_first():
+    async def ask():
+        assert await Errand(lambda: os.nice(0)).result(60) == min(19, os.nice(0) + 10)
+    run(ask())
