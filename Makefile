@@ -92,6 +92,7 @@ check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch6
 check-onnx = -W ignore test/checks/onnx.py  #: predict_ids converted by tf2onnx and run by onnxruntime, compared with the export; separate environment, 700 MB
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers compared with its evaluation's, each question: DATA=cmrc2018_dev.json (CHECKPOINT=output/finetune)
+check-tagging = test/checks/tagging_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: the entities of an exported model compared with its evaluation's, each text, and with Python's for 100,000 random ones: DATA=dev.json (CHECKPOINT=output/finetune)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
 check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt'

@@ -10,7 +10,7 @@ SERVE = ["starlette>=0.29,<0.30", "uvicorn[standard]>=0.22,<0.23", "grpcio>=1.48
          "grpcio-health-checking>=1.48,<1.49",
          "tensorflow-serving-api>=1.15,<1.16", "prometheus-client>=0.17,<0.18", "orjson>=3.9,<3.10"]
 TEST = ["pytest>=7.4,<8", "hypothesis>=6.79,<7", "pytest-timeout>=2.1", "pytest-xdist>=3.5,<4",
-        "httpx>=0.24,<0.25"]
+        "httpx>=0.24,<0.25", "scikit-learn>=1.0,<1.1", "seqeval==1.2.2"]
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 with open(os.path.join(HERE, "README.md"), encoding="utf-8") as stream:

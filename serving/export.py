@@ -28,6 +28,11 @@ the graph:
   choose   question, passage, candidates [batch, n], "" where there are fewer; returns answer, choice, count,
            probabilities
 
+A model that labels entities has one, too:
+
+  tag      text: string [batch]; returns count and, [batch, 128] each, text, label, start and end in
+           characters, score
+
 --format ascend writes the input of Ascend's offline compiler, atc: for each batch size and length a frozen
 graph with static int32 inputs, and one with open dimensions for several profiles of them; sample inputs with
 the expected outputs, convert.sh with the commands, and compare_om.py, which compares what a device gives.

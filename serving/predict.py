@@ -1,5 +1,5 @@
-"""Classifies texts, gives a number for each, or answers questions on passages, with an exported model, or a
-server that has it loaded, and writes one JSON object per line.
+"""Classifies texts, gives a number for each, finds their entities, or answers questions on passages, with an
+exported model, or a server that has it loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
@@ -9,6 +9,13 @@ A line of standard input is text_a, or text_a, a tab, and text_b. A line of outp
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
   {"text_a": "…", "text_b": "…", "value": 3.8}           of a regression, or with --signature regress
+
+A model that labels entities takes a text a line:
+
+  python -m serving.predict --text 浙商银行的叶老桂在北京
+  python -m serving.predict --server http://127.0.0.1:8501 --signature tag < texts.txt > entities.jsonl
+
+  {"text": "…", "entities": [{"text": "叶老桂", "label": "name", "start": 5, "end": 8, "score": 0.97}]}
 
 A model that reads takes JSON objects, one a line, with question and passage, and candidates where it chooses
 among them; the line of output has what it found, too:
@@ -32,6 +39,7 @@ from etl.common import json_text
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
+from serving.entity_lists import TAG, entities_of, left_out
 from serving.rest_client import RestClient
 from serving.version_files import MAX_CANDIDATES, MODEL_FILE
 
@@ -50,13 +58,15 @@ class PredictConfig:
     model_name: Optional[str] = flag(None, "with --server: the model's name there (default: albert)")
     text_a: Optional[str] = flag(None, "the text, or the first of a pair (default: read standard input)")
     text_b: Optional[str] = flag(None, "the second of the pair", empty_ok=True)
+    text: Optional[str] = flag(None, "the text, for a model that labels entities (default: read standard "
+                               "input)", empty_ok=True)
     question: Optional[str] = flag(None,
                                    "the question, for a model that reads (default: read standard input)")
     passage: Optional[str] = flag(None, "what the question is about", empty_ok=True)
     candidates: Tuple[str, ...] = flag((), "the answers to choose from, for a model that chooses")
     signature: Optional[str] = flag(
         None, "what to ask (default: what the model has; with --server what the other "
-        "flags are of, else classify)", (CLASSIFY, REGRESS, *FIELDS))
+        "flags are of, else classify)", (CLASSIFY, REGRESS, TAG, *FIELDS))
     batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
@@ -70,13 +80,14 @@ class PredictConfig:
             raise ValueError("passage and candidates are given without question")
         if len(self.candidates) > MAX_CANDIDATES:
             raise ValueError("candidates must be at most %d, got %d" % (MAX_CANDIDATES, len(self.candidates)))
-        if self.question is not None and self.text_a is not None:
-            raise ValueError("question and text_a are given: no model takes both")
+        given = [name for name in ("question", "text_a", "text") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError("%s are given: no model takes both" % " and ".join(given))
         if self.text_b is not None and self.text_a is None:
             raise ValueError("text_b is given without text_a")
         if self.text_a == "":
             raise ValueError("text_a is empty")
-        for name in ("text_a", "text_b", "question", "passage"):
+        for name in ("text_a", "text_b", "text", "question", "passage"):
             _require_unicode(name, getattr(self, name) or "")
         _require_unicode("candidates", "".join(self.candidates))
 
@@ -94,17 +105,20 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 def predict(config: PredictConfig) -> None:
     """Answers what is in the flags, or on standard input, batch by batch."""
     model, signature = prepare(config)
+    _require_flags_of(config, signature)
+    if signature == TAG:
+        untagged: Iterable[str] = [config.text] if config.text is not None else read_texts(sys.stdin.buffer)
+        for some in in_batches(untagged, config.batch_size):
+            rows = model.rows(TAG, [{"text": text} for text in some])
+            _write(tagged(text, row) for text, row in zip(some, rows))
+        return
     if signature in (CLASSIFY, REGRESS):
-        if config.question is not None:
-            raise UserError("--question: the model reads no passages: give --text_a")
         texts: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
         for batch in in_batches(texts, config.batch_size):
             found = model.probabilities(batch) if signature == CLASSIFY else model.values(batch)
             _write({**question._asdict(), **answer(outputs)} for question, outputs in zip(batch, found))
         return
-    if config.text_a is not None:
-        raise UserError("--text_a: the model reads passages: give --question and --passage")
     given = {"question": config.question, "passage": config.passage or "",
              **({"candidates": list(config.candidates)} if signature == CHOOSE else {})}
     questions: Iterable[Dict[str, Any]] = ([given] if config.question is not None
@@ -112,6 +126,15 @@ def predict(config: PredictConfig) -> None:
     for lines in in_batches(questions, config.batch_size):
         found = model.rows(signature, [inputs_of(line, signature) for line in lines])
         _write({**line, **answer_of(line, row)} for line, row in zip(lines, found))
+
+
+def _require_flags_of(config: PredictConfig, signature: str) -> None:
+    """Raises UserError for a flag that another kind of model takes."""
+    kinds = {TAG: ("labels entities", "text"), **dict.fromkeys(FIELDS, ("reads passages", "question"))}
+    does, wanted = kinds.get(signature, ("takes texts and pairs", "text_a"))
+    for name in ("text_a", "text", "question"):
+        if name != wanted and getattr(config, name) is not None:
+            raise UserError("--%s: the model %s: give --%s" % (name, does, wanted))
 
 
 def _write(lines: Iterable[Dict[str, Any]]) -> None:
@@ -124,14 +147,15 @@ def _write(lines: Iterable[Dict[str, Any]]) -> None:
 def prepare(config: PredictConfig) -> Tuple[Any, str]:
     """What answers, a server's client or a local model, and the signature to ask."""
     if config.server:
-        given = CHOOSE if config.candidates else READ if config.question is not None else CLASSIFY
+        given = (CHOOSE if config.candidates else READ if config.question is not None
+                 else TAG if config.text is not None else CLASSIFY)
         return RestClient(config.server, config.model_name or "albert"), config.signature or given
     version = find_version(config.model_dir)
     # takes two seconds, which --help and a server's client should not
     from serving.saved_model import SavedModel
     model = SavedModel(version)
     atexit.register(model.close)               # else TensorFlow prints a traceback when Python ends
-    own = [name for name in (*FIELDS, CLASSIFY, REGRESS) if name in model.signatures] or [CLASSIFY]
+    own = [name for name in (TAG, *FIELDS, CLASSIFY, REGRESS) if name in model.signatures] or [CLASSIFY]
     if config.signature not in (None, *own):
         raise UserError("--signature: the model has %s, not %s" % (", ".join(own), config.signature))
     return model, config.signature or own[0]
@@ -162,6 +186,22 @@ def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, 
                 raise UserError("%scandidates must be at most %d, got %d"
                                 % (place, MAX_CANDIDATES, len(texts)))
         yield found
+
+
+def read_texts(lines: IO[bytes]) -> Iterator[str]:
+    """The text of each line. Raises UserError with the line number for invalid UTF-8."""
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UserError("standard input: line %d: %s" % (number, not_utf8(error)))
+
+
+def tagged(text: str, row: Dict[str, Any]) -> Dict[str, Any]:
+    """The JSON object of a text and the signature's outputs for it."""
+    found = [dict(entity, score=round(entity["score"], 6)) for entity in entities_of(row)]
+    beyond = left_out(row)
+    return {"text": text, "entities": found, **({"left_out": beyond} if beyond else {})}
 
 
 def inputs_of(line: Dict[str, Any], signature: str) -> Dict[str, Any]:

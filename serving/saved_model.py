@@ -108,14 +108,24 @@ class SavedModel:
 
     def rows(self, signature: str, rows: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
         """A signature's outputs by name for each row of inputs by name; texts are str."""
-        found = self.run({name: [row[name] for row in rows] for name in rows[0]}, signature)
-        columns = {name: values.tolist() for name, values in found.items()}
-        return [{name: value.decode("utf-8") if isinstance(value, bytes) else value
-                 for name, value in zip(columns, row)} for row in zip(*columns.values())]
+        return rows_of(self.run({name: [row[name] for row in rows] for name in rows[0]}, signature))
 
     def close(self) -> None:
         """Frees the weights; afterwards `run` fails."""
         self._session.close()
+
+
+def rows_of(outputs: Mapping[str, np.ndarray]) -> List[Dict[str, Any]]:
+    """Outputs by name, of each row; texts are str."""
+    columns = {name: values.tolist() for name, values in outputs.items()}
+    return [{name: _as_text(value) for name, value in zip(columns, row)} for row in zip(*columns.values())]
+
+
+def _as_text(value: Any) -> Any:
+    """Bytes, also those in lists, as texts."""
+    if isinstance(value, list):
+        return [_as_text(item) for item in value]
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def _read_card(path: str) -> Dict[str, Any]:

@@ -11,6 +11,7 @@ EXTRA_FOLDER = "assets.extra"  # TensorFlow Serving's name for files that the gr
 VOCABULARY_FILE = os.path.join(EXTRA_FOLDER, "vocab.txt")
 CARD_FILE = os.path.join(EXTRA_FOLDER, "model_card.json")
 MAX_CANDIDATES = 64                         # of a question, that the signature `choose` takes
+MAX_ENTITIES = 128                          # of a text, that the signature `tag` gives
 MAX_FILES = 10000                           # of a version, folders included; an exported one has eight
 MAX_GRAPH_BYTES = 1 << 30                   # protobuf's own limit is 2 GiB
 MAX_FILE_BYTES = 64 << 20                   # of vocabularies, the card, warm-up requests, a list of variables

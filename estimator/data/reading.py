@@ -170,21 +170,21 @@ def _at_their_offsets(place: str, passage: str, question: Dict[str, Any], label:
     return good or None
 
 
-def why_bad(passage: str, text: str, start: int) -> str:
-    """What is wrong with an answer that does not stand at its offset.
+def why_bad(passage: str, text: str, start: int, whole: str = "the passage", part: str = "the answer") -> str:
+    """What is wrong with a part of a text that does not stand at its offset; `whole` and `part` name both.
 
     Offsets of other languages' tools count bytes of UTF-8, or UTF-16's units; both are those of characters
     until the first character that is longer.
     """
     found = passage[max(0, start):max(0, start) + len(text)]
-    reason = "the passage has %.40r at %d, not the answer %.40r" % (found, start, text)
+    reason = "%s has %.40r at %d, not %s %.40r" % (whole, found, start, part, text)
     if 0 <= start:
         for name, encoding, size in (("bytes of UTF-8", "utf-8", 1), ("units of UTF-16", "utf-16-le", 2)):
-            whole, wanted = passage.encode(encoding), text.encode(encoding)
-            if whole[start * size:start * size + len(wanted)] == wanted:
+            data, wanted = passage.encode(encoding), text.encode(encoding)
+            if data[start * size:start * size + len(wanted)] == wanted:
                 return reason + ": it stands there when %s are counted, but characters are wanted" % name
     place = passage.find(text)
-    return reason + (": it stands at %d" % place if place >= 0 else ": the passage does not hold it at all")
+    return reason + (": it stands at %d" % place if place >= 0 else ": %s does not hold it at all" % whole)
 
 
 def read_json(path: str) -> Any:

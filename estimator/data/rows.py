@@ -34,8 +34,8 @@ class Rows(NamedTuple):
     segment_ids: np.ndarray      # int32, likewise
     starts: np.ndarray           # int64 [rows + 1]: where each row begins, and the end of the last
     example_numbers: np.ndarray  # int32 [rows]: the example that each row is of, ascending
-    # [units] int32 class ids, float32 in a regression, 0 where there is no label; or [units, 2] int32: the
-    # tokens in which an answer begins and ends
+    # [units] int32 class ids, float32 in a regression, 0 where there is no label; [units, 2] int32: the
+    # tokens in which an answer begins and ends; or int32 [tokens of all rows]: of each its tag + 1, or 0
     label_ids: np.ndarray
     spans: np.ndarray = np.zeros((0, 2), np.int32)     # see windows.Window, of all rows' tokens; or none
     together: np.ndarray = np.array(False)     # whether an example's rows are one unit
@@ -56,6 +56,11 @@ class Rows(NamedTuple):
         return np.bincount(self.example_numbers)
 
     @property
+    def labels_tokens(self) -> bool:
+        """Whether there is a label for each token; a row has at least two, [CLS] and [SEP]."""
+        return len(self.label_ids) == len(self.input_ids)
+
+    @property
     def unit_lengths(self) -> np.ndarray:
         """int64 [units]: of each the longest row's."""
         return np.maximum.reduceat(self.lengths, self.first_rows) if self.together else self.lengths
@@ -66,7 +71,7 @@ class Rows(NamedTuple):
         Returns:
           input_ids, input_mask, segment_ids: int32 [chosen, length]; where rows stand together [chosen, rows,
           length], with as many rows as the example that has most, of all where there is a `seq_length`, and
-          nothing but 0 in those that others lack. label_ids: [chosen, …].
+          nothing but 0 in those that others lack. label_ids: [chosen, …], of tokens padded with 0, too.
         """
         numbers, present = chosen, np.ones(chosen.shape, bool)
         if self.together:
@@ -78,8 +83,9 @@ class Rows(NamedTuple):
         columns = np.arange(seq_length or lengths.max())
         mask = (columns < lengths).astype(np.int32)
         places = np.where(mask, self.starts[numbers][..., np.newaxis] + columns, 0)
+        labels = self.label_ids[places] * mask if self.labels_tokens else self.label_ids[chosen]
         return {"input_ids": self.input_ids[places] * mask, "input_mask": mask,
-                "segment_ids": self.segment_ids[places] * mask, "label_ids": self.label_ids[chosen]}
+                "segment_ids": self.segment_ids[places] * mask, "label_ids": labels}
 
     def features(self, batch_size: int,
                  seq_length: Optional[int]) -> Dict[str, Tuple[Any, List[Optional[int]]]]:
@@ -87,7 +93,7 @@ class Rows(NamedTuple):
         shape: List[Optional[int]] = [batch_size, seq_length]
         if self.together:
             shape.insert(1, int(self.rows_of_examples.max()) if seq_length else None)
-        labels: List[Optional[int]] = [batch_size, *self.label_ids.shape[1:]]
+        labels = shape if self.labels_tokens else [batch_size, *self.label_ids.shape[1:]]
         return {**{name: (np.int32, shape) for name in ("input_ids", "input_mask", "segment_ids")},
                 "label_ids": (self.label_ids.dtype, labels)}
 

@@ -62,7 +62,7 @@ def _numbered_rows(path: str, order: Optional[Sequence[str]], may_lack: str
                    ) -> Iterator[Optional[NumberedRow]]:
     """The rows, None for a blank line."""
     if is_json(path):
-        for number, line in _lines(path):
+        for number, line in lines_of(path):
             yield NumberedRow(number, _json_object(path, number, line)) if line.strip() else None
         return
     names: Optional[List[str]] = None
@@ -119,7 +119,7 @@ def field_rows(path: str) -> Iterator[Tuple[int, List[str]]]:
 def _has_tabs(path: str) -> bool:
     """Whether the columns of a .csv are separated by tabs: as many in each of the first lines, whose commas
     differ or are none."""
-    lines = [line for _, line in itertools.islice(_lines(path), 50) if line.strip()]
+    lines = [line for _, line in itertools.islice(lines_of(path), 50) if line.strip()]
     tabs, commas = ({line.count(mark) for line in lines} for mark in "\t,")
     return len(tabs) == 1 and tabs != {0} and (commas == {0} or len(commas) > 1)
 
@@ -145,14 +145,14 @@ def _json_object(path: str, number: int, line: str) -> Row:
 
 
 def _tab_fields(path: str) -> Iterator[Tuple[int, List[str]]]:
-    for number, line in _lines(path):
+    for number, line in lines_of(path):
         yield number, line.split("\t")
 
 
 def _csv_fields(path: str, separator: str) -> Iterator[Tuple[int, List[str]]]:
     """Fields may be quoted, and then contain commas and line ends; they may be of any length."""
     csv.field_size_limit(sys.maxsize)          # the default is 131,072 characters
-    reader = csv.reader((line + "\n" for _, line in _lines(path)), strict=True, delimiter=separator)
+    reader = csv.reader((line + "\n" for _, line in lines_of(path)), strict=True, delimiter=separator)
     begin = 1
     try:
         for fields in reader:
@@ -177,6 +177,7 @@ def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
         yield number, text.rstrip("\r\n")
 
 
-def _lines(path: str) -> Iterator[Tuple[int, str]]:
+def lines_of(path: str) -> Iterator[Tuple[int, str]]:
+    """`numbered_lines` of a file."""
     with open(path, "rb") as stream:
         yield from numbered_lines(stream, path)

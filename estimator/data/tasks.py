@@ -1,9 +1,9 @@
 """Labelled data by task: its files, columns, labels and metric.
 
 A new task is an entry in TASKS. What is learned is its kind: a class or a number for a text or a pair, the
-answer in a passage, one of several candidates. Its files are described as their distributors ship them;
-columns that have other names are one `columns(...)`, and a row that is more than that is one small function
-from a row to Examples.
+answer in a passage, one of several candidates, the entities in a text. Its files are described as their
+distributors ship them; columns that have other names are one `columns(...)`, and a row that is more than that
+is one small function from a row to Examples.
 """
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from estimator.data import candidates, column_order, headers
 from estimator.data.task_files import SUFFIXES, Row, field_rows, is_json, read_rows
-from estimator.model.kinds import CHOICES, CLASSES, SPANS
+from estimator.model.kinds import CHOICES, CLASSES, SPANS, TAGS
 from etl.common.command_line import UserError
 
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -43,7 +43,7 @@ class Layout(NamedTuple):
     Attributes:
       files: name by part, or a pattern, such as "[dm]-train.json", of several that belong together.
       read: of classes a row → its examples, most often one; ValueError with the reason when it cannot. Of
-        choices a candidates.ChoiceReader. None where a kind has one shape alone.
+        choices a candidates.ChoiceReader. None where a kind tells shapes itself.
       order: see task_files.read_rows.
     """
     files: Mapping[str, str]
@@ -57,7 +57,8 @@ class Task:
 
     Attributes:
       name: for --task_name.
-      labels: by class index; () is a regression, whose labels are numbers.
+      labels: by class index; () is a regression, whose labels are numbers. Of tags those of entities; () are
+        those that the files have.
       layouts: shapes its files may have; of each part the first that exists is read.
       metric: what the best checkpoint is chosen by, a name in scores.METRICS.
       undecided: a label that says its annotators could not agree; such examples are left out, in a test
@@ -186,12 +187,19 @@ def _reading(*names: str) -> Layout:
     return Layout({part: name + ".json" for part, name in zip((TRAIN, DEV, TEST), names)}, None)
 
 
+def _tagging(pattern: str) -> Layout:
+    """Files in a form that `entities` reads."""
+    return Layout(_parts(pattern), None)
+
+
 _OWN_READING = _reading("train", "dev", "test")
 _COPA_PAIRS = Layout(_parts("%s.json"), _copa)
 _RACE = tuple(_choices(folder + "%s/*/*.txt", candidates.race) for folder in ("", "RACE/"))
 _NO_LABEL = ("", "?", "none", "null", "nan", "-1")    # in test files; the last may be a number, too
 _NO_YES = ("0", "1")
 _NLI = ("contradiction", "entailment", "neutral")
+_CLUENER = ("address", "book", "company", "game", "government", "movie", "name", "organization", "position",
+            "scene")
 _TNEWS = tuple(str(number) for number in range(100, 117) if number not in (105, 111))
 
 TASKS: Dict[str, Task] = {task.name: task for task in (
@@ -230,7 +238,15 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("squad_v2", (), (_reading("train-v2.0", "dev-v2.0", "test-v2.0"),), metric="f1", kind=SPANS,
          measure="squad_v2", may_be_impossible=True),
     Task("race", (), _RACE, kind=CHOICES),
+    # entities; a test file with labels stands in for a dev file that there is not
+    Task("cluener", _CLUENER, (_tagging("%s.json"), Layout({DEV: "test.json"}, None)), metric="f1",
+         kind=TAGS, submission="cluener_predict.json"),
+    Task("msra", (), (*map(_tagging, ("%s.txt", "msra_%s_bio.txt", "%s.char.bmes")),
+                      Layout({DEV: "test.txt"}, None), Layout({DEV: "msra_test_bio.txt"}, None)),
+         metric="f1", kind=TAGS),
     # one's own
+    Task("tagging", (), tuple(_tagging("%s" + suffix) for suffix in (".json", ".jsonl", ".txt", ".tsv")),
+         metric="f1", kind=TAGS),
     Task("reading", (), (_OWN_READING,), metric="f1", kind=SPANS, measure="cmrc", may_be_impossible=True),
     Task("choices", (), (_choices("%s.json", candidates.own), _choices("%s.jsonl", candidates.own)),
          kind=CHOICES),
@@ -375,7 +391,7 @@ def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
 
 
-_ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates"}
+_ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates", TAGS: "entities in the text"}
 
 
 def describe_all() -> str:

@@ -46,7 +46,7 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Cho
 
 def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
     """What the model's folder says of it."""
-    return {"kind": CHOICES, "labels": (), "reading": None}
+    return {"kind": CHOICES, "labels": ()}
 
 
 def rows_config_of(config: FinetuneConfig, folder: ModelFolder) -> RowsConfig:

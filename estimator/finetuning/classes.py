@@ -69,7 +69,7 @@ def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[Example
 
 def describe(config: FinetuneConfig, task: Task) -> Dict[str, Any]:
     """What the model's folder says of it."""
-    return {"kind": CLASSES, "labels": task.labels, "reading": None}
+    return {"kind": CLASSES, "labels": task.labels}
 
 
 def rows_config_of(config: FinetuneConfig, folder: ModelFolder) -> RowsConfig:

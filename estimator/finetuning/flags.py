@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from estimator.data import tasks
+from estimator.data.entities import OVERLAPS
 from estimator.data.tasks import TASKS, Task
 from estimator.finetuning import scores
 from estimator.finetuning.presets import PRESETS
-from estimator.model.kinds import CHOICES, CLASSES, SPANS
+from estimator.model.kinds import CHOICES, CLASSES, SPANS, TAGS
 from estimator.training.flags import TrainingFlags
 from etl.common.command_line import FREE, SAME, SAME_CONTENT, UserError, flag
 
@@ -24,12 +25,15 @@ KIND_DEFAULTS: Dict[str, Dict[str, Any]] = {
     CLASSES: {},
     SPANS: {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64, "max_answer_length": 30,
               "n_best_size": 20},
-    CHOICES: {"max_seq_length": 512}}
+    CHOICES: {"max_seq_length": 512},
+    TAGS: {"doc_stride": 32, "crf": False}}
 # Flags that only tasks of some kinds have.
 _OF_SPANS = ("max_query_length", "max_answer_length", "n_best_size", "null_score_diff_threshold",
              "skip_bad_answers")
-KIND_FLAGS = {"class_weights": (CLASSES,), "doc_stride": (CLASSES, SPANS),
-              "exclusive_candidates": (CHOICES,), **dict.fromkeys(_OF_SPANS, (SPANS,))}
+_OF_TAGS = ("crf", "overlaps", "inclusive_ends")
+KIND_FLAGS = {"class_weights": (CLASSES,), "doc_stride": (CLASSES, SPANS, TAGS),
+              "exclusive_candidates": (CHOICES,), **dict.fromkeys(_OF_SPANS, (SPANS,)),
+              **dict.fromkeys(_OF_TAGS, (TAGS,))}
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
 
@@ -76,7 +80,8 @@ class FinetuneConfig(TrainingFlags):
     doc_stride: Optional[int] = flag(
         None, "read longer texts through windows: tasks with one text through such "
         "that begin so many tokens apart, averaging their predictions; passages of "
-        "questions through such that have so many tokens in common (default: 128). "
+        "questions, and texts with entities, through such that have so many tokens in common (default: 128 "
+        "and 32). "
         "Without training, as the model was trained",
         on_resume=SAME_CONTENT)
     max_query_length: Optional[int] = flag(
@@ -102,6 +107,20 @@ class FinetuneConfig(TrainingFlags):
                                       "let questions that share their candidates, as the blanks of chid do, "
                                       "take each of them once at most, the likeliest first",
                                       on_resume=FREE)
+    crf: Optional[bool] = flag(
+        None, "entities: learn which tag follows which, too, in a CRF, instead of ruling out what cannot "
+        "follow alone (default: false). Without training, as the model was trained",
+        on_resume=SAME_CONTENT)
+    overlaps: Optional[str] = flag(
+        None,
+        "entities: of several that overlap keep the one that begins first, or the longest, and count the "
+        "others (default: the preset's, else such data are refused)",
+        OVERLAPS,
+        on_resume=SAME_CONTENT)
+    inclusive_ends: bool = flag(False,
+                                "entities: `end` in lists of start, end and label is the place of the last "
+                                "character, not that behind it",
+                                on_resume=SAME_CONTENT)
     pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length instead of their "
                                              "longest row; default: only on the NPU, which needs it")
     do_predict: bool = flag(False, "predict the test file", on_resume=FREE)

@@ -60,7 +60,8 @@ def make_job(config: FinetuneConfig) -> Job:
     facts, start = run.find_start(
         found.config, found.device, folder, rows.key(found.examples.get(TRAIN, []), rows_config)[:12],
         found.init_checkpoint, functools.partial(model_fn.check_init_checkpoint, model=folder.config,
-                                                 num_labels=len(found.task.labels), kind=found.task.kind))
+                                                 num_labels=len(found.task.labels), kind=found.task.kind,
+                                                 crf=bool(found.config.crf)))
     parts = {name: Part(name, examples, rows.load_or_make_rows(examples, rows_config, cache_dir,
                                                                kind.make_rows))
              for name, examples in found.examples.items()}

@@ -13,6 +13,7 @@ from estimator.finetuning.flags import NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind
 from estimator.finetuning.presets import PRESETS
 from estimator.finetuning.spans import SPAN_KIND
+from estimator.finetuning.tags import TAG_KIND
 from estimator.model import kinds
 from estimator.npu import devices
 from estimator.training import resume
@@ -21,7 +22,8 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common import files
 from etl.common.command_line import UserError
 
-KINDS_BY_NAME = {kinds.CLASSES: CLASS_KIND, kinds.SPANS: SPAN_KIND, kinds.CHOICES: CHOICE_KIND}
+KINDS_BY_NAME = {kinds.CLASSES: CLASS_KIND, kinds.SPANS: SPAN_KIND, kinds.CHOICES: CHOICE_KIND,
+                 kinds.TAGS: TAG_KIND}
 
 
 class Prepared(NamedTuple):
@@ -77,8 +79,8 @@ def as_trained(config: FinetuneConfig, model: ModelFolder) -> FinetuneConfig:
     """The same flags, completed from the model that is there; for evaluation and prediction only."""
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
-    known = model.reading._asdict() if model.reading else {
-        "doc_stride": resume.flag_of_run(config.output_dir, "doc_stride")}
+    how = model.reading or model.tagging
+    known = how._asdict() if how else {"doc_stride": resume.flag_of_run(config.output_dir, "doc_stride")}
     return dataclasses.replace(config, task_name=task_name, labels=labels,
                                max_seq_length=config.max_seq_length or model.max_seq_length,
                                **{name: value if getattr(config, name) is None else getattr(config, name)
@@ -119,6 +121,8 @@ def find_task(config: FinetuneConfig, model: Optional[ModelFolder]) -> Task:
     task = TASKS[config.task_name]
     if model:                                  # it stays what it was trained as
         task = tasks.EARLIER.get((task.name, model.kind), task)
+        if model.tagging:
+            task = dataclasses.replace(task, labels=model.labels)
         if model.reading and model.reading.null_score_diff_threshold is None:
             task = dataclasses.replace(task, may_be_impossible=False)
     if task.name not in tasks.GENERIC:
@@ -146,8 +150,9 @@ def _check_device(config: FinetuneConfig, device: devices.Device) -> None:
 
 def _check_segments(folder: ModelFolder, task: Task, examples: Dict[str, List[Any]]) -> None:
     """Raises UserError for pairs if the model has only one segment type."""
-    if folder.config.type_vocab_size < 2 and (task.kind != kinds.CLASSES or any(
-            example.text_b is not None for found in examples.values() for example in found)):
+    has_pairs = any(example.text_b is not None for found in examples.values() for example in found) if (
+        task.kind == kinds.CLASSES) else task.kind != kinds.TAGS
+    if folder.config.type_vocab_size < 2 and has_pairs:
         raise UserError("type_vocab_size is %d in the model's config: it takes single texts, and the "
                         "examples are pairs" % folder.config.type_vocab_size)
 
@@ -179,4 +184,4 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
                                  flags_may_repeat=True,
                                  max_seq_length=config.max_seq_length,
                                  task=task.name,
-                                 **kind.describe(config, task))
+                                 **{"reading": None, "tagging": None, **kind.describe(config, task)})

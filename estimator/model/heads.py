@@ -1,5 +1,5 @@
-"""The heads above the encoder: masked words, sentence order, classes, spans, choices; logits, losses and
-predictions of each.
+"""The heads above the encoder: masked words, sentence order, classes, spans, choices, tags; logits, losses
+and predictions of each.
 
 A head also gives its loss per example or per position, so that metrics can exclude padding by weights.
 Losses are float32; a batch of only padding has loss 0 and gradient 0. Names and shapes
@@ -19,7 +19,8 @@ CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any c
 
 # Variables by the beginnings of their names: those of a fine-tuned head, and the parts that an encoder may
 # lack, each as a whole: the heads of pretraining and, with the sentence task, the pooler below it.
-CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/")
+CRF_SCOPE, TRANSITIONS = "crf_loss", "transitions"
+CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/", CRF_SCOPE + "/")
 POOLER = "bert/pooler/"
 PRETRAINING_PARTS = ("cls/predictions/", "cls/seq_relationship/", POOLER)
 NEW_IN_FINETUNING = CLASSIFIER_PREFIXES + (POOLER,)
@@ -56,6 +57,13 @@ class Spans(NamedTuple):
     per_example_loss: Optional[tf.Tensor]      # [batch]: mean of begin's and end's
     start_logits: tf.Tensor                    # float32 [batch, seq_length]; low at padding
     end_logits: tf.Tensor                      # likewise
+
+
+class Tagged(NamedTuple):
+    """Tags of tokens; without labels both losses are None. A row's loss is the sum over its tokens."""
+    loss: Optional[tf.Tensor]                  # scalar: mean over the batch's tokens
+    per_example_loss: Optional[tf.Tensor]      # float32 [batch]
+    logits: tf.Tensor                          # float32 [batch, seq_length, tags]
 
 
 Head = Callable[[AlbertConfig, EncoderOutput], Any]  # makes the variables of a fine-tuned head
@@ -199,9 +207,57 @@ def choices(config: AlbertConfig, encoded: EncoderOutput, is_candidate: Optional
     return _classified(scores, labels, None)
 
 
-def fine_tuned(kind: str, num_labels: int) -> Head:
+def tags(config: AlbertConfig, encoder_output: EncoderOutput, num_labels: int,
+         labels: Optional[tf.Tensor] = None, dropout: Optional[Dropout] = None, crf: bool = False) -> Tagged:
+    """A tag for each token: none, or one of two for each label (tag_decoding); a softmax over the tags of a
+    token or, as a CRF (Lafferty et al. 2001; Lample et al., arXiv 1603.01360, section 2.2), over the
+    sequences of a row's tags. All in float32.
+
+    Args:
+      config: the encoder's. A pre-LN model's output is normalized first, as for `classifier`.
+      encoder_output: the encoder's output, at all positions.
+      num_labels: at least 1.
+      labels: int32 [batch, seq_length]: the tag + 1 of each token of the text, which stand from position 1
+        on; 0 elsewhere. None when predicting.
+      dropout: as in `modeling.build_encoder`.
+      crf: whether there are transitions.
+    """
+    batch, length, _ = dimensions(encoder_output.sequence_output)
+    count = 2 * num_labels + 1
+    x = tf.reshape(encoder_output.sequence_output, [-1, config.hidden_size])
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
+        if config.ln_type == "preln":
+            x = modeling.layer_norm(x, "loss/LayerNorm")
+        if dropout is not None:
+            x = dropout(x, CLASSIFIER_DROPOUT, "classifier")
+        logits = tf.reshape(tf.cast(_class_logits(config, x, count), tf.float32), [batch, length, count])
+    transitions = crf_transitions(num_labels) if crf else None
+    if labels is None:
+        return Tagged(None, None, logits)
+    is_token, tag_ids = labels > 0, tf.maximum(labels - 1, 0)
+    if crf:
+        from tensorflow.contrib import crf as contrib_crf      # takes seconds, and no other head needs it
+        lengths = tf.reduce_sum(tf.cast(is_token, tf.int32), axis=1)
+        likelihood, _ = contrib_crf.crf_log_likelihood(logits[:, 1:], tag_ids[:, 1:], lengths, transitions)
+        losses = -likelihood
+    else:
+        losses = tf.reduce_sum(_cross_entropy(tag_ids, logits) * tf.cast(is_token, tf.float32), axis=1)
+    num_tokens = tf.reduce_sum(tf.cast(is_token, tf.float32))
+    return Tagged(tf.math.divide_no_nan(tf.reduce_sum(losses), num_tokens), losses, logits)
+
+
+def crf_transitions(num_labels: int) -> tf.Tensor:
+    """A CRF's scores of a tag after another: float32 [tags, tags], of the second after the first."""
+    count = 2 * num_labels + 1
+    with tf.variable_scope(CRF_SCOPE, reuse=tf.AUTO_REUSE):
+        return tf.get_variable(TRANSITIONS, [count, count], initializer=tf.zeros_initializer())
+
+
+def fine_tuned(kind: str, num_labels: int, crf: bool = False) -> Head:
     """The head of a kind of fine-tuning, by its name in a model's description; classes need their number, 0
-    for a regression."""
+    for a regression; so do tags, and whether there is a CRF."""
+    if kind == kinds.TAGS:
+        return lambda config, encoder_output: tags(config, encoder_output, num_labels, crf=crf)
     if kind == kinds.SPANS:
         return spans
     if kind == kinds.CHOICES:
@@ -212,13 +268,14 @@ def fine_tuned(kind: str, num_labels: int) -> Head:
 
 
 def declare_variables(config: AlbertConfig, num_labels: Optional[int] = None,
-                      has_sentence_order: bool = True, kind: str = kinds.CLASSES) -> None:
+                      has_sentence_order: bool = True, kind: str = kinds.CLASSES,
+                      crf: bool = False) -> None:
     """Makes all variables of a model in the default graph: with a fine-tuned head, see `fine_tuned`, or,
     where num_labels is None, with the heads of pretraining."""
     anything = tf.zeros([1, 1], tf.int32)
     encoded = modeling.build_encoder(config, anything)
     if num_labels is not None:
-        fine_tuned(kind, num_labels)(config, encoded)
+        fine_tuned(kind, num_labels, crf)(config, encoded)
         return
     masked_lm_logits(config, encoded, anything)
     if has_sentence_order:

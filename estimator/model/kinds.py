@@ -1,2 +1,2 @@
 """The kinds of heads that fine-tuning trains, by the names in tasks and in model.json; without TensorFlow."""
-CLASSES, SPANS, CHOICES = KINDS = ("classes", "spans", "choices")
+CLASSES, SPANS, CHOICES, TAGS = KINDS = ("classes", "spans", "choices", "tags")

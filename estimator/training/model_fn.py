@@ -178,7 +178,7 @@ def classifier_model_fn(model: AlbertConfig, training: TrainingConfig, num_label
 
 def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Optional[int] = None,
                           has_sentence_order: bool = True, optimizer: Optional[str] = None,
-                          new_heads: bool = False, kind: str = CLASSES) -> str:
+                          new_heads: bool = False, kind: str = CLASSES, crf: bool = False) -> str:
     """Reports what a training run that starts from `checkpoint` will load, or raises UserError if it does not
     fit.
 
@@ -188,10 +188,10 @@ def check_init_checkpoint(checkpoint: str, model: AlbertConfig, num_labels: Opti
       num_labels: of the classifier to train, 0 for a regression; None for pretraining.
       has_sentence_order, new_heads: as in `pretraining_model_fn`.
       optimizer: the one whose moments are loaded if the file has them; None: none are.
-      kind: of the fine-tuning, where there is a number of labels.
+      kind, crf: of the fine-tuning, where there is a number of labels.
     """
     with tf.Graph().as_default():
-        heads.declare_variables(model, num_labels, has_sentence_order, kind)
+        heads.declare_variables(model, num_labels, has_sentence_order, kind, crf)
         if optimizer:
             optimizers.make_optimizer(optimizer, model,
                                       learning_rate=0.0).make_slots(tf.trainable_variables())

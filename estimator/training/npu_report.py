@@ -36,25 +36,25 @@ ONLY_A_DEVICE_CAN_TELL = (
 
 
 def kernels_wanted(model: AlbertConfig, npu_kernels: bool, has_masked_lm: bool,
-                   has_pooled_head: bool) -> Dict[str, int]:
+                   has_head_dropout: bool) -> Dict[str, int]:
     """How many of the device's kernels a training graph has with --npu_kernels: one gelu per layer and one
     for the masked LM's transform; one dropout for the embeddings, three per layer, one for a fine-tuned head
-    that reads the pooled output."""
+    that drops what it reads."""
     if not npu_kernels:
         return {devices.GELU_OP: 0, devices.DROPOUT_OP: 0}
     layers = model.num_hidden_layers * (model.inner_group_num or 1)
     hidden, attention = model.hidden_dropout_prob > 0, model.attention_probs_dropout_prob > 0
     return {devices.GELU_OP: (layers + has_masked_lm) * (model.hidden_act == "gelu"),
-            devices.DROPOUT_OP: (1 + 2 * layers) * hidden + layers * attention + has_pooled_head}
+            devices.DROPOUT_OP: (1 + 2 * layers) * hidden + layers * attention + has_head_dropout}
 
 
 def report_on(job: Job, has_masked_lm: bool, memory_gb: float, report_file: Optional[str],
               supported_ops: Optional[str] = None) -> int:
     """Builds the graphs of a job, prints the report and, if requested, writes it as JSON; returns 1 if
     something would fail."""
-    has_pooled_head = not has_masked_lm and job.folder.kind != SPANS
+    has_head_dropout = not has_masked_lm and job.folder.kind != SPANS
     report = make_report(job, kernels_wanted(job.folder.config, job.flags.npu_kernels, has_masked_lm,
-                                             has_pooled_head), memory_gb, read_supported_ops(supported_ops))
+                                             has_head_dropout), memory_gb, read_supported_ops(supported_ops))
     print("\n".join(lines_of(report)))
     if report_file:
         files.write_json(report_file, report)

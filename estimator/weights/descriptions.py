@@ -64,7 +64,8 @@ def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_check
     known: Dict[str, Any] = {"max_seq_length": config.max_position_embeddings}
     if found:
         known = {name: getattr(found, name)
-                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256", "kind", "reading")}
+                 for name in ("max_seq_length", "task", "labels", "data_manifest_sha256", "kind", "reading",
+                              "tagging")}
     return from_flags(config, _choose_tokenizer(flags, checkpoint, found), **dict(known, **fields))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator.model.kinds import CLASSES, KINDS, SPANS
+from estimator.model.kinds import CLASSES, KINDS, SPANS, TAGS
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
@@ -47,6 +47,17 @@ class Reading(NamedTuple):
     null_score_diff_threshold: Optional[float]
 
 
+class Tagging(NamedTuple):
+    """How a model that labels the parts of a text reads it.
+
+    Attributes:
+      doc_stride: tokens of a text that its windows have in common.
+      crf: whether it has learned which label follows which.
+    """
+    doc_stride: int
+    crf: bool
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model folder's description of its checkpoints. A pretrained model has no task and no labels."""
@@ -58,6 +69,7 @@ class ModelFolder:
     data_manifest_sha256: Optional[str] = None     # of the pretraining data's manifest.json
     kind: str = CLASSES                            # of KINDS, where there is a task
     reading: Optional[Reading] = None              # where the kind is SPANS
+    tagging: Optional[Tagging] = None              # where the kind is TAGS
 
     def __post_init__(self) -> None:
         if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
@@ -68,6 +80,10 @@ class ModelFolder:
             raise ValueError("labels must differ from each other, got %s" % ", ".join(self.labels))
         if (self.kind == SPANS) != (self.reading is not None):
             raise ValueError("kind is %s, and reading is %s" % (self.kind, self.reading))
+        if (self.kind == TAGS) != (self.tagging is not None):
+            raise ValueError("kind is %s, and tagging is %s" % (self.kind, self.tagging))
+        if self.kind == TAGS and not self.labels:
+            raise ValueError("labels must be at least one where kind is %s" % self.kind)
 
 
 def write(folder: str, description: ModelFolder) -> None:
@@ -142,7 +158,8 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
             labels=tuple(fields["labels"] or ()),
             data_manifest_sha256=fields["data_manifest_sha256"],
             kind=fields.get("kind", CLASSES),
-            reading=Reading(**fields["reading"]) if "reading" in fields else None)
+            reading=Reading(**fields["reading"]) if "reading" in fields else None,
+            tagging=Tagging(**fields["tagging"]) if "tagging" in fields else None)
     except albert_config.ConfigError:
         raise                                      # names its own file and field
     except ValueError as error:
@@ -153,7 +170,11 @@ def _fields_of(description: ModelFolder) -> Dict[str, Any]:
     """The content of model.json."""
     tokenizer = description.tokenizer
     of_kind = {} if description.kind == CLASSES else {"kind": description.kind}
-    of_reading = {"reading": description.reading._asdict()} if description.reading else {}
+    how = {}
+    if description.reading:
+        how["reading"] = description.reading._asdict()
+    if description.tagging:
+        how["tagging"] = description.tagging._asdict()
     return {"format_version": FORMAT_VERSION,
             "do_lower_case": tokenizer.do_lower_case,
             "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
@@ -161,7 +182,7 @@ def _fields_of(description: ModelFolder) -> Dict[str, Any]:
             "max_seq_length": description.max_seq_length,
             "task": description.task,
             "labels": list(description.labels) or None,
-            "data_manifest_sha256": description.data_manifest_sha256, **of_kind, **of_reading}
+            "data_manifest_sha256": description.data_manifest_sha256, **of_kind, **how}
 
 
 def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
@@ -183,6 +204,8 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
         raise UserError("%s: kind must be one of %s, got %r" % (path, ", ".join(KINDS), fields["kind"]))
     if "reading" in fields:
         _check_reading(path, fields["reading"])
+    if "tagging" in fields:
+        _check_tagging(path, fields["tagging"])
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
     try:
@@ -200,3 +223,11 @@ def _check_reading(path: str, found: Any) -> None:
         if not (value is None or type(value) in (int, float)) if is_threshold else not (
                 type(value) is int and value >= (0 if name == "doc_stride" else 1)):
             raise UserError("%s: reading: %s has a wrong value: %r" % (path, name, value))
+
+
+def _check_tagging(path: str, found: Any) -> None:
+    if not isinstance(found, dict) or set(found) != set(Tagging._fields):
+        raise UserError("%s: tagging must be an object with %s" % (path, ", ".join(Tagging._fields)))
+    if not (type(found["doc_stride"]) is int and found["doc_stride"] >= 0 and type(found["crf"]) is bool):
+        raise UserError("%s: tagging: doc_stride must be a whole number from 0, and crf true or false; got %r"
+                        % (path, found))

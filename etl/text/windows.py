@@ -7,7 +7,7 @@ inside the served graph; a test holds the two together.
 """
 import functools
 import unicodedata
-from typing import Any, List, NamedTuple, Optional
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -86,6 +86,28 @@ def begins_of_windows(length: int, size: int, stride: int) -> range:
     `(5, 3, 2)` → 0, 2.
     """
     return range(0, max(0, length - size) + stride, stride)
+
+
+def places_in_windows(length: int, size: int, overlap: int) -> Tuple[np.ndarray, np.ndarray]:
+    """For each token of a text the window that shows most of what stands around it, and its number among the
+    window's tokens: int64 [length] each. Windows as of `begins_of_windows`, whose stride is size - overlap;
+    what two of them share is parted in the middle.
+
+    `(5, 3, 1)` → windows 0 0 0 1 1, numbers 0 1 2 1 2.
+    """
+    stride = size - overlap
+    last = len(begins_of_windows(length, size, stride)) - 1
+    windows = np.clip((np.arange(length) - (overlap + 1) // 2) // stride, 0, last)
+    return windows, np.arange(length) - windows * stride
+
+
+def join_windows(windows: Sequence[np.ndarray], size: int, overlap: int) -> np.ndarray:
+    """What is known of a text's tokens, [tokens, …], from what is known of those of each window, each token's
+    by `places_in_windows`."""
+    length = (len(windows) - 1) * (size - overlap) + len(windows[-1])
+    numbers, places = places_in_windows(length, size, overlap)
+    starts = np.cumsum([0] + [len(window) for window in windows[:-1]])
+    return np.concatenate(windows)[starts[numbers] + places]
 
 
 def check_windows(max_seq_length: int, overlap: int, max_query_length: int, has_question: bool) -> None:

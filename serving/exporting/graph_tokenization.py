@@ -13,7 +13,7 @@ position can continue, and each word is split piece by piece.
 import functools
 import re
 import unicodedata
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -112,53 +112,57 @@ class GraphTokenizer:
                                     for end in (ends, ends_a))
         return tf.reshape(input_ids, [batch, longest]), input_mask, input_mask - in_segment_a
 
-    def windows(self, question: tf.Tensor, text: tf.Tensor, max_seq_length: int, overlap: int,
+    def windows(self, question: Optional[tf.Tensor], text: tf.Tensor, max_seq_length: int, overlap: int,
                 max_query_length: int) -> "GraphWindows":
         """What `etl.text.windows.pack_windows` does, for a batch, padded to its longest.
 
         Args:
           question, text: string [batch]. InvalidArgumentError at run time when one has more elements than the
-            other.
+            other. question None: there is none.
           max_seq_length, overlap, max_query_length: as there.
         """
-        windows.check_windows(max_seq_length, overlap, max_query_length, True)
-        one_for_each = tf.debugging.assert_equal(
-            tf.size(question),
-            tf.size(text),
-            message="question and passage must have as many elements as each "
-            "other")
-        with tf.control_dependencies([one_for_each]):
-            batch = tf.size(question)
-        code_points = _decode(tf.concat([question, text], axis=0))
+        windows.check_windows(max_seq_length, overlap, max_query_length, question is not None)
+        batch, texts = tf.size(text), text
+        if question is not None:
+            one_for_each = tf.debugging.assert_equal(
+                tf.size(question), batch,
+                message="question and passage must have as many elements as each other")
+            with tf.control_dependencies([one_for_each]):
+                texts = tf.concat([question, text], axis=0)
+        code_points = _decode(texts)
         tokens = self._tokenize(code_points, with_spans=True)
-        lengths = tf.math.unsorted_segment_sum(tf.ones_like(tokens.ids), tokens.texts, 2 * batch)
-        firsts = tf.cumsum(lengths, exclusive=True)                         # of each text's tokens
-        kept = tf.minimum(lengths[:batch], max_query_length)                # of the question
-        heads = kept + 2                                                    # [CLS] question [SEP]
+        all_lengths = tf.math.unsorted_segment_sum(tf.ones_like(tokens.ids), tokens.texts, tf.size(texts))
+        all_firsts = tf.cumsum(all_lengths, exclusive=True)                 # of each text's tokens
+        num_questions = tf.size(texts) - batch
+        lengths, firsts = all_lengths[num_questions:], all_firsts[num_questions:]
+        heads = tf.ones_like(lengths)                                       # [CLS]
+        if question is not None:                                            # [CLS] question [SEP]
+            heads += 1 + tf.minimum(all_lengths[:batch], max_query_length)
         capacity = max_seq_length - heads - 1
         stride = capacity - overlap
-        beyond = tf.maximum(lengths[batch:] - capacity, 0)
+        beyond = tf.maximum(lengths - capacity, 0)
         counts = 1 + (beyond + stride - 1) // stride                        # as windows.begins_of_windows
 
         of_text = tf.repeat(tf.range(batch), counts)                        # [windows] from here on
         begins = (tf.range(tf.size(of_text)) -
                   tf.gather(tf.cumsum(counts, exclusive=True), of_text)) * tf.gather(stride, of_text)
-        sizes = tf.minimum(tf.gather(capacity, of_text), tf.gather(lengths[batch:], of_text) - begins)
+        sizes = tf.minimum(tf.gather(capacity, of_text), tf.gather(lengths, of_text) - begins)
         heads = tf.gather(heads, of_text)
         columns = tf.range(tf.maximum(tf.reduce_max(heads + sizes) + 1, 3))  # 3: for a batch of 0
         heads, ends = heads[:, tf.newaxis], (heads + sizes)[:, tf.newaxis]
         in_question = (columns > 0) & (columns < heads - 1)
         in_text = (columns >= heads) & (columns < ends)
-        places = tf.where_v2(in_question, tf.gather(firsts[:batch], of_text)[:, tf.newaxis] + columns - 1,
-                             (tf.gather(firsts[batch:], of_text) + begins)[:, tf.newaxis] + columns - heads)
+        places = tf.where_v2(in_question, tf.gather(all_firsts[:batch], of_text)[:, tf.newaxis] + columns - 1,
+                             (tf.gather(firsts, of_text) + begins)[:, tf.newaxis] + columns - heads)
         places = tf.where_v2(in_question | in_text, places, tf.size(tokens.ids))
         ids = tf.gather(tf.concat([tokens.ids, [self._vocabulary.pad]], axis=0), places)
-        ids = tf.where_v2(tf.equal(columns, 0), self._vocabulary.cls, ids)
         ids = tf.where_v2(tf.equal(columns, heads - 1) | tf.equal(columns, ends), self._vocabulary.sep, ids)
+        ids = tf.where_v2(tf.equal(columns, 0), self._vocabulary.cls, ids)
         mask = tf.cast(columns <= ends, tf.int32)
         spans = tf.concat([tokens.spans, [[0, 0]]], axis=0)
         spans = tf.gather(spans, tf.where_v2(in_text, places, tf.size(tokens.ids)))
-        return GraphWindows(ids, mask, mask * tf.cast(columns >= heads, tf.int32), spans, of_text)
+        segments = tf.zeros_like(mask) if question is None else mask * tf.cast(columns >= heads, tf.int32)
+        return GraphWindows(ids, mask, segments, spans, of_text, counts, lengths)
 
     def _tokenize(self, code_points: tf.RaggedTensor, with_spans: bool = False) -> "_Tokens":
         """The tokens of all texts, one behind the other."""
@@ -269,12 +273,15 @@ class GraphWindows(NamedTuple):
       input_ids, input_mask, segment_ids: int32 [windows, longest].
       spans: int32 [windows, longest, 2]; see windows.Window.
       of_text: int32 [windows], ascending: the text of each.
+      counts, lengths: int32 [batch]: windows and tokens of each text.
     """
     input_ids: tf.Tensor
     input_mask: tf.Tensor
     segment_ids: tf.Tensor
     spans: tf.Tensor
     of_text: tf.Tensor
+    counts: tf.Tensor
+    lengths: tf.Tensor
 
 
 class _Tokens(NamedTuple):

@@ -36,6 +36,7 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
         "labels": list(model.labels),
         **({} if model.kind == CLASSES else {"kind": model.kind}),
         **({"reading": model.reading._asdict()} if model.reading else {}),
+        **({"tagging": model.tagging._asdict()} if model.tagging else {}),
         "config": model.config.to_dict(),
         "max_seq_length": model.max_seq_length,
         "do_lower_case": model.tokenizer.do_lower_case,

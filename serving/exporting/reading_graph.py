@@ -50,8 +50,8 @@ def read(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, pas
     if settings.null_score_diff_threshold is not None:
         has_answer &= ~(null_score - score > np.float32(settings.null_score_diff_threshold))
     begin, end = (tf.where_v2(has_answer, place, tf.zeros_like(place)) for place in (begin, end))
-    return {"answer": _slices(passage, begin, end), "start": begin, "end": end, "score": score,
-            "null_score": null_score}
+    answer = slices(passage, tf.range(batch), begin, end)
+    return {"answer": answer, "start": begin, "end": end, "score": score, "null_score": null_score}
 
 
 def best_spans(start_logits: tf.Tensor, end_logits: tf.Tensor, spans: tf.Tensor,
@@ -152,7 +152,7 @@ def choose(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, p
         return heads.choices(model.config, encoded).logits
 
     low = tf.fill([batch, MAX_CANDIDATES], LOW)
-    scores = tf.tensor_scatter_nd_update(low, each, _in_parts(compute, tf.shape(each)[0], 1)[:, 0])
+    scores = tf.tensor_scatter_nd_update(low, each, in_parts(compute, tf.shape(each)[0], 1)[:, 0])
     choice = tf.argmax(scores, axis=1, output_type=tf.int32)
     probabilities = tf.where_v2(scores > LOW, tf.nn.softmax(scores), tf.zeros_like(scores))
     count = tf.reduce_max(tf.where_v2(is_candidate, numbers + 1, tf.zeros_like(numbers)), axis=1)
@@ -199,10 +199,10 @@ def _best_of_windows(model: ModelFolder, windows: GraphWindows, max_answer_lengt
                           tf.cast(places, tf.float32), null_score[:, tf.newaxis]],
                          axis=1)
 
-    return _in_parts(compute, tf.shape(windows.input_ids)[0], 4)
+    return in_parts(compute, tf.shape(windows.input_ids)[0], 4)
 
 
-def _in_parts(compute: Callable[[slice], tf.Tensor], num_rows: tf.Tensor, width: int) -> tf.Tensor:
+def in_parts(compute: Callable[[slice], tf.Tensor], num_rows: tf.Tensor, width: int) -> tf.Tensor:
     """`compute` of AT_ONCE rows after the other, so that memory is bounded however long passages are: float
     [num_rows, width].
 
@@ -221,10 +221,11 @@ def _in_parts(compute: Callable[[slice], tf.Tensor], num_rows: tf.Tensor, width:
     return tf.reshape(found.concat(), [num_rows, width])
 
 
-def _slices(texts: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
-    """Characters of each text, from begin to end, int32 [batch]; bytes that are no UTF-8 count as nothing."""
+def slices(texts: tf.Tensor, of_text: tf.Tensor, begins: tf.Tensor, ends: tf.Tensor) -> tf.Tensor:
+    """Parts of texts, string [n]: of the text of that number, int32 [n], the characters from begin to end,
+    int32 [n]; bytes that are no UTF-8 count as nothing."""
     characters = tf.strings.unicode_decode(tf.strings.join([texts, " "]), "UTF-8", errors="ignore")
-    firsts = tf.cast(characters.row_starts(), tf.int32) + begins
+    firsts = tf.gather(tf.cast(characters.row_starts(), tf.int32), of_text) + begins
     lengths = ends - begins
     places = tf.repeat(firsts - tf.cumsum(lengths, exclusive=True), lengths) + tf.range(
         tf.reduce_sum(lengths))

@@ -17,7 +17,7 @@ from etl.text.pairs import pack_pair
 from etl.text.windows import pack_windows, pieces_of
 from serving.exporting.parity import TRICKY_TEXTS
 from serving.exporting.reading_graph import CHOOSE, READ
-from serving.exporting.reference import TOLERANCE
+from serving.exporting.reference import TOLERANCE, padded
 
 _PASSAGE = "手机没信号怎么办？先看网络，再重启手机。"
 _TEXTS = tuple(text if isinstance(text, str) else text.decode("utf-8", "ignore") for text in TRICKY_TEXTS)
@@ -107,7 +107,7 @@ def answers(model: ModelFolder, checkpoint: str, tokenizer: Any,
                for window in pack_windows(tokenizer, question, pieces_of(
                    tokenizer, passage), model.max_seq_length, settings.doc_stride, settings.max_query_length)
                ]
-    ids, mask, segments = _padded([window[:2] for _, window in windows])
+    ids, mask, segments = padded([window[:2] for _, window in windows])
     with tf.Graph().as_default(), tf.Session() as session:
         found = heads.spans(model.config, modeling.build_encoder(model.config, *map(tf.constant, (
             ids, mask, segments))), tf.constant(mask))
@@ -131,7 +131,7 @@ def choice_probabilities(model: ModelFolder, checkpoint: str, tokenizer: Any,
     """The trained model's probabilities of each question's candidates. Raises UserError as above."""
     rows = [pack_pair(tokenizer, passage, candidates.filled(question, text), model.max_seq_length,
                       keeps_end_of_b=True) for question, passage, texts in questions for text in texts]
-    ids, mask, segments = _padded(rows)
+    ids, mask, segments = padded(rows)
     with tf.Graph().as_default(), tf.Session() as session:
         logits = heads.choices(model.config, modeling.build_encoder(model.config, *map(tf.constant, (
             ids, mask, segments)))).logits
@@ -153,13 +153,3 @@ def _answer(passage: str, best: Sequence[span_decoding.Candidate], null_score: n
     begin, end = (first.begin, first.end) if span_decoding.has_answer(first, null_score, threshold) else (0,
                                                                                                           0)
     return Answer(passage[begin:end], begin, end, float(first.score), places, is_close)
-
-
-def _padded(rows: Sequence[Any]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """input_ids, input_mask and segment_ids, int32 [rows, longest], of rows that are ids and segments."""
-    longest = max(len(ids) for ids, _ in rows)
-    found = np.zeros((3, len(rows), longest), np.int32)
-    for number, (ids, segments) in enumerate(rows):
-        found[0, number, :len(ids)], found[1, number, :len(ids)], found[2,
-                                                                        number, :len(ids)] = ids, 1, segments
-    return found[0], found[1], found[2]

@@ -1,6 +1,6 @@
 """The expected outputs of an exported model: those of the trained classifier or regression, for ids from the
 Python tokenizer."""
-from typing import Any, Dict, Sequence
+from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -51,3 +51,13 @@ def require_same(found: np.ndarray, wanted: np.ndarray, samples: Sequence[Exampl
             raise UserError(
                 "the exported model gives %s for the text %r, the trained model %s; nothing was written"
                 % (row.tolist(), sample.text_a + (sample.text_b or ""), wanted_row.tolist()))
+
+
+def padded(rows: Sequence[Any]) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """input_ids, input_mask and segment_ids, int32 [rows, longest], of rows that are ids and segments."""
+    longest = max(len(ids) for ids, _ in rows)
+    found = np.zeros((3, len(rows), longest), np.int32)
+    for number, (ids, segments) in enumerate(rows):
+        found[0, number, :len(ids)], found[1, number, :len(ids)], found[2,
+                                                                        number, :len(ids)] = ids, 1, segments
+    return found[0], found[1], found[2]

@@ -6,7 +6,8 @@ may enter at three points.
     classify,    encode, embed)         ends here)
     regress)
 
-A model that reads has one entry, and a graph of its own (`reading_graph`).
+A model that reads, or labels entities, has one entry, and a graph of its own (`reading_graph`,
+`tagging_graph`).
 
 An entry point is a placeholder whose default is the output of the previous part, so that each part is in the
 graph only once.
@@ -17,9 +18,9 @@ import tensorflow.compat.v1 as tf
 
 from estimator.model import heads, host_kernels, modeling
 from estimator.model.kernels import STOCK, dimensions
-from estimator.model.kinds import CLASSES
+from estimator.model.kinds import CLASSES, TAGS
 from estimator.weights.model_folder import ModelFolder
-from serving.exporting import reading_graph
+from serving.exporting import reading_graph, tagging_graph
 from serving.exporting.graph_tokenization import GraphTokenizer
 
 DEFAULT, ENCODE, EMBED = "serving_default", "encode", "embed"         # from text
@@ -47,7 +48,7 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer]) -> Dict[str, 
     PREDICT_IDS."""
     predict = tf.saved_model.predict_signature_def
     if model.kind != CLASSES and tokenizer is not None:
-        return reading_graph.build(model, tokenizer)
+        return (tagging_graph if model.kind == TAGS else reading_graph).build(model, tokenizer)
     if tokenizer is None:
         ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
         return {PREDICT_IDS: predict(ids, answer(model, **ids)._asdict())}

@@ -6,12 +6,12 @@ from typing import Any, Dict, List, Optional
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from estimator.model.kinds import CLASSES, SPANS
+from estimator.model.kinds import CLASSES, SPANS, TAGS
 from estimator.weights import checkpoint_files
 from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.tokenization import WordPieceTokenizer, load_tokenizer
-from serving.exporting import model_card, reading_model, reference, signatures, warmup
+from serving.exporting import model_card, reading_model, reference, signatures, tagging_model, warmup
 from serving.exporting.graph_tokenization import GraphTokenizer
 from serving.exporting.parity import TRICKY_TEXTS, Parity
 from serving.exporting.reference import SAMPLES
@@ -61,18 +61,22 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
 
 
 def write_reader(folder: str, model: ModelFolder, checkpoint: str, tokenizer: Any) -> str:
-    """The same of a model that reads passages. Raises UserError for a SentencePiece vocabulary, too."""
+    """The same of a model that reads passages, or labels entities. Raises UserError for a SentencePiece
+    vocabulary, too."""
     if not isinstance(tokenizer, WordPieceTokenizer):
         raise UserError(
-            "task %s: a SentencePiece vocabulary cannot run inside the graph, and answers are found there: "
+            "task %s: a SentencePiece vocabulary cannot run inside the graph, and places are found there: "
             "only models with a vocab.txt are exported" % model.task)
     write_graph(folder, model, checkpoint, make_twin(model, tokenizer))
     model_card.write(folder, model, checkpoint)
-    signature = reading_model.signature_of(model)
-    inputs = reading_model.sample_inputs(signature)
-    reading_model.require_same(model, checkpoint, tokenizer, SavedModel(folder).run(inputs, signature))
+    checks: Any = tagging_model if model.kind == TAGS else reading_model
+    signature = checks.signature_of(model)
+    inputs = checks.sample_inputs(signature)
+    checks.require_same(model, checkpoint, tokenizer, SavedModel(folder).run(inputs, signature))
     warmup.write(folder, [warmup.predict_log(signature, inputs)])
     print("In-graph tokenization and answers checked against Python's")
+    if model.kind == TAGS:
+        return "python -m serving.predict --model_dir %(output_dir)s --text 浙商银行的叶老桂在北京"
     candidates = "" if model.kind == SPANS else " --candidates 网络 手机"
     return ("python -m serving.predict --model_dir %(output_dir)s --question 先看什么？ "
             "--passage 先看网络，再看手机。" + candidates)

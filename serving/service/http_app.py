@@ -1,6 +1,6 @@
 """TensorFlow Serving's REST interface, with the page, metrics and health, as an ASGI application.
 
-  POST /v1/models/NAME[/versions/V | /labels/L]:predict, :classify, :regress
+  POST /v1/models/NAME[/versions/V | /labels/L]:predict, :classify, :regress, :tag
   GET  /v1/models/NAME[/versions/V | /labels/L][/metadata]
   GET  /healthz, /readyz   whether the process is alive; whether a version answers and the server is not
                            shutting down
@@ -29,6 +29,7 @@ from serving.service.inference import (CLASSIFY_METHOD, PREDICT_METHOD, REGRESS_
 from serving.service.messages import Arrays
 from serving.service.monitoring import METRICS_PATH, METRICS_TYPE, REQUEST_ID_HEADER, Monitor, request_id_from
 from serving.service.versions import ServedVersion
+from serving.entity_lists import FIELDS, TAG
 from serving.version_files import version_of
 
 PAGE_FILE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page.html")
@@ -38,7 +39,8 @@ MAX_HOST_CHARS = 300                           # longer than any name
 PAGE_HEADERS = {"content-security-policy": "default-src 'none'; script-src 'unsafe-inline'; style-src "
                 "'unsafe-inline'; connect-src 'self'; img-src data:; frame-ancestors 'none'; base-uri "
                 "'none'; form-action 'none'"}
-COMPUTED_PATH = re.compile("/v1/models/([^/:]+)(?:/(?:versions|labels)/[^/:]+)?:(predict|classify|regress)")
+COMPUTED_PATH = re.compile("/v1/models/([^/:]+)(?:/(?:versions|labels)/[^/:]+)?:"
+                           "(predict|classify|regress|tag)")
 GZIP_CODINGS = ("gzip", "x-gzip")              # of a body; RFC 9110, 8.4.1.3
 LOG = logging.getLogger("serving")
 Headers = List[Tuple[bytes, bytes]]
@@ -97,6 +99,7 @@ class HttpApp:
             routes += [Route(path + ":predict", self.predict, methods=["POST"]),
                        Route(path + ":classify", self.classify, methods=["POST"]),
                        Route(path + ":regress", self.regress, methods=["POST"]),
+                       Route(path + ":tag", self.tag, methods=["POST"]),
                        Route(path + "/metadata", self.get_metadata, methods=["GET"]),
                        Route(path, self.get_status, methods=["GET"])]
         routes += [Route(path, endpoint, methods=["GET"]) for path, endpoint in gets.items()]
@@ -213,15 +216,28 @@ class HttpApp:
     async def regress(self, request: Request) -> Response:
         return _json(rest.regress_response(await self._of_examples(request, REGRESS_METHOD)))
 
+    async def tag(self, request: Request) -> Response:
+        """The entities of each text as a list; a :predict of the signature has them padded."""
+        target, _, inputs = self._read_predict(request, await self._body(request), TAG)
+        missing = sorted({"count", *FIELDS} - set(target.signature.outputs))
+        if missing:
+            raise invalid("The signature %s gives no entities: it has no %s" % (TAG, ", ".join(missing)))
+        found = await _unless_client_goes(request, self._inference.predict(target, inputs))
+        return _json(rest.tag_response(found))
+
     async def _of_examples(self, request: Request, method: str) -> Arrays:
         target, examples = self._read_examples(request, await self._body(request), method)
         return await _unless_client_goes(request, self._inference.of_examples(target, examples))
 
     # Reading is a separate function, so that bodies and parsed objects are freed before any await.
 
-    def _read_predict(self, request: Request, body: bytes) -> Tuple[Target, bool, Arrays]:
+    def _read_predict(self, request: Request, body: bytes, only: str = "") -> Tuple[Target, bool, Arrays]:
+        """`only`: the signature that is asked, where the path says it."""
         asked = self._parsed(request, body)
-        target = self._inference.find(_spec(request, rest.signature_name(asked)), PREDICT_METHOD)
+        name = rest.signature_name(asked)
+        if only and name not in ("", only):
+            raise invalid("'signature_name' must be %s, or left out, got %s" % (only, shortened(name)))
+        target = self._inference.find(_spec(request, only or name), PREDICT_METHOD)
         return target, rest.is_by_columns(asked), rest.predict_inputs(asked, target.signature.inputs,
                                                                       target.limits)
 
@@ -295,7 +311,7 @@ class HttpApp:
 
 
 def computed_request(method: str, path: str) -> Optional[Tuple[str, str]]:
-    """The model's name in the path, and predict, classify or regress; None for requests that need no
+    """The model's name in the path, and predict, classify, regress or tag; None for requests that need no
     model."""
     found = COMPUTED_PATH.fullmatch(path) if method == "POST" else None
     return (found.group(1), found.group(2)) if found else None

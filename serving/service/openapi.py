@@ -22,7 +22,8 @@ def describe(model_names: Sequence[str], metrics_path: Optional[str]) -> Dict[st
         paths[path + ":classify"] = _post("Label and score of each class", "ClassifyRequest",
                                           "ClassifyResponse")
         paths[path + ":regress"] = _post("A number for each example", "RegressRequest", "RegressResponse")
-        for suffix in ("", "/metadata", ":predict", ":classify", ":regress"):
+        paths[path + ":tag"] = _post("The entities of each text", "TagRequest", "TagResponse")
+        for suffix in ("", "/metadata", ":predict", ":classify", ":regress", ":tag"):
             paths[path + suffix]["parameters"] = parameters
     return {"openapi": "3.0.3",
             "info": {"title": ", ".join(model_names), "version": "1",
@@ -84,6 +85,9 @@ FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
 SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}
 READING = {"type": "string", "enum": ["read", "choose"]}
+TAGGING = {"type": "string", "enum": ["tag"]}
+TAGGED = {"instances": {"type": "array", "minItems": 1, "items": {
+    "oneOf": [_ref("Text"), _closed(_schema({"text": _ref("Text")}))]}}}
 QUESTION = {"question": _ref("Text"), "passage": _ref("Text"),
             "candidates": {"type": "array", "minItems": 1, "items": _ref("Text")}}
 SCHEMAS: Dict[str, Any] = {
@@ -95,7 +99,8 @@ SCHEMAS: Dict[str, Any] = {
         _schema({"signature_name": SIGNATURE, "inputs": _schema({"text_a": TEXTS, "text_b": TEXTS})},
                 "inputs"),
         _schema({"signature_name": READING, "instances": {"type": "array", "minItems": 1, "items": _closed(
-            _schema(QUESTION, "question", "passage"))}}, "signature_name", "instances")]},
+            _schema(QUESTION, "question", "passage"))}}, "signature_name", "instances"),
+        _schema({"signature_name": TAGGING, **TAGGED}, "signature_name", "instances")]},
     # a single output has no name
     "PredictResponse": {"oneOf": [_schema({"predictions": {"type": "array", "items": {}}}),
                                   _schema({"outputs": {}})]},
@@ -105,6 +110,12 @@ SCHEMAS: Dict[str, Any] = {
     "ClassifyResponse": _schema({"results": {"type": "array", "items": {"type": "array", "items": {
         "type": "array", "minItems": 2, "maxItems": 2,
         "items": {"oneOf": [_string(), {"type": "number"}]}}}}}),
+    "TagRequest": _schema({"signature_name": TAGGING, **TAGGED}, "instances"),
+    "TagResponse": _schema({
+        "results": {"type": "array", "items": {"type": "array", "items": _schema({
+            "text": _string(), "label": _string(), "start": {"type": "integer"}, "end": {"type": "integer"},
+            "score": {"type": "number"}})}},
+        "left_out": {"type": "array", "items": {"type": "integer"}}}, "results"),
     "Status": _schema({"model_version_status": {"type": "array", "minItems": 1, "items": _schema({
         "version": _string(),
         "state": {"type": "string", "enum": ["UNKNOWN", "START", "LOADING", "AVAILABLE", "UNLOADING", "END"]},

@@ -4,6 +4,8 @@
                                                            [0.2, 0.8]}]}
     {"inputs": {"text_a": ["北京"], "text_b": [""]}}       → {"outputs": {"label": ["1"], "probabilities":
                                                            [[0.2, 0.8]]}}
+    {"instances": ["叶老桂"]}, of :tag                      → {"results": [[{"text": "叶老桂", "label":
+                                                           "name", "start": 0, "end": 3, "score": 0.9}]]}
     {"examples": [{"text_a": "北京"}]}                     → {"results": [[["0", 0.2], ["1", 0.8]]]}
 
 Bytes are written as {"b64": "…"}. All functions raise RequestError for invalid input.
@@ -21,6 +23,7 @@ from google.protobuf import json_format
 from tensorflow_serving.apis import get_model_metadata_pb2
 
 from etl.common import files, json_text
+from serving.entity_lists import entities_of, left_out
 from serving.service import errors, limits, messages
 from serving.service.compression import GZIP_START
 from serving.service.limits import Described, Limits
@@ -114,6 +117,16 @@ def classify_response(outputs: Mapping[str, np.ndarray]) -> bytes:
 def regress_response(outputs: Mapping[str, np.ndarray]) -> bytes:
     """The body that answers a :regress request: a number for each example."""
     return dumps({"results": outputs["outputs"].ravel()})
+
+
+def tag_response(outputs: Mapping[str, np.ndarray]) -> bytes:
+    """The body that answers a :tag request: the entities of each text; where one has more than the signature
+    gives, with the numbers of those that are left out."""
+    columns = [_values(name, array) for name, array in outputs.items()]
+    rows = [dict(zip(outputs, row)) for row in zip(*columns)]
+    beyond = [left_out(row) for row in rows]
+    found = {"results": [entities_of(row) for row in rows]}
+    return dumps({**found, "left_out": beyond} if any(beyond) else found)
 
 
 def status_response(statuses: Any) -> bytes:

@@ -175,7 +175,7 @@ def test_every_task_was_tried():
     assert all(task.metric in scores.metrics_of(len(task.labels), task.pairs_per_question)
                for task in classes)
     assert {task.name: len(task.labels) for task in TASKS.values() if len(task.labels) not in (0, 2, 3)} == {
-        "tnews": 15, "iflytek": 119}
+        "tnews": 15, "iflytek": 119, "cluener": 10}
 
 
 @pytest.mark.parametrize("spans, wanted", [

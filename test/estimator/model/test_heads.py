@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
@@ -217,3 +219,48 @@ class TestClassifier:
                          dropout=lambda x, rate, place: calls.append((x.name, rate, place)) or x)
         [(tensor, rate, place)] = calls
         assert tensor.startswith("loss/LayerNorm/") and (rate, place) == (0.1, "classifier")
+
+
+class TestTags:
+    # tags + 1, of one label
+    LABELS = np.array([[0, 2, 1, 3, 0], [0, 3, 0, 0, 0], [0, 0, 0, 0, 0]], np.int32)
+
+    def run(self, kind, crf):
+        """Scores, transitions and both losses."""
+        sequence = np.random.RandomState(1).uniform(-1, 1, [3, 5, 16])
+        result = heads.tags(tiny_models.CONFIGS[kind], stand_in(kind, sequence_output=sequence), 1,
+                            tf.constant(self.LABELS), crf=crf)
+        with tiny_models.session() as session:
+            values = tiny_models.set_random_values(session)
+            found = session.run(result)
+        if kind == "preln":
+            sequence = numpy_albert.layer_norm(values, "loss/LayerNorm", sequence)
+        logits = sequence @ values["output_weights"].T + values["output_bias"]
+        np.testing.assert_allclose(found.logits, logits, rtol=0, atol=1e-5)
+        return logits, values.get("crf_loss/transitions", np.zeros([3, 3])), found
+
+    @staticmethod
+    def value(logits, transitions, tags):
+        return (sum(logits[place + 1, tag] for place, tag in enumerate(tags))
+                + sum(transitions[pair] for pair in zip(tags, tags[1:])))
+
+    @pytest.mark.parametrize("kind, crf", [("postln", False), ("preln", False), ("postln", True)])
+    def test_the_loss_is_that_of_the_right_tags_among_all(self, kind, crf):
+        logits, transitions, found = self.run(kind, crf)
+        assert crf == transitions.any()
+        losses = []
+        for row, tags in zip(logits, ((1, 0, 2), (2,), ())):
+            ways = [self.value(row, transitions, way)
+                    for way in itertools.product(range(3), repeat=len(tags))]
+            losses.append(np.log(np.exp(ways).sum()) - self.value(row, transitions, tags))
+        np.testing.assert_allclose(found.per_example_loss, losses, rtol=0, atol=1e-5)
+        assert found.loss == pytest.approx(sum(losses) / 4, abs=1e-5)
+
+    def test_new_variables_have_names_that_a_checkpoint_may_lack(self):
+        encoder_output = stand_in("preln")
+        before = len(tf.global_variables())
+        heads.fine_tuned("tags", 2, crf=True)(tiny_models.CONFIGS["preln"], encoder_output)
+        new = new_shapes(before)
+        assert new == {"loss/LayerNorm/beta": [16], "loss/LayerNorm/gamma": [16], "output_weights": [5, 16],
+                       "output_bias": [5], "crf_loss/transitions": [5, 5]}
+        assert all(name.startswith(heads.CLASSIFIER_PREFIXES) for name in new)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from etl.text.tokenization import SPECIAL_TOKENS, Vocabulary, WordPieceTokenizer
-from etl.text.windows import begins_of_windows, pack_windows, pieces_of
+from etl.text.windows import begins_of_windows, join_windows, pack_windows, pieces_of, places_in_windows
 
 TOKENS = list(SPECIAL_TOKENS) + list("甲乙丙丁谁，?") + ["cafe", "ab", "##c", "ss", "12"]
 
@@ -90,3 +90,27 @@ def test_windows_cover_the_text_and_none_is_idle(length, size, data):
     assert sorted({place for window in windows for place in window}) == list(range(length))
     assert all(len(window) == size for window in windows[:-1]) and (len(windows[-1]) > 0 or length == 0)
     assert length <= size or len(windows) == -(-(length - size) // stride) + 1
+
+
+def test_the_window_that_shows_most_around_a_token():
+    windows, numbers = places_in_windows(5, 3, 1)
+    assert windows.tolist() == [0, 0, 0, 1, 1] and numbers.tolist() == [0, 1, 2, 1, 2]
+    assert [part.tolist() for part in places_in_windows(3, 3, 2)] == [[0, 0, 0], [0, 1, 2]]
+    assert [part.size for part in places_in_windows(0, 3, 2)] == [0, 0]
+
+
+def test_what_windows_know_becomes_what_is_known_of_the_text():
+    assert join_windows([np.arange(3), np.arange(10, 13)], 3, 1).tolist() == [0, 1, 2, 11, 12]
+    assert join_windows([np.zeros((0, 2))], 3, 1).shape == (0, 2)
+
+
+@given(st.integers(0, 40), st.integers(1, 12), st.data())
+def test_each_token_stands_in_its_window_as_far_from_the_edges_as_it_can(length, size, data):
+    overlap = data.draw(st.integers(0, size - 1))
+    begins = list(begins_of_windows(length, size, size - overlap))
+    for token, (window, number) in enumerate(zip(*places_in_windows(length, size, overlap))):
+        assert begins[window] + number == token and number < size
+        margins = {begin: min(token - begin if begin else length,
+                              begin + size - 1 - token if begin != begins[-1] else length)
+                   for begin in begins if begin <= token < begin + size}
+        assert max(margins.values()) <= 1 + margins[begins[window]]

@@ -15,5 +15,6 @@ def test_paths():
         "/v1/models/albert/metadata",
         "/v1/models/albert/versions/{version}", "/v1/models/albert/versions/{version}/metadata",
         "/v1/models/albert/versions/{version}:classify", "/v1/models/albert/versions/{version}:predict",
-        "/v1/models/albert/versions/{version}:regress", "/v1/models/albert:classify",
-        "/v1/models/albert:predict", "/v1/models/albert:regress"]
+        "/v1/models/albert/versions/{version}:regress", "/v1/models/albert/versions/{version}:tag",
+        "/v1/models/albert:classify", "/v1/models/albert:predict", "/v1/models/albert:regress",
+        "/v1/models/albert:tag"]

@@ -185,6 +185,18 @@ def test_regress_response():
     assert rest.regress_response(outputs) == b'{"results":[0.25,1.5]}'
 
 
+def test_tag_response():
+    outputs = {"count": np.array([1, 0], np.int32),
+               "text": np.array([["北京".encode(), b""], [b"", b""]], object),
+               "label": np.array([[b"x", b""], [b"", b""]], object),
+               "start": np.array([[2, 0], [0, 0]], np.int32),
+               "end": np.array([[4, 0], [0, 0]], np.int32), "score": np.array([[.5, 0], [0, 0]], np.float32)}
+    wanted = {"text": "北京", "label": "x", "start": 2, "end": 4, "score": .5}
+    assert json.loads(rest.tag_response(outputs)) == {"results": [[wanted], []]}
+    outputs["count"] = np.array([130, 0], np.int32)
+    assert json.loads(rest.tag_response(outputs))["left_out"] == [2, 0]
+
+
 @pytest.mark.parametrize("encoded", ["5YyX5Lqs", "5YyX\r\n5Lqs", " 5Yy X5Lqs\n", "eA==", "eA", "eA=\n="])
 def test_bytes_in_base64(encoded):
     (found,) = rest.predict_inputs({"inputs": [{"b64": encoded}]}, {"text": TEXT}, LIMITS)["text"]
