@@ -33,9 +33,12 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 sys.path[:0] = [ROOT, os.path.join(HERE, "attack"), os.path.join(ROOT, "test", "benchmark")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import grpc
 import numpy as np
+import uvloop
 
 import server_load
+from fuzz import SERVICE, TEXTS, predict_message
 from target import FOLDER, Outcome, Server, end, export_model
 
 QUESTIONS = os.path.join(ROOT, "estimator", "sample", "dev.tsv")
@@ -65,7 +68,6 @@ def main() -> int:
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if arguments.generate:
-        import uvloop
         uvloop.install()
         rest_port, grpc_port, rate = arguments.generate
         asyncio.run(Generator(int(rest_port), int(grpc_port), float(rate)).run())
@@ -93,7 +95,9 @@ def soak(outcome: Outcome, server: Server, versions: "Versions", arguments: Any)
           % (capacity, arguments.load * capacity, arguments.seconds), flush=True)
     crowds = [Crowd(port, arguments.idle) for port in (server.rest_port, server.grpc_port)]
     for crowd in crowds:
-        crowd.keep_up()                        # thousands at once are another attack
+        crowd.keep_up()
+    # Thousands that come at once are another attack: until the server has seen them all, nothing is measured.
+    asyncio.run(server_load.closed_loop(server.rest_port, bodies, 16, 5))
     generator = subprocess.Popen(
         [sys.executable, "-W", "ignore", os.path.abspath(__file__), "--generate", str(server.rest_port),
          str(server.grpc_port), str(arguments.load * capacity)], stdout=subprocess.PIPE)
@@ -350,8 +354,6 @@ class Generator:
             return None
 
     async def _ask_grpc(self) -> None:
-        import grpc
-        from fuzz import SERVICE, TEXTS, predict_message
         message = predict_message("", {name: [text.encode()] for name, text in TEXTS.items()})
         rng, due = random.Random(1), time.perf_counter()
         async with grpc.aio.insecure_channel("127.0.0.1:%d" % self._grpc_port) as channel:
