@@ -164,9 +164,9 @@ def _listed(found: Any, text: str, inclusive_ends: bool) -> List[Entity]:
                 % (number, found[number - 1])
             )
         entity = Entity(start, end + inclusive_ends, label)
-        mention = fields.get("text", text[start : entity.end])
-        if text[start : entity.end] != mention:
-            other = text[start : end + (not inclusive_ends)]
+        mention = fields.get("text", text[start:entity.end])
+        if text[start:entity.end] != mention:
+            other = text[start:end + (not inclusive_ends)]
             raise ValueError(
                 "--inclusive_ends: end %d of entity %d, %.40r, is %s its last character"
                 % (end, number, mention, "behind" if inclusive_ends else "the place of")
@@ -192,7 +192,7 @@ def _by_mention(found: Any, text: str) -> List[Entity]:
                         'label must be as {"type": {"mention": [[start, end]]}}, got %.80r' % (found,)
                     )
                 entity = Entity(place[0], place[1] + 1, str(label))
-                if text[entity.start : entity.end] != mention:
+                if text[entity.start:entity.end] != mention:
                     raise ValueError(_why_bad(text, mention, entity))
                 entities.append(entity)
     return entities
@@ -307,4 +307,4 @@ def _apart(
 
 
 def _shown(entity: Entity, text: str) -> str:
-    return "%.40r (%s, %d to %d)" % (text[entity.start : entity.end], entity.label, entity.start, entity.end)
+    return "%.40r (%s, %d to %d)" % (text[entity.start:entity.end], entity.label, entity.start, entity.end)

@@ -12,7 +12,7 @@ def dictionary_of(examples: Sequence[TaggedText]) -> Dictionary:
     counts: Dict[str, Dict[str, int]] = collections.defaultdict(collections.Counter)
     for example in examples:
         for entity in example.label or ():
-            counts[example.text[entity.start : entity.end]][entity.label] += 1
+            counts[example.text[entity.start:entity.end]][entity.label] += 1
     return {mention: max(of_label, key=of_label.__getitem__) for mention, of_label in counts.items()}
 
 
@@ -26,11 +26,11 @@ def look_up(dictionary: Dictionary, text: str) -> List[Entity]:
             (
                 size
                 for size in range(min(longest, len(text) - place), 0, -1)
-                if text[place : place + size] in dictionary
+                if text[place:place + size] in dictionary
             ),
             0,
         )
         if size:
-            found.append(Entity(place, place + size, dictionary[text[place : place + size]]))
+            found.append(Entity(place, place + size, dictionary[text[place:place + size]]))
         place += size or 1
     return found

@@ -141,7 +141,7 @@ def decoded(
     lengths = np.array([len(scores) for scores, _ in texts], np.int64)
     scores = np.zeros((len(texts), lengths.max(initial=0), len(moves.starts)), np.float32)
     for row, (values, _) in enumerate(texts):
-        scores[row, : len(values)] = values
+        scores[row, :len(values)] = values
     tags = best_tags(scores, lengths, moves)
     probabilities = probabilities_of(scores, tags)
     return [

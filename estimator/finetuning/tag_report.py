@@ -81,39 +81,19 @@ def sections(
     for example, pair in pairs:
         if pair.error:
             errors[pair.error].append((example, pair))
-    headers = ["id", "right", "found", "text"]
+    shown = [table(["id", "right", "found", "text"],
+                   [_row(example, pair) for example, pair in errors[kind][:EXAMPLES]],
+                   caption="%s: %s." % (kind.capitalize(), _MEANINGS[kind]))
+             for kind in KINDS if errors[kind]]
     return [
-        Section(
-            "Labels",
-            [
-                bar_chart(list(labels), {"F1": [score.f1 for score in scores.values()]}, "F1"),
-                table(["label", "precision", "recall", "F1", "entities", "found"], rows),
-                confusion_matrix(
-                    [*labels, NOTHING],
-                    confusion([pair for _, pair in pairs], labels),
-                    caption="Labels of entities (rows) and of what was found where they are (columns).",
-                ),
-            ],
-        ),
-        Section(
-            "Errors",
-            [
-                table(
-                    ["kind", "errors", "what it is"],
-                    [(kind, len(errors[kind]), _MEANINGS[kind]) for kind in KINDS],
-                ),
-                *(
-                    table(
-                        headers,
-                        [_row(example, pair) for example, pair in errors[kind][:EXAMPLES]],
-                        caption="%s: %s." % (kind.capitalize(), _MEANINGS[kind]),
-                    )
-                    for kind in KINDS
-                    if errors[kind]
-                ),
-            ],
-        ),
-    ]
+        Section("Labels", [
+            bar_chart(list(labels), {"F1": [score.f1 for score in scores.values()]}, "F1"),
+            table(["label", "precision", "recall", "F1", "entities", "found"], rows),
+            confusion_matrix([*labels, NOTHING], confusion([pair for _, pair in pairs], labels),
+                             caption="Labels of entities (rows) and of what was found there (columns).")
+        ]),
+        Section("Errors", [table(["kind", "errors", "what it is"],
+                                 [(kind, len(errors[kind]), _MEANINGS[kind]) for kind in KINDS]), *shown])]
 
 
 def confusion(pairs: Sequence[Pair], labels: Sequence[str]) -> List[List[int]]:
@@ -145,7 +125,7 @@ def _row(example: TaggedText, pair: Pair) -> List[str]:
     return [
         "" if example.id is None else str(example.id),
         *(
-            "" if entity is None else "%s (%s)" % (example.text[entity.start : entity.end], entity.label)
+            "" if entity is None else "%s (%s)" % (example.text[entity.start:entity.end], entity.label)
             for entity in pair
         ),
         excerpt(example.text, pair),

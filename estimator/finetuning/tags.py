@@ -95,20 +95,15 @@ def make_rows(examples: Sequence[TaggedText], rows_config: RowsConfig) -> Rows:
     for number, example in enumerate(examples):
         pieces = pieces_of(tokenizer, example.text)
         tags = tag_decoding.tags_of(example.label or (), pieces.spans, rows_config.labels)
-        for window in pack_windows(
-            tokenizer, None, pieces, rows_config.max_seq_length, rows_config.doc_stride or 0, 0
-        ):
-            inside = tags[window.first_piece : window.first_piece + len(window.input_ids) - 2]
+        for window in pack_windows(tokenizer, None, pieces, rows_config.max_seq_length,
+                                   rows_config.doc_stride or 0, 0):
+            inside = tags[window.first_piece:window.first_piece + len(window.input_ids) - 2]
             windows.append(window)
             numbers.append(number)
             labels.append(np.pad(inside + 1, 1, mode="constant"))
-    return join_rows(
-        [window.input_ids for window in windows],
-        [window.segment_ids for window in windows],
-        numbers,
-        np.concatenate(labels).astype(np.int32),
-        spans=np.concatenate([window.spans for window in windows]),
-    )
+    return join_rows([window.input_ids for window in windows], [window.segment_ids for window in windows],
+                     numbers, np.concatenate(labels).astype(np.int32),
+                     spans=np.concatenate([window.spans for window in windows]))
 
 
 def tell_rows(setting: Setting, part: Part) -> None:
@@ -116,39 +111,20 @@ def tell_rows(setting: Setting, part: Part) -> None:
     tokenizer, labels = load_tokenizer(setting.folder.tokenizer), setting.task.labels
     known = [example for example in part.examples if example.label]
     count = sum(len(example.label) for example in known)
-    found = sum(
-        tag_decoding.can_be_found(example.label, pieces_of(tokenizer, example.text).spans, labels)
-        for example in known
-    )
-    print(
-        "%s: %d windows of %d texts with %d entities%s"
-        % (
-            part.name,
-            len(part.rows.lengths),
-            len(part.examples),
-            count,
-            "; %d begin or end inside a token, and cannot be found" % (count - found)
-            if count > found
-            else "",
-        )
-    )
+    found = sum(tag_decoding.can_be_found(example.label, pieces_of(tokenizer, example.text).spans, labels)
+                for example in known)
+    lost = "; %d begin or end inside a token, and cannot be found" % (count - found) if count > found else ""
+    print("%s: %d windows of %d texts with %d entities%s"
+          % (part.name, len(part.rows.lengths), len(part.examples), count, lost))
 
 
 def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
     """Scores of all tags for each token."""
-
-    def head(
-        config: AlbertConfig,
-        encoder_output: modeling.EncoderOutput,
-        features: Mapping[str, tf.Tensor],
-        dropout: Optional[Dropout],
-    ) -> Found:
-        labels = features["label_ids"]
-        found = heads.tags(
-            config, encoder_output, len(setting.task.labels), labels, dropout, bool(setting.config.crf)
-        )
+    def head(config: AlbertConfig, encoder_output: modeling.EncoderOutput, features: Mapping[str, tf.Tensor],
+             dropout: Optional[Dropout]) -> Found:
+        found = heads.tags(config, encoder_output, len(setting.task.labels), features["label_ids"], dropout,
+                           bool(setting.config.crf))
         return Found(found.loss, {}, {"logits": found.logits, "loss": found.per_example_loss})
-
     return model_fn.finetuning_model_fn(setting.folder.config, numbers, head, reads_all=True)
 
 
@@ -167,18 +143,15 @@ def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, che
         for row, logits in zip(numbers, batch["logits"]):
             example = int(rows.example_numbers[row])
             windows = waiting.setdefault(example, {})
-            windows[row] = logits[1 : lengths[row] - 1]
+            windows[row] = logits[1:lengths[row] - 1]
             if len(windows) == rows_of_examples[example]:
                 of_text = range(first_rows[example], first_rows[example] + len(windows))
-                spans = [rows.spans[rows.starts[place] + 1 : rows.starts[place + 1] - 1] for place in of_text]
-                complete[example] = (
-                    join_windows([windows[place] for place in of_text], size, overlap),
-                    join_windows(spans, size, overlap),
-                )
+                spans = [rows.spans[rows.starts[place] + 1:rows.starts[place + 1] - 1] for place in of_text]
+                complete[example] = (join_windows([windows[place] for place in of_text], size, overlap),
+                                     join_windows(spans, size, overlap))
                 del waiting[example]
-        for example, tagged in zip(
-            complete, tag_decoding.decoded(list(complete.values()), moves, setting.task.labels)
-        ):
+        for example, tagged in zip(complete, tag_decoding.decoded(list(complete.values()), moves,
+                                                                  setting.task.labels)):
             found[example] = tagged
     num_tokens = max(1, int((lengths - 2).sum()))
     return Outputs(found, losses / num_tokens)
@@ -186,11 +159,9 @@ def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, che
 
 def moves_of(model: ModelFolder, checkpoint: str) -> Moves:
     """What may follow what, and how gladly where the checkpoint has learned it."""
-    name = "%s/%s" % (heads.CRF_SCOPE, heads.TRANSITIONS)
     assert model.tagging is not None
-    return tag_decoding.moves_of(
-        len(model.labels), tf.train.load_variable(checkpoint, name) if model.tagging.crf else None
-    )
+    learned = tf.train.load_variable(checkpoint, heads.TRANSITIONS) if model.tagging.crf else None
+    return tag_decoding.moves_of(len(model.labels), learned)
 
 
 def entities_found(outputs: Outputs) -> List[List[Entity]]:
@@ -201,63 +172,40 @@ def score(setting: Setting, part: Part, outputs: Outputs) -> Results:
     """All numbers of a part with labels and, where the training texts are known, those of a dictionary of
     their entities."""
     gold, labels = [example.label or () for example in part.examples], setting.task.labels
-    results: Results = dict(
-        entity_scores.results_of(gold, entities_found(outputs), labels),
-        eval_loss=outputs.loss,
-        num_examples=len(part.examples),
-    )
+    results: Results = dict(entity_scores.results_of(gold, entities_found(outputs), labels),
+                            eval_loss=outputs.loss, num_examples=len(part.examples))
     if TRAIN in setting.parts:
         dictionary = entity_baselines.dictionary_of(setting.parts[TRAIN].examples)
         looked_up = [entity_baselines.look_up(dictionary, example.text) for example in part.examples]
         of_dictionary = entity_scores.results_of(gold, looked_up, labels)
-        results.update(
-            {
-                name + "_of_dictionary": of_dictionary["eval_" + name]
-                for name in ("precision", "recall", "f1", "macro_f1")
-            }
-        )
+        results.update({name + "_of_dictionary": of_dictionary["eval_" + name]
+                        for name in ("precision", "recall", "f1", "macro_f1")})
     return results
 
 
 def results_line(task: Task, results: Results) -> str:
     """`1343 dev texts with 3072 entities: eval_f1 0.6123  eval_precision 0.6210  …`."""
-    parts = [
-        "%s %.4f" % (name, results[name])
-        for name in ("eval_f1", "eval_precision", "eval_recall", "eval_macro_f1", "eval_loss")
-    ]
+    parts = ["%s %.4f" % (name, results[name])
+             for name in ("eval_f1", "eval_precision", "eval_recall", "eval_macro_f1", "eval_loss")]
     if "f1_of_dictionary" in results:
         parts.append("F1 of a dictionary of the training entities %.4f" % results["f1_of_dictionary"])
-    return "%d dev texts with %d entities: %s" % (
-        results["num_examples"],
-        results["num_entities"],
-        "  ".join(parts),
-    )
+    return "%d dev texts with %d entities: %s" % (results["num_examples"], results["num_entities"],
+                                                   "  ".join(parts))
 
 
 def write_predictions(folder: str, setting: Setting, part: Part, outputs: Outputs) -> List[str]:
     """Writes an object for each text and, for test parts of a task with a submission, CLUENER's form of it;
     returns the paths."""
-    lines = [
-        {
-            "id": number if example.id is None else example.id,
-            "text": example.text,
-            "gold": None
-            if example.label is None
-            else [_shown(entity, example.text) for entity in example.label],
-            "predicted": [
-                dict(_shown(entity, example.text), score=float(exact(value))) for entity, value in of_text
-            ],
-        }
-        for number, (example, of_text) in enumerate(zip(part.examples, outputs.found))
-    ]
+    lines = [{"id": number if example.id is None else example.id, "text": example.text,
+              "gold": example.label and [_shown(entity, example.text) for entity in example.label],
+              "predicted": [dict(_shown(entity, example.text), score=float(exact(value)))
+                            for entity, value in of_text]}
+             for number, (example, of_text) in enumerate(zip(part.examples, outputs.found))]
     written = {part.prefix + PREDICTIONS_FILE: json_lines(lines)}
     if part.name.startswith(TEST) and setting.task.submission:
-        written[submission_name(setting.task, part)] = json_lines(
-            [
-                {"id": line["id"], "label": by_mention(example.text, [tagged.entity for tagged in of_text])}
-                for line, example, of_text in zip(lines, part.examples, outputs.found)
-            ]
-        )
+        written[submission_name(setting.task, part)] = json_lines([
+            {"id": line["id"], "label": by_mention(example.text, of_text)}
+            for line, example, of_text in zip(lines, part.examples, entities_found(outputs))])
     return write_all(folder, written)
 
 
@@ -266,12 +214,12 @@ def by_mention(text: str, found: Sequence[Entity]) -> Dict[str, Dict[str, List[L
     label: Dict[str, Dict[str, List[List[int]]]] = {}
     for entity in found:
         mentions = label.setdefault(entity.label, {})
-        mentions.setdefault(text[entity.start : entity.end], []).append([entity.start, entity.end - 1])
+        mentions.setdefault(text[entity.start:entity.end], []).append([entity.start, entity.end - 1])
     return label
 
 
 def _shown(entity: Entity, text: str) -> Dict[str, Any]:
-    return dict(entity._asdict(), text=text[entity.start : entity.end])
+    return dict(entity._asdict(), text=text[entity.start:entity.end])
 
 
 def sections(setting: Setting, part: Part, outputs: Outputs) -> Sequence[Section]:

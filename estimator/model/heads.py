@@ -19,8 +19,8 @@ CLASSIFIER_DROPOUT = 0.1                       # of the pooled output, for any c
 
 # Variables by the beginnings of their names: those of a fine-tuned head, and the parts that an encoder may
 # lack, each as a whole: the heads of pretraining and, with the sentence task, the pooler below it.
-CRF_SCOPE, TRANSITIONS = "crf_loss", "transitions"
-CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/", CRF_SCOPE + "/")
+TRANSITIONS = "crf_loss/transitions"           # of a CRF
+CLASSIFIER_PREFIXES = ("output_weights", "output_bias", "loss/LayerNorm/", "cls/squad/", TRANSITIONS)
 POOLER = "bert/pooler/"
 PRETRAINING_PARTS = ("cls/predictions/", "cls/seq_relationship/", POOLER)
 NEW_IN_FINETUNING = CLASSIFIER_PREFIXES + (POOLER,)
@@ -249,7 +249,7 @@ def tags(config: AlbertConfig, encoder_output: EncoderOutput, num_labels: int,
 def crf_transitions(num_labels: int) -> tf.Tensor:
     """A CRF's scores of a tag after another: float32 [tags, tags], of the second after the first."""
     count = 2 * num_labels + 1
-    with tf.variable_scope(CRF_SCOPE, reuse=tf.AUTO_REUSE):
+    with tf.variable_scope("", reuse=tf.AUTO_REUSE):
         return tf.get_variable(TRANSITIONS, [count, count], initializer=tf.zeros_initializer())
 
 

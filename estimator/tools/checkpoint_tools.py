@@ -4,7 +4,8 @@ from typing import Any, Callable, Dict, Optional
 
 from estimator.data.tasks import EARLIER, GENERIC, TASKS, Task
 from estimator.finetuning.flags import KIND_DEFAULTS
-from estimator.model import kinds
+from estimator.model import heads, kinds
+from estimator.tools import tag_outputs
 from estimator.tools.flags import (AdoptConfig, AverageConfig, FromTransformersConfig, InspectConfig,
                                    ToTransformersConfig)
 from estimator.weights import checkpoint_files, conversions, descriptions, model_folder
@@ -60,11 +61,16 @@ def adopt(config: AdoptConfig) -> None:
     checkpoint = checkpoint_files.resolve(config.checkpoint, "checkpoint")
     if checkpoint_files.read_shapes(checkpoint).get("output_weights", (0,))[0] == 2:
         task = EARLIER.get((task.name, kinds.CLASSES), task)
+    found = _tag_outputs_of(config, task)
+    labels = found.labels if found else config.labels or task.labels
     description = descriptions.describe(config, checkpoint, "checkpoint", flags_may_repeat=True,
                                         max_seq_length=config.max_seq_length, task=task.name,
-                                        labels=config.labels or task.labels, kind=task.kind,
-                                        reading=_reading_of(task, config.max_seq_length))
-    conversions.adopt(checkpoint, description, config.output_dir)
+                                        labels=labels, kind=task.kind,
+                                        reading=_reading_of(task, config.max_seq_length),
+                                        tagging=_tagging_of(task, config.max_seq_length, checkpoint))
+    conversions.adopt(checkpoint, description, config.output_dir, found.outputs if found else ())
+    if found and found.unused:
+        print("Outputs left out, since they are labels of no character: %s" % ", ".join(found.unused))
     print("Wrote %s. Next: python -m serving.export --checkpoint_dir %s"
           % (config.output_dir, config.output_dir))
 
@@ -80,6 +86,34 @@ def _reading_of(task: Task, max_seq_length: int) -> Optional[model_folder.Readin
         raise UserError("--max_seq_length: %s" % error)
     return model_folder.Reading(usual["doc_stride"], usual["max_query_length"], usual["max_answer_length"],
                                 0.0 if task.may_be_impossible else None)
+
+
+def _tag_outputs_of(config: AdoptConfig, task: Task) -> Optional[tag_outputs.TagOutputs]:
+    """What the outputs of a model of entities mean. Raises UserError where nothing says so."""
+    if task.kind != kinds.TAGS:
+        if config.label2id:
+            raise UserError("--label2id is for tasks of entities; %s has no use for it" % task.name)
+        return None
+    if not config.label2id or config.labels:
+        raise UserError("task %s: give --label2id, and no --labels: the numbers of the outputs say them"
+                        % task.name)
+    found = tag_outputs.read(config.label2id)
+    if task.labels and sorted(found.labels) != sorted(task.labels):
+        raise UserError("%s: its labels are %s, but those of %s are %s" % (
+            config.label2id, ", ".join(found.labels), task.name, ", ".join(task.labels)))
+    return found
+
+
+def _tagging_of(task: Task, max_seq_length: int, checkpoint: str) -> Optional[model_folder.Tagging]:
+    """How a model of the task labels entities: through windows that share as much as is usual."""
+    if task.kind != kinds.TAGS:
+        return None
+    overlap = KIND_DEFAULTS[task.kind]["doc_stride"]
+    try:
+        check_windows(max_seq_length, overlap, 0, False)
+    except ValueError as error:
+        raise UserError("--max_seq_length: %s" % error)
+    return model_folder.Tagging(overlap, heads.TRANSITIONS in checkpoint_files.read_shapes(checkpoint))
 
 
 def _task_named(name: str) -> Task:

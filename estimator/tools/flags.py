@@ -58,6 +58,9 @@ class AdoptConfig:
                           required=True)
     labels: Tuple[str, ...] = flag(
         (), "labels in the order of the classifier's outputs, if they are not the task's")
+    label2id: Optional[str] = flag(
+        None, "entities: file of the number of each output, as a JSON object such as {\"O\": 1, \"B-PER\": "
+        "2}, or a label and its number a line")
     max_seq_length: int = flag(128, "tokens per example, as in its training")
     do_lower_case: bool = flag(True, "whether its vocabulary is for lower-cased text")
 

@@ -16,6 +16,7 @@ from etl.common import files
 from etl.common.command_line import UserError
 
 CONVERTED_NAME = "model.ckpt"
+_OF_TAGS = ("output_weights", "output_bias", heads.TRANSITIONS)
 
 
 def average(checkpoints: Sequence[str], output: str) -> None:
@@ -128,9 +129,12 @@ def _as_of_task(found: transformers_layout.Description, task: Optional[str], lab
     return replace(found.model, task=known, labels=tuple(wanted)), [named.index(label) for label in wanted]
 
 
-def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
+def adopt(checkpoint: str, description: ModelFolder, output_dir: str, outputs: Sequence[int] = ()) -> None:
     """Writes a fine-tuned model that has no description beside it as a model folder, without the optimizer's
     moments.
+
+    Args:
+      outputs: of tags, the number of the checkpoint's output of each, in our order; others are left out.
 
     Raises UserError, before `output_dir` appears, for a checkpoint that lacks a variable, has another number
     of labels or is damaged, and for a folder that is there already.
@@ -142,15 +146,26 @@ def adopt(checkpoint: str, description: ModelFolder, output_dir: str) -> None:
     if found is None:
         raise UserError("%s: holds no %s, so no %s: fine-tune from it with --init_checkpoint"
                         % (checkpoint, name, "head that finds answers" if is_spans else "classifier"))
-    if found[0] != wanted:
+    if outputs and found[0] <= max(outputs):
+        raise UserError("%s: its head has %d outputs, but there is a label with the number %d"
+                        % (checkpoint, found[0], max(outputs)))
+    if not outputs and found[0] != wanted:
         raise UserError("%s: its classifier has %d outputs, but the task has %d"
                         % (checkpoint, found[0], wanted))
     with tf.Graph().as_default():
-        heads.declare_variables(description.config, len(description.labels), kind=description.kind)
-        names = list(checkpoint_files.plan_loading(checkpoint, description.config).assignment_map)
+        tagging = description.tagging
+        heads.declare_variables(description.config, len(description.labels), kind=description.kind,
+                                crf=bool(tagging and tagging.crf))
+        of_tags = _OF_TAGS if outputs else ()  # these have another shape there
+        loading = checkpoint_files.plan_loading(checkpoint, description.config, new_prefixes=of_tags)
+        names = sorted({*loading.assignment_map, *loading.new})
     checkpoint_files.check_data(checkpoint, names)
     reader = checkpoint_files.open_reader(checkpoint)
-    _write_model({name: reader.get_tensor(name) for name in names}, description, output_dir)
+    values = {name: reader.get_tensor(name) for name in names}
+    for name in of_tags:
+        for axis in range(2 if name == heads.TRANSITIONS else 1) if name in values else ():
+            values[name] = values[name].take(outputs, axis=axis)
+    _write_model(values, description, output_dir)
 
 
 def _write_model(values: Dict[str, np.ndarray], description: ModelFolder, output_dir: str) -> None:

@@ -165,7 +165,8 @@ def test_flags_that_do_not_fit(trained, capsys, flags, message):
 
 
 @pytest.mark.learning
-@pytest.mark.skipif("DATA" not in os.environ, reason="make check-learning DATA=path/to/cmrc2018")
+@pytest.mark.skipif(not os.path.exists(os.path.join(os.environ.get("DATA", ""), "cmrc2018_trial.json")),
+                    reason="make check-learning DATA=path/to/cmrc2018")
 def test_64_questions_of_cmrc_are_learnt_by_heart(tmp_path, capsys):
     with open(os.path.join(os.environ["DATA"], "cmrc2018_trial.json"), encoding="utf-8") as stream:
         paragraphs = [

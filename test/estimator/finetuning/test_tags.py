@@ -1,5 +1,6 @@
 import json
 import os
+import random
 
 import httpx
 import numpy as np
@@ -228,3 +229,40 @@ def test_a_submission_has_the_form_of_cluener():
     assert tags.by_mention("叶老桂和叶老桂", [Entity(0, 3, "name"), Entity(4, 7, "name")]) == {
         "name": {"叶老桂": [[0, 2], [4, 6]]}
     }
+
+
+def random_rows():
+    """100 sentences of any characters, in which any parts are entities: nothing but memory tells them."""
+    rng = random.Random(3)
+    for _ in range(100):
+        entities, place = [], rng.randint(0, 6)
+        while place < 25:
+            end = place + rng.randint(1, 5)
+            entities.append({"start": place, "end": end, "label": rng.choice("甲乙丙丁")})
+            place = end + rng.randint(0, 8)
+        text = "".join(rng.choice("天地人山水火木金土日月星风云雨A1，") for _ in range(30))
+        yield {"text": text, "entities": entities}
+
+
+def rows_of_cluener():
+    path = os.path.join(os.environ.get("DATA", ""), "train.json")
+    if not os.path.exists(path):
+        pytest.skip("make check-learning DATA=path/to/cluener")
+    with open(path, encoding="utf-8") as stream:
+        return [json.loads(line) for line in stream][:100]
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("crf", [False, True])
+@pytest.mark.parametrize("rows", [random_rows, rows_of_cluener])
+def test_100_sentences_are_learned_by_heart(tmp_path, rows, crf):
+    text = lines(rows())
+    for part in ("train", "dev"):
+        (tmp_path / (part + ".json")).write_text(text, encoding="utf-8")
+    assert finetune.main(["--task_name", "tagging", "--data_dir", str(tmp_path), "--init_checkpoint", "none",
+                          "--albert_config_file", "mini", "--output_dir", str(tmp_path / "out"),
+                          "--train_batch_size", "20", "--num_train_epochs", "80", "--learning_rate", "0.002",
+                          "--max_seq_length", "64", "--eval_every", "200", "--crf", str(crf).lower(),
+                          "--do_train", "--do_eval", "--backend", "cpu"]) == 0
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text(encoding="utf-8"))
+    assert results["num_examples"] == 100 and results["eval_f1"] >= 0.98

@@ -119,6 +119,33 @@ class TestCommands:
         assert model_folder.read(str(tmp_path / "cmrc2018")).reading == model_folder.Reading(
             128, 64, 30, None)
 
+    def test_a_model_of_a_bert_ner_script_is_adopted_by_the_numbers_of_its_outputs(self, tmp_path, capsys):
+        config = dataclasses.replace(tiny_models.CONFIGS["postln"], vocab_size=len(tiny_training.TOKENS),
+                                     max_position_embeddings=128)
+        (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+        names = ["B-PER", "I-ORG", "O", "X", "B-ORG", "I-PER", "[CLS]"]    # from 1 on; 0 is padding
+        (tmp_path / "ids.json").write_text(json.dumps({name: place for place, name in enumerate(names, 1)}))
+
+        def declare():
+            heads.declare_variables(config, 8)
+            tf.get_variable(heads.TRANSITIONS, [8, 8])
+        checkpoint, values = save(tmp_path / "ner.ckpt", declare)
+        flags = ["adopt", "--checkpoint", checkpoint, "--task_name", "tagging", "--vocab_file",
+                 tiny_training.write_vocabulary(tmp_path / "vocab.txt"), "--albert_config_file",
+                 str(tmp_path / "config.json"), "--output_dir", str(tmp_path / "out")]
+        assert checkpoints.main(flags) == 1
+        assert "task tagging: give --label2id, and no --labels" in capsys.readouterr().err
+        assert checkpoints.main(flags + ["--label2id", str(tmp_path / "ids.json")]) == 0
+        assert "left out, since they are labels of no character: X, [CLS]" in capsys.readouterr().out
+        model = model_folder.read(str(tmp_path / "out"))
+        assert (model.kind, model.labels) == ("tags", ("PER", "ORG"))
+        assert model.tagging == model_folder.Tagging(32, True)
+        order = [3, 1, 6, 5, 2]                # of O, B-PER, I-PER, B-ORG, I-ORG
+        found = tf.train.load_checkpoint(str(tmp_path / "out"))
+        for name in ("output_weights", "output_bias"):
+            assert (found.get_tensor(name) == values[name][order]).all()
+        assert (found.get_tensor(heads.TRANSITIONS) == values[heads.TRANSITIONS][order][:, order]).all()
+
     def test_a_users_mistake_is_one_line(self, tmp_path, capsys):
         assert checkpoints.main(["inspect", "--checkpoint", str(tmp_path)]) == 1
         assert capsys.readouterr().err.startswith("estimator.checkpoints inspect: error: --checkpoint: ")
