@@ -16,6 +16,7 @@ from estimator.data.task_files import is_json, lines_of, read_rows
 from etl.common.command_line import UserError
 
 FIRST, LONGEST = OVERLAPS = ("first", "longest")  # which of several that overlap is kept
+SUFFIXES = (".json", ".jsonl", ".txt", ".tsv", ".bio", ".bmes", ".conll")  # JSON lines, the others columns
 OUTSIDE = "O"
 _DOCUMENT = "-DOCSTART-"  # a line of CoNLL's files between documents
 _OF_TOKENS = ("X", "[CLS]", "[SEP]")  # labels that scripts add, of what is no character
@@ -63,7 +64,7 @@ def read_entities(
             if not example.text.strip():
                 raise ValueError("its text is empty")
             if example.label is None and not is_test:
-                raise ValueError("no entities; a text without any has an empty list")
+                raise ValueError("no entities are given; an empty list, or labels O, say that there are none")
             if example.label is not None:
                 for entity in example.label:
                     _check(entity, example.text, labels)

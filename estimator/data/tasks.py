@@ -13,7 +13,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
-from estimator.data import candidates, column_order, headers
+from estimator.data import candidates, column_order, entities, headers
 from estimator.data.task_files import SUFFIXES, Row, field_rows, is_json, read_rows
 from estimator.model.kinds import CHOICES, CLASSES, SPANS, TAGS
 from etl.common.command_line import UserError
@@ -245,8 +245,8 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
                       Layout({DEV: "test.txt"}, None), Layout({DEV: "msra_test_bio.txt"}, None)),
          metric="f1", kind=TAGS),
     # one's own
-    Task("tagging", (), tuple(_tagging("%s" + suffix) for suffix in (".json", ".jsonl", ".txt", ".tsv")),
-         metric="f1", kind=TAGS),
+    Task("tagging", (), tuple(_tagging("%s" + suffix) for suffix in entities.SUFFIXES), metric="f1",
+         kind=TAGS),
     Task("reading", (), (_OWN_READING,), metric="f1", kind=SPANS, measure="cmrc", may_be_impossible=True),
     Task("choices", (), (_choices("%s.json", candidates.own), _choices("%s.jsonl", candidates.own)),
          kind=CHOICES),

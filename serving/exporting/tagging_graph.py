@@ -71,37 +71,31 @@ def best_tags(scores: tf.Tensor, lengths: tf.Tensor, starts: np.ndarray, transit
       starts, transitions: see tag_decoding.Moves.
     """
     count, batch, length = len(starts), tf.shape(scores)[0], tf.shape(scores)[1]
+    small = tf.uint8 if count <= 256 else tf.int32     # what came before is kept for each place of the batch
     identity = tf.tile(tf.range(count)[tf.newaxis], [batch, 1])
 
-    def step(
-        carried: Tuple[tf.Tensor, tf.Tensor], given: Tuple[tf.Tensor, tf.Tensor]
-    ) -> Tuple[tf.Tensor, tf.Tensor]:
-        values, place = given
-        best = carried[0] - tf.reduce_max(carried[0], axis=1, keepdims=True)
+    def step(place: tf.Tensor, best: tf.Tensor, before: tf.TensorArray) -> Tuple[Any, ...]:
+        best -= tf.reduce_max(best, axis=1, keepdims=True)
         ways = best[:, :, tf.newaxis] + transitions
         is_in = (place < lengths)[:, tf.newaxis]
-        before = tf.where_v2(is_in, tf.argmax(ways, axis=1, output_type=tf.int32), identity)
-        return tf.where_v2(is_in, tf.reduce_max(ways, axis=1) + values, best), before
+        came_from = tf.where_v2(is_in, tf.argmax(ways, axis=1, output_type=tf.int32), identity)
+        best = tf.where_v2(is_in, tf.reduce_max(ways, axis=1) + tf.gather(scores, place, axis=1), best)
+        return place + 1, best, before.write(place, tf.cast(came_from, small))
 
-    # one place more than there are, where nothing changes, so that there is always one to go to
-    values = tf.transpose(tf.pad(scores, [[0, 0], [0, 1], [0, 0]]), [1, 0, 2])[1:]
-    best, before = tf.scan(
-        step,
-        (values, 1 + tf.range(length)),
-        (scores[:, 0] + starts, identity),
-        parallel_iterations=1,
-        back_prop=False,
-    )
-    numbers = tf.range(batch)
-    tags = tf.scan(
-        lambda tag, came_from: tf.gather_nd(came_from, tf.stack([numbers, tag], axis=1)),
-        before,
-        tf.argmax(best[-1], axis=1, output_type=tf.int32),
-        parallel_iterations=1,
-        back_prop=False,
-        reverse=True,
-    )
-    return tf.where_v2(tf.range(length) < lengths[:, tf.newaxis], tf.transpose(tags), OUT)
+    def step_back(place: tf.Tensor, tag: tf.Tensor, tags: tf.TensorArray) -> Tuple[Any, ...]:
+        came_from = tf.gather_nd(before.read(place), tf.stack([tf.range(batch), tag], axis=1))
+        return place - 1, tf.cast(came_from, tf.int32), tags.write(place, tag)
+
+    _, best, before = tf.while_loop(
+        lambda place, *_: place < length, step,
+        (1, scores[:, 0] + starts, tf.TensorArray(small, length)),
+        parallel_iterations=1, back_prop=False)
+    _, tag, tags = tf.while_loop(
+        lambda place, *_: place > 0, step_back,
+        (length - 1, tf.argmax(best, axis=1, output_type=tf.int32), tf.TensorArray(tf.int32, length)),
+        parallel_iterations=1, back_prop=False)
+    found = tf.transpose(tags.write(0, tag).stack())
+    return tf.where_v2(tf.range(length) < lengths[:, tf.newaxis], found, OUT)
 
 
 def entities(
@@ -118,9 +112,11 @@ def entities(
     is_end = (tags > 0) & ~tf.pad(is_inside[:, 1:], [[0, 0], [0, 1]])
     begins, ends, tokens = (tf.cast(tf.where(chosen), tf.int32) for chosen in (is_begin, is_end, tags > 0))
     of_text = begins[:, 0]
-    weights = tf.exp(scores - tf.reduce_max(scores, axis=2, keepdims=True))
-    chosen = tf.gather_nd(weights, tf.concat([tokens, tf.gather_nd(tags, tokens)[:, tf.newaxis]], axis=1))
-    probabilities = chosen / tf.gather_nd(tf.reduce_sum(weights, axis=2), tokens)
+    scores = tf.gather_nd(scores, tokens)
+    weights = tf.exp(scores - tf.reduce_max(scores, axis=1, keepdims=True))
+    numbers = tf.range(tf.shape(tokens)[0])
+    chosen = tf.gather_nd(weights, tf.stack([numbers, tf.gather_nd(tags, tokens)], axis=1))
+    probabilities = chosen / tf.reduce_sum(weights, axis=1)
     of_entity = tf.cumsum(tf.cast(tf.gather_nd(is_begin, tokens), tf.int32)) - 1
     start, end = tf.gather_nd(spans, begins)[:, 0], tf.gather_nd(spans, ends)[:, 1]
     found = {

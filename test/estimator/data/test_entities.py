@@ -104,7 +104,7 @@ def test_texts_without_labels(tmp_path):
     assert read_entities(path, True, ()) == [TaggedText("天地", None, 3), TaggedText("人", (), None)]
     path = write(tmp_path, "天", "地", "", "人", name="test.txt")
     assert [example.text for example in read_entities(path, True, ())] == ["天地", "人"]
-    with pytest.raises(UserError, match="line 1: no entities"):
+    with pytest.raises(UserError, match="line 1: no entities are given"):
         read_entities(path, False, ())
 
 
@@ -179,7 +179,7 @@ BAD = [
     ),
     ({"text": " ", "entities": []}, "its text is empty"),
     ({"text": 1, "entities": []}, "wanted a text as text"),
-    ({"text": "天地"}, "no entities"),
+    ({"text": "天地"}, "no entities are given"),
 ]
 
 
