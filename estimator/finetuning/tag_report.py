@@ -1,5 +1,5 @@
 """Sections of the report on entities: scores by label, confused labels, examples of each kind of error."""
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from estimator.data.entities import Entity, TaggedText
 from estimator.finetuning import entity_scores
@@ -46,12 +46,9 @@ class Pair(NamedTuple):
 def pairs_of(gold: Sequence[Entity], found: Sequence[Entity]) -> List[Pair]:
     """Each entity once, with the one of the other side that shares most characters with it: pairs that share
     more are made first."""
-    shared = sorted(
-        (max(one.start, other.start) - min(one.end, other.end), one, other)
-        for one in gold
-        for other in found
-        if one.start < other.end and other.start < one.end
-    )
+    shared = sorted((max(one.start, other.start) - min(one.end, other.end), one, other)
+                    for one in gold for other in found
+                    if one.start < other.end and other.start < one.end)
     pairs: List[Pair] = []
     open_gold, open_found = list(gold), list(found)
     for _, one, other in shared:
@@ -62,25 +59,16 @@ def pairs_of(gold: Sequence[Entity], found: Sequence[Entity]) -> List[Pair]:
     return pairs + [Pair(one, None) for one in open_gold] + [Pair(None, other) for other in open_found]
 
 
-def sections(
-    examples: Sequence[TaggedText], found: Sequence[Sequence[Entity]], labels: Sequence[str]
-) -> List[Section]:
-    """Of texts with their right entities and those that were found."""
-    gold = [example.label or () for example in examples]
-    scores = entity_scores.by_label(gold, found, labels)
-    rows = [
-        (label, score.precision, score.recall, score.f1, score.all, score.found)
-        for label, score in scores.items()
-    ]
-    pairs = [
-        (example, pair)
-        for example, of_text in zip(examples, found)
-        for pair in pairs_of(example.label or (), of_text)
-    ]
-    errors: Dict[str, List[Any]] = {kind: [] for kind in KINDS}
-    for example, pair in pairs:
-        if pair.error:
-            errors[pair.error].append((example, pair))
+def sections(examples: Sequence[TaggedText], found: Sequence[Sequence[Entity]],
+             labels: Sequence[str]) -> List[Section]:
+    """Of texts with their right entities and those that were found. A text without an id has its number."""
+    scores = entity_scores.by_label([example.label or () for example in examples], found, labels)
+    rows = [(label, score.precision, score.recall, score.f1, score.all, score.found)
+            for label, score in scores.items()]
+    pairs = [(example._replace(id=number if example.id is None else example.id), pair)
+             for number, (example, of_text) in enumerate(zip(examples, found))
+             for pair in pairs_of(example.label or (), of_text)]
+    errors = {kind: [(example, pair) for example, pair in pairs if pair.error == kind] for kind in KINDS}
     shown = [table(["id", "right", "found", "text"],
                    [_row(example, pair) for example, pair in errors[kind][:EXAMPLES]],
                    caption="%s: %s." % (kind.capitalize(), _MEANINGS[kind]))
@@ -122,11 +110,6 @@ def excerpt(text: str, pair: Pair) -> str:
 
 
 def _row(example: TaggedText, pair: Pair) -> List[str]:
-    return [
-        "" if example.id is None else str(example.id),
-        *(
-            "" if entity is None else "%s (%s)" % (example.text[entity.start:entity.end], entity.label)
-            for entity in pair
-        ),
-        excerpt(example.text, pair),
-    ]
+    shown = ["" if entity is None else "%s (%s)" % (example.text[entity.start:entity.end], entity.label)
+             for entity in pair]
+    return [str(example.id), *shown, excerpt(example.text, pair)]

@@ -10,7 +10,11 @@ import pretrained
 import tiny_training
 from estimator import finetune
 from estimator.data.entities import Entity, TaggedText
+from estimator.data.tasks import TASKS
 from estimator.finetuning import tags
+from estimator.finetuning.kind import Setting
+from estimator.finetuning.predictions import Part
+from estimator.finetuning.tag_decoding import Tagged
 from estimator.weights import model_folder
 from etl.text.tokenization import TokenizerConfig
 from served import make_inference, run
@@ -225,10 +229,18 @@ def test_flags_that_do_not_fit(trained, capsys, flags, message):
     assert message in capsys.readouterr().err and not os.path.exists(str(folder / "other"))
 
 
-def test_a_submission_has_the_form_of_cluener():
-    assert tags.by_mention("叶老桂和叶老桂", [Entity(0, 3, "name"), Entity(4, 7, "name")]) == {
-        "name": {"叶老桂": [[0, 2], [4, 6]]}
-    }
+def test_a_submission_has_the_form_of_cluener(tmp_path):
+    examples = [TaggedText("叶老桂和叶老桂", None, 7), TaggedText("天", None, None)]
+    found = [[Tagged(Entity(0, 3, "name"), .5), Tagged(Entity(4, 7, "name"), 1.0)], []]
+    setting = Setting(None, TASKS["cluener"], None, None, {}, None)
+    part = Part("test", examples, None)
+    paths = tags.write_predictions(str(tmp_path), setting, part, tags.Outputs(found, 0.0))
+    assert [os.path.basename(path) for path in paths] == ["test_predictions.jsonl", "cluener_predict.json"]
+    assert read(tmp_path / "cluener_predict.json") == [
+        {"id": 7, "label": {"name": {"叶老桂": [[0, 2], [4, 6]]}}}, {"id": 1, "label": {}}]
+    first, second = read(tmp_path / "test_predictions.jsonl")
+    assert (first["gold"], second["predicted"]) == (None, [])
+    assert first["predicted"][0] == {"start": 0, "end": 3, "label": "name", "text": "叶老桂", "score": .5}
 
 
 def random_rows():
