@@ -86,7 +86,7 @@ bench-serving = test/benchmark/serving_speed.py $(call flags,DATA)  #: an export
 bench-model-memory = test/benchmark/model_memory.py  #: what a process grows by with each loaded version, beside the server's estimate: mini, tiny, base
 bench-onnx = test/benchmark/onnx_speed.py $(call flags,DATA)  #: an exported model compared with onnxruntime: DATA=questions.tsv; separate environment, 200 MB
 bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server under load: throughput with and without batching, a soak test, overload: DATA=questions.tsv (15 minutes)
-check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies; with DATA=path/to/cmrc2018 64 of its questions, with DATA=path/to/cluener 100 of its sentences, learned by heart
+check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies; with DATA=path/to/cmrc2018 64 of its questions, with DATA=path/to/cluener 100 of its sentences, with DATA=path/to/multi_label_events 100 of its texts, learned by heart
 check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
 check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch64 pin: a wheel, or a source that needs no compiler
 check-onnx = -W ignore test/checks/onnx.py  #: predict_ids converted by tf2onnx and run by onnxruntime, compared with the export; separate environment, 700 MB

@@ -28,6 +28,11 @@ the graph:
   choose   question, passage, candidates [batch, n], "" where there are fewer; returns answer, choice, count,
            probabilities
 
+A model of several labels has no label there, nor, with two labels, regress, and one more signature:
+
+  labels   text_a, text_b; returns count and, [batch, labels] each, label and score: those that reach their
+           threshold, the likeliest first
+
 A model that labels entities has one, too:
 
   tag      text: string [batch]; returns count and, [batch, 128] each, text, label, start and end in

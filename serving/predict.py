@@ -1,5 +1,5 @@
-"""Classifies texts, gives a number for each, finds their entities, or answers questions on passages, with an
-exported model, or a server that has it loaded, and writes one JSON object per line.
+"""Classifies texts, gives a number or several labels for each, finds their entities, or answers questions on
+passages, with an exported model, or a server that has it loaded, and writes one JSON object per line.
 
   python -m serving.predict --text_a 手机没信号怎么办 --text_b 手机搜不到网络怎么处理
   python -m serving.predict --model_dir output/export/7 < pairs.tsv > answers.jsonl
@@ -9,6 +9,13 @@ A line of standard input is text_a, or text_a, a tab, and text_b. A line of outp
 
   {"text_a": "…", "text_b": "…", "label": "1", "probabilities": {"0": 0.1, "1": 0.9}}
   {"text_a": "…", "text_b": "…", "value": 3.8}           of a regression, or with --signature regress
+
+With a model of several labels, those that reach their threshold come with their probabilities, the likeliest
+first:
+
+  python -m serving.predict --server http://127.0.0.1:8501 --signature labels < texts.txt > labels.jsonl
+
+  {"text_a": "…", "text_b": null, "labels": {"人生-死亡": 0.97, "灾害/意外-洪灾": 0.61}}
 
 A model that labels entities takes a text a line:
 
@@ -33,13 +40,14 @@ import os
 import re
 import sys
 from dataclasses import dataclass
-from typing import IO, Any, Dict, Iterable, Iterator, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import IO, Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 from etl.common import json_text
 from etl.common.batches import in_batches
 from etl.common.command_line import UserError, flag, run
 from etl.common.files import not_utf8
 from serving.entity_lists import TAG, entities_of, left_out
+from serving.label_rows import LABELS, labels_of
 from serving.rest_client import RestClient
 from serving.version_files import MAX_CANDIDATES, MODEL_FILE
 
@@ -66,7 +74,7 @@ class PredictConfig:
     candidates: Tuple[str, ...] = flag((), "the answers to choose from, for a model that chooses")
     signature: Optional[str] = flag(
         None, "what to ask (default: what the model has; with --server what the other "
-        "flags are of, else classify)", (CLASSIFY, REGRESS, TAG, *FIELDS))
+        "flags are of, else classify)", (CLASSIFY, REGRESS, LABELS, TAG, *FIELDS))
     batch_size: int = flag(32, "lines per batch")
 
     def __post_init__(self) -> None:
@@ -112,12 +120,12 @@ def predict(config: PredictConfig) -> None:
             rows = model.rows(TAG, [{"text": text} for text in some])
             _write(tagged(text, row) for text, row in zip(some, rows))
         return
-    if signature in (CLASSIFY, REGRESS):
+    if signature in (CLASSIFY, REGRESS, LABELS):
         texts: Iterable[Question] = ([Question(config.text_a, config.text_b)] if config.text_a is not None
                                      else read_questions(sys.stdin.buffer))
         for batch in in_batches(texts, config.batch_size):
-            found = model.probabilities(batch) if signature == CLASSIFY else model.values(batch)
-            _write({**question._asdict(), **answer(outputs)} for question, outputs in zip(batch, found))
+            _write({**question._asdict(), **outputs}
+                   for question, outputs in zip(batch, answers(model, signature, batch)))
         return
     given = {"question": config.question, "passage": config.passage or "",
              **({"candidates": list(config.candidates)} if signature == CHOOSE else {})}
@@ -155,7 +163,8 @@ def prepare(config: PredictConfig) -> Tuple[Any, str]:
     from serving.saved_model import SavedModel
     model = SavedModel(version)
     atexit.register(model.close)               # else TensorFlow prints a traceback when Python ends
-    own = [name for name in (TAG, *FIELDS, CLASSIFY, REGRESS) if name in model.signatures] or [CLASSIFY]
+    own = [name for name in (TAG, LABELS, *FIELDS, CLASSIFY, REGRESS)
+           if name in model.signatures] or [CLASSIFY]
     if config.signature not in (None, *own):
         raise UserError("--signature: the model has %s, not %s" % (", ".join(own), config.signature))
     return model, config.signature or own[0]
@@ -251,6 +260,16 @@ def read_questions(lines: IO[bytes]) -> Iterator[Question]:
         if not fields[0]:
             raise UserError("standard input: line %d: text_a is empty" % number)
         yield Question(fields[0], fields[1] if len(fields) == 2 else None)
+
+
+def answers(model: Any, signature: str, batch: Sequence[Question]) -> List[Dict[str, Any]]:
+    """What is written of each text or pair."""
+    if signature == LABELS:
+        rows = model.rows(LABELS, [{"text_a": text_a, "text_b": text_b or ""} for text_a, text_b in batch])
+        return [{"labels": {label: round(score, 6) for label, score in labels_of(row).items()}}
+                for row in rows]
+    found = model.probabilities(batch) if signature == CLASSIFY else model.values(batch)
+    return [answer(outputs) for outputs in found]
 
 
 def answer(outputs: Union[Dict[str, float], float]) -> Dict[str, Any]:

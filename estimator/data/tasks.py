@@ -1,9 +1,9 @@
 """Labelled data by task: its files, columns, labels and metric.
 
 A new task is an entry in TASKS. What is learned is its kind: a class or a number for a text or a pair, the
-answer in a passage, one of several candidates, the entities in a text. Its files are described as their
-distributors ship them; columns that have other names are one `columns(...)`, and a row that is more than that
-is one small function from a row to Examples.
+answer in a passage, one of several candidates, the entities in a text, several labels for a text. Its files
+are described as their distributors ship them; columns that have other names are one `columns(...)`, and a row
+that is more than that is one small function from a row to Examples.
 """
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Seq
 
 from estimator.data import candidates, column_order, entities, headers
 from estimator.data.task_files import SUFFIXES, Row, field_rows, is_json, read_rows
-from estimator.model.kinds import CHOICES, CLASSES, SPANS, TAGS
+from estimator.model.kinds import CHOICES, CLASSES, MULTI_LABEL, SPANS, TAGS
 from etl.common.command_line import UserError
 
 TRAIN, DEV, TEST = "train", "dev", "test"
@@ -23,7 +23,7 @@ DEV_MISMATCHED, TEST_MISMATCHED = "dev_mismatched", "test_mismatched"
 PARTS = (TRAIN, DEV, DEV_MISMATCHED, TEST, TEST_MISMATCHED)
 
 MOST_FOUND = 1000                              # labels that are taken from a training file
-GENERIC = ("sentence_pair", "single_sentence")  # tasks whose columns and labels flags may change
+GENERIC = ("sentence_pair", "single_sentence", "multi_label")     # tasks whose columns flags may change
 
 
 class Example(NamedTuple):
@@ -57,8 +57,8 @@ class Task:
 
     Attributes:
       name: for --task_name.
-      labels: by class index; () is a regression, whose labels are numbers. Of tags those of entities; () are
-        those that the files have.
+      labels: by class index; () is a regression, whose labels are numbers. Of tags those of entities, and
+        of several labels all: () are those that the files have.
       layouts: shapes its files may have; of each part the first that exists is read.
       metric: what the best checkpoint is chosen by, a name in scores.METRICS.
       undecided: a label that says its annotators could not agree; such examples are left out, in a test
@@ -96,6 +96,13 @@ def columns(text_a: str, text_b: Optional[str] = None, label: str = "label", id:
     def read(row: Row) -> List[Example]:
         return [Example(_text(row, text_a), None if text_b is None else _text(row, text_b),
                         _label(row, label), row.get(id))]
+    return read
+
+
+def label_lists(text_a: str, label: str = "label") -> Reader:
+    """A reader of rows with several labels, which stay as the field has them: see data.label_lists."""
+    def read(row: Row) -> List[Example]:
+        return [Example(_text(row, text_a), None, row.get(label), row.get("id"))]
     return read
 
 
@@ -171,6 +178,11 @@ def _any_suffix(read: Reader, order: Optional[Tuple[str, ...]] = ()) -> Tuple[La
     return tuple(Layout(_parts("%s" + suffix), read, order) for suffix in SUFFIXES)
 
 
+def _with_several(read: Reader, order: Optional[Tuple[str, ...]] = ()) -> Tuple[Layout, ...]:
+    """Of texts with several labels: a test file with labels stands in for a dev file that there is not."""
+    return _any_suffix(read, order) + tuple(Layout({DEV: TEST + suffix}, read, order) for suffix in SUFFIXES)
+
+
 _PAIR, _SINGLE = ("text_a", "text_b", "label"), ("label", "text_a")
 _PAIRS = _any_suffix(columns("text_a", "text_b"), _PAIR)
 _CLUE_PAIRS = (Layout(_parts("%s.json"), columns("sentence1", "sentence2")),)
@@ -205,6 +217,8 @@ _TNEWS = tuple(str(number) for number in range(100, 117) if number not in (105, 
 TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("sentence_pair", _NO_YES, _PAIRS),
     Task("single_sentence", _NO_YES, _any_suffix(columns("text_a"), _SINGLE)),
+    Task("multi_label", (), _with_several(label_lists("text_a"), _SINGLE), metric="micro_f1",
+         kind=MULTI_LABEL),
     Task("lcqmc", _NO_YES, _PAIRS),
     Task("lcqmc_pair", _NO_YES, _PAIRS),       # as Ascend's port calls it
     Task("bq", _NO_YES, _CLUE_PAIRS + _PAIRS),
@@ -282,8 +296,10 @@ def with_columns(task: Task, given: Mapping[str, str], labels: Sequence[str]) ->
     task = dataclasses.replace(task, labels=tuple(labels) or task.labels)
     if not given:
         return task
-    numbered = all(value.isdigit() for value in given.values())
-    return dataclasses.replace(task, layouts=_any_suffix(columns(**given), None if numbered else ()))
+    order = None if all(value.isdigit() for value in given.values()) else ()
+    layouts = (_with_several(label_lists(**given), order) if task.kind == MULTI_LABEL
+               else _any_suffix(columns(**given), order))
+    return dataclasses.replace(task, layouts=layouts)
 
 
 def with_found_labels(task: Task, data_dir: str) -> Task:
@@ -391,7 +407,8 @@ def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
 
 
-_ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates", TAGS: "entities in the text"}
+_ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates", TAGS: "entities in the text",
+            MULTI_LABEL: "several labels"}
 
 
 def describe_all() -> str:
@@ -436,8 +453,13 @@ def _check(example: Example, task: Task) -> None:
         if not _is_number(example.label):
             raise ValueError("label must be a number, got %r" % example.label)
     elif example.label not in task.labels:
-        shown = ", ".join(task.labels[:20]) + (", …" if len(task.labels) > 20 else "")
-        raise ValueError("unknown label %r; task %s has %s" % (example.label, task.name, shown))
+        raise unknown_label(example.label, task)
+
+
+def unknown_label(label: str, task: Task) -> ValueError:
+    """The error to raise for a label that the task does not have."""
+    shown = ", ".join(task.labels[:20]) + (", …" if len(task.labels) > 20 else "")
+    return ValueError("unknown label %r; task %s has %s" % (label, task.name, shown))
 
 
 def _is_number(text: str) -> bool:

@@ -25,13 +25,23 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Exa
     pairs = any(example.text_b is not None for found in examples.values() for example in found[:1])
     if config.doc_stride and pairs:
         raise UserError("--doc_stride is for tasks with one text; %s has pairs" % task.name)
-    if config.doc_stride and config.doc_stride > config.max_seq_length - 2:
-        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are "
-                        "skipped; got %d" % (config.max_seq_length - 2, config.doc_stride))
+    check_stride(config)
     if config.class_weights and task.is_regression:
         raise UserError("--class_weights: %s has no classes" % task.name)
-    if config.class_weights not in ((), (BALANCED,)) and len(
-            class_weights(config, task, [])) != len(task.labels):
+    check_class_weights(config, task)
+
+
+def check_stride(config: FinetuneConfig) -> None:
+    """Raises UserError for a --doc_stride that skips words."""
+    most = (config.max_seq_length or 0) - 2
+    if config.doc_stride and config.doc_stride > most:
+        raise UserError("--doc_stride must be at most --max_seq_length - 2, which is %d, or words are "
+                        "skipped; got %d" % (most, config.doc_stride))
+
+
+def check_class_weights(config: FinetuneConfig, task: Task) -> None:
+    """Raises UserError for weights that are no numbers, or of another number than the labels."""
+    if config.class_weights not in ((), (BALANCED,)) and len(given_weights(config)) != len(task.labels):
         raise UserError("--class_weights: task %s has %d labels, got %d weights"
                         % (task.name, len(task.labels), len(config.class_weights)))
 
@@ -41,6 +51,11 @@ def class_weights(config: FinetuneConfig, task: Task, label_ids: Sequence[int]) 
     if config.class_weights == (BALANCED,):
         counts = [max(1, list(label_ids).count(number)) for number in range(len(task.labels))]
         return [len(label_ids) / (len(counts) * count) for count in counts]
+    return given_weights(config)
+
+
+def given_weights(config: FinetuneConfig) -> List[float]:
+    """The numbers of --class_weights. Raises UserError for what is none."""
     try:
         weights = [float(weight) for weight in config.class_weights]
     except ValueError:

@@ -9,8 +9,9 @@ from estimator.data.entities import OVERLAPS
 from estimator.data.tasks import TASKS, Task
 from estimator.finetuning import scores
 from estimator.finetuning.presets import PRESETS
-from estimator.model.kinds import CHOICES, CLASSES, SPANS, TAGS
+from estimator.model.kinds import CHOICES, CLASSES, MULTI_LABEL, SPANS, TAGS
 from estimator.training.flags import TrainingFlags
+from estimator.weights.model_folder import ON_DEV, Labelling, is_threshold
 from etl.common.command_line import FREE, SAME, SAME_CONTENT, UserError, flag
 
 SAMPLE_TASK = "sentence_pair"
@@ -26,14 +27,16 @@ KIND_DEFAULTS: Dict[str, Dict[str, Any]] = {
     SPANS: {"max_seq_length": 384, "doc_stride": 128, "max_query_length": 64, "max_answer_length": 30,
               "n_best_size": 20},
     CHOICES: {"max_seq_length": 512},
-    TAGS: {"doc_stride": 32, "crf": False}}
+    TAGS: {"doc_stride": 32, "crf": False},
+    MULTI_LABEL: {"label_separator": "|", **Labelling()._asdict()}}
 # Flags that only tasks of some kinds have.
 _OF_SPANS = ("max_query_length", "max_answer_length", "n_best_size", "null_score_diff_threshold",
              "skip_bad_answers")
 _OF_TAGS = ("crf", "overlaps", "inclusive_ends")
-KIND_FLAGS = {"class_weights": (CLASSES,), "doc_stride": (CLASSES, SPANS, TAGS),
+KIND_FLAGS = {"class_weights": (CLASSES, MULTI_LABEL), "doc_stride": (CLASSES, SPANS, TAGS, MULTI_LABEL),
               "exclusive_candidates": (CHOICES,), **dict.fromkeys(_OF_SPANS, (SPANS,)),
-              **dict.fromkeys(_OF_TAGS, (TAGS,))}
+              **dict.fromkeys(_OF_TAGS, (TAGS,)),
+              **dict.fromkeys(KIND_DEFAULTS[MULTI_LABEL], (MULTI_LABEL,))}
 
 _SAMPLE = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "sample")
 
@@ -54,11 +57,13 @@ class FinetuneConfig(TrainingFlags):
     task_name: Optional[str] = _preset_flag("task_name", "task", tuple(TASKS), on_resume=SAME_CONTENT)
     data_dir: Optional[str] = flag(None, "folder of the task's files; default, for sentence_pair: the "
                                    "sample pairs", on_resume=SAME_CONTENT)
-    columns: Tuple[str, ...] = flag((), "columns of text_a, text_b and label for sentence_pair and "
-                                    "single_sentence: role=name of a column or JSON field, or its number "
-                                    "from 1 on in files without a header", on_resume=SAME_CONTENT)
+    columns: Tuple[str, ...] = flag((), "columns of text_a, text_b and label for sentence_pair, "
+                                    "single_sentence and multi_label: role=name of a column or JSON "
+                                    "field, or its number from 1 on in files without a header",
+                                    on_resume=SAME_CONTENT)
     labels: Tuple[str, ...] = flag((), "their labels, by class index; default: 0 1, or those of the training "
-                                   "file if it has neither", on_resume=SAME_CONTENT)
+                                   "file if it has neither; of multi_label those of the files",
+                                   on_resume=SAME_CONTENT)
     output_dir: str = flag("output/finetune", "folder for checkpoints, event files and results",
                            on_resume=FREE)
     cache_dir: Optional[str] = flag(None, "folder of encoded examples, which several runs may share; "
@@ -121,6 +126,13 @@ class FinetuneConfig(TrainingFlags):
                                 "entities: `end` in lists of start, end and label is the place of the last "
                                 "character, not that behind it",
                                 on_resume=SAME_CONTENT)
+    label_separator: Optional[str] = flag(
+        None, "several labels: what stands between them in a column (default: |)", on_resume=SAME_CONTENT)
+    label_threshold: Optional[str] = flag(
+        None, "several labels: give those whose probability is at least this, or, with %s, at least what "
+        "gives each label its highest F1 on the dev examples (default: 0.5). Without training, as the "
+        "model was trained" % ON_DEV,
+        on_resume=SAME)
     pad_to_max_length: Optional[bool] = flag(None, "pad all batches to --max_seq_length instead of their "
                                              "longest row; default: only on the NPU, which needs it")
     do_predict: bool = flag(False, "predict the test file", on_resume=FREE)
@@ -132,7 +144,9 @@ class FinetuneConfig(TrainingFlags):
                                                      "passes over the training examples")
     warmup_proportion: float = flag(0.1, "share of the steps in which the learning rate rises")
     class_weights: Tuple[str, ...] = flag((), "weight of each class in the training loss, by class index; or "
-                                          "%s: in inverse proportion to its frequency" % BALANCED)
+                                          "%s: in inverse proportion to its frequency. Of several labels, of "
+                                          "the loss of the examples that have the label; balanced: examples "
+                                          "without it by examples with it" % BALANCED)
     eval_every: Optional[int] = flag(None, "steps between evaluations while training; default: an epoch",
                                      on_resume=FREE)
     best_metric: Optional[str] = flag(None, "evaluation metric that selects the checkpoint kept in best/; "
@@ -158,6 +172,9 @@ class FinetuneConfig(TrainingFlags):
         threshold = self.null_score_diff_threshold
         if threshold is not None and not abs(threshold) < float("inf"):
             raise ValueError("null_score_diff_threshold must be a number, got %s" % threshold)
+        if self.label_threshold is not None and not is_threshold(self.label_threshold):
+            raise ValueError("label_threshold must be %s or a number in (0, 1), got %s"
+                             % (ON_DEV, self.label_threshold))
         if not self.num_train_epochs > 0:
             raise ValueError("num_train_epochs must be above 0, got %s" % self.num_train_epochs)
         if not 0 <= self.warmup_proportion <= 1:
@@ -172,7 +189,7 @@ class FinetuneConfig(TrainingFlags):
         self.columns_by_role()
         if (self.columns or self.labels) and self.task_name not in (None,) + tasks.GENERIC:
             raise ValueError("columns and labels are for %s; %s has its own"
-                             % (" and ".join(tasks.GENERIC), self.task_name))
+                             % (", ".join(tasks.GENERIC), self.task_name))
         if len(set(self.labels)) != len(self.labels) or len(self.labels) == 1:
             raise ValueError("labels must be at least two, all different, got %s" % ", ".join(self.labels))
         if self.data_dir is None and not self.list_tasks:

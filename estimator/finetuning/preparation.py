@@ -11,6 +11,7 @@ from estimator.finetuning.choices import CHOICE_KIND
 from estimator.finetuning.classes import CLASS_KIND
 from estimator.finetuning.flags import NO_CHECKPOINT, FinetuneConfig
 from estimator.finetuning.kind import Kind
+from estimator.finetuning.multi_label import MULTI_LABEL_KIND
 from estimator.finetuning.presets import PRESETS
 from estimator.finetuning.spans import SPAN_KIND
 from estimator.finetuning.tags import TAG_KIND
@@ -23,7 +24,7 @@ from etl.common import files
 from etl.common.command_line import UserError
 
 KINDS_BY_NAME = {kinds.CLASSES: CLASS_KIND, kinds.SPANS: SPAN_KIND, kinds.CHOICES: CHOICE_KIND,
-                 kinds.TAGS: TAG_KIND}
+                 kinds.TAGS: TAG_KIND, kinds.MULTI_LABEL: MULTI_LABEL_KIND}
 
 
 class Prepared(NamedTuple):
@@ -79,7 +80,7 @@ def as_trained(config: FinetuneConfig, model: ModelFolder) -> FinetuneConfig:
     """The same flags, completed from the model that is there; for evaluation and prediction only."""
     task_name = config.task_name or model.task
     labels = config.labels or (model.labels if task_name in tasks.GENERIC else ())
-    how = model.reading or model.tagging
+    how = model.reading or model.tagging or model.labelling
     known = how._asdict() if how else {"doc_stride": resume.flag_of_run(config.output_dir, "doc_stride")}
     return dataclasses.replace(config, task_name=task_name, labels=labels,
                                max_seq_length=config.max_seq_length or model.max_seq_length,
@@ -128,7 +129,7 @@ def find_task(config: FinetuneConfig, model: Optional[ModelFolder]) -> Task:
     if task.name not in tasks.GENERIC:
         return task
     task = tasks.with_columns(task, config.columns_by_role(), config.labels)
-    if config.do_train and not (config.labels or config.columns):
+    if config.do_train and task.kind == kinds.CLASSES and not (config.labels or config.columns):
         return tasks.with_found_labels(task, config.data_dir)
     return task
 
@@ -151,7 +152,7 @@ def _check_device(config: FinetuneConfig, device: devices.Device) -> None:
 def _check_segments(folder: ModelFolder, task: Task, examples: Dict[str, List[Any]]) -> None:
     """Raises UserError for pairs if the model has only one segment type."""
     has_pairs = any(example.text_b is not None for found in examples.values() for example in found) if (
-        task.kind == kinds.CLASSES) else task.kind != kinds.TAGS
+        task.kind == kinds.CLASSES) else task.kind in (kinds.SPANS, kinds.CHOICES)
     if folder.config.type_vocab_size < 2 and has_pairs:
         raise UserError("type_vocab_size is %d in the model's config: it takes single texts, and the "
                         "examples are pairs" % folder.config.type_vocab_size)
@@ -184,4 +185,5 @@ def describe_model(config: FinetuneConfig, task: Task, init_checkpoint: Optional
                                  flags_may_repeat=True,
                                  max_seq_length=config.max_seq_length,
                                  task=task.name,
-                                 **{"reading": None, "tagging": None, **kind.describe(config, task)})
+                                 **{"reading": None, "tagging": None, "labelling": None,
+                                    **kind.describe(config, task)})

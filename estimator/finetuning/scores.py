@@ -7,8 +7,8 @@ from typing import Any, Dict, List, NamedTuple, Sequence
 
 import numpy as np
 
-METRICS = ("accuracy", "f1", "macro_f1", "matthews_correlation", "roc_auc", "choice_accuracy", "pearson",
-           "spearman", "exact_match", "loss")
+METRICS = ("accuracy", "f1", "macro_f1", "micro_f1", "mean_average_precision", "matthews_correlation",
+           "roc_auc", "choice_accuracy", "pearson", "spearman", "exact_match", "loss")
 
 
 def metrics_of(num_labels: int, choices: int = 1) -> Sequence[str]:

@@ -1,5 +1,5 @@
-"""The heads above the encoder: masked words, sentence order, classes, spans, choices, tags; logits, losses
-and predictions of each.
+"""The heads above the encoder: masked words, sentence order, classes, spans, choices, tags, several labels;
+logits, losses and predictions of each.
 
 A head also gives its loss per example or per position, so that metrics can exclude padding by weights.
 Losses are float32; a batch of only padding has loss 0 and gradient 0. Names and shapes
@@ -49,6 +49,14 @@ class Regressed(NamedTuple):
     loss: Optional[tf.Tensor]                  # scalar: mean squared error, by weight
     per_example_loss: Optional[tf.Tensor]      # [batch]
     predictions: tf.Tensor                     # float32 [batch]
+
+
+class Labelled(NamedTuple):
+    """A head's results that gives any number of labels; without labels both losses are None."""
+    loss: Optional[tf.Tensor]                  # scalar: mean over the examples
+    per_example_loss: Optional[tf.Tensor]      # [batch]: mean over the labels
+    probabilities: tf.Tensor                   # float32 [batch, num_labels], each of its own
+    logits: tf.Tensor                          # float32 [batch, num_labels]
 
 
 class Spans(NamedTuple):
@@ -160,6 +168,28 @@ def regressor(config: AlbertConfig, encoded: EncoderOutput, labels: Optional[tf.
     return Regressed(weighted_mean(losses, weights), losses, predictions)
 
 
+def multi_label(config: AlbertConfig, encoded: EncoderOutput, num_labels: int,
+                labels: Optional[tf.Tensor] = None, positive_weights: Optional[tf.Tensor] = None,
+                dropout: Optional[Dropout] = None) -> Labelled:
+    """Any number of `num_labels` labels for each example: a sigmoid for each, from the pooled output.
+
+    Args:
+      config, encoded, dropout: as in `classifier`; its variables are this head's, too.
+      num_labels: at least 2.
+      labels: float32 [batch, num_labels], 1 for a label that the example has; None when predicting.
+      positive_weights: float32 [num_labels], of the losses where the example has the label; None means 1.
+    """
+    logits = tf.cast(_pooled_logits(config, encoded, num_labels, dropout), tf.float32)
+    probabilities = tf.nn.sigmoid(logits)
+    if labels is None:
+        return Labelled(None, None, probabilities, logits)
+    losses = tf.nn.weighted_cross_entropy_with_logits(
+        labels=labels, logits=logits,
+        pos_weight=tf.ones([num_labels]) if positive_weights is None else positive_weights)
+    per_example = tf.reduce_mean(losses, axis=1)
+    return Labelled(tf.reduce_mean(per_example), per_example, probabilities, logits)
+
+
 def spans(config: AlbertConfig, encoded: EncoderOutput, input_mask: Optional[tf.Tensor] = None,
           labels: Optional[tf.Tensor] = None) -> Spans:
     """The first and the last token of an answer, read off every position (BERT, section 4.2). A row without
@@ -255,9 +285,11 @@ def crf_transitions(num_labels: int) -> tf.Tensor:
 
 def fine_tuned(kind: str, num_labels: int, crf: bool = False) -> Head:
     """The head of a kind of fine-tuning, by its name in a model's description; classes need their number, 0
-    for a regression; so do tags, and whether there is a CRF."""
+    for a regression; so do several labels, and tags, and whether there is a CRF."""
     if kind == kinds.TAGS:
         return lambda config, encoder_output: tags(config, encoder_output, num_labels, crf=crf)
+    if kind == kinds.MULTI_LABEL:
+        return lambda config, encoder_output: multi_label(config, encoder_output, num_labels)
     if kind == kinds.SPANS:
         return spans
     if kind == kinds.CHOICES:

@@ -46,10 +46,11 @@ def to_transformers(config: ToTransformersConfig) -> None:
 
 
 def from_transformers(config: FromTransformersConfig) -> None:
-    if config.task_name and _task_named(config.task_name).kind != kinds.CLASSES:
-        raise UserError("--task_name: %s is no task of classes or of a number" % config.task_name)
+    of_texts = (kinds.CLASSES, kinds.MULTI_LABEL)
+    if config.task_name and _task_named(config.task_name).kind not in of_texts:
+        raise UserError("--task_name: %s is no task of classes, of labels or of a number" % config.task_name)
     labels_of = {name: None if name in GENERIC else task.labels for name, task in TASKS.items()
-                 if task.kind == kinds.CLASSES}
+                 if task.kind in of_texts}
     for note in conversions.from_transformers(config.input_dir, config.output_dir, config.task_name,
                                               config.labels, labels_of):
         print("Note: " + note)
@@ -67,7 +68,9 @@ def adopt(config: AdoptConfig) -> None:
                                         max_seq_length=config.max_seq_length, task=task.name,
                                         labels=labels, kind=task.kind,
                                         reading=_reading_of(task, config.max_seq_length),
-                                        tagging=_tagging_of(task, config.max_seq_length, checkpoint))
+                                        tagging=_tagging_of(task, config.max_seq_length, checkpoint),
+                                        labelling=model_folder.Labelling() if (
+                                            task.kind == kinds.MULTI_LABEL) else None)
     conversions.adopt(checkpoint, description, config.output_dir, found.outputs if found else ())
     if found and found.unused:
         print("Outputs left out, since they are labels of no character: %s" % ", ".join(found.unused))

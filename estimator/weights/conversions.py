@@ -110,6 +110,9 @@ def _as_of_task(found: transformers_layout.Description, task: Optional[str], lab
         if task or labels:
             raise UserError("--%s: the model has no classifier" % ("task_name" if task else "labels"))
         return found.model, []
+    if task and (task == kinds.MULTI_LABEL) != (found.model.kind == kinds.MULTI_LABEL):
+        raise UserError("--task_name: %s, but the model's head gives %s" % (
+            task, "several labels" if found.model.kind == kinds.MULTI_LABEL else "one label, or a number"))
     if labels and len(labels) != found.num_labels:
         raise UserError("--labels must be %d, as many as the classifier has outputs, got %d"
                         % (found.num_labels, len(labels)))

@@ -65,7 +65,7 @@ def describe(flags: Any, checkpoint: Optional[str], flag_name: str = "init_check
     if found:
         known = {name: getattr(found, name)
                  for name in ("max_seq_length", "task", "labels", "data_manifest_sha256", "kind", "reading",
-                              "tagging")}
+                              "tagging", "labelling")}
     return from_flags(config, _choose_tokenizer(flags, checkpoint, found), **dict(known, **fields))
 
 

@@ -14,7 +14,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator.model.kinds import CLASSES, KINDS, SPANS, TAGS
+from estimator.model.kinds import CLASSES, KINDS, MULTI_LABEL, SPANS, TAGS
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.pairs import MIN_SEQ_LENGTH
@@ -23,6 +23,7 @@ from etl.text.tokenization import TokenizerConfig
 FORMAT_VERSION = 1
 CONFIG_FILE, VOCAB_FILE, SPM_FILE, DESCRIPTION_FILE = ("albert_config.json", "vocab.txt", "spm.model",
                                                        "model.json")
+ON_DEV = "dev"                                 # thresholds of labels are found on dev examples
 STATE_FILE = "checkpoint"                      # TensorFlow's list of the checkpoints beside it
 
 _FIELDS: Dict[str, Any] = {
@@ -58,6 +59,15 @@ class Tagging(NamedTuple):
     crf: bool
 
 
+class Labelling(NamedTuple):
+    """How a model chooses among several labels.
+
+    Attributes:
+      label_threshold: the probability from which on a label is given, as a number in text, or ON_DEV.
+    """
+    label_threshold: str = "0.5"
+
+
 @dataclass(frozen=True)
 class ModelFolder:
     """A model folder's description of its checkpoints. A pretrained model has no task and no labels."""
@@ -70,6 +80,7 @@ class ModelFolder:
     kind: str = CLASSES                            # of KINDS, where there is a task
     reading: Optional[Reading] = None              # where the kind is SPANS
     tagging: Optional[Tagging] = None              # where the kind is TAGS
+    labelling: Optional[Labelling] = None          # where the kind is MULTI_LABEL
 
     def __post_init__(self) -> None:
         if not MIN_SEQ_LENGTH <= self.max_seq_length <= self.config.max_position_embeddings:
@@ -82,6 +93,10 @@ class ModelFolder:
             raise ValueError("kind is %s, and reading is %s" % (self.kind, self.reading))
         if (self.kind == TAGS) != (self.tagging is not None):
             raise ValueError("kind is %s, and tagging is %s" % (self.kind, self.tagging))
+        if (self.kind == MULTI_LABEL) != (self.labelling is not None):
+            raise ValueError("kind is %s, and labelling is %s" % (self.kind, self.labelling))
+        if self.kind == MULTI_LABEL and len(self.labels) < 2:
+            raise ValueError("labels must be at least two where kind is %s" % self.kind)
         if self.kind == TAGS and not self.labels:
             raise ValueError("labels must be at least one where kind is %s" % self.kind)
 
@@ -159,7 +174,8 @@ def read(folder: str, made_by: str = "estimator.finetune") -> ModelFolder:
             data_manifest_sha256=fields["data_manifest_sha256"],
             kind=fields.get("kind", CLASSES),
             reading=Reading(**fields["reading"]) if "reading" in fields else None,
-            tagging=Tagging(**fields["tagging"]) if "tagging" in fields else None)
+            tagging=Tagging(**fields["tagging"]) if "tagging" in fields else None,
+            labelling=Labelling(**fields["labelling"]) if "labelling" in fields else None)
     except albert_config.ConfigError:
         raise                                      # names its own file and field
     except ValueError as error:
@@ -175,6 +191,8 @@ def _fields_of(description: ModelFolder) -> Dict[str, Any]:
         how["reading"] = description.reading._asdict()
     if description.tagging:
         how["tagging"] = description.tagging._asdict()
+    if description.labelling:
+        how["labelling"] = description.labelling._asdict()
     return {"format_version": FORMAT_VERSION,
             "do_lower_case": tokenizer.do_lower_case,
             "vocab_file": SPM_FILE if tokenizer.spm_model_file else VOCAB_FILE,
@@ -206,6 +224,8 @@ def _checked_fields(path: str, fields: Any) -> Mapping[str, Any]:
         _check_reading(path, fields["reading"])
     if "tagging" in fields:
         _check_tagging(path, fields["tagging"])
+    if "labelling" in fields:
+        _check_labelling(path, fields["labelling"])
     if not all(isinstance(label, str) for label in fields["labels"] or ()):
         raise UserError("%s: labels must be strings, got %r" % (path, fields["labels"]))
     try:
@@ -231,3 +251,19 @@ def _check_tagging(path: str, found: Any) -> None:
     if not (type(found["doc_stride"]) is int and found["doc_stride"] >= 0 and type(found["crf"]) is bool):
         raise UserError("%s: tagging: doc_stride must be a whole number from 0, and crf true or false; got %r"
                         % (path, found))
+
+
+def _check_labelling(path: str, found: Any) -> None:
+    if not isinstance(found, dict) or set(found) != set(Labelling._fields):
+        raise UserError("%s: labelling must be an object with %s" % (path, ", ".join(Labelling._fields)))
+    if not is_threshold(found["label_threshold"]):
+        raise UserError("%s: labelling: label_threshold must be %s or a number in (0, 1), as text; got %r"
+                        % (path, ON_DEV, found["label_threshold"]))
+
+
+def is_threshold(value: Any) -> bool:
+    """Whether a value may be the `label_threshold` of a Labelling."""
+    try:
+        return value == ON_DEV or (isinstance(value, str) and 0 < float(value) < 1)
+    except ValueError:
+        return False

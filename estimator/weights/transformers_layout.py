@@ -22,9 +22,9 @@ import numpy as np
 
 import albert_config
 from albert_config import AlbertConfig
-from estimator.model import heads, kernels, modeling
+from estimator.model import heads, kernels, kinds, modeling
 from estimator.weights import safetensors, transformers_tokenizer
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights.model_folder import Labelling, ModelFolder
 from etl.common import files, json_text
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
@@ -208,7 +208,8 @@ def write(folder: str, description: ModelFolder, values: Values) -> str:
         fields.update(id2label={str(number): label for number, label in enumerate(labels)},
                       label2id={label: number for number, label in enumerate(labels)},
                       finetuning_task=description.task,
-                      problem_type=REGRESSION if len(labels) == 1 else "single_label_classification")
+                      problem_type=MULTI_LABEL if description.kind == kinds.MULTI_LABEL else
+                      REGRESSION if len(labels) == 1 else "single_label_classification")
     safetensors.write(os.path.join(folder, WEIGHTS_FILE), to_theirs(config, values))
     source, name = (tokenizer.spm_model_file,
                     transformers_tokenizer.SPM_FILE) if tokenizer.spm_model_file else (
@@ -248,8 +249,13 @@ def read_description(folder: str, names: Collection[str], scratch: str) -> Descr
         notes.append("hidden_act is gelu, x Φ(x), there; here it is the tanh approximation of that: logits "
                      "differ a little")
     is_regression = len(labels) == 1
-    model = ModelFolder(config, tokenizer, max_seq_length, fields.get("finetuning_task") if labels else None,
-                        () if is_regression else labels)
+    if labels and fields.get("problem_type") == MULTI_LABEL:
+        model = ModelFolder(config, tokenizer, max_seq_length, kinds.MULTI_LABEL, labels,
+                            kind=kinds.MULTI_LABEL, labelling=Labelling())
+    else:
+        model = ModelFolder(config, tokenizer, max_seq_length,
+                            fields.get("finetuning_task") if labels else None,
+                            () if is_regression else labels)
     return Description(model, None if purpose != CLASSIFICATION else 0 if is_regression else len(labels),
                        _MAY_LACK[purpose], notes)
 
@@ -373,9 +379,9 @@ def _labels(fields: Mapping[str, Any]) -> Tuple[str, ...]:
     except ValueError as error:
         raise UserError("id2label: %s" % error)
     problem = fields.get("problem_type")
-    if problem == MULTI_LABEL or (problem == REGRESSION and len(labels) != 1):
-        raise UserError("problem_type is %s with %d labels: such a head has no place here, where one label "
-                        "excludes the others" % (problem, len(labels)))
+    if (problem == MULTI_LABEL and len(labels) < 2) or (problem == REGRESSION and len(labels) != 1):
+        raise UserError("problem_type is %s with %d labels: such a head has no place here"
+                        % (problem, len(labels)))
     if labels == tuple("LABEL_%d" % number for number in range(len(labels))):
         return tuple(str(number) for number in range(len(labels)))
     return labels

@@ -4,7 +4,7 @@ import platform
 import re
 import shutil
 import subprocess
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -18,18 +18,18 @@ from serving.version_files import CARD_FILE, EXTRA_FOLDER
 LABELS_FILE = "labels.txt"
 
 
-def write(folder: str, model: ModelFolder, checkpoint: str) -> None:
+def write(folder: str, model: ModelFolder, checkpoint: str, thresholds: Sequence[float] = ()) -> None:
     """Writes assets.extra/ of the exported model in `folder`. The vocabulary keeps its name: vocab.txt
-    or spm.model."""
+    or spm.model. thresholds: of several labels, by label index."""
     extra = os.path.join(folder, EXTRA_FOLDER)
     os.makedirs(extra)
     vocabulary = _vocabulary(model)
     shutil.copyfile(vocabulary, os.path.join(extra, os.path.basename(vocabulary)))
     files.write_text(os.path.join(extra, LABELS_FILE), "".join(label + "\n" for label in model.labels))
-    files.write_json(os.path.join(folder, CARD_FILE), describe(model, checkpoint))
+    files.write_json(os.path.join(folder, CARD_FILE), describe(model, checkpoint, thresholds))
 
 
-def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
+def describe(model: ModelFolder, checkpoint: str, thresholds: Sequence[float] = ()) -> Dict[str, Any]:
     """The card. Contains no time and no path, so that the same export gives the same card."""
     return {
         "task": model.task,
@@ -37,6 +37,7 @@ def describe(model: ModelFolder, checkpoint: str) -> Dict[str, Any]:
         **({} if model.kind == CLASSES else {"kind": model.kind}),
         **({"reading": model.reading._asdict()} if model.reading else {}),
         **({"tagging": model.tagging._asdict()} if model.tagging else {}),
+        **({"thresholds": list(thresholds)} if thresholds else {}),
         "config": model.config.to_dict(),
         "max_seq_length": model.max_seq_length,
         "do_lower_case": model.tokenizer.do_lower_case,

@@ -1,5 +1,5 @@
-"""The expected outputs of an exported model: those of the trained classifier or regression, for ids from the
-Python tokenizer."""
+"""The expected outputs of an exported model: those of the trained classifier, regression or labels, for
+ids from the Python tokenizer."""
 from typing import Any, Dict, Sequence, Tuple
 
 import numpy as np
@@ -36,8 +36,8 @@ def outputs(model: ModelFolder, checkpoint: str, ids: Dict[str, np.ndarray]) -> 
     with tf.Graph().as_default(), tf.Session() as session:
         encoded = modeling.build_encoder(model.config, **{name: tf.constant(array)
                                                           for name, array in ids.items()})
-        found = (heads.classifier(model.config, encoded, len(model.labels)).probabilities if model.labels
-                 else heads.regressor(model.config, encoded).predictions)
+        found = heads.fine_tuned(model.kind, len(model.labels))(model.config, encoded)
+        found = found.probabilities if model.labels else found.predictions
         checkpoint_files.restore(session, checkpoint, model.config)
         return session.run(found)
 

@@ -1,12 +1,14 @@
-"""A trained classifier or regression as a SavedModel that takes raw text, or ids if its vocabulary is a
-SentencePiece model; checked when it is written."""
+"""A trained classifier, regression or model of several labels as a SavedModel that takes raw text, or ids if
+its vocabulary is a SentencePiece model; checked when it is written."""
 import os
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from estimator.model.kinds import CLASSES, SPANS, TAGS
+from estimator.finetuning import label_thresholds
+from estimator.model.kinds import CLASSES, MULTI_LABEL, SPANS, TAGS
 from estimator.weights import checkpoint_files
 from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
@@ -15,7 +17,8 @@ from serving.exporting import model_card, reading_model, reference, signatures, 
 from serving.exporting.graph_tokenization import GraphTokenizer
 from serving.exporting.parity import TRICKY_TEXTS, Parity
 from serving.exporting.reference import SAMPLES
-from serving.saved_model import SavedModel
+from serving.label_rows import LABELS, labels_of
+from serving.saved_model import SavedModel, rows_of
 from serving.version_files import MODEL_FILE
 
 # only gradients need these; their bytes differ from run to run
@@ -29,18 +32,22 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
     outputs that differ from those of the trained model.
     """
     tokenizer = load_tokenizer(model.tokenizer)
-    if model.kind != CLASSES:
+    if model.kind not in (CLASSES, MULTI_LABEL):
         return write_reader(folder, model, checkpoint, tokenizer)
     takes_text = not model.tokenizer.spm_model_file
     ids = reference.inputs(SAMPLES, tokenizer, model.max_seq_length)
     wanted = reference.outputs(model, checkpoint, ids)
     twin = make_twin(model, tokenizer) if isinstance(tokenizer, WordPieceTokenizer) else None
-    write_graph(folder, model, checkpoint, twin)
-    model_card.write(folder, model, checkpoint)
+    thresholds = label_thresholds.of_model(checkpoint, model) if model.kind == MULTI_LABEL else []
+    write_graph(folder, model, checkpoint, twin, thresholds)
+    model_card.write(folder, model, checkpoint, thresholds)
     questions = {signatures.PREDICT_IDS: ids, **({signatures.DEFAULT: sample_texts()} if takes_text else {})}
     saved, output = SavedModel(folder), "probabilities" if model.labels else "value"
     for signature, inputs in questions.items():
         reference.require_same(saved.run(inputs, signature)[output], wanted, SAMPLES)
+    if LABELS in saved.signatures:
+        questions[LABELS] = sample_texts()
+        _require_chosen(saved.run(questions[LABELS], LABELS), wanted, thresholds, model.labels)
     logs = [warmup.predict_log(signature, inputs) for signature, inputs in questions.items()]
     examples = {"inputs": [example.SerializeToString() for example in warmup.examples_of(SAMPLES)]}
     if signatures.CLASSIFY in saved.signatures:
@@ -82,11 +89,26 @@ def write_reader(folder: str, model: ModelFolder, checkpoint: str, tokenizer: An
             "--passage 先看网络，再看手机。" + candidates)
 
 
-def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer]) -> None:
+def _require_chosen(outputs: Dict[str, np.ndarray], wanted: np.ndarray, thresholds: Sequence[float],
+                    labels: Sequence[str]) -> None:
+    """Raises UserError, naming the sample, where the labels given for SAMPLES are not those whose
+    probabilities, `wanted`, reach their thresholds. Within the tolerance of a threshold both are right."""
+    for sample, row, probabilities in zip(SAMPLES, rows_of(outputs), wanted):
+        found = labels_of(row)
+        for label, probability, threshold in zip(labels, probabilities, thresholds):
+            if (abs(probability - threshold) > reference.TOLERANCE
+                    and (label in found) != (probability >= threshold)):
+                raise UserError("the exported model gives the labels %s for the text %r, where %s has %s and "
+                                "the threshold %s; nothing was written"
+                                % (found, sample.text_a, label, probability, threshold))
+
+
+def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer],
+                thresholds: Sequence[float] = ()) -> None:
     """saved_model.pb and variables/; equal models give equal bytes. Without `twin` the graph takes only
-    ids."""
+    ids. thresholds: of several labels."""
     with tf.Graph().as_default() as graph, tf.Session() as session:
-        definitions = signatures.build(model, twin)
+        definitions = signatures.build(model, twin, thresholds)
         saver = checkpoint_files.restore(session, checkpoint, model.config)
         for name in CONTROL_FLOW_NOTES:
             graph.clear_collection(name)

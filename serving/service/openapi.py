@@ -83,7 +83,7 @@ VERSION = {"name": "version", "in": "path", "required": True,
            "schema": {"type": "string", "pattern": "^[0-9]{1,19}$"}}
 FEATURE = {"oneOf": [_ref("Text"), {"type": "array", "minItems": 1, "maxItems": 1, "items": _ref("Text")}]}
 EXAMPLE = _closed(_schema({"text_a": FEATURE, "text_b": FEATURE}, "text_a"))
-SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed"]}
+SIGNATURE = {"type": "string", "enum": ["serving_default", "encode", "embed", "labels"]}
 READING = {"type": "string", "enum": ["read", "choose"]}
 TAGGING = {"type": "string", "enum": ["tag"]}
 TAGGED = {"instances": {"type": "array", "minItems": 1, "items": {

@@ -9,6 +9,7 @@ import tiny_models
 import tiny_training
 from albert_config import AlbertConfig
 from estimator.weights import safetensors, transformers_layout
+from estimator.weights.model_folder import Labelling
 from etl.common.command_line import UserError
 
 GOOGLE, BERT = tiny_models.CONFIGS["google"], tiny_models.CONFIGS["bert"]
@@ -218,13 +219,21 @@ def test_one_label_is_a_regression(folder):
     assert (found.num_labels, found.model.labels) == (0, ())
 
 
+def test_several_labels_are_a_kind_of_their_own(folder):
+    found = describe(folder(architectures=["AlbertForSequenceClassification"],
+                            problem_type="multi_label_classification", id2label={"0": "a", "1": "b"}))
+    assert (found.num_labels, found.model.labels, found.model.task) == (2, ("a", "b"), "multi_label")
+    assert (found.model.kind, found.model.labelling) == ("multi_label", Labelling("0.5"))
+
+
 @pytest.mark.parametrize("changes, message", [
     (dict(model_type="roberta"), "config.json: model_type must be one of bert, albert, got 'roberta'"),
     (dict(architectures=["AlbertForTokenClassification"]), "config.json: architectures must be one of "
      "AlbertForPreTraining, AlbertForMaskedLM, AlbertModel, AlbertForSequenceClassification, got "
      r"\['AlbertForTokenClassification'\]"),
-    (dict(architectures=["AlbertForSequenceClassification"], problem_type="multi_label_classification"),
-     "config.json: problem_type is multi_label_classification with 2 labels: such a head has no place here"),
+    (dict(architectures=["AlbertForSequenceClassification"], problem_type="multi_label_classification",
+          id2label={"0": "a"}),
+     "config.json: problem_type is multi_label_classification with 1 labels: such a head has no place here"),
     (dict(architectures=["AlbertForSequenceClassification"], problem_type="regression"),
      "config.json: problem_type is regression with 2 labels"),
     (dict(layer_norm_eps=1e-5), "config.json: layer_norm_eps must be 1e-12, got 1e-05"),
