@@ -114,3 +114,21 @@ def test_an_op_on_paper_takes_as_long_as_its_unit_or_the_memory():
     from ascend_operators import CUBE, VECTOR, Cost
     assert Cost(CUBE, 512e12, 600e9).seconds() == pytest.approx(2)
     assert Cost(VECTOR, 8.2e12, 3600e9).seconds() == pytest.approx(3)
+
+
+def test_layer_normalizations_are_composed_as_a_devices_compiler_fuses_them():
+    """Each is one op on paper, and one on the way back: it reads and writes rows and weights, no more."""
+    import argparse
+    import tensorflow.compat.v1 as tf
+    import albert_config
+    import ascend_operators
+    arguments = argparse.Namespace(batch=2, length=8, own_gelu=False, classifier=False)
+    with tf.Graph().as_default():
+        ops = ascend_operators.build(albert_config.load("mini"), arguments)
+        found = ascend_operators.costs(ops, fused_normalization=True)
+    there, back = found["LayerNorm", "forward"], found["LayerNormGrad", "backward"]
+    assert len(there) == len(back) == 6        # of the embeddings, two a layer, of the masked LM
+    rows, weights = 2 * 8 * 64 * 2, 64 * 2     # bytes in float16
+    assert there[0].bytes == 2 * rows + 2 * weights
+    assert 3 * rows + 3 * weights <= back[0].bytes < 3.1 * rows + 3 * weights
+    assert not any("SquaredDifference" in kind for kind, _ in found)

@@ -98,7 +98,7 @@ def stand_in(tmp_path):
 
 def write_table(path, size):
     devices = [(number, "10.1.0.%d" % number) for number in range(size)]
-    files.write_json(str(path), rank_table.to_json(rank_table.make([("10.0.0.1", devices)])))
+    files.write_json(str(path), rank_table.to_json(rank_table.make("t", [("10.0.0.1", devices)])))
 
 
 def write_pairs(folder):

@@ -13,7 +13,7 @@ NODES = "/sys/devices/system/node"
 _TOPOLOGY = ("npu-smi", "info", "-t", "topo")
 _TOPOLOGY_SECONDS = 30
 
-_CORES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_CORES = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*")
 
 
 def parse(text: str) -> List[int]:

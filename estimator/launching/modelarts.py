@@ -114,18 +114,23 @@ def log_dir_of(config: JobConfig, environment: Mapping[str, str]) -> str:
 
 
 def await_table(path: str, seconds: float = TABLE_SECONDS, turn: float = 1.0) -> List[Server]:
-    """The servers of the table at `path`, once the scheduler has filled it. Raises UserError when it does not
-    come in time, or when what comes is no table."""
-    deadline = time.monotonic() + seconds
+    """The servers of the table at `path`, once the scheduler has filled it, which takes more than one write.
+    Raises UserError when it does not come in time, or when what comes is no table."""
+    deadline, told = time.monotonic() + seconds, ""
     while True:
-        state = "no such file"
-        if os.path.isfile(path):
+        try:
             table = files.read_json(path)
+        except UserError as error:             # none yet, or only its beginning
+            state = str(error)
+        else:
             if rank_table.is_complete(table):
                 return rank_table.from_json(path, table)
-            state = "its status is %r" % (table.get("status") if isinstance(table, dict) else table)
+            state = "%s: status is %r" % (path, table.get("status") if isinstance(table, dict) else table)
         if time.monotonic() > deadline:
-            raise UserError("%s: no complete rank table in %g s: %s" % (path, seconds, state))
+            raise UserError("no complete rank table in %g s: %s" % (seconds, state))
+        if state != told:
+            print("Waiting for the rank table: %s" % state, flush=True)
+            told = state
         time.sleep(turn)
 
 

@@ -196,7 +196,7 @@ def _tabulate(config: LaunchConfig, asked: Sequence[int]) -> List[Server]:
                 raise UserError("--devices: %d: %s has no address_%d; it has %s"
                                 % (device, path, device, ", ".join(map(str, sorted(found)))))
         rows.append((address, [(device, found[device]) for device in asked or sorted(found)]))
-    return rank_table.make(rows)
+    return rank_table.make("--hccn_conf", rows)
 
 
 def _index(config: LaunchConfig, servers: Sequence[Server]) -> int:

@@ -56,27 +56,18 @@ def read_hccn_conf(path: str) -> Dict[int, str]:
     return found
 
 
-def make(servers: Sequence[Tuple[str, Sequence[Tuple[int, str]]]]) -> List[Server]:
+def make(origin: str, servers: Sequence[Tuple[str, Sequence[Tuple[int, str]]]]) -> List[Server]:
     """Servers, each an address and (number, address) of its devices; ranks are counted through in this order.
 
-    Raises UserError when two servers or two devices have one address.
+    Raises UserError, which names the origin, when a device stands twice or two have one address.
     """
     found: List[Server] = []
     rank = 0
-    seen: Dict[str, str] = {}
     for server, devices in servers:
-        if server in {other.address for other in found}:
-            raise UserError("--servers: %s stands twice" % server)
-        members = []
-        for number, address in devices:
-            place = "device %d of %s" % (number, server)
-            if address and address in seen:
-                raise UserError("%s and %s have the same address, %s: give each server its own hccn.conf"
-                                % (seen[address], place, address))
-            seen[address] = place
-            members.append(Device(number, address, rank))
-            rank += 1
+        members = [Device(number, address, rank + place) for place, (number, address) in enumerate(devices)]
         found.append(Server(server, tuple(members)))
+        rank += len(members)
+    _require_distinct(origin, found)
     return found
 
 
@@ -125,6 +116,7 @@ def from_json(path: str, table: Any) -> List[Server]:
     if found_ranks != list(range(len(found_ranks))):
         raise UserError("%s: rank_id: wanted each of 0 to %d once, got %s"
                         % (path, len(found_ranks) - 1, ", ".join(map(str, found_ranks))))
+    _require_distinct(path, found)
     return found
 
 
@@ -147,7 +139,22 @@ def _of_groups(path: str, table: Dict[str, Any]) -> List[Server]:
                  for where, device in _entries(instance, "devices", entry)])
                for place, group in _entries(path, "group_list", table)
                for instance, entry in _entries(place, "instance_list", group)]
-    return make(servers)
+    return make(path, servers)
+
+
+def _require_distinct(origin: str, servers: Sequence[Server]) -> None:
+    """Raises UserError when a device stands twice, or two devices have one address. (A scheduler may name a
+    server once for each of its containers.)"""
+    places: Dict[str, str] = {}                # by address
+    for server in servers:
+        for device in server.devices:
+            place = "device %d of %s" % (device.number, server.address)
+            if place in places.values():
+                raise UserError("%s: %s stands twice" % (origin, place))
+            other = places.setdefault(device.address or place, place)
+            if other != place:
+                raise UserError("%s: %s and %s have the same address, %s"
+                                % (origin, other, place, device.address))
 
 
 def _entries(place: str, name: str, holder: Dict[str, Any]) -> List[Tuple[str, Dict[str, Any]]]:

@@ -25,9 +25,9 @@ ANY_INT = range(-1, 2 ** 31)
 
 
 class Form(NamedTuple):
-    """What a text must look like."""
+    """What a text must look like, or how large a number may be."""
     text: str                                  # behind "must be"
-    fits: Callable[[str], bool]
+    fits: Callable[[Any], bool]
 
 
 class Config(NamedTuple):
@@ -72,14 +72,24 @@ class Option(NamedTuple):
 
 def _steps_fit(text: str) -> bool:
     """At most 100 steps or ranges, each of which ascends."""
-    if not re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", text):
+    if not re.fullmatch(r"\d+(-\d+)?(\|\d+(-\d+)?)*", text, re.ASCII):
         return False
     parts = [[int(number) for number in part.split("-")] for part in text.split("|")]
     return len(parts) <= 100 and all(part[0] < part[1] for part in parts if len(part) == 2)
 
 
 def _like(example: str, pattern: str) -> Form:
-    return Form('like "%s"' % example, lambda text: bool(re.fullmatch(pattern, text)))
+    return Form('like "%s"' % example, lambda text: bool(re.fullmatch(pattern, text, re.ASCII)))
+
+
+def _size_fits(text: str) -> bool:
+    """A number or a product, within what the native side can count."""
+    if not re.fullmatch(r"\d{1,19}( *\* *\d{1,19})*", text, re.ASCII):
+        return False
+    product = 1
+    for number in text.split("*"):
+        product *= int(number)
+    return 0 < product < 2 ** 63
 
 
 def _is(test: Callable[[str], bool]) -> Callable[[str], bool]:
@@ -95,10 +105,10 @@ def _is(test: Callable[[str], bool]) -> Callable[[str], bool]:
 FILE = Form("an existing file", _is(os.path.isfile))
 FOLDER = Form("an existing directory that can be read and written",
               _is(lambda path: os.path.isdir(path) and os.access(path, os.R_OK | os.W_OK)))
-NAMES = Form("names separated by commas", lambda text: bool(re.fullmatch(r"[\w.]+(, *[\w.]+)*", text)))
+NAMES = Form("names separated by commas", lambda text: bool(re.fullmatch(r"\w+(, *\w+)*", text, re.ASCII)))
 SIZE = "size"                                  # bytes: an integer, or a text of one or of a product
 ANY = "any"                                    # no object and no list
-_SIZE_FORM = _like("31 * 1024", r"\d+( *\* *\d+)*")
+HOURS = Form("above 0 and at most 1000000", lambda hours: 0 < hours <= 1e6)
 
 _STATIC = "all shapes are static"
 _BY_TABLE = "devices find each other by RANK_TABLE_FILE or CM_CHIEF_IP"
@@ -215,7 +225,7 @@ OPTIONS: Dict[str, Option] = {
     "event_sync_timeout": Option(int, ANY_INT, BY_2023),
     "distribute_config": Option(values=FILE, since=BY_2023),
     "es_cluster_config": Option(since=BY_2023),
-    "keep_checkpoint_every_n_hours": Option(float),
+    "keep_checkpoint_every_n_hours": Option(float, HOURS),
     # tuning
     "auto_tune_mode": Option(values=("GA", "RL", "GA|RL")),
     "mstune_mode": Option(values=("1", "2", "3", "4"), rules=(Rule((), "work_path", ()),)),
@@ -270,7 +280,7 @@ def _describe(prefix: str, options: Mapping[str, Option]) -> Iterator[Tuple[str,
 
 def is_of_kind(value: Any, kind: Any) -> bool:
     if kind == SIZE:
-        return type(value) in (int, str) and _SIZE_FORM.fits(str(value))
+        return type(value) in (int, str) and _size_fits(str(value))
     if isinstance(kind, Config):
         return isinstance(value, dict)
     if kind is ANY:

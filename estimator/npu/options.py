@@ -31,6 +31,7 @@ WIDE_MODES = ("allow_mix_precision_bf16", "mixed_bfloat16")
 OWN_MIXLIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "mixlist.json")
 MODES_WITH_OWN_MIXLIST = (DEFAULT_PRECISION_MODE, "mixed_float16")
 OPTIONS_FLAG, MIXLIST_FLAG = "--npu_options", "--modify_mixlist"
+SHOWN = 120                                    # characters of a wrong value in a message
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,30 @@ def _check_object(place: str, values: Mapping[str, Any], options: Mapping[str, O
 
 
 def _check_value(what: str, value: Any, option: Option) -> None:
-    """Raises UserError unless a value is of the option's kind and one of its values."""
+    """Raises UserError unless a value is of the option's kind and one of its values, and a text one that the
+    native side can take."""
     is_kind, values = option_table.is_of_kind(value, option.kind), option.values
     if is_kind and (values == () or (values.fits(value) if isinstance(values, Form) else value in values)):
+        fault = _fault_of_text(value) if isinstance(value, str) else None
+        if fault:
+            raise UserError("%s %s" % (what, fault))
         return
     names_values = values != () and (is_kind or isinstance(values, Form))
     wanted = option_table.values_text(values) if names_values else option_table.kind_text(option.kind)
-    raise UserError("%s must be %s, got %s" % (what, wanted, json.dumps(value)))
+    got = json.dumps(value)
+    raise UserError("%s must be %s, got %s"
+                    % (what, wanted, got if len(got) <= SHOWN else got[:SHOWN] + "…"))
+
+
+def _fault_of_text(value: str) -> Optional[str]:
+    """Why the native side, to which all text goes in UTF-8, cannot take a value; None if it can."""
+    if not value.strip():
+        return "is empty"
+    if "\0" in value:
+        return "holds a NUL character, at which the native side would end it"
+    if any("\ud800" <= char <= "\udfff" for char in value):
+        return "holds half a surrogate pair, which is no character"
+    return None
 
 
 def _require_known(name: str, option: Option, known: Mapping[str, Any], what: str) -> None:

@@ -134,6 +134,10 @@ def _world_of_chief(environment: Mapping[str, str]) -> World:
                  else min(size, SERVER))
     if of_server < 1 or size % of_server:
         raise UserError("CM_LOCAL_WORKER must divide CM_WORKER_SIZE, which is %d; got %d" % (size, of_server))
+    if abs(device - chief) >= of_server:       # its rank would be another device's, too
+        raise UserError("ASCEND_DEVICE_ID is %d and CM_CHIEF_DEVICE %d, but the %d device(s) of a server "
+                        "must follow on one another; where it has more, set CM_LOCAL_WORKER"
+                        % (device, chief, of_server))
     server = _server(environment, size // of_server)
     return World(server * of_server + (device - chief) % of_server, size)
 

@@ -6,17 +6,20 @@ Builds the graph of a step as a device would get it (pretraining with LAMB, or -
 AdamW), and counts for each op its operations and the bytes it reads and writes: two a value where the op
 computes in float16, four in the optimizer, with labels, and where the list of ops keeps it in float32. Matrix
 products are the cube unit's, all else is the vector unit's. The device's own gelu is one op, and one on the
-way back; --own_gelu: composed of TensorFlow's, as with --npu_kernels false. An op takes at least the larger
-of its operations at its unit's rate and its bytes at the memory's; the sum over all ops is what a device
-needs that fuses nothing, the cube's share alone what one needs that hides all else. What both give is printed
-in sequences a second, for one device and for several, whose gradients go round HCCL's ring afterwards.
+way back; --own_gelu: composed of TensorFlow's, as with --npu_kernels false. --fused_normalization: a layer
+normalization is one op, and one on the way back, as the compiler's scope passes make it of ops composed and
+named as ours are (`normalizations` says what they look for). An op takes at least the larger of its
+operations at its unit's rate and its bytes at the memory's; the sum over all ops is what a device needs that
+does them in turn, the cube's share alone what one needs that hides all else. What both give is printed in
+sequences a second, for one device and for several, whose gradients go round HCCL's ring afterwards.
 """
 import argparse
 import collections
 import dataclasses
 import os
+import re
 import sys
-from typing import Any, Dict, List, NamedTuple, Sequence
+from typing import Any, Dict, List, NamedTuple, Sequence, Set, Tuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [ROOT, os.path.dirname(os.path.abspath(__file__))]
@@ -62,6 +65,7 @@ def main() -> int:
     parser.add_argument("--length", type=int, default=128, help="tokens of a sequence")
     parser.add_argument("--classifier", action="store_true", help="fine-tune on two classes")
     parser.add_argument("--own_gelu", action="store_true", help="not the device's gelu")
+    parser.add_argument("--fused_normalization", action="store_true", help="a layer normalization is one op")
     parser.add_argument("--operators", type=int, default=12, help="types of op that get a row")
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--group", type=int, default=4)
@@ -79,7 +83,7 @@ def tell(name: str, arguments: argparse.Namespace) -> None:
     with tf.Graph().as_default():
         ops = build(albert_config.load(name), arguments)
         gradients = 4 * sum(variable.shape.num_elements() for variable in tf.trainable_variables())
-        found = costs(ops)
+        found = costs(ops, arguments.fused_normalization)
     whole = sum(cost.seconds() for costs_of_type in found.values() for cost in costs_of_type)
     print("\n%s, %d x %d, %s" % (name, arguments.batch, arguments.length,
                                  "fine-tuning" if arguments.classifier else "pretraining"))
@@ -94,7 +98,7 @@ def tell(name: str, arguments: argparse.Namespace) -> None:
         row("all on the %s unit" % unit, [cost for cost in every if cost.unit == unit], whole)
     cube = sum(cost.seconds() for cost in every if cost.unit == CUBE)
     ring = sum_seconds(arguments, gradients)["ring"]
-    print("| devices | ms, nothing fused | sequences/s | ms, products alone | sequences/s |\n"
+    print("| devices | ms, all in turn | sequences/s | ms, products alone | sequences/s |\n"
           "|---|---|---|---|---|")
     for count, more in ((1, 0.0), (arguments.devices, ring)):
         print("| %d | %.2f | %.0f | %.2f | %.0f |" % (
@@ -129,12 +133,18 @@ def build(config: AlbertConfig, arguments: argparse.Namespace) -> List[tf.Operat
     return step_graph.step_ops([spec.train_op, spec.loss])
 
 
-def costs(ops: Sequence[tf.Operation]) -> Dict[Any, List[Cost]]:
+def costs(ops: Sequence[tf.Operation], fused_normalization: bool = False) -> Dict[Any, List[Cost]]:
     """Costs by type and part of the step: forward, backward, update."""
     kept = step_graph.kept_ops(ops, options.kept_in_float32(options.OWN_MIXLIST))
     found: Dict[Any, List[Cost]] = collections.defaultdict(list)
+    fused: Set[str] = set()
+    if fused_normalization:
+        for there, back in normalizations(ops):
+            found["LayerNorm", "forward"].append(cost_of_fused(there, there + back))
+            found["LayerNormGrad", "backward"].append(cost_of_fused(back, there + back))
+            fused |= {op.name for op in there + back}
     for op in ops:
-        if op.type in FREE or not op.outputs:
+        if op.type in FREE or not op.outputs or op.name in fused:
             continue
         part = part_of(op)
         wide = op.name in kept or part == "update"
@@ -152,6 +162,57 @@ def costs(ops: Sequence[tf.Operation]) -> Dict[Any, List[Cost]]:
             unit, operations = VECTOR, float(max(elements(tensor) for tensor in list(op.outputs) + inputs))
         found[op.type, part].append(Cost(unit, operations, outputs + read))
     return found
+
+
+def normalizations(ops: Sequence[tf.Operation]) -> List[Tuple[List[tf.Operation], List[tf.Operation]]]:
+    """The ops of each layer normalization, and of its gradient, that the compiler makes one op each of.
+
+    As CANN's ScopeLayerNormPass and ScopeLayerNormGradPass look for them, by their public source, which
+    docs/growth.md names; both are on by default. Below one scope a `moments` of two means and a squared
+    difference and a `batchnorm` of a Sub, an Rsqrt and three Muls; on the way back below `LayerNorm` both
+    once more, with six Muls in `batchnorm`, and the sums (AddN) of what comes from there alone.
+    """
+    parts: Dict[str, Dict[str, List[tf.Operation]]] = collections.defaultdict(
+        lambda: {"there": [], "back": []})
+    places: Dict[str, Tuple[str, str]] = {}
+    for op in ops:
+        match = _NORMALIZATION.match(op.name)
+        if match:
+            places[op.name] = match.group("scope"), "back" if match.group("back") else "there"
+        elif op.type == "AddN":
+            sources = {places.get(tensor.op.name) for tensor in op.inputs}
+            source = sources.pop()
+            if not sources and source and source[1] == "back":
+                places[op.name] = source
+        if op.name in places:
+            scope, way = places[op.name]
+            parts[scope][way].append(op)
+    return [(found["there"], found["back"]) for found in parts.values()
+            if all(_count(found["there"], part, kind) == wanted for part, kind, wanted in _THERE)
+            and _count(found["back"], "batchnorm", "Mul") == 6]
+
+
+_NORMALIZATION = re.compile(r"(?P<back>gradients\w*/)?(?P<scope>.*LayerNorm(_\d+)?)/(moments|batchnorm)/")
+_THERE = (("moments", "Mean", 2), ("moments", "SquaredDifference", 1), ("moments", "Squeeze", 0),
+          ("batchnorm", "Sub", 1), ("batchnorm", "Rsqrt", 1), ("batchnorm", "Mul", 3),
+          ("batchnorm", "Identity", 0))
+
+
+def _count(ops: Sequence[tf.Operation], part: str, kind: str) -> int:
+    return sum(op.type == kind and "/%s/" % part in op.name for op in ops)
+
+
+def cost_of_fused(ops: Sequence[tf.Operation], inside: Sequence[tf.Operation]) -> Cost:
+    """Of ops that are one: it reads and writes what goes in and out; what the ops `inside` pass to each other
+    is computed again, but for a few values a row. Two bytes a value: the list of ops does not name it."""
+    names = {op.name for op in inside}
+    read = {tensor.name: tensor for op in ops for tensor in op.inputs if tensor.op.name not in names}
+    written = [tensor for op in ops for tensor in op.outputs
+               if any(reader.name not in names for reader in tensor.consumers())]
+    operations = sum(max(map(elements, list(op.outputs) + list(op.inputs)), default=0)
+                     for op in ops if op.type not in FREE)
+    return Cost(VECTOR, float(operations),
+                sum(size(tensor, False) for tensor in list(read.values()) + written))
 
 
 def part_of(op: tf.Operation) -> str:

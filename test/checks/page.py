@@ -18,13 +18,13 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from typing import Any, List, Optional
+from typing import Any, Callable, List, Optional
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path[:0] = [ROOT, os.path.join(ROOT, "test", "helpers")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from exported import make_shipped_classifier
+from exported import make_shipped_classifier, make_shipped_tagger
 from serving import export
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"      # WebDriver's key of a found element
@@ -42,11 +42,20 @@ def main() -> int:
                   file=sys.stderr)
             return 1
     os.makedirs(folder, exist_ok=True)
+    shown = []
+    for make, check in ((make_shipped_classifier, check_classifier), (make_shipped_tagger, check_tagger)):
+        shown += serve(make, check, folder)
+    print("The page works; look at %s" % ", ".join(shown))
+    return 0
+
+
+def serve(make: Callable[..., Any], check: Callable[..., None], folder: str) -> List[str]:
+    """Checks the page of a server that has the model; returns the paths of the screenshots."""
     with tempfile.TemporaryDirectory() as models:
-        make_shipped_classifier(os.path.join(models, "finetune"), "tiny", 32)
+        make(os.path.join(models, "finetune"), "tiny", 32)
         if export.main(["--checkpoint_dir", os.path.join(models, "finetune"), "--output_dir", models,
                         "--version", "7"]):
-            return 1
+            sys.exit(1)
         server = subprocess.Popen(
             [sys.executable, "-m", "serving.server", "--model_base_path", models, "--port", "0",
              "--rest_api_port", "0", "--max_text_bytes", "600", "--access_log", "false"],
@@ -63,11 +72,10 @@ def main() -> int:
             for process in (server, driver):
                 process.terminate()
                 process.wait()
-    print("The page works; look at %s" % ", ".join(browser.screenshots))
-    return 0
+    return browser.screenshots
 
 
-def check(browser: "Browser", url: str, server: Any) -> None:
+def check_classifier(browser: "Browser", url: str, server: Any) -> None:
     """Raises AssertionError where the page does not show what it should."""
     browser.open(url)
     browser.wait_for("#version", "版本 7，最多 32 个词元")
@@ -105,6 +113,24 @@ def check(browser: "Browser", url: str, server: Any) -> None:
     browser.click("#ask")
     browser.wait_for("#error", "连不上服务器")
     browser.screenshot("no_server")
+
+
+def check_tagger(browser: "Browser", url: str, server: Any) -> None:
+    """The same of a model that labels entities: all characters are shown, and entities in their places."""
+    texts = ["手机没信号怎么办，👍🏽e\u0301在北京" * 3, "北京天气怎么样"]
+    browser.open(url)
+    browser.wait_for("#version", "版本 7，最多 32 个词元")
+    browser.run("document.getElementById('text_a').value = %s" % json.dumps("\n".join(texts)))
+    browser.click("#ask")
+    browser.wait_for("#latency", "2 条")
+    shown = browser.run("return [...document.querySelectorAll('article')].map(article => {"
+                        "const text = article.querySelector('.texts').cloneNode(true);"
+                        "text.querySelectorAll('small').forEach(label => label.remove());"
+                        "return text.textContent; })")
+    assert shown == texts, shown
+    entities = browser.texts(".entity")
+    assert entities and all(re.search("[人地]$", entity) for entity in entities), entities
+    browser.screenshot("entities")
 
 
 class Browser:

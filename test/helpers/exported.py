@@ -2,15 +2,16 @@
 description."""
 import dataclasses
 import os
-from typing import Sequence
+from typing import Any, Sequence
 
 import tensorflow.compat.v1 as tf
 
 import albert_config
 from albert_config import AlbertConfig
 from estimator.model import heads, modeling
+from estimator.model.kinds import TAGS
 from estimator.weights import model_folder
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights.model_folder import ModelFolder, Tagging
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
 TOKENS = list(SPECIAL_TOKENS) + list(
@@ -35,10 +36,19 @@ def make_classifier(folder: str, leave_out: str = "", labels: Sequence[str] = LA
 def make_shipped_classifier(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:
     """Writes a folder of a shipped config and the shipped vocabulary; values so large that answers to two
     texts differ."""
+    return _make_shipped(folder, config_name, max_seq_length, "sentence_pair", ("0", "1"))
+
+
+def make_shipped_tagger(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:
+    """The same of a model that labels entities."""
+    return _make_shipped(folder, config_name, max_seq_length, "tagging", ("人", "地"), kind=TAGS,
+                         tagging=Tagging(4, False))
+
+
+def _make_shipped(folder: str, config_name: str, *what: Any, **how: Any) -> ModelFolder:
     config = albert_config.load(config_name)
     config = dataclasses.replace(config, initializer_range=config.hidden_size ** -0.5)
-    model = ModelFolder(config, TokenizerConfig(albert_config.vocab_path()), max_seq_length, "sentence_pair",
-                        ("0", "1"))
+    model = ModelFolder(config, TokenizerConfig(albert_config.vocab_path()), *what, **how)
     write_model(folder, model)
     return model
 

@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import os
 import random
+import types
 
 import httpx
 import numpy as np
@@ -10,12 +12,14 @@ import pretrained
 import tiny_training
 from estimator import finetune
 from estimator.data.entities import Entity, TaggedText
+from estimator.data import input_fn
 from estimator.data.tasks import TASKS
 from estimator.finetuning import tags
 from estimator.finetuning.kind import Setting
 from estimator.finetuning.predictions import Part
 from estimator.finetuning.tag_decoding import Tagged
 from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder, Tagging
 from etl.text.tokenization import TokenizerConfig
 from served import make_inference, run
 from serving import export, predict
@@ -211,6 +215,38 @@ def test_rows_have_the_tags_of_their_windows(tokenizer):
     assert rows.lengths.tolist() == [6, 5, 3] and rows.example_numbers.tolist() == [0, 0, 1]
     assert rows.label_ids.tolist() == [0, 1, 4, 5, 5, 0, 0, 5, 1, 2, 0, 0, 1, 0]
     assert rows.batch(np.array([2, 1]))["label_ids"].tolist() == [[0, 1, 0, 0, 0], [0, 5, 1, 2, 0]]
+
+
+class Right:
+    """An estimator that says what the rows say."""
+
+    def __init__(self, rows, batch_size):
+        self._rows, self._batch_size = rows, batch_size
+
+    def predict(self, _, checkpoint_path, yield_single_examples):
+        order = input_fn.evaluation_order(self._rows, None)
+        for begin in range(0, len(order), self._batch_size):
+            labels = self._rows.batch(order[begin:begin + self._batch_size])["label_ids"]
+            yield {"logits": 9 * np.eye(5, dtype=np.float32)[np.maximum(labels - 1, 0)],
+                   "loss": np.ones(len(labels)), "is_real_example": np.ones(len(labels), int)}
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 3])
+def test_entities_across_the_edges_of_windows_are_found_whole(tokenizer, overlap):
+    text = "".join(WORDS)
+    labels = ((Entity(1, 9, "y"), Entity(9, 12, "x")), (), (Entity(0, 15, "x"),),
+              (Entity(3, 4, "x"), Entity(4, 5, "x")))
+    examples = [TaggedText(text, label, None) for label in labels]
+    folder = ModelFolder(tiny_training.CONFIG, tokenizer, 6, "tagging", ("x", "y"), kind="tags",
+                         tagging=Tagging(overlap, False))
+    config = types.SimpleNamespace(doc_stride=overlap, crf=False)
+    rows = tags.make_rows(examples, tags.rows_config_of(config, folder))
+    assert len(rows.lengths) > 12              # windows of four
+    task = dataclasses.replace(TASKS["tagging"], labels=("x", "y"))
+    setting = Setting(config, task, None, folder, {}, None)
+    found = tags.run_model(setting, Right(rows, 5), Part("dev", examples, rows), 5, "")
+    assert [tuple(entity) for entity in tags.entities_found(found)] == list(labels)
+    assert found.loss == pytest.approx(len(rows.lengths) / (rows.lengths - 2).sum())
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ Legend:
 
 def test_numbers_and_ranges():
     assert core_binding.parse("0-2,8,1") == [0, 1, 2, 8]
-    for text in ("", "a", "1-", "3-1", "1,,2", "-1"):
+    for text in ("", "a", "1-", "3-1", "1,,2", "-1", "0-99999999999", "٣"):
         with pytest.raises(ValueError):
             core_binding.parse(text)
 

@@ -45,13 +45,26 @@ def test_where_the_table_lies(tmp_path):
 
 def test_the_scheduler_is_waited_for(tmp_path):
     path = tmp_path / "table.json"
-    with pytest.raises(UserError, match="table.json: no complete rank table in 0 s: no such file"):
+    with pytest.raises(UserError, match="no complete rank table in 0 s: .*table.json: no such file"):
+        modelarts.await_table(str(path), 0)
+    path.write_text(json.dumps(groups(2))[:40])
+    with pytest.raises(UserError, match="in 0 s: .*table.json: not JSON in UTF-8"):
         modelarts.await_table(str(path), 0)
     path.write_text(json.dumps(groups(1, status="initializing")))
-    with pytest.raises(UserError, match="its status is 'initializing'"):
+    with pytest.raises(UserError, match="table.json: status is 'initializing'"):
         modelarts.await_table(str(path), 0)
     path.write_text(json.dumps(groups(2)))
     assert rank_table.size(modelarts.await_table(str(path), 0)) == 4
+
+
+def test_what_is_waited_for_is_said_once(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "table.json"
+    turns = [json.dumps(groups(1, status=status)) for status in ("initializing", "initializing", "completed")]
+    monkeypatch.setattr("time.sleep", lambda seconds: path.write_text(turns.pop(0)))
+    assert rank_table.size(modelarts.await_table(str(path))) == 2
+    assert capsys.readouterr().out == (
+        "Waiting for the rank table: %s: no such file\n"
+        "Waiting for the rank table: %s: status is 'initializing'\n" % (path, path))
 
 
 def servers(hosts, devices=2):

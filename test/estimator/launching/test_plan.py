@@ -117,7 +117,7 @@ def test_what_does_not_fit_is_named(folder, flags, message):
 
 
 def test_servers_have_as_many_devices_as_one_another(folder):
-    servers = rank_table.make([("10.0.0.1", [(0, "1.1.1.1"), (1, "1.1.1.2"), (2, "1.1.1.3")]),
+    servers = rank_table.make("t", [("10.0.0.1", [(0, "1.1.1.1"), (1, "1.1.1.2"), (2, "1.1.1.3")]),
                                ("10.0.0.2", [(0, "1.1.2.1")])])
     with pytest.raises(UserError, match="table.json: each server must have as many devices .* got 3, 1"):
         plans.by_table(config(), servers, "table.json", False)

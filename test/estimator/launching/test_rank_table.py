@@ -31,7 +31,7 @@ def conf(folder, text=HCCN):
 @pytest.mark.parametrize("numbers", sorted(GENERATED))
 def test_a_table_is_the_one_that_the_known_generator_makes(tmp_path, numbers):
     found = rank_table.read_hccn_conf(conf(tmp_path))
-    servers = rank_table.make([("10.0.0.1", [(number, found[number]) for number in numbers])])
+    servers = rank_table.make("t", [("10.0.0.1", [(number, found[number]) for number in numbers])])
     assert rank_table.to_json(servers) == {
         "version": "1.0", "server_count": "1", "server_list": [
             {"server_id": "10.0.0.1", "device": GENERATED[numbers], "host_nic_ip": "reserve"}],
@@ -41,7 +41,7 @@ def test_a_table_is_the_one_that_the_known_generator_makes(tmp_path, numbers):
 def test_ranks_are_counted_through_two_servers(tmp_path):
     first = sorted(rank_table.read_hccn_conf(conf(tmp_path)).items())
     second = [(number, address.replace("192", "193")) for number, address in first]
-    table = rank_table.to_json(rank_table.make([("10.0.0.1", first), ("10.0.0.2", second)]))
+    table = rank_table.to_json(rank_table.make("t", [("10.0.0.1", first), ("10.0.0.2", second)]))
     assert table == {
         "version": "1.0", "server_count": "2", "server_list": [
             {"server_id": "10.0.0.1", "device": GENERATED[tuple(range(8))], "host_nic_ip": "reserve"},
@@ -52,7 +52,7 @@ def test_ranks_are_counted_through_two_servers(tmp_path):
 
 
 def test_a_table_is_read_as_it_was_written(tmp_path):
-    servers = rank_table.make([("a", [(0, "10.1.0.1"), (1, "10.1.0.2")]), ("b", [(0, "10.2.0.1")])])
+    servers = rank_table.make("t", [("a", [(0, "10.1.0.1"), (1, "10.1.0.2")]), ("b", [(0, "10.2.0.1")])])
     assert servers == [Server("a", (Device(0, "10.1.0.1", 0), Device(1, "10.1.0.2", 1))),
                        Server("b", (Device(0, "10.2.0.1", 2),))]
     files.write_json(str(tmp_path / "table.json"), rank_table.to_json(servers))
@@ -89,14 +89,15 @@ def test_a_missing_host_file_says_where_it_comes_from(tmp_path):
 
 
 def test_servers_and_devices_have_addresses_of_their_own():
-    with pytest.raises(UserError, match="--servers: a stands twice"):
-        rank_table.make([("a", []), ("a", [])])
-    with pytest.raises(UserError, match="device 0 of a and device 0 of b have the same address, 1.2.3.4"):
-        rank_table.make([("a", [(0, "1.2.3.4")]), ("b", [(0, "1.2.3.4")])])
+    with pytest.raises(UserError, match="t: device 0 of a stands twice"):
+        rank_table.make("t", [("a", [(0, "1.2.3.4")]), ("a", [(0, "1.2.3.5")])])
+    with pytest.raises(UserError, match="t: device 0 of a and device 0 of b have the same address, 1.2.3.4"):
+        rank_table.make("t", [("a", [(0, "1.2.3.4")]), ("b", [(0, "1.2.3.4")])])
 
 
 def table(**changes):
-    return dict(rank_table.to_json(rank_table.make([("a", [(0, "1.1.1.1"), (1, "1.1.1.2")])])), **changes)
+    servers = rank_table.make("t", [("a", [(0, "1.1.1.1"), (1, "1.1.1.2")])])
+    return dict(rank_table.to_json(servers), **changes)
 
 
 @pytest.mark.parametrize("given, message", [
@@ -114,6 +115,10 @@ def table(**changes):
      r"device\[0\]: device_ip: wanted an IP address, got 'here'"),
     (table(server_list=[{"server_id": "a", "device": [device(0, 0), device(1, 2)]}]),
      "t: rank_id: wanted each of 0 to 1 once, got 0, 2"),
+    (table(server_list=[{"server_id": "a", "device": [device(3, 0), device(3, 1)]}]),
+     "t: device 3 of a stands twice"),
+    (table(server_list=[{"server_id": "a", "device": [device(0, 0, "1.1.1.1"), device(1, 1, "1.1.1.1")]}]),
+     "t: device 0 of a and device 1 of a have the same address, 1.1.1.1"),
 ])
 def test_what_is_wrong_with_a_table_is_named(given, message):
     with pytest.raises(UserError, match=message):
@@ -121,6 +126,6 @@ def test_what_is_wrong_with_a_table_is_named(given, message):
 
 
 def test_a_host_knows_its_server():
-    servers = rank_table.make([("10.0.0.1", [(0, "1.1.1.1")]), ("10.0.0.2", [(0, "1.1.1.2")])])
+    servers = rank_table.make("t", [("10.0.0.1", [(0, "1.1.1.1")]), ("10.0.0.2", [(0, "1.1.1.2")])])
     assert rank_table.index_of(servers, ["10.0.0.2", "name"]) == 1
     assert rank_table.index_of(servers, ["10.0.0.3"]) is None and rank_table.index_of(servers[:1], []) == 0

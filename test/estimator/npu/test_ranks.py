@@ -69,6 +69,8 @@ def test_the_place_where_the_first_server_tells(changes, wanted):
     ({"CM_WORKER_SIZE": "0"}, "CM_WORKER_SIZE must be at least 1, got 0"),
     ({"CM_WORKER_SIZE": "6"}, "CM_WORKER_SIZE must be 1, 2, 4, 8 or a multiple of 8"),
     ({"CM_LOCAL_WORKER": "3"}, "CM_LOCAL_WORKER must divide CM_WORKER_SIZE, which is 8; got 3"),
+    ({"CM_WORKER_SIZE": "2"}, "ASCEND_DEVICE_ID is 3 and CM_CHIEF_DEVICE 0, but the 2 device.s. of a server"),
+    ({"CM_CHIEF_DEVICE": "3", "CM_LOCAL_WORKER": "2", "ASCEND_DEVICE_ID": "1"}, "must follow on one another"),
     ({"CM_WORKER_IP": "10.0.0.2"}, "CM_WORKER_IP is 10.0.0.2, but all 8 devices .* are on .* 10.0.0.1"),
     ({"CM_WORKER_SIZE": "24", "CM_WORKER_IP": "10.0.0.2"},
      "CM_RANK must be set: .* number among 3, from 0 on"),
