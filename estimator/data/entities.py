@@ -24,7 +24,6 @@ _OF_TOKENS = ("X", "[CLS]", "[SEP]")  # labels that scripts add, of what is no c
 
 class Entity(NamedTuple):
     """A part of a text: text[start:end]."""
-
     start: int
     end: int
     label: str
@@ -33,7 +32,6 @@ class Entity(NamedTuple):
 class TaggedText(NamedTuple):
     """A text. label: its entities, ascending, none of which overlaps another; None where they are not
     known."""
-
     text: str
     label: Optional[Tuple[Entity, ...]]
     id: Any

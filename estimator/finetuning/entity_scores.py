@@ -9,7 +9,6 @@ Entities = Sequence[Sequence[Entity]]  # of each text
 
 class Score(NamedTuple):
     """Of entities, or the means over labels. Numbers of entities: found, right among them, and in all."""
-
     right: int
     found: int
     all: int

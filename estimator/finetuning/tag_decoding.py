@@ -20,14 +20,12 @@ class Moves(NamedTuple):
       starts: float32 [tags], of the first tag.
       transitions: float32 [tags, tags], of the second after the first.
     """
-
     starts: np.ndarray
     transitions: np.ndarray
 
 
 class Tagged(NamedTuple):
     """An entity that was found. score: mean probability of its tokens' tags."""
-
     entity: Entity
     score: float
 
@@ -64,7 +62,7 @@ def best_tags(scores: np.ndarray, lengths: np.ndarray, moves: Moves) -> np.ndarr
     if not length:
         return tags
     best = scores[:, 0] + moves.starts
-    before = np.tile(np.arange(count), (length, num_texts, 1))
+    before = np.tile(np.arange(count, dtype=np.min_scalar_type(count)), (length, num_texts, 1))
     for place in range(1, length):
         best = best - best.max(axis=1, keepdims=True)  # else long texts would lose digits
         ways = best[:, :, np.newaxis] + moves.transitions
@@ -111,9 +109,8 @@ def tags_of(entities: Sequence[Entity], spans: np.ndarray, labels: Sequence[str]
     return inside[owners] - is_first.astype(np.int32)
 
 
-def entities_of(
-    tags: np.ndarray, spans: np.ndarray, labels: Sequence[str], probabilities: np.ndarray
-) -> List[Tagged]:
+def entities_of(tags: np.ndarray, spans: np.ndarray, labels: Sequence[str],
+                probabilities: np.ndarray) -> List[Tagged]:
     """The entities that a sequence of tags spells, one that `best_tags` gives: each from its first token's
     first to its last token's last character.
 
@@ -123,14 +120,9 @@ def entities_of(
     """
     begins = np.flatnonzero(tags % 2 == 1)
     is_inside = np.append((tags > 0) & (tags % 2 == 0), False)
-    ends = [begin + 1 + int(np.argmin(is_inside[begin + 1 :])) for begin in begins]
-    return [
-        Tagged(
-            Entity(int(spans[begin, 0]), int(spans[end - 1, 1]), labels[tags[begin] // 2]),
-            float(probabilities[begin:end].mean()),
-        )
-        for begin, end in zip(begins, ends)
-    ]
+    ends = [begin + 1 + int(np.argmin(is_inside[begin + 1:])) for begin in begins]
+    return [Tagged(Entity(int(spans[begin, 0]), int(spans[end - 1, 1]), labels[tags[begin] // 2]),
+                   float(probabilities[begin:end].mean())) for begin, end in zip(begins, ends)]
 
 
 def decoded(

@@ -29,7 +29,6 @@ CHARTS = (
 
 class Pair(NamedTuple):
     """An entity of the data and the one found for it; None: there is none."""
-
     gold: Optional[Entity]
     found: Optional[Entity]
 

@@ -41,7 +41,6 @@ METRICS = ("f1", "macro_f1", "loss")
 class Outputs(NamedTuple):
     """What a model says of the texts of a part. found: the entities of each, ascending; loss: mean over the
     tokens of all windows."""
-
     found: List[List[Tagged]]
     loss: float
 
