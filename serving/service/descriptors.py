@@ -3,8 +3,8 @@ loading a model, needs."""
 import resource
 from typing import NamedTuple
 
-OF_REST, OF_GRPC = 1.125, 3         # for each connection: REST needs some more to refuse new ones in words; a
-                                    # connection of gRPC has the client's, and both ends of a Unix socket
+OF_REST, OF_GRPC = 1.5, 3           # for each connection: REST opens some before those that made room close;
+                                    # one of gRPC has both ends of a Unix socket, too
 KEPT_BACK = 128                     # for libraries, the log, the event loop, a version that is being loaded
 WANTED = 65536                      # at most: some systems allow a billion, and some libraries loop over all
 

@@ -57,8 +57,8 @@ class ServerConfig:
     max_inflight_body_bytes: int = flag(67108864, "size of all REST requests in flight, from their first "
                                         "bytes to their answers; beyond it the incomplete one that began "
                                         "first gets 503")
-    max_connections: int = flag(1000, "REST connections; beyond them the one that is idle longest is closed, "
-                                "or the slowest half-sent one")
+    max_connections: int = flag(1000, "REST connections; beyond them a silent one is closed, the "
+                                "longest-idle or the slowest half-sent one")
     allowed_hosts: Tuple[str, ...] = flag((), "Host names that REST accepts besides addresses, this "
                                           "machine's names, names without a dot and names below .localhost, "
                                           ".internal and .cluster.local; * for any")

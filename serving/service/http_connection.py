@@ -16,6 +16,7 @@ from typing import Any, Dict, List, Optional, Set, Tuple
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from serving.service.descriptors import OF_REST
 from serving.service.http_framing import ChunkedBody, FramingError, Head, find_head, read_head
 from serving.service.inflight import Inflight, Share
 
@@ -39,7 +40,8 @@ class Connections:
 
     Attributes:
       open: all of them.
-      idle: those whose clients wait for nothing, the longest-idle one first.
+      silent: those that never sent anything, the oldest one first.
+      idle: those whose clients have their answers, the longest-idle one first.
       half_sent: those with a part of a request, the oldest request first.
       lingering: those that were asked to close.
       unread: those whose clients do not read their answers.
@@ -50,6 +52,7 @@ class Connections:
     def __init__(self, app: Any, inflight: Inflight, max_open: int) -> None:
         self.app, self.inflight, self.max_open = app, inflight, max_open
         self.open: Set["HttpConnection"] = set()
+        self.silent: Dict["HttpConnection", None] = {}
         self.idle: Dict["HttpConnection", None] = {}
         self.half_sent: Dict["HttpConnection", None] = {}
         self.lingering: Dict["HttpConnection", None] = {}
@@ -63,13 +66,16 @@ class Connections:
         self.mark_busy(connection)
         self.idle[connection] = None           # as the last
 
+    def mark_silent(self, connection: "HttpConnection") -> None:
+        self.silent[connection] = None         # as the last
+
     def mark_half_sent(self, connection: "HttpConnection") -> None:
         self.mark_busy(connection)
         self.half_sent[connection] = None      # as the last
 
     def mark_busy(self, connection: "HttpConnection") -> None:
         """Its client waits for an answer, or it is closed: it does not make room for others."""
-        for connections in (self.idle, self.half_sent, self.lingering, self.pipelined):
+        for connections in (self.silent, self.idle, self.half_sent, self.lingering, self.pipelined):
             connections.pop(connection, None)
 
     def make_room(self) -> bool:
@@ -82,8 +88,9 @@ class Connections:
         return chosen is not None
 
     def _least_missed(self) -> Optional["HttpConnection"]:
-        chosen = next(iter(self.lingering),
-                      None) or next((each for each in self.idle if not each.has_unread()), None)
+        chosen = (next(iter(self.lingering), None)
+                  or next((each for each in itertools.chain(self.silent, self.idle) if not each.has_unread()),
+                          None))
         if not chosen and self.half_sent:
             # By speed: a client that sends a byte now and then is not silent, but one that sends a large body
             # quickly should be able to finish.
@@ -114,7 +121,7 @@ class Connections:
 
     def close_idle(self) -> None:
         """Closes those whose clients wait for nothing."""
-        for connection in list(self.idle):
+        for connection in [*self.silent, *self.idle]:
             if not connection.has_unread():
                 connection.give_way()
 
@@ -140,7 +147,9 @@ class HttpConnection(asyncio.Protocol):
                                          lingering ──► closed
 
     state            known by                              closes after
-    idle             in `Connections.idle`                 IDLE_SECONDS; HEAD_SECONDS before the first request
+    idle             in `Connections.idle`                 IDLE_SECONDS
+                     or, before the first request,         HEAD_SECONDS
+                     `Connections.silent`
     reading a head   `_kept` has its beginning             HEAD_SECONDS
     answering        `_is_answering()`; `_in_body` while   the time limit of `http_app`; READ_SECONDS
                                                            while the
@@ -189,11 +198,12 @@ class HttpConnection(asyncio.Protocol):
         self._server, self._client = _address(transport, "sockname"), _address(transport, "peername")
         self._all.open.add(self)
         self._is_surplus = not self._all.make_room()
-        max_refusable = self._all.max_open + self._all.max_open // 8 + 8
-        if len(self._all.open) > max_refusable:
-            transport.abort()                  # too many even to send a refusal
+        if len(self._all.open) > OF_REST * self._all.max_open + 8:
+            # Too many even to send a refusal. Not fewer: those that give way close in the next round of the
+            # event loop, and in this one it may accept hundreds that came while it was held up.
+            transport.abort()
             return
-        self._all.mark_idle(self)
+        self._all.mark_silent(self)
         self._await(HEAD_SECONDS)
 
     def data_received(self, data: bytes) -> None:
@@ -369,7 +379,7 @@ class HttpConnection(asyncio.Protocol):
         return rest
 
     def _await_rest_of_head(self, data: bytes) -> None:
-        if self in self._all.idle:             # these are its first bytes
+        if self in self._all.silent or self in self._all.idle:     # these are its first bytes
             self._await(HEAD_SECONDS)
         if self._has_eof:
             self._transport.close()

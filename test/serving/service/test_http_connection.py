@@ -1,4 +1,5 @@
 import asyncio
+import socket
 
 import pytest
 from served import run
@@ -34,7 +35,7 @@ def with_connection(monkeypatch):
         async def session():
             serve.connections = connections = Connections(app, Inflight(max_kept), max_open)
             server = await asyncio.get_event_loop().create_server(lambda: HttpConnection(connections),
-                                                                  "127.0.0.1", 0)
+                                                                  "127.0.0.1", 0, backlog=200)
             serve.address = server.sockets[0].getsockname()
             reader, writer = await asyncio.open_connection(*serve.address)
             await ask(reader, writer)
@@ -312,6 +313,31 @@ def test_one_connection_too_many_closes_the_one_that_is_idle_longest(patiently):
         assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
         other.close()
     patiently(ask, max_open=2)
+
+
+def test_one_that_never_asked_gives_way_before_one_that_has(patiently):
+    async def ask(reader, writer):
+        writer.write(REQUEST)
+        await answer(reader)                   # idle from here on, before the next one
+        silent, _ = await asyncio.open_connection(*patiently.address)
+        _, other = await asyncio.open_connection(*patiently.address)
+        assert await silent.read() == b""
+        writer.write(REQUEST)
+        assert await answer(reader) == (b"HTTP/1.1 200 OK", b"ok")
+        other.close()
+    patiently(ask, max_open=2)
+
+
+def test_many_that_come_at_once_make_room_for_each_other(patiently):
+    async def ask(reader, writer):
+        sockets = [socket.create_connection(patiently.address) for _ in range(145)]  # in one round
+        sockets[-1].sendall(REQUEST)
+        sockets[-1].setblocking(False)
+        reply = await asyncio.get_event_loop().sock_recv(sockets[-1], 100)
+        assert reply.startswith(b"HTTP/1.1 200 ")
+        for each in sockets:
+            each.close()
+    patiently(ask, max_open=100)
 
 
 def test_where_none_is_idle_a_request_is_refused(patiently):

@@ -29,4 +29,4 @@ def test_batches_run_at_once_on_each_core_that_may_be_used(monkeypatch, flags, m
     monkeypatch.setattr(running, "Batcher", lambda *arguments: arguments)
     make_queue = queue_maker(ServerConfig(**flags), None)
     (*found, first, _, name), (*_, second, _, _) = make_queue("albert"), make_queue("lcqmc")
-    assert (found, first.count, name) == ([max_rows, 256], threads, "albert") and second is first
+    assert (found, first.count, name) == ([max_rows, 1024], threads, "albert") and second is first
