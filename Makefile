@@ -81,17 +81,18 @@ bench = test/benchmark/bench.py $(call flags,DATA TASK CORPUS VOCAB ONLY)  #: al
 bench-pretrain = test/benchmark/pretrain_quality.py $(call flags,DATA MINUTES)  #: what the tiny config learns in an hour: DATA='corpus/*.txt' (MINUTES=60)
 bench-etl = test/benchmark/etl_speed.py $(call flags,DATA VOCAB MEGABYTES ROUNDS)  #: throughput of the sample builder compared with a plain one: DATA='corpus/*.txt' (VOCAB=vocab.txt MEGABYTES=100 ROUNDS=3)
 bench-finetune = test/benchmark/finetune_speed.py $(call flags,DATA TASK CHECKPOINT)  #: rows padded to the longest of their batch compared with all to 128, speed and accuracy: DATA=path/to/afqmc TASK=afqmc (CHECKPOINT=albert_tiny_zh)
+bench-choices = test/benchmark/choice_heads.py $(call flags,DATA TASK CHECKPOINT)  #: one score for each candidate compared with two classes for each pair: DATA=path/to/c3 (TASK=c3 CHECKPOINT=output/pretrain)
 bench-etl-memory = test/benchmark/etl_memory.py $(call flags,DATA)  #: peak memory of the sample builder at 30, 100 and 300 MB of text: DATA='corpus/*.txt' (an hour)
 bench-serving = test/benchmark/serving_speed.py $(call flags,DATA)  #: an exported model compared with the plain graph padded to 128, tiny and base: DATA=questions.tsv
 bench-model-memory = test/benchmark/model_memory.py  #: what a process grows by with each loaded version, beside the server's estimate: mini, tiny, base
 bench-onnx = test/benchmark/onnx_speed.py $(call flags,DATA)  #: an exported model compared with onnxruntime: DATA=questions.tsv; separate environment, 200 MB
 bench-server = test/benchmark/server_load.py $(call flags,DATA)  #: the server under load: throughput with and without batching, a soak test, overload: DATA=questions.tsv (15 minutes)
-check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies; with DATA=path/to/cmrc2018 64 of its questions, with DATA=path/to/cluener 100 of its sentences, with DATA=path/to/multi_label_events 100 of its texts, learned by heart
+check-learning = -m pytest -n auto -m learning --durations=10  #: training runs that must reach given losses and accuracies; with DATA=path/to/cmrc2018 64 of its questions, too, with DATA=path/to/cluener 100 of its sentences, with DATA=path/to/multi_label_events 100 of its texts, learned by heart
 check-variants = -m pytest -n auto -m slow --durations=10  #: trainings and builds in further variants: another generation of npu_bridge, one process instead of two
 check-aarch64 = test/checks/aarch64.py  #: ask the package index for each aarch64 pin: a wheel, or a source that needs no compiler
 check-onnx = -W ignore test/checks/onnx.py  #: predict_ids converted by tf2onnx and run by onnxruntime, compared with the export; separate environment, 700 MB
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
-check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers compared with its evaluation's, each question: DATA=cmrc2018_dev.json (CHECKPOINT=output/finetune)
+check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers, or choices, compared with its evaluation's, each question: DATA=cmrc2018_dev.json, of choices no DATA (CHECKPOINT=output/finetune)
 check-tagging = test/checks/tagging_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: the entities of an exported model compared with its evaluation's, each text, and with Python's for 100,000 random ones: DATA=dev.json (CHECKPOINT=output/finetune)
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
@@ -101,7 +102,7 @@ check-npu-resume = test/checks/npu_resume.py  #: runs on the stand-in for npu_br
 check-page = test/checks/page.py  #: the server's page in headless Chromium; needs chromium and chromedriver
 check-rest = test/checks/rest.py --schemathesis .venv-schemathesis/bin/schemathesis  #: fuzz the REST API; separate environment, with Python 3.10 or later
 check-attack = test/checks/all_of.py attack $(ONLY)  #: malicious requests and files for a server, a build, a folder; as root, for a second address (ONLY='rest grpc_port' for a part)
-check-clients = test/checks/all_of.py clients $(ONLY)  #: the server with common clients: Python, Node, Go, curl; two models under load while all about them changes; nginx in front of two servers that are restarted in turn (ONLY='other_languages several_models' for a part)
+check-clients = test/checks/all_of.py clients $(ONLY)  #: the server with common clients: Python, Node, Go, curl; models that read; two models under load while all about them changes; nginx in front of two servers that are restarted in turn (ONLY='other_languages several_models reading' for a part)
 check-fuzz = -W ignore test/checks/fuzz.py $(call flags,SEED)  #: 210,000 mutated bodies, tf.Examples and gRPC messages sent to a server (10 minutes; SEED=7 for others)
 check-soak = -W ignore test/checks/soak.py $(call flags,SECONDS LIMIT_FILES)  #: a server under load while versions come and go, its log is not read, and thousands of connections idle; SIGTERM at the end: no request is lost (SECONDS=600 LIMIT_FILES=1024)
 

@@ -38,6 +38,9 @@ A model that labels entities has one, too:
   tag      text: string [batch]; returns count and, [batch, 128] each, text, label, start and end in
            characters, score
 
+A model that reads, with a SentencePiece vocabulary, has predict_ids, which ends at the logits of windows, or
+the scores of candidates.
+
 --format ascend writes the input of Ascend's offline compiler, atc: for each batch size and length a frozen
 graph with static int32 inputs, and one with open dimensions for several profiles of them; sample inputs with
 the expected outputs, convert.sh with the commands, and compare_om.py, which compares what a device gives.

@@ -2,14 +2,13 @@
 
 What is wrong with a file is a UserError that names file and line, or question.
 """
-import csv
 import glob
 import os
 import re
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
-from estimator.data.reading import read_json
-from estimator.data.task_files import read_rows
+from estimator.data.reading import HAS_NUL, Counts, read_json
+from estimator.data.task_files import field_rows, read_rows
 from etl.common.command_line import UserError
 
 BLANK = "_"                                    # where a candidate goes in a question that has a gap
@@ -38,6 +37,7 @@ def read_choices(paths: Sequence[str], read: ChoiceReader, is_test: bool) -> Lis
     examples: List[ChoiceExample] = []
     ids: Set[Any] = set()
     for path in paths:
+        counts = Counts()
         for number, example in enumerate(read(path), 1):
             try:
                 _check(example, is_test)
@@ -48,6 +48,9 @@ def read_choices(paths: Sequence[str], read: ChoiceReader, is_test: bool) -> Lis
                 raise UserError("%s: question %s: this id comes twice" % (path, example.id))
             ids.add(example.id)
             examples.append(example)
+            if any("\0" in text for text in (example.question, example.passage, *example.candidates)):
+                counts.add(HAS_NUL)
+        counts.tell(path)
     if not examples:
         raise UserError("%s: holds no question" % ", ".join(paths))
     return examples
@@ -106,8 +109,8 @@ def race(path: str) -> Iterator[ChoiceExample]:
     found = read_json(path)
     fields = found if isinstance(found, dict) else {}
     questions, options, answers = (fields.get(name) for name in ("questions", "options", "answers"))
-    if not (isinstance(questions, list) and isinstance(options, list)
-            and len(questions) == len(options) and (answers is None or len(answers) == len(questions))):
+    if not (isinstance(questions, list) and isinstance(options, list) and len(questions) == len(options)
+            and (answers is None or (isinstance(answers, list) and len(answers) == len(questions)))):
         raise UserError("%s: wanted an object of article, questions, options and answers, of equal number" %
                         path)
     for number, (question, candidates) in enumerate(zip(questions, options)):
@@ -134,11 +137,14 @@ def chid(path: str) -> Iterator[ChoiceExample]:
                 isinstance(text, str) for text in texts):
             raise UserError("%s: line %d: wanted content, a text or texts, and candidates, a list" %
                             (path, line))
+        has_own = bool(candidates) and isinstance(candidates[0], list)     # candidates of each blank
         number = 0
         for text in texts:
             for blank in _IDIOM.finditer(text):
-                own_candidates = candidates[number] if candidates and isinstance(
-                    candidates[0], list) else candidates
+                if has_own and number >= len(candidates):
+                    raise UserError("%s: line %d: there are more blanks than the %d lists of candidates"
+                                    % (path, line, len(candidates)))
+                own_candidates = candidates[number] if has_own else candidates
                 tag = blank.group()
                 found = _candidates(own_candidates)
                 label = (_number_of(truth[number], found) if isinstance(truth, list) and number < len(truth)
@@ -146,7 +152,7 @@ def chid(path: str) -> Iterator[ChoiceExample]:
                 identity = tag if tag != "#idiom#" else "%d-%d" % (line, number)
                 yield _with_line(path, line, ChoiceExample(
                     _clause(text, blank.start(), blank.end()), _IDIOM.sub("○○○○", text), found, label,
-                    None if own_candidates is not candidates else line, identity))
+                    None if has_own else line, identity))
                 number += 1
 
 
@@ -170,12 +176,15 @@ def _chid_answers(path: str) -> Dict[str, int]:
         return found
     if not os.path.exists(base + ".csv"):
         return {}
-    with open(base + ".csv", encoding="utf-8-sig", newline="") as stream:
-        rows = list(csv.reader(stream))
-    try:
-        return {tag: int(number) for tag, number in rows}
-    except ValueError:
-        raise UserError("%s: wanted lines as #idiom000000#,3" % (base + ".csv"))
+    answers = {}
+    for line, fields in field_rows(base + ".csv"):
+        try:
+            tag, number = fields
+            answers[tag] = int(number)
+        except ValueError:
+            raise UserError("%s: line %d: wanted #idiom000000#,3 or the like, got %.40r"
+                            % (base + ".csv", line, ",".join(fields)))
+    return answers
 
 
 def files_that_match(data_dir: str, pattern: str) -> List[str]:

@@ -13,6 +13,8 @@ from etl.common import json_text
 from etl.common.command_line import UserError
 from etl.common.files import not_utf8
 
+HAS_NUL = "questions with NUL in their texts, which no token stands for"
+
 
 class Answer(NamedTuple):
     """What answers a question. start: of its first character in the passage; -1 where it does not stand at
@@ -83,7 +85,7 @@ def read_squad(path: str, is_training: bool, is_test: bool, may_be_impossible: b
         if not passage.strip():
             raise UserError("%s: its passage (context) is empty" % place)
         if "\0" in passage + text:
-            counts.add("questions with NUL in their texts, which no token stands for")
+            counts.add(HAS_NUL)
         label = _label(place, passage, question, is_test, may_be_impossible)
         if is_training and label:
             label = _at_their_offsets(place, passage, question, label, skip_bad_answers, counts)
@@ -137,7 +139,7 @@ def _label(place: str, passage: str, question: Dict[str, Any], is_test: bool,
             raise UserError("%s: is impossible, but each question of this task has an answer: "
                             "use --task_name squad_v2 or reading" % place)
         return ()
-    if not answers and is_test:
+    if is_test and (not answers or _are_left_out(answers)):
         return None
     if not isinstance(answers, list) or not answers:
         raise UserError("%s: answers must be a list with an element, got %r" % (place, answers))
@@ -152,6 +154,12 @@ def _label(place: str, passage: str, question: Dict[str, Any], is_test: bool,
         stands = 0 <= start and passage.startswith(text, start)
         found.append(Answer(text, start if stands else -1))
     return tuple(found)
+
+
+def _are_left_out(answers: Any) -> bool:
+    """Whether answers are there without a text, in place of ones that are not published."""
+    return isinstance(answers, list) and all(
+        isinstance(answer, dict) and answer.get("text") == "" for answer in answers)
 
 
 def _at_their_offsets(place: str, passage: str, question: Dict[str, Any], label: Tuple[Answer, ...],

@@ -194,6 +194,11 @@ def _choices(pattern: str, read: candidates.ChoiceReader) -> Layout:
     return Layout(_parts(pattern), read)
 
 
+def _clue_test(read: candidates.ChoiceReader) -> Layout:
+    """The test file that CLUE 1.1 ships beside that of 1.0."""
+    return Layout({TEST: "test1.1.json"}, read)
+
+
 def _reading(*names: str) -> Layout:
     """Files of train, dev and test, of those that there are, in the form of `reading`."""
     return Layout({part: name + ".json" for part, name in zip((TRAIN, DEV, TEST), names)}, None)
@@ -237,9 +242,10 @@ TASKS: Dict[str, Task] = {task.name: task for task in (
     Task("csl", _NO_YES, (Layout(_parts("%s.json"), _csl),)),
     Task("wsc", ("true", "false"), (Layout(_parts("%s.json"), _wsc),), submission="cluewsc11_predict.json"),
     Task("copa", (), (_choices("%s.json", candidates.copa),), kind=CHOICES),
-    Task("c3", (), (_choices("[dm]-%s.json", candidates.c3), _choices("%s.json", candidates.c3)),
+    Task("c3", (), (_choices("[dm]-%s.json", candidates.c3), _choices("c3-[dm]-%s.json", candidates.c3),
+                    _clue_test(candidates.c3), _choices("%s.json", candidates.c3)),
          kind=CHOICES, submission="c311_predict.json"),
-    Task("chid", (), (_choices("%s.json", candidates.chid),), kind=CHOICES,
+    Task("chid", (), (_clue_test(candidates.chid), _choices("%s.json", candidates.chid)), kind=CHOICES,
          submission="chid11_predict.json"),
     Task("cmrc2018", (), (_reading("cmrc2018_train", "cmrc2018_dev", "cmrc2018_test"),
                           _reading("cmrc2018_trial"), _OWN_READING),
@@ -412,13 +418,14 @@ _ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates", TA
 
 
 def describe_all() -> str:
-    """A line per task: name, labels, metric, files of the first layout."""
+    """A line per task: name, labels, metric, files of all layouts."""
     lines = []
     for task in TASKS.values():
         labels = _ANSWERS.get(task.kind) or ("a number" if task.is_regression else ", ".join(task.labels)
                                              if len(task.labels) < 6 else "%d labels" % len(task.labels))
         files = sorted({name for layout in task.layouts for name in layout.files.values()})
-        shown = files if len(files) < 7 else ["train, dev, test with one of %s" % " ".join(SUFFIXES)]
+        has_any_suffix = all(TRAIN + suffix in files for suffix in SUFFIXES)
+        shown = ["train, dev, test with one of %s" % " ".join(SUFFIXES)] if has_any_suffix else files
         lines.append("%-16s %-36s %-21s %s" % (task.name, labels, task.metric, ", ".join(shown)))
     return "\n".join(lines)
 

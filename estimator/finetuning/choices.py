@@ -1,6 +1,6 @@
 """One of several candidates, which stand in a batch together: one score each, a softmax over them."""
 import json
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -14,6 +14,7 @@ from estimator.finetuning import scores
 from estimator.finetuning.flags import FinetuneConfig
 from estimator.finetuning.kind import Kind, Setting
 from estimator.finetuning.predictions import PREDICTIONS_FILE, Part, collect, json_lines, write_all
+from estimator.finetuning.span_decoding import TIE
 from estimator.model import heads, modeling
 from estimator.model.kernels import Dropout
 from estimator.model.kinds import CHOICES
@@ -29,8 +30,20 @@ from etl.text.tokenization import load_tokenizer
 METRICS = ("accuracy", "loss")
 HARDEST = 30
 CHARTS = (Chart("Loss; cross-entropy over the candidates, in nats", ("loss",), "loss"),
-          Chart("Accuracy", ("eval_accuracy",), "share", "chance_accuracy"),
+          Chart("Accuracy", ("eval_accuracy",), "share", "longest_candidate_accuracy"),
           *pace_charts("questions"))
+
+
+class Outputs(NamedTuple):
+    """What a model says of the candidates of each question of a part; both float64 [questions, most
+    candidates].
+
+    Attributes:
+      scores: -inf for what others have more.
+      probabilities: a softmax over them.
+    """
+    scores: np.ndarray
+    probabilities: np.ndarray
 
 
 def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[ChoiceExample]:
@@ -86,43 +99,56 @@ def _head(config: AlbertConfig, encoded: modeling.EncoderOutput, features: Mappi
     labels = features["label_ids"]
     found = heads.choices(config, encoded, is_candidate, labels, dropout)
     right = tf.cast(tf.equal(found.predictions, labels), tf.float32)
-    return Found(found.loss, {"eval_accuracy": tf.reduce_mean(right)}, {"outputs": found.probabilities})
+    return Found(found.loss, {"eval_accuracy": tf.reduce_mean(right)}, {"scores": found.logits})
 
 
-def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> np.ndarray:
-    """Probabilities of each question's candidates, float64 [questions, most candidates]; 0 for what others
-    have more."""
-    outputs = np.zeros((len(part.examples), int(part.rows.rows_of_examples.max())))
+def run_model(setting: Setting, estimator: Any, part: Part, batch_size: int, checkpoint: str) -> Outputs:
+    counts = part.rows.rows_of_examples
+    found = np.full((len(part.examples), int(counts.max())), -np.inf)
     for numbers, batch in collect(estimator, part.rows, batch_size, setting.seq_length, checkpoint):
-        outputs[numbers, :batch["outputs"].shape[1]] = batch["outputs"]
-    return outputs
+        found[numbers, :batch["scores"].shape[1]] = batch["scores"]
+    found[np.arange(found.shape[1]) >= counts[:, np.newaxis]] = -np.inf
+    weights = np.exp(found - found.max(axis=1, keepdims=True))
+    return Outputs(found, weights / weights.sum(axis=1, keepdims=True))
 
 
-def chosen(setting: Setting, part: Part, outputs: np.ndarray) -> np.ndarray:
+def chosen(setting: Setting, part: Part, outputs: Outputs) -> np.ndarray:
     """The candidate of each question, by number: the likeliest, or by the rule of --exclusive_candidates."""
     if setting.config.exclusive_candidates:
         return exclusive(
             [example.group for example in part.examples],
-            [outputs[number, :len(example.candidates)] for number, example in enumerate(part.examples)])
-    return outputs.argmax(axis=1)
+            [row[:len(example.candidates)] for example, row in zip(part.examples, outputs.scores)])
+    return best_of(outputs.scores)
 
 
-def exclusive(groups: Sequence[Any], probabilities: Sequence[np.ndarray]) -> np.ndarray:
-    """A candidate for each question, such that questions of one group take none twice: of all pairs of a
-    question and a candidate the likeliest, then the likeliest of those that are left, and so on, as the
-    script of CLUE does that writes a submission for ChID. None groups nothing.
+def best_of(scores_of: np.ndarray) -> np.ndarray:
+    """The number of the highest score in each row; of such as differ by rounding alone the first.
 
-    `([1, 1], [[.6, .4], [.9, .1]])` → 1, 0.
+    `[[1, 1.00005, 0]]` → 0.
     """
-    found = np.array([row.argmax() for row in probabilities])
+    return (scores_of >= scores_of.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+
+
+def exclusive(groups: Sequence[Any], scores_of: Sequence[np.ndarray]) -> np.ndarray:
+    """A candidate for each question, such that questions of one group take none twice: of all pairs of a
+    question and a candidate the one of the highest score, then of those that are left, and so on. Of equal
+    scores the first candidate, then the first question. Where questions outnumber candidates, the last ones
+    take what is best for them. None groups nothing.
+
+    CLUE's script does so that writes a submission for ChID (CHID_preprocess.py, logits_matrix_to_array), by
+    scores: a softmax over each question's would give another order of pairs.
+
+    `([1, 1], [[5, 4], [9, 1]])` → 1, 0.
+    """
+    found = np.array([row.argmax() for row in scores_of])
     members: Dict[Any, List[int]] = {}
     for number, group in enumerate(groups):
         if group is not None:
             members.setdefault(group, []).append(number)
     for numbers in members.values():
         pairs = sorted(((-value, candidate, number) for number in numbers
-                        for candidate, value in enumerate(probabilities[number])))
-        open_numbers, free = set(numbers), set(range(max(len(probabilities[number]) for number in numbers)))
+                        for candidate, value in enumerate(scores_of[number])))
+        open_numbers, free = set(numbers), set(range(max(len(scores_of[number]) for number in numbers)))
         for _, candidate, number in pairs:
             if number in open_numbers and candidate in free:
                 found[number] = candidate
@@ -131,31 +157,37 @@ def exclusive(groups: Sequence[Any], probabilities: Sequence[np.ndarray]) -> np.
     return found
 
 
-def score(setting: Setting, part: Part, outputs: np.ndarray) -> Results:
-    """All numbers of a part with labels, and what chance would reach."""
+def score(setting: Setting, part: Part, outputs: Outputs) -> Results:
+    """All numbers of a part with labels, and what is reached by chance, by the place that is right most
+    often, and by the longest candidate, of equally long ones the first."""
     labels = np.array([example.label for example in part.examples])
+    longest = np.array([np.argmax([len(text) for text in example.candidates]) for example in part.examples])
     return {
         "eval_accuracy": scores.accuracy(labels, chosen(setting, part, outputs)),
-        "eval_loss": scores.cross_entropy(labels, outputs),
+        "eval_loss": scores.cross_entropy(labels, outputs.probabilities),
         "chance_accuracy": float(np.mean(1 / part.rows.rows_of_examples)),
+        "majority_accuracy": scores.majority_accuracy(labels),
+        "longest_candidate_accuracy": scores.accuracy(labels, longest),
         "num_examples": len(part.examples)
     }
 
 
 def results_line(task: Task, results: Results) -> str:
-    """`1991 dev questions: eval_accuracy 0.4123 (chance 0.2756)  eval_loss 1.2345`."""
-    return "%d dev questions: eval_accuracy %.4f (chance %.4f)  eval_loss %.4f" % (
-        results["num_examples"], results["eval_accuracy"], results["chance_accuracy"], results["eval_loss"])
+    """`1991 dev questions: eval_accuracy 0.4123 (chance 0.2777, commonest place 0.2647, longest candidate
+    0.3496)  eval_loss 1.2345`."""
+    return ("{num_examples} dev questions: eval_accuracy {eval_accuracy:.4f} (chance {chance_accuracy:.4f}, "
+            "commonest place {majority_accuracy:.4f}, longest candidate {longest_candidate_accuracy:.4f})  "
+            "eval_loss {eval_loss:.4f}").format(**results)
 
 
-def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.ndarray) -> List[str]:
+def write_predictions(folder: str, setting: Setting, part: Part, outputs: Outputs) -> List[str]:
     """Writes an object for each question and, for test parts, what CLUE wants: lines of id and label, for
     chid one object of them. Returns the paths."""
     taken = chosen(setting, part, outputs)
     lines = [{"id": example.id, "question": example.question, "passage": example.passage,
               "candidates": list(example.candidates), "gold": example.label, "predicted": int(number),
               "probabilities": [round(float(value), 6) for value in row[:len(example.candidates)]]}
-             for example, number, row in zip(part.examples, taken, outputs)]
+             for example, number, row in zip(part.examples, taken, outputs.probabilities)]
     written = {part.prefix + PREDICTIONS_FILE: json_lines(lines)}
     if part.name.startswith(TEST):
         ids = [number if example.id is None else example.id for number, example in enumerate(part.examples)]
@@ -168,13 +200,13 @@ def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.nda
     return write_all(folder, written)
 
 
-def sections(setting: Setting, part: Part, outputs: np.ndarray) -> Sequence[Section]:
+def sections(setting: Setting, part: Part, outputs: Outputs) -> Sequence[Section]:
     """Below the curves: accuracy by the number of candidates, the hardest questions."""
     labels = np.array([example.label for example in part.examples])
     taken, counts = chosen(setting, part, outputs), part.rows.rows_of_examples
     by_count = [(int(count), int((counts == count).sum()), float(np.mean((taken == labels)[counts == count])))
                 for count in sorted(set(counts))]
-    losses = scores.losses(labels, outputs)
+    losses = scores.losses(labels, outputs.probabilities)
     return [Section("Candidates", [table(["candidates", "questions", "accuracy"], by_count)]),
             Section("Hardest questions", [
                 "Those whose right candidate is least likely. Many of them are wrong labels.",

@@ -1,11 +1,12 @@
 """The graphs that are served of models that read: a question and a passage → the answer and its place; a
 question, a passage and candidates → the right one.
 
-    question, passage ─► windows with the characters of their tokens ─► logits ─► best span of all windows ─►
-    answer question, passage, candidates ─► a row for each candidate ─► scores ─► the best candidate
+    question, passage ─► windows with the characters of their tokens ─► logits ─► best span ─► answer
+    question, passage, candidates ─► a row for each candidate ─► scores ─► the best candidate
 
-What is computed from the logits on is what `estimator.finetuning.span_decoding` and `choices` do, in plain
-TensorFlow operations, with the same rule for equal scores.
+Where a vocabulary cannot run inside the graph, it takes ids and ends at the logits. What is computed from
+them on is what `estimator.finetuning.span_decoding` and `choices` do, in plain TensorFlow operations, with
+the same rule for equal scores.
 """
 from typing import Any, Callable, Dict, Tuple
 
@@ -21,6 +22,7 @@ from serving.exporting.graph_tokenization import GraphTokenizer, GraphWindows
 from serving.version_files import MAX_CANDIDATES
 
 READ, CHOOSE = "read", "choose"
+IDS = ("input_ids", "input_mask", "segment_ids")
 AT_ONCE = 16                                   # windows, or candidates, that the encoder computes at once
 LOW = np.float32(np.finfo(np.float32).min)
 _PLACES = 1 << 24                              # more than a text has characters; float32 counts up to it
@@ -153,11 +155,25 @@ def choose(model: ModelFolder, tokenizer: GraphTokenizer, question: tf.Tensor, p
 
     low = tf.fill([batch, MAX_CANDIDATES], LOW)
     scores = tf.tensor_scatter_nd_update(low, each, in_parts(compute, tf.shape(each)[0], 1)[:, 0])
-    choice = tf.argmax(scores, axis=1, output_type=tf.int32)
+    is_best = scores >= tf.reduce_max(scores, axis=1, keepdims=True) - TIE
+    choice = tf.argmax(tf.cast(is_best, tf.int32), axis=1, output_type=tf.int32)        # the first one
     probabilities = tf.where_v2(scores > LOW, tf.nn.softmax(scores), tf.zeros_like(scores))
     count = tf.reduce_max(tf.where_v2(is_candidate, numbers + 1, tf.zeros_like(numbers)), axis=1)
     answer = tf.gather_nd(candidates, tf.stack([tf.range(batch), choice], axis=1))
     return {"answer": answer, "choice": choice, "count": count, "probabilities": probabilities}
+
+
+def of_ids(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor,
+           segment_ids: tf.Tensor) -> Tensors:
+    """What a model says of ids, integers [batch, seq_length], of windows or of candidates: start_logits and
+    end_logits, float [batch, seq_length], low at padding; or scores, float [batch]."""
+    read_positions = None if model.kind == SPANS else tf.zeros_like(input_ids[:, :1])
+    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids, skip_padding=True,
+                                     kernels=host_kernels.SERVING, output_positions=read_positions)
+    if model.kind == SPANS:
+        found = heads.spans(model.config, encoded, input_mask)
+        return {"start_logits": found.start_logits, "end_logits": found.end_logits}
+    return {"scores": heads.choices(model.config, encoded).logits[:, 0]}
 
 
 def build(model: ModelFolder, tokenizer: GraphTokenizer) -> Dict[str, Any]:

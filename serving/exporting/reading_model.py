@@ -1,6 +1,6 @@
 """A trained model that reads, one that finds answers in passages or chooses among candidates, as a
-SavedModel that takes raw text; checked as it is written, against what the trained model says of ids from the
-Python tokenizer."""
+SavedModel that takes raw text, or ids; checked as it is written, against what the trained model says of ids
+from the Python tokenizer."""
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
@@ -13,10 +13,10 @@ from estimator.model.kinds import SPANS
 from estimator.weights import checkpoint_files
 from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
-from etl.text.pairs import pack_pair
-from etl.text.windows import pack_windows, pieces_of
+from etl.text.pairs import PackedPair, pack_pair
+from etl.text.windows import Window, pack_windows, pieces_of
 from serving.exporting.parity import TRICKY_TEXTS
-from serving.exporting.reading_graph import CHOOSE, READ
+from serving.exporting.reading_graph import CHOOSE, IDS, READ
 from serving.exporting.reference import TOLERANCE, padded
 
 _PASSAGE = "手机没信号怎么办？先看网络，再重启手机。"
@@ -97,25 +97,39 @@ def require_same(model: ModelFolder, checkpoint: str, tokenizer: Any, outputs: D
                 "was written" % (list(one)[:4], sample[0], sample[1], list(other)[:4]))
 
 
+def require_same_logits(model: ModelFolder, checkpoint: str, inputs: Dict[str, np.ndarray],
+                        outputs: Dict[str, np.ndarray]) -> None:
+    """Raises UserError where what the exported model says of ids is not what the trained model says; at
+    padding both are low."""
+    for name, wanted in logits_of(model, checkpoint, inputs).items():
+        differences = np.abs(outputs[name] - wanted)
+        if differences.shape == inputs["input_mask"].shape:
+            differences = differences * inputs["input_mask"]
+        if not differences.max() <= SCORE_TOLERANCE:
+            raise UserError("the exported model's %s for ids differ from the trained model's by up to %g; "
+                            "nothing was written" % (name, differences.max()))
+
+
+def sample_ids(model: ModelFolder, tokenizer: Any) -> Dict[str, np.ndarray]:
+    """SAMPLES as inputs of the signature that takes ids."""
+    if model.kind == SPANS:
+        return _inputs([window[:2] for _, window in _windows(model, tokenizer,
+                                                             [sample[:2] for sample in SAMPLES])])
+    return _inputs(_rows_of_candidates(model, tokenizer, SAMPLES))
+
+
 def answers(model: ModelFolder, checkpoint: str, tokenizer: Any,
             questions: Sequence[Tuple[str, str]]) -> List[Answer]:
     """What the trained model answers to (question, passage), as its evaluation does. Raises UserError for a
     checkpoint that does not fit the model."""
     settings = model.reading
     assert settings is not None
-    windows = [(number, window) for number, (question, passage) in enumerate(questions)
-               for window in pack_windows(tokenizer, question, pieces_of(
-                   tokenizer, passage), model.max_seq_length, settings.doc_stride, settings.max_query_length)
-               ]
-    ids, mask, segments = padded([window[:2] for _, window in windows])
-    with tf.Graph().as_default(), tf.Session() as session:
-        found = heads.spans(model.config, modeling.build_encoder(model.config, *map(tf.constant, (
-            ids, mask, segments))), tf.constant(mask))
-        checkpoint_files.restore(session, checkpoint, model.config)
-        logits = session.run([found.start_logits, found.end_logits])
+    windows = _windows(model, tokenizer, questions)
+    logits = logits_of(model, checkpoint, _inputs([window[:2] for _, window in windows]))
     best: List[List[List[span_decoding.Candidate]]] = [[] for _ in questions]
     null_scores = [np.float32(np.inf)] * len(questions)
-    for (number, window), start_logits, end_logits in zip(windows, *logits):
+    for (number, window), start_logits, end_logits in zip(windows, logits["start_logits"],
+                                                          logits["end_logits"]):
         length = len(window.input_ids)
         best[number].append(
             span_decoding.best_of_window(start_logits[:length], end_logits[:length], window.spans,
@@ -129,17 +143,42 @@ def answers(model: ModelFolder, checkpoint: str, tokenizer: Any,
 def choice_probabilities(model: ModelFolder, checkpoint: str, tokenizer: Any,
                          questions: Sequence[Tuple[str, str, Sequence[str]]]) -> List[np.ndarray]:
     """The trained model's probabilities of each question's candidates. Raises UserError as above."""
-    rows = [pack_pair(tokenizer, passage, candidates.filled(question, text), model.max_seq_length,
-                      keeps_end_of_b=True) for question, passage, texts in questions for text in texts]
-    ids, mask, segments = padded(rows)
-    with tf.Graph().as_default(), tf.Session() as session:
-        logits = heads.choices(model.config, modeling.build_encoder(model.config, *map(tf.constant, (
-            ids, mask, segments)))).logits
-        checkpoint_files.restore(session, checkpoint, model.config)
-        scores = session.run(logits)[:, 0].astype(np.float64)
+    rows = _rows_of_candidates(model, tokenizer, questions)
+    scores = logits_of(model, checkpoint, _inputs(rows))["scores"].astype(np.float64)
     by_question = np.split(scores, np.cumsum([len(texts) for _, _, texts in questions])[:-1])
     weights = [np.exp(values - values.max()) for values in by_question]
     return [values / values.sum() for values in weights]
+
+
+def logits_of(model: ModelFolder, checkpoint: str, inputs: Dict[str, np.ndarray]) -> Dict[str, np.ndarray]:
+    """What the trained model says of ids, by the names of `reading_graph.of_ids`. Raises UserError for a
+    checkpoint that does not fit the model."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        ids, mask, segments = (tf.constant(inputs[name]) for name in IDS)
+        encoded = modeling.build_encoder(model.config, ids, mask, segments)
+        if model.kind == SPANS:
+            found = heads.spans(model.config, encoded, mask)
+            outputs = {"start_logits": found.start_logits, "end_logits": found.end_logits}
+        else:
+            outputs = {"scores": heads.choices(model.config, encoded).logits[:, 0]}
+        checkpoint_files.restore(session, checkpoint, model.config)
+        return dict(session.run(outputs))
+
+
+def _windows(model: ModelFolder, tokenizer: Any,
+             questions: Sequence[Tuple[str, str]]) -> List[Tuple[int, Window]]:
+    """The windows of all passages, each with its question's number."""
+    settings = model.reading
+    assert settings is not None
+    return [(number, window) for number, (question, passage) in enumerate(questions)
+            for window in pack_windows(tokenizer, question, pieces_of(tokenizer, passage),
+                                       model.max_seq_length, settings.doc_stride, settings.max_query_length)]
+
+
+def _rows_of_candidates(model: ModelFolder, tokenizer: Any,
+                        questions: Sequence[Tuple[str, str, Sequence[str]]]) -> List[PackedPair]:
+    return [pack_pair(tokenizer, passage, candidates.filled(question, text), model.max_seq_length,
+                      keeps_end_of_b=True) for question, passage, texts in questions for text in texts]
 
 
 def _answer(passage: str, best: Sequence[span_decoding.Candidate], null_score: np.float32,
@@ -153,3 +192,8 @@ def _answer(passage: str, best: Sequence[span_decoding.Candidate], null_score: n
     begin, end = (first.begin, first.end) if span_decoding.has_answer(first, null_score, threshold) else (0,
                                                                                                           0)
     return Answer(passage[begin:end], begin, end, float(first.score), places, is_close)
+
+
+def _inputs(rows: Sequence[Any]) -> Dict[str, np.ndarray]:
+    """Rows that are ids and segments, as inputs by name: int32 [rows, longest]."""
+    return dict(zip(IDS, padded(rows)))

@@ -6,8 +6,8 @@ may enter at three points.
     classify,    encode, embed)         ends here)
     regress)
 
-A model that reads, or labels entities, has one entry, and a graph of its own (`reading_graph`,
-`tagging_graph`).
+A model that reads, or labels entities, has one entry, and a graph of its own (`reading_graph`, from text or
+from ids; `tagging_graph`).
 
 An entry point is a placeholder whose default is the output of the previous part, so that each part is in the
 graph only once.
@@ -22,12 +22,12 @@ from estimator.model.kinds import CLASSES, MULTI_LABEL, TAGS
 from estimator.weights.model_folder import ModelFolder
 from serving.exporting import reading_graph, tagging_graph
 from serving.exporting.graph_tokenization import GraphTokenizer
+from serving.exporting.reading_graph import IDS
 from serving.label_rows import LABELS
 
 DEFAULT, ENCODE, EMBED = "serving_default", "encode", "embed"         # from text
 PREDICT_IDS = "predict_ids"
 CLASSIFY, REGRESS, EXAMPLES = "classify", "regress", "examples"       # from serialized tf.Examples
-IDS = ("input_ids", "input_mask", "segment_ids")
 
 Tensors = Dict[str, tf.Tensor]
 
@@ -59,7 +59,10 @@ def build(model: ModelFolder, tokenizer: Optional[GraphTokenizer],
         return (tagging_graph if model.kind == TAGS else reading_graph).build(model, tokenizer)
     if tokenizer is None:
         ids = {name: tf.placeholder(tf.int32, [None, None], name) for name in IDS}
-        return {PREDICT_IDS: predict(ids, answer(model, **ids)._asdict())}
+        if model.kind in (CLASSES, MULTI_LABEL):
+            return {PREDICT_IDS: predict(ids, answer(model, **ids)._asdict())}
+        masked = dict(ids, input_mask=_with_first(ids["input_mask"]))
+        return {PREDICT_IDS: predict(ids, reading_graph.of_ids(model, **masked))}
     serialized = tf.placeholder(tf.string, [None], "examples")
     texts = _door(_parse(serialized), [None])
     packed = tokenizer.pack_pair(texts["text_a"], texts["text_b"], model.max_seq_length)
@@ -101,11 +104,8 @@ def answer(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor, segm
     `skip_padding` makes shapes depend on the batch; without it all are static if those of the ids are, and
     the ops are those that a device's compiler recognizes.
     """
-    batch, length = dimensions(input_ids)
-    # [CLS] is a token even in a row that is all padding, which a caller may use to fill its batch.
-    is_first = tf.equal(tf.range(length), 0)   # tf.one_hot of integers has no counterpart in ONNX
-    input_mask = tf.maximum(input_mask, tf.cast(is_first, tf.int32))
-    encoded = modeling.build_encoder(model.config, input_ids, input_mask, segment_ids,
+    batch, _ = dimensions(input_ids)
+    encoded = modeling.build_encoder(model.config, input_ids, _with_first(input_mask), segment_ids,
                                      skip_padding=skip_padding,
                               kernels=host_kernels.SERVING if skip_padding else STOCK,
                               output_positions=tf.zeros([batch, 1], tf.int32))
@@ -128,6 +128,13 @@ def _chosen(model: ModelFolder, probabilities: tf.Tensor, thresholds: Sequence[f
     names = tf.gather(_labels(model), ordered.indices)
     return {"count": count, "label": tf.where(is_there, names, tf.fill(tf.shape(names), "")),
             "score": ordered.values * tf.cast(is_there, tf.float32)}
+
+
+def _with_first(input_mask: tf.Tensor) -> tf.Tensor:
+    """[CLS] is a token even in a row that is all padding, which a caller may use to fill its batch."""
+    _, length = dimensions(input_mask)
+    is_first = tf.equal(tf.range(length), 0)   # tf.one_hot of integers has no counterpart in ONNX
+    return tf.maximum(input_mask, tf.cast(is_first, tf.int32))
 
 
 def _embed(model: ModelFolder, input_ids: tf.Tensor, input_mask: tf.Tensor,

@@ -1,5 +1,5 @@
-"""A trained classifier, regression or model of several labels as a SavedModel that takes raw text, or ids if
-its vocabulary is a SentencePiece model; checked when it is written."""
+"""A trained model as a SavedModel that takes raw text, or ids if its vocabulary is a SentencePiece
+model; checked when it is written."""
 import os
 from typing import Any, Dict, List, Optional, Sequence
 
@@ -62,25 +62,31 @@ def write(folder: str, model: ModelFolder, checkpoint: str) -> str:
         print("In-graph tokenization and outputs checked against Python's")
         return ("python -m serving.predict --model_dir %(output_dir)s --text_a 手机没信号怎么办 --text_b "
                 "手机搜不到网络怎么处理")
-    print("Outputs checked against the trained model's. SentencePiece tokenization cannot run inside the "
-          "graph: the model takes only ids, with the signature %s" % signatures.PREDICT_IDS)
-    return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
+    return _tell_of_ids()
 
 
 def write_reader(folder: str, model: ModelFolder, checkpoint: str, tokenizer: Any) -> str:
-    """The same of a model that reads passages, or labels entities. Raises UserError for a SentencePiece
-    vocabulary, too."""
-    if not isinstance(tokenizer, WordPieceTokenizer):
+    """The same of a model that reads passages, or labels entities. Raises UserError for one of entities with
+    a SentencePiece vocabulary, too."""
+    takes_text = isinstance(tokenizer, WordPieceTokenizer)
+    if model.kind == TAGS and not takes_text:
         raise UserError(
             "task %s: a SentencePiece vocabulary cannot run inside the graph, and places are found there: "
             "only models with a vocab.txt are exported" % model.task)
-    write_graph(folder, model, checkpoint, make_twin(model, tokenizer))
+    write_graph(folder, model, checkpoint, make_twin(model, tokenizer) if takes_text else None)
     model_card.write(folder, model, checkpoint)
-    checks: Any = tagging_model if model.kind == TAGS else reading_model
-    signature = checks.signature_of(model)
-    inputs = checks.sample_inputs(signature)
-    checks.require_same(model, checkpoint, tokenizer, SavedModel(folder).run(inputs, signature))
+    saved = SavedModel(folder)
+    if takes_text:
+        checks: Any = tagging_model if model.kind == TAGS else reading_model
+        signature = checks.signature_of(model)
+        inputs = checks.sample_inputs(signature)
+        checks.require_same(model, checkpoint, tokenizer, saved.run(inputs, signature))
+    else:
+        signature, inputs = signatures.PREDICT_IDS, reading_model.sample_ids(model, tokenizer)
+        reading_model.require_same_logits(model, checkpoint, inputs, saved.run(inputs, signature))
     warmup.write(folder, [warmup.predict_log(signature, inputs)])
+    if not takes_text:
+        return _tell_of_ids()
     print("In-graph tokenization and answers checked against Python's")
     if model.kind == TAGS:
         return "python -m serving.predict --model_dir %(output_dir)s --text 浙商银行的叶老桂在北京"
@@ -101,6 +107,12 @@ def _require_chosen(outputs: Dict[str, np.ndarray], wanted: np.ndarray, threshol
                 raise UserError("the exported model gives the labels %s for the text %r, where %s has %s and "
                                 "the threshold %s; nothing was written"
                                 % (found, sample.text_a, label, probability, threshold))
+
+
+def _tell_of_ids() -> str:
+    print("Outputs checked against the trained model's. SentencePiece tokenization cannot run inside the "
+          "graph: the model takes only ids, with the signature %s" % signatures.PREDICT_IDS)
+    return "saved_model_cli show --all --dir %(output_dir)s/%(version)s"
 
 
 def write_graph(folder: str, model: ModelFolder, checkpoint: str, twin: Optional[GraphTokenizer],

@@ -24,7 +24,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [ROOT, os.path.join(ROOT, "test", "helpers")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from exported import make_shipped_classifier, make_shipped_tagger
+from exported import make_reader, make_shipped_classifier, make_shipped_tagger
+from estimator.model.kinds import CHOICES, SPANS
 from serving import export
 
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"      # WebDriver's key of a found element
@@ -43,7 +44,9 @@ def main() -> int:
             return 1
     os.makedirs(folder, exist_ok=True)
     shown = []
-    for make, check in ((make_shipped_classifier, check_classifier), (make_shipped_tagger, check_tagger)):
+    for make, check in ((make_shipped_classifier, check_classifier), (make_shipped_tagger, check_tagger),
+                        (lambda folder, *_: make_reader(folder, SPANS), check_reader),
+                        (lambda folder, *_: make_reader(folder, CHOICES), check_chooser)):
         shown += serve(make, check, folder)
     print("The page works; look at %s" % ", ".join(shown))
     return 0
@@ -133,6 +136,46 @@ def check_tagger(browser: "Browser", url: str, server: Any) -> None:
     browser.screenshot("entities")
 
 
+def check_reader(browser: "Browser", url: str, server: Any) -> None:
+    """The same of a model that finds answers: places count characters, of which an emoji is one, though it is
+    two of UTF-16's units."""
+    browser.open(url)
+    browser.wait_for("#name_a", "问题")
+    passage = "😀你好北京，手机没信号😀怎么办"
+    browser.run("document.getElementById('text_b').value = arguments[0]", passage)
+    browser.type("#text_a", "手机怎么办？\n北京好吗？")
+    browser.click("#ask")
+    browser.wait_for("#latency", "2 条")
+    for number, answer in enumerate(browser.texts("article"), 1):
+        begin, end = map(int, re.search(r"第 (\d+) 到 (\d+) 个字符", answer).groups())
+        marked, = browser.texts("article:nth-child(%d) mark" % number)
+        assert marked == passage[begin:end] and begin < end, (answer, marked)
+        assert "答案：%s" % marked in answer and passage in answer, answer
+    browser.screenshot("answer_in_its_passage")
+    browser.run("document.getElementById('text_a').value = ''")
+    browser.click("#ask")
+    browser.wait_for("#error", "请先输入问题")
+
+
+def check_chooser(browser: "Browser", url: str, server: Any) -> None:
+    """The same of a model that chooses among candidates."""
+    browser.open(url)
+    browser.wait_for("#name_b", "文章（可空）")
+    browser.type("#text_a", "手机_？")
+    browser.type("#candidates", "没信号")
+    browser.click("#ask")
+    browser.wait_for("#error", "请输入 2 到 64 个候选答案")
+    browser.type("#candidates", "\n你好\n北京")
+    browser.click("#ask")
+    browser.wait_for("#latency", "1 条")
+    article, = browser.texts("article")
+    shares = [float(share) for share in re.findall(r"(\d+\.\d)%", article)]
+    assert len(shares) == 3 and abs(sum(shares) - 100) < 0.2, article
+    best, = browser.texts("article .best span:first-child")
+    assert best == ["没信号", "你好", "北京"][shares.index(max(shares))], article
+    browser.screenshot("candidates")
+
+
 class Browser:
     """A headless Chromium, by WebDriver."""
 
@@ -163,14 +206,15 @@ class Browser:
         """What can be seen of each element."""
         return [self._call("GET", "/element/%s/text" % found) for found in self._find(selector)]
 
-    def run(self, script: str) -> Any:
-        return self._call("POST", "/execute/sync", {"script": script, "args": []})
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self._call("POST", "/execute/sync", {"script": script, "args": arguments})
 
     def wait_for(self, selector: str, text: str) -> None:
         """Raises AssertionError when the element does not show `text` in time."""
         end = time.monotonic() + PATIENCE_SECONDS
         while text not in self.text(selector):
-            assert time.monotonic() < end, "%s shows %r, not %r" % (selector, self.text(selector), text)
+            assert time.monotonic() < end, "%s shows %r, not %r; error: %r" % (
+                selector, self.text(selector), text, self.texts("#error"))
             time.sleep(0.05)
 
     def screenshot(self, name: str) -> None:

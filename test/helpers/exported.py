@@ -1,5 +1,4 @@
-"""A classifier, or a regression, as fine-tuning leaves it: freshly initialized, with checkpoint and
-description."""
+"""Models as fine-tuning leaves them: freshly initialized, with checkpoint and description."""
 import dataclasses
 import os
 from typing import Any, Sequence
@@ -9,9 +8,9 @@ import tensorflow.compat.v1 as tf
 import albert_config
 from albert_config import AlbertConfig
 from estimator.model import heads, modeling
-from estimator.model.kinds import TAGS
+from estimator.model.kinds import SPANS, TAGS
 from estimator.weights import model_folder
-from estimator.weights.model_folder import ModelFolder, Tagging
+from estimator.weights.model_folder import ModelFolder, Reading, Tagging
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
 TOKENS = list(SPECIAL_TOKENS) + list(
@@ -25,12 +24,22 @@ CONFIG = AlbertConfig(vocab_size=len(TOKENS), hidden_size=16, num_hidden_layers=
 def make_classifier(folder: str, leave_out: str = "", labels: Sequence[str] = LABELS) -> None:
     """Writes a tiny model's folder; the checkpoint lacks the variable `leave_out`. Without labels it is a
     regression."""
+    write_model(folder, ModelFolder(CONFIG, _write_vocabulary(folder), 32, "sentence_pair", tuple(labels)),
+                leave_out)
+
+
+def make_reader(folder: str, kind: str) -> None:
+    """Writes a tiny model's folder of a kind that reads passages."""
+    reading = Reading(5, 6, 7, None) if kind == SPANS else None
+    write_model(folder, ModelFolder(CONFIG, _write_vocabulary(folder), 32, kind, kind=kind, reading=reading))
+
+
+def _write_vocabulary(folder: str) -> TokenizerConfig:
     os.makedirs(folder, exist_ok=True)
     vocab_file = os.path.join(folder, "vocab.txt")
     with open(vocab_file, "wb") as stream:
         stream.write(("\n".join(TOKENS) + "\n").encode("utf-8"))
-    write_model(folder, ModelFolder(CONFIG, TokenizerConfig(vocab_file), 32, "sentence_pair", tuple(labels)),
-                leave_out)
+    return TokenizerConfig(vocab_file)
 
 
 def make_shipped_classifier(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:

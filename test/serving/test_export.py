@@ -11,7 +11,8 @@ import tensorflow.compat.v1 as tf
 from exported import CONFIG, LABELS, make_classifier, write_model
 
 import serving.exporting.graph_tokenization
-from estimator.weights.model_folder import ModelFolder
+from estimator.weights import model_folder
+from estimator.weights.model_folder import ModelFolder, Reading
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
 from serving.export import main
@@ -168,6 +169,23 @@ def test_sentencepiece_models_take_only_ids(sentencepiece_model, tmp_path, capsy
     assert "spm.model" in os.listdir(str(tmp_path / "1" / "assets.extra"))
     with pytest.raises(UserError, match="no signature serving_default, only predict_ids"):
         SavedModel(str(tmp_path / "1")).run({"text_a": ["x"], "text_b": [""]})
+
+
+@pytest.mark.parametrize("kind, reading, shapes", [
+    ("spans", Reading(5, 6, 7, None), {"start_logits": (2, 4), "end_logits": (2, 4)}),
+    ("choices", None, {"scores": (2,)})])
+def test_sentencepiece_models_that_read_take_only_ids(sentencepiece_model, tmp_path, capsys, kind, reading,
+                                                      shapes):
+    model = dataclasses.replace(model_folder.read(sentencepiece_model), kind=kind, labels=(), reading=reading)
+    write_model(str(tmp_path / "finetune"), model)
+    assert main(["--checkpoint_dir", str(tmp_path / "finetune"), "--output_dir", str(tmp_path), "--version",
+                 "1"]) == 0
+    assert "the model takes only ids, with the signature predict_ids" in capsys.readouterr().out
+    ids = np.array([[2, 5, 6, 3], [0, 0, 0, 0]])
+    found = SavedModel(str(tmp_path / "1")).run(
+        {"input_ids": ids, "input_mask": ids > 0, "segment_ids": np.zeros_like(ids)}, "predict_ids")
+    assert {name: values.shape for name, values in found.items()} == shapes
+    assert all(np.isfinite(values).all() for values in found.values())
 
 
 def test_sentencepiece_models_have_an_ascend_kit(sentencepiece_model, tmp_path):

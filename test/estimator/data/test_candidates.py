@@ -89,12 +89,23 @@ def test_files_as_they_are_shipped(tmp_path, task, found, wanted):
     assert read(task, tmp_path) == wanted
 
 
+def test_names_of_other_distributors(tmp_path):
+    """C3's own names have c3- before them; CLUE ships its newer test files beside older ones."""
+    write(tmp_path, "c3-m-train.json", C3)
+    write(tmp_path, "test1.0.json", [])
+    write(tmp_path, "test1.1.json", [[["x"], [{"question": "谁？", "choice": ["甲", "乙"], "id": 7}], "1"]])
+    assert [example.id for example in read("c3", tmp_path)] == ["7-1-0", "7-1-1"]
+    assert [(example.id, example.label) for example in read("c3", tmp_path, "test")] == [(7, None)]
+    write(tmp_path, "test1.1.json", {"content": ["他#idiom000001#"], "candidates": ["甲", "乙"]})
+    assert read("chid", tmp_path, "test")[0].id == "#idiom000001#"
+
+
 def test_answers_of_chid_may_stand_in_columns(tmp_path):
     write(tmp_path, "train.json", {"content": ["他#idiom000001#"], "candidates": ["甲", "乙"]})
     write(tmp_path, "train_answer.csv", "#idiom000001#,1\n")
     assert read("chid", tmp_path)[0].label == 1
     write(tmp_path, "train_answer.csv", "#idiom000001#,x\n")
-    with pytest.raises(UserError, match="train_answer.csv: wanted lines as"):
+    with pytest.raises(UserError, match="train_answer.csv: line 1: wanted #idiom000000#,3"):
         read("chid", tmp_path)
 
 
@@ -106,6 +117,13 @@ def test_ids_are_unique(tmp_path):
     write(tmp_path, "train.json", dict(OWN, id=[3]))
     with pytest.raises(UserError, match="its id must be a text or a number"):
         read("choices", tmp_path)
+
+
+def test_nul_is_counted(tmp_path, capsys):
+    write(tmp_path, "train.json", dict(OWN, passage="甲\0"))
+    assert len(read("choices", tmp_path)) == 1
+    assert capsys.readouterr().out == (
+        "%s: 1 questions with NUL in their texts, which no token stands for\n" % (tmp_path / "train.json"))
 
 
 def test_a_test_part_has_no_labels(tmp_path):
@@ -134,10 +152,16 @@ def test_a_test_part_has_no_labels(tmp_path):
         "answer": "丙"
     }], "1"]], "question 1-0: its label must be one of its 2 candidates, got '丙'"),
     ("race", "train/high/1.txt", dict(RACE, answers=["A"]), "of equal number"),
+    ("race", "train/high/1.txt", dict(RACE, answers=2), "of equal number"),
     ("chid", "train.json", {
         "content": 3,
         "candidates": []
     }, "line 1: wanted content"),
+    ("chid", "train.json", {
+        "content": "他#idiom#，又#idiom#",
+        "candidates": [["甲", "乙"]],
+        "groundTruth": ["甲"]
+    }, "line 1: there are more blanks than the 1 lists of candidates"),
     ("c3", "m-train.json", [], "holds no question"),
 ])
 def test_what_is_wrong_is_named(tmp_path, task, name, content, message):

@@ -98,6 +98,12 @@ def test_no_answer_is_one_where_the_task_has_such(tmp_path):
     assert [example.label for example in read(path, False, True, True)] == [(), None]
 
 
+def test_a_test_part_may_leave_answers_out(tmp_path):
+    path = write(tmp_path, question(answer("", -1), answer("", -1)), question(id="q2"),
+                 question(answer("鱼", 3), id="q3"))
+    assert [example.label for example in read(path, False, True)] == [None, None, (Answer("鱼", 3),)]
+
+
 def test_passages_without_a_question_and_nul_are_counted(tmp_path, capsys):
     path = write(tmp_path, question(answer("鱼", 3)), context=PASSAGE + "\0")
     content = json.loads(open(path, encoding="utf-8").read())

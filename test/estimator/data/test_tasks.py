@@ -264,3 +264,6 @@ def test_every_task_is_listed():
     assert [line.split()[0] for line in lines] == list(TASKS)
     assert ("15 labels" in lines[list(TASKS).index("tnews")]
             and "xnli.dev.tsv" in lines[list(TASKS).index("xnli")])
+    assert lines[list(TASKS).index("lcqmc")].endswith(
+        "train, dev, test with one of .tsv .csv .json .jsonl .txt")
+    assert "cmrc2018_dev.json" in lines[list(TASKS).index("cmrc2018")]

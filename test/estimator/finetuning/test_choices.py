@@ -53,11 +53,12 @@ def json_lines(path):
 def test_every_question_is_evaluated_and_answered(trained):
     results = json.loads((trained / "out" / "eval_results.json").read_text())
     assert results["num_examples"] == 7 and results["chance_accuracy"] == pytest.approx((4 / 2 + 3 / 3) / 7)
+    assert results["majority_accuracy"] == results["longest_candidate_accuracy"] == 1    # all equally long
     found = json_lines(trained / "out" / "predictions.jsonl")
     assert [len(row["probabilities"]) for row in found] == [2, 3, 2, 3, 2, 3, 2]
     for row in found:
         assert sum(row["probabilities"]) == pytest.approx(1, abs=1e-5)
-        assert row["probabilities"][row["predicted"]] == max(row["probabilities"])
+        assert row["probabilities"][row["predicted"]] == pytest.approx(max(row["probabilities"]), abs=1e-4)
     assert [row["id"] for row in json_lines(trained / "out" / "choices_predict.json")] == list(range(5))
 
 
@@ -112,9 +113,16 @@ def test_what_does_not_fit_is_cut_but_not_the_candidate(tmp_path):
     assert rows.input_ids[:7].tolist() == [2, 9, 10, 3, 8, 12, 3]
 
 
-@pytest.mark.parametrize("groups, probabilities, wanted", [
-    ([1, 1], [[.6, .4], [.9, .1]], [1, 0]), ([None, None], [[.6, .4], [.9, .1]], [0, 0]),
-    ([1, 2], [[.6, .4], [.9, .1]], [0, 0]),
-    ([1, 1, 1], [[.5, .3, .2], [.4, .35, .25], [.1, .2, .7]], [0, 1, 2])])
-def test_candidates_that_exclude_each_other(groups, probabilities, wanted):
-    assert choices.exclusive(groups, [np.array(row) for row in probabilities]).tolist() == wanted
+def test_of_scores_that_differ_by_rounding_the_first_is_best():
+    assert choices.best_of(np.array([[1, 1.00005, 0], [1, 1.001, -np.inf], [2, 3, 3]])).tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize("groups, scores, wanted", [
+    ([1, 1], [[6, 4], [9, 1]], [1, 0]), ([None, None], [[6, 4], [9, 1]], [0, 0]),
+    ([1, 2], [[6, 4], [9, 1]], [0, 0]),
+    ([1, 1, 1], [[5, 3, 2], [4, 3.5, 2.5], [1, 2, 7]], [0, 1, 2]),
+    ([1, 1], [[5, 4], [3, 0]], [0, 1]),        # of probabilities the second question's would be the highest
+    ([1, 1], [[2, 2], [2, 2]], [0, 1]),
+    ([1, 1, 1], [[5, 4], [3, 0], [2, 6]], [0, 0, 1])])
+def test_candidates_that_exclude_each_other(groups, scores, wanted):
+    assert choices.exclusive(groups, [np.array(row) for row in scores]).tolist() == wanted
