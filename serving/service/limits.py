@@ -10,6 +10,7 @@ from typing import Any, Dict, Iterable, Mapping, NamedTuple, Sequence, Tuple
 import tensorflow.compat.v1 as tf
 
 from serving.service.errors import RequestError, invalid
+from serving.version_files import MAX_CANDIDATES
 
 MAX_ELEMENTS = 1 << 20                         # of one tensor, for any signature
 SMALL_MESSAGE_BYTES = 32768                    # it cannot have many fields, and they are not counted
@@ -26,7 +27,7 @@ class Limits(NamedTuple):
     """Limits on one request."""
     max_batch_size: int                 # rows
     max_text_bytes: int                 # of each string
-    max_ids_length: int                 # token ids of each row
+    max_ids_length: int                 # token ids of each row; texts of each are at least MAX_CANDIDATES
     max_fields: int                     # of a gRPC message, or features and values of a request's examples
 
 
@@ -72,9 +73,11 @@ def check_input(name: str, described: Described, info: Any, limits: Limits) -> N
     if shape:
         check_rows(shape[0], limits)
     longest = max(shape[1:], default=0)
-    if longest > limits.max_ids_length:
-        raise invalid("input %s: a row must have at most %d token ids, got %d"
-                      % (name, limits.max_ids_length, longest))
+    most, what = limits.max_ids_length, "token ids"
+    if described.dtype == tf.string.as_datatype_enum:    # such as candidates, whatever positions the model has
+        most, what = max(most, MAX_CANDIDATES), "texts"
+    if longest > most:
+        raise invalid("input %s: a row must have at most %d %s, got %d" % (name, most, what, longest))
     check_elements(name, shape)
 
 

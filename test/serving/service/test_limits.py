@@ -50,6 +50,13 @@ def test_what_asks_for_too_much_or_something_else(inputs, message):
         limits.check_inputs(signature(tf.int32, None, None), inputs, LIMITS)
 
 
+def test_candidates_are_not_bounded_by_the_model_s_positions():
+    wanted, few = signature(tf.string, None, None, names=["x"]), LIMITS._replace(max_ids_length=48)
+    assert limits.check_inputs(wanted, {"x": Described(STRING, [2, 64])}, few) == 2
+    with pytest.raises(RequestError, match="input x: a row must have at most 64 texts, got 65"):
+        limits.check_inputs(wanted, {"x": Described(STRING, [2, 65])}, few)
+
+
 def test_what_a_signature_leaves_open_is_bounded():
     free = signature(tf.int32, names=["x"])
     free.inputs["x"].tensor_shape.unknown_rank = True
