@@ -74,7 +74,7 @@ def check_input(name: str, described: Described, info: Any, limits: Limits) -> N
         check_rows(shape[0], limits)
     longest = max(shape[1:], default=0)
     most, what = limits.max_ids_length, "token ids"
-    if described.dtype == tf.string.as_datatype_enum:    # such as candidates, whatever positions the model has
+    if described.dtype == tf.string.as_datatype_enum:    # candidates, whatever positions the model has
         most, what = max(most, MAX_CANDIDATES), "texts"
     if longest > most:
         raise invalid("input %s: a row must have at most %d %s, got %d" % (name, most, what, longest))

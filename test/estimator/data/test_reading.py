@@ -44,7 +44,8 @@ BAD = [
     (question(answer("鱼", "3")), "answer 1 must have text.* a whole number"),
     (question(), r"answers must be a list with an element, got \[\]"),
     (question(is_impossible=True), "is impossible, but each question of this task has an answer"),
-    (question(answer("鱼", 3), question=" "), "question must be a text that is not empty"),
+    (question(answer("鱼", 3), question=3), "question must be a text, got 3"),
+    (question(answer("鱼", 3), question=" "), "holds no question that can be"),
     (question(answer("鱼", 3), id=""), "question 1: id must be a text"),
     (question(answer("鱼", 3), question="\ud800"), "half a character"),
 ]
@@ -84,6 +85,15 @@ def test_bad_answers_are_skipped_and_counted(tmp_path, capsys):
         path + ": 2 answers skipped: they do not stand at their offsets",
         path + ": 1 questions with several answers: the first is learned",
         path + ": 1 questions skipped: they have no other answer"]
+
+
+def test_a_question_without_a_text_is_not_learned_but_answered(tmp_path, capsys):
+    path = write(tmp_path, question(answer("鱼", 3), question=""), question(answer("鱼", 3), id="q2"))
+    assert [example.id for example in read(path)] == ["q2"]
+    assert [example.id for example in read(path, is_training=False)] == ["q1", "q2"]
+    assert capsys.readouterr().out.splitlines() == [
+        path + ": 1 questions skipped: they have no text",
+        path + ": 1 questions without a text, answered from their passages alone"]
 
 
 def test_where_nothing_is_learnt_texts_count(tmp_path, capsys):

@@ -182,7 +182,7 @@ def exact_match_after_training(folder, paragraphs, *flags):
 
 
 @pytest.mark.learning
-def test_questions_on_passages_of_random_characters_are_learnt_by_heart(tmp_path):
+def test_questions_on_passages_of_random_characters_are_learned_by_heart(tmp_path):
     """The question is what stands before the answer, which is found in the last of three windows, too."""
     rng, paragraphs = random.Random(1), []
     for number in range(16):
@@ -200,12 +200,13 @@ def test_questions_on_passages_of_random_characters_are_learnt_by_heart(tmp_path
 @pytest.mark.learning
 @pytest.mark.skipif(not os.path.exists(os.path.join(os.environ.get("DATA", ""), "cmrc2018_trial.json")),
                     reason="make check-learning DATA=path/to/cmrc2018")
-def test_64_questions_of_cmrc_are_learnt_by_heart(tmp_path):
+def test_64_questions_of_cmrc_are_learned_by_heart(tmp_path):
     content = read(pathlib.Path(os.environ["DATA"]) / "cmrc2018_trial.json")
     paragraphs, left = [], 64
     for paragraph in (paragraph for article in content["data"] for paragraph in article["paragraphs"]):
         good = [question for question in paragraph["qas"] for answer in question["answers"][:1]
-                if paragraph["context"].startswith(answer["text"], answer["answer_start"])][:left]
+                if question["question"] and paragraph["context"].startswith(
+                    answer["text"], answer["answer_start"])][:left]
         left -= len(good)
         if good:
             paragraphs.append(dict(paragraph, qas=good))
