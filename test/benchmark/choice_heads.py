@@ -32,10 +32,10 @@ def main() -> None:
     parser.add_argument("--task", default="c3", help="as --task_name of estimator.finetune; one of choices")
     parser.add_argument("--init_checkpoint", default=NO_CHECKPOINT, help="checkpoint to start from")
     parser.add_argument("--config", help="config; without it the one beside the checkpoint")
-    parser.add_argument("--max_seq_length", type=int, default=256, help="tokens of a row")
+    parser.add_argument("--max_seq_length", type=int, default=128, help="tokens of a row")
     parser.add_argument("--batch_size", type=int, default=16, help="questions of a batch")
-    parser.add_argument("--learning_rate", type=float, default=3e-4, help="highest learning rate")
-    parser.add_argument("--epochs", type=float, default=3, help="passes over the training questions")
+    parser.add_argument("--learning_rate", type=float, default=5e-4, help="highest learning rate")
+    parser.add_argument("--epochs", type=float, default=1, help="passes over the training questions")
     parser.add_argument("--seeds", default="1,2,3", help="one run each way for each")
     parser.add_argument("--output", default=os.path.join(ROOT, "output", "bench", "choice_heads"),
                         help="folder")
