@@ -72,6 +72,7 @@ class Relay:
         self._by_number: Dict[int, "Connection"] = {}
         self._last_number = 0
         self._accepting: Optional["asyncio.Future[None]"] = None
+        self._arrival: Optional["asyncio.Future[None]"] = None         # is awaited while nobody connects
 
     def start(self) -> None:
         self._listening.setblocking(False)
@@ -80,14 +81,16 @@ class Relay:
     async def drain(self, seconds: float) -> None:
         """Stops accepting, sends clients GOAWAY, and waits until all pending calls are answered, at most
         so long."""
+        loop = asyncio.get_event_loop()
+        end = loop.time() + seconds
         self.draining = True
         if self._accepting:
+            self._note_arrival()               # it accepts what has arrived, and ends
+            await asyncio.wait({self._accepting}, timeout=seconds)
             self._accepting.cancel()
         self._listening.close()
         for connection in [*self._connections]:
             connection.say_goodbye()
-        loop = asyncio.get_event_loop()
-        end = loop.time() + seconds
         while self._connections and loop.time() < end:
             await asyncio.sleep(POLL_SECONDS)
 
@@ -148,18 +151,41 @@ class Relay:
         return (self._by_number.get(int(number)), int(stream)) if stream else (None, 0)
 
     async def _accept(self) -> None:
+        """Until draining; then what has already arrived, since closing the socket would reset it, with the calls
+        that it has sent."""
         loop: Any = asyncio.get_event_loop()
         while True:                 # one by one, so that a descriptor is released before the next is taken
             try:
-                accepted, _ = await loop.sock_accept(self._listening)
+                accepted, _ = self._listening.accept()
+            except BlockingIOError:
+                if self.draining:
+                    self._listening.close()    # before another arrives
+                    return
+                await self._until_arrival()
+                continue
             except OSError:         # no descriptor is free, or the client has disconnected
                 await asyncio.sleep(0.05)
                 continue
+            accepted.setblocking(False)
             try:
                 await loop.connect_accepted_socket(lambda: Connection(self).client_end(), accepted)
             except OSError:
                 accepted.close()
             await asyncio.sleep(0)
+
+    async def _until_arrival(self) -> None:
+        """Returns when somebody connects, or the relay drains."""
+        loop = asyncio.get_event_loop()
+        self._arrival = loop.create_future()
+        loop.add_reader(self._listening.fileno(), self._note_arrival)
+        try:
+            await self._arrival
+        finally:
+            loop.remove_reader(self._listening.fileno())
+
+    def _note_arrival(self) -> None:
+        if self._arrival and not self._arrival.done():
+            self._arrival.set_result(None)
 
 
 class _Call:
@@ -207,7 +233,8 @@ class Connection:
         self._last_stream = 0
         self._from_client = ClientFrames(self._frame_of_client, self._block_of_client)
         self._from_server = ServerFrames(self._frame_of_server)
-        self._goodbye = b""                    # a GOAWAY that waits for the end of a frame
+        self._goodbye = b""                    # a GOAWAY that waits for the end of a frame, the first of all
+        self._was_greeted = False              # by the server's first frame, which must come before any other
         self._stalls: Set[str] = set()         # why the client is not read
         # small frames allowed; when it was last increased
         self._credit, self._credit_time = float(BURST), self.last_used
@@ -250,16 +277,21 @@ class Connection:
         passed = self._from_server.feed(data)
         if not self._is_over:
             self._client.write(passed)
+            self._was_greeted = True
             self._flush_goodbye()
 
     def say_goodbye(self) -> None:
         """Tells the client to open no more calls on this connection; closes when its calls are answered."""
-        if self._server is None:
-            self.abort()
+        if self._server is None:               # its first call may not have been read yet: `_connect` says it
+            self._loop.call_later(GOAWAY_SECONDS, self._abort_if_silent)
             return
         self._goodbye = goaway(LAST_STREAM, NO_ERROR)
         self._flush_goodbye()
         self._loop.call_later(GOAWAY_SECONDS, self._end_when_answered)
+
+    def _abort_if_silent(self) -> None:
+        if self._server is None:
+            self.abort()
 
     def _end_when_answered(self) -> None:
         if self._is_over:
@@ -455,7 +487,7 @@ class Connection:
                 self._client.resume_reading()
 
     def _flush_goodbye(self) -> None:
-        if self._goodbye and self._from_server.at_boundary:
+        if self._goodbye and self._was_greeted and self._from_server.at_boundary:
             self._client.write(self._goodbye)
             self._goodbye = b""
 
@@ -619,8 +651,7 @@ def without_padding(flags: int, payload: bytes) -> bytes:
 
 
 def unlinked(path: str) -> str:
-    """Another path to the Unix socket at `path`, only for this process; `path` and its folder are removed."""
+    """Another path to the Unix socket at `path`, only for this process; `path` is removed."""
     descriptor = os.open(path, os.O_PATH)
     os.unlink(path)
-    os.rmdir(os.path.dirname(path))
     return "/proc/self/fd/%d" % descriptor

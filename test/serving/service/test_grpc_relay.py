@@ -367,8 +367,39 @@ def test_a_socket_that_has_no_path_is_reached_by_this_process(tmp_path):
         listening.bind(str(tmp_path / "folder" / "grpc"))
         listening.listen(1)
         path = grpc_relay.unlinked(str(tmp_path / "folder" / "grpc"))
-        assert os.listdir(str(tmp_path)) == []
+        assert os.listdir(str(tmp_path / "folder")) == []
         sock.connect(path)
+
+
+@pytest.mark.parametrize("is_accepted", [False, True])
+def test_what_has_arrived_at_the_end_is_forwarded(tmp_path, is_accepted):
+    async def forwarded(reader, writer):
+        assert await reader.readexactly(len(GREETING)) == GREETING
+        writer.write(frame(SETTINGS, 0, 0, b""))
+
+    async def session():
+        server = await asyncio.start_unix_server(forwarded, str(tmp_path / "grpc"))
+        with socket.socket() as listening:
+            listening.bind(("127.0.0.1", 0))
+            listening.listen()
+            relay = Relay(listening, str(tmp_path / "grpc"), RelayLimits(9, 1000))
+            relay.start()
+            clients = []
+            for _ in range(3):                 # the event loop does not run between these
+                clients.append(socket.create_connection(listening.getsockname()))
+                clients[-1].sendall(b"" if is_accepted else GREETING)
+            if is_accepted:
+                while len(relay._connections) < 3:
+                    await asyncio.sleep(0.001)
+                for client in clients:
+                    client.sendall(GREETING)
+            await relay.drain(10)
+            for client in clients:
+                found = client.makefile("rb").read()
+                assert found.startswith(frame(SETTINGS, 0, 0, b"") + goaway(2 ** 31 - 1, 0))
+                client.close()
+        server.close()
+    run(session())
 
 
 def test_connections_without_a_greeting_end():
