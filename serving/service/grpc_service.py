@@ -264,9 +264,9 @@ class GrpcServer:
             ("grpc.per_message_decompression", 0),     # which would come before max_receive_message_length
             ("grpc.http2.bdp_probe", 0)])      # it would give fast clients windows of any size
         _be_quiet_about_calls_that_are_over()
-        path = os.path.join(tempfile.mkdtemp(), "grpc")
-        self._server.add_insecure_port("unix:" + path)
-        self._relay = self._health.relay = Relay(listening, unlinked(path), relay_limits)
+        with _socket_path() as path:
+            self._server.add_insecure_port("unix:" + path)
+            self._relay = self._health.relay = Relay(listening, unlinked(path), relay_limits)
         calls = Calls(limits.max_calls, limits.receive_seconds)
         doors = Doors(monitor, self._relay, calls, limits, inference.limits)
         predicting, managing = (
@@ -373,6 +373,19 @@ def inflated(data: bytes, most: int) -> bytes:
     if len(data) >= 2 and data[0] & 15 == 8 and int.from_bytes(data[:2], "big") % 31 == 0:
         return compression.inflated(data, compression.ZLIB, most)
     return data
+
+
+@contextlib.contextmanager
+def _socket_path() -> Iterator[str]:
+    """A path for a Unix socket, only for this process, in a new folder, which must be empty again after the
+    block. It is short whatever TMPDIR is: that of a socket may have 107 bytes."""
+    folder = tempfile.mkdtemp()
+    descriptor = os.open(folder, os.O_PATH)
+    try:
+        yield "/proc/self/fd/%d/grpc" % descriptor
+    finally:
+        os.close(descriptor)
+        os.rmdir(folder)
 
 
 def _call_of(context: Any, relay: Relay) -> str:

@@ -4,6 +4,7 @@ import gzip
 import logging
 import os
 import sys
+import tempfile
 import types
 import zlib
 
@@ -82,6 +83,17 @@ def test_predict(with_stubs, saved_model):
         assert found.outputs["label"].string_val == wanted["label"].tolist()
         assert (found.model_spec.version.value, found.model_spec.signature_name) == (7, "serving_default")
         assert b'serving_request_seconds_count{api="grpc",code="OK",method="Predict"} 1.0' in monitor.expose()
+    with_stubs(ask)
+
+
+def test_a_temporary_folder_s_path_may_be_longer_than_a_socket_s(with_stubs, tmp_path, monkeypatch):
+    folder = tmp_path / ("x" * 200)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+
+    async def ask(prediction, model, health, monitor):
+        await prediction.Predict(predict_request(text_a=["北京"], text_b=[""]))
+        assert os.listdir(str(folder)) == []
     with_stubs(ask)
 
 
