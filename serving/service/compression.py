@@ -17,7 +17,7 @@ def inflated(data: bytes, window_bits: int, most: int) -> bytes:
     more.
     """
     found, rest = bytearray(), data
-    for _ in range(MAX_MEMBERS if window_bits == GZIP else 1):
+    for _ in range(MAX_MEMBERS):
         decompressor = zlib.decompressobj(window_bits)
         try:
             found += decompressor.decompress(rest, most - len(found) + 1)
@@ -31,9 +31,9 @@ def inflated(data: bytes, window_bits: int, most: int) -> bytes:
         rest = decompressor.unused_data
         if not rest:
             return bytes(found)
-        if not rest.startswith(GZIP_START):
-            break
-    raise _damaged(data, window_bits, "more follows its end")
+        if window_bits == ZLIB or not rest.startswith(GZIP_START):
+            raise _damaged(data, window_bits, "more follows its end")
+    raise _damaged(data, window_bits, "it has more than %d members" % MAX_MEMBERS)
 
 
 def _damaged(data: bytes, window_bits: int, reason: str) -> RequestError:

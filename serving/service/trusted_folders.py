@@ -28,8 +28,8 @@ def require(path: str, roots: Iterable[str]) -> None:
     consist of, and nobody else can write to these. On the way, others may write to folders with the sticky
     bit, such as /tmp.
 
-    A group can write where one of its members is somebody else, or it is none of this machine's; access
-    lists count as others. Raises OSError if there is no such folder.
+    A group counts as others unless its only known members are root and that user, as those of a user's own
+    group; so does an access list. Raises OSError if there is no such folder.
     """
     _has_others.cache_clear()                  # groups change
     roots = list(roots)
@@ -124,11 +124,13 @@ def _attributes(path: str) -> List[str]:
 
 @functools.lru_cache(maxsize=64)
 def _has_others(group: int, user: int) -> bool:
-    """Whether a group, by its number, has members besides root and the user with that number."""
+    """Whether a group, by its number, has members besides root and the user with that number, or none that
+    this machine knows."""
     try:
         names = set(grp.getgrgid(group).gr_mem)
     except KeyError:
         return True
     accounts = pwd.getpwall()
     names.update(account.pw_name for account in accounts if account.pw_gid == group)
-    return bool(names.difference(account.pw_name for account in accounts if account.pw_uid in (0, user)))
+    own = {account.pw_name for account in accounts if account.pw_uid in (0, user)}
+    return not names or not names <= own

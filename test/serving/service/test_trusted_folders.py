@@ -52,8 +52,8 @@ def test_what_is_no_version_does_not_matter(folder):
 
 
 @pytest.mark.parametrize("group, users, is_refused", [
-    ([], [], False), (["me"], [], False), (["root"], [], False), (["wang"], [], True), ([], ["wang"], True),
-    (["gone"], [], True), (None, [], True)])
+    ([], [], True), ([], ["me"], False), (["me"], [], False), (["root"], ["me"], False), (["wang"], [], True),
+    ([], ["me", "wang"], True), (["gone"], ["me"], True), (None, [], True)])
 @pytest.mark.parametrize("opened", [".", "7/saved_model.pb"])
 def test_a_group_with_somebody_else_in_it_may_not_write_either(folder, monkeypatch, group, users, is_refused,
                                                                opened):
@@ -65,7 +65,7 @@ def test_a_group_with_somebody_else_in_it_may_not_write_either(folder, monkeypat
     path = os.path.normpath(str(folder / opened))
     os.chmod(path, 0o775)
     number = os.stat(path).st_gid
-    accounts = [("root", 0, number + 1), ("me", os.geteuid(), number), ("wang", 12345, number + 1)]
+    accounts = [("root", 0, number + 1), ("me", os.geteuid(), number + 1), ("wang", 12345, number + 1)]
     monkeypatch.setattr(grp, "getgrgid", members)
     monkeypatch.setattr(pwd, "getpwall", lambda: [
         types.SimpleNamespace(pw_name=name, pw_uid=user, pw_gid=number if name in users else gid)
@@ -74,8 +74,8 @@ def test_a_group_with_somebody_else_in_it_may_not_write_either(folder, monkeypat
 
 
 def test_an_access_list_may_name_anybody(folder, monkeypatch):
-    monkeypatch.setattr(grp, "getgrgid", lambda number: types.SimpleNamespace(gr_mem=[]))
-    monkeypatch.setattr(pwd, "getpwall", list)
+    monkeypatch.setattr(grp, "getgrgid", lambda number: types.SimpleNamespace(gr_mem=["root"]))
+    monkeypatch.setattr(pwd, "getpwall", lambda: [types.SimpleNamespace(pw_name="root", pw_uid=0, pw_gid=0)])
     os.chmod(str(folder), 0o775)
     assert refused(folder) is None
     monkeypatch.setattr(os, "listxattr", lambda path: ["system.posix_acl_access"])
