@@ -90,8 +90,9 @@ def nginx_program() -> str:
     if shutil.which("nginx"):
         return str(shutil.which("nginx"))
     if not os.path.exists(unpacked):
-        subprocess.run("apt-get download -qq nginx && dpkg -x nginx_*.deb .", shell=True, cwd=FOLDER,
-                       check=True)
+        # without a sandbox: its user cannot write here
+        subprocess.run("apt-get download -qq -o APT::Sandbox::User=root nginx && dpkg -x nginx_*.deb .",
+                       shell=True, cwd=FOLDER, check=True)
     return unpacked
 
 
