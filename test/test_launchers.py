@@ -531,7 +531,9 @@ def test_the_others_are_killed_once_the_first_has_saved(stand_in):
      "RANK_SIZE must be at least 2, the devices of this host; got 1"),
     ({"RANK_TABLE_FILE": "table8.json", "RANK_SIZE": "3"}, [],
      "RANK_SIZE must be 1, 2, 4, 8 or a multiple of 8"),
-    ({"STOP_SECONDS": "soon"}, [], "STOP_SECONDS must be a number, got 'soon'")])
+    ({"RANK_TABLE_FILE": "table8.json", "RANK_SIZE": "\u00b2"}, [], "RANK_SIZE must be at least 2, "),
+    ({"STOP_SECONDS": "soon"}, [], "STOP_SECONDS must be a number, at least 0; got 'soon'"),
+    ({"STOP_SECONDS": "-1"}, [], "STOP_SECONDS must be a number, at least 0; got '-1'")])
 def test_several_devices_are_refused_where_they_cannot_be_had(stand_in, environment, arguments, message):
     status, _, errors = launch(stand_in, "train_full_8p_pretrain.sh", "--data_path=records", *arguments,
                                **environment)

@@ -10,6 +10,7 @@ the model zoo's tooling looks for them:
   test/output/$ASCEND_DEVICE_ID/${CaseName}.log                the results; train_results says what they mean
 """
 import glob
+import math
 import os
 import shutil
 import sys
@@ -17,7 +18,7 @@ import time
 from typing import Dict, List, NamedTuple, Sequence
 
 from estimator.data.task_files import SUFFIXES
-from estimator.launching import launcher
+from estimator.launching import core_binding, launcher
 from estimator.launching import plan as plans
 from estimator.launching import processes
 from estimator.launching.flags import HCCN_CONF, STOP_SECONDS, LaunchConfig
@@ -270,16 +271,18 @@ def launch_config(case: Case, flags: Sequence[str]) -> LaunchConfig:
     try:
         stop_seconds = float(given)
     except ValueError:
-        raise UserError("STOP_SECONDS must be a number, got %r" % given)
+        stop_seconds = math.nan
+    if not 0 <= stop_seconds < math.inf:
+        raise UserError("STOP_SECONDS must be a number, at least 0; got %r" % given)
     if not case.several:
         device = os.environ["ASCEND_DEVICE_ID"]
-        if not device.isdigit():
+        if not core_binding.is_number(device):
             raise UserError("ASCEND_DEVICE_ID must be a device's number, from 0 on, got %r" % device)
         return LaunchConfig(devices=device, log_dir=OUTPUT, stop_seconds=stop_seconds, bind_cores=False)
     reason = ("the devices exchange gradients through HCCL, which the CPU has not: use %s there"
               % case.launcher.replace("_8p_", "_1p_"))
     size, table = os.environ["RANK_SIZE"], os.environ.get("RANK_TABLE_FILE") or None
-    if not size.isdigit() or int(size) < 2:
+    if not core_binding.is_number(size) or int(size) < 2:
         raise UserError("RANK_SIZE must be at least 2, the devices of this host; got %s" % size)
     ranks.require_size("RANK_SIZE", int(size))
     if value_of(flags, "backend") == "cpu":

@@ -13,7 +13,13 @@ NODES = "/sys/devices/system/node"
 _TOPOLOGY = ("npu-smi", "info", "-t", "topo")
 _TOPOLOGY_SECONDS = 30
 
-_CORES = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?)*")
+_NUMBER = "[0-9]{1,5}"
+_CORES = re.compile("{0}(-{0})?(,{0}(-{0})?)*".format(_NUMBER))
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is one number, as `parse` takes them."""
+    return bool(re.fullmatch(_NUMBER, text))
 
 
 def parse(text: str) -> List[int]:

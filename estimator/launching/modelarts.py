@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Dict, List, Mapping, Optional, Sequence, Tuple
 
-from estimator.launching import launcher, rank_table
+from estimator.launching import core_binding, launcher, rank_table
 from estimator.launching import plan as plans
 from estimator.launching.flags import LaunchConfig
 from estimator.launching.rank_table import Server
@@ -145,7 +145,7 @@ def index_of(servers: Sequence[Server], environment: Mapping[str, str]) -> int:
     index = rank_table.index_of(servers, addresses)
     if index is None:
         task = environment.get("VC_TASK_INDEX", "")
-        if not (task.isdigit() and int(task) < len(servers)):
+        if not (core_binding.is_number(task) and int(task) < len(servers)):
             raise UserError("VC_TASK_INDEX must be in [0, %d), the servers of the rank table, got %r; and "
                             "none of them has MA_CURRENT_HOST_IP's address" % (len(servers), task))
         index = int(task)
