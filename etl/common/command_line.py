@@ -328,7 +328,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         if error.strerror.startswith("No usable temporary directory"):     # for any caller
             return "TMPDIR: no folder for short-lived files can be written: set TMPDIR to one that can"
-        place = ": %s" % error.filename if error.filename else ""
+        name = error.filename2 or error.filename           # of a rename, what the file was to become
+        place = ": %s" % name if name else ""
         return error.strerror + place
     return " ".join(str(error).split("\n"))
 

@@ -149,6 +149,7 @@ def test_status_of_the_command(returned, status):
     (UserError("a.txt: line 3: bad\nvery bad"), "a.txt: line 3: bad very bad"),
     (ConfigError("hidden_size must be at least 1, got 0"), "hidden_size must be at least 1, got 0"),
     (OSError(28, "No space left on device", "out/x"), "No space left on device: out/x"),
+    (OSError(21, "Is a directory", "out.tmp-1", None, "out"), "Is a directory: out"),
     (OSError(28, "No space left on device"), "No space left on device"),
     (OSError("run file cut off"), "run file cut off")])
 def test_mistakes_and_full_disks_are_one_line_and_status_1(capsys, error, line):
