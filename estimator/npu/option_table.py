@@ -58,6 +58,7 @@ class Option(NamedTuple):
       since: the first release that has it, where one is known.
       rules: see Rule.
       newer_values: further ones, which the oldest release lacks.
+      later: an argument that marks later releases, and the values there, where they are others.
       flag: the flag that sets it instead of the options file.
       refused: why it cannot be set.
     """
@@ -66,6 +67,7 @@ class Option(NamedTuple):
     since: str = EARLY
     rules: Tuple[Rule, ...] = ()
     newer_values: Tuple[Any, ...] = ()
+    later: Tuple[str, Tuple[Any, ...]] = ("", ())
     flag: str = ""
     refused: str = ""
 
@@ -166,7 +168,7 @@ OPTIONS: Dict[str, Option] = {
     "op_select_implmode": Option(values=("high_precision", "high_performance"),
                                  newer_values=("high_precision_for_all", "high_performance_for_all")),
     "optypelist_for_implmode": Option(values=NAMES, rules=(Rule((), "op_select_implmode", ()),)),
-    "op_precision_mode": Option(values=FILE, since=BY_2023),
+    "op_precision_mode": Option(values=FILE, since=BY_2023, rules=(Rule((), "op_select_implmode", (None,)),)),
     "customize_dtypes": Option(values=FILE, since=BY_2023),
     "enable_reduce_precision": Option(bool),
     "deterministic": Option(int, range(2), BY_2023),
@@ -201,7 +203,8 @@ OPTIONS: Dict[str, Option] = {
     "optimization_switch": Option(since=LATER),
     "aicore_num": Option(values=_like("2|4", r"[1-9]\d*\|[1-9]\d*"), since=LATER),
     "auto_multistream_parallel_mode": Option(
-        values=_like("cv", r"cv|(LoadBalance|MainStream):([1-9]|[1-5]\d|6[0-4])"), since=LATER),
+        values=_like("cv", r"cv|LoadBalance|(LoadBalance|MainStream):([1-9]|[1-5]\d|6[0-4])"),
+        since=LATER),
     "export_compile_stat": Option(int, range(3), LATER),
     # memory
     "graph_memory_max_size": Option(SIZE),
@@ -229,7 +232,8 @@ OPTIONS: Dict[str, Option] = {
     # tuning
     "auto_tune_mode": Option(values=("GA", "RL", "GA|RL")),
     "mstune_mode": Option(values=("1", "2", "3", "4"), rules=(Rule((), "work_path", ()),)),
-    "aoe_mode": Option(values=("1", "2", "3", "4"), since=BY_2023),
+    "aoe_mode": Option(values=("1", "2", "3", "4"), since=BY_2023,
+                       later=("aoe_config_file", ("1", "2", "4", "mdat"))),
     "aoe_config_file": Option(values=FILE, since=BY_2023),
     "work_path": Option(values=FOLDER),
     "experimental_config": Option(_EXPERIMENTAL, since=BY_2023),
@@ -272,6 +276,8 @@ def _describe(prefix: str, options: Mapping[str, Option]) -> Iterator[Tuple[str,
         where = option.flag or ("never: %s" % option.refused if option.refused else "options file")
         values = all_values(option)
         wanted = kind_text(option.kind) + (", " + values_text(values) if values != () else "")
+        if option.later[0]:
+            wanted += "; where there is %s, %s" % (option.later[0], values_text(option.later[1]))
         yield (prefix + name, where, wanted, option.since,
                "; ".join(rule_text(rule).strip() for rule in option.rules))
         if isinstance(option.kind, Config):

@@ -187,6 +187,8 @@ def _check_object(place: str, values: Mapping[str, Any], options: Mapping[str, O
             continue
         if isinstance(known[name], bool):      # the installed release says what it is
             option = option._replace(kind=bool, values=())
+        elif option.later[0] in known:
+            option = option._replace(values=option.later[1])
         elif has_newer_values:
             option = option._replace(values=option_table.all_values(option))
         _check_value(what, value, option)
@@ -257,6 +259,9 @@ def _check_precision(options: NpuOptions, known: Mapping[str, Any]) -> None:
         if not options.is_mixed_precision:
             raise UserError("%s needs a mixed precision mode, one of %s; got %s"
                             % (MIXLIST_FLAG, ", ".join(MIXED_PRECISION_MODES), options._precision))
+        if "precision_mode_v2" not in known and options._precision != DEFAULT_PRECISION_MODE:
+            raise UserError("%s: the installed npu_bridge takes it with %s %s alone; got %s"
+                            % (MIXLIST_FLAG, PRECISION_FLAG, DEFAULT_PRECISION_MODE, options._precision))
 
 
 def _read_json(path: str, flag: str) -> Any:

@@ -41,6 +41,8 @@ def test_what_came_without_an_argument_of_its_own_is_left_to_releases_between():
     check(NpuOptions("cube_fp16in_fp32out", platform={"op_select_implmode": "high_performance_for_all"}),
           between)
     check(NpuOptions("allow_mix_precision_fp16"), between)
+    with pytest.raises(UserError, match="takes it with --precision_mode allow_mix_precision alone"):
+        check(NpuOptions("allow_mix_precision_fp16", npu_options.OWN_MIXLIST), between)
 
 
 @pytest.mark.parametrize("options, known, message", [
@@ -76,6 +78,9 @@ def test_what_came_without_an_argument_of_its_own_is_left_to_releases_between():
     (dict(platform={"stream_max_parallel_num": 10}), None, "must be like .*AIcoreEngine:1.*, got 10"),
     (dict(platform={"buffer_optimize": "l9"}), None, 'one of l2_optimize, off_optimize, got "l9"'),
     (dict(platform={"enable_exception_dump": 7}), None, "must be one of 0, 1, 2, got 7"),
+    (dict(platform={"aoe_mode": "3"}), None, 'aoe_mode must be one of 1, 2, 4, mdat, got "3"'),
+    (dict(platform={"op_precision_mode": __file__, "op_select_implmode": "high_precision"}), None,
+     "op_precision_mode excludes op_select_implmode, got high_precision: give one of them"),
     (dict(platform={"work_path": "gone"}), None, "work_path must be an existing directory"),
     (dict(platform={"op_debug_config": "gone"}), None, "op_debug_config must be an existing file, got"),
     (dict(platform={"variable_placement": "Host"}), None, "Host needs mix_compile_mode true, got null"),
@@ -138,6 +143,16 @@ def test_no_value_of_any_option_is_more_than_one_line(value):
         else:
             assert value is None or option.kind is {True: bool, 3.5: float}.get(value, str)
             assert value not in ("", " ", "\0", "\ud800", "\udc80")
+
+
+@pytest.mark.parametrize("value, known", [("3", ("aoe_mode",)), ("mdat", ("aoe_mode", "aoe_config_file"))])
+def test_values_that_releases_have_in_turn(value, known):
+    check(NpuOptions(platform={"aoe_mode": value}), lambda config: dict.fromkeys(known))
+
+
+@pytest.mark.parametrize("value", ["cv", "LoadBalance", "LoadBalance:8", "MainStream:64"])
+def test_streams(value):
+    check(NpuOptions(platform={"auto_multistream_parallel_mode": value}))
 
 
 def test_null_keeps_what_there_was():
