@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 import pretrained
 import tiny_training
 from estimator.training import npu_report
-from npu_runs import ROOT, STAND_IN, Run, pretrain, pretraining, weights
+from npu_runs import ROOT, STAND_IN, Run, pretrain, pretrain_in_turn, pretraining, weights
 
 WORDS = tiny_training.WORDS
 BY_CHIEF = dict(CM_CHIEF_IP="10.0.0.1", CM_CHIEF_PORT="60001", CM_CHIEF_DEVICE="0", CM_WORKER_IP="10.0.0.1",
@@ -137,30 +137,41 @@ def test_what_a_dynamic_loss_scale_keeps_is_no_weight(folder, plain):
         model_weights(folder / "plain")) in run.output and " unused" not in run.output
 
 
-@pytest.mark.parametrize("generation, changes, environment, message", [
-    ("H", dict(num_train_steps=23), {},
-     "--num_train_steps must be a multiple of --iterations_per_loop, .* got 23, try 20 or 25"),
-    ("H", dict(modify_mixlist="mix.json"), {},
-     "--modify_mixlist: .* the first release that has it is r1.5.0"),
-    ("H", dict(precision_mode="allow_mix_precision_fp16"), {},
-     "--precision_mode allow_mix_precision_fp16: .* knows only"),
-    ("M", {}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
-    ("H", dict(loss_scale="fixed", overflow_check="false"), {},
-     "--overflow_check false: the installed npu_bridge always looks for overflows"),
-    ("M", {}, {"RANK_TABLE_FILE": "table.json"},
-     "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
-    ("H", {}, BY_CHIEF, "CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone"),
-    ("M", {}, {"AOE_MODE": "2"},
-     "--iterations_per_loop is 5, but the installed npu_bridge makes it 1, as where AOE tunes"),
-    ("M", {}, {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "ps": ["b:1"]}}'},
-     "the installed npu_bridge refuses what it is given: "),
-])
-def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(
-        folder, generation, changes, environment, message):
-    run = pretrain(folder, generation, "refused", status=1, environment=environment,
-                   **dict(dict(iterations_per_loop=5, backend="npu"), **changes))
-    assert re.search("^estimator.pretrain: error: .*" + message, run.errors), run.errors
-    assert run.errors.count("\n") == 1 and not (folder / "refused").exists()
+REFUSED = {                                    # by generation: flags, environment, message
+    "H": [
+        (dict(num_train_steps=23), {},
+         "--num_train_steps must be a multiple of --iterations_per_loop, .* got 23, try 20 or 25"),
+        (dict(modify_mixlist="mix.json"), {}, "--modify_mixlist: .* the first release that has it is r1.5.0"),
+        (dict(precision_mode="allow_mix_precision_fp16"), {},
+         "--precision_mode allow_mix_precision_fp16: .* knows only"),
+        (dict(loss_scale="fixed", overflow_check="false"), {},
+         "--overflow_check false: the installed npu_bridge always looks for overflows"),
+        ({}, BY_CHIEF, "CM_CHIEF_IP: the installed npu_bridge counts devices by RANK_SIZE alone"),
+        (dict(npu_options="options.json"), {}, "--npu_options: precision_mode_v2: the installed npu_bridge "
+         "has no such option; the first release that has it is r1.13.0")],
+    "M": [
+        ({}, {"JOB_ID": ""}, "the environment variable JOB_ID must be set"),
+        ({}, {"RANK_TABLE_FILE": "table.json"},
+         "RANK_TABLE_FILE is set, .* but RANK_SIZE, RANK_ID are not set"),
+        ({}, {"AOE_MODE": "2"},
+         "--iterations_per_loop is 5, but the installed npu_bridge makes it 1, as where AOE tunes"),
+        ({}, {"TF_CONFIG": '{"cluster": {"chief": ["a:1"], "ps": ["b:1"]}}'},
+         "the installed npu_bridge refuses what it is given: ")]}
+
+
+@pytest.mark.parametrize("generation", ["H", "M"])
+def test_what_the_device_would_not_survive_is_refused_before_a_file_is_written(folder, generation):
+    options = folder / "refused.json"
+    options.write_text('{"precision_mode_v2": "mixed_float16"}')
+    cases = [(dict(dict(iterations_per_loop=5, backend="npu"), **changes), environment)
+             for changes, environment, _ in REFUSED[generation]]
+    for flags, _ in cases:
+        if "npu_options" in flags:
+            flags["npu_options"] = options
+    runs = pretrain_in_turn(folder, generation, "refused", cases)
+    for (status, errors), (_, _, message) in zip(runs, REFUSED[generation]):
+        assert status == 1 and re.search("^estimator.pretrain: error: .*" + message, errors), errors
+        assert errors.count("\n") == 1 and not (folder / "refused").exists()
 
 
 def test_auto_without_a_device_is_plain_tensorflow(folder, plain):
@@ -260,33 +271,41 @@ def test_two_ranks_are_one_with_the_double_batch(folder, plain, generation, more
     assert len(list((folder / name).glob("events*"))) == 1
 
 
-def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(folder):
-    pretrained.write_pretrained(folder / "pretrained")
+def finetune(folder, generation, output_dir, **changes):
+    flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained",
+                      output_dir=folder / output_dir, max_seq_length=8, train_batch_size=8,
+                      eval_batch_size=4, predict_batch_size=4, learning_rate=0.002, num_train_epochs=1,
+                      log_steps=1, do_train="true", do_eval="true", do_predict="true"), **changes)
+    return Run(folder, "estimator.finetune", generation, flags).wait()
 
-    def finetune(generation, output_dir, **changes):
-        flags = dict(dict(data_dir=folder / "task", init_checkpoint=folder / "pretrained",
-                          output_dir=folder / output_dir, max_seq_length=8, train_batch_size=8,
-                          eval_batch_size=4, predict_batch_size=4, learning_rate=0.002, num_train_epochs=1,
-                          log_steps=1, do_train="true", do_eval="true", do_predict="true"), **changes)
-        return Run(folder, "estimator.finetune", generation, flags).wait()
-    finetune("H", "fine_plain", backend="cpu", pad_to_max_length="true")
-    wanted = losses_by_step(folder / "fine_plain")
-    for generation in "HM":
-        name = "fine_" + generation              # our dropout, since the device draws another
-        run = finetune(generation, name, backend="npu", iterations_per_loop=5, npu_kernels="false",
-                       loss_scale="fixed")
-        np.testing.assert_allclose(run.noted("loss"), wanted, rtol=1e-4)
-        assert [session["mode"]
-                for session in run.noted("session")] == ["train"] + 3 * ["infer"]   # newest, best, test
-        assert not run.noted("gelu") and not run.noted("dropout")
-        assert json.loads((folder / name / "eval_results.json").read_text())["num_examples"] == 7
-        found, expected = (np.loadtxt(str(folder / output / "test_results.tsv"))
-                           for output in (name, "fine_plain"))
-        assert found.shape == (5, 2)
-        np.testing.assert_allclose(found, expected, atol=1e-3)
-    run = finetune("M", "fine_M", backend="npu", do_train="false")   # no loop is given, and none is needed
+
+@pytest.fixture(scope="module")
+def fine_plain(folder):
+    """The folder after a fine-tuning with plain tf.estimator."""
+    pretrained.write_pretrained(folder / "pretrained")
+    finetune(folder, "H", "fine_plain", backend="cpu", pad_to_max_length="true")
+    return folder / "fine_plain"
+
+
+# What the older generation does otherwise is in the pretraining above and in its own refusals.
+@pytest.mark.parametrize("generation", [pytest.param("H", marks=pytest.mark.slow), "M"])
+def test_fine_tuning_gives_the_losses_of_plain_tensorflow_and_loses_no_example(folder, fine_plain,
+                                                                               generation):
+    name = "fine_" + generation                # our dropout, since the device draws another
+    run = finetune(folder, generation, name, backend="npu", iterations_per_loop=5, npu_kernels="false",
+                   loss_scale="fixed")
+    np.testing.assert_allclose(run.noted("loss"), losses_by_step(fine_plain), rtol=1e-4)
+    assert [session["mode"]
+            for session in run.noted("session")] == ["train"] + 3 * ["infer"]   # newest, best, test
+    assert not run.noted("gelu") and not run.noted("dropout")
+    assert json.loads((folder / name / "eval_results.json").read_text())["num_examples"] == 7
+    found, expected = (np.loadtxt(str(output / "test_results.tsv")) for output in (folder / name, fine_plain))
+    assert found.shape == (5, 2)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    run = finetune(folder, generation, name, backend="npu",
+                   do_train="false")           # no loop is given, and none is needed
     assert "Best checkpoint, step 10, " in run.output and "Test: accuracy" in run.output
-    run = finetune("M", "fine_kernels", backend="npu", iterations_per_loop=5)
+    run = finetune(folder, generation, "fine_kernels_" + generation, backend="npu", iterations_per_loop=5)
     assert run.noted("dropout") == [pytest.approx(0.9)] and run.noted("gelu")
 
 
@@ -314,12 +333,10 @@ def test_the_options_file(folder):
     assert (given["memory_config"], given["experimental_config"], "deterministic" in given) == (
         "MemoryConfig", "ExperimentalConfig", False)
     assert run.noted("dump_config") == [[True, str(folder / "dump"), "0|5-10", "output", False, "all"]]
-    run = pretrain(folder, "H", "options_h", status=1, backend="npu", npu_options=folder / "options.json")
-    assert ("--npu_options: precision_mode_v2: the installed npu_bridge has no such option; the first "
-            "release that has it is r1.13.0"
-            in run.errors)
 
 
+# Slow: ranks that train are above, ranks that stop and go on in test_launchers, fine-tuning on one device above.
+@pytest.mark.slow
 def test_two_ranks_fine_tune_and_go_on(folder):
     """The first run is cut off after its first checkpoint; both ranks go on from it."""
     (folder / "exchange_fine").mkdir()

@@ -94,7 +94,7 @@ def pretraining_model_fn(model: AlbertConfig, training: TrainingConfig,
             if has_sentence_order:
                 right = tf.equal(order.predictions, order_labels)
                 shown["sentence_order_accuracy"] = heads.weighted_mean(tf.cast(right, tf.float32), is_real)
-            return _train_spec(model, training, features, loss, losses, shown, config and config.model_dir,
+            return _train_spec(model, training, features, loss, losses, shown, config,
                                heads.PRETRAINING_PARTS if new_heads else (), with_slots=True)
         numbers = dict(streaming_metrics.masked_lm_metrics(masked_lm, ids, weights),
                        num_examples=streaming_metrics.count(is_real))
@@ -147,8 +147,8 @@ def finetuning_model_fn(model: AlbertConfig, training: TrainingConfig, head: Hea
             output_positions=None if reads_all else tf.zeros_like(ids[:, :1]))
         found = head(model, encoded, features, dropout)
         if mode == tf.estimator.ModeKeys.TRAIN:
-            return _train_spec(model, training, features, found.loss, {}, found.shown,
-                               config and config.model_dir, heads.NEW_IN_FINETUNING)
+            return _train_spec(model, training, features, found.loss, {}, found.shown, config,
+                               heads.NEW_IN_FINETUNING)
         return tf.estimator.EstimatorSpec(mode, predictions=dict(
             found.outputs, is_real_example=features["is_real_example"]))
     return model_fn
@@ -241,7 +241,7 @@ def _kernels(training: TrainingConfig, mode: str) -> Tuple[Kernels, Optional[Dro
 
 def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor],
                 loss: tf.Tensor, losses: Dict[str, tf.Tensor], shown: Dict[str, tf.Tensor],
-                event_dir: Optional[str], new_prefixes: Sequence[str],
+                config: Any, new_prefixes: Sequence[str],
                 with_slots: bool = False) -> tf.estimator.EstimatorSpec:
     """Initial values, the update, and the output to event files and console.
 
@@ -250,7 +250,7 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
       loss: scalar, to be minimized.
       losses: the components of `loss` by name, to be shown with it as means.
       shown: further scalars for the curves, read every `log_steps`.
-      event_dir: for the curves; None: no event file.
+      config: the Estimator's; None: neither event file nor checkpoint.
       new_prefixes, with_slots: as in `checkpoint_files.plan_loading`.
     """
     step = tf.train.get_or_create_global_step()
@@ -275,12 +275,14 @@ def _train_spec(model: AlbertConfig, training: TrainingConfig, features: Mapping
         shown["loss_scale"] = loss_scale.get_loss_scale()
     else:                                      # a loss scale's wrapper skips some updates, invisibly
         shown.update({"trust_ratio/" + name: ratio for name, ratio in update.trust_ratios.items()})
+    writes = config is not None and device.world.is_first
     progress = ProgressHook(losses, shown, _pace(model, training, features), host_measures(features)
-                            if device.on_host else {}, event_dir if device.world.is_first else None)
-    tidy = [checkpoint_files.TidyHook(event_dir, training.keep_checkpoint_max, keep_graphs=device.on_host)
-            ] if event_dir and device.world.is_first else []
+                            if device.on_host else {}, config.model_dir if writes else None)
+    tidy = [checkpoint_files.TidyHook(config.model_dir, training.keep_checkpoint_max)] if writes else []
+    save = [checkpoint_files.SaveHook(config.model_dir, config.save_checkpoints_steps,
+                                      config.keep_checkpoint_max)] if writes and device.on_host else []
     return tf.estimator.EstimatorSpec(tf.estimator.ModeKeys.TRAIN, loss=loss, train_op=update.train_op,
-                                      training_hooks=[progress] + tidy)
+                                      training_chief_hooks=save, training_hooks=[progress] + tidy)
 
 
 def _pace(model: AlbertConfig, training: TrainingConfig, features: Mapping[str, tf.Tensor]) -> Pace:

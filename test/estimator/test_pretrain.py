@@ -54,6 +54,12 @@ def test_a_run_leaves_a_model_folder_and_results_of_every_record(made):
     out = made / "out"
     assert {"albert_config.json", "vocab.txt", "model.json", "run_config.json", "checkpoint",
             "model.ckpt-6.index", "eval_results.txt", "eval_results.json"} <= set(os.listdir(str(out)))
+    assert [path.name for path in out.glob("model.ckpt-*")
+            if path.suffix not in (".index", ".data-00000-of-00001")] == []
+    assert not (out / "graph.pbtxt").exists()
+    graphs = [event for path in out.glob("events*") for event in tf.train.summary_iterator(str(path))
+              if event.graph_def]
+    assert graphs                              # which TensorBoard shows
     results = json.loads((out / "eval_results.json").read_text())
     assert sorted(results) == [
         "global_step", "masked_lm_accuracy", "masked_lm_loss", "num_examples", "num_uncut_examples",

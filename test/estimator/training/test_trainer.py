@@ -117,33 +117,39 @@ def test_sigterm_saves_and_the_same_command_goes_on(folder, whole):
     assert_same(weights(folder, "stopped", 60), whole)
 
 
-def test_accumulation_resumes_within_its_data(folder):
-    changes = dict(train_batch_size=4, gradient_accumulation_steps=2, num_train_steps=20)
-    assert pretrain.main(flags_of(folder, "accumulated", **changes)) == 0
-    process = start(folder, "accumulated_killed", **changes)
+ACCUMULATION = dict(train_batch_size=4, gradient_accumulation_steps=2, num_train_steps=20)
+
+
+@pytest.fixture(scope="module")
+def accumulated(folder):
+    """The folder of an uninterrupted run in which two batches are an update."""
+    assert pretrain.main(flags_of(folder, "accumulated", **ACCUMULATION)) == 0
+    return folder / "accumulated"
+
+
+def test_accumulation_resumes_within_its_data(folder, accumulated):
+    process = start(folder, "accumulated_killed", **ACCUMULATION)
     run_until(process, "^step 15/")
     process.kill()
     process.wait()
-    assert pretrain.main(flags_of(folder, "accumulated_killed", **changes)) == 0
+    assert pretrain.main(flags_of(folder, "accumulated_killed", **ACCUMULATION)) == 0
     assert_same(weights(folder, "accumulated_killed", 20), weights(folder, "accumulated", 20))
 
 
-def test_a_checkpoint_that_does_not_count_batches_is_taken_over(folder):
+def test_a_checkpoint_that_does_not_count_batches_is_taken_over(folder, accumulated):
     """As an older release left it; here two batches are an update."""
-    changes = dict(train_batch_size=4, gradient_accumulation_steps=2, num_train_steps=20)
-    assert pretrain.main(flags_of(folder, "uninterrupted", **changes)) == 0
-    values = weights(folder, "uninterrupted", 10)
+    values = weights(folder, "accumulated", 10)
     assert values.pop("batches_taken") == 20
     older = folder / "older"
     older.mkdir()
     for name in ("run_config.json", "model.json", "albert_config.json", "vocab.txt"):
-        (older / name).write_bytes((folder / "uninterrupted" / name).read_bytes())
+        (older / name).write_bytes((accumulated / name).read_bytes())
     checkpoint_files.write(str(older / "model.ckpt-10"), values, "output_dir")
     model_folder.write_state(str(older), ["model.ckpt-10"])
 
-    assert pretrain.main(flags_of(folder, "older", **changes)) == 0
-    assert_same(dict(weights(folder, "older", 10), batches_taken=20), weights(folder, "uninterrupted", 10))
-    assert_same(weights(folder, "older", 20), weights(folder, "uninterrupted", 20))
+    assert pretrain.main(flags_of(folder, "older", **ACCUMULATION)) == 0
+    assert_same(dict(weights(folder, "older", 10), batches_taken=20), weights(folder, "accumulated", 10))
+    assert_same(weights(folder, "older", 20), weights(folder, "accumulated", 20))
 
 
 def test_sigterm_while_evaluating_writes_nothing_half(folder, capsys):

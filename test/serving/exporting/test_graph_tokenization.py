@@ -130,7 +130,8 @@ def test_long_words(compared, pieces, length):
     compared.check([("".join(pieces) * length)[:length], "".join(pieces)])
 
 
-@pytest.mark.parametrize("do_lower_case", [True, False])
+# Slow: the same without lower-casing; make check-parity compares both, and with other vocabularies, too.
+@pytest.mark.parametrize("do_lower_case", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_every_code_point(do_lower_case):
     """Alone, inside a word, beside a Σ; of those without a meaning, which share their pages, one in 61."""
     compared = Compared(full_vocabulary(), do_lower_case)

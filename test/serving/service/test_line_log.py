@@ -1,5 +1,6 @@
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -99,11 +100,12 @@ def test_what_is_relayed_and_lost_is_told(monkeypatch):
     for _ in range(1000):                      # ends, though nobody reads
         os.write(writing, LINE)
     os.close(writing)
-    found = b""
-    while not found.endswith(b" lines were lost here, since nobody read them\n"):
+    found, told = b"", 0
+    while found.count(b"x\n") + told < 1000:   # lines may follow what is told, if the relay is slow
         found += os.read(reading, 65536)
+        told = sum(map(int, re.findall(rb"(?m)^(\d+) lines were lost here, since nobody read them$", found)))
     relaying.join()
-    assert found.count(b"\n") - 1 + int(found[found.rindex(b"x\n") + 2:].split()[0]) == 1000
+    assert told > 700 and found.count(b"x\n") + told == 1000
     os.close(reading)
     os.close(target)
     os.close(source)
