@@ -63,15 +63,6 @@ test-aarch64: venv .venv-aarch64/complete  #: run the tests on this machine with
 check-wheel: dist  #: the wheel in a new environment and an empty folder: the whole pipeline on its own sample data
 	$(PYTHON) test/checks/wheel.py dist/*.whl
 
-check-transformers: venv .venv-transformers/complete .venv-transformers5/complete  #: compare logits with Hugging Face's transformers 4 and 5, in both directions; separate environments, 3 and 6 GB
-	rm -rf output/check_transformers
-	export TF_CPP_MIN_LOG_LEVEL=2; set -e; for release in transformers transformers5; do \
-	    folder=output/check_transformers/$$release; \
-	    $(PYTHON) -W ignore test/transformers_check/ours.py write $$folder; \
-	    .venv-$$release/bin/python test/transformers_check/theirs.py $$folder; \
-	    $(PYTHON) -W ignore test/transformers_check/ours.py check $$folder; \
-	done
-
 clean:  #: remove output, build and dist
 	rm -rf output build dist
 
@@ -94,6 +85,7 @@ check-onnx = -W ignore test/checks/onnx.py  #: predict_ids converted by tf2onnx 
 check-parity = test/checks/parity.py $(call flags,DATA)  #: compare the tokenizer in the graph with Python's on every code point: DATA='corpus/*.txt' (20 minutes)
 check-reading = test/checks/reading_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: an exported reader's answers, or choices, compared with its evaluation's, each question: DATA=cmrc2018_dev.json, of choices no DATA (CHECKPOINT=output/finetune)
 check-tagging = test/checks/tagging_parity.py $(call flags,DATA) --checkpoint '$(or $(CHECKPOINT),output/finetune)'  #: the entities of an exported model compared with its evaluation's, each text, and with Python's for 100,000 random ones: DATA=dev.json (CHECKPOINT=output/finetune)
+check-transformers = test/transformers_check/both.py .venv-transformers .venv-transformers5  #: compare logits with Hugging Face's transformers 4 and 5, in both directions; separate environments, 3 and 6 GB
 check-java = test/checks/java.py $(call flags,DATA)  #: predictions with an exported model from TensorFlow's Java library: DATA=questions.tsv; needs Java 11 and Maven
 check-segmenters = test/benchmark/segmenters.py $(call flags,DATA)  #: whether the fast segmenter finds jieba's words in a text: DATA='corpus/*.txt'
 check-sentence-order = test/checks/sentence_order.py $(call flags,DATA VOCAB)  #: how far final marks alone tell the sentence order of samples: DATA='corpus/*.txt'
@@ -107,7 +99,7 @@ check-fuzz = -W ignore test/checks/fuzz.py $(call flags,SEED)  #: 210,000 mutate
 check-soak = -W ignore test/checks/soak.py $(call flags,SECONDS LIMIT_FILES)  #: a server under load while versions come and go, its log is not read, and thousands of connections idle; SIGTERM at the end: no request is lost (SECONDS=600 LIMIT_FILES=1024)
 
 ROWS := $(filter bench bench-% check-%,$(.VARIABLES))
-.PHONY: help quickstart venv test test-aarch64 doctor python lint coverage dist check-wheel check-transformers clean $(ROWS)
+.PHONY: help quickstart venv test test-aarch64 doctor python lint coverage dist check-wheel clean $(ROWS)
 $(ROWS): venv
 	$(PYTHON) $($@)
 
@@ -115,6 +107,7 @@ bench: $(if $(or $(findstring onnx_speed,$(ONLY)),$(if $(ONLY),,all)),.venv-onnx
 bench-onnx: .venv-onnx/complete
 check-flink: .venv-flink/complete
 check-onnx: .venv-tf2onnx/complete
+check-transformers: .venv-transformers/complete .venv-transformers5/complete
 check-rest: .venv-schemathesis/complete
 check-clients: .venv-clients/complete
 
