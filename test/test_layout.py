@@ -1,5 +1,6 @@
 """The order of files in docs/design.md, checked against the imports."""
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -33,9 +34,14 @@ def files_on_disk():
                   for name in names if name.endswith(".py"))
 
 
+@functools.lru_cache(maxsize=None)
 def imports_of(path):
     """Dotted names that a file imports, wherever the statement stands: `etl.text.words`, `numpy`,
     `etl.common.files.expand`."""
+    return list(_imports_of(path))
+
+
+def _imports_of(path):
     with open(os.path.join(ROOT, path), encoding="utf-8") as stream:
         tree = ast.parse(stream.read(), path)
     for node in ast.walk(tree):
@@ -146,7 +152,7 @@ def test_helpers_and_tests_mirror_the_source():
         for parent, _, names in os.walk(os.path.join(ROOT, "test", package)):
             folder = os.path.relpath(parent, os.path.join(ROOT, "test"))
             for name in names:
-                if name.startswith("test_"):
+                if name.startswith("test_") and name.endswith(".py"):
                     source = "__init__.py" if name == "test_albert_config.py" else name[len("test_"):]
                     assert os.path.exists(
                         os.path.join(ROOT, folder, source)), "test/%s/%s mirrors no file" % (folder, name)
