@@ -200,7 +200,7 @@ def test_parts_go_on_behind_a_batch_whose_update_overflowed(folder, overflows):
     batches, in turn."""
     run = pretrain(folder, "M", "parts_" + overflows, backend="npu", iterations_per_loop=1,
                    loss_scale="dynamic", do_eval="true",
-                   eval_every=5, log_steps=1, environment={"NPU_STAND_IN_OVERFLOWS": overflows})
+                   eval_every=10, log_steps=1, environment={"NPU_STAND_IN_OVERFLOWS": overflows})
     whole = pretrain(folder, "M", "whole_" + overflows, backend="npu", iterations_per_loop=1,
                      loss_scale="dynamic", do_eval="false", environment={"NPU_STAND_IN_OVERFLOWS": overflows})
     updates = 20 - len(overflows.split(","))
