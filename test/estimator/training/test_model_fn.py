@@ -195,7 +195,8 @@ def test_the_curves_of_a_training(tmp_path, accumulation_steps):
     training = TrainingConfig("lamb", 0.01, 4, 0, random_seed=1, log_steps=2,
                               accumulation_steps=accumulation_steps)
     make_spec = model_fn.pretraining_model_fn(tiny_training.CONFIG, training)
-    estimator = tf.estimator.Estimator(make_spec, str(tmp_path))
+    config = tf.estimator.RunConfig(save_checkpoints_steps=4)
+    estimator = tf.estimator.Estimator(make_spec, str(tmp_path), config)
     batch = dict(pretraining_batch().items())
     estimator.train(lambda: tf.data.Dataset.from_tensors(batch).repeat(), max_steps=4)
     path, = map(str, tmp_path.glob("events*"))
