@@ -157,14 +157,14 @@ class Relay:
         while True:                 # one by one, so that a descriptor is released before the next is taken
             try:
                 accepted, _ = self._listening.accept()
-            except BlockingIOError:
+            except OSError as error:
                 if self.draining:
                     self._listening.close()    # before another arrives
                     return
-                await self._until_arrival()
-                continue
-            except OSError:         # no descriptor is free, or the client has disconnected
-                await asyncio.sleep(0.05)
+                if isinstance(error, BlockingIOError):
+                    await self._until_arrival()
+                else:               # no descriptor is free, or the client has disconnected
+                    await asyncio.sleep(0.05)
                 continue
             accepted.setblocking(False)
             try:
