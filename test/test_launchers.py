@@ -1,8 +1,10 @@
 """The launchers under test/, run from a folder that links to this one; in most runs a stand-in trains."""
 import contextlib
 import glob
+import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -130,6 +132,16 @@ def launch(repository, launcher, *arguments, **environment):
     process = start(repository, launcher, *arguments, **environment)
     output, errors = process.communicate(timeout=200)
     return process.returncode, output, errors
+
+
+def call(repository, launcher, *arguments):
+    """The exit status of what a launcher becomes, called in this process as its shell does."""
+    spec = importlib.util.spec_from_file_location("zoo_launch", str(repository / "test" / "zoo_launch.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    script = (repository / "test" / launcher).read_text()
+    words = re.search(r'^launch (\w+ \w+ \w+) "\$@"$', script, re.M).group(1).split()
+    return module.main([launcher, *words, *arguments])
 
 
 def log_of(repository, device=0):
@@ -343,13 +355,21 @@ def test_one_device_asks_for_no_other(stand_in):
     (["--data_path=repository", "--ckpt_path=checkpoint"], "--data_path: repository: no "),
     (["--data_path=both", "--ckpt_path=repository"], "--ckpt_path: repository: no albert_model.ckpt there"),
 ])
-def test_a_mistake_is_one_line(stand_in, launcher, arguments, message):
+def test_a_mistake_is_one_line(stand_in, launcher, arguments, message, monkeypatch, capsys):
     shutil.copytree(str(stand_in.parent / "records"), str(stand_in.parent / "both"))
     for name in ("train.tsv", "dev.tsv"):
         (stand_in.parent / "both" / name).touch()
-    status, output, errors = launch(stand_in, launcher, *arguments)
+    monkeypatch.chdir(stand_in.parent)
+    status = call(stand_in, launcher, *arguments)
+    output, errors = capsys.readouterr()
     assert (status, output) == (2, "") and errors.startswith("%s: error: %s" % (launcher, message)), errors
     assert errors.count("\n") == 1 and not (stand_in / "test" / "output").exists()
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_mistake_ends_the_launcher(stand_in, launcher):
+    assert launch(stand_in, launcher, "--data_path=nowhere") == (
+        2, "", "%s: error: --data_path: nowhere: no such folder\n" % launcher)
 
 
 @pytest.mark.parametrize("launcher, data, flag",
