@@ -24,7 +24,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 sys.path[:0] = [ROOT, os.path.join(ROOT, "test", "helpers")]
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-from exported import make_reader, make_shipped_classifier, make_shipped_tagger
+from exported import make_reader, make_shipped_classifier, make_shipped_labels, make_shipped_tagger
 from estimator.model.kinds import CHOICES, SPANS
 from serving import export
 
@@ -44,7 +44,8 @@ def main() -> int:
             return 1
     os.makedirs(folder, exist_ok=True)
     shown = []
-    for make, check in ((make_shipped_classifier, check_classifier), (make_shipped_tagger, check_tagger),
+    for make, check in ((make_shipped_classifier, check_classifier), (make_shipped_labels, check_labels),
+                        (make_shipped_tagger, check_tagger),
                         (lambda folder, *_: make_reader(folder, SPANS), check_reader),
                         (lambda folder, *_: make_reader(folder, CHOICES), check_chooser)):
         shown += serve(make, check, folder)
@@ -116,6 +117,23 @@ def check_classifier(browser: "Browser", url: str, server: Any) -> None:
     browser.click("#ask")
     browser.wait_for("#error", "连不上服务器")
     browser.screenshot("no_server")
+
+
+def check_labels(browser: "Browser", url: str, server: Any) -> None:
+    """The same of a model of several labels: a bar for each, those that reach the threshold first."""
+    browser.open(url)
+    browser.wait_for("#version", "版本 7，最多 32 个词元")
+    browser.type("#text_a", "手机没信号怎么办\n北京天气怎么样")
+    browser.click("#ask")
+    browser.wait_for("#latency", "2 条")
+    for number, answer in enumerate(browser.texts("article"), 1):
+        row = "article:nth-child(%d) .class" % number
+        shares = [float(text[:-1]) for text in browser.texts(row + " .number")]
+        given = [share for share in shares if share >= 50]
+        names = browser.texts(row + ".best > :first-child")
+        assert len(shares) == 4 and shares == sorted(shares, reverse=True), shares
+        assert len(names) == len(given) and "标签：" + ("，".join(names) or "无") in answer, answer
+    browser.screenshot("labels")
 
 
 def check_tagger(browser: "Browser", url: str, server: Any) -> None:

@@ -8,9 +8,9 @@ import tensorflow.compat.v1 as tf
 import albert_config
 from albert_config import AlbertConfig
 from estimator.model import heads, modeling
-from estimator.model.kinds import SPANS, TAGS
+from estimator.model.kinds import MULTI_LABEL, SPANS, TAGS
 from estimator.weights import model_folder
-from estimator.weights.model_folder import ModelFolder, Reading, Tagging
+from estimator.weights.model_folder import Labelling, ModelFolder, Reading, Tagging
 from etl.text.tokenization import SPECIAL_TOKENS, TokenizerConfig
 
 TOKENS = list(SPECIAL_TOKENS) + list(
@@ -52,6 +52,12 @@ def make_shipped_tagger(folder: str, config_name: str, max_seq_length: int = 128
     """The same of a model that labels entities."""
     return _make_shipped(folder, config_name, max_seq_length, "tagging", ("人", "地"), kind=TAGS,
                          tagging=Tagging(4, False))
+
+
+def make_shipped_labels(folder: str, config_name: str, max_seq_length: int = 128) -> ModelFolder:
+    """The same of a model of several labels."""
+    return _make_shipped(folder, config_name, max_seq_length, "multi_label", ("天", "地", "人", "水"),
+                         kind=MULTI_LABEL, labelling=Labelling())
 
 
 def _make_shipped(folder: str, config_name: str, *what: Any, **how: Any) -> ModelFolder:

@@ -2,6 +2,7 @@ import csv
 import json
 import os
 
+import httpx
 import numpy as np
 import pytest
 
@@ -14,8 +15,11 @@ from estimator.finetuning.flags import FinetuneConfig
 from estimator.weights import model_folder
 from etl.common.command_line import UserError
 from etl.text.tokenization import TokenizerConfig
+from served import make_inference, run
 from serving import export, predict
 from serving.saved_model import SavedModel
+from serving.service.http_app import HttpApp, HttpLimits
+from serving.service.monitoring import Monitor
 
 WORDS = tiny_training.WORDS
 LABELS = {"山": "地/山", "水": "地/水", "火": "火"}
@@ -111,6 +115,26 @@ def test_the_exported_model_gives_the_same_labels(trained, capsys):
     capsys.readouterr()
     assert predict.main(["--model_dir", str(trained / "export"), "--text_a", "山"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"text_a", "text_b", "labels"}
+
+
+def test_the_server_gives_the_same_labels(trained):
+    """Of the version that the test before exported, as TensorFlow Serving gives them."""
+    wanted = read(trained / "out" / "predictions.jsonl")
+
+    async def ask():
+        inference = await make_inference(
+            SavedModel(str(trained / "export" / "1")), str(trained / "export"), max_batch_size=len(wanted))
+        app = HttpApp(inference, Monitor(), HttpLimits(max_body_bytes=10000, timeout_seconds=30))
+        async with httpx.AsyncClient(app=app, base_url="http://server") as client:
+            pairs = [{"text_a": line["text_a"], "text_b": ""} for line in wanted]
+            answer = await client.post("/v1/models/albert:predict", json={
+                "signature_name": "labels", "instances": pairs})
+            for row, line in zip(answer.json()["predictions"], wanted):
+                assert (row["count"], len(row["label"])) == (len(line["predicted"]), 3)
+                assert sorted(row["label"][:row["count"]]) == sorted(line["predicted"])
+            answer = await client.post("/v1/models/albert:classify", json={"examples": pairs[:1]})
+            assert dict(answer.json()["results"][0]) == pytest.approx(wanted[0]["probabilities"], abs=1e-4)
+    run(ask())
 
 
 def test_thresholds_of_another_checkpoint_are_not_exported(trained, capsys):
