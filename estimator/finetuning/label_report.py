@@ -13,7 +13,7 @@ from etl.reports.page import Section, table
 MOST_BARS = 100                                # labels; beyond this, only the table shows them
 MOST_PAIRS, MOST_EXAMPLES, HARDEST = 30, 20, 30
 
-CHARTS = (Chart("Loss; mean cross-entropy of a label, in nats", ("loss",), "loss"),
+CHARTS = (Chart("Loss; cross-entropy, sum over the labels, in nats", ("loss",), "loss"),
           Chart("F1 over all labels, and mean over the labels", ("eval_micro_f1", "eval_macro_f1"), "F1",
                 "micro_f1_of_frequent"),
           Chart("Mean average precision", ("eval_mean_average_precision",), "value",

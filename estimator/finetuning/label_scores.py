@@ -96,10 +96,10 @@ def cross_entropy(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Mean over the labels of -log of the probability of what is right, in nats: float64 [n]."""
+    """Sum over the labels of -log of the probability of what is right, in nats: float64 [n]."""
     right = np.where(labels, probabilities, 1 - probabilities).astype(np.float64)
-    mean: np.ndarray = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).mean(axis=1)
-    return mean
+    found: np.ndarray = -np.log(np.maximum(right, np.finfo(np.float64).tiny)).sum(axis=1)
+    return found
 
 
 def most_frequent(labels: np.ndarray) -> np.ndarray:

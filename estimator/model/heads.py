@@ -54,7 +54,7 @@ class Regressed(NamedTuple):
 class Labelled(NamedTuple):
     """A head's results that gives any number of labels; without labels both losses are None."""
     loss: Optional[tf.Tensor]                  # scalar: mean over the examples
-    per_example_loss: Optional[tf.Tensor]      # [batch]: mean over the labels
+    per_example_loss: Optional[tf.Tensor]      # [batch]: sum over the labels
     probabilities: tf.Tensor                   # float32 [batch, num_labels], each of its own
     logits: tf.Tensor                          # float32 [batch, num_labels]
 
@@ -173,6 +173,9 @@ def multi_label(config: AlbertConfig, encoded: EncoderOutput, num_labels: int,
                 dropout: Optional[Dropout] = None) -> Labelled:
     """Any number of `num_labels` labels for each example: a sigmoid for each, from the pooled output.
 
+    Losses are sums over the labels, since gradients of their mean are as small, with many labels, as what the
+    optimizers add to the root of the second moment.
+
     Args:
       config, encoded, dropout: as in `classifier`; its variables are this head's, too.
       num_labels: at least 2.
@@ -186,7 +189,7 @@ def multi_label(config: AlbertConfig, encoded: EncoderOutput, num_labels: int,
     losses = tf.nn.weighted_cross_entropy_with_logits(
         labels=labels, logits=logits,
         pos_weight=tf.ones([num_labels]) if positive_weights is None else positive_weights)
-    per_example = tf.reduce_mean(losses, axis=1)
+    per_example = tf.reduce_sum(losses, axis=1)
     return Labelled(tf.reduce_mean(per_example), per_example, probabilities, logits)
 
 

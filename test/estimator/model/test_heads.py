@@ -264,3 +264,19 @@ class TestTags:
         assert new == {"loss/LayerNorm/beta": [16], "loss/LayerNorm/gamma": [16], "output_weights": [5, 16],
                        "output_bias": [5], "crf_loss/transitions": [5, 5]}
         assert all(name.startswith(heads.CLASSIFIER_PREFIXES) for name in new)
+
+
+def test_several_labels_each_have_a_sigmoid_of_their_own():
+    pooled = np.random.RandomState(1).uniform(-1, 1, [2, 16])
+    labels, weights = np.array([[1, 0, 1], [0, 0, 0]], np.float32), np.array([1, 2, 3], np.float32)
+    result = heads.multi_label(tiny_models.CONFIGS["postln"], stand_in("postln", pooled_output=pooled), 3,
+                               tf.constant(labels), tf.constant(weights))
+    with tiny_models.session() as session:
+        values = tiny_models.set_random_values(session)
+        found = session.run(result)
+    probabilities = 1 / (1 + np.exp(-(pooled @ values["output_weights"].T + values["output_bias"])))
+    losses = -(weights * labels * np.log(probabilities)
+               + (1 - labels) * np.log(1 - probabilities)).sum(axis=1)
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.per_example_loss, losses, rtol=1e-5)
+    assert found.loss == pytest.approx(losses.mean(), rel=1e-5)
