@@ -204,6 +204,7 @@ def test_100_texts_are_learned_by_heart(tmp_path, rows):
                           "--init_checkpoint", "none", "--albert_config_file", "mini",
                           "--output_dir", str(tmp_path / "out"), "--train_batch_size", "20",
                           "--num_train_epochs", "120", "--learning_rate", "0.0005", "--max_seq_length", "64",
-                          "--eval_every", "200", "--label_threshold", "dev", "--do_train", "--do_eval", "--backend", "cpu"]) == 0
+                          "--eval_every", "200", "--label_threshold", "dev",
+                          "--do_train", "--do_eval", "--backend", "cpu"]) == 0
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text(encoding="utf-8"))
     assert results["num_examples"] == 100 and results["eval_micro_f1"] >= 0.98
