@@ -28,7 +28,8 @@ from etl.common.command_line import UserError, flag, nested, run
 from etl.common.files import atomic_write, expand, expand_sets, not_utf8, require_file, write_text
 from etl.common.progress_line import progress_line, ticking_line
 from etl.text.documents import clean_line, split_sentences
-from etl.text.tokenization import SPECIAL_TOKENS, UNIT_PATTERN, is_han, preprocess_text, split_words
+from etl.text.tokenization import (MAX_CHARS_PER_WORD, SPECIAL_TOKENS, UNIT_PATTERN, is_han, preprocess_text,
+                                   split_words)
 
 SHIPPED_SIZE = 21128
 LATIN_PIECES = 4000                            # of the bundled vocabulary
@@ -150,8 +151,13 @@ def learn_wordpiece(lines: Iterable[str], vocab_size: int, do_lower_case: bool,
     Raises UserError if there is no text, or the characters alone exceed `vocab_size`.
     """
     words = _count_words(lines, do_lower_case)
+    too_long = [word for word in words if len(word) > MAX_CHARS_PER_WORD]
+    if too_long:
+        say("words of over %d characters, which the tokenizer takes for [UNK], left out: %d, such as %.20s…"
+            % (MAX_CHARS_PER_WORD, sum(map(words.pop, too_long)), too_long[0]))
     if not words:
-        raise UserError("--input_file: no text")
+        raise UserError("--input_file: no text%s" % (
+            " but words of over %d characters" % MAX_CHARS_PER_WORD if too_long else ""))
     characters: Counter = Counter()
     for word, count in words.items():
         for piece in _characters(word):

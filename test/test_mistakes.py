@@ -154,6 +154,7 @@ FIELDS = ", ".join(sorted(field.name for field in dataclasses.fields(CONFIG)))
 NOT_GB18030 = ("not UTF-8: invalid continuation byte at byte 0xcc; is it GB18030? iconv -f GB18030 -t UTF-8 "
                "converts it")
 NOT_UTF16 = "not UTF-8: invalid start byte at byte 0xff; is it UTF-16? iconv -f UTF-16 -t UTF-8 converts it"
+UTF16 = "UTF-16: convert it: iconv -f UTF-16 -t UTF-8"
 SPECIALS = "a vocabulary must hold [PAD] [UNK] [CLS] [SEP] [MASK]; missing: "
 NO_CHECKPOINT = "no checkpoint there; looked for albert_model.ckpt.index, bert_model.ckpt.index, *.index"
 FAMILY = " It is of the albert_zh family; shipped configs of its shapes: none"
@@ -167,8 +168,8 @@ MISTAKES = [
     (BUILD + " --input_file 'corpora/*.txt'", "--input_file: corpora/*.txt matches no file"),
     (BUILD + " --input_file pairs", "--input_file: pairs is a folder, not a file"),
     (BUILD + " --input_file gb18030.txt", "gb18030.txt: line 1: " + NOT_GB18030),
-    (BUILD + " --input_file utf16.txt", "utf16.txt: line 1: " + NOT_UTF16),
-    (BUILD + " --input_file windows.txt", "windows.txt: line 1: " + NOT_UTF16),
+    (BUILD + " --input_file utf16.txt", "--input_file: utf16.txt: " + UTF16),
+    (BUILD + " --input_file windows.txt", "--input_file: windows.txt: " + UTF16),
     (BUILD + " --input_file wiki_00", "--input_file: wiki_00: line 1 holds JSON: give --input_format jsonl, "
      "and --text_field, the field of the text: one of title, text"),
     (BUILD + " --input_file blank.txt", "--input_file: no text in blank.txt"),

@@ -4,9 +4,10 @@ in English and in Chinese.
 A name is words: `sentence1`, `query_text`, `textB`, `句子一`, `相似问题`. At least one of them says what
 stands in the column; others say of what, or which of two.
 """
+import bisect
 import re
 import unicodedata
-from typing import List, NamedTuple, Optional, Sequence
+from typing import Collection, List, NamedTuple, Optional, Sequence
 
 TEXT, LABEL, ID, OTHER = "text", "label", "id", "other"
 
@@ -16,26 +17,34 @@ _ROLES = {word: role for role, words in (
            "para paragraph context document doc article utterance utter message msg phrase headline "
            "summary abstract subject tweet sms answer ans candidate cand reply response input 句子 句 文本 "
            "短文本 问题 问句 问 标题 内容 正文 评论 评价 摘要 查询 回答 答案 答 前提 假设 段落 文章 语句 "
-           "原文 原句 对话 短信 微博 弹幕 新闻 样本"),
+           "原文 原句 全文 对话 短信 微博 弹幕 新闻 样本 话术 语料 文案 语句 话语 问法 说法 帖子"),
     (LABEL, "label labels class classes category categories cat score scores rating ratings star stars "
             "gold tag tags y polarity sentiment emotion intent similarity is 标签 类别 分类 类型 标注 情感 "
-            "情绪 意图 得分 分数 评分 星级 相似度 是否 结果"),
+            "情绪 意图 得分 分数 评分 打分 星级 等级 相似度 是否 是否一致 关系 判断 极性 倾向 结果"),
     (ID, "id ids idx index no num number guid qid uid pid gid docid 编号 序号 索引 主键"),
     (OTHER, "desc des description name date time split set keyword keywords url author lang language genre "
             "domain 关键词 日期 时间 作者 链接 备注 说明 名称 描述 领域"),
 ) for word in words.split()}
 _RANKS = {word: rank for rank, words in enumerate((
-    "0", "1 a left first one 一 甲 左 第一", "2 b right second two 二 乙 右 第二")) for word in words.split()}
+    "0", "1 a left first one 一 甲 左 前 上 首 第一", "2 b right second two 二 乙 右 后 下 次 第二"))
+    for word in words.split()}
 _SECOND = "hypothesis hypo answer ans reply response target 回答 答案 答 假设".split()
 _OF_WHAT = ("raw original orig pair similar duplicate match same user news source target 用户 原始 输入 "
-            "相似 相同 匹配 同义 标准 候选 目标 商品 来源").split()
+            "相似 相同 匹配 同义 近义 相关 对比 比较 对照 参考 扩展 改写 标准 候选 目标 商品 客户 客服 "
+            "来源 的").split()
 
 _LONGEST = 24                                  # characters of a name
+# The longest name in unknown words, in median lengths of a column, and the share of its texts that may be as
+# short: of one column, of each of several.
+MUCH_SHORTER = {True: (0.5, 0.002), False: (0.75, 0.01)}
 _MARKS = " \t\"'`#*[]()<>:“”‘’《》"                     # that stand around names
 _PARTS = re.compile(r"(?<=[a-z])(?=[A-Z])|[\s_.\-/:]+")
 _WORDS = re.compile("|".join(sorted((word for word in [*_ROLES, *_RANKS, *_OF_WHAT] if not word.isascii()),
                                     key=len, reverse=True)) + r"|[a-z]+|\d+|.")
 _WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# What may be a name in words of one's own: no number, and nothing of what people say or ask.
+_NAME = re.compile(r"(?![\d_]+$|.*[我你您吗呢吧呀啊嘛么哦不没了很怎哪谁])"
+                   r"(?:[\w.\-/#()]{1,10}|[A-Za-z_][\w.\- ]{1,%d})" % (_LONGEST - 2))
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_.\- ]{1,%d}" % (_LONGEST - 2))
 
 
@@ -47,7 +56,7 @@ class Column(NamedTuple):
 
 def read_name(field: str) -> Optional[Column]:
     """What a field says as the name of a column; None when it is none. `问句2` → TEXT, 2."""
-    name = unicodedata.normalize("NFKC", field).strip(_MARKS)
+    name = _plain(field)
     words = [word for part in _PARTS.split(name) for word in _WORDS.findall(part.lower())]
     if words and words[-1][:-1] in _ROLES and words[-1][-1] in ("a", "b"):
         words[-1:] = [words[-1][:-1], words[-1][-1]]                 # texta
@@ -74,11 +83,48 @@ def is_header(fields: Sequence[str]) -> bool:
     return says and _may_all_be_names(fields, found)
 
 
-def looks_like_one(rows: Sequence[Sequence[str]]) -> bool:
-    """Whether the first of some rows of texts is of another kind than all others: identifiers above text that
-    is not ASCII. It may name columns in words that nobody knows."""
-    return len(rows) > 2 and all(map(_WORD.fullmatch, rows[0])) and not any(
-        field.isascii() for row in rows[1:] for field in row)
+def stands_inside(fields: Sequence[str]) -> bool:
+    """Whether a line that is not the first names columns, as where files with headers were joined: each field
+    is a usual name, and one of them says text."""
+    found = [read_name(field) for field in fields]
+    return all(found) and any(column and column.role == TEXT for column in found)
+
+
+def looks_like_one(rows: Sequence[Sequence[str]], labels: Collection[str] = ()) -> bool:
+    """Whether the first of some rows may name columns in words that nobody knows: each of its fields could be
+    a name, and is one or is of another kind than the column below it (`_is_above`). Not with fewer than two
+    rows below.
+
+    Args:
+      labels: all that may stand in a column of labels.
+    """
+    first = rows[0] if rows else ()
+    others = [row for row in rows[1:] if len(row) == len(first) and row != first]
+    if len(others) < 2 or not all(map(_NAME.fullmatch, map(_plain, first))):
+        return False
+    if all(map(_WORD.fullmatch, first)) and not any(field.isascii() for row in others for field in row):
+        return True                            # identifiers above text that is not ASCII
+    return all(read_name(field) or _is_above(field, column, labels, *MUCH_SHORTER[len(first) == 1])
+               for field, column in zip(first, zip(*others)))
+
+
+def _is_above(field: str, column: Sequence[str], labels: Collection[str], length_share: float, share: float
+              ) -> bool:
+    """Whether a field is of another kind than those of a column: no label above labels, no number above
+    numbers; at most `length_share` as long as the median of texts, and shorter than all but `share` of
+    them."""
+    if set(column) <= set(labels):
+        return field not in labels
+    if all(value.strip().isdecimal() for value in column):
+        return True
+    lengths = sorted(len(value.strip()) for value in column)
+    length = len(field.strip())
+    return (length <= length_share * lengths[len(lengths) // 2]
+            and bisect.bisect_right(lengths, length) <= share * len(lengths))
+
+
+def _plain(field: str) -> str:
+    return unicodedata.normalize("NFKC", field).strip(_MARKS)
 
 
 def match(fields: Sequence[str], order: Sequence[str], may_lack: str = "") -> Optional[List[str]]:

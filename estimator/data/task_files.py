@@ -13,6 +13,7 @@ from typing import IO, Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 from estimator.data import headers
 from etl.common import json_text
 from etl.common.command_line import UserError
+from etl.common.file_formats import HEAD_BYTES, format_of
 from etl.common.files import not_utf8
 
 # .txt is read like .tsv; both JSON ones have one object per line
@@ -81,6 +82,8 @@ def _numbered_rows(path: str, order: Optional[Sequence[str]], may_lack: str
                             % (path, number, len(names), ", ".join(names), len(fields)))
         if fields == header:
             raise UserError("%s: line %d: the header once more: remove the line" % (path, number))
+        if headers.stands_inside(fields):
+            _refuse_header_inside(path, number, fields, names, header)
         yield NumberedRow(number, dict(zip(names, fields)))
 
 
@@ -102,6 +105,17 @@ def _names(path: str, number: int, order: Optional[Sequence[str]], first: List[s
     if named is not None:
         return named, True
     return without if may_lack and len(first) == len(without) else list(order), False
+
+
+def _refuse_header_inside(path: str, number: int, fields: List[str], names: List[str],
+                          header: Optional[List[str]]) -> None:
+    """Raises UserError, but for a single text below a header that calls it as the task does: this may be
+    one."""
+    what = "%s: line %d: %s: looks like a header inside the file" % (path, number, ", ".join(fields))
+    if len(fields) > 1 or header != names:
+        raise UserError("%s, as where files were joined: remove the line%s" % (
+            what, "" if len(fields) > 1 else "; if it is a text, put a header above all: %s" % names[0]))
+    print("Warning: %s; it is read as a text" % what)
 
 
 def is_json(path: str) -> bool:
@@ -180,4 +194,8 @@ def numbered_lines(stream: IO[bytes], place: str) -> Iterator[Tuple[int, str]]:
 def lines_of(path: str) -> Iterator[Tuple[int, str]]:
     """`numbered_lines` of a file."""
     with open(path, "rb") as stream:
+        what = format_of(stream.read(HEAD_BYTES))
+        if what:
+            raise UserError("%s: %s" % (path, what))
+        stream.seek(0)
         yield from numbered_lines(stream, path)

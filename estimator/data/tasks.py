@@ -319,6 +319,7 @@ def with_found_labels(task: Task, data_dir: str) -> Task:
     if is_json(path) or not layout.order:
         return task
     rows = [fields for _, fields in field_rows(path) if any(field.strip() for field in fields)]
+    rows[1:] = [fields for fields in rows[1:] if not headers.stands_inside(fields)]    # refused when read
     names = _names_of_header(rows[:1], layout.order)
     if names:
         found = list(dict.fromkeys(row[names.index("label")] for row in rows[1:]
@@ -327,6 +328,8 @@ def with_found_labels(task: Task, data_dir: str) -> Task:
         found = column_order.find_labels(rows, len(layout.order) - 1) or []
     if not 2 <= len(found) <= min(MOST_FOUND, len(rows) / 2) or set(found) & set(task.labels):
         return task
+    if not names:
+        _refuse_likely_header(path, rows, layout.order, found[1:])
     if all(label.isdecimal() for label in found):
         found.sort(key=int)
     print("%s: labels found: %s" % (path, ", ".join(found)))
@@ -380,22 +383,31 @@ def _names_of_header(first_rows: Sequence[Sequence[str]], order: Sequence[str]) 
 
 def _order_in(path: str, layout: Layout, task: Task, is_test: bool) -> Optional[Sequence[str]]:
     """The order of a file's columns: the layout's, if these do not show another."""
-    if not layout.order or is_json(path) or not task.labels:
+    if layout.order == () or is_json(path) or not task.labels:
         return layout.order
     rows = [fields for _, fields in itertools.islice(field_rows(path), 1000)
             if any(field.strip() for field in fields)]
-    if _names_of_header(rows[:1], layout.order):
+    if _names_of_header(rows[:1], layout.order) if layout.order else any(map(headers.is_header, rows[:1])):
         return layout.order
-    if is_test and headers.looks_like_one(rows):
-        wanted = ", ".join(name for name in layout.order if name != "label")
-        raise UserError("%s: line 1: %s: if this is a header, remove it or name the columns %s; if these are "
-                        "texts, put such a header above them" % (path, ", ".join(rows[0]), wanted))
-    found = column_order.find_order(rows, layout.order, task.labels + (_NO_LABEL if is_test else ()),
-                                    may_lack=is_test)
+    labels = task.labels + (_NO_LABEL if is_test else ())
+    if is_test:
+        _refuse_likely_header(path, rows, layout.order, labels)
+    if not layout.order:
+        return None
+    found = column_order.find_order(rows, layout.order, labels, may_lack=is_test)
     if found is None:
         return layout.order
     print("%s: no header; the columns are %s" % (path, ", ".join(found)))
     return found
+
+
+def _refuse_likely_header(path: str, rows: Sequence[Sequence[str]], order: Optional[Sequence[str]],
+                          labels: Sequence[str]) -> None:
+    """Raises UserError if the first line may be a header in words that nobody knows."""
+    if headers.looks_like_one(rows, labels):
+        wanted = ", ".join(name for name in order or _PAIR if name != "label")
+        raise UserError("%s: line 1: %s: if this is a header, remove it or name the columns %s; if these are "
+                        "texts, put such a header above them" % (path, ", ".join(rows[0]), wanted))
 
 
 def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]:

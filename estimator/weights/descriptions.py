@@ -100,6 +100,8 @@ def require_vocabulary(tokenizer: TokenizerConfig, source: str, checkpoint: str)
     """
     learned = _tokenizer_beside(checkpoint, tokenizer)
     if learned is None:
+        print("%s: no vocabulary lies beside it: it is taken to have been trained with %s"
+              % (checkpoint, tokenizer.vocabulary_file))
         return
     ours, theirs = tokenizer.vocabulary_file, learned.vocabulary_file
     if files.sha256_of_file(ours) == files.sha256_of_file(theirs):

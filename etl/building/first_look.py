@@ -9,41 +9,25 @@ import re
 from collections import Counter
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from etl.building.sources import (COMPRESSIONS, MAX_DOCUMENT_BYTES, FileRange, TextFormat, is_compressed,
-                                  opened, read_documents)
+from etl.building.sources import (COMPRESSIONS, MAX_DOCUMENT_BYTES, FileRange, TextFormat, opened,
+                                  read_documents)
 from etl.common import json_text
 from etl.common.command_line import UserError
+from etl.common.file_formats import HEAD_BYTES, format_of
 from etl.text.documents import BLANKS, Document, clean_line, ends_with_final_mark
 
 LINES_LOOKED_AT, FEWEST_LINES_LOOKED_AT = 20000, 100         # of all files, of one of many
 MARKUP_SHARE, HEADLINE_SHARE, HEADLINE_CHARS = 0.05, 0.3, 30    # no warning below these shares
+JSON_TEXT_SHARE = 0.5                          # of lines in quotation marks, as prose has some, too
 MARKUP_CHARS = 300                             # of a line, in which markup is looked for
 
-_HEAD_BYTES, _MAGIC_BYTES = 1 << 20, 512
+_HEAD_BYTES = 1 << 20
 _EACH_LINE = "If each line is a document, separate them: sed G FILE > NEW"
-# Offset and bytes at the beginning of a format, and what to do with such a file.
-_FORMATS = (
-    (0, b"\x1f\x8b", "gzip-compressed: give it a name that ends in .gz"),
-    (4, b"1AY&SY", "bzip2-compressed: give it a name that ends in .bz2"),
-    (0, b"\xfd7zXZ\0", "xz-compressed: unpack it first (unxz)"),
-    (0, b"\x28\xb5\x2f\xfd", "zstd-compressed: unpack it first (unzstd)"),
-    (0, b"\x04\x22\x4d\x18", "lz4-compressed: unpack it first (unlz4)"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it first (unzip)"),
-    (0, b"PK\x05\x06", "an empty zip archive"),
-    (0, b"7z\xbc\xaf\x27\x1c", "a 7z archive: unpack it first (7z x)"),
-    (0, b"Rar!\x1a\x07", "a rar archive: unpack it first"),
-    (257, b"ustar", "a tar archive: unpack it first (tar -xf)"),
-    (0, b"%PDF-", "a PDF: take its text out first"),
-    (0, b"PAR1", "a Parquet file: write its text as JSON lines first"),
-    (0, b"ARROW1\0\0", "an Arrow file: write its text as JSON lines first"),
-    (0, b"SQLite format 3\0", "an SQLite database: write its text as JSON lines first"),
-    (0, b"\x89HDF\r\n", "an HDF5 file: write its text as JSON lines first"),
-)
 _STRING = r'"(?:[^"\\]|\\.)*"'
 _JSON = re.compile(r'(\[\s*)?\{\s*(?:%s\s*:|\})|(\[)\s*(?:%s\s*[,\]]|\])' % (_STRING, _STRING))
 _MARKUP = re.compile(
     r"</?[A-Za-z][^<>]*>|&(?:[a-z]+|#[0-9]+);|\[[^\[\]]*\]\([^()]*\)|\[\[[^\[\]]+\]\]|\{\{[^{}]+\}\}"
-    r"|^(?:#{1,6} |```|~~~|\|.*\|$|={2,}[^=]+=+$|-{3,}$|\*{3,}$|\{\".*\}$)|\*\*[^*]+\*\*")
+    r"|^(?:#{1,6} |```|~~~|\|.*\|$|={2,}[^=]+=+$|-{3,}$|\*{3,}$)|\*\*[^*]+\*\*")
 
 
 class Look(NamedTuple):
@@ -54,6 +38,8 @@ class Look(NamedTuple):
       documents, headlines, headline_example: the same for documents, and those that are one short line
         without a final mark.
       has_blank_line: whether there is one between lines; None if the first document is too long already.
+      json_lines, json_texts, json_example: number of lines of text that are JSON objects or arrays, of those
+        that are JSON strings, the first of both.
     """
     lines: int
     markup_lines: int
@@ -62,6 +48,9 @@ class Look(NamedTuple):
     headlines: int
     headline_example: str
     has_blank_line: Optional[bool]
+    json_lines: int
+    json_texts: int
+    json_example: str
 
 
 def require_text(path: str, text_format: TextFormat) -> None:
@@ -71,13 +60,15 @@ def require_text(path: str, text_format: TextFormat) -> None:
     Raises UserError for damaged files as `sources.opened` does.
     """
     with open(path, "rb") as stream:
-        what = _format_of(stream.read(_MAGIC_BYTES))
-    if is_compressed(path) and what and what.startswith(COMPRESSIONS[os.path.splitext(path)[1]]):
-        what = None
+        what = format_of(stream.read(HEAD_BYTES))
+    for suffix, name in COMPRESSIONS.items():
+        if what and what.startswith(name):
+            what = None if path.endswith(suffix) else "%s-compressed: give it a name that ends in %s" % (
+                name, suffix)
     if not what:
         with opened(path) as text:
             head = text.read(_HEAD_BYTES)
-        what = _format_of(head) or _what_json(head, text_format.input_format, path)
+        what = format_of(head[:HEAD_BYTES]) or _what_json(head, text_format.input_format, path)
     if what:
         raise UserError("--input_file: %s: %s" % (path, what))
 
@@ -98,6 +89,7 @@ def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_A
             examples.setdefault("headline", document[0])
         document.clear()
 
+    reads_text = text_format.input_format == "text"
     for text, size in _lines_of(path, text_format):
         if not text:
             has_blank_line = has_blank_line or bool(document)
@@ -105,7 +97,11 @@ def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_A
         elif counts["lines"] < most_lines:
             counts["lines"] += 1
             document.append(text)
-            if _MARKUP.search(text[:MARKUP_CHARS]):
+            kind = _json_kind(text) if reads_text else None
+            if kind:
+                counts["json_texts" if kind == "string" else "json"] += 1
+                examples.setdefault("json", text)
+            elif _MARKUP.search(text[:MARKUP_CHARS]):
                 counts["markup"] += 1
                 examples.setdefault("markup", text)
         if size > MAX_DOCUMENT_BYTES and not has_blank_line:
@@ -115,7 +111,8 @@ def look_at(path: str, text_format: TextFormat, most_lines: int = LINES_LOOKED_A
             break
     close()
     return Look(counts["lines"], counts["markup"], examples.get("markup", ""), counts["documents"],
-                counts["headlines"], examples.get("headline", ""), has_blank_line)
+                counts["headlines"], examples.get("headline", ""), has_blank_line, counts["json"],
+                counts["json_texts"], examples.get("json", ""))
 
 
 def warnings_of(paths: Sequence[str], text_format: TextFormat, parts_documents: bool = True) -> List[str]:
@@ -139,9 +136,14 @@ def warnings_of(paths: Sequence[str], text_format: TextFormat, parts_documents: 
         if whole:
             warnings.append("%s: has no blank lines and so is one document%s. %s" % (
                 whole[0], ", as are %d other files" % (len(whole) - 1) if whole[1:] else "", _EACH_LINE))
-    lines, markup, documents, headlines = (
+    lines, markup, json_lines, json_texts, documents, headlines = (
         sum(getattr(look, name) for _, look in looks)
-        for name in ("lines", "markup_lines", "documents", "headlines"))
+        for name in ("lines", "markup_lines", "json_lines", "json_texts", "documents", "headlines"))
+    if json_lines > MARKUP_SHARE * lines or json_texts > JSON_TEXT_SHARE * lines:
+        path, look = next((path, look) for path, look in looks if look.json_lines + look.json_texts)
+        warnings.append("%.0f%% of the first %d lines are JSON, which is treated as text: %s: %.60s; "
+                        "--input_format jsonl reads it, in files of its own"
+                        % (100 * (json_lines + json_texts) / lines, lines, path, look.json_example))
     if markup > MARKUP_SHARE * lines:
         path, look = next((path, look) for path, look in looks if look.markup_lines)
         warnings.append("%.0f%% of the first %d lines contain markup, which is treated as text: %s: %.60s"
@@ -168,30 +170,48 @@ def _lines_of(path: str, text_format: TextFormat) -> Iterator[Tuple[str, int]]:
             yield from ((sentence, 0) for sentence in document.sentences + ("",))
 
 
-def _format_of(head: bytes) -> Optional[str]:
-    return next((what for at, begin, what in _FORMATS if head[at:at + len(begin)] == begin), None)
-
-
 def _what_json(head: bytes, input_format: str, path: str) -> Optional[str]:
     """What is wrong with the JSON at the beginning of a file; None if there is none, or it is in the right
     format."""
     text = head.decode("utf-8", "replace")
     begin = len(text) - len(text.lstrip(BLANKS))
-    found = _JSON.match(text, begin)
-    if not found:
-        return None
-    line = text.count("\n", 0, begin) + 1
+    lines = list(filter(None, map(clean_line, text[begin:].split("\n"))))
     first_line, is_long = text[begin:].split("\n", 1)[0].rstrip(), "\n" not in text[begin:]
-    if found.group(1) or found.group(2):
+    name, line = os.path.basename(path), text.count("\n", 0, begin) + 1
+    if len(head) == _HEAD_BYTES:               # the last line may be incomplete
+        lines.pop()
+    kinds = list(map(_json_kind, lines[:2]))
+    if kinds == ["array", "array"]:
+        return ("line %d holds a JSON array, as others do: write an object a line (jq -c '{text: .[0]}' %s > "
+                "lines.jsonl), and give --input_format jsonl" % (line, name))
+    if kinds == ["string", "string"] and all(_json_kind(line) == "string" for line in lines):
+        return ("every line holds a JSON string: write them as text (jq -r . %s > text.txt)" % name)
+    found = _JSON.match(text, begin)
+    if not found and kinds[:1] != ["array"]:
+        return None
+    if not found or found.group(1) or found.group(2):
         return ("line %d begins a JSON array: write one object a line (jq -c '.[]' %s > lines.jsonl), and "
-                "give --input_format jsonl" % (line, os.path.basename(path)))
+                "give --input_format jsonl" % (line, name))
     if not first_line.endswith("}") and not is_long:
         return ("line %d begins a JSON object of several lines: write each on one (jq -c . %s > "
-                "lines.jsonl), and give --input_format jsonl" % (line, os.path.basename(path)))
+                "lines.jsonl), and give --input_format jsonl" % (line, name))
     if input_format == "jsonl":
         return None
     return ("line %d holds JSON: give --input_format jsonl, and --text_field, the field of the text%s"
             % (line, _names_of_texts(first_line)))
+
+
+def _json_kind(line: str) -> Optional[str]:
+    """"object", "array" or "string" if all of a line is JSON of this type with a text in it; None if not."""
+    if line[:1] + line[-1:] not in ("{}", "[]", '""'):
+        return None
+    try:
+        value = json_text.loads(line)
+    except ValueError:
+        return None
+    if isinstance(value, list):                # [1] is most often a footnote
+        return "array" if any(isinstance(part, (str, list, dict)) for part in value) else None
+    return "object" if isinstance(value, dict) else "string"
 
 
 def _names_of_texts(line: str) -> str:

@@ -29,7 +29,7 @@ PARALLEL_BYTES = 8 << 20                    # below this, starting worker proces
 
 WORK_FOLDER, LOCK = ".work", "lock"
 FURTHER_FOLDERS = ("eval", "dead_letters")     # of an output folder
-WORK_FORMAT = 3  # of a work folder; a build does not resume one with another format
+WORK_FORMAT = 4  # of a work folder; a build does not resume one with another format
 MODEL_FILE = "model.json"  # marks the folder of a model, whose vocabulary a build's would replace
 
 TOKENIZERS = ("wordpiece", "sentencepiece")
@@ -170,6 +170,7 @@ def _check_input(config: BuildConfig, paths: Sequence[str]) -> None:
     for path in paths:
         if os.path.exists(config.vocab_file) and os.path.samefile(path, config.vocab_file):
             raise UserError("--input_file: %s is the vocabulary: give text files only" % path)
+    for path in paths:
         require_text(path, config.text_format)
 
 

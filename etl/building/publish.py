@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from typing import Any, Dict, Iterable, Iterator, List, Mapping
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Pattern
 
 from etl.building import report
 from etl.building.chunks import dead_letters_path, versions
@@ -21,6 +21,8 @@ from etl.samples.instances import PARTS
 from etl.text.tokenization import load_tokenizer
 
 _SHARD_NAME = re.compile(r"tf_examples-\d{5,}-of-\d{5,}\.tfrecord")
+# As other tools call theirs: train.tfrecord, a.tf_record, part.tfrecords-00000-of-00010, a.tfrecord.gz.
+_RECORDS_NAME = re.compile(r".*\.tf_?records?(?:-\d+-of-\d+)?(?:\.gz)?", re.IGNORECASE | re.DOTALL)
 
 DEAD_LETTERS = os.path.join("dead_letters", "bad_records.jsonl")
 
@@ -81,7 +83,7 @@ def require_replaceable(config: BuildConfig, plan: BuildPlan) -> None:
     if config.overwrite or os.path.isdir(plan.job.work_dir):    # a resumed build has passed this check
         return
     if not os.path.exists(os.path.join(out, manifest.FILE_NAME)):
-        shards = [name for name in _shards_in(out) if _SHARD_NAME.fullmatch(os.path.basename(name))]
+        shards = _names_in(out, _RECORDS_NAME)
         if shards:
             raise UserError("--output_dir: %s holds %s, and no %s says how it was made: give another folder, "
                             "or --overwrite" % (out, sorted(shards)[0], manifest.FILE_NAME))
@@ -137,7 +139,7 @@ def verify(folder: str) -> str:
     manifest."""
     found = manifest.read(folder)
     listed = {shard.path for shard in found.train + found.eval}
-    further = sorted(set(_shards_in(folder)) - listed)
+    further = sorted(set(_names_in(folder, _RECORDS_NAME)) - listed)
     if further:
         raise UserError("%s: not in the manifest" % os.path.join(folder, further[0]))
     records = size = 0
@@ -196,7 +198,7 @@ def _remove_old(folder: str, nothing_moved: bool) -> None:
     """
     names = [manifest.FILE_NAME, report.FILE_NAME, DEAD_LETTERS]
     if nothing_moved:
-        names += [name for name in _shards_in(folder) if _SHARD_NAME.fullmatch(os.path.basename(name))]
+        names += _names_in(folder, _SHARD_NAME)
     for name in names:
         if os.path.isfile(os.path.join(folder, name)):
             os.remove(os.path.join(folder, name))
@@ -205,14 +207,14 @@ def _remove_old(folder: str, nothing_moved: bool) -> None:
                     os.rmdir(os.path.join(folder, os.path.dirname(name)))
 
 
-def _shards_in(folder: str) -> List[str]:
-    """Everything with a shard's name in the folder and its eval/; paths below the folder."""
+def _names_in(folder: str, pattern: Pattern[str]) -> List[str]:
+    """The names that match, in the folder and its eval/; paths below the folder."""
     names = []
     for part in PARTS:
         below = os.path.dirname(shard_name(part, 0, 1))
         if os.path.isdir(os.path.join(folder, below)):
             names += [os.path.join(below, name) for name in os.listdir(os.path.join(folder, below))
-                      if name.startswith("tf_examples-") and name.endswith(".tfrecord")]
+                      if pattern.fullmatch(name)]
     return names
 
 

@@ -10,7 +10,7 @@ from etl.samples.draws import rng_for, uniforms
 from etl.samples.masking import (PERMUTED, Words, apply_mask, choose_permutation, choose_replacements,
                                  choose_runs, choose_words, find_words, num_to_predict)
 from etl.samples.segments import (SegmentPair, TokenizedDocument, break_giant_words, choose_split, pack,
-                                  split_and_swap)
+                                  find_endings, split_and_swap)
 from etl.text.documents import Document, find_sentences
 from etl.text.tokenization import Vocabulary, without_dropped
 from etl.text.words import AnySegmenter, mark_word_starts
@@ -125,7 +125,7 @@ def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmente
     as a separate word. A line with several sentences counts as several.
     """
     encoding, text = tokenizer.encode_sentences(document.sentences), "\n".join(document.sentences)
-    starts, marks = (np.searchsorted(encoding.offsets, places) for places in find_sentences(text))
+    starts = np.searchsorted(encoding.offsets, find_sentences(text))
     ends = np.append(starts[1:], len(encoding.ids))
     has_tokens = starts < ends                 # one of only control characters is none
     sentence_starts = starts[has_tokens].astype(np.int32)
@@ -136,8 +136,10 @@ def tokenize_document(document: Document, tokenizer: Any, segmenter: AnySegmente
     word_starts = mark_word_starts(encoding.offsets, word_offsets)
     word_starts &= tokenizer.may_begin_word(encoding.ids)
     word_starts[sentence_starts] = True
-    return TokenizedDocument(encoding.ids, word_starts, sentence_starts,
-                             np.minimum(marks, ends)[has_tokens].astype(np.int32))
+    is_mark, is_closing = (table[encoding.ids] for table in (tokenizer.vocabulary.is_mark,
+                                                             tokenizer.vocabulary.is_closing))
+    return TokenizedDocument(encoding.ids, word_starts, sentence_starts, is_mark,
+                             *find_endings(encoding.ids, sentence_starts, is_mark, is_closing))
 
 
 def segment_pairs(document: TokenizedDocument, copies: int, config: InstanceConfig, rng: np.random.Generator,

@@ -4,18 +4,15 @@ import itertools
 import re
 from typing import List, NamedTuple, Optional, Sequence, Tuple
 
+from etl.text.tokenization import is_closing, is_dropped
+
 # What str.strip strips (no code point beyond U+3000), and what it does not: the byte order mark, the
 # zero-width space.
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff\u200b"
 
-# Others, which stay in the text but cannot be seen.
-_INVISIBLE = "\u00ad\u200c\u200d\u200e\u200f\u2060\u2061\u2062\u2063\u2064\ufe0e\ufe0f"
-
 # A sentence ends after 。！？；… (any run of them) and the closing quotes and brackets that follow.
-_CLOSING = "”’」』）)》\"'"
-_SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[%s]*|\n|$)" % _CLOSING)
-# The end of whole sentences, but not of headings and cut sentences; `3.` begins a list item.
-_FINAL_MARKS = re.compile("(?:[。！？…!?]+|(?<=[A-Za-z])[.])[%s】〉〕〗]*$" % _CLOSING)
+_SENTENCE = re.compile("[^。！？；!?;…\n]*(?:[。！？；!?;…]+[”’」』）)》\"']*|\n|$)")
+_FINAL_MARKS = "。！？；!?;….｡⋯‥"
 
 
 class Document(NamedTuple):
@@ -61,18 +58,13 @@ def split_sentences(paragraph: str) -> List[str]:
 
 
 def ends_with_final_mark(sentence: str) -> bool:
-    """Whether it ends with 。！？… and closing quotes, if any. `"他说：“好。”"` → True; `"第一章"` →
-    False."""
-    return bool(_FINAL_MARKS.search(sentence))
+    """Whether it ends as sentences do, before closing quotes and brackets if any. `"他说：“好。”"` → True;
+    `"第一章"` → False."""
+    ends = (char for char in reversed(sentence) if not is_closing(char) and not is_dropped(char))
+    return next(ends, "") in tuple(_FINAL_MARKS)
 
 
-def find_sentences(text: str) -> Tuple[List[int], List[int]]:
-    """Positions in a text of several lines where sentences begin, and where their final marks begin (their
-    end if they have none). `"他说：“好。”走了"` → 0, 7 and 5, 9."""
+def find_sentences(text: str) -> List[int]:
+    """Positions in a text of several lines where sentences begin. `"他说：“好。”走了"` → 0, 7."""
     pieces: List[str] = list(filter(None, _SENTENCE.findall(text)))
-    begins = list(itertools.accumulate([0] + list(map(len, pieces))))[:-1]
-    marks = []
-    for begin, piece in zip(begins, pieces):
-        found = _FINAL_MARKS.search(piece.rstrip(BLANKS + _INVISIBLE))
-        marks.append(begin + (found.start() if found else len(piece)))
-    return begins, marks
+    return list(itertools.accumulate([0] + list(map(len, pieces))))[:len(pieces)]

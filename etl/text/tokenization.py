@@ -87,6 +87,9 @@ class Vocabulary:
       pad, unk, cls, sep, mask: ids of the special tokens.
       replaceable_ids: int32 array of the ids allowed as random replacements: no special or unused tokens, no
         Han characters with ##, which never occur in text.
+      is_mark: bool array by id: what ends in neither a letter nor a digit, but a mark; so [UNK], which may be
+        one.
+      is_closing: bool array by id: closing quotes and brackets.
       continued_ids: int32 array by id: for a Han character with a ## counterpart, the counterpart's id;
         otherwise the id itself.
     """
@@ -108,6 +111,9 @@ class Vocabulary:
                                          if token and not _NEVER_TEXT.fullmatch(token)
                                          and not (len(token) == 3 and token[:2] == "##"
                                                   and is_han(token[2]))], dtype=np.int32)
+        ends = [token[-1:] for token in tokens]
+        self.is_mark = np.array([index == self.unk or is_mark(end) for index, end in enumerate(ends)])
+        self.is_closing = np.array(list(map(is_closing, ends)))
         self.continued_ids = np.array([self.ids.get("##" + token, index) if len(token) == 1 and is_han(token)
                                        else index for index, token in enumerate(tokens)], dtype=np.int32)
 
@@ -469,6 +475,16 @@ def is_punctuation(char: str) -> bool:
     if 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126:
         return True
     return unicodedata.category(char).startswith("P")
+
+
+def is_mark(char: str) -> bool:
+    """True for punctuation, symbols and all else that is neither a letter nor a digit."""
+    return not char.isalnum()
+
+
+def is_closing(char: str) -> bool:
+    """True for closing quotes and brackets, and for straight quotes, which may close."""
+    return char in ('"', "'") or bool(char) and unicodedata.category(char) in ("Pe", "Pf")
 
 
 def is_han(char: str) -> bool:

@@ -65,6 +65,9 @@ def test_archives_are_named(tmp_path, name, content, what):
 
 ARRAY = ("line 1 begins a JSON array: write one object a line (jq -c '.[]' x > lines.jsonl), and give "
          "--input_format jsonl")
+ARRAYS = ("line 1 holds a JSON array, as others do: write an object a line (jq -c '{text: .[0]}' x > "
+          "lines.jsonl), and give --input_format jsonl")
+STRINGS = "every line holds a JSON string: write them as text (jq -r . x > text.txt)"
 OBJECT = ("line 1 begins a JSON object of several lines: write each on one (jq -c . x > lines.jsonl), and "
           "give --input_format jsonl")
 
@@ -82,6 +85,10 @@ OBJECT = ("line 1 begins a JSON object of several lines: write each on one (jq -
     ("{你好}\n", None, None), ("[1] 参考文献\n", None, None), ("[[维基]]\n", None, None),
     ("你好。\n" + LINE, None, None), ("[查看原文](https://example.org)\n", None, None),
     ("“你好。”\n", None, None),
+    ('["你好。", 1]\n\n["再见。", 0]\n', ARRAYS, ARRAYS), ('[1, ["你好。"]]\n[2, []]\n', ARRAYS, ARRAYS),
+    ('[1, "你好。"]', ARRAY, ARRAY), ("[1]\n[2]\n", None, None),
+    ('"你好。"\n"他说\\"好\\"。"\n', STRINGS, STRINGS),
+    ('"你好。"\n他说。\n', None, None), ('"你好。"\n', None, None),
 ])
 def test_json_is_not_text(tmp_path, content, as_text, as_lines):
     assert refusal(tmp_path, "x", content) == as_text
@@ -100,16 +107,17 @@ def look(tmp_path, content, text_format=TEXT):
 
 def test_look_at(tmp_path):
     assert look(tmp_path, "# 标题\n\n<p>一。</p>\n二。\n\n第二章\n\n三。\n") == Look(
-        5, 2, "# 标题", 4, 2, "# 标题", True)
-    assert look(tmp_path, "\n一。\n二。\n\n") == Look(2, 0, "", 1, 0, "", True)
-    assert look(tmp_path, "一。\n二。") == Look(2, 0, "", 1, 0, "", False)
+        5, 2, "# 标题", 4, 2, "# 标题", True, 0, 0, "")
+    assert look(tmp_path, "\n一。\n二。\n\n") == Look(2, 0, "", 1, 0, "", True, 0, 0, "")
+    assert look(tmp_path, "一。\n二。") == Look(2, 0, "", 1, 0, "", False, 0, 0, "")
+    assert look(tmp_path, '一。\n["二", 1]\n[1]\n"三"\n"四\n{"五": 6}\n')[-3:] == (2, 1, '["二", 1]')
     found = look(tmp_path, LINE + '{"content": "<b>二</b>"}\n', JSONL)
     assert found[:6] == (2, 1, "<b>二</b>", 2, 1, "<b>二</b>")
 
 
 @pytest.mark.parametrize("line", [
     "<p>你好</p>", "a&nbsp;b", "[原文](https://a.org)", "## 天气", "---", "| a | b |", "**粗**",
-    "[[链接|词]]", "```", '{"a": "b"}'])
+    "[[链接|词]]", "```"])
 def test_what_markup_is(tmp_path, line):
     assert look(tmp_path, line).markup_lines == 1
 
@@ -134,6 +142,10 @@ def test_warnings(tmp_path):
         "x: has no blank lines and so is one document. If each line is a document, separate them: sed G "
         "FILE > NEW"]
     assert warned(tmp_path, "一。\n二。\n", parts_documents=False) == []
+    assert warned(tmp_path, "一。\n" + LINE, parts_documents=False) == [
+        "50%% of the first 2 lines are JSON, which is treated as text: x: %.60s; --input_format jsonl reads "
+        "it, in files of its own" % LINE.strip()]
+    assert warned(tmp_path, '一。\n"好。"\n', parts_documents=False) == []
     assert warned(tmp_path, "第一章\n\n一。二。\n\n") == [
         "50% of the first 2 documents are one short line without a final mark: x: 第一章; text that "
         "belongs together should have no blank lines in between"]
