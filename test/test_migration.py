@@ -27,9 +27,12 @@ LENGTH, PREDICTIONS = 64, 10                   # as the document's commands say
 
 
 def commands():
-    """The shell lines of the document's `sh` blocks, in order."""
+    """The shell lines of the document's `sh` blocks, in order, up to those on other scripts' models, whose
+    files are not here."""
     with open(os.path.join(ROOT, "docs", "migration.md"), encoding="utf-8") as stream:
-        blocks = re.findall(r"^```sh\n(.*?)^```$", stream.read(), re.M | re.S)
+        text, heading, _ = stream.read().partition("\n## Models and data of BERT-NER scripts\n")
+    assert heading
+    blocks = re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S)
     return [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
 
 

@@ -281,8 +281,8 @@ MISTAKES = [
     # Serving
     ("serving.export --output_dir new --checkpoint_dir nowhere",
      "nowhere: no such folder: run python -m estimator.finetune first"),
-    ("serving.export --output_dir new --checkpoint_dir trained", "trained/model.json: labels: a classifier "
-     "has at least 2, this model has 0: run python -m estimator.finetune first"),
+    ("serving.export --output_dir new --checkpoint_dir trained", "trained/model.json: task: wanted that of "
+     "a fine-tuned model, got none: run python -m estimator.finetune first"),
     ("serving.export --output_dir export --checkpoint_dir tuned --version 7",
      "--version: export/7 exists; give another number"),
     ("serving.predict --model_dir nowhere --text_a 天", "--model_dir: nowhere: " + NO_EXPORT),

@@ -231,7 +231,7 @@ def test_a_regression(inputs, capsys):
     status, output, errors = run(capsys, *flags_of(inputs, "regression"), "--data_dir", folder, "--task_name",
                                  "sts-b", "--do_train", "--do_eval", "--do_predict")
     assert ((status, errors) == (0, "") and "5 dev examples: eval_pearson" in output
-            and "serving.export" not in output)
+            and "Next: python -m serving.export --checkpoint_dir %s\n" % (inputs / "regression") in output)
     row, = json_lines(inputs / "regression" / "sts_b_predict.json")
     assert row["id"] == 7 and isinstance(row["label"], float)
     assert model_folder.read(str(inputs / "regression")).labels == ()
