@@ -227,6 +227,16 @@ def test_the_same_build_again_changes_nothing(flags, built, out):
     assert shards_of(out) == shards_of(built)
 
 
+@pytest.mark.parametrize("name", ["train.tfrecord", "a.tf_record", "p.tfrecords-00000-of-00010",
+                                  "A.TFRecord.gz"])
+def test_records_of_other_tools_stay(flags, out, capsys, name):
+    os.makedirs(out)
+    open(os.path.join(out, name), "w").close()
+    assert error_of(capsys, flags) == (
+        "--output_dir: %s holds %s, and no manifest.json says how it was made: give another folder, or "
+        "--overwrite" % (out, name))
+
+
 def test_samples_that_no_manifest_explains_stay(flags, built, out, capsys):
     shutil.copytree(built, out)
     os.remove(os.path.join(out, "manifest.json"))

@@ -136,6 +136,16 @@ def test_nothing_to_learn(lines, size, message):
     assert str(error.value) == message
 
 
+def test_words_that_are_unknown_in_any_case_are_left_out():
+    notes = []
+    tokens = learn_wordpiece(["甲 ab ab " + "xyz" * 100000], 111, True, say=notes.append)
+    assert tokens[106:] == ["##b", "a", "甲", "ab", "[unused100]"] and notes[0] == (
+        "words of over 200 characters, which the tokenizer takes for [UNK], left out: 1, such as "
+        "xyzxyzxyzxyzxyzxyzxy…")
+    with pytest.raises(UserError, match="no text but words of over 200 characters"):
+        learn_wordpiece(["x" * 201], 120, True)
+
+
 def test_read_lines(tmp_path):
     (tmp_path / "a").write_bytes("\ufeff你好\r\n　\n再见".encode("utf-8"))
     (tmp_path / "b").write_bytes(b"a\n\xff\n")

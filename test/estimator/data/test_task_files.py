@@ -86,6 +86,8 @@ def test_a_field_of_any_length(tmp_path):
     ("a.tsv", "标题\t内容\t标签\n天\t地\t1\n",
      "line 1: a header, 标题, 内容, 标签, that does not say which columns are text, label: "),
     ("a.tsv", "句子\t标签\n天\t1\n句子\t标签\n", "line 3: the header once more"),
+    ("a.tsv", "天\t1\n句子\t标签\n", "line 2: 句子, 标签: looks like a header inside the file"),
+    ("a.tsv", b"\x1f\x8b\x08\0", "gzip-compressed: unpack it first"),
     ("a.json", '{\n"text": "天"\n}\n',
      "line 1: not JSON: .*: one object a line is wanted, jq -c . writes them so"),
     ("a.json", '[\n{"text": "天"}]\n', "line 1: not JSON: .* jq -c '.\\[]' writes them so"),
