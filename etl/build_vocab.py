@@ -281,7 +281,10 @@ def _train_sentencepiece(config: VocabConfig, paths: Sequence[str]) -> None:
                                 % (config.vocab_size, str(error).split(") ")[-1])))
     if errors:
         raise errors[0]
-    _say_what_is_missing(model.getvalue(), characters, config.coverage)
+    processor = sentencepiece.SentencePieceProcessor()
+    processor.LoadFromSerializedProto(model.getvalue())
+    pieces = [processor.IdToPiece(index) for index in range(processor.GetPieceSize())]
+    _say_what_is_missing(pieces, characters, config.coverage)
     with atomic_write(config.output_file) as stream:
         stream.write(model.getvalue())
 
@@ -297,11 +300,8 @@ def _sentences(lines: Iterable[str], do_lower_case: bool, characters: Counter) -
                 yield sentence[begin:begin + MAX_SENTENCE_CHARS]
 
 
-def _say_what_is_missing(model: bytes, characters: Counter, coverage: float) -> None:
-    import sentencepiece
-    processor = sentencepiece.SentencePieceProcessor()
-    processor.LoadFromSerializedProto(model)
-    known = set("".join(processor.IdToPiece(index) for index in range(processor.GetPieceSize())))
+def _say_what_is_missing(pieces: Sequence[str], characters: Counter, coverage: float) -> None:
+    known = set("".join(pieces))
     missing = {char: count for char, count in characters.items() if char not in known and not char.isspace()}
     if missing:
         print("Note: characters that have no entry: %d, %.4f%% of the text, such as %s%s" % (

@@ -121,7 +121,7 @@ def rows_of(outputs: Mapping[str, np.ndarray]) -> List[Dict[str, Any]]:
     return [{name: _as_text(value) for name, value in zip(columns, row)} for row in zip(*columns.values())]
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: Any) -> object:
     """Bytes, also those in lists, as texts."""
     if isinstance(value, list):
         return [_as_text(item) for item in value]

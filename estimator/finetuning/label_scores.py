@@ -3,7 +3,7 @@
 `labels` and `chosen` are bool [n, labels], what is right and what was found; `probabilities` are float
 [n, labels].
 """
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Tuple
 
 import numpy as np
 
@@ -81,7 +81,7 @@ def best_threshold(labels: np.ndarray, scores: np.ndarray) -> float:
     return float(np.float32(best[np.abs(best - DEFAULT_THRESHOLD).argmin()]))
 
 
-def _cuts(labels: np.ndarray, scores: np.ndarray) -> Any:
+def _cuts(labels: np.ndarray, scores: np.ndarray) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where one may cut: the place of the last example of each distinct score, from the highest on; all
     scores in that order; the labels up to each cut."""
     order = np.argsort(-scores, kind="stable")
