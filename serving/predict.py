@@ -173,13 +173,10 @@ def prepare(config: PredictConfig) -> Tuple[Any, str]:
 def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, Any]]:
     """The object of each line. Raises UserError with the line number for any other than the signature
     takes."""
-    for number, line in enumerate(lines, 1):
-        place = "standard input: line %d: " % number
+    for place, line in _decoded(lines):
         try:
-            found = json_text.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            found = json_text.loads(line)
             json_text.require_whole_characters(found)
-        except UnicodeDecodeError as error:
-            raise UserError(place + not_utf8(error))
         except ValueError as error:
             raise UserError("%snot JSON: %s" % (place, error))
         if not isinstance(found, dict):
@@ -199,11 +196,19 @@ def read_json_questions(lines: IO[bytes], signature: str) -> Iterator[Dict[str, 
 
 def read_texts(lines: IO[bytes]) -> Iterator[str]:
     """The text of each line. Raises UserError with the line number for invalid UTF-8."""
+    for _, line in _decoded(lines):
+        yield line.rstrip("\r\n")
+
+
+def _decoded(lines: IO[bytes]) -> Iterator[Tuple[str, str]]:
+    """Each line, behind the beginning of an error message about it."""
     for number, line in enumerate(lines, 1):
+        place = "standard input: line %d: " % number
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError("standard input: line %d: %s" % (number, not_utf8(error)))
+            raise UserError(place + not_utf8(error))
+        yield place, text
 
 
 def tagged(text: str, row: Dict[str, Any]) -> Dict[str, Any]:
@@ -249,16 +254,13 @@ def find_version(model_dir: str) -> str:
 def read_questions(lines: IO[bytes]) -> Iterator[Question]:
     """A question per line. Raises UserError with the line number for invalid UTF-8 or a wrong number of
     fields."""
-    for number, line in enumerate(lines, 1):
-        try:
-            fields = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n").split("\t")
-        except UnicodeDecodeError as error:
-            raise UserError("standard input: line %d: %s" % (number, not_utf8(error)))
+    for place, line in _decoded(lines):
+        fields = line.rstrip("\r\n").split("\t")
         if len(fields) > 2:
-            raise UserError("standard input: line %d: wanted text_a, or text_a and text_b separated by a "
-                            "tab, got %d fields" % (number, len(fields)))
+            raise UserError("%swanted text_a, or text_a and text_b separated by a tab, got %d fields"
+                            % (place, len(fields)))
         if not fields[0]:
-            raise UserError("standard input: line %d: text_a is empty" % number)
+            raise UserError(place + "text_a is empty")
         yield Question(fields[0], fields[1] if len(fields) == 2 else None)
 
 

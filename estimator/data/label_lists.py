@@ -3,7 +3,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 from estimator.data import tasks
 from estimator.data.task_files import read_rows
-from estimator.data.tasks import TEST, TRAIN, Example, Task
+from estimator.data.tasks import TEST, Example, Task
 from etl.common.command_line import UserError
 
 
@@ -17,10 +17,8 @@ def read_label_lists(task: Task, data_dir: str, part: str, separator: str) -> Li
 
     Raises UserError as `tasks.read_examples` does, and for a label that is empty or stands there twice.
     """
-    (path,), layout = tasks.find_files(task, data_dir, part)
+    path, layout = tasks.find_labelled_file(task, data_dir, part)
     is_test, examples = part.startswith(TEST), []
-    if TRAIN not in layout.files:
-        print("%s: read as %s: there is no file of its own" % (path, part))
     for number, row in read_rows(path, layout.order, may_lack="label" if is_test else ""):
         try:
             (example,) = layout.read(row)

@@ -20,7 +20,7 @@ from etl.common import files
 from etl.common.command_line import UserError
 from etl.text.pairs import pack_pair
 from etl.text.tokenization import TokenizerConfig, load_tokenizer
-from etl.text.windows import begins_of_windows
+from etl.text.windows import Window, begins_of_windows
 
 FORMAT_VERSION = 2                             # to be increased when the same input gives different rows
 
@@ -185,3 +185,9 @@ def join_rows(input_ids: Sequence[np.ndarray], segment_ids: Sequence[np.ndarray]
     return Rows(np.concatenate(input_ids).astype(np.int32), np.concatenate(segment_ids).astype(np.int32),
                 np.cumsum([0] + [len(ids) for ids in input_ids]), np.array(example_numbers, np.int32),
                 label_ids, **more)
+
+
+def rows_of_windows(windows: Sequence[Window], example_numbers: Sequence[int], label_ids: np.ndarray) -> Rows:
+    """A row for each window, with the characters of its tokens."""
+    return join_rows([window.input_ids for window in windows], [window.segment_ids for window in windows],
+                     example_numbers, label_ids, spans=np.concatenate([window.spans for window in windows]))

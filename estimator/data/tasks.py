@@ -425,6 +425,15 @@ def find_files(task: Task, data_dir: str, part: str) -> Tuple[List[str], Layout]
     raise UserError("task %s: no such file: %s" % (task.name, " or ".join(dict.fromkeys(paths))))
 
 
+def find_labelled_file(task: Task, data_dir: str, part: str) -> Tuple[str, Layout]:
+    """The one file of a part; says so where another part's stands in for it, in a layout without training
+    file. Raises UserError as `find_files` does."""
+    (path,), layout = find_files(task, data_dir, part)
+    if TRAIN not in layout.files:
+        print("%s: read as %s: there is no file of its own" % (path, part))
+    return path, layout
+
+
 _ANSWERS = {SPANS: "a part of the passage", CHOICES: "one of the candidates", TAGS: "entities in the text",
             MULTI_LABEL: "several labels"}
 

@@ -34,7 +34,7 @@ def check_flags(config: FinetuneConfig, task: Task, examples: Dict[str, List[Exa
     config.check_task(task, label_scores.METRICS)
     classes.check_stride(config)
     classes.check_class_weights(config, task)
-    if config.do_train and config.label_threshold == ON_DEV and not config.do_eval:
+    if finds_thresholds(config) and not config.do_eval:
         raise UserError("--label_threshold %s needs --do_eval, which finds them" % ON_DEV)
 
 
@@ -110,11 +110,16 @@ def make_model_fn(setting: Setting, numbers: TrainingConfig) -> ModelFn:
     return model_fn.finetuning_model_fn(setting.folder.config, numbers, head)
 
 
+def finds_thresholds(config: FinetuneConfig) -> bool:
+    """Whether this run finds the model's thresholds on its dev examples."""
+    return bool(config.do_train) and config.label_threshold == ON_DEV
+
+
 def thresholds_of(setting: Setting, part: Part, outputs: np.ndarray) -> List[float]:
     """By label index. After training they are found on the dev examples where that is wanted; else they are
     the model's."""
     is_dev = DEV in setting.parts and part.examples is setting.parts[DEV].examples
-    if setting.config.do_train and setting.config.label_threshold == ON_DEV and is_dev:
+    if finds_thresholds(setting.config) and is_dev:
         return label_scores.best_thresholds(part.label_ids > 0, outputs)
     given, folder = Labelling(str(setting.config.label_threshold)), setting.config.output_dir
     model = dataclasses.replace(setting.folder, labelling=given)
@@ -163,7 +168,7 @@ def write_predictions(folder: str, setting: Setting, part: Part, outputs: np.nda
             [{"id": number if example.id is None else example.id, "label": line["predicted"]}
              for number, (example, line) in enumerate(zip(part.examples, lines))])
     paths = write_all(folder, written)
-    if part.name == DEV and setting.config.do_train and setting.config.label_threshold == ON_DEV:
+    if part.name == DEV and finds_thresholds(setting.config):
         checkpoint = best_checkpoint.choose(folder, "output_dir")
         paths.append(label_thresholds.write(checkpoint, setting.folder, thresholds))
     return paths

@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from albert_config import AlbertConfig
 from estimator.data import reading, tasks
-from estimator.data.rows import Rows, RowsConfig, join_rows
+from estimator.data.rows import Rows, RowsConfig, rows_of_windows
 from estimator.data.reading import Answer, ReadingExample
 from estimator.data.tasks import TEST, TRAIN, Task
 from estimator.finetuning import answer_scores, passage_baselines, span_decoding, span_report
@@ -102,11 +102,7 @@ def make_rows(examples: Sequence[ReadingExample], rows_config: RowsConfig) -> Ro
         windows += found
         numbers += [number] * len(found)
         labels += [NOWHERE if answer is None else tokens_of(answer, pieces, window) for window in found]
-    return join_rows([window.input_ids for window in windows],
-                     [window.segment_ids for window in windows],
-                     numbers,
-                     np.array(labels, np.int32).reshape(-1, 2),
-                     spans=np.concatenate([window.spans for window in windows]))
+    return rows_of_windows(windows, numbers, np.array(labels, np.int32).reshape(-1, 2))
 
 
 def tokens_of(answer: Answer, pieces: Pieces, window: Window) -> Tuple[int, int]:

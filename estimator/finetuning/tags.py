@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 from albert_config import AlbertConfig
 from estimator.data import entities, tasks
 from estimator.data.entities import Entity, TaggedText
-from estimator.data.rows import Rows, RowsConfig, join_rows
+from estimator.data.rows import Rows, RowsConfig, rows_of_windows
 from estimator.data.tasks import TEST, TRAIN, Task
 from estimator.finetuning import entity_baselines, entity_scores, tag_decoding, tag_report
 from estimator.finetuning.flags import FinetuneConfig
@@ -47,9 +47,7 @@ class Outputs(NamedTuple):
 
 def read_examples(config: FinetuneConfig, task: Task, part: str) -> List[TaggedText]:
     """The texts of a part."""
-    (path,), layout = tasks.find_files(task, str(config.data_dir), part)
-    if TRAIN not in layout.files:
-        print("%s: read as %s: there is no file of its own" % (path, part))
+    path, _ = tasks.find_labelled_file(task, str(config.data_dir), part)
     return entities.read_entities(
         path, part.startswith(TEST), task.labels, config.overlaps, config.inclusive_ends
     )
@@ -100,9 +98,7 @@ def make_rows(examples: Sequence[TaggedText], rows_config: RowsConfig) -> Rows:
             windows.append(window)
             numbers.append(number)
             labels.append(np.pad(inside + 1, 1, mode="constant"))
-    return join_rows([window.input_ids for window in windows], [window.segment_ids for window in windows],
-                     numbers, np.concatenate(labels).astype(np.int32),
-                     spans=np.concatenate([window.spans for window in windows]))
+    return rows_of_windows(windows, numbers, np.concatenate(labels).astype(np.int32))
 
 
 def tell_rows(setting: Setting, part: Part) -> None:

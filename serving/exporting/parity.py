@@ -41,7 +41,7 @@ class Parity:
         found = self._session.run(self._tokens, {self._text_a: texts})
         rows = np.split(found.values, found.row_splits[1:-1])
         return [text for text, row in zip(texts, rows)
-                if not np.array_equal(row, self._tokenizer.encode(_as_str(text)).ids)]
+                if not np.array_equal(row, self._tokenizer.encode(as_str(text)).ids)]
 
     def differing_pairs(self, given: Sequence[Tuple[Text, Text]]) -> List[Tuple[Text, Text]]:
         """Those of the pairs that the two pack, truncate or number differently."""
@@ -51,12 +51,12 @@ class Parity:
                 if not self._is_wanted(pair, input_ids, input_mask, segment_ids)]
 
     def _is_wanted(self, pair: Tuple[Text, Text], *found: np.ndarray) -> bool:
-        packed = pairs.pack_pair(self._tokenizer, _as_str(pair[0]), _as_str(pair[1]), self._max_seq_length)
+        packed = pairs.pack_pair(self._tokenizer, as_str(pair[0]), as_str(pair[1]), self._max_seq_length)
         wanted = (packed.input_ids, np.ones_like(packed.input_ids), packed.segment_ids)
         length = len(packed.input_ids)
         return all(np.array_equal(row[:length], values) and not row[length:].any()
                    for row, values in zip(found, wanted))
 
 
-def _as_str(text: Text) -> str:
+def as_str(text: Text) -> str:
     return text.decode("utf-8", "ignore") if isinstance(text, bytes) else text

@@ -15,12 +15,12 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.pairs import PackedPair, pack_pair
 from etl.text.windows import Window, pack_windows, pieces_of
-from serving.exporting.parity import TRICKY_TEXTS
+from serving.exporting.parity import TRICKY_TEXTS, as_str
 from serving.exporting.reading_graph import CHOOSE, IDS, READ
 from serving.exporting.reference import TOLERANCE, padded
 
 _PASSAGE = "手机没信号怎么办？先看网络，再重启手机。"
-_TEXTS = tuple(text if isinstance(text, str) else text.decode("utf-8", "ignore") for text in TRICKY_TEXTS)
+_TEXTS = tuple(map(as_str, TRICKY_TEXTS))
 # question, passage, candidates; candidates that repeat the first one would count as absent
 SAMPLES: Tuple[Tuple[str, str, Tuple[str, ...]], ...] = (
     ("先看什么？", _PASSAGE, ("网络", "手机")), ("再_？", _PASSAGE * 40, ("重启手机", "看", "等")),

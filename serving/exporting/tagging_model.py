@@ -15,17 +15,13 @@ from estimator.weights.model_folder import ModelFolder
 from etl.common.command_line import UserError
 from etl.text.windows import join_windows, pack_windows, pieces_of
 from serving.entity_lists import TAG, entities_of
-from serving.exporting.parity import TRICKY_TEXTS
+from serving.exporting.parity import TRICKY_TEXTS, as_str
 from serving.exporting.reference import TOLERANCE, padded
 from serving.saved_model import rows_of
 from serving.version_files import MAX_ENTITIES
 
 _TEXT = "浙商银行叶老桂：手机没信号，iPhone4在北京。"
-SAMPLES = (
-    _TEXT,
-    _TEXT * 40,
-    *(text if isinstance(text, str) else text.decode("utf-8", "ignore") for text in TRICKY_TEXTS),
-)
+SAMPLES = (_TEXT, _TEXT * 40, *map(as_str, TRICKY_TEXTS))
 
 SCORE_TOLERANCE = 1e-3  # between sums of logits that a text's tokens have
 

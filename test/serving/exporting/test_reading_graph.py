@@ -1,5 +1,4 @@
 """Windows, answers and choices in the graph against Python's, over random texts with all that is tricky."""
-import random
 
 import numpy as np
 import pytest
@@ -16,12 +15,10 @@ from etl.text.windows import pack_windows, pieces_of
 from exported import CONFIG, TOKENS
 from serving.exporting import reading_graph
 from serving.exporting.graph_tokenization import GraphTokenizer
+from tricky_texts import require_same_windows
+from tricky_texts import random_texts as texts
 
 LENGTH, OVERLAP, QUESTION, ANSWER, THRESHOLD = 24, 5, 6, 7, 0.1
-CHARACTERS = list("北京你好吗手机没信号怎么办abcx，？ 　AＢé") + [
-    "e\u0301", "\u0301", "\u0323", "\u200b", "👨\u200d👩", "\U00020000", "\U0001d165", "\u302e", "ﬁ", "Σ",
-    "\0", "\ufeff", "x" * 50, "İ", "각", "ss"
-]
 
 
 class Graphs:
@@ -70,11 +67,6 @@ def graphs(tmp_path_factory):
     return Graphs(tmp_path_factory.mktemp("reading_graph"))
 
 
-def texts(seed, count, longest):
-    rng = random.Random(seed)
-    return ["".join(rng.choice(CHARACTERS) for _ in range(rng.randint(0, longest))) for _ in range(count)]
-
-
 def windows_in_python(graphs, questions, passages):
     return [(number, window) for number, (question, passage) in enumerate(zip(questions, passages))
             for window in pack_windows(graphs.tokenizer, question, pieces_of(graphs.tokenizer, passage),
@@ -85,13 +77,7 @@ def test_windows_and_their_characters_are_those_of_python(graphs):
     questions, passages = texts(1, 60, 8), texts(2, 60, 60)
     found = graphs.run(graphs.windows, questions, passages)
     wanted = windows_in_python(graphs, questions, passages)
-    assert found.of_text.tolist() == [number for number, _ in wanted]
-    for row, (number, window) in enumerate(wanted):
-        length = len(window.input_ids)
-        for values, padded in ((window.input_ids, found.input_ids), (window.segment_ids, found.segment_ids),
-                               (np.ones(length), found.input_mask), (window.spans, found.spans)):
-            assert np.array_equal(padded[row, :length], values), passages[number]
-            assert not padded[row, length:].any()
+    require_same_windows(found, wanted, passages)
 
 
 def test_answers_are_those_of_python(graphs):

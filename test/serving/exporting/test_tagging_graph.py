@@ -1,11 +1,10 @@
 """Entities in the graph against Python's, over random texts with all that is tricky."""
 
-import random
-
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import tricky_texts
 from estimator.finetuning import tag_decoding
 from estimator.model import heads, modeling
 from estimator.model.kinds import TAGS
@@ -22,26 +21,7 @@ from serving.saved_model import rows_of
 from serving.version_files import MAX_ENTITIES
 
 LENGTH, OVERLAP, LABELS = 24, 5, ("人", "org", "x y")
-CHARACTERS = list("北京你好吗手机没信号怎么办abcx，？ 　AＢé") + [
-    "e\u0301",
-    "\u0301",
-    "\u0323",
-    "\u200b",
-    "👨\u200d👩",
-    "\U00020000",
-    "\U0001d165",
-    "\u302e",
-    "ﬁ",
-    "Σ",
-    "\0",
-    "\ufeff",
-    "x" * 50,
-    "İ",
-    "각",
-    "ss",
-    "1",
-    "２０",
-]
+CHARACTERS = [*tricky_texts.CHARACTERS, "1", "２０"]
 
 
 class Graphs:
@@ -99,8 +79,7 @@ def graphs(tmp_path_factory):
 
 
 def texts_of(seed, count, longest):
-    rng = random.Random(seed)
-    return ["".join(rng.choice(CHARACTERS) for _ in range(rng.randint(0, longest))) for _ in range(count)]
+    return tricky_texts.random_texts(seed, count, longest, CHARACTERS)
 
 
 def test_windows_without_a_question_are_those_of_python(graphs):
@@ -113,19 +92,9 @@ def test_windows_without_a_question_are_those_of_python(graphs):
             graphs.tokenizer, None, pieces_of(graphs.tokenizer, text), LENGTH, OVERLAP, 0
         )
     ]
-    assert found.of_text.tolist() == [number for number, _ in wanted]
+    tricky_texts.require_same_windows(found, wanted, texts)
     assert found.counts.tolist() == np.bincount(found.of_text, minlength=60).tolist()
-    for row, (number, window) in enumerate(wanted):
-        length = len(window.input_ids)
-        assert found.lengths[number] == len(pieces_of(graphs.tokenizer, texts[number]).ids)
-        for values, padded_values in (
-            (window.input_ids, found.input_ids),
-            (window.segment_ids, found.segment_ids),
-            (np.ones(length), found.input_mask),
-            (window.spans, found.spans),
-        ):
-            assert np.array_equal(padded_values[row, :length], values), texts[number]
-            assert not padded_values[row, length:].any()
+    assert found.lengths.tolist() == [len(pieces_of(graphs.tokenizer, text).ids) for text in texts]
 
 
 def differing(graphs, texts, crf):
