@@ -33,7 +33,8 @@ def test_what_is_no_whole_stream(compress, window_bits, name):
 @pytest.mark.parametrize("data, reason", [
     (b"", "it is empty"), (b'{"instances": [1]}', "it begins with b'."),
     (gzip.compress(b"x") + b"\x1f", "more follows its end"),
-    (gzip.compress(b"x")[:-8] + b"12345678", "incorrect data check")])
+    (gzip.compress(b"x")[:-8] + b"12345678", "incorrect data check")],
+    ids=["empty", "JSON", "more behind it", "damaged"])        # gzip writes the time, which no name may hold
 def test_what_is_no_gzip(data, reason):
     with pytest.raises(RequestError, match="^Could not decompress a request of %d bytes as gzip: (%s)"
                        % (len(data), reason)):
